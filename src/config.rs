@@ -1,0 +1,372 @@
+//! The configuration, resolved: every name is an index, every value is in range, every default is in place.
+//!
+//! A [`Config`] comes only from [`load`] or [`parse`], which report every problem of the file at once. Nothing here is
+//! optional that the gateway cannot do without, so the rest of the crate checks nothing again.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+
+use crate::claims::ClaimPath;
+use crate::secret::Secret;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: ServerConfig,
+    /// `[[listeners]]`, at least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// `[store.*]`, exactly one.
+    pub store: StoreConfig,
+    /// `[sessions.NAME]`; a route names one by its index.
+    pub realms: Vec<RealmConfig>,
+    /// `[upstreams.NAME]`; a route names one by its index.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// `[[routes]]`, at least one, no two alike.
+    pub routes: Vec<RouteConfig>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Worker threads; never 0 once resolved.
+    pub workers: usize,
+    /// How log lines are written.
+    pub log: LogFormat,
+    /// Whether each request writes a line.
+    pub access_log: bool,
+    /// The budget of all injected headers of a request: the sum of names and values.
+    pub max_header_bytes: usize,
+    /// What happens to client headers whose names a CGI-like server might read as another name.
+    pub odd_headers: OddHeaders,
+    /// How long a connection may take to send a request's head, and may stay idle between requests.
+    pub header_timeout: Duration,
+    /// How long requests in flight may take to finish after SIGTERM.
+    pub drain: Duration,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Client headers whose names hold anything but letters, digits and `-`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OddHeaders {
+    /// They are dropped.
+    Drop,
+    /// They pass, unless they could be read as one of ours.
+    Pass,
+}
+
+/// One of `[[listeners]]`.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// Where to listen; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[store.embedded]` or `[store.dynamodb]`.
+#[derive(Clone, Debug)]
+pub enum StoreConfig {
+    /// DynamoDB's API inside the process.
+    Embedded {
+        /// The database file; none: in memory.
+        path: Option<PathBuf>,
+        /// Also serve the API on this loopback address.
+        listen: Option<SocketAddr>,
+    },
+    /// Amazon's, or anything that speaks its API.
+    Dynamodb(DynamodbConfig),
+}
+
+/// `[store.dynamodb]`. What is absent comes from the AWS SDK's own chain.
+#[derive(Clone, Debug)]
+pub struct DynamodbConfig {
+    /// AWS region.
+    pub region: Option<String>,
+    /// Profile of the shared AWS configuration files.
+    pub profile: Option<String>,
+    /// A role to assume.
+    pub role_arn: Option<String>,
+    /// Another endpoint, as a URL.
+    pub endpoint: Option<String>,
+    /// The limit of one operation, retries included.
+    pub timeout: Duration,
+    /// Tries of one operation, the first included.
+    pub attempts: u32,
+}
+
+/// `[sessions.NAME]`: one kind of session.
+#[derive(Clone, Debug)]
+pub struct RealmConfig {
+    /// Its name.
+    pub name: String,
+    /// How rows and cookie are written.
+    pub format: FormatKind,
+    /// The table's name.
+    pub table: String,
+    /// The table's key attribute.
+    pub key_attribute: String,
+    /// Idle timeout.
+    pub timeout: Duration,
+    /// A session is reissued when its row's issue time is longer ago than this.
+    pub reissue_time: Duration,
+    /// Absolute lifetime from creation. Only with a format that records the creation.
+    pub lifetime: Option<Duration>,
+    /// How rows are read.
+    pub consistency: Consistency,
+    /// What happens when the store cannot answer.
+    pub on_store_error: OnStoreError,
+    /// Whether the upstream sees the session cookie.
+    pub forward_cookie: bool,
+    /// `[sessions.NAME.cookie]`
+    pub cookie: CookieConfig,
+    /// `[sessions.NAME.cache]`
+    pub cache: CacheConfig,
+    /// `[sessions.NAME.keys]`. Only with a format that signs.
+    pub keys: Option<KeysConfig>,
+}
+
+/// The formats that work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatKind {
+    /// sessiongate's own.
+    Native,
+    /// pyramid-dynamodb-sessions.
+    Pyramid,
+}
+
+/// How rows are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Eventually consistent; strongly if the row is missing or older than the cookie.
+    Auto,
+    /// Always strongly consistent.
+    Strong,
+    /// Always eventually consistent.
+    Eventual,
+}
+
+/// What happens when the store cannot answer. Never: a pass on a `required` route, or a cleared cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStoreError {
+    /// 503 on `required` and `optional` routes.
+    Refuse,
+    /// 503 on `required` routes; `optional` ones go on without a session, their status `unavailable`.
+    Anonymous,
+    /// A cached row goes on being used for this long after it stopped being fresh; then as `Refuse`.
+    Stale(Duration),
+}
+
+/// `[sessions.NAME.cookie]`
+#[derive(Clone, Debug)]
+pub struct CookieConfig {
+    /// Its name.
+    pub name: String,
+    /// `Path`
+    pub path: String,
+    /// `Domain`; none: the host alone.
+    pub domain: Option<String>,
+    /// `Secure`
+    pub secure: Secure,
+    /// `HttpOnly`
+    pub httponly: bool,
+    /// `SameSite`; none: the attribute is left out.
+    pub samesite: Option<SameSite>,
+    /// `Max-Age`; none: a browser-session cookie.
+    pub max_age: Option<Duration>,
+    /// `Partitioned`
+    pub partitioned: bool,
+}
+
+/// When the cookie is `Secure`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secure {
+    /// When the request came over TLS.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// `SameSite`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// `Strict`
+    Strict,
+    /// `Lax`
+    Lax,
+    /// `None`
+    None,
+}
+
+/// `[sessions.NAME.cache]`
+#[derive(Clone, Copy, Debug)]
+pub struct CacheConfig {
+    /// How long a row is used without being read again. Zero: the cache is off.
+    pub ttl: Duration,
+    /// How many sessions are kept.
+    pub capacity: usize,
+}
+
+/// `[sessions.NAME.keys]`
+#[derive(Clone, Debug)]
+pub struct KeysConfig {
+    /// Signs, and verifies first.
+    pub current: Secret,
+    /// Verify only.
+    pub previous: Vec<Secret>,
+}
+
+/// `[upstreams.NAME]`
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// Its name.
+    pub name: String,
+    /// At least one.
+    pub servers: Vec<Server>,
+    /// The limit of opening a connection.
+    pub connect_timeout: Duration,
+    /// The limit from sending a request's head to receiving the response's.
+    pub response_timeout: Duration,
+    /// Idle connections kept to each server, by each worker.
+    pub keep_alive: usize,
+    /// How long one is kept idle.
+    pub idle_timeout: Duration,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// `http://host:port`: the host and port to connect to.
+    Http {
+        /// A name or an address, without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// `builtin:demo`: the demo app, run by the gateway itself on a loopback port.
+    Demo,
+}
+
+/// One of `[[routes]]`.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// How the access log names it: its `host` and `path` as configured.
+    pub name: String,
+    /// Which hosts; none: those that no other route names.
+    pub host: Option<HostPattern>,
+    /// A path prefix, matched on a segment boundary. Begins with `/`; has no trailing `/` unless it is `/` itself.
+    pub path: String,
+    /// Which methods; empty: all.
+    pub methods: Vec<Method>,
+    /// Index into [`Config::realms`]; always there unless `access` is `Public`.
+    pub realm: Option<usize>,
+    /// The rule.
+    pub access: Access,
+    /// Claims that must hold, all of them.
+    pub require: Vec<Requirement>,
+    /// Where a browser without a session is sent.
+    pub login: Option<LoginTemplate>,
+    /// Headers to inject.
+    pub headers: Vec<HeaderRule>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// Whether `%2F` may stand in the path.
+    pub encoded_slashes: bool,
+}
+
+/// A route's host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// This host: lower case, no port, no trailing dot.
+    Exact(String),
+    /// Any host below this one: `*.example.com` is held as `example.com`.
+    Below(String),
+}
+
+/// A route's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// No session: refused, or sent to log in.
+    Required,
+    /// Injected if it is there.
+    Optional,
+    /// Never looked up.
+    Public,
+}
+
+/// One line of `require`: the claim is, or holds, one of the values.
+#[derive(Clone, Debug)]
+pub struct Requirement {
+    /// Which claim.
+    pub claim: ClaimPath,
+    /// Strings, whole numbers and booleans; at least one.
+    pub any_of: Vec<serde_json::Value>,
+}
+
+/// `login = "/login?next={uri}"`: literal text, with `{uri}` for the percent-encoded path and query of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginTemplate {
+    /// Before `{uri}`; all of it where there is no `{uri}`.
+    pub before: String,
+    /// After `{uri}`; none: there is no `{uri}`.
+    pub after: Option<String>,
+}
+
+/// One injected header.
+#[derive(Clone, Debug)]
+pub struct HeaderRule {
+    /// Its name: letters, digits and `-`, and not a name that the gateway or HTTP itself uses.
+    pub name: HeaderName,
+    /// Where the value comes from.
+    pub source: HeaderSource,
+    /// How characters that a header cannot carry are written.
+    pub encoding: Encoding,
+}
+
+/// Where an injected header's value comes from.
+#[derive(Clone, Debug)]
+pub enum HeaderSource {
+    /// One claim; a list is joined.
+    Claim {
+        /// Which.
+        path: ClaimPath,
+        /// Between a list's elements. One printable ASCII character, or several.
+        join: String,
+    },
+    /// Text with claims in it. If one of them is missing, so is the header.
+    Template(Vec<TemplatePart>),
+}
+
+/// A piece of a header template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplatePart {
+    /// Text: printable ASCII.
+    Text(String),
+    /// `{claim.path}`
+    Claim(ClaimPath),
+}
+
+/// How characters that a header cannot carry are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// `%XX` of `%`, controls and non-ASCII.
+    Percent,
+    /// UTF-8 as it is; controls still as `%XX`.
+    Utf8,
+    /// All of the value in base64.
+    Base64,
+}

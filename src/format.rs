@@ -1,0 +1,181 @@
+//! How a framework writes its rows and its cookie. A format is pure: bytes in, values out, no clock, no IO.
+//!
+//! The rule every format keeps: whatever is wrong with a cookie or a row is *no session* with a reason that can be
+//! counted, never an error and never a panic.
+
+pub mod native;
+pub mod pyramid;
+
+use std::fmt;
+
+use crate::claims::Claims;
+use crate::item::{Attribute, Item, Key, KeyType};
+use crate::secret::Secret;
+use crate::time::Timestamp;
+
+/// One framework's way to write sessions. Implemented by each format, used through `Box<dyn Format>`.
+pub trait Format: Send + Sync + fmt::Debug {
+    /// The key attribute's name and type.
+    fn key_schema(&self) -> KeySchema<'_>;
+
+    /// The attribute that DynamoDB's TTL is to be enabled on, if the format has one in Unix seconds.
+    fn ttl_attribute(&self) -> Option<&str>;
+
+    /// Whether rows record when the session was created; without it an absolute lifetime cannot be enforced.
+    fn records_creation(&self) -> bool;
+
+    /// Reads a cookie's value. What does not have the shape, or the MAC, of one of ours costs no read.
+    fn parse_cookie(&self, value: &[u8]) -> Result<SessionRef, CookieFault>;
+
+    /// The value of the cookie for a session.
+    fn cookie_value(&self, id: &SessionId, version: u64) -> String;
+
+    /// The key of the session's row.
+    fn key(&self, id: &SessionId) -> Key;
+
+    /// Reads a row.
+    fn decode(&self, item: &Item) -> Result<Record, RowFault>;
+
+    /// The whole row of a session; what `create` puts and `replace` replaces.
+    ///
+    /// # Errors
+    /// If the claims hold something that the format cannot write.
+    fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault>;
+
+    /// The write that moves a session's idle deadline: `record` as it was read, the new issue time and deadline, and
+    /// the issue time below which a row is due. It neither creates a row nor revives a dead one, and it is refused if
+    /// the row has changed or another gateway was first.
+    fn touch(&self, record: &Record, times: TouchTimes) -> Touch;
+}
+
+/// A table's key attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySchema<'a> {
+    /// Its name.
+    pub attribute: &'a str,
+    /// Its type.
+    pub kind: KeyType,
+}
+
+/// What a cookie says: whose session, and which version of it the browser has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRef {
+    /// The session's id.
+    pub id: SessionId,
+    /// The version that the browser has seen; 0 where a format's cookie has none.
+    pub version: u64,
+}
+
+/// A session's id as the browser holds it. A secret: who knows it is the user.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionId(Secret);
+
+/// A decoded row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The session's data.
+    pub claims: Claims,
+    /// Grows with every change of the claims; 0 where a format has none.
+    pub version: u64,
+    /// The last activity that was written down.
+    pub issued: Timestamp,
+    /// When the session was created, where the format records it.
+    pub created: Option<Timestamp>,
+    /// The idle deadline as the row has it.
+    pub expires: Timestamp,
+}
+
+/// The times of a touch.
+#[derive(Clone, Copy, Debug)]
+pub struct TouchTimes {
+    /// The moment of the touch: the new issue time; a row that has expired by then is refused.
+    pub now: Timestamp,
+    /// The new idle deadline.
+    pub expires: Timestamp,
+    /// A row issued at or after this moment is not due.
+    pub due_before: Timestamp,
+}
+
+/// A conditional write of some attributes of an existing row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Touch {
+    /// Attributes to set.
+    pub set: Vec<(String, Attribute)>,
+    /// All must hold. `Exists` is always among them.
+    pub conditions: Vec<Condition>,
+}
+
+/// One clause of a write's condition.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// The row is there.
+    Exists,
+    /// The row is not there.
+    Absent,
+    /// The attribute has this value.
+    Equals(String, Attribute),
+    /// The attribute is less than this number.
+    Less(String, Attribute),
+    /// The attribute is at least this number.
+    AtLeast(String, Attribute),
+}
+
+/// Why a cookie is not one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CookieFault {
+    /// It does not have the format's shape.
+    #[error("the cookie does not have the format's shape")]
+    Shape,
+    /// Its version is not a whole number in range.
+    #[error("the cookie's version is not a whole number")]
+    Version,
+    /// It is not signed with any of the keys.
+    #[error("the cookie's signature does not match")]
+    Signature,
+}
+
+/// Why a row is not a session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RowFault {
+    /// An attribute that makes a session is missing.
+    #[error("attribute `{0}` is missing")]
+    Missing(String),
+    /// An attribute has the wrong type, or a value out of range.
+    #[error("attribute `{0}` has the wrong type or value")]
+    Type(String),
+    /// The payload does not decode.
+    #[error("attribute `{0}` does not decode")]
+    Payload(String),
+    /// The payload is empty: how frameworks mark a session that was logged out.
+    #[error("the session is empty")]
+    Empty,
+}
+
+/// Why claims cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeFault {
+    /// Nested deeper than DynamoDB allows (32 levels).
+    #[error("the claims are nested too deeply for DynamoDB")]
+    TooDeep,
+    /// A number that DynamoDB cannot hold.
+    #[error("the claims hold a number that DynamoDB cannot hold")]
+    Number,
+}
+
+impl SessionId {
+    /// Takes over an id that was read from a cookie or made.
+    pub fn new(text: &str) -> Self {
+        Self(Secret::new(text.as_bytes()))
+    }
+
+    /// The id's bytes. Never to be logged.
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionId(..)")
+    }
+}

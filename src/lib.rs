@@ -1,0 +1,17 @@
+//! sessiongate: a reverse proxy that puts DynamoDB-backed sessions in front of web apps that know nothing about them.
+//!
+//! The modules, in reading order: value types first, then the layers a request passes from the outside in.
+//! Dependencies point one way: `cli, server → proxy → session → {format, store} → value types`.
+
+pub mod claims;
+pub mod headers;
+pub mod item;
+pub mod secret;
+pub mod time;
+
+pub mod config;
+
+pub mod format;
+pub mod store;
+
+pub mod session;
