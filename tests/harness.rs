@@ -2,9 +2,13 @@
 
 mod support;
 
+use serde_json::{Value, json};
+
 use support::answer::Answer;
 use support::client::{Client, Request};
+use support::engine::{Affected, Counts, Fault};
 use support::gate::Gate;
+use support::table::{self, Session};
 use support::upstream::Upstream;
 
 #[tokio::test]
@@ -60,4 +64,28 @@ async fn a_stopped_server_refuses_and_comes_back_on_its_port() {
 
     upstream.server().resume();
     assert_eq!(Request::get("/").send(upstream.address()).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_engine_counts_and_fails_on_demand() {
+    let engine = table::engine().await;
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let read = |consistent: bool| {
+        let body = json!({ "TableName": table::TABLE, "Key": session.key(), "ConsistentRead": consistent });
+        Request::post("/", body.to_string()).header("X-Amz-Target", "DynamoDB_20120810.GetItem")
+    };
+
+    assert_eq!(read(true).send(engine.address()).await.json()["Item"], session.item());
+    engine.inject(Affected::Only("GetItem"), Fault::Stale(Value::Null));
+    assert_eq!(read(false).send(engine.address()).await.json(), json!({}));
+    assert_eq!(read(true).send(engine.address()).await.json()["Item"], session.item());
+    engine.heal();
+    engine.inject(Affected::All, Fault::Throttle);
+    assert_eq!(read(true).send(engine.address()).await.status, 400);
+
+    assert_eq!(engine.counts(), Counts { strong_reads: 3, eventual_reads: 1, ..Counts::default() });
+    assert_eq!(session.row(&engine).await, session.item());
+    session.delete(&engine).await;
+    assert_eq!(session.row(&engine).await, Value::Null);
 }

@@ -38,7 +38,8 @@ enum Step {
 impl Answer {
     /// A status with a body.
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        let message = Message { status, headers: vec![], body: body.into(), chunked: None, limit: usize::MAX };
+        let message =
+            Message { status, headers: vec![], body: body.into(), chunked: None, limit: usize::MAX };
         Self { message: Some(message), ..Self::default() }
     }
 
@@ -54,7 +55,8 @@ impl Answer {
 
     /// `101`, then every byte that comes is sent back.
     pub(crate) fn upgrade(protocol: &str) -> Self {
-        let head = format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
         Self { before: vec![Step::Write(head.into_bytes()), Step::Echo], ..Self::default() }
     }
 

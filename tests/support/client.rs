@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::within;
 use super::wire::{Framing, Message, Reader};
+use super::within;
 
 /// One connection.
 #[derive(Debug)]
@@ -38,7 +38,8 @@ pub(crate) struct Response {
 impl Request {
     /// A request with nothing but a Host line.
     pub(crate) fn new(method: &str, target: &str) -> Self {
-        Self { method: method.into(), target: target.into(), headers: vec![], body: vec![] }.header("Host", "gateway.test")
+        Self { method: method.into(), target: target.into(), headers: vec![], body: vec![] }
+            .header("Host", "gateway.test")
     }
 
     pub(crate) fn get(target: &str) -> Self {

@@ -169,7 +169,8 @@ impl Engine {
 
 impl Shared {
     async fn answer(&self, received: Received) -> Answer {
-        let name = received.header("x-amz-target").and_then(|t| t.split_once('.')).expect("a target").1.to_owned();
+        let name =
+            received.header("x-amz-target").and_then(|t| t.split_once('.')).expect("a target").1.to_owned();
         let body = Bytes::from(received.message.body);
         let request: Value = serde_json::from_slice(&body).expect("JSON");
         let mut number = 0;

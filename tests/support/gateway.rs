@@ -71,7 +71,9 @@ impl Gateway {
     /// The listeners of this kind: `http`, or `dynamodb`.
     pub(crate) fn addresses(&self, kind: &str) -> Vec<SocketAddr> {
         let listening = self.events("listening").into_iter().filter(|event| field(event, "listener") == kind);
-        listening.map(|event| field(&event, "address").as_str().expect("text").parse().expect("an address")).collect()
+        listening
+            .map(|event| field(&event, "address").as_str().expect("text").parse().expect("an address"))
+            .collect()
     }
 
     /// Sends a request on a new connection.
@@ -113,7 +115,8 @@ impl Gateway {
 
     /// Sends a signal: `TERM`, `HUP`, …
     pub(crate) fn signal(&self, name: &str) {
-        let kill = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &self.pid().to_string()]).status();
+        let kill =
+            Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &self.pid().to_string()]).status();
         assert!(kill.expect("a shell").success(), "cannot signal the gateway; its log:\n{}", self.log());
     }
 
@@ -217,7 +220,9 @@ impl Builder {
         command.args(["serve", "--config"]).arg(&file).current_dir(&directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // The SDK must find these credentials and no others: whatever the developer has would be a real account.
-        for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "RUST_LOG"] {
+        for name in
+            ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "RUST_LOG"]
+        {
             command.env_remove(name);
         }
         command.envs([
@@ -237,7 +242,8 @@ impl Builder {
     }
 
     fn file(&self) -> String {
-        let or = |text: &String, default: &str| if text.is_empty() { default.to_owned() } else { text.clone() };
+        let or =
+            |text: &String, default: &str| if text.is_empty() { default.to_owned() } else { text.clone() };
         let mut file = String::from("[server]\nlog = \"json\"\n");
         let parts = [
             or(&self.server, "workers = 1"),
@@ -307,7 +313,8 @@ fn add(text: &mut String, lines: &str) {
 fn directory() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gateway-{}-{number}", std::process::id()));
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gateway-{}-{number}", std::process::id()));
     fs::create_dir_all(&directory).expect("a directory");
     directory
 }

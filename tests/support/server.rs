@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::answer::Answer;
-use super::within;
 use super::wire::{Framing, Message, Reader};
+use super::within;
 
 /// A server; it stops when it is dropped.
 pub(crate) struct Server {
@@ -48,7 +48,9 @@ struct Running {
 
 impl Server {
     /// Listens on a free port of the loopback interface.
-    pub(crate) fn start(handler: impl Fn(Received) -> BoxFuture<'static, Answer> + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(
+        handler: impl Fn(Received) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
+    ) -> Self {
         let reservation = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
         let address = reservation.local_addr().expect("is bound").as_socket().expect("is an address");
         let mut server = Self {
@@ -85,7 +87,8 @@ impl Server {
         socket.listen(1024).expect("listens");
         let listener = TcpListener::from_std(socket.into()).expect("is a listener");
         let (stop, stopped) = oneshot::channel();
-        let accepting = tokio::spawn(accept(listener, self.handler.clone(), self.connections.clone(), stopped));
+        let accepting =
+            tokio::spawn(accept(listener, self.handler.clone(), self.connections.clone(), stopped));
         self.running = Some(Running { stop, accepting });
     }
 }
@@ -116,7 +119,12 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-async fn accept(listener: TcpListener, handler: Arc<Handler>, count: Arc<AtomicUsize>, mut stop: oneshot::Receiver<()>) {
+async fn accept(
+    listener: TcpListener,
+    handler: Arc<Handler>,
+    count: Arc<AtomicUsize>,
+    mut stop: oneshot::Receiver<()>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

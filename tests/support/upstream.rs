@@ -61,7 +61,8 @@ impl Upstream {
     /// Waits until `count` requests have arrived.
     pub(crate) async fn arrivals(&self, count: usize) {
         let mut requests = self.requests.subscribe();
-        let _all = within("a request at the upstream", requests.wait_for(|all| all.len() >= count)).await.unwrap();
+        let _all =
+            within("a request at the upstream", requests.wait_for(|all| all.len() >= count)).await.unwrap();
     }
 
     /// The only request so far.

@@ -171,7 +171,12 @@ impl<S: AsyncRead + Unpin> Reader<S> {
 }
 
 fn lines(head: &[u8]) -> impl Iterator<Item = String> {
-    text(head).split("\r\n").filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>().into_iter()
+    text(head)
+        .split("\r\n")
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 fn fields(lines: impl Iterator<Item = String>) -> Vec<(String, String)> {
