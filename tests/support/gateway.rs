@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::client::{Request, Response};
 use super::engine::Engine;
+use super::table::TABLE;
 use super::upstream::Upstream;
 use super::within;
 
@@ -171,7 +172,7 @@ impl Builder {
 
     /// The whole `[store.*]` section.
     pub(crate) fn store(mut self, section: &str) -> Self {
-        add(&mut self.store, section);
+        section.clone_into(&mut self.store);
         self
     }
 
@@ -183,6 +184,19 @@ impl Builder {
     /// Adds `[upstreams.NAME]` with these further lines.
     pub(crate) fn upstream_at(self, name: &str, address: SocketAddr, lines: &str) -> Self {
         self.toml(&format!("[upstreams.{name}]\nservers = [\"http://{address}\"]\n{lines}"))
+    }
+
+    /// Adds the realm `main`: Pyramid's sessions in [`TABLE`], with these further lines.
+    pub(crate) fn realm(self, lines: &str) -> Self {
+        self.toml(&format!("[sessions.main]\nformat = \"pyramid\"\ntable = \"{TABLE}\"\n{lines}"))
+    }
+
+    /// Adds a route to the upstream `app` with the realm `main`, this access, and these further lines.
+    pub(crate) fn route(self, path: &str, access: &str, lines: &str) -> Self {
+        let realm = if access == "public" { "" } else { "session = \"main\"\n" };
+        self.toml(&format!(
+            "[[routes]]\npath = \"{path}\"\nupstream = \"app\"\naccess = \"{access}\"\n{realm}{lines}"
+        ))
     }
 
     /// Adds sections.

@@ -18,6 +18,8 @@ pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod gate;
 pub(crate) mod gateway;
+pub(crate) mod ministack;
+pub(crate) mod python;
 pub(crate) mod server;
 pub(crate) mod table;
 pub(crate) mod upstream;
@@ -35,4 +37,15 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
         Ok(output) => output,
         Err(_) => panic!("{what} took longer than {DEADLINE:?}"),
     }
+}
+
+/// Tries until `condition` holds, and fails the test if that takes longer than [`DEADLINE`]. For what the gateway does in
+/// its own time and tells nobody; the tries are real requests, so there is nothing to wait for between them.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    within(what, async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

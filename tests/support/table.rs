@@ -106,14 +106,18 @@ impl Session {
 /// An engine with the table that [`Session`]s go to.
 pub(crate) async fn engine() -> Engine {
     let engine = Engine::start();
-    let request = json!({
+    engine.call("CreateTable", schema()).await;
+    engine
+}
+
+/// What makes that table: a `CreateTable` request.
+pub(crate) fn schema() -> Value {
+    json!({
         "TableName": TABLE,
         "AttributeDefinitions": [{ "AttributeName": "sid", "AttributeType": "B" }],
         "KeySchema": [{ "AttributeName": "sid", "KeyType": "HASH" }],
         "BillingMode": "PAY_PER_REQUEST",
-    });
-    engine.call("CreateTable", request).await;
-    engine
+    })
 }
 
 /// A number attribute of a row.
