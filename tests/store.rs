@@ -2,6 +2,10 @@
 
 #[path = "store/contract.rs"]
 mod contract;
+#[path = "store/engine.rs"]
+mod engine;
+#[path = "store/faults.rs"]
+mod faults;
 mod support;
 
 use std::net::SocketAddr;
@@ -70,9 +74,11 @@ async fn connect(endpoint: &str) -> Store {
         timeout: Duration::from_secs(30),
         attempts: 3,
     };
-    let credentials =
-        StaticCredentials { access_key_id: "local".into(), secret_access_key: Secret::new(*b"local") };
-    Store::connect(&config, Some(credentials)).await.unwrap()
+    Store::connect(&config, Some(local_credentials())).await.unwrap()
+}
+
+fn local_credentials() -> StaticCredentials {
+    StaticCredentials { access_key_id: "local".into(), secret_access_key: Secret::new(*b"local") }
 }
 
 /// A directory of the test's own, removed with this value.

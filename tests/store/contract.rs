@@ -21,6 +21,8 @@ pub async fn hold(store: &Store, suffix: &str) -> Vec<String> {
     a_table_that_is_not_there(&rows).await;
     println!("making tables");
     making_tables(store, &rows, &listed).await;
+    println!("a name that no table can have");
+    a_name_that_no_table_can_have(store).await;
     println!("values survive");
     values_survive(&rows).await;
     println!("a create never replaces");
@@ -82,6 +84,12 @@ async fn making_tables(store: &Store, rows: &Table, listed: &Table) {
     assert!(error.to_string().contains("`sid` of type B"), "{error}");
     let error = rows.provision(Some("expires")).await.unwrap_err();
     assert!(matches!(error, SchemaError::WrongTtl { .. }), "{error}");
+}
+
+async fn a_name_that_no_table_can_have(store: &Store) {
+    let error = store.table("x", "sid", KeyType::Binary).provision(None).await.unwrap_err();
+    let SchemaError::Store(StoreError::Invalid(text)) = error else { panic!("{error}") };
+    assert!(text.contains("TableName") || text.contains("tableName"), "DynamoDB's own words: {text}");
 }
 
 async fn values_survive(table: &Table) {
@@ -233,8 +241,10 @@ async fn too_large_a_row_is_refused(table: &Table) {
     large.insert("data".into(), Attribute::String("x".repeat(400 * 1024)));
     let replaced = table.replace(large.clone(), &[]).await.unwrap_err();
     assert!(matches!(replaced, StoreError::TooLarge), "{replaced}");
-    let touch =
-        Touch { set: vec![("data".into(), large.remove("data").unwrap())], conditions: vec![Condition::Exists] };
+    let touch = Touch {
+        set: vec![("data".into(), large.remove("data").unwrap())],
+        conditions: vec![Condition::Exists],
+    };
     let touched = table.touch(&Key::binary(b"large"), &touch).await.unwrap_err();
     assert!(matches!(touched, StoreError::TooLarge), "{touched}");
     assert_eq!(read(table, b"large").await, Some(row(b"large", 1)), "the old row stays");
