@@ -1,6 +1,14 @@
 //! A real Pyramid app with pyramid-dynamodb-sessions behind the gateway, and beside it an app without sessions: both
 //! sides read and write the same rows, and neither may notice that the other is not a copy of itself.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails"
+)]
+
 mod support;
 
 use std::fs::File;
