@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use aws_config::BehaviorVersion;
 use aws_config::sts::AssumeRoleProvider;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{
     AppName, Builder, Credentials, ProvideCredentials, Region, SharedCredentialsProvider, SharedHttpClient,
@@ -27,6 +26,7 @@ use crate::config::DynamodbConfig;
 use crate::secret::Secret;
 
 use super::credentials::Detached;
+use super::fault::innermost;
 
 /// How long opening waits for the SDK's chain: for the region, and again for the credentials. The chain gives up on an
 /// absent metadata service after two seconds; a credentials helper, or a role assumed over a role, may take longer.
@@ -133,7 +133,7 @@ pub(super) async fn connect(
     let provider = Detached::new(provider);
     match timeout(CHAIN_WAIT, provider.provide_credentials()).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(no_credentials(config, &reason(&error))),
+        Ok(Err(error)) => return Err(no_credentials(config, &innermost(&error))),
         Err(_) => return Err(no_credentials(config, "the AWS SDK's credentials chain takes over 10 s")),
     }
 
@@ -196,13 +196,4 @@ fn no_credentials(config: &DynamodbConfig, reason: &str) -> OpenError {
         "set `profile` in [store.dynamodb], or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
     };
     OpenError::NoCredentials { reason: reason.to_owned(), way_out }
-}
-
-/// The innermost cause: what stands around it only says that a provider failed.
-fn reason(error: &CredentialsError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
