@@ -17,3 +17,9 @@ pub mod store;
 pub mod session;
 
 pub mod route;
+pub mod upstream;
+
+pub mod proxy;
+
+pub mod server;
+pub mod telemetry;
