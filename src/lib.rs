@@ -15,3 +15,5 @@ pub mod format;
 pub mod store;
 
 pub mod session;
+
+pub mod demo;
