@@ -81,9 +81,9 @@ fn button(link: &str) -> String {
 
 fn row((origin, name, value): (Origin, &str, &str)) -> String {
     let by = match origin {
-        Origin::Session => "the session",
-        Origin::Gateway => "the gateway",
-        Origin::Client => "the client",
+        Origin::Session => "injected",
+        Origin::Gateway => "proxy",
+        Origin::Client => "client",
     };
     format!(
         r#"<tr class="{}"><th scope="row">{}</th><td>{}</td><td>{by}</td></tr>"#,
@@ -162,7 +162,7 @@ mod tests {
             r#"data-poll="/whoami""#,
             r#"<a href="/members">"#,
             r#"href="/become/x""#,
-            r#"<tr class="session"><th scope="row">X-User</th><td>alice</td><td>the session</td></tr>"#,
+            r#"<tr class="session"><th scope="row">X-User</th><td>alice</td><td>injected</td></tr>"#,
         ] {
             assert!(page.contains(expected), "{expected} is missing");
         }
