@@ -5,10 +5,13 @@
 
 pub mod native;
 pub mod pyramid;
+mod python_json;
+mod row;
 
 use std::fmt;
 
 use crate::claims::Claims;
+use crate::config::{FormatKind, RealmConfig};
 use crate::item::{Attribute, Item, Key, KeyType};
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -23,6 +26,12 @@ pub trait Format: Send + Sync + fmt::Debug {
 
     /// Whether rows record when the session was created; without it an absolute lifetime cannot be enforced.
     fn records_creation(&self) -> bool;
+
+    /// Makes an id for a new session.
+    ///
+    /// # Errors
+    /// If the operating system has no randomness to give.
+    fn new_id(&self) -> Result<SessionId, getrandom::Error>;
 
     /// Reads a cookie's value. What does not have the shape, or the MAC, of one of ours costs no read.
     fn parse_cookie(&self, value: &[u8]) -> Result<SessionRef, CookieFault>;
@@ -46,6 +55,16 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// the issue time below which a row is due. It neither creates a row nor revives a dead one, and it is refused if
     /// the row has changed or another gateway was first.
     fn touch(&self, record: &Record, times: TouchTimes) -> Touch;
+}
+
+/// The format of a realm.
+pub fn open(realm: &RealmConfig) -> Box<dyn Format> {
+    match realm.format {
+        FormatKind::Native => {
+            Box::new(native::Native::new(&realm.key_attribute, &realm.cookie.name, realm.keys.clone()))
+        }
+        FormatKind::Pyramid => Box::new(pyramid::Pyramid::new(&realm.key_attribute)),
+    }
 }
 
 /// A table's key attribute.

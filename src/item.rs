@@ -47,6 +47,14 @@ impl Number {
         Self(text.into())
     }
 
+    /// A moment as Unix seconds, with a fraction only where there is one.
+    pub fn from_seconds(moment: Timestamp) -> Self {
+        let (sign, millis) =
+            (if moment.as_millis() < 0 { "-" } else { "" }, moment.as_millis().unsigned_abs());
+        let (secs, fraction) = (millis / 1000, millis % 1000);
+        Self(if fraction == 0 { format!("{sign}{secs}") } else { format!("{sign}{secs}.{fraction:03}") })
+    }
+
     /// The text, as DynamoDB takes it.
     pub fn as_str(&self) -> &str {
         &self.0

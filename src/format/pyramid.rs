@@ -1,1 +1,77 @@
-//! stub
+//! pyramid-dynamodb-sessions 0.1: the cookie `id/version`, rows under the SHA-256 of the id, the session's state as the
+//! text that Python's `json.dumps` writes.
+
+use super::python_json;
+use super::row;
+use super::{
+    CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId, SessionRef, Touch, TouchTimes,
+};
+use crate::item::{Attribute, Item, Key, KeyType};
+
+/// The format.
+#[derive(Debug)]
+pub struct Pyramid {
+    key_attribute: String,
+}
+
+impl Pyramid {
+    /// The library's layout in a table whose key attribute is `key_attribute` (the library's own is `sid`).
+    pub fn new(key_attribute: &str) -> Self {
+        Self { key_attribute: key_attribute.to_owned() }
+    }
+}
+
+impl Format for Pyramid {
+    fn key_schema(&self) -> KeySchema<'_> {
+        KeySchema { attribute: &self.key_attribute, kind: KeyType::Binary }
+    }
+
+    fn ttl_attribute(&self) -> Option<&str> {
+        Some(row::EXPIRES)
+    }
+
+    fn records_creation(&self) -> bool {
+        false
+    }
+
+    fn new_id(&self) -> Result<SessionId, getrandom::Error> {
+        row::new_id()
+    }
+
+    fn parse_cookie(&self, value: &[u8]) -> Result<SessionRef, CookieFault> {
+        row::parse_reference(value)
+    }
+
+    fn cookie_value(&self, id: &SessionId, version: u64) -> String {
+        row::write_reference(id, version)
+    }
+
+    fn key(&self, id: &SessionId) -> Key {
+        row::key(id)
+    }
+
+    fn decode(&self, item: &Item) -> Result<Record, RowFault> {
+        let (version, issued, expires) = row::times(item)?;
+        let data = item.get(row::DATA).ok_or_else(|| RowFault::Missing(row::DATA.into()))?;
+        let text = data.as_str().ok_or_else(|| RowFault::Type(row::DATA.into()))?;
+        let claims: crate::claims::Claims =
+            serde_json::from_str(text).map_err(|_| RowFault::Payload(row::DATA.into()))?;
+        if claims.is_empty() {
+            // `session.invalidate()` keeps the row and its id, with nothing in it.
+            return Err(RowFault::Empty);
+        }
+        Ok(Record { claims, version, issued, created: None, expires })
+    }
+
+    fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
+        let data = Attribute::String(python_json::dumps(&record.claims)?);
+        Ok(row::item(&self.key_attribute, key, record, data))
+    }
+
+    fn touch(&self, record: &Record, times: TouchTimes) -> Touch {
+        row::touch(record, times)
+    }
+}
+
+#[cfg(test)]
+mod tests;

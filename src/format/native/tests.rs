@@ -1,0 +1,99 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::claims::Claims;
+use crate::time::Timestamp;
+
+const ID: &str = "ius9vZqjSFxq2yy-XFcYCYm9cBS9ypoXBadpRtQsX_w";
+
+fn keyed(current: &str, previous: &[&str]) -> Native {
+    let secret = |text: &str| Secret::new(text.as_bytes());
+    let keys =
+        KeysConfig { current: secret(current), previous: previous.iter().copied().map(secret).collect() };
+    Native::new("sid", "session_id", Some(keys))
+}
+
+#[test]
+fn a_signed_cookie_reads_back_with_the_current_and_with_a_previous_key() {
+    let old = keyed("old key", &[]);
+    let cookie = old.cookie_value(&SessionId::new(ID), 7);
+    let expected = SessionRef { id: SessionId::new(ID), version: 7 };
+    assert_eq!(old.parse_cookie(cookie.as_bytes()), Ok(expected.clone()));
+    assert_eq!(keyed("new key", &["old key"]).parse_cookie(cookie.as_bytes()), Ok(expected));
+    assert_eq!(keyed("new key", &[]).parse_cookie(cookie.as_bytes()), Err(CookieFault::Signature));
+}
+
+#[test]
+fn a_mac_is_of_this_id_this_version_and_this_cookie_name() {
+    let native = keyed("key", &[]);
+    let cookie = native.cookie_value(&SessionId::new(ID), 1);
+    let mac = cookie.rsplit_once('/').unwrap().1;
+    assert_eq!(native.parse_cookie(format!("{ID}/2/{mac}").as_bytes()), Err(CookieFault::Signature));
+    assert_eq!(native.parse_cookie(format!("{ID}/1").as_bytes()), Err(CookieFault::Shape));
+    assert_eq!(native.parse_cookie(format!("{ID}/1/").as_bytes()), Err(CookieFault::Signature));
+    let other = Native::new("sid", "other", native.keys.clone());
+    assert_eq!(other.parse_cookie(cookie.as_bytes()), Err(CookieFault::Signature));
+}
+
+#[test]
+fn one_wrong_bit_in_the_mac_is_refused() {
+    let native = keyed("key", &[]);
+    let cookie = native.cookie_value(&SessionId::new(ID), 1).into_bytes();
+    for at in cookie.len() - 43..cookie.len() {
+        for bit in 0..8 {
+            let mut forged = cookie.clone();
+            forged[at] ^= 1 << bit;
+            assert!(native.parse_cookie(&forged).is_err());
+        }
+    }
+}
+
+#[test]
+fn claims_too_deep_or_numbers_too_large_for_dynamodb_are_refused_before_the_write() {
+    let deep = (0..32).fold(json!(1), |inner, _| json!([inner]));
+    let deep = Claims::from_iter([("a".to_owned(), deep)]);
+    assert_eq!(map::from_claims(&deep), Err(EncodeFault::TooDeep));
+    let large = Claims::from_iter([("a".to_owned(), json!(1e126))]);
+    assert_eq!(map::from_claims(&large), Err(EncodeFault::Number));
+}
+
+fn claim() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-1e100..1e100f64).prop_filter("in DynamoDB's range", |f| f.abs() > 1e-100).prop_map(Value::from),
+        ".*".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 64, 8, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
+            prop::collection::btree_map(".*", inner, 0..8)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_row_reads_back_as_it_was_written(
+        claims in prop::collection::btree_map(".*", claim(), 1..8),
+        version in any::<u64>(),
+        secs in 0i64..4_000_000_000,
+    ) {
+        let native = Native::new("sid", "session_id", None);
+        let at = Timestamp::from_secs(secs);
+        let claims = claims.into_iter().collect();
+        let record = Record { claims, version, issued: at, created: Some(at), expires: at };
+        let key = native.key(&SessionId::new(ID));
+        prop_assert_eq!(native.decode(&native.encode(&key, &record).unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn no_cookie_panics(value in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = keyed("key", &[]).parse_cookie(&value);
+        let _ = Native::new("sid", "session_id", None).parse_cookie(&value);
+    }
+}

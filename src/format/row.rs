@@ -1,0 +1,99 @@
+//! The attributes that the native and the pyramid format share: key, version, issue time and deadline
+//! (pyramid-dynamodb-sessions' layout), read and written in one place.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+use super::{Condition, CookieFault, Record, RowFault, SessionId, SessionRef, Touch, TouchTimes};
+use crate::item::{Attribute, Item, Key, Number};
+use crate::time::Timestamp;
+
+/// The payload.
+pub(super) const DATA: &str = "dat";
+/// The version: a whole number that grows with every change.
+pub(super) const VERSION: &str = "ver";
+/// The last activity, in Unix seconds.
+pub(super) const ISSUED: &str = "iss";
+/// The idle deadline, in Unix seconds; the attribute for DynamoDB's TTL.
+pub(super) const EXPIRES: &str = "exp";
+
+/// The row's key: the SHA-256 of the id, so that who reads the table cannot be anybody.
+pub(super) fn key(id: &SessionId) -> Key {
+    Key::binary(&Sha256::digest(id.expose()))
+}
+
+/// Reads `id/version`.
+///
+/// An id is `secrets.token_urlsafe()`: 43 characters of base64url today; up to 128 are taken, in case a Python to come
+/// makes longer ones. The version is digits alone: the library reads it as a `Decimal`, which would let in `Infinity`.
+pub(super) fn parse_reference(value: &[u8]) -> Result<SessionRef, CookieFault> {
+    let text = std::str::from_utf8(value).map_err(|_| CookieFault::Shape)?;
+    let (id, version) = text.split_once('/').ok_or(CookieFault::Shape)?;
+    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if !plain || !(43..=128).contains(&id.len()) {
+        return Err(CookieFault::Shape);
+    }
+    let digits = !version.is_empty() && version.len() <= 18 && version.bytes().all(|b| b.is_ascii_digit());
+    let version = version.parse().ok().filter(|_| digits).ok_or(CookieFault::Version)?;
+    Ok(SessionRef { id: SessionId::new(id), version })
+}
+
+/// Writes `id/version`.
+pub(super) fn write_reference(id: &SessionId, version: u64) -> String {
+    format!("{}/{version}", String::from_utf8_lossy(id.expose()))
+}
+
+/// The version, issue time and deadline of a row.
+pub(super) fn times(item: &Item) -> Result<(u64, Timestamp, Timestamp), RowFault> {
+    let version = number(item, VERSION)?.as_u64().ok_or_else(|| RowFault::Type(VERSION.into()))?;
+    Ok((version, seconds(item, ISSUED)?, seconds(item, EXPIRES)?))
+}
+
+/// A required attribute in Unix seconds.
+pub(super) fn seconds(item: &Item, name: &str) -> Result<Timestamp, RowFault> {
+    number(item, name)?.as_unix_seconds().ok_or_else(|| RowFault::Type(name.into()))
+}
+
+fn number<'i>(item: &'i Item, name: &str) -> Result<&'i Number, RowFault> {
+    let attribute = item.get(name).ok_or_else(|| RowFault::Missing(name.into()))?;
+    attribute.as_number().ok_or_else(|| RowFault::Type(name.into()))
+}
+
+/// A row of `record` around its payload.
+pub(super) fn item(key_attribute: &str, key: &Key, record: &Record, data: Attribute) -> Item {
+    Item::from([
+        (key_attribute.to_owned(), key.to_attribute()),
+        (DATA.to_owned(), data),
+        (VERSION.to_owned(), Attribute::number(record.version)),
+        (ISSUED.to_owned(), Attribute::number(record.issued.as_secs())),
+        (EXPIRES.to_owned(), Attribute::number(record.expires.as_secs())),
+    ])
+}
+
+/// The reissue: the same two attributes that the library sets, under the conditions that it lacks. Without them the
+/// write would revive a row that was deleted meanwhile, as a stub that the library fails on.
+pub(super) fn touch(record: &Record, times: TouchTimes) -> Touch {
+    Touch {
+        set: vec![
+            (ISSUED.to_owned(), Attribute::number(times.now.as_secs())),
+            (EXPIRES.to_owned(), Attribute::number(times.expires.as_secs())),
+        ],
+        conditions: vec![
+            Condition::Exists,
+            Condition::Equals(VERSION.to_owned(), Attribute::number(record.version)),
+            Condition::Less(ISSUED.to_owned(), Attribute::Number(Number::from_seconds(times.due_before))),
+            Condition::AtLeast(EXPIRES.to_owned(), Attribute::Number(Number::from_seconds(times.now))),
+        ],
+    }
+}
+
+/// A new session id, as `secrets.token_urlsafe()` makes it: 32 random bytes in base64url.
+///
+/// # Errors
+/// If the operating system has no randomness to give.
+pub(super) fn new_id() -> Result<SessionId, getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(SessionId::new(&URL_SAFE_NO_PAD.encode(bytes)))
+}
