@@ -3,11 +3,12 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anstream::AutoStream;
+use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Color, Effects, Style};
 
+use crate::config::diagnostic::{Colour, Report};
 use crate::time::Timestamp;
 
 pub(crate) const BOLD: Style = Style::new().effects(Effects::BOLD);
@@ -31,6 +32,16 @@ pub(crate) fn say(line: impl fmt::Display) -> io::Result<()> {
     writeln!(stderr(), "{line}")
 }
 
+/// The problems of a configuration.
+pub(crate) fn report(problems: &Report) -> io::Result<()> {
+    let mut stderr = stderr();
+    let colour = match stderr.current_choice() {
+        ColorChoice::Never => Colour::Plain,
+        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => Colour::Ansi,
+    };
+    writeln!(stderr, "{}", problems.render(colour))
+}
+
 /// Text of others, with everything that a terminal would obey made visible.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -52,6 +63,16 @@ pub(crate) fn relative(moment: Timestamp, now: Timestamp) -> String {
         format!("in {}", brief(moment.since(now)))
     } else {
         format!("{} ago", brief(now.since(moment)))
+    }
+}
+
+/// A moment by the calendar, in UTC.
+pub(crate) fn calendar(moment: Timestamp) -> String {
+    let since_epoch = Duration::from_secs(u64::try_from(moment.as_secs()).unwrap_or(0));
+    match SystemTime::UNIX_EPOCH.checked_add(since_epoch) {
+        // Beyond the year 9999 that notation ends.
+        Some(time) if since_epoch.as_secs() < 253_402_300_800 => humantime::format_rfc3339_seconds(time).to_string(),
+        Some(_) | None => format!("{} s after 1970", moment.as_secs()),
     }
 }
 
