@@ -1,0 +1,45 @@
+//! The engine in the place of the SDK's HTTP client. Above it everything is the SDK: it builds the requests, tells the
+//! errors apart, and tries again.
+
+use aws_sdk_dynamodb::config::{HttpClient, RuntimeComponents};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+
+use super::Engine;
+
+/// Answers the SDK's requests from an engine.
+#[derive(Clone, Debug)]
+pub(super) struct InProcess(Engine);
+
+impl InProcess {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self(engine)
+    }
+}
+
+impl HttpClient for InProcess {
+    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for InProcess {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let engine = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let target = request.headers().get("x-amz-target").unwrap_or_default();
+            // DynamoDB has no streaming operation, so the SDK holds every body whole.
+            let body = Bytes::copy_from_slice(request.body().bytes().unwrap_or_default());
+            let answer = engine.dispatch(target, body).await;
+            let status = StatusCode::try_from(answer.status)
+                .map_err(|error| ConnectorError::other(error.into(), None))?;
+            Ok(HttpResponse::new(status, SdkBody::from(answer.body)))
+        })
+    }
+}

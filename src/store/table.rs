@@ -1,0 +1,298 @@
+//! The verbs on a table's rows.
+//!
+//! Creating, replacing, touching and deleting are different operations with different conditions: a create never
+//! replaces, and a replace or a touch never makes a row.
+//!
+//! A refused write and the retry of a write that landed look the same: the SDK tries again when an answer is lost, and
+//! the second try finds the row as the first one left it. Who must know compares [`Written::Refused`]'s row, or for
+//! [`Created::AlreadyThere`] the row read again, with what was to be written: if it holds the writer's own version and
+//! nonce, the write was done.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+
+use crate::format::{Condition, Touch};
+use crate::item::{Item, Key, KeyType};
+
+use super::StoreError;
+use super::attribute::{SdkItem, item_from_sdk, item_to_sdk, to_sdk};
+use super::expression::Placeholders;
+use super::fault::store_error;
+
+/// The longest value of a key that DynamoDB takes.
+const MAX_KEY_BYTES: usize = 2048;
+
+/// A table, by name and key. Cheap to clone.
+#[derive(Clone)]
+pub struct Table(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    name: String,
+    key_attribute: String,
+    key_type: KeyType,
+}
+
+/// How consistent a read is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// May miss the writes of the last moment; half the price.
+    Eventual,
+    /// Sees every write that was acknowledged before it.
+    Strong,
+}
+
+/// What became of a create.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The row was made.
+    Yes,
+    /// A row with this key exists, and was left alone.
+    AlreadyThere,
+}
+
+/// What became of a conditional write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written {
+    /// It was done.
+    Done,
+    /// A condition did not hold, and nothing was changed. With the row as it is; none: there is no such row.
+    Refused(Option<Item>),
+}
+
+impl Table {
+    pub(super) fn new(client: Client, name: &str, key_attribute: &str, key_type: KeyType) -> Self {
+        Self(Arc::new(Inner {
+            client,
+            name: name.to_owned(),
+            key_attribute: key_attribute.to_owned(),
+            key_type,
+        }))
+    }
+
+    /// The table's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The name of its key attribute.
+    pub fn key_attribute(&self) -> &str {
+        &self.0.key_attribute
+    }
+
+    /// The type of its key attribute.
+    pub fn key_type(&self) -> KeyType {
+        self.0.key_type
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// If the table does not answer, or refuses to.
+    pub async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, StoreError> {
+        // No row can have such a key. DynamoDB would call it a mistake in the request, and it is the client's.
+        if !(1..=MAX_KEY_BYTES).contains(&key.expose_bytes().len()) {
+            return Ok(None);
+        }
+        let request = self.client().get_item().table_name(self.name()).set_key(Some(self.key(key)));
+        let answer = request.consistent_read(matches!(read, Read::Strong)).send().await;
+        let answer = answer.map_err(|error| store_error(&error, self.name()))?;
+        answer.item.map(item_from_sdk).transpose()
+    }
+
+    /// Makes a row, unless there is one with its key.
+    ///
+    /// # Errors
+    /// If the table does not answer, or refuses to; the row may have been made nevertheless.
+    pub async fn create(&self, item: Item) -> Result<Created, StoreError> {
+        let mut placeholders = Placeholders::default();
+        let condition = placeholders.condition(self.key_attribute(), &[Condition::Absent]);
+        let request = self.client().put_item().table_name(self.name()).set_item(Some(item_to_sdk(item)));
+        let request = request
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(placeholders.names()));
+        let Err(error) = request.send().await else { return Ok(Created::Yes) };
+        if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
+            return Ok(Created::AlreadyThere);
+        }
+        Err(store_error(&error, self.name()))
+    }
+
+    /// Replaces the whole of a row that is there, if all the conditions hold.
+    ///
+    /// # Errors
+    /// If the table does not answer, or refuses to; the row may have been replaced nevertheless.
+    pub async fn replace(&self, item: Item, conditions: &[Condition]) -> Result<Written, StoreError> {
+        let key = item.get(self.key_attribute()).and_then(Key::from_attribute);
+        let mut placeholders = Placeholders::default();
+        let condition = placeholders.condition_on_existing(self.key_attribute(), conditions);
+        let request = self.client().put_item().table_name(self.name()).set_item(Some(item_to_sdk(item)));
+        let request = request
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(placeholders.names()))
+            .set_expression_attribute_values(placeholders.into_values())
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let Err(error) = request.send().await else { return Ok(Written::Done) };
+        if let Some(PutItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
+            return self.refused(refusal.item.clone(), key.as_ref()).await;
+        }
+        Err(store_error(&error, self.name()))
+    }
+
+    /// Sets some attributes of a row that is there, if all the conditions hold.
+    ///
+    /// # Errors
+    /// If the table does not answer, or refuses to; the row may have been changed nevertheless.
+    pub async fn touch(&self, key: &Key, touch: &Touch) -> Result<Written, StoreError> {
+        let mut placeholders = Placeholders::default();
+        let set = placeholders.set(&touch.set);
+        let condition = placeholders.condition_on_existing(self.key_attribute(), &touch.conditions);
+        let request = self.client().update_item().table_name(self.name()).set_key(Some(self.key(key)));
+        let request = request
+            .set_update_expression(set)
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(placeholders.names()))
+            .set_expression_attribute_values(placeholders.into_values())
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let Err(error) = request.send().await else { return Ok(Written::Done) };
+        if let Some(UpdateItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
+            return self.refused(refusal.item.clone(), Some(key)).await;
+        }
+        Err(store_error(&error, self.name()))
+    }
+
+    /// Deletes a row, if all the conditions hold. A row that was not there is `Refused(None)`, also without conditions.
+    ///
+    /// # Errors
+    /// If the table does not answer, or refuses to; the row may have been deleted nevertheless.
+    pub async fn delete(&self, key: &Key, conditions: &[Condition]) -> Result<Written, StoreError> {
+        let request = self.client().delete_item().table_name(self.name()).set_key(Some(self.key(key)));
+        if conditions.is_empty() {
+            let answer = request.return_values(ReturnValue::AllOld).send().await;
+            let answer = answer.map_err(|error| store_error(&error, self.name()))?;
+            let was_there = answer.attributes.is_some_and(|item| !item.is_empty());
+            return Ok(if was_there { Written::Done } else { Written::Refused(None) });
+        }
+        let mut placeholders = Placeholders::default();
+        let condition = placeholders.condition_on_existing(self.key_attribute(), conditions);
+        let request = request
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(placeholders.names()))
+            .set_expression_attribute_values(placeholders.into_values())
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let Err(error) = request.send().await else { return Ok(Written::Done) };
+        if let Some(DeleteItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
+            return self.refused(refusal.item.clone(), Some(key)).await;
+        }
+        Err(store_error(&error, self.name()))
+    }
+
+    /// All the rows, in no order, page by page.
+    pub fn scan(&self, pages: Pages) -> Scan {
+        Scan { table: self.clone(), pages, position: Position::After(None) }
+    }
+
+    /// An answer without a row means that there is none, or that the server is one that does not send it: reading it
+    /// tells the two apart.
+    async fn refused(&self, row: Option<SdkItem>, key: Option<&Key>) -> Result<Written, StoreError> {
+        let row = match (row.filter(|row| !row.is_empty()), key) {
+            (Some(row), _) => Some(item_from_sdk(row)?),
+            (None, Some(key)) => self.get(key, Read::Strong).await?,
+            (None, None) => None,
+        };
+        Ok(Written::Refused(row))
+    }
+
+    fn key(&self, key: &Key) -> SdkItem {
+        SdkItem::from([(self.0.key_attribute.clone(), to_sdk(key.to_attribute()))])
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("name", &self.0.name)
+            .field("key_attribute", &self.0.key_attribute)
+            .field("key_type", &self.0.key_type)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a scan is cut up.
+#[derive(Clone, Copy, Debug)]
+pub struct Pages {
+    /// The most rows of a page, at least one. DynamoDB also ends a page at 1 MB.
+    pub rows: u16,
+    /// Which of how many equal parts of the table; scans of all parts can run side by side.
+    pub segment: Option<Segment>,
+}
+
+/// A part of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Counts from 0.
+    pub index: u16,
+    /// How many there are.
+    pub total: u16,
+}
+
+/// A scan under way.
+#[derive(Debug)]
+pub struct Scan {
+    table: Table,
+    pages: Pages,
+    position: Position,
+}
+
+enum Position {
+    /// After this key, or at the beginning.
+    After(Option<SdkItem>),
+    End,
+}
+
+/// The key may be a session's id.
+impl fmt::Debug for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::After(None) => "Beginning",
+            Self::After(Some(_)) => "After(..)",
+            Self::End => "End",
+        })
+    }
+}
+
+impl Scan {
+    /// The next page, possibly without rows; none at the end. Eventually consistent.
+    ///
+    /// # Errors
+    /// If the table does not answer, or refuses to. The scan has not moved, and may go on.
+    pub async fn next(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
+        let Position::After(start) = &self.position else { return Ok(None) };
+        let request = self.table.client().scan().table_name(self.table.name());
+        let request = request.limit(i32::from(self.pages.rows.max(1))).set_exclusive_start_key(start.clone());
+        let request = match self.pages.segment {
+            Some(Segment { index, total }) => {
+                request.segment(i32::from(index)).total_segments(i32::from(total))
+            }
+            None => request,
+        };
+        let answer = request.send().await.map_err(|error| store_error(&error, self.table.name()))?;
+        let rows = answer.items.unwrap_or_default().into_iter().map(item_from_sdk);
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        self.position = match answer.last_evaluated_key {
+            Some(key) if !key.is_empty() => Position::After(Some(key)),
+            Some(_) | None => Position::End,
+        };
+        Ok(Some(rows))
+    }
+}
