@@ -2,14 +2,37 @@
 //!
 //! A [`Config`] comes only from [`load`] or [`parse`], which report every problem of the file at once. Nothing here is
 //! optional that the gateway cannot do without, so the rest of the crate checks nothing again.
+//!
+//! [`parse`] is pure: what it needs from outside the file comes through an [`Environment`]. [`load`] is its rim.
 
+pub mod diagnostic;
+pub mod environment;
+mod listeners;
+mod mask;
+mod names;
+mod realms;
+mod routes;
+mod section;
+mod server;
+mod store;
+#[cfg(test)]
+mod tests;
+mod upstreams;
+mod value;
+
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
+use toml::de::DeTable;
 
+use self::diagnostic::{Diagnostic, Report};
+use self::environment::{Environment, System};
+use self::names::Names;
+use self::section::{Problems, Section};
 use crate::claims::ClaimPath;
 use crate::secret::Secret;
 
@@ -369,4 +392,98 @@ pub enum Encoding {
     Utf8,
     /// All of the value in base64.
     Base64,
+}
+
+/// What an operator should know about a file that is used all the same. May be empty.
+#[derive(Clone, Debug)]
+pub struct Warnings(Report);
+
+/// Why a file is not used: at least one error, and its warnings.
+#[derive(Clone, Debug)]
+pub struct Failure(Report);
+
+impl Warnings {
+    /// The warnings, and how to show them.
+    pub fn report(&self) -> &Report {
+        &self.0
+    }
+}
+
+impl Failure {
+    /// The errors and warnings, and how to show them.
+    pub fn report(&self) -> &Report {
+        &self.0
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Reads a file, and the variables and files that it names.
+///
+/// # Errors
+/// If the file cannot be read, or something in it is wrong: everything that is.
+pub fn load(path: &Path) -> Result<(Config, Warnings), Failure> {
+    let bytes = System.file(path).map_err(|error| {
+        let unreadable = Diagnostic::error(format!("the configuration cannot be read: {error}"));
+        Failure(Report::new(path, String::new(), vec![unreadable.hint("`--config FILE` names another file")]))
+    })?;
+    let source = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let source = mask::unparsed(&String::from_utf8_lossy(error.as_bytes()));
+        let not_text = Diagnostic::error("the configuration is not UTF-8 text").at(at..at + 1);
+        Failure(Report::new(path, source, vec![not_text]))
+    })?;
+    match parse(&source, path, &System) {
+        (Some(config), report) => Ok((config, Warnings(report))),
+        (None, report) => Err(Failure(report)),
+    }
+}
+
+/// Resolves the text of a file. There is a [`Config`] if and only if the report has no error.
+///
+/// `file` is what the report calls it, and the paths in it are relative to where that is.
+pub fn parse(source: &str, file: &Path, environment: &dyn Environment) -> (Option<Config>, Report) {
+    let (document, errors) = DeTable::parse_recoverable(source);
+    if !errors.is_empty() {
+        // What could be read of such a file may lack anything, so its content is not judged.
+        let errors = errors.iter().map(|error| {
+            let diagnostic = Diagnostic::error(error.message());
+            error.span().into_iter().fold(diagnostic, Diagnostic::at)
+        });
+        return (None, Report::new(file, mask::unparsed(source), errors.collect()));
+    }
+    let document = document.into_inner();
+    let mut problems = Problems::default();
+    let directory = file.parent().unwrap_or(Path::new(""));
+    let config = resolve(&document, directory, environment, &mut problems);
+    let report = Report::new(file, mask::parsed(source, &document), problems.into_diagnostics());
+    (config.filter(|_| !report.has_errors()), report)
+}
+
+/// Goes through the whole file, whatever is wrong on the way. What comes out is good if no problem is an error.
+fn resolve<'d>(
+    document: &'d DeTable<'d>,
+    directory: &Path,
+    environment: &dyn Environment,
+    problems: &mut Problems,
+) -> Option<Config> {
+    Section::root(document, problems, |root| {
+        let mut realm_names = Names::of(root, "sessions");
+        let mut upstream_names = Names::of(root, "upstreams");
+        let server = server::read(root, environment);
+        let listeners = listeners::read(root);
+        let store = store::read(root, directory);
+        let realms = realms::read(root, directory, environment);
+        let upstreams = upstreams::read(root);
+        let routes = routes::read(root, &mut realm_names, &mut upstream_names);
+        realm_names.warn_of_unused(root);
+        upstream_names.warn_of_unused(root);
+        Some(Config { server, listeners, store: store?, realms, upstreams, routes })
+    })
 }

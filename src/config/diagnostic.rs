@@ -1,0 +1,173 @@
+//! What is wrong with a configuration file, and how it is shown: message, place, the source line with a caret, a hint.
+//!
+//! A report holds its own copy of the source in which secrets are masked, so that no rendering can show one.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use annotate_snippets::{
+    Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
+};
+
+/// How many problems a rendering shows; a file with more has one cause.
+const SHOWN: usize = 100;
+
+/// Whether a problem keeps the file from being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The file is not used.
+    Error,
+    /// The file is used as it stands.
+    Warning,
+}
+
+/// One problem of a file.
+#[derive(Clone, Debug)]
+pub struct Diagnostic {
+    /// Whether it keeps the file from being used.
+    pub severity: Severity,
+    /// What is wrong.
+    pub message: String,
+    /// Which bytes of the file are meant; none: the file as a whole.
+    pub span: Option<Range<usize>>,
+    /// Another place that has to do with it, and what it is.
+    pub related: Option<(Range<usize>, String)>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Whether a rendering is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// ANSI colours, for a terminal.
+    Ansi,
+    /// Plain text.
+    Plain,
+}
+
+/// All problems of one file, in the file's order.
+#[derive(Clone, Debug)]
+pub struct Report {
+    file: String,
+    /// The file's text with secrets masked.
+    source: String,
+    diagnostics: Vec<Diagnostic>,
+}
+
+// === impl Diagnostic ===
+
+impl Diagnostic {
+    pub(super) fn error(message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, message: message.into(), span: None, related: None, hint: None }
+    }
+
+    pub(super) fn warning(message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(message) }
+    }
+
+    #[must_use]
+    pub(super) fn at(self, span: Range<usize>) -> Self {
+        Self { span: Some(span), ..self }
+    }
+
+    #[must_use]
+    pub(super) fn related(self, span: Range<usize>, label: impl Into<String>) -> Self {
+        Self { related: Some((span, label.into())), ..self }
+    }
+
+    #[must_use]
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// `source` must have its secrets masked.
+    pub(super) fn new(file: &Path, source: String, mut diagnostics: Vec<Diagnostic>) -> Self {
+        // What concerns the file as a whole comes last, as one reads it after everything else.
+        diagnostics.sort_by_key(|diagnostic| match &diagnostic.span {
+            Some(span) => (span.start, span.end),
+            None => (usize::MAX, usize::MAX),
+        });
+        Self { file: file.display().to_string(), source, diagnostics }
+    }
+
+    /// The problems, in the file's order; those of the file as a whole come last.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// Whether there is nothing to report.
+    pub fn is_empty(&self) -> bool {
+        self.diagnostics.is_empty()
+    }
+
+    /// Whether one of the problems keeps the file from being used.
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// The problems as text for people, a blank line between two.
+    pub fn render(&self, colour: Colour) -> String {
+        let renderer = match colour {
+            Colour::Ansi => Renderer::styled(),
+            Colour::Plain => Renderer::plain(),
+        };
+        let mut text = String::new();
+        for diagnostic in self.diagnostics.iter().take(SHOWN) {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(&renderer.render(&[self.group(diagnostic)]));
+            text.push('\n');
+        }
+        let more = self.diagnostics.len().saturating_sub(SHOWN);
+        if more > 0 {
+            text.push_str(&format!("\n{more} more problems are not shown\n"));
+        }
+        text
+    }
+
+    fn group<'r>(&'r self, diagnostic: &'r Diagnostic) -> Group<'r> {
+        let level = match diagnostic.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(&diagnostic.message);
+        let group = match &diagnostic.span {
+            Some(span) => title.element(
+                Snippet::source(&self.source)
+                    .path(&self.file)
+                    .annotation(AnnotationKind::Primary.span(self.first_line(span)))
+                    .annotations(self.related(diagnostic)),
+            ),
+            None => title.element(Origin::path(&self.file)),
+        };
+        // A message is taken as it is, while titles and source are cleaned of control characters by the renderer.
+        let hint = diagnostic.hint.iter();
+        group.elements(hint.map(|hint| Level::HELP.with_name("hint").message(normalize_untrusted_str(hint))))
+    }
+
+    fn related<'r>(&'r self, diagnostic: &'r Diagnostic) -> Option<Annotation<'r>> {
+        let (span, label) = diagnostic.related.as_ref()?;
+        Some(AnnotationKind::Context.span(self.first_line(span)).label(label.as_str()))
+    }
+
+    /// The part of `span` on its first line: the caret shows where to look, not how long a table is.
+    fn first_line(&self, span: &Range<usize>) -> Range<usize> {
+        let start = self.source.floor_char_boundary(span.start);
+        let end = self.source.ceil_char_boundary(span.end.max(start));
+        let text = self.source.get(start..end).unwrap_or_default();
+        start..start + text.lines().next().unwrap_or_default().len()
+    }
+}
+
+/// Plain text, without colours.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(Colour::Plain).trim_end())
+    }
+}

@@ -1,0 +1,51 @@
+//! Names that one part of the file declares and another refers to: realms and upstreams.
+
+use std::ops::Range;
+
+use super::diagnostic::Diagnostic;
+use super::section::Section;
+use super::value::{self, Fault};
+
+/// The names of `[section.NAME]`, in the order that gives them their indices.
+#[derive(Debug)]
+pub(super) struct Names<'d> {
+    section: &'static str,
+    names: Vec<Name<'d>>,
+}
+
+#[derive(Debug)]
+struct Name<'d> {
+    name: &'d str,
+    span: Range<usize>,
+    used: bool,
+}
+
+impl<'d> Names<'d> {
+    pub(super) fn of(root: &Section<'d, '_>, section: &'static str) -> Self {
+        let names = root.names(section).into_iter();
+        Self { section, names: names.map(|(name, span)| Name { name, span, used: false }).collect() }
+    }
+
+    /// The index of `name`, which counts as used from now on.
+    pub(super) fn resolve(&mut self, name: &str) -> Result<usize, Fault> {
+        if let Some(index) = self.names.iter().position(|known| known.name == name) {
+            self.names.iter_mut().skip(index).take(1).for_each(|known| known.used = true);
+            return Ok(index);
+        }
+        let known: Vec<_> = self.names.iter().map(|known| known.name).collect();
+        let fault = Fault::new(format!("names no `[{}.NAME]` of this file", self.section));
+        Err(match value::nearest(name, known.iter().copied()) {
+            Some(near) => fault.hint(format!("did you mean `{near}`?")),
+            None if known.is_empty() => fault,
+            None => fault.hint(format!("there are: {}", value::listed(&known))),
+        })
+    }
+
+    /// Warns of the names that no route has used.
+    pub(super) fn warn_of_unused(&self, root: &mut Section<'_, '_>) {
+        for name in self.names.iter().filter(|name| !name.used) {
+            let message = format!("`{}.{}` is used by no route", self.section, name.name);
+            root.report(Diagnostic::warning(message), Some(name.span.clone()));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `[sessions.NAME]`
+
+mod cookie;
+mod keys;
+
+use std::path::Path;
+use std::time::Duration;
+
+use humantime::format_duration;
+use toml::de::DeValue;
+
+use super::diagnostic::Diagnostic;
+use super::environment::Environment;
+use super::section::Section;
+use super::value::{Fault, boolean, duration, integer, one_of, text};
+use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
+
+/// Longer than any session lives: beyond it lie typing errors and the limits of clocks.
+const LONGEST: Duration = Duration::from_hours(24 * 3650);
+
+pub(super) fn read(
+    root: &mut Section<'_, '_>,
+    directory: &Path,
+    environment: &dyn Environment,
+) -> Vec<RealmConfig> {
+    let mut seen: Vec<RealmConfig> = Vec::new();
+    root.named("sessions", |name, section| {
+        let realm = realm(name, section, directory, environment)?;
+        let other = seen.iter().find(|other| other.cookie.name == realm.cookie.name);
+        if let Some(other) = other.filter(|other| other.table != realm.table || other.format != realm.format)
+        {
+            let message = format!(
+                "`sessions.{}` has the same cookie as `sessions.{name}`, but not the same rows",
+                other.name
+            );
+            let hint = format!("give one of them another `cookie.name` than `{}`", realm.cookie.name);
+            section.report(Diagnostic::error(message).hint(hint), section.here());
+        }
+        seen.push(realm);
+        Some(())
+    });
+    seen
+}
+
+fn realm(
+    name: &str,
+    section: &mut Section<'_, '_>,
+    directory: &Path,
+    environment: &dyn Environment,
+) -> Option<RealmConfig> {
+    let formats = [("native", FormatKind::Native), ("pyramid", FormatKind::Pyramid)];
+    let format = section.require("format", one_of(&formats));
+    let is_pyramid = format == Some(FormatKind::Pyramid);
+    let table = section.require("table", text(table_name));
+    let key_attribute = section.get("key_attribute", text(attribute_name));
+
+    let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST));
+    let timeout = timeout.unwrap_or(Duration::from_mins(20));
+    let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST));
+    let reissue_time = reissue_time.unwrap_or(Duration::from_mins(2));
+    if reissue_time >= timeout {
+        let (ours, theirs) = (format_duration(reissue_time), format_duration(timeout));
+        let fault = Fault::new(format!("is {ours}, but must be shorter than `timeout`, which is {theirs}"));
+        section
+            .refuse("reissue_time", fault.hint("a session that is not reissued in time ends under its user"));
+    }
+    let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST));
+    if lifetime.is_some() && is_pyramid {
+        let fault = Fault::new("cannot be enforced: pyramid rows do not record when a session was created");
+        section.refuse("lifetime", fault);
+    } else if lifetime.is_some_and(|lifetime| lifetime < timeout) {
+        let fault = format!("must not be shorter than `timeout`, which is {}", format_duration(timeout));
+        section.refuse("lifetime", Fault::new(fault));
+    }
+
+    let consistencies =
+        [("auto", Consistency::Auto), ("strong", Consistency::Strong), ("eventual", Consistency::Eventual)];
+    let consistency = section.get("consistency", one_of(&consistencies));
+    let on_store_error = section.get("on_store_error", on_store_error).unwrap_or(OnStoreError::Refuse);
+    let forward_cookie = section.get("forward_cookie", boolean);
+    let cookie = section.table("cookie", cookie::read);
+    let cache = section.table("cache", cache);
+    if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
+        let fault = Fault::new("needs the cache, which `cache.ttl` turns off");
+        section.refuse("on_store_error", fault);
+    }
+    let keys = keys::read(section, directory, environment);
+    if section.has("keys") && is_pyramid {
+        section.refuse("keys", Fault::new("is of no use: pyramid cookies are not signed"));
+    }
+    Some(RealmConfig {
+        name: name.to_owned(),
+        format: format?,
+        table: table?,
+        key_attribute: key_attribute.unwrap_or_else(|| "sid".to_owned()),
+        timeout,
+        reissue_time,
+        lifetime,
+        consistency: consistency.unwrap_or(Consistency::Auto),
+        on_store_error,
+        // An app that owns its sessions reads the cookie itself; ours is of no use to anyone else.
+        forward_cookie: forward_cookie.unwrap_or(is_pyramid),
+        cookie,
+        cache,
+        keys,
+    })
+}
+
+fn cache(section: &mut Section<'_, '_>) -> CacheConfig {
+    let ttl = section.get("ttl", duration(Duration::ZERO..=Duration::from_hours(1)));
+    let capacity = section.get("capacity", integer(1..=10_000_000));
+    CacheConfig { ttl: ttl.unwrap_or(Duration::from_secs(2)), capacity: capacity.unwrap_or(100_000) }
+}
+
+/// A word, or `{ stale = "30s" }`.
+fn on_store_error(value: &DeValue<'_>) -> Result<OnStoreError, Fault> {
+    if let DeValue::String(_) = value {
+        return one_of(&[("refuse", OnStoreError::Refuse), ("anonymous", OnStoreError::Anonymous)])(value)
+            .map_err(|fault| Fault {
+                message: format!("{} or `{{ stale = \"30s\" }}`", fault.message),
+                ..fault
+            });
+    }
+    let table = value.as_table().filter(|table| table.len() == 1);
+    let stale = table
+        .and_then(|table| table.get("stale"))
+        .ok_or_else(|| Fault::new("must be `refuse`, `anonymous` or `{ stale = \"30s\" }`"))?;
+    duration(Duration::from_secs(1)..=Duration::from_hours(24))(stale.get_ref()).map(OnStoreError::Stale)
+}
+
+fn table_name(text: &str) -> Result<String, Fault> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if (3..=255).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("is not a name that DynamoDB allows")
+        .hint("a table's name has 3 to 255 letters, digits, `_`, `-` and `.`"))
+}
+
+fn attribute_name(text: &str) -> Result<String, Fault> {
+    if text.len() <= 255 {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("is longer than the 255 bytes that DynamoDB allows"))
+}

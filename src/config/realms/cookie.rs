@@ -1,0 +1,102 @@
+//! `[sessions.NAME.cookie]`
+//!
+//! Browsers silently drop a cookie whose attributes contradict each other, and then nobody can log in; so contradictions
+//! are refused here.
+
+use std::time::Duration;
+
+use crate::config::section::Section;
+use crate::config::value::{Fault, boolean, duration, one_of, text};
+use crate::config::{CookieConfig, SameSite, Secure};
+
+use super::LONGEST;
+
+pub(super) fn read(section: &mut Section<'_, '_>) -> CookieConfig {
+    let sites = [
+        ("strict", Some(SameSite::Strict)),
+        ("lax", Some(SameSite::Lax)),
+        ("none", Some(SameSite::None)),
+        ("omit", None),
+    ];
+    let name = section.get("name", text(token));
+    let path = section.get("path", text(path));
+    let secure = section.get("secure", secure);
+    let cookie = CookieConfig {
+        name: name.unwrap_or_else(|| "session_id".to_owned()),
+        path: path.unwrap_or_else(|| "/".to_owned()),
+        domain: section.get("domain", text(domain)),
+        secure: secure.unwrap_or(Secure::Auto),
+        httponly: section.get("httponly", boolean).unwrap_or(true),
+        samesite: section.get("samesite", one_of(&sites)).unwrap_or(Some(SameSite::Strict)),
+        max_age: section.get("max_age", duration(Duration::from_secs(1)..=LONGEST)),
+        partitioned: section.get("partitioned", boolean).unwrap_or(false),
+    };
+    check(&cookie, section);
+    cookie
+}
+
+fn check(cookie: &CookieConfig, section: &mut Section<'_, '_>) {
+    // Browsers compare the prefixes without case.
+    let has_prefix = |prefix: &str| {
+        cookie.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    let (host, secure) = (has_prefix("__Host-"), has_prefix("__Secure-"));
+    if (host || secure) && cookie.secure != Secure::Always {
+        let fault = Fault::new("must be `true`: the cookie's name has a prefix that says so");
+        section.refuse("secure", fault.hint("browsers drop such a cookie otherwise"));
+    }
+    if host && cookie.path != "/" {
+        section.refuse("path", Fault::new("must be \"/\": the cookie's name begins with `__Host-`"));
+    }
+    if host && cookie.domain.is_some() {
+        section.refuse("domain", Fault::new("must be left out: the cookie's name begins with `__Host-`"));
+    }
+    if cookie.samesite == Some(SameSite::None) && cookie.secure == Secure::Never {
+        let fault = Fault::new("is `none`, which browsers accept only of a `Secure` cookie");
+        section.refuse("samesite", fault.hint("set `secure = true`"));
+    }
+    if cookie.partitioned && cookie.secure != Secure::Always {
+        let fault = Fault::new("is accepted by browsers only of a `Secure` cookie");
+        section.refuse("partitioned", fault.hint("set `secure = true`"));
+    }
+}
+
+/// `"auto"`, `true` or `false`.
+fn secure(value: &toml::de::DeValue<'_>) -> Result<Secure, Fault> {
+    match (value.as_bool(), value.as_str()) {
+        (Some(true), _) => Ok(Secure::Always),
+        (Some(false), _) => Ok(Secure::Never),
+        (None, Some("auto")) => Ok(Secure::Auto),
+        (None, _) => Err(Fault::new("must be `\"auto\"`, `true` or `false`")),
+    }
+}
+
+/// RFC 6265 gives a cookie's name the shape of an HTTP token (RFC 9110, 5.6.2).
+fn token(text: &str) -> Result<String, Fault> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.bytes().all(allowed) && text.len() <= 128 {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("is not a cookie's name").hint("letters, digits, `-` and `_` are; 128 of them at most"))
+}
+
+fn path(text: &str) -> Result<String, Fault> {
+    if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';') {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("must begin with `/` and hold neither `;` nor spaces"))
+}
+
+fn domain(text: &str) -> Result<String, Fault> {
+    if let Some(rest) = text.strip_prefix('.') {
+        return Err(Fault::new("must not begin with a dot")
+            .hint(format!("write \"{rest}\": a cookie's domain always includes the hosts below it")));
+    }
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if text.len() <= 253 && text.split('.').all(label) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(Fault::new("is not a domain").hint("such as \"example.com\""))
+}

@@ -1,0 +1,103 @@
+//! `[sessions.NAME.keys]`: the secrets that sign cookies, named by the file rather than held in it.
+
+use std::path::Path;
+
+use toml::de::DeValue;
+
+use crate::config::KeysConfig;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::environment::Environment;
+use crate::config::section::Section;
+use crate::config::value::{Fault, string, wrong_type};
+use crate::secret::Secret;
+
+/// Shorter keys can be guessed from one cookie.
+const SHORTEST: usize = 16;
+
+/// A secret, and whether the file itself holds it.
+struct Found {
+    secret: Secret,
+    is_literal: bool,
+}
+
+pub(super) fn read(
+    realm: &mut Section<'_, '_>,
+    directory: &Path,
+    environment: &dyn Environment,
+) -> Option<KeysConfig> {
+    let found = |value: &DeValue<'_>| find(value, directory, environment);
+    realm.table("keys", |keys| {
+        // `current` is missing only if there are keys at all.
+        let current =
+            if keys.is_there() { keys.require("current", found) } else { keys.get("current", found) };
+        let previous = keys.list("previous", found).unwrap_or_default();
+        if current.iter().any(|found| found.is_literal) {
+            warn_of_literal(keys, "current");
+        }
+        if previous.iter().any(|found| found.is_literal) {
+            warn_of_literal(keys, "previous");
+        }
+        let previous = previous.into_iter().map(|found| found.secret).collect();
+        Some(KeysConfig { current: current?.secret, previous })
+    })
+}
+
+fn warn_of_literal(keys: &mut Section<'_, '_>, key: &str) {
+    let warning =
+        Diagnostic::warning(format!("`{}` stands in the configuration file itself", keys.name(key)));
+    let hint = "who may read the file can forge sessions; use `{ env = \"NAME\" }` or `{ file = \"path\" }`";
+    keys.report(warning.hint(hint), keys.span(key));
+}
+
+/// `{ env = "NAME" }`, `{ file = "path" }`, or the secret itself.
+fn find(value: &DeValue<'_>, directory: &Path, environment: &dyn Environment) -> Result<Found, Fault> {
+    let shape = "`{ env = \"NAME\" }` or `{ file = \"path\" }`";
+    let (bytes, is_literal) = match value {
+        DeValue::String(literal) => (literal.as_bytes().to_vec(), true),
+        DeValue::Table(table) => {
+            let mut entries = table.iter();
+            let (Some((kind, place)), None) = (entries.next(), entries.next()) else {
+                return Err(Fault::new(format!("must be {shape}")));
+            };
+            let kind: &str = kind.get_ref();
+            let bytes = match kind {
+                "env" => variable(&string(place.get_ref())?, environment)?,
+                "file" => file(&directory.join(string(place.get_ref())?), environment)?,
+                _ => return Err(Fault::new(format!("must be {shape}"))),
+            };
+            (bytes, false)
+        }
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_) => return Err(wrong_type(value, shape)),
+    };
+    match bytes.len() {
+        0 => Err(Fault::new("is empty")),
+        1..SHORTEST => Err(Fault::new(format!("is shorter than {SHORTEST} bytes"))
+            .hint("`openssl rand -base64 32` prints one that nobody can guess")),
+        _ => Ok(Found { secret: Secret::new(bytes), is_literal }),
+    }
+}
+
+fn variable(name: &str, environment: &dyn Environment) -> Result<Vec<u8>, Fault> {
+    environment.variable(name).ok_or_else(|| {
+        Fault::new("names an environment variable that is not set")
+            .hint("it must be set for the process that runs sessiongate")
+    })
+}
+
+/// Editors and `echo` end a file with a newline that nobody means to be part of the secret.
+fn file(path: &Path, environment: &dyn Environment) -> Result<Vec<u8>, Fault> {
+    let mut bytes = environment
+        .file(path)
+        .map_err(|error| Fault::new(format!("cannot be read from `{}`: {error}", path.display())))?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,169 @@
+//! `[[routes]]`
+//!
+//! Who may see what is said here, so nothing about it is implied: a route without a session says `access = "public"`, and
+//! no option stands where it would do nothing.
+
+mod headers;
+mod login;
+mod pattern;
+
+use std::ops::Range;
+
+use serde_json::Value;
+use toml::de::DeValue;
+
+use super::diagnostic::Diagnostic;
+use super::names::Names;
+use super::section::Section;
+use super::value::{Fault, one_of, string, text, wrong_type};
+use super::{Access, HostPattern, Requirement, RouteConfig};
+use crate::claims::ClaimPath;
+
+/// A route, and where the file says what is checked against other routes.
+#[derive(Debug)]
+struct Placed {
+    route: RouteConfig,
+    path: Option<Range<usize>>,
+    login: Option<Range<usize>>,
+}
+
+pub(super) fn read(
+    root: &mut Section<'_, '_>,
+    realms: &mut Names<'_>,
+    upstreams: &mut Names<'_>,
+) -> Vec<RouteConfig> {
+    if root.is_empty("routes") {
+        let missing = Diagnostic::error("there is no `[[routes]]`");
+        root.report(missing.hint("add one: `[[routes]]` with `path`, `session` and `upstream`"), None);
+    }
+    let routes = root.tables("routes", |section| route(section, realms, upstreams));
+    for (index, placed) in routes.iter().enumerate() {
+        if let Some(first) = routes.iter().take(index).find(|first| is_alike(&first.route, &placed.route)) {
+            let twice =
+                format!("two routes have the path `{}`, and the same host and methods", placed.route.path);
+            let twice = Diagnostic::error(twice);
+            let twice = first.path.iter().fold(twice, |twice, span| twice.related(span.clone(), "the first"));
+            root.report(twice, placed.path.clone());
+        }
+        if let Some(diagnostic) = login::check(placed, &routes) {
+            root.report(diagnostic, placed.login.clone());
+        }
+    }
+    routes.into_iter().map(|placed| placed.route).collect()
+}
+
+/// One route. What is wrong with its other parts does not hide it from the checks against other routes: a file with an
+/// error is not used, so it does not matter what stands in for the wrong part.
+fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut Names<'_>) -> Option<Placed> {
+    let host = section.get("host", text(pattern::host));
+    let path = section.require("path", text(pattern::path));
+    let methods = section.list("methods", text(pattern::method));
+    if methods.as_ref().is_some_and(Vec::is_empty) {
+        section.refuse("methods", Fault::new("is empty").hint("leave it out for all methods"));
+    }
+    let realm = section.get("session", |value| realms.resolve(&string(value)?));
+    let access = access(section);
+    let require = section.table("require", requirements);
+    let login = section.get("login", text(login::template));
+    for key in ["require", "login"] {
+        if section.has(key) && access != Access::Required {
+            let fault = Fault::new("has no effect unless the route's `access` is `required`");
+            section.refuse(key, fault);
+        }
+    }
+    let headers = section.table("headers", headers::read);
+    if section.has("headers") && access == Access::Public {
+        section.refuse("headers", Fault::new("needs a session, which a public route does not have"));
+    }
+    let upstream = section.require("upstream", |value| upstreams.resolve(&string(value)?));
+    let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
+
+    let path = path?;
+    let route = RouteConfig {
+        name: format!("{}{path}", host.as_ref().map(HostPattern::to_string).unwrap_or_default()),
+        host,
+        path,
+        methods: methods.unwrap_or_default(),
+        realm,
+        access,
+        require,
+        login,
+        headers,
+        upstream: upstream.unwrap_or_default(),
+        encoded_slashes: encoded_slashes.unwrap_or(false),
+    };
+    let login = section.has("login").then(|| section.span("login")).flatten();
+    Some(Placed { route, path: section.span("path"), login })
+}
+
+fn access(section: &mut Section<'_, '_>) -> Access {
+    let words = [("required", Access::Required), ("optional", Access::Optional), ("public", Access::Public)];
+    let given = section.get("access", one_of(&words));
+    match (section.has("session"), given) {
+        (true, Some(Access::Public)) => {
+            let fault = Fault::new("is `public`, but the route has a `session`");
+            section
+                .refuse("access", fault.hint("a public route looks up no session: leave one of the two out"));
+        }
+        (false, Some(Access::Required | Access::Optional)) => {
+            let fault = Fault::new("needs a session, but the route has none");
+            section.refuse("access", fault.hint("add `session`, or set `access = \"public\"`"));
+        }
+        (false, None) if !section.has("access") => {
+            let silent = Diagnostic::error("a route says neither `session` nor `access = \"public\"`");
+            section.report(
+                silent.hint("name the session that it needs, or say that everyone may pass"),
+                section.here(),
+            );
+        }
+        (true, Some(Access::Required | Access::Optional) | None) | (false, Some(Access::Public) | None) => {}
+    }
+    given.unwrap_or(if section.has("session") { Access::Required } else { Access::Public })
+}
+
+fn requirements(section: &mut Section<'_, '_>) -> Vec<Requirement> {
+    section.entries(|section, entry| {
+        let Some(claim) = ClaimPath::parse(entry.name) else {
+            section.refuse_at(entry.name, entry.span, Fault::new("is not the path of a claim"));
+            return None;
+        };
+        match values(entry.value.get_ref(), &claim) {
+            Ok(any_of) => Some(Requirement { claim, any_of }),
+            Err(fault) => {
+                section.refuse_at(entry.name, entry.value.span(), fault);
+                None
+            }
+        }
+    })
+}
+
+/// A value, or a list of them.
+fn values(value: &DeValue<'_>, claim: &ClaimPath) -> Result<Vec<Value>, Fault> {
+    let wanted = "a string, an integer or a boolean, or a list of them";
+    let scalar = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Ok(Value::from(text.as_ref())),
+        DeValue::Boolean(boolean) => Ok(Value::from(*boolean)),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+            .map(Value::from)
+            .map_err(|_| Fault::new("is too large a number")),
+        DeValue::Table(_) => {
+            let hint = format!("a claim inside another one is quoted: \"{}.name\" = …", claim.as_str());
+            Err(wrong_type(value, wanted).hint(hint))
+        }
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) => Err(wrong_type(value, wanted)),
+    };
+    match value.as_array() {
+        Some(array) if array.is_empty() => Err(Fault::new("lists no value, so that nobody could pass")),
+        Some(array) => array.iter().map(|element| scalar(element.get_ref())).collect(),
+        None => Ok(vec![scalar(value)?]),
+    }
+}
+
+/// Whether one request could be meant for both. A route that names methods goes before one that takes all, so these two
+/// are not alike.
+fn is_alike(one: &RouteConfig, other: &RouteConfig) -> bool {
+    let both_take_all = one.methods.is_empty() && other.methods.is_empty();
+    one.host == other.host
+        && one.path == other.path
+        && (both_take_all || one.methods.iter().any(|method| other.methods.contains(method)))
+}

@@ -1,0 +1,168 @@
+//! `[routes.headers]`: the headers that carry claims to the upstream.
+//!
+//! The rule: no name that HTTP or the gateway itself gives a meaning, and no two names of a route that an upstream could
+//! take for one. With letters, digits and `-` only, that is when they differ in case alone.
+
+use http::HeaderName;
+
+use crate::claims::ClaimPath;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::section::{Entry, Section};
+use crate::config::value::{Fault, one_of, text};
+use crate::config::{Encoding, HeaderRule, HeaderSource, TemplatePart};
+
+/// Names that are never a claim's, in lower case.
+const RESERVED: [&str; 15] = [
+    "connection",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy",
+    "set-cookie",
+    "te",
+    "trailer",
+    "upgrade",
+    "via",
+    "x-request-id",
+];
+
+/// Beginnings of such names. `transfer-encoding` is among them, as are the proxies' hop-by-hop headers.
+const RESERVED_PREFIXES: [&str; 6] =
+    ["content-", "proxy-", "sec-", "transfer-", "x-forwarded-", "x-session-"];
+
+pub(super) fn read(section: &mut Section<'_, '_>) -> Vec<HeaderRule> {
+    let mut seen: Vec<(HeaderName, std::ops::Range<usize>)> = Vec::new();
+    section.entries(|section, entry| {
+        let name = match name(entry.name) {
+            Ok(name) => name,
+            Err(fault) => {
+                section.refuse_at(entry.name, entry.span, fault);
+                return None;
+            }
+        };
+        if let Some((_, first)) = seen.iter().find(|(other, _)| *other == name) {
+            let twice =
+                Diagnostic::error(format!("`{}` is the name of two headers", section.name(entry.name)));
+            let twice =
+                twice.related(first.clone(), "the first").hint("upstreams do not tell them apart by case");
+            section.report(twice, Some(entry.span.clone()));
+        }
+        seen.push((name.clone(), entry.span.clone()));
+        let (source, encoding) = rule(section, &entry)?;
+        Some(HeaderRule { name, source, encoding })
+    })
+}
+
+fn name(text: &str) -> Result<HeaderName, Fault> {
+    let fault = "is not a header's name";
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err(
+            Fault::new(fault).hint("only letters, digits and `-`: upstreams read others as `-` or `_`")
+        );
+    }
+    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| Fault::new(fault))?;
+    let is_reserved = RESERVED.contains(&name.as_str())
+        || RESERVED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
+    if is_reserved {
+        return Err(Fault::new("is a name that HTTP or sessiongate itself uses")
+            .hint("choose another, such as `X-User`"));
+    }
+    Ok(name)
+}
+
+/// `"claim.path"`, `{ claim = … }` or `{ template = … }`.
+fn rule<'d>(section: &mut Section<'d, '_>, entry: &Entry<'d>) -> Option<(HeaderSource, Encoding)> {
+    if let Some(path) = entry.value.get_ref().as_str() {
+        return match claim(path) {
+            Ok(path) => Some((HeaderSource::Claim { path, join: ",".to_owned() }, Encoding::Percent)),
+            Err(fault) => {
+                section.refuse_at(entry.name, entry.value.span(), fault);
+                None
+            }
+        };
+    }
+    let encodings = [("percent", Encoding::Percent), ("utf8", Encoding::Utf8), ("base64", Encoding::Base64)];
+    let name = section.name(entry.name);
+    section.descend(name.clone(), entry.value, |header| {
+        let path = header.get("claim", text(claim));
+        let join = header.get("join", text(join));
+        let template = header.get("template", text(template));
+        let encoding = header.get("encoding", one_of(&encodings)).unwrap_or(Encoding::Percent);
+        if header.has("template") == header.has("claim") {
+            let either = Diagnostic::error(format!("`{name}` needs either `claim` or `template`"));
+            header.report(either, header.here());
+        }
+        if header.has("template") && header.has("join") {
+            header.refuse("join", Fault::new("is only for `claim`"));
+        }
+        let source = match (path, template) {
+            (Some(path), _) => HeaderSource::Claim { path, join: join.unwrap_or_else(|| ",".to_owned()) },
+            (None, Some(parts)) => HeaderSource::Template(parts),
+            (None, None) => return None,
+        };
+        Some((source, encoding))
+    })?
+}
+
+fn claim(text: &str) -> Result<ClaimPath, Fault> {
+    ClaimPath::parse(text)
+        .ok_or_else(|| Fault::new("is not the path of a claim").hint("such as \"user\" or \"user.name\""))
+}
+
+/// What stands between elements. An element's own characters of it are percent-encoded, which must remain readable: so
+/// none of it may occur in an encoding.
+fn join(text: &str) -> Result<String, Fault> {
+    let allowed = |byte: u8| byte == b' ' || (byte.is_ascii_punctuation() && byte != b'%');
+    if text.len() <= 8 && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("must be punctuation other than `%`, with or without spaces")
+        .hint("such as \",\" or \"; \""))
+}
+
+/// Text with `{claim.path}` in it; `{{` and `}}` are braces.
+fn template(text: &str) -> Result<Vec<TemplatePart>, Fault> {
+    if let Some(c) = text.chars().find(|c| !matches!(c, ' '..='~')) {
+        return Err(Fault::new(format!("must not hold `{}`", c.escape_debug()))
+            .hint("only claims may hold non-ASCII"));
+    }
+    let unbalanced =
+        || Fault::new("has a brace without its counterpart").hint("write `{{` and `}}` for braces");
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(brace) = rest.find(['{', '}']) {
+        let (before, from_brace) = rest.split_at_checked(brace).unwrap_or((rest, ""));
+        literal.push_str(before);
+        if let Some(after) = from_brace.strip_prefix("{{") {
+            literal.push('{');
+            rest = after;
+        } else if let Some(after) = from_brace.strip_prefix("}}") {
+            literal.push('}');
+            rest = after;
+        } else {
+            let inside = from_brace.strip_prefix('{').ok_or_else(unbalanced)?;
+            let (path, after) = inside.split_once('}').ok_or_else(unbalanced)?;
+            if path.contains('{') {
+                return Err(unbalanced());
+            }
+            if !literal.is_empty() {
+                parts.push(TemplatePart::Text(std::mem::take(&mut literal)));
+            }
+            parts.push(TemplatePart::Claim(claim(path)?));
+            rest = after;
+        }
+    }
+    literal.push_str(rest);
+    if parts.is_empty() {
+        return Err(Fault::new("names no claim").hint("such as \"{user.name} of {tenant}\""));
+    }
+    if !literal.is_empty() {
+        parts.push(TemplatePart::Text(literal));
+    }
+    Ok(parts)
+}

@@ -1,0 +1,74 @@
+//! `login`: where a browser without a session is sent.
+
+use http::Method;
+
+use super::{Placed, pattern};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::value::Fault;
+use crate::config::{Access, HostPattern, LoginTemplate};
+
+const URI: &str = "{uri}";
+
+/// A path on the same host, with `{uri}` at most once and in its query.
+pub(super) fn template(text: &str) -> Result<LoginTemplate, Fault> {
+    if !text.starts_with('/') || text.starts_with("//") {
+        let hint = "a log-in page elsewhere is a page of an upstream that redirects";
+        return Err(Fault::new("must be a path on the same host, with one `/` in front").hint(hint));
+    }
+    if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic()) {
+        return Err(
+            Fault::new(format!("must not hold `{}`", c.escape_debug())).hint("write it percent-encoded")
+        );
+    }
+    // Held to what a route's path is: anything else would be refused when the browser follows it.
+    pattern::path(path(text))?;
+    let (before, after) = match text.split_once(URI) {
+        Some((before, after)) => (before, Some(after)),
+        None => (text, None),
+    };
+    if before.contains(['{', '}']) || after.is_some_and(|after| after.contains(['{', '}'])) {
+        return Err(Fault::new("may hold `{uri}` once, and no other braces"));
+    }
+    if after.is_some() && !before.contains('?') {
+        return Err(Fault::new("must have `{uri}` in its query").hint("such as \"/login?next={uri}\""));
+    }
+    Ok(LoginTemplate { before: before.to_owned(), after: after.map(str::to_owned) })
+}
+
+/// The path of a template or of a URI, without query and fragment.
+fn path(text: &str) -> &str {
+    text.split(['?', '#']).next().unwrap_or(text)
+}
+
+/// Whether a browser that is sent to log in arrives somewhere: not where it would be sent to log in again.
+pub(super) fn check(placed: &Placed, routes: &[Placed]) -> Option<Diagnostic> {
+    let route = &placed.route;
+    let login = route.login.as_ref()?;
+    match taken(routes, route.host.as_ref(), path(&login.before)) {
+        Some(page) if page.route.access == Access::Required && page.route.realm == route.realm => {
+            let endless = Diagnostic::error("the log-in page would itself need a log-in");
+            let hint = "give it a route of its own, with `access = \"optional\"` or \"public\"";
+            let endless = endless.hint(hint);
+            let other = page.path.clone().filter(|_| !std::ptr::eq(page, placed));
+            Some(match other {
+                Some(span) => endless.related(span, "it falls into this route"),
+                None => endless,
+            })
+        }
+        Some(_) => None,
+        None => Some(Diagnostic::warning("no route leads to the log-in page, so it is not found")),
+    }
+}
+
+/// The route that a browser's GET of `path` takes: that of the longest prefix, and of two the one that names the method.
+fn taken<'r>(routes: &'r [Placed], host: Option<&HostPattern>, path: &str) -> Option<&'r Placed> {
+    let below = |prefix: &str| {
+        prefix == "/"
+            || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let candidates = routes.iter().filter(|Placed { route, .. }| {
+        let method = route.methods.is_empty() || route.methods.contains(&Method::GET);
+        route.host.as_ref() == host && method && below(&route.path)
+    });
+    candidates.max_by_key(|Placed { route, .. }| (route.path.len(), !route.methods.is_empty()))
+}

@@ -1,0 +1,104 @@
+//! What a route matches: host, path prefix, methods. Each is held in the one spelling that requests are compared with.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use http::Method;
+
+use crate::config::HostPattern;
+use crate::config::value::Fault;
+
+/// `a.b`, `*.a.b`, or an address, which has brackets if it is one of IPv6.
+pub(super) fn host(text: &str) -> Result<HostPattern, Fault> {
+    if text == "*" {
+        return Err(
+            Fault::new("must not be `*`").hint("leave `host` out for the hosts that no other route names")
+        );
+    }
+    let bare = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if let Some(address) = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: Ipv6Addr = address.parse().map_err(|_| Fault::new("is not an IPv6 address"))?;
+        return Ok(HostPattern::Exact(format!("[{address}]")));
+    }
+    match bare.parse() {
+        Ok(IpAddr::V4(address)) => return Ok(HostPattern::Exact(address.to_string())),
+        Ok(IpAddr::V6(address)) => {
+            return Err(
+                Fault::new("is an IPv6 address without brackets").hint(format!("write \"[{address}]\""))
+            );
+        }
+        Err(_) => {}
+    }
+    if let Some((host, port)) = bare.rsplit_once(':')
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return Err(Fault::new("must not have a port").hint(format!("write \"{host}\": every port matches")));
+    }
+    let (name, pattern): (&str, fn(String) -> HostPattern) = match bare.strip_prefix("*.") {
+        Some(below) => (below, HostPattern::Below),
+        None => (&bare, HostPattern::Exact),
+    };
+    // Browsers read a name whose last label is a number as an IPv4 address, in spellings that would not be compared.
+    let is_name = name.len() <= 253 && name.split('.').all(is_label) && !ends_in_number(name);
+    if is_name {
+        return Ok(pattern(name.to_owned()));
+    }
+    Err(Fault::new("is not a host")
+        .hint("such as \"app.example.com\", or \"*.example.com\" for every host below it"))
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+fn ends_in_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    last.parse::<u128>().is_ok() || name.parse::<Ipv4Addr>().is_ok()
+}
+
+/// A prefix, in the one spelling that a request's path must have to get through: no path that servers read differently.
+pub(super) fn path(text: &str) -> Result<String, Fault> {
+    if !text.starts_with('/') {
+        return Err(Fault::new("must begin with `/`"));
+    }
+    if text.contains('*') {
+        return Err(Fault::new("must not hold `*`")
+            .hint("a path is a prefix: `/app` stands for all that is below it"));
+    }
+    let forbidden = |c: &char| !c.is_ascii_graphic() || matches!(c, '%' | '?' | '#' | ';' | '\\');
+    if let Some(c) = text.chars().find(forbidden) {
+        return Err(Fault::new(format!("must not hold `{}`", c.escape_debug())));
+    }
+    if text.contains("//") {
+        return Err(Fault::new("must not hold `//`"));
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(Fault::new("must not hold the segments `.` and `..`"));
+    }
+    let bare = text.strip_suffix('/').unwrap_or(text);
+    Ok(if bare.is_empty() { "/" } else { bare }.to_owned())
+}
+
+/// A method, in capitals as requests have it.
+pub(super) fn method(text: &str) -> Result<Method, Fault> {
+    let method = Method::from_bytes(text.as_bytes()).map_err(|_| Fault::new("is not a method"))?;
+    let upper = text.to_ascii_uppercase();
+    if upper != text {
+        return Err(Fault::new("must be in capitals").hint(format!("write \"{upper}\"")));
+    }
+    if method == Method::CONNECT || method == Method::TRACE {
+        return Err(Fault::new("must not be CONNECT or TRACE: sessiongate forwards neither"));
+    }
+    Ok(method)
+}
+
+/// As the file has it.
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(host),
+            Self::Below(host) => write!(f, "*.{host}"),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! A cursor over one table of the file. Reading a key records what is wrong with it and goes on, and leaving the table
+//! reports the keys that nobody asked for: so one run finds every problem, and a key that is not read cannot be accepted.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::Diagnostic;
+use super::value::{self, Fault};
+
+/// Everything found wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    diagnostics: Vec<Diagnostic>,
+    /// Every key that was ever asked for: the reference file is held against it.
+    #[cfg(test)]
+    pub(super) asked: std::collections::BTreeSet<&'static str>,
+}
+
+/// One table of the file, which may be absent: then every key of it is.
+#[derive(Debug)]
+pub(super) struct Section<'d, 'p> {
+    table: Option<&'d DeTable<'d>>,
+    /// How messages name it: `sessions.main`; empty at the root.
+    path: String,
+    /// Where it begins; the whole file for the root.
+    span: Option<Range<usize>>,
+    asked: Vec<&'static str>,
+    problems: &'p mut Problems,
+}
+
+/// A key of a table whose keys are the operator's own: names, headers, claims.
+#[derive(Debug)]
+pub(super) struct Entry<'d> {
+    pub(super) name: &'d str,
+    pub(super) span: Range<usize>,
+    pub(super) value: &'d Spanned<DeValue<'d>>,
+}
+
+// === impl Problems ===
+
+impl Problems {
+    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {
+        self.diagnostics
+    }
+}
+
+// === impl Section ===
+
+impl<'d, 'p> Section<'d, 'p> {
+    /// Reads the whole file.
+    pub(super) fn root<T>(
+        document: &'d DeTable<'d>,
+        problems: &'p mut Problems,
+        read: impl FnOnce(&mut Section<'d, '_>) -> T,
+    ) -> T {
+        Section::open(Some(document), String::new(), None, problems, read)
+    }
+
+    fn open<'o, T>(
+        table: Option<&'d DeTable<'d>>,
+        path: String,
+        span: Option<Range<usize>>,
+        problems: &'o mut Problems,
+        read: impl FnOnce(&mut Section<'d, 'o>) -> T,
+    ) -> T {
+        let mut section = Section { table, path, span, asked: Vec::new(), problems };
+        let result = read(&mut section);
+        section.finish();
+        result
+    }
+
+    /// A value, if the key is there and `parse` takes it.
+    pub(super) fn get<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&DeValue<'_>) -> Result<T, Fault>,
+    ) -> Option<T> {
+        let value = self.value(key)?;
+        parse(value.get_ref()).map_err(|fault| self.refuse(key, fault)).ok()
+    }
+
+    /// A value that must be there.
+    pub(super) fn require<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&DeValue<'_>) -> Result<T, Fault>,
+    ) -> Option<T> {
+        if self.value(key).is_none() {
+            self.report(Diagnostic::error(format!("`{}` is missing", self.name(key))), self.span.clone());
+        }
+        self.get(key, parse)
+    }
+
+    /// The elements of a list that `parse` takes, each of the others reported; none if there is no such list.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        mut parse: impl FnMut(&DeValue<'_>) -> Result<T, Fault>,
+    ) -> Option<Vec<T>> {
+        let value = self.value(key)?;
+        let Some(array) = value.get_ref().as_array() else {
+            self.refuse(key, value::wrong_type(value.get_ref(), "a list"));
+            return None;
+        };
+        let mut taken = Vec::new();
+        for element in array.iter() {
+            match parse(element.get_ref()) {
+                Ok(parsed) => taken.push(parsed),
+                Err(fault) => self.refuse_at(key, element.span(), fault),
+            }
+        }
+        Some(taken)
+    }
+
+    /// A table below this one. An absent one is read too, since its defaults hold.
+    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'d, '_>) -> T) -> T {
+        let path = self.name(key);
+        let Some(value) = self.value(key) else {
+            return Section::open(None, path, self.span.clone(), self.problems, read);
+        };
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.refuse(key, value::wrong_type(value.get_ref(), "a table"));
+        }
+        Section::open(table, path, Some(value.span()), self.problems, read)
+    }
+
+    /// The tables of `[[key]]`, in order.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&mut Section<'d, '_>) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            let fault = value::wrong_type(value.get_ref(), "a list of tables");
+            self.refuse(key, fault.hint(format!("write `[[{key}]]`")));
+            return Vec::new();
+        };
+        let elements = array.iter().filter_map(|element| self.descend(self.name(key), element, &mut read));
+        elements.flatten().collect()
+    }
+
+    /// The tables of `[key.NAME]`, in order.
+    pub(super) fn named<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&str, &mut Section<'d, '_>) -> Option<T>,
+    ) -> Vec<T> {
+        let read_one = |section: &mut Section<'d, '_>, entry: Entry<'d>| {
+            if !entry.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
+                let message =
+                    format!("`{key}` has a name with other characters than letters, digits, `-` and `_`");
+                section.report(Diagnostic::error(message), Some(entry.span));
+            }
+            let path = format!("{key}.{}", entry.name);
+            section.descend(path, entry.value, |section| read(entry.name, section)).flatten()
+        };
+        self.table(key, |section| section.entries(read_one))
+    }
+
+    /// Reads every entry of a table whose keys are the operator's own, in order.
+    pub(super) fn entries<T>(&mut self, mut read: impl FnMut(&mut Self, Entry<'d>) -> Option<T>) -> Vec<T> {
+        let entries = self.table.map(entries).unwrap_or_default();
+        // Taken away, so that `finish` has no key left to complain of.
+        self.table = None;
+        entries.into_iter().filter_map(|entry| read(self, entry)).collect()
+    }
+
+    /// Reads `value`, which must be a table, as the section `path`.
+    pub(super) fn descend<T>(
+        &mut self,
+        path: String,
+        value: &'d Spanned<DeValue<'d>>,
+        read: impl FnOnce(&mut Section<'d, '_>) -> T,
+    ) -> Option<T> {
+        let Some(table) = value.get_ref().as_table() else {
+            let Fault { message, hint } = value::wrong_type(value.get_ref(), "a table");
+            self.problems.push(Diagnostic {
+                hint,
+                ..Diagnostic::error(format!("`{path}` {message}")).at(value.span())
+            });
+            return None;
+        };
+        Some(Section::open(Some(table), path, Some(value.span()), self.problems, read))
+    }
+
+    /// The names below `key`, in the order that [`Section::named`] reads them.
+    pub(super) fn names(&self, key: &str) -> Vec<(&'d str, Range<usize>)> {
+        let table = self.table.and_then(|table| table.get(key)?.get_ref().as_table());
+        table.map(entries).unwrap_or_default().into_iter().map(|entry| (entry.name, entry.span)).collect()
+    }
+
+    /// Whether the key is there, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// Whether the list is absent or has no element.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(key));
+        value.is_none_or(|value| value.get_ref().as_array().is_some_and(|array| array.is_empty()))
+    }
+
+    /// Whether the table itself is there.
+    pub(super) fn is_there(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Where the table begins; none: it is the whole file.
+    pub(super) fn here(&self) -> Option<Range<usize>> {
+        self.span.clone()
+    }
+
+    /// Where the key's value is; where the table begins if it is absent.
+    pub(super) fn span(&self, key: &str) -> Option<Range<usize>> {
+        let value = self.table.and_then(|table| table.get(key));
+        value.map(Spanned::span).or_else(|| self.span.clone())
+    }
+
+    /// How messages name a key.
+    pub(super) fn name(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Records that the key's value is wrong: `` `path.key` `` followed by the fault's message.
+    pub(super) fn refuse(&mut self, key: &str, fault: Fault) {
+        let diagnostic = self.diagnostic(key, fault);
+        self.report(diagnostic, self.span(key));
+    }
+
+    /// The same, at a part of the value.
+    pub(super) fn refuse_at(&mut self, key: &str, span: Range<usize>, fault: Fault) {
+        let diagnostic = self.diagnostic(key, fault);
+        self.report(diagnostic, Some(span));
+    }
+
+    /// Records a problem at `span`, or one of the whole file.
+    pub(super) fn report(&mut self, diagnostic: Diagnostic, span: Option<Range<usize>>) {
+        self.problems.push(match span {
+            Some(span) => diagnostic.at(span),
+            None => diagnostic,
+        });
+    }
+
+    fn diagnostic(&self, key: &str, fault: Fault) -> Diagnostic {
+        let message = format!("`{}` {}", self.name(key), fault.message);
+        Diagnostic { hint: fault.hint, ..Diagnostic::error(message) }
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
+        self.asked.push(key);
+        #[cfg(test)]
+        self.problems.asked.insert(key);
+        self.table?.get(key)
+    }
+
+    fn finish(self) {
+        let unknown = self.table.map(entries).unwrap_or_default();
+        for entry in unknown.into_iter().filter(|entry| !self.asked.contains(&entry.name)) {
+            let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
+            let hint = match value::nearest(entry.name, self.asked.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known here: {}", value::listed(&self.asked)),
+            };
+            let message = format!("unknown key `{}`{place}", entry.name);
+            self.problems.push(Diagnostic::error(message).at(entry.span).hint(hint));
+        }
+    }
+}
+
+/// A table's entries in the order of the file; the table itself has them in alphabetical order.
+fn entries<'d>(table: &'d DeTable<'d>) -> Vec<Entry<'d>> {
+    let entry = |(key, value): (&'d Spanned<_>, _)| Entry { name: key_name(key), span: key.span(), value };
+    let mut entries: Vec<_> = table.iter().map(entry).collect();
+    entries.sort_by_key(|entry| entry.span.start);
+    entries
+}
+
+fn key_name<'d>(key: &'d Spanned<toml::de::DeString<'d>>) -> &'d str {
+    key.get_ref()
+}

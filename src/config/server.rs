@@ -1,0 +1,27 @@
+//! `[server]`
+
+use std::time::Duration;
+
+use super::environment::Environment;
+use super::section::Section;
+use super::value::{boolean, duration, integer, one_of, size};
+use super::{LogFormat, OddHeaders, ServerConfig};
+
+pub(super) fn read(root: &mut Section<'_, '_>, environment: &dyn Environment) -> ServerConfig {
+    root.table("server", |server| {
+        let workers = server.get("workers", integer(0..=1024)).filter(|workers| *workers > 0);
+        let log = one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        let odd_headers = one_of(&[("drop", OddHeaders::Drop), ("pass", OddHeaders::Pass)]);
+        let header_timeout = duration(Duration::from_millis(100)..=Duration::from_hours(1));
+        let drain = duration(Duration::ZERO..=Duration::from_hours(24));
+        ServerConfig {
+            workers: workers.unwrap_or_else(|| environment.cores().max(1)),
+            log: server.get("log", log).unwrap_or(LogFormat::Text),
+            access_log: server.get("access_log", boolean).unwrap_or(true),
+            max_header_bytes: server.get("max_header_bytes", size(256..=64 * 1024)).unwrap_or(8 * 1024),
+            odd_headers: server.get("odd_headers", odd_headers).unwrap_or(OddHeaders::Drop),
+            header_timeout: server.get("header_timeout", header_timeout).unwrap_or(Duration::from_secs(15)),
+            drain: server.get("drain", drain).unwrap_or(Duration::from_secs(30)),
+        }
+    })
+}

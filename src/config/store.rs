@@ -1,0 +1,106 @@
+//! `[store.embedded]` or `[store.dynamodb]`
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::diagnostic::Diagnostic;
+use super::section::Section;
+use super::value::{self, Fault, duration, integer, string, text};
+use super::{DynamodbConfig, StoreConfig};
+
+/// The store; none if the file does not say which, or both.
+pub(super) fn read(root: &mut Section<'_, '_>, directory: &Path) -> Option<StoreConfig> {
+    root.table("store", |store| {
+        let both = store.has("embedded") && store.has("dynamodb");
+        if both {
+            let clash = Diagnostic::error("there are two stores").hint("keep one of them");
+            let clash = match store.span("embedded") {
+                Some(embedded) => clash.related(embedded, "the other"),
+                None => clash,
+            };
+            store.report(clash, store.span("dynamodb"));
+        }
+        let embedded = store.table("embedded", |section| embedded(section, directory));
+        let dynamodb = store.table("dynamodb", dynamodb);
+        match (embedded, dynamodb) {
+            (Some(_), Some(_)) => None,
+            (Some(one), None) | (None, Some(one)) => Some(one),
+            (None, None) => {
+                // One that is there but wrong has been reported.
+                if !store.has("embedded") && !store.has("dynamodb") {
+                    let missing = Diagnostic::error("there is no store");
+                    let hint = "add `[store.dynamodb]`, or `[store.embedded]` for one inside this process";
+                    store.report(missing.hint(hint), store.here());
+                }
+                None
+            }
+        }
+    })
+}
+
+fn embedded(section: &mut Section<'_, '_>, directory: &Path) -> Option<StoreConfig> {
+    let path = section.get("path", string).map(|path| directory.join(path));
+    let listen = section.get("listen", text(loopback));
+    if section.is_there() && !cfg!(feature = "embedded") {
+        let absent = Diagnostic::error("this build of sessiongate has no embedded store");
+        let hint = "build it with the cargo feature `embedded`, or use `[store.dynamodb]`";
+        section.report(absent.hint(hint), section.here());
+    }
+    section.is_there().then_some(StoreConfig::Embedded { path, listen })
+}
+
+fn dynamodb(section: &mut Section<'_, '_>) -> Option<StoreConfig> {
+    let timeout = duration(Duration::from_millis(10)..=Duration::from_mins(5));
+    let config = DynamodbConfig {
+        region: section.get("region", text(region)),
+        profile: section.get("profile", string),
+        role_arn: section.get("role_arn", text(role_arn)),
+        endpoint: section.get("endpoint", text(endpoint)),
+        timeout: section.get("timeout", timeout).unwrap_or(Duration::from_secs(1)),
+        attempts: section.get("attempts", integer(1..=10)).unwrap_or(3),
+    };
+    section.is_there().then_some(StoreConfig::Dynamodb(config))
+}
+
+/// This API asks for no credentials, so nobody beyond this machine may reach it.
+fn loopback(text: &str) -> Result<SocketAddr, Fault> {
+    let address = value::address(text)?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err(Fault::new("must be a loopback address").hint("the embedded store asks for no credentials"))
+}
+
+fn region(text: &str) -> Result<String, Fault> {
+    if text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("is not the name of a region").hint("such as \"eu-central-1\""))
+}
+
+fn role_arn(text: &str) -> Result<String, Fault> {
+    if text.starts_with("arn:") && text.contains(":role/") {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("is not the ARN of a role").hint("such as \"arn:aws:iam::123456789012:role/sessiongate\""))
+}
+
+fn endpoint(text: &str) -> Result<String, Fault> {
+    let fault = || Fault::new("must be a URL of http or https").hint("such as \"http://127.0.0.1:8000\"");
+    let url: Uri = text.parse().map_err(|_| fault())?;
+    let authority = url.authority().ok_or_else(fault)?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
+        return Err(fault());
+    }
+    if authority.as_str().contains('@') {
+        return Err(Fault::new("must not hold a user or a password")
+            .hint("credentials come from the AWS SDK's own chain: environment, profile or role"));
+    }
+    if url.query().is_some() {
+        return Err(Fault::new("must not have a query"));
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,173 @@
+//! Single values: pure functions from a TOML value to ours, or to what is wrong with it.
+//!
+//! A fault's message follows the key's name (`` `server.drain` `` …) and never repeats the value, which the caret shows.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use toml::de::DeValue;
+
+/// Why a value is not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    #[must_use]
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// What to say of a value of another type than the one `wanted`.
+pub(super) fn wrong_type(value: &DeValue<'_>, wanted: &str) -> Fault {
+    let found = match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    Fault::new(format!("must be {wanted}, not {found}"))
+}
+
+/// Any text but an empty one or one with control characters, which no setting has a use for.
+pub(super) fn string(value: &DeValue<'_>) -> Result<String, Fault> {
+    let text = value.as_str().ok_or_else(|| wrong_type(value, "a string"))?;
+    if text.is_empty() {
+        return Err(Fault::new("must not be empty"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Fault::new("must not hold control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Text that `parse` makes sense of.
+pub(super) fn text<T>(parse: impl Fn(&str) -> Result<T, Fault>) -> impl Fn(&DeValue<'_>) -> Result<T, Fault> {
+    move |value| parse(&string(value)?)
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Fault> {
+    value.as_bool().ok_or_else(|| wrong_type(value, "`true` or `false`"))
+}
+
+/// A whole number in `range`.
+pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&DeValue<'_>) -> Result<T, Fault>
+where
+    T: TryFrom<i64> + PartialOrd + Display,
+{
+    move |value| {
+        let number = value.as_integer().ok_or_else(|| wrong_type(value, "an integer"))?;
+        let number = i64::from_str_radix(number.as_str(), number.radix()).ok();
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| Fault::new(format!("must be from {} to {}", range.start(), range.end())))
+    }
+}
+
+/// A duration in `range`: text with a unit, such as `"20m"`.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) -> Result<Duration, Fault> {
+    /// More than any duration in range needs, and too few to take the parser to the limits of its arithmetic.
+    const DIGITS: usize = 12;
+
+    move |value| {
+        let example = "write a number with a unit, such as \"500ms\", \"30s\", \"20m\" or \"1h 30m\"";
+        let text = value.as_str().ok_or_else(|| wrong_type(value, "a duration").hint(example))?;
+        let parsed = (text.chars().filter(char::is_ascii_digit).count() <= DIGITS)
+            .then(|| humantime::parse_duration(text).ok())
+            .flatten()
+            .ok_or_else(|| Fault::new("is not a duration").hint(example))?;
+        if range.contains(&parsed) {
+            return Ok(parsed);
+        }
+        let (least, most) =
+            (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
+        Err(Fault::new(format!("must be from {least} to {most}")))
+    }
+}
+
+/// A size in `range`, in bytes: text with a unit, such as `"64KiB"`.
+pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&DeValue<'_>) -> Result<usize, Fault> {
+    move |value| {
+        let example = "write a number with a unit, such as \"512B\", \"8KiB\" or \"64 KiB\"";
+        let text = value.as_str().ok_or_else(|| wrong_type(value, "a size").hint(example))?;
+        let parsed: ByteSize = text.parse().map_err(|_| Fault::new("is not a size").hint(example))?;
+        usize::try_from(parsed.as_u64()).ok().filter(|size| range.contains(size)).ok_or_else(|| {
+            let bytes = |size: usize| ByteSize(size as u64).display().iec();
+            Fault::new(format!("must be from {} to {}", bytes(*range.start()), bytes(*range.end())))
+        })
+    }
+}
+
+/// One of a few words.
+pub(super) fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Fault> {
+    move |value| {
+        let words = || choices.iter().map(|(word, _)| *word);
+        let fault = || format!("must be {}", alternatives(words()));
+        let text = value.as_str().ok_or_else(|| Fault::new(fault()))?;
+        choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| Fault {
+            message: fault(),
+            hint: nearest(text, words()).map(|near| format!("did you mean `{near}`?")),
+        })
+    }
+}
+
+/// `host:port` with an IP address or `localhost`.
+pub(super) fn address(text: &str) -> Result<SocketAddr, Fault> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let fault = Fault::new("must be an IP address, or `localhost`, and a port");
+    match text.rsplit_once(':') {
+        Some(("localhost", port)) => {
+            let port = port.parse().map_err(|_| fault.hint("such as \"localhost:8080\""))?;
+            Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+        }
+        Some(("" | "*", port)) => {
+            Err(fault.hint(format!("every address of this machine is \"0.0.0.0:{port}\"")))
+        }
+        Some(_) | None => Err(fault.hint("such as \"127.0.0.1:8080\" or \"[::1]:8080\"")),
+    }
+}
+
+/// The word of `known` that `text` is most likely a slip of.
+pub(super) fn nearest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let text = text.to_ascii_lowercase();
+    // Nobody means a short word by a very long one, and the comparison takes the product of their lengths.
+    if text.len() > 64 {
+        return None;
+    }
+    let near = known.map(|word| (strsim::damerau_levenshtein(&text, word), word));
+    near.filter(|(distance, word)| *distance <= (word.len().max(text.len()) / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+/// `` `a`, `b`, `c` ``
+pub(super) fn listed(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// `` `a`, `b` or `c` ``
+fn alternatives<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let words: Vec<_> = words.collect();
+    match words.split_last() {
+        Some((last, [])) => listed(&[last]),
+        Some((last, rest)) => format!("{} or `{last}`", listed(rest)),
+        None => String::new(),
+    }
+}
