@@ -205,12 +205,8 @@ enum Place {
 }
 
 impl Place {
-    const LINKED: [(&'static str, Self); 4] = [
-        ("/", Self::Home),
-        ("/members", Self::Members),
-        ("/admin", Self::Admin),
-        ("/public", Self::Public),
-    ];
+    const LINKED: [(&'static str, Self); 4] =
+        [("/", Self::Home), ("/members", Self::Members), ("/admin", Self::Admin), ("/public", Self::Public)];
 
     fn of(path: &str) -> Self {
         match path {
@@ -246,13 +242,19 @@ impl Place {
                 "This app has no idea what a session is. It greets whoever the X-User header names, and only the \
                  gateway in front of it can set that header."
             }
-            Self::Members => "Members only. Without a session the gateway does not let a request come this far.",
-            Self::Admin => "Admins only. The gateway looked for the admin role in the session; the app did not have to.",
+            Self::Members => {
+                "Members only. Without a session the gateway does not let a request come this far."
+            }
+            Self::Admin => {
+                "Admins only. The gateway looked for the admin role in the session; the app did not have to."
+            }
             Self::Public => {
                 "Public. The gateway looks up no session here, so the app meets a stranger, even if you are signed in."
             }
             Self::Login => "That page wants a session. The gateway sent you here to get one.",
-            Self::Nowhere => "There is no such page in this app. These are the headers it received, all the same.",
+            Self::Nowhere => {
+                "There is no such page in this app. These are the headers it received, all the same."
+            }
         }
     }
 }

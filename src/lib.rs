@@ -16,4 +16,8 @@ pub mod store;
 
 pub mod session;
 
+pub mod route;
+
 pub mod demo;
+
+pub mod cli;

@@ -4,7 +4,8 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::format::EncodeFault;
+use crate::session::CreateError;
+use crate::store::schema::SchemaError;
 use crate::store::{OpenError, StoreError};
 
 pub(crate) type Outcome = Result<(), Failure>;
@@ -96,8 +97,25 @@ impl From<OpenError> for Failure {
     }
 }
 
-impl From<EncodeFault> for Failure {
-    fn from(fault: EncodeFault) -> Self {
-        Self::refused(fault.to_string())
+impl From<SchemaError> for Failure {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Store(error) => error.into(),
+            SchemaError::Missing(_)
+            | SchemaError::WrongKey { .. }
+            | SchemaError::NotActive { .. }
+            | SchemaError::WrongTtl { .. } => Self::refused(error.to_string()),
+        }
+    }
+}
+
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Store(error) => error.into(),
+            CreateError::Empty => Self::usage(error.to_string()).hint("for example `--claim user=alice`"),
+            CreateError::Encode(_) => Self::refused(error.to_string()),
+            CreateError::Randomness(_) | CreateError::Taken => Self::internal(error.to_string()),
+        }
     }
 }

@@ -34,6 +34,9 @@ pub(crate) fn say(line: impl fmt::Display) -> io::Result<()> {
 
 /// The problems of a configuration.
 pub(crate) fn report(problems: &Report) -> io::Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
     let mut stderr = stderr();
     let colour = match stderr.current_choice() {
         ColorChoice::Never => Colour::Plain,
@@ -68,11 +71,11 @@ pub(crate) fn relative(moment: Timestamp, now: Timestamp) -> String {
 
 /// A moment by the calendar, in UTC.
 pub(crate) fn calendar(moment: Timestamp) -> String {
-    let since_epoch = Duration::from_secs(u64::try_from(moment.as_secs()).unwrap_or(0));
-    match SystemTime::UNIX_EPOCH.checked_add(since_epoch) {
-        // Beyond the year 9999 that notation ends.
-        Some(time) if since_epoch.as_secs() < 253_402_300_800 => humantime::format_rfc3339_seconds(time).to_string(),
-        Some(_) | None => format!("{} s after 1970", moment.as_secs()),
+    // The notation begins with 1970 and ends with the year 9999.
+    let seconds = u64::try_from(moment.as_secs()).ok().filter(|seconds| *seconds < 253_402_300_800);
+    match seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))) {
+        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
+        None => format!("Unix time {}", moment.as_secs()),
     }
 }
 

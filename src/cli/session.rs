@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 
 use crate::claims::Claims;
 use crate::item::{Item, Key};
-use crate::session::cookie;
-use crate::session::create::{self, CreateError};
 use crate::session::judge::Policy;
 use crate::session::reference::Ref;
-use crate::store::{Pages, Read, Written};
+use crate::session::{self, cookie};
+use crate::store::table::{Pages, Read, Written};
 use crate::time::Clock;
 
 use super::args::{Create, List, Revoke, Show, Which};
@@ -41,7 +40,7 @@ pub(super) fn create(args: Create) -> Outcome {
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Create).await?;
         let policy = Policy::new(site.config);
-        let made = create::create(site.format.as_ref(), &site.table, &policy, claims, now).await?;
+        let made = session::create(site.format.as_ref(), &site.table, &policy, claims, now).await?;
         let name = &site.config.cookie.name;
         let value = String::from_utf8_lossy(made.cookie.expose()).into_owned();
         let mut stdout = output::stdout();
@@ -118,7 +117,9 @@ pub(super) fn revoke(args: &Revoke) -> Outcome {
                 let ttl = site.config.cache.ttl;
                 if !ttl.is_zero() {
                     let ttl = humantime::format_duration(ttl);
-                    output::say(format_args!("A gateway may go on using what it read of it for up to {ttl}"))?;
+                    output::say(format_args!(
+                        "A gateway may go on using what it read of it for up to {ttl}"
+                    ))?;
                 }
                 Ok(())
             }
@@ -171,12 +172,15 @@ async fn by_cookie(site: &Site<'_>, given: &str) -> Result<(Key, Item), Failure>
             site.config.cookie.name
         )));
     };
-    let reference =
-        site.format.parse_cookie(value).map_err(|fault| Failure::refused(fault.to_string()))?;
+    let reference = site.format.parse_cookie(value).map_err(|fault| Failure::refused(fault.to_string()))?;
     let key = site.format.key(&reference.id);
     match site.table.get(&key, Read::Strong).await? {
         Some(item) => Ok((key, item)),
-        None => Err(Failure::refused(format!("session {} is not in table `{}`", Ref::of(&key), site.table.name()))),
+        None => Err(Failure::refused(format!(
+            "session {} is not in table `{}`",
+            Ref::of(&key),
+            site.table.name()
+        ))),
     }
 }
 
@@ -228,21 +232,10 @@ fn read_limited(source: impl io::Read, name: &str) -> Result<String, Failure> {
     let mut text = String::new();
     match source.take(MAX_INPUT + 1).read_to_string(&mut text) {
         Err(error) => Err(Failure::usage(format!("cannot read {name}: {error}"))),
-        Ok(_) if text.len() as u64 > MAX_INPUT => Err(Failure::usage(format!("{name} holds more than 1 MiB"))),
-        Ok(_) => Ok(text),
-    }
-}
-
-impl From<CreateError> for Failure {
-    fn from(error: CreateError) -> Self {
-        match error {
-            CreateError::Store(error) => error.into(),
-            CreateError::Empty => {
-                Self::usage(error.to_string()).hint("for example `--claim user=alice`")
-            }
-            CreateError::Encode(_) => Self::refused(error.to_string()),
-            CreateError::Randomness(_) | CreateError::Taken => Self::internal(error.to_string()),
+        Ok(_) if text.len() as u64 > MAX_INPUT => {
+            Err(Failure::usage(format!("{name} holds more than 1 MiB")))
         }
+        Ok(_) => Ok(text),
     }
 }
 

@@ -4,15 +4,16 @@
 //! that is neither served nor on disk cannot be reached from here, and that is said.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::config::diagnostic::Severity;
 use crate::config::{self, Config, DynamodbConfig, RealmConfig, StoreConfig};
 use crate::format::{self, Format};
 use crate::secret::Secret;
-use crate::store::{StaticCredentials, Store, Table};
+use crate::store::table::Table;
+use crate::store::{StaticCredentials, Store};
 
 use super::args::ConfigFile;
 use super::failure::Failure;
@@ -44,14 +45,15 @@ pub(super) fn load(file: &ConfigFile) -> Result<Config, Failure> {
     let path = &file.config;
     match config::load(path) {
         Ok((config, warnings)) => {
-            if !warnings.is_empty() {
-                output::report(&warnings)?;
-            }
+            output::report(warnings.report())?;
             Ok(config)
         }
         Err(problems) => {
-            output::report(&problems)?;
-            Err(Failure::usage(format!("`{}` cannot be used", path.display())))
+            output::report(problems.report())?;
+            let errors = problems.report().diagnostics().iter();
+            let errors = errors.filter(|problem| problem.severity == Severity::Error).count();
+            let noun = if errors == 1 { "error" } else { "errors" };
+            Err(Failure::usage(format!("`{}` has {errors} {noun}", path.display())))
         }
     }
 }

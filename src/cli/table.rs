@@ -81,7 +81,11 @@ fn joined(mut policy: Value, other: Value) -> Value {
         if let (Some(ours), Some(theirs)) = (ours.get_mut("Resource"), theirs.get("Resource")) {
             let mut resources = match ours.take() {
                 Value::Array(resources) => resources,
-                one @ (Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => {
+                one @ (Value::String(_)
+                | Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::Object(_)) => {
                     vec![one]
                 }
             };
@@ -103,7 +107,11 @@ fn print(name: &str, state: &TableState) -> Outcome {
     writeln!(stdout, "  key      {}", state.key)?;
     writeln!(stdout, "  TTL      {ttl}")?;
     writeln!(stdout, "  billing  {}", state.billing)?;
-    writeln!(stdout, "  rows     {} in {} bytes, as last counted by DynamoDB", state.item_count, state.size_bytes)?;
+    writeln!(
+        stdout,
+        "  rows     {} in {} bytes, as last counted by DynamoDB",
+        state.item_count, state.size_bytes
+    )?;
     Ok(())
 }
 
@@ -126,7 +134,9 @@ mod tests {
     #[test]
     fn one_policy_names_all_tables() {
         let one = policy::for_table("a", Some("eu-west-1"));
-        let all = ["b", "c"].iter().fold(one, |all, table| joined(all, policy::for_table(table, Some("eu-west-1"))));
+        let all = ["b", "c"]
+            .iter()
+            .fold(one, |all, table| joined(all, policy::for_table(table, Some("eu-west-1"))));
         for statement in all["Statement"].as_array().unwrap() {
             assert_eq!(
                 statement["Resource"],

@@ -47,7 +47,9 @@ async fn curl_reads_text_and_a_browser_gets_the_page() {
 
     let page = get(&running, "/", &[("accept", "text/html,*/*;q=0.8")]).await;
     assert!(page.body.contains("anonymous"));
-    assert!(page.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().starts_with("default-src 'none'"));
+    assert!(
+        page.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().starts_with("default-src 'none'")
+    );
 }
 
 #[tokio::test]
@@ -57,7 +59,10 @@ async fn whoami_below_any_page_is_json() {
         let answer = get(&running, path, &[("x-user", "alice"), ("via", "1.1 gate")]).await;
         let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
         assert_eq!(json["user"], "alice");
-        assert_eq!(json["headers"][0], serde_json::json!({ "name": "X-User", "value": "alice", "from": "session" }));
+        assert_eq!(
+            json["headers"][0],
+            serde_json::json!({ "name": "X-User", "value": "alice", "from": "session" })
+        );
         assert_eq!(json["headers"][1]["from"], "gateway");
         assert_eq!(json["headers"][2]["from"], "client");
     }

@@ -80,7 +80,10 @@ impl Row {
         line("issued", self.moment(record.issued));
         line("expires", self.moment(record.expires));
         if let Verdict::Live(Life { due, .. }) = verdict {
-            line("reissue", if due.is_some() { "due with the next request" } else { "not due yet" }.to_owned());
+            line(
+                "reissue",
+                if due.is_some() { "due with the next request" } else { "not due yet" }.to_owned(),
+            );
         }
         line("claims", shown(&record.claims, Layout::Block).replace('\n', "\n           "));
         text

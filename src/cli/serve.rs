@@ -1,0 +1,6 @@
+//! stub
+use super::args::ConfigFile;
+use super::failure::Outcome;
+pub(super) fn run(_: &ConfigFile) -> Outcome {
+    Ok(())
+}
