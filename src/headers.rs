@@ -1,1 +1,209 @@
-//! stub
+//! Header names, once, and the rules about names that everything which touches headers keeps.
+//!
+//! The rule behind them: a CGI or WSGI server turns a header's name into upper case and every character that is not a
+//! letter or digit into `_`. Two names that this makes equal are one header to the app, so they are one to us.
+
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState;
+use http::HeaderName;
+
+/// What kind of session the request has: `active`, `anonymous`, `unavailable`.
+pub const SESSION_STATUS: HeaderName = HeaderName::from_static("x-session-status");
+/// The session's public name.
+pub const SESSION_REF: HeaderName = HeaderName::from_static("x-session-ref");
+/// The session's version.
+pub const SESSION_VERSION: HeaderName = HeaderName::from_static("x-session-version");
+/// When the session ends if nothing happens, in Unix seconds.
+pub const SESSION_EXPIRES: HeaderName = HeaderName::from_static("x-session-expires");
+/// The request's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The client's address, and those of the proxies on the way.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The scheme that the client used.
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The host that the client asked for.
+pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// RFC 7230's forerunner of persistent connections; hop-by-hop by custom.
+pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// Hop-by-hop by custom.
+pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// RFC 7540's way to h2c, which we do not take.
+pub const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// What `name` begins with when it is one of the gateway's own.
+const SESSION_PREFIX: &str = "x-session-";
+
+/// `name` as a CGI or WSGI server sees it.
+pub fn fold(name: &str) -> String {
+    name.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { b.to_ascii_uppercase() as char } else { '_' })
+        .collect()
+}
+
+/// Whether `name` folds to one that begins with `X_SESSION_`.
+fn is_session(name: &str) -> bool {
+    name.len() >= SESSION_PREFIX.len()
+        && name.bytes().zip(SESSION_PREFIX.bytes()).all(|(byte, wanted)| {
+            byte.eq_ignore_ascii_case(&wanted) || (wanted == b'-' && !byte.is_ascii_alphanumeric())
+        })
+}
+
+/// Whether `name`, a response header's, is a control header for us and not for the client.
+pub fn is_control(name: &HeaderName) -> bool {
+    is_session(name.as_str())
+}
+
+/// Whether `name` concerns one connection only (RFC 9110, 7.6.1), so that it is never passed on.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    use http::header::{
+        CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    };
+    [
+        CONNECTION,
+        KEEP_ALIVE,
+        TRANSFER_ENCODING,
+        TE,
+        TRAILER,
+        UPGRADE,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+    ]
+    .contains(name)
+}
+
+/// Which client headers an upstream could mistake for something the gateway says.
+#[derive(Clone, Debug)]
+pub struct Scrub {
+    injected: HashSet<HeaderName, RandomState>,
+    folded: HashSet<String>,
+    pass_odd: bool,
+}
+
+/// What becomes of a client's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Pass,
+    /// It says something that only the gateway may say.
+    Scrub,
+}
+
+impl Scrub {
+    /// Scrubs every name that any route injects, whatever route a request takes, and every name that begins with
+    /// `X-Session-`. With `pass_odd`, names with odd characters go on if they equal none of ours.
+    pub fn new(injected: impl IntoIterator<Item = HeaderName>, pass_odd: bool) -> Self {
+        let injected: HashSet<HeaderName, RandomState> = injected.into_iter().collect();
+        let folded = injected.iter().map(|name| fold(name.as_str())).collect();
+        Self { injected, folded, pass_odd }
+    }
+
+    /// What becomes of the client's header `name`.
+    ///
+    /// `X-Forwarded-*`, `Forwarded`, `Proxy` (httpoxy) and their look-alikes are scrubbed as well: who is to be
+    /// believed about the way of a request is decided before, and written anew.
+    pub fn fate(&self, name: &HeaderName) -> Fate {
+        let text = name.as_str();
+        if text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            // A plain name equals another under folding only if it is that name.
+            let ours = is_session(text) || is_forwarding(text) || self.injected.contains(name);
+            return if ours { Fate::Scrub } else { Fate::Pass };
+        }
+        if !self.pass_odd {
+            return Fate::Scrub;
+        }
+        let folded = fold(text);
+        let plain = folded.replace('_', "-").to_ascii_lowercase();
+        let reserved = is_session(&plain) || is_forwarding(&plain) || is_framing(&plain);
+        if reserved || self.folded.contains(&folded) { Fate::Scrub } else { Fate::Pass }
+    }
+}
+
+/// Whether a lower-case name tells about the way of a request.
+fn is_forwarding(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "proxy" | "x-forwarded")
+}
+
+/// Names that a server acts on before any app does; an odd spelling of them is never innocent.
+fn is_framing(name: &str) -> bool {
+    matches!(
+        name,
+        "content-length"
+            | "transfer-encoding"
+            | "host"
+            | "connection"
+            | "cookie"
+            | "upgrade"
+            | "expect"
+            | "te"
+            | "via"
+    ) || name == "x-request-id"
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const X_USER: HeaderName = HeaderName::from_static("x-user");
+
+    fn name(text: &str) -> HeaderName {
+        HeaderName::from_bytes(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn names_that_an_app_cannot_tell_apart_are_scrubbed_together() {
+        for pass_odd in [false, true] {
+            let scrub = Scrub::new([X_USER], pass_odd);
+            for ours in [
+                "X-User",
+                "x_user",
+                "X.User",
+                "X~User",
+                "x'user",
+                "X*User",
+                "X|User",
+                "X-Session-Ref",
+                "x_session_status",
+                "X.Session-Anything",
+                "X-Forwarded-For",
+                "x_forwarded_for",
+                "X-Forwarded-Prefix",
+                "Forwarded",
+                "Proxy",
+                "X-Real-IP",
+                "x!real^ip",
+                "Content_Length",
+                "transfer.encoding",
+            ] {
+                assert_eq!(scrub.fate(&name(ours)), Fate::Scrub, "{ours}");
+            }
+            for theirs in ["X-Users", "X-Use", "Accept", "User", "X-Session", "Cookie", "Authorization"] {
+                assert_eq!(scrub.fate(&name(theirs)), Fate::Pass, "{theirs}");
+            }
+        }
+        assert_eq!(Scrub::new([X_USER], false).fate(&name("x_other")), Fate::Scrub);
+        assert_eq!(Scrub::new([X_USER], true).fate(&name("x_other")), Fate::Pass);
+    }
+
+    proptest! {
+        #[test]
+        fn no_spelling_of_ours_passes(odd in prop::collection::vec("[!#$%&'*+.^_`|~-]", 1), upper in any::<bool>(), pass_odd in any::<bool>()) {
+            let spelled = format!("x{}user", odd[0]);
+            let spelled = if upper { spelled.to_uppercase() } else { spelled };
+            prop_assert_eq!(fold(&spelled), "X_USER");
+            prop_assert_eq!(Scrub::new([X_USER], pass_odd).fate(&name(&spelled)), Fate::Scrub);
+        }
+
+        #[test]
+        fn what_passes_folds_to_nothing_of_ours(text in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30}", pass_odd in any::<bool>()) {
+            if Scrub::new([X_USER], pass_odd).fate(&name(&text)) == Fate::Pass {
+                let folded = fold(&text);
+                prop_assert!(folded != "X_USER" && !folded.starts_with("X_SESSION_") && !folded.starts_with("X_FORWARDED_"));
+            }
+        }
+    }
+}

@@ -1,1 +1,409 @@
-//! stub
+//! Sessions: from the cookies of a request to a live session, and back to the cookies of the response.
+//!
+//! A [`Realm`] is one kind of session with all that it takes to resolve one: its format, its table, its cache. What it
+//! answers keeps three things apart that must never be confused: there *is* a session, there is *none*, and it *cannot
+//! be told*.
+
+pub mod cookie;
+pub mod judge;
+pub mod reference;
+
+mod cache;
+mod create;
+mod flight;
+mod lookup;
+mod reissue;
+mod set_cookie;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Consistency, OnStoreError, RealmConfig};
+use crate::format::{self, CookieFault, Format, Record, RowFault, SessionId, SessionRef};
+use crate::item::Key;
+use crate::store::table::Table;
+use crate::time::{Clock, Now};
+
+use cache::{Cache, Hit};
+use flight::Flights;
+use judge::{Life, Policy, Verdict, judge};
+use reference::Ref;
+use set_cookie::CookieWriter;
+
+pub use create::{CreateError, Created, create};
+pub use reissue::{Reissued, Reissuing};
+pub use set_cookie::Adopted;
+
+/// How many cookies of a realm's name a request may make us look at.
+const MAX_COOKIES: usize = 4;
+/// How many reads, and how many reissues, may be under way in a realm at a time.
+const MAX_FLIGHTS: usize = 10_000;
+
+/// One kind of session.
+pub struct Realm {
+    name: String,
+    format: Box<dyn Format>,
+    table: Table,
+    policy: Policy,
+    consistency: Consistency,
+    on_store_error: OnStoreError,
+    cookie: CookieWriter,
+    forward_cookie: bool,
+    mappings: usize,
+    cache: Cache,
+    lookups: Arc<Flights<(Key, u64), Lookup>>,
+    reissues: Arc<Flights<Key, Reissued>>,
+    outage: lookup::Outage,
+    clock: Clock,
+}
+
+/// A session as it was read: immutable, shared by all requests that use it.
+pub struct Session {
+    key: Key,
+    reference: Ref,
+    record: Record,
+    size: usize,
+    headers: SessionHeaders,
+    mapped: Box<[OnceLock<Mapped>]>,
+}
+
+/// The headers that say which session this is, made once.
+#[derive(Clone, Debug)]
+pub struct SessionHeaders {
+    /// `X-Session-Ref`
+    pub reference: HeaderValue,
+    /// `X-Session-Version`
+    pub version: HeaderValue,
+}
+
+/// The headers that one route's mapping makes of a session's claims.
+pub type Mapped = Result<Box<[(http::HeaderName, HeaderValue)]>, MappingTooLarge>;
+
+/// A mapping that exceeds the header budget, at this header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappingTooLarge(pub http::HeaderName);
+
+/// What the store had to say of a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Lookup {
+    /// A session, dead or alive.
+    Found(Arc<Session>),
+    /// No row, or one that is no session.
+    Absent(Option<RowFault>),
+    /// The store did not answer.
+    Unavailable,
+}
+
+/// What the cookies of a request come to.
+#[derive(Debug)]
+pub enum Resolution {
+    /// A live session.
+    Active(Active),
+    /// None, and why.
+    Anonymous(Anonymous),
+    /// The store did not answer, so it cannot be told.
+    Unavailable,
+}
+
+/// A live session, as this request holds it.
+#[derive(Debug)]
+pub struct Active {
+    /// The session.
+    pub session: Arc<Session>,
+    /// The id that the browser sent.
+    pub id: SessionId,
+    /// What it has left.
+    pub life: Life,
+    /// Which of the request's cookies named it.
+    pub chosen: usize,
+}
+
+/// Why there is no session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Anonymous {
+    /// The browser sent no cookie of this realm.
+    NoCookie,
+    /// It sent one that is not one of ours.
+    Refused(CookieFault),
+    /// There is no such row.
+    Absent,
+    /// There is a row that is not a session.
+    NotASession(RowFault),
+    /// Its idle deadline has passed.
+    Idle,
+    /// Its lifetime has passed.
+    TooOld,
+    /// Two cookies name two different live sessions.
+    Ambiguous,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing was looked up.
+    Unasked,
+    /// A fresh row in the cache.
+    Hit,
+    /// A remembered miss.
+    Negative,
+    /// The store.
+    Miss,
+    /// A row in the cache that could not be read again.
+    Stale,
+}
+
+impl Realm {
+    /// A realm over `table`. Store operations run on `control` and are tracked by `tasks`; each session has room for
+    /// `mappings` sets of injected headers.
+    pub fn new(
+        config: &RealmConfig,
+        table: Table,
+        control: &tokio::runtime::Handle,
+        tasks: &TaskTracker,
+        mappings: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: config.name.clone(),
+            format: format::open(config),
+            table,
+            policy: Policy::new(config),
+            consistency: config.consistency,
+            on_store_error: config.on_store_error,
+            cookie: CookieWriter::new(&config.cookie),
+            forward_cookie: config.forward_cookie,
+            mappings,
+            cache: Cache::new(config.cache),
+            lookups: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
+            reissues: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
+            outage: lookup::Outage::new(Clock),
+            clock: Clock,
+        })
+    }
+
+    /// The realm's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of its cookie.
+    pub fn cookie_name(&self) -> &str {
+        self.cookie.name()
+    }
+
+    /// Whether upstreams see its cookie.
+    pub fn forwards_cookie(&self) -> bool {
+        self.forward_cookie
+    }
+
+    /// What happens when the store does not answer.
+    pub fn on_store_error(&self) -> OnStoreError {
+        self.on_store_error
+    }
+
+    /// Whether a cookie's value has the shape, and the signature, of one of this realm's.
+    pub fn accepts(&self, value: &[u8]) -> bool {
+        self.format.parse_cookie(value).is_ok()
+    }
+
+    /// Resolves the cookies of the realm's name, in the order they came.
+    ///
+    /// All are tried, up to four: who can set a cookie for a parent domain can put one in front of the user's own. If
+    /// two name different live sessions, there is no telling which is the user's, so there is none.
+    pub async fn resolve(self: &Arc<Self>, cookies: &[&[u8]], now: Now) -> (Resolution, Source) {
+        let mut anonymous = Anonymous::NoCookie;
+        let mut source = Source::Unasked;
+        let mut active: Option<Active> = None;
+        let mut tried: SmallVec<[SessionId; 1]> = SmallVec::new();
+        for (chosen, value) in cookies.iter().enumerate().take(MAX_COOKIES) {
+            let SessionRef { id, version } = match self.format.parse_cookie(value) {
+                Ok(reference) => reference,
+                Err(fault) => {
+                    anonymous = Anonymous::Refused(fault);
+                    continue;
+                }
+            };
+            if tried.contains(&id) {
+                continue;
+            }
+            let (lookup, from) = self.look_up(&self.format.key(&id), version, now).await;
+            tried.push(id.clone());
+            source = from;
+            match lookup {
+                // Whether there is another live session cannot be told, so neither can which is the user's.
+                Lookup::Unavailable => return (Resolution::Unavailable, source),
+                Lookup::Absent(None) => anonymous = Anonymous::Absent,
+                Lookup::Absent(Some(fault)) => anonymous = Anonymous::NotASession(fault),
+                Lookup::Found(session) => match judge(&self.policy, &session.record, now.wall) {
+                    Verdict::Idle => anonymous = Anonymous::Idle,
+                    Verdict::TooOld => anonymous = Anonymous::TooOld,
+                    Verdict::Live(_) if active.is_some() => {
+                        return (Resolution::Anonymous(Anonymous::Ambiguous), source);
+                    }
+                    Verdict::Live(life) => active = Some(Active { session, id, life, chosen }),
+                },
+            }
+        }
+        match active {
+            Some(active) => (Resolution::Active(active), source),
+            None => (Resolution::Anonymous(anonymous), source),
+        }
+    }
+
+    /// The row of `key` for a browser that has seen version `asked`: from the cache, or by a read that all concurrent
+    /// requests share.
+    async fn look_up(self: &Arc<Self>, key: &Key, asked: u64, now: Now) -> (Lookup, Source) {
+        let stale = match self.cache.look(key, asked, now.mono) {
+            Hit::Fresh(session) => return (Lookup::Found(session), Source::Hit),
+            Hit::Missing => return (Lookup::Absent(None), Source::Negative),
+            Hit::Stale(session, age) => self.may_use_stale(age).then_some(session),
+            Hit::Nothing => None,
+        };
+        // While the store is down, who has a row that will do does not wait to be told so again.
+        if let Some(session) = &stale
+            && self.outage.is_on(now.mono)
+        {
+            return (Lookup::Found(Arc::clone(session)), Source::Stale);
+        }
+        let realm = Arc::clone(self);
+        let seat = self.lookups.join(&(key.clone(), asked), || {
+            let key = key.clone();
+            async move { realm.read(&key, asked).await }
+        });
+        let lookup = match seat {
+            Some(seat) => seat.arrive().await.unwrap_or(Lookup::Unavailable),
+            None => Lookup::Unavailable,
+        };
+        match (lookup, stale) {
+            (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), Source::Stale),
+            (lookup, _) => (lookup, Source::Miss),
+        }
+    }
+
+    fn may_use_stale(&self, age: Duration) -> bool {
+        matches!(self.on_store_error, OnStoreError::Stale(limit) if age < limit)
+    }
+
+    /// The Set-Cookie that gives the browser its session again.
+    pub fn cookie_again(&self, active: &Active, secure: bool) -> HeaderValue {
+        self.cookie.write(&self.format.cookie_value(&active.id, active.session.record.version), secure)
+    }
+
+    /// Reads a Set-Cookie of the upstream. If it is of this realm's cookie, what the app has just written is not what
+    /// we remember: the rows of the request's session and of the new cookie are forgotten, and the cookie is given the
+    /// realm's attributes.
+    pub fn adopt(&self, set_cookie: &HeaderValue, active: Option<&Active>, secure: bool) -> Option<Adopted> {
+        let adopted = self.cookie.adopt(set_cookie.as_bytes(), secure)?;
+        if let Some(active) = active {
+            self.cache.forget(&active.session.key);
+        }
+        if let Ok(reference) = self.format.parse_cookie(adopted.value.expose()) {
+            self.cache.forget(&self.format.key(&reference.id));
+        }
+        Some(adopted)
+    }
+}
+
+impl Session {
+    fn new(key: Key, record: Record, size: usize, mappings: usize) -> Self {
+        let reference = Ref::of(&key);
+        let text = |text: String| HeaderValue::from_maybe_shared(bytes::Bytes::from(text));
+        let headers = SessionHeaders {
+            // Digits are always a header value.
+            reference: text(reference.to_string()).unwrap_or(HeaderValue::from_static("")),
+            version: text(record.version.to_string()).unwrap_or(HeaderValue::from_static("")),
+        };
+        let mapped = (0..mappings).map(|_| OnceLock::new()).collect();
+        Self { key, reference, record, size, headers, mapped }
+    }
+
+    /// The same session at another point of its life.
+    fn with_record(&self, record: Record) -> Self {
+        Self::new(self.key.clone(), record, self.size, self.mapped.len())
+    }
+
+    /// The key of its row.
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Its public name.
+    pub fn reference(&self) -> Ref {
+        self.reference
+    }
+
+    /// What its row says.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The headers that say which session this is.
+    pub fn headers(&self) -> &SessionHeaders {
+        &self.headers
+    }
+
+    /// Roughly the bytes that its row takes.
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The headers of mapping number `mapping`, made by `make` the first time they are asked for.
+    pub fn mapped(&self, mapping: usize, make: impl FnOnce(&Record) -> Mapped) -> Option<&Mapped> {
+        Some(self.mapped.get(mapping)?.get_or_init(|| make(&self.record)))
+    }
+
+    #[cfg(test)]
+    fn for_test(key: Key, version: u64, size: usize) -> Self {
+        let at = crate::time::Timestamp::from_secs(0);
+        let record =
+            Record { claims: crate::claims::Claims::new(), version, issued: at, created: None, expires: at };
+        Self::new(key, record, size, 0)
+    }
+}
+
+impl Anonymous {
+    /// The reason in one word, for logs and counts.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoCookie => "no-cookie",
+            Self::Refused(CookieFault::Shape) => "cookie-shape",
+            Self::Refused(CookieFault::Version) => "cookie-version",
+            Self::Refused(CookieFault::Signature) => "cookie-signature",
+            Self::Absent => "absent",
+            Self::NotASession(_) => "not-a-session",
+            Self::Idle => "idle",
+            Self::TooOld => "too-old",
+            Self::Ambiguous => "ambiguous",
+        }
+    }
+}
+
+impl Source {
+    /// The source in one word, for logs and counts.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unasked => "-",
+            Self::Hit => "hit",
+            Self::Negative => "negative",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+impl fmt::Debug for Realm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Realm").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Shows neither key nor claims.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("reference", &self.reference).finish_non_exhaustive()
+    }
+}

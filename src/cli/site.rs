@@ -152,7 +152,8 @@ pub(super) fn table(store: &Store, realm: &RealmConfig, format: &dyn Format) -> 
     store.table(&realm.table, format.key_schema().attribute, format.key_schema().kind)
 }
 
-fn is_embedded(config: &StoreConfig) -> bool {
+/// Whether the store is DynamoDB's API inside the gateway.
+pub(super) fn is_embedded(config: &StoreConfig) -> bool {
     match config {
         StoreConfig::Embedded { .. } => true,
         StoreConfig::Dynamodb(_) => false,

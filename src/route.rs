@@ -1,0 +1,219 @@
+//! From host, path and method to the one route that judges a request and forwards it.
+//!
+//! 1. The host picks a group of routes: an exact name before `*.` patterns, the longest of those before shorter ones,
+//!    and the routes without a host if no other group takes it. There is no falling back from one group to another.
+//! 2. Within the group the longest path prefix wins, on a segment boundary. The query takes no part.
+//! 3. Among routes of that prefix, one that names the method wins over one that names none. If none takes the method,
+//!    the answer is 405: a request never slides to a shorter prefix, whose rule may be a weaker one.
+//! 4. A path that could be read as another path is refused before it is matched; see [`ambiguity`].
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::config::{HostPattern, RouteConfig};
+
+/// Finds routes.
+#[derive(Debug)]
+pub struct Router<R> {
+    exact: HashMap<String, Group<R>>,
+    /// Longest first.
+    below: Vec<(String, Group<R>)>,
+    hostless: Group<R>,
+}
+
+/// The routes of one host pattern, longest prefix first, those with methods before those without.
+type Group<R> = Vec<Entry<R>>;
+
+#[derive(Debug)]
+struct Entry<R> {
+    path: String,
+    methods: Vec<Method>,
+    encoded_slashes: bool,
+    route: Arc<R>,
+}
+
+/// Why there is no route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// Nothing matches host and path.
+    NotFound,
+    /// The path matches, the method does not; these would.
+    Method(Vec<Method>),
+    /// The path could be read as another path.
+    Ambiguous(Ambiguity),
+}
+
+/// How a path could be read as another path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// It does not begin with `/`.
+    Relative,
+    /// `//`
+    EmptySegment,
+    /// A `.` or `..` segment, plain or encoded.
+    DotSegment,
+    /// `\`, plain or encoded.
+    Backslash,
+    /// An encoded `/`, where the route does not allow it.
+    EncodedSlash,
+    /// An encoded NUL.
+    Nul,
+    /// A `%` that encodes nothing, or encodes one of these twice, or an overlong UTF-8 sequence.
+    Encoding,
+    /// Without its `;` parameters it would take another route.
+    Parameters,
+}
+
+impl<R> Router<R> {
+    /// A router over `routes`, each with what it leads to.
+    pub fn new<'c>(routes: impl IntoIterator<Item = (&'c RouteConfig, Arc<R>)>) -> Self {
+        let mut router = Self { exact: HashMap::new(), below: Vec::new(), hostless: Vec::new() };
+        for (config, route) in routes {
+            let group = match &config.host {
+                None => &mut router.hostless,
+                Some(HostPattern::Exact(host)) => router.exact.entry(host.clone()).or_default(),
+                Some(HostPattern::Below(host)) => {
+                    let at = router.below.iter().position(|(other, _)| other == host).unwrap_or_else(|| {
+                        router.below.push((host.clone(), Vec::new()));
+                        router.below.len() - 1
+                    });
+                    match router.below.get_mut(at) {
+                        Some((_, group)) => group,
+                        None => continue,
+                    }
+                }
+            };
+            group.push(Entry {
+                path: config.path.clone(),
+                methods: config.methods.clone(),
+                encoded_slashes: config.encoded_slashes,
+                route,
+            });
+        }
+        let order = |group: &mut Group<R>| {
+            group.sort_by(|a, b| {
+                b.path.len().cmp(&a.path.len()).then(a.methods.is_empty().cmp(&b.methods.is_empty()))
+            });
+        };
+        order(&mut router.hostless);
+        router.exact.values_mut().for_each(order);
+        router.below.iter_mut().for_each(|(_, group)| order(group));
+        router.below.sort_by_key(|(host, _)| std::cmp::Reverse(host.len()));
+        router
+    }
+
+    /// The route of a request for `path` (without query) of `host` (lower case, without port or trailing dot).
+    ///
+    /// # Errors
+    /// See [`NoRoute`].
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<R>, NoRoute> {
+        let group = self.group(host);
+        let found = ambiguity(path);
+        if let Some(found) = found
+            && found != Ambiguity::EncodedSlash
+        {
+            return Err(NoRoute::Ambiguous(found));
+        }
+        let entry = select(group, path, method)?;
+        if found.is_some() && !entry.encoded_slashes {
+            return Err(NoRoute::Ambiguous(Ambiguity::EncodedSlash));
+        }
+        if path.contains(';') {
+            // Servlet containers cut `;…` off every segment before they match; it must not change who judges.
+            let bare = select(group, &without_parameters(path), method);
+            let same = bare.is_ok_and(|bare| Arc::ptr_eq(&bare.route, &entry.route));
+            let dots = matches!(ambiguity(&without_parameters(path)), None | Some(Ambiguity::EncodedSlash));
+            if !same || !dots {
+                return Err(NoRoute::Ambiguous(Ambiguity::Parameters));
+            }
+        }
+        Ok(&entry.route)
+    }
+
+    fn group(&self, host: &str) -> &Group<R> {
+        self.exact.get(host).unwrap_or_else(|| {
+            let below = self.below.iter().find(|(suffix, _)| {
+                host.strip_suffix(suffix.as_str())
+                    .and_then(|head| head.strip_suffix('.'))
+                    .is_some_and(|h| !h.is_empty())
+            });
+            below.map_or(&self.hostless, |(_, group)| group)
+        })
+    }
+}
+
+fn select<'g, R>(group: &'g Group<R>, path: &str, method: &Method) -> Result<&'g Entry<R>, NoRoute> {
+    let longest = group.iter().position(|entry| is_prefix(&entry.path, path)).ok_or(NoRoute::NotFound)?;
+    let candidates = group.get(longest..).unwrap_or_default();
+    let prefix = candidates.first().map_or("", |entry| entry.path.as_str());
+    let mut same = candidates.iter().take_while(|entry| entry.path == prefix);
+    same.clone().find(|entry| entry.methods.is_empty() || entry.methods.contains(method)).ok_or_else(|| {
+        let allowed = same.by_ref().flat_map(|entry| entry.methods.iter().cloned()).collect();
+        NoRoute::Method(allowed)
+    })
+}
+
+/// Whether `prefix` ends in `path` at a segment boundary.
+pub fn is_prefix(prefix: &str, path: &str) -> bool {
+    prefix == "/" && path.starts_with('/')
+        || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn without_parameters(path: &str) -> Cow<'_, str> {
+    let bare: Vec<_> = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
+    bare.join("/").into()
+}
+
+/// How `path` could be read as another path, if it could. An encoded slash is told last: a route may allow it.
+pub fn ambiguity(path: &str) -> Option<Ambiguity> {
+    let Some(rest) = path.strip_prefix('/') else { return Some(Ambiguity::Relative) };
+    // The plain path of a plain request: one look is enough.
+    if !path.contains(['%', '\\', '.']) && !path.contains("//") {
+        return None;
+    }
+    if path.contains("//") {
+        return Some(Ambiguity::EmptySegment);
+    }
+    if path.contains('\\') {
+        return Some(Ambiguity::Backslash);
+    }
+    let mut encoded_slash = false;
+    for (at, _) in path.match_indices('%') {
+        match path.as_bytes().get(at + 1..at + 3).and_then(hex) {
+            None => return Some(Ambiguity::Encoding),
+            Some(0x00) => return Some(Ambiguity::Nul),
+            Some(b'\\') => return Some(Ambiguity::Backslash),
+            // There is no reason to encode a dot but to hide it.
+            Some(b'.') => return Some(Ambiguity::DotSegment),
+            Some(b'/') => encoded_slash = true,
+            // Never in UTF-8 but to write ASCII in two bytes.
+            Some(0xc0 | 0xc1) => return Some(Ambiguity::Encoding),
+            Some(b'%') => {
+                let twice = path.as_bytes().get(at + 3..at + 5).and_then(hex);
+                if matches!(twice, Some(0x00 | b'/' | b'\\' | b'.' | b'%')) {
+                    return Some(Ambiguity::Encoding);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    // With slashes decoded too, so that a route which allows those cannot be led out of its prefix.
+    let mut segments =
+        rest.split('/').flat_map(|segment| segment.split("%2f").flat_map(|part| part.split("%2F")));
+    if segments.any(|segment| matches!(segment, "." | "..")) {
+        return Some(Ambiguity::DotSegment);
+    }
+    encoded_slash.then_some(Ambiguity::EncodedSlash)
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    let [high, low] = digits else { return None };
+    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(*high)? << 4 | digit(*low)?)
+}
+
+#[cfg(test)]
+mod tests;

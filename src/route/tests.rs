@@ -1,0 +1,175 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Access;
+
+fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConfig {
+    RouteConfig {
+        name: format!("{host:?}{path}{methods:?}"),
+        host,
+        path: path.into(),
+        methods: methods.to_vec(),
+        realm: None,
+        access: Access::Public,
+        require: vec![],
+        login: None,
+        headers: vec![],
+        upstream: 0,
+        encoded_slashes: path.starts_with("/slashes"),
+    }
+}
+
+fn router(routes: &[RouteConfig]) -> Router<usize> {
+    Router::new(routes.iter().enumerate().map(|(at, config)| (config, Arc::new(at))))
+}
+
+fn find(router: &Router<usize>, host: &str, path: &str) -> Result<usize, NoRoute> {
+    router.find(host, path, &Method::GET).map(|route| **route)
+}
+
+#[test]
+fn the_longest_prefix_wins_on_a_segment_boundary() {
+    let router =
+        router(&[route(None, "/", &[]), route(None, "/admin", &[]), route(None, "/admin/public", &[])]);
+    for (path, expected) in [
+        ("/", 0),
+        ("/administrator", 0),
+        ("/admin", 1),
+        ("/admin/", 1),
+        ("/admin/x", 1),
+        ("/Admin", 0),
+        ("/admin/public/x", 2),
+        ("/admin/publicity", 1),
+        ("/admin%23/public", 0),
+    ] {
+        assert_eq!(find(&router, "any", path), Ok(expected), "{path}");
+    }
+}
+
+#[test]
+fn the_host_picks_the_group_and_there_is_no_way_back() {
+    let exact = |host: &str| Some(HostPattern::Exact(host.into()));
+    let below = |host: &str| Some(HostPattern::Below(host.into()));
+    let router = router(&[
+        route(None, "/", &[]),
+        route(exact("a.example"), "/only", &[]),
+        route(below("example"), "/", &[]),
+        route(below("deep.example"), "/", &[]),
+    ]);
+    for (host, path, expected) in [
+        ("other", "/", Ok(0)),
+        ("example", "/", Ok(0)),
+        ("xexample", "/", Ok(0)),
+        ("a.example", "/only", Ok(1)),
+        ("a.example", "/", Err(NoRoute::NotFound)),
+        ("b.example", "/", Ok(2)),
+        ("x.b.example", "/", Ok(2)),
+        ("x.deep.example", "/", Ok(3)),
+    ] {
+        assert_eq!(find(&router, host, path), expected, "{host}{path}");
+    }
+}
+
+#[test]
+fn a_method_that_a_longer_prefix_does_not_take_never_slides_to_a_shorter_one() {
+    let router = router(&[
+        route(None, "/", &[]),
+        route(None, "/form", &[Method::POST]),
+        route(None, "/api", &[]),
+        route(None, "/api", &[Method::GET]),
+    ]);
+    assert_eq!(find(&router, "", "/form"), Err(NoRoute::Method(vec![Method::POST])));
+    assert_eq!(find(&router, "", "/api"), Ok(3));
+    assert_eq!(router.find("", "/api", &Method::PUT).map(|route| **route), Ok(2));
+}
+
+#[test]
+fn paths_that_servers_read_differently_are_refused() {
+    use Ambiguity::{Backslash, DotSegment, EmptySegment, EncodedSlash, Encoding, Nul, Parameters, Relative};
+    let router = router(&[route(None, "/", &[]), route(None, "/admin", &[]), route(None, "/slashes", &[])]);
+    for (path, why) in [
+        ("", Relative),
+        ("*", Relative),
+        ("admin", Relative),
+        ("//admin", EmptySegment),
+        ("/x//admin", EmptySegment),
+        ("/./admin", DotSegment),
+        ("/x/../admin", DotSegment),
+        ("/x/..", DotSegment),
+        ("/x/.", DotSegment),
+        ("/x/%2e%2e/admin", DotSegment),
+        ("/x/.%2E/admin", DotSegment),
+        ("/%61dmin%2e", DotSegment),
+        ("/x%2fadmin", EncodedSlash),
+        ("/x%2Fadmin", EncodedSlash),
+        ("/slashes%2f..%2fadmin", DotSegment),
+        ("/slashes/%2f..", DotSegment),
+        ("/x\\admin", Backslash),
+        ("/x%5Cadmin", Backslash),
+        ("/admin%00", Nul),
+        ("/admin%", Encoding),
+        ("/admin%4", Encoding),
+        ("/admin%zz", Encoding),
+        ("/x%252fadmin", Encoding),
+        ("/x%252e", Encoding),
+        ("/x%2525", Encoding),
+        ("/x/%c0%ae%c0%ae/admin", Encoding),
+        ("/x/%c1%9c", Encoding),
+        ("/admin;x=1", Parameters),
+        ("/admin;x=1/y", Parameters),
+        ("/;/admin", Parameters),
+        ("/x/..;/admin", Parameters),
+        ("/x/..;a=b", Parameters),
+    ] {
+        assert_eq!(find(&router, "", path), Err(NoRoute::Ambiguous(why)), "{path}");
+    }
+    for (path, expected) in [
+        ("/x/...", 0),
+        ("/.well-known/x", 0),
+        ("/a.b/c..d", 0),
+        ("/caf%C3%A9", 0),
+        ("/100%25", 0),
+        ("/a%20b", 0),
+        ("/admin/x;v=1", 1),
+        ("/x;v=1/y", 0),
+        ("/slashes/a%2Fb", 2),
+    ] {
+        assert_eq!(find(&router, "", path), Ok(expected), "{path}");
+    }
+}
+
+/// What the most lenient server could make of a path: everything decoded, parameters cut, dots resolved.
+fn most_lenient(path: &str) -> String {
+    let mut text = path.to_owned();
+    for _ in 0..3 {
+        text = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
+    }
+    let mut out: Vec<&str> = Vec::new();
+    for segment in text.split(['/', '\\']) {
+        match segment.split(';').next().unwrap() {
+            "" | "." => {}
+            ".." => drop(out.pop()),
+            segment => out.push(segment),
+        }
+    }
+    format!("/{}", out.join("/"))
+}
+
+proptest! {
+    #[test]
+    fn what_is_routed_is_routed_alike_by_the_most_lenient_server(
+        parts in prop::collection::vec("(/|admin|x|\\.|%2e|%2F|%5c|;|;a=b|%25|%|2f|\\\\|%c0%af)", 1..10),
+    ) {
+        let router = router(&[route(None, "/", &[]), route(None, "/admin", &[])]);
+        let path = format!("/{}", parts.concat());
+        if let Ok(at) = find(&router, "", &path) {
+            let lenient = most_lenient(&path);
+            prop_assert_eq!(at == 1, is_prefix("/admin", &lenient), "{} is {}", path, lenient);
+        }
+    }
+
+    #[test]
+    fn no_path_panics(path in ".*") {
+        let _ = find(&router(&[route(None, "/", &[])]), "", &path);
+    }
+}

@@ -1,0 +1,166 @@
+//! The request's Cookie header, byte for byte: finding the cookies of one name, and taking them out so that the others
+//! stay as they were.
+//!
+//! 1. A pair ends at `;`, nothing else: no quoted strings, no `$Version`, as browsers write it (RFC 6265, 4.2.1).
+//! 2. Space and tab round a pair are not part of it; no other character is trimmed, so that a look-alike name is another.
+//! 3. A pair whose name is ours up to surrounding white space is taken out with ours, since an app's parser may trim more.
+
+use std::ops::Range;
+
+/// One pair of a Cookie header.
+struct Pair<'h> {
+    /// Where it stands, from the byte after the `;` before it to the `;` after it or the end.
+    span: Range<usize>,
+    name: &'h [u8],
+    value: &'h [u8],
+}
+
+/// The values of the cookies called `name`, in order.
+pub fn values<'h>(header: &'h [u8], name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pairs(header).filter(move |pair| pair.name == name.as_bytes()).map(|pair| pair.value)
+}
+
+/// `header` without the cookies called `name`, except the first whose value is `keep`.
+pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
+    let mut keep = keep;
+    let mut taken = false;
+    let mut out: Vec<u8> = Vec::new();
+    for pair in pairs(header) {
+        if pair.name.trim_ascii() == name.as_bytes() {
+            let chosen = pair.name == name.as_bytes() && keep == Some(pair.value);
+            if !chosen {
+                taken = true;
+                continue;
+            }
+            keep = None;
+        }
+        let bytes = header.get(pair.span).unwrap_or_default();
+        if out.is_empty() {
+            out.extend_from_slice(bytes.trim_ascii_start());
+        } else {
+            out.push(b';');
+            out.extend_from_slice(bytes);
+        }
+    }
+    match (taken, out.is_empty()) {
+        (false, _) => Stripped::Unchanged,
+        (true, true) => Stripped::Empty,
+        (true, false) => Stripped::Rest(out),
+    }
+}
+
+/// What is left of a Cookie header.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stripped {
+    /// All of it.
+    Unchanged,
+    /// These bytes.
+    Rest(Vec<u8>),
+    /// Nothing.
+    Empty,
+}
+
+fn pairs(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
+    let mut start = 0;
+    header.split(|&byte| byte == b';').map(move |bytes| {
+        let span = start..start + bytes.len();
+        start = span.end + 1;
+        let pair = trim(bytes);
+        let equals = pair.iter().position(|&byte| byte == b'=');
+        // A pair without `=` has a value and no name (RFC 6265bis, 5.6); it can never be ours.
+        let (name, value) = match equals.and_then(|at| pair.split_at_checked(at)) {
+            Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
+            None => (&pair[..0], pair),
+        };
+        Pair { span, name, value }
+    })
+}
+
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(header: &str) -> Vec<&str> {
+        values(header.as_bytes(), "sid").map(|value| std::str::from_utf8(value).unwrap()).collect()
+    }
+
+    #[test]
+    fn cookies_are_found_by_their_exact_name() {
+        assert_eq!(found("sid=1"), ["1"]);
+        assert_eq!(found("a=0; sid=1;sid=2 ;\tsid=3; b=4"), ["1", "2", "3"]);
+        assert_eq!(found("sid=a=b"), ["a=b"]);
+        assert_eq!(found("sid="), [""]);
+        for header in
+            ["", ";", "=", "Cookie: =", "sid", "SID=1", "xsid=1", "sid =1", "\u{2000}sid=1", "foo=1; ; bar"]
+        {
+            assert!(found(header).is_empty(), "{header:?}");
+        }
+        assert_eq!(found("a=\"x; sid=1; y\""), ["1"], "a quoted string hides nothing");
+        assert_eq!(found("sid=\"1\""), ["\"1\""]);
+    }
+
+    #[test]
+    fn the_other_cookies_stay_byte_for_byte() {
+        let strip = |header: &str, keep: Option<&str>| match without(
+            header.as_bytes(),
+            "sid",
+            keep.map(str::as_bytes),
+        ) {
+            Stripped::Unchanged => header.to_owned(),
+            Stripped::Rest(rest) => String::from_utf8(rest).unwrap(),
+            Stripped::Empty => "(none)".to_owned(),
+        };
+        for (header, keep, expected) in [
+            ("a=1; sid=x; b=2", None, "a=1; b=2"),
+            ("sid=x; b=2", None, "b=2"),
+            ("a=1; sid=x", None, "a=1"),
+            ("sid=x", None, "(none)"),
+            ("sid=x;sid=y", None, "(none)"),
+            ("a=1;b=2;  c=3", None, "a=1;b=2;  c=3"),
+            ("a=1;sid=x;  c=\"3\"; ; =;$Version=1", None, "a=1;  c=\"3\"; ; =;$Version=1"),
+            ("sid=x; sid=y; a=1", Some("y"), "sid=y; a=1"),
+            ("sid=y; sid=y", Some("y"), "sid=y"),
+            ("sid =z; sid=y", Some("y"), "sid=y"),
+            ("a=\u{ff}é; sid=x", None, "a=\u{ff}é"),
+        ] {
+            assert_eq!(strip(header, keep), expected, "{header:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_of_ours_survives_and_nothing_else_is_lost(
+            pairs in prop::collection::vec("(sid|sid |other|[a-z]{0,3})=[ -:<-~]{0,6}", 0..8),
+        ) {
+            let header = pairs.join(";");
+            let rest = match without(header.as_bytes(), "sid", None) {
+                Stripped::Unchanged => header.clone().into_bytes(),
+                Stripped::Rest(rest) => rest,
+                Stripped::Empty => Vec::new(),
+            };
+            prop_assert_eq!(values(&rest, "sid").count(), 0);
+            let others: Vec<_> = pairs.iter().filter(|pair| !pair.trim_start().starts_with("sid")).map(|p| p.trim()).collect();
+            let rest = String::from_utf8(rest).unwrap();
+            let left: Vec<_> = rest.split(';').map(str::trim).filter(|p| !p.is_empty() || others.contains(p)).collect();
+            if !rest.is_empty() { prop_assert_eq!(left, others); }
+        }
+
+        #[test]
+        fn no_header_panics(header in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = values(&header, "sid").count();
+            let _ = without(&header, "sid", Some(b"x"));
+        }
+    }
+}

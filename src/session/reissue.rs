@@ -1,0 +1,95 @@
+//! The reissue: one conditional write that moves a session's idle deadline, started while the upstream works.
+//!
+//! Of many requests that find a session due, in any number of gateways, exactly one write succeeds: its condition is
+//! that the row is still due. A row that was deleted is not there, so it stays deleted. The write runs on its own; the
+//! response neither waits for it nor fails with it.
+
+use std::sync::Arc;
+
+use super::flight::Seat;
+use super::judge::Reissue;
+use super::lookup::Row;
+use super::{Active, Realm, Session};
+use crate::format::Record;
+use crate::store::table::Written;
+use crate::time::Now;
+
+/// How a reissue ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reissued {
+    /// This gateway moved the deadline.
+    Won,
+    /// Somebody else did, or changed the session.
+    Lost,
+    /// The session is gone.
+    Gone,
+    /// The store failed. The session lives on as it is; the next request tries again.
+    Failed,
+}
+
+/// A reissue under way.
+#[derive(Debug)]
+pub struct Reissuing(Option<Seat<Reissued>>);
+
+impl Realm {
+    /// Starts the reissue of a session that is due, or joins the one that is under way.
+    pub fn reissue(self: &Arc<Self>, active: &Active, due: Reissue, now: Now) -> Reissuing {
+        // A store that is down is not asked to write as well; the cookie goes out, the deadline moves later.
+        if self.outage.is_on(now.mono) {
+            return Reissuing(None);
+        }
+        let (realm, session) = (Arc::clone(self), Arc::clone(&active.session));
+        Reissuing(
+            self.reissues.join(&active.session.key, || async move { realm.touch(&session, due, now).await }),
+        )
+    }
+
+    async fn touch(&self, session: &Arc<Session>, due: Reissue, now: Now) -> Reissued {
+        let epoch = self.cache.epoch(&session.key);
+        let times = due.touch_times(now.wall);
+        let touch = self.format.touch(&session.record, times);
+        let written = self.table.touch(&session.key, &touch).await;
+        let read_at = self.clock.mono();
+        let outcome = match written {
+            Ok(Written::Done) => {
+                let record = Record { issued: times.now, expires: times.expires, ..session.record.clone() };
+                // What was written is a whole second; the next judgement is to be the one that a reader makes.
+                let record =
+                    Record { issued: crate::time::Timestamp::from_secs(record.issued.as_secs()), ..record };
+                let answers = record.version;
+                self.cache.remember(&Arc::new(session.with_record(record)), answers, read_at, epoch);
+                Reissued::Won
+            }
+            // The refusal carries the row as it is now, which saves reading it.
+            Ok(Written::Refused(Some(item))) => {
+                match self.row(Some(item)) {
+                    Row::Session { record, size } => {
+                        let answers = record.version;
+                        let session = Session::new(session.key.clone(), record, size, self.mappings);
+                        self.cache.remember(&Arc::new(session), answers, read_at, epoch);
+                    }
+                    Row::None(_) => self.cache.forget(&session.key),
+                }
+                Reissued::Lost
+            }
+            Ok(Written::Refused(None)) => {
+                self.cache.remember_missing(&session.key, session.record.version, read_at, epoch);
+                Reissued::Gone
+            }
+            Err(error) => {
+                self.outage.report(read_at);
+                tracing::warn!(realm = %self.name, session = %session.reference, %error, "a session could not be reissued");
+                Reissued::Failed
+            }
+        };
+        tracing::debug!(realm = %self.name, session = %session.reference, ?outcome, "reissue");
+        outcome
+    }
+}
+
+impl Reissuing {
+    /// Whether it is known by now that there is no session to give the browser a cookie of.
+    pub fn is_gone(&self) -> bool {
+        self.0.as_ref().and_then(Seat::peek) == Some(Reissued::Gone)
+    }
+}
