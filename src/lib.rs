@@ -21,5 +21,8 @@ pub mod upstream;
 
 pub mod proxy;
 
+pub mod demo;
 pub mod server;
 pub mod telemetry;
+
+pub mod cli;

@@ -71,7 +71,8 @@ impl Server {
         let assembled = assemble::assemble(config, store, &tasks).await?;
         let gateway = Arc::new(assembled.gateway);
         let mut addresses = Vec::new();
-        let mut sockets: Vec<Vec<listener::Socket>> = (0..config.server.workers).map(|_| Vec::new()).collect();
+        let mut sockets: Vec<Vec<listener::Socket>> =
+            (0..config.server.workers).map(|_| Vec::new()).collect();
         for listener in &config.listeners {
             let bound = listener::bind(listener, config.server.workers)?;
             addresses.push(bound.address);

@@ -49,7 +49,7 @@ pub enum Visitor {
 ///
 /// # Errors
 /// The refusal that the route's rule makes of it.
-pub fn admit(
+pub(super) fn admit(
     request: Sanitized,
     route: &Arc<Route>,
     resolution: Option<Resolution>,
@@ -142,7 +142,7 @@ fn location(login: &LoginTemplate, request: &Sanitized) -> Option<HeaderValue> {
 /// Whether a person is at the other end, waiting for a page: only then is a redirect of use.
 ///
 /// Browsers say so in Fetch Metadata. Without it, what asks for `text/html` and is not a script's request counts.
-pub fn is_navigation(request: &Sanitized) -> bool {
+pub(super) fn is_navigation(request: &Sanitized) -> bool {
     let headers = request.headers();
     let is = |name: &HeaderName, wanted: &[&str]| {
         first(headers, name).is_some_and(|value| wanted.contains(&value))
@@ -163,7 +163,7 @@ pub fn is_navigation(request: &Sanitized) -> bool {
 }
 
 /// Whether the client wants HTML more than JSON (RFC 9110, 12.5.1). `*/*` alone is a program.
-pub fn prefers_html(headers: &HeaderMap) -> bool {
+pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
     let (mut html, mut json) = (0.0, 0.0);
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     for range in lines.flat_map(|line| line.split(',')) {

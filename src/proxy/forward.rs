@@ -14,7 +14,7 @@ use crate::upstream::{ConnectError, Connection, Pool};
 
 /// An upstream's response, its body still coming.
 #[derive(Debug)]
-pub struct Answer {
+pub(super) struct Answer {
     pub(super) response: Response<ResponseBody>,
     /// Which server gave it.
     pub(super) server: String,
@@ -22,7 +22,7 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ForwardError {
+pub(super) enum ForwardError {
     /// No server took the connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -74,7 +74,7 @@ impl ForwardError {
 ///
 /// # Errors
 /// See [`ForwardError`].
-pub async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answer, ForwardError> {
+pub(super) async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answer, ForwardError> {
     let limit = pool.upstream().response_timeout;
     let mut request = outbound.request;
     let progress = request.body().progress();

@@ -46,7 +46,7 @@ pub(super) struct Head {
 
 /// The host that a request is for.
 #[derive(Debug)]
-pub struct Host {
+pub(super) struct Host {
     /// As the client sent it.
     pub(super) header: HeaderValue,
     /// Lower case, without port and trailing dot; empty in HTTP/1.0 without Host.

@@ -12,7 +12,7 @@ use crate::time::Clock;
 
 /// A request's line in the making.
 #[derive(Debug)]
-pub struct Record {
+pub(super) struct Record {
     id: HeaderValue,
     started: Instant,
     client: Option<IpAddr>,

@@ -17,7 +17,7 @@ use crate::headers;
 use crate::session::Reissuing;
 
 /// Makes the client's response of the upstream's. `reissuing` is there if the session was due.
-pub fn respond(
+pub(super) fn respond(
     answer: Answer,
     route: &Route,
     exchange: &Exchange,

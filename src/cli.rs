@@ -1,0 +1,93 @@
+//! The command line. Each command returns an outcome; only [`run`] turns one into words and an exit code.
+//!
+//! Data goes to stdout, everything else to stderr, and a reader that hangs up has had enough: that is success.
+
+mod args;
+mod failure;
+mod output;
+mod site;
+
+mod check;
+mod demo;
+mod explain;
+mod serve;
+mod session;
+mod table;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use args::{Command, Completions, Line, Session, Table};
+use failure::{Failure, Kind, Outcome};
+use output::{BAD, NOTE};
+
+/// Runs the command that `args` (the program's name included) ask for.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let line = match Line::try_parse_from(args) {
+        Ok(line) => line,
+        // Help and the version come this way, too.
+        Err(usage) => {
+            let shown = usage.print();
+            return match u8::try_from(usage.exit_code()) {
+                Ok(0) => ended(shown.map_err(Failure::from)),
+                Ok(code) => ExitCode::from(code),
+                Err(_) => Kind::Usage.exit_code(),
+            };
+        }
+    };
+    ended(dispatch(line))
+}
+
+fn dispatch(line: Line) -> Outcome {
+    match line.command {
+        None => serve::run(&line.serve),
+        Some(Command::Serve(file)) => serve::run(&file),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Table(Table::Create(args))) => table::create(&args),
+        Some(Command::Table(Table::Show(args))) => table::show(&args),
+        Some(Command::Table(Table::Policy(args))) => table::policy(&args),
+        Some(Command::Session(Session::Create(args))) => session::create(args),
+        Some(Command::Session(Session::Show(args))) => session::show(&args),
+        Some(Command::Session(Session::List(args))) => session::list(&args),
+        Some(Command::Session(Session::Revoke(args))) => session::revoke(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Completions(args)) => completions(&args),
+    }
+}
+
+fn completions(args: &Completions) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Line::command(), "sessiongate", &mut script);
+    Ok(io::stdout().write_all(&script)?)
+}
+
+fn ended(outcome: Outcome) -> ExitCode {
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    if failure.kind != Kind::Hangup {
+        // Where stderr is gone, too, the exit code has to do.
+        let _unseen = report(&failure);
+    }
+    failure.kind.exit_code()
+}
+
+fn report(failure: &Failure) -> io::Result<()> {
+    let mut stderr = output::stderr();
+    writeln!(stderr, "{BAD}error{BAD:#}: {}", failure.message)?;
+    if let Some(hint) = &failure.hint {
+        writeln!(stderr, "\n{NOTE}hint{NOTE:#}: {hint}")?;
+    }
+    Ok(())
+}
+
+/// Runs one command's work to its end, on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal(format!("cannot start the async runtime: {error}")))?
+        .block_on(work)
+}

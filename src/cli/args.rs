@@ -1,0 +1,237 @@
+//! What can be typed. Only the shape is checked here; what it means needs the configuration and is up to the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// DynamoDB-backed sessions in front of web apps that know nothing about them
+#[derive(Debug, Parser)]
+#[command(name = "sessiongate", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(after_help = "\
+Without a command, `serve` is run. New here? Try `sessiongate demo`.
+
+Exit codes: 0 done, 1 refused or not found, 2 usage or configuration, 3 internal")]
+pub(crate) struct Line {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Of `serve`, the command when none is given.
+    #[command(flatten)]
+    pub(crate) serve: ConfigFile,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway
+    Serve(ConfigFile),
+    /// Report every problem of the configuration
+    Check(Check),
+    /// Show what this is: a store, a legacy app, the gateway in front of it, and things to try
+    Demo(Demo),
+    /// The tables that sessions live in
+    #[command(subcommand)]
+    Table(Table),
+    /// The sessions themselves
+    #[command(subcommand)]
+    Session(Session),
+    /// Tell what the gateway would do with a request, and why, without touching anything
+    Explain(Explain),
+    /// Print the completions of a shell
+    Completions(Completions),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE", default_value = "gateway.toml")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Ask the store for its tables and connect to the upstreams, too
+    #[arg(long)]
+    pub(crate) connect: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// The gateway's port; another one is taken if it is in use, and 0 takes any
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Table {
+    /// Create the tables that are missing, with DynamoDB's TTL on
+    Create(Tables),
+    /// Show the state of the tables
+    Show(TablesShown),
+    /// Print the least IAM policy that the gateway needs, as JSON
+    Policy(Tables),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tables {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Only the table of this realm
+    #[arg(long)]
+    pub(crate) realm: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TablesShown {
+    #[command(flatten)]
+    pub(crate) tables: Tables,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Session {
+    /// Make a session and print its cookie, once
+    Create(Create),
+    /// Show a session, its claims included
+    Show(Show),
+    /// List sessions as the table's scan finds them
+    List(List),
+    /// End a session: delete its row
+    Revoke(Revoke),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RealmChoice {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Which kind of session; may be left out if the configuration has only one
+    #[arg(long)]
+    pub(crate) realm: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    pub(crate) realm: RealmChoice,
+    /// A claim; the value is JSON if it reads as JSON (`7`, `true`, `["admin"]`), else a string
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
+    pub(crate) claims: Vec<(String, serde_json::Value)>,
+    /// Claims as a JSON object; `-` reads stdin. A --claim of the same name wins
+    #[arg(long, value_name = "FILE")]
+    pub(crate) claims_json: Option<PathBuf>,
+    /// Print one JSON object instead of the cookie alone
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which session is meant.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Which {
+    /// The session's ref: 16 hex digits, as logs and `session list` show it
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Option<String>,
+    /// Its cookie: the value, or a whole `Cookie` header; `-` reads stdin
+    #[arg(long, value_name = "COOKIE", allow_hyphen_values = true)]
+    pub(crate) cookie: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) realm: RealmChoice,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) realm: RealmChoice,
+    /// Show the claims, too
+    #[arg(long)]
+    pub(crate) claims: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) realm: RealmChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// The session cookie's value, or a whole `Cookie` header; `-` reads stdin
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) cookie: Option<String>,
+    /// The request's path, with its query
+    #[arg(long, default_value = "/")]
+    pub(crate) path: String,
+    /// The request's host
+    #[arg(long, default_value = "localhost")]
+    pub(crate) host: String,
+    /// The request's method
+    #[arg(long, default_value = "GET")]
+    pub(crate) method: http::Method,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+fn claim(text: &str) -> Result<(String, serde_json::Value), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    if name.is_empty() {
+        return Err("the name is empty");
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::String(value.to_owned()));
+    Ok((name.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn claims_are_json_where_they_read_as_json() {
+        for (text, expected) in [
+            ("user=alice", json!("alice")),
+            ("n=7", json!(7)),
+            (r#"roles=["admin"]"#, json!(["admin"])),
+            ("q=a=b", json!("a=b")),
+            ("text=\"7\"", json!("7")),
+            ("empty=", json!("")),
+        ] {
+            assert_eq!(claim(text).unwrap().1, expected, "{text}");
+        }
+        assert!(claim("user").is_err());
+        assert!(claim("=x").is_err());
+    }
+}

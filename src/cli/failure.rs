@@ -1,0 +1,121 @@
+//! How a command ends when it does not end well: one message, perhaps a hint, and the exit code. Commands return a
+//! [`Failure`]; nobody but [`super::run`] prints one.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::session::CreateError;
+use crate::store::schema::SchemaError;
+use crate::store::{OpenError, StoreError};
+
+pub(crate) type Outcome = Result<(), Failure>;
+
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Whoever read our output has read enough. Not a failure at all.
+    Hangup,
+    /// It is not there, or somebody said no.
+    Refused,
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// This program is wrong, or the system under it.
+    Internal,
+}
+
+impl Failure {
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Refused, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Usage, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Internal, message: message.into(), hint: None }
+    }
+
+    #[must_use]
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl Kind {
+    pub(crate) fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Hangup => ExitCode::SUCCESS,
+            Self::Refused => ExitCode::from(1),
+            Self::Usage => ExitCode::from(2),
+            Self::Internal => ExitCode::from(3),
+        }
+    }
+}
+
+/// Of writing to stdout or stderr; every other failed operation says in words of its own what it was.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::Hangup } else { Kind::Internal };
+        Self { kind, message: format!("cannot write the output: {error}"), hint: None }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::NoSuchTable(_) => Self::refused(message).hint("`sessiongate table create` makes it"),
+            StoreError::Throttled
+            | StoreError::Unavailable(_)
+            | StoreError::Denied(_)
+            | StoreError::TooLarge
+            | StoreError::Invalid(_) => Self::refused(message),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let message = error.to_string();
+        match error {
+            OpenError::NoRegion
+            | OpenError::NoCredentials { .. }
+            | OpenError::Endpoint
+            | OpenError::File { .. }
+            | OpenError::NotADatabase(_)
+            | OpenError::NotLoopback(_)
+            | OpenError::NotBuilt => Self::usage(message),
+            OpenError::Engine(_) | OpenError::Listen { .. } => Self::refused(message),
+        }
+    }
+}
+
+impl From<SchemaError> for Failure {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Store(error) => error.into(),
+            SchemaError::Missing(_)
+            | SchemaError::WrongKey { .. }
+            | SchemaError::NotActive { .. }
+            | SchemaError::WrongTtl { .. } => Self::refused(error.to_string()),
+        }
+    }
+}
+
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Store(error) => error.into(),
+            CreateError::Empty => Self::usage(error.to_string()).hint("for example `--claim user=alice`"),
+            CreateError::Encode(_) => Self::refused(error.to_string()),
+            CreateError::Randomness(_) | CreateError::Taken => Self::internal(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `sessiongate table`: make the tables, look at them, and say what the gateway must be allowed to do with them.
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::format;
+use crate::store::policy;
+use crate::store::schema::TableState;
+
+use super::args::{Tables, TablesShown};
+use super::failure::{Failure, Outcome};
+use super::output::{self, BOLD, GOOD};
+use super::site::{self, Reach};
+
+pub(super) fn create(args: &Tables) -> Outcome {
+    let config = site::load(&args.file)?;
+    let realms = site::tables(&config, args.realm.as_deref())?;
+    super::block_on(async {
+        let store = site::open_store(&config.store, Reach::Create).await?;
+        for realm in realms {
+            let format = format::open(realm);
+            let table = site::table(&store, realm, format.as_ref());
+            let was_there = table.describe().await?.is_some();
+            table.provision(format.ttl_attribute()).await?;
+            let what = if was_there { "is there already" } else { "created" };
+            output::say(format_args!("{GOOD}table `{}`{GOOD:#} {what}", table.name()))?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn show(args: &TablesShown) -> Outcome {
+    let config = site::load(&args.tables.file)?;
+    let realms = site::tables(&config, args.tables.realm.as_deref())?;
+    let missing = super::block_on(async {
+        let store = site::open_store(&config.store, Reach::Existing).await?;
+        let mut missing = Vec::new();
+        for realm in realms {
+            let format = format::open(realm);
+            let table = site::table(&store, realm, format.as_ref());
+            match table.describe().await? {
+                None => missing.push(format!("`{}`", table.name())),
+                Some(state) if args.json => writeln!(output::stdout(), "{}", to_json(table.name(), &state))?,
+                Some(state) => print(table.name(), &state)?,
+            }
+        }
+        Ok(missing)
+    })?;
+    match missing.as_slice() {
+        [] => Ok(()),
+        missing => {
+            let noun = if missing.len() == 1 { "table" } else { "tables" };
+            let verb = if missing.len() == 1 { "does" } else { "do" };
+            Err(Failure::refused(format!("{noun} {} {verb} not exist", missing.join(", ")))
+                .hint("`sessiongate table create` makes what is missing"))
+        }
+    }
+}
+
+pub(super) fn policy(args: &Tables) -> Outcome {
+    let config = site::load(&args.file)?;
+    let realms = site::tables(&config, args.realm.as_deref())?;
+    // The region is part of the resource's name, and the SDK may know it from elsewhere than the configuration.
+    let region = match &config.store {
+        crate::config::StoreConfig::Dynamodb(config) => config.region.clone(),
+        crate::config::StoreConfig::Embedded { .. } => None,
+    };
+    let policies = realms.iter().map(|realm| policy::for_table(&realm.table, region.as_deref()));
+    let policy = policies.reduce(joined).unwrap_or_default();
+    let mut stdout = output::stdout();
+    writeln!(stdout, "{policy:#}")?;
+    Ok(())
+}
+
+/// One policy for the resources of both: its statements differ in nothing else.
+fn joined(mut policy: Value, other: Value) -> Value {
+    let ours = policy.get_mut("Statement").and_then(Value::as_array_mut).into_iter().flatten();
+    let theirs = other.get("Statement").and_then(Value::as_array).into_iter().flatten();
+    for (ours, theirs) in ours.zip(theirs) {
+        if let (Some(ours), Some(theirs)) = (ours.get_mut("Resource"), theirs.get("Resource")) {
+            let mut resources = match ours.take() {
+                Value::Array(resources) => resources,
+                one @ (Value::String(_)
+                | Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::Object(_)) => {
+                    vec![one]
+                }
+            };
+            resources.push(theirs.clone());
+            *ours = Value::Array(resources);
+        }
+    }
+    policy
+}
+
+fn print(name: &str, state: &TableState) -> Outcome {
+    let ttl = match &state.ttl.attribute {
+        Some(attribute) => format!("{} on `{attribute}`", state.ttl.status),
+        None => state.ttl.status.clone(),
+    };
+    let mut stdout = output::stdout();
+    writeln!(stdout, "{BOLD}{name}{BOLD:#}")?;
+    writeln!(stdout, "  status   {}", state.status)?;
+    writeln!(stdout, "  key      {}", state.key)?;
+    writeln!(stdout, "  TTL      {ttl}")?;
+    writeln!(stdout, "  billing  {}", state.billing)?;
+    writeln!(
+        stdout,
+        "  rows     {} in {} bytes, as last counted by DynamoDB",
+        state.item_count, state.size_bytes
+    )?;
+    Ok(())
+}
+
+fn to_json(name: &str, state: &TableState) -> Value {
+    json!({
+        "table": name,
+        "status": state.status,
+        "key": { "attribute": state.key.attribute, "type": state.key.kind, "sort": state.key.sort },
+        "ttl": { "status": state.ttl.status, "attribute": state.ttl.attribute },
+        "billing": state.billing,
+        "rows": state.item_count,
+        "bytes": state.size_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_policy_names_all_tables() {
+        let one = policy::for_table("a", Some("eu-west-1"));
+        let all = ["b", "c"]
+            .iter()
+            .fold(one, |all, table| joined(all, policy::for_table(table, Some("eu-west-1"))));
+        for statement in all["Statement"].as_array().unwrap() {
+            assert_eq!(
+                statement["Resource"],
+                json!(["a", "b", "c"].map(|name| format!("arn:aws:dynamodb:eu-west-1:*:table/{name}")))
+            );
+        }
+    }
+}

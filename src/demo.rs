@@ -1,0 +1,331 @@
+//! The built-in legacy app: what stands behind the gateway in `sessiongate demo`, and as `builtin:demo` in
+//! `gateway.toml`.
+//!
+//! It is what its name says: it knows nothing of sessions, cookies or DynamoDB, and believes every header it gets. All
+//! it does is to show them: as a page to browsers, as text to curl, as JSON to the page's own script. The demo adds one
+//! thing to it, a link that hands out a session, and that hook is given from outside.
+
+mod page;
+mod received;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use page::Page;
+use received::Received;
+
+pub use received::Origin;
+
+/// More connections than this wait in the system's queue; the gateway in front keeps far fewer.
+const CONNECTIONS: usize = 512;
+
+/// How long a connection may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// The app, not yet listening.
+pub struct App {
+    page: Page,
+    injected: Vec<HeaderName>,
+    entrance: Option<Entrance>,
+    heard: Option<mpsc::Sender<Heard>>,
+}
+
+/// A link that makes its visitor a user: `/become/TOKEN`.
+pub struct Entrance {
+    /// What the link ends in. Unguessable, so that no page on the web can link to it.
+    pub token: String,
+    /// Makes the session, or finds the one that is still alive, and answers with the `Set-Cookie` for it; `None` if
+    /// that cannot be done just now.
+    pub admit: Box<dyn Fn() -> BoxFuture<'static, Option<HeaderValue>> + Send + Sync>,
+}
+
+/// What the app tells of one request.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// The method.
+    pub method: Method,
+    /// The path, without the query.
+    pub path: String,
+    /// The headers that the gateway injected, as they came.
+    pub injected: Vec<(String, String)>,
+    /// What the app answered.
+    pub status: StatusCode,
+}
+
+/// The app, listening on a loopback port until this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl App {
+    /// An app that marks these headers, besides `X-Session-*`, as the gateway's work.
+    pub fn new(injected: impl IntoIterator<Item = HeaderName>) -> Self {
+        Self { page: Page::new(), injected: injected.into_iter().collect(), entrance: None, heard: None }
+    }
+
+    /// The same app with an entrance.
+    #[must_use]
+    pub fn with_entrance(self, entrance: Entrance) -> Self {
+        Self { entrance: Some(entrance), ..self }
+    }
+
+    /// The same app, telling of each request. What the receiver is too slow for is not told.
+    #[must_use]
+    pub fn with_narration(self, heard: mpsc::Sender<Heard>) -> Self {
+        Self { heard: Some(heard), ..self }
+    }
+
+    /// Listens on a free loopback port and serves from a task of its own.
+    ///
+    /// # Errors
+    /// If no loopback port can be bound.
+    pub async fn spawn(self) -> io::Result<Running> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(serve(Arc::new(self), listener));
+        Ok(Running { address, _task: AbortOnDropHandle::new(task) })
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let received = Received::new(request.headers(), &self.injected);
+        let path = request.uri().path();
+        let response = if let Some(token) = path.strip_prefix("/become/") {
+            self.admit(token, request.uri().query()).await
+        } else if path.ends_with("/whoami") {
+            respond(StatusCode::OK, "application/json", received.to_json())
+        } else {
+            let place = Place::of(path);
+            if wants_html(request.headers()) {
+                let entrance = self.entrance.as_ref().map(|entrance| entrance.link(place, request.uri()));
+                let mut response = respond(
+                    place.status(),
+                    "text/html; charset=utf-8",
+                    self.page.render(place, &received, entrance.as_deref()),
+                );
+                response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, self.page.policy());
+                response
+            } else {
+                respond(place.status(), "text/plain; charset=utf-8", received.to_text(place))
+            }
+        };
+        if let Some(heard) = &self.heard {
+            // A full queue means that nobody reads the story; the app does not wait for it.
+            let _full = heard.try_send(Heard {
+                method: request.method().clone(),
+                path: path.strip_suffix(self.token()).unwrap_or(path).to_owned(),
+                injected: received.injected(),
+                status: response.status(),
+            });
+        }
+        response
+    }
+
+    async fn admit(&self, token: &str, query: Option<&str>) -> Response<Full<Bytes>> {
+        let Some(entrance) = self.entrance.as_ref().filter(|entrance| entrance.token == token) else {
+            return respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "No such link\n".to_owned());
+        };
+        let Some(cookie) = (entrance.admit)().await else {
+            return respond(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain; charset=utf-8",
+                "The session could not be made\n".to_owned(),
+            );
+        };
+        let mut response = respond(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", String::new());
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+        response.headers_mut().insert(header::LOCATION, destination(query));
+        response
+    }
+
+    /// The entrance's token, which the story leaves out; an app without one has nothing to leave out.
+    fn token(&self) -> &str {
+        self.entrance.as_ref().map_or("", |entrance| &entrance.token)
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("injected", &self.injected).finish_non_exhaustive()
+    }
+}
+
+impl Entrance {
+    /// The link on a page: the login page's goes on to where the visitor was headed.
+    fn link(&self, place: Place, uri: &http::Uri) -> String {
+        let query = uri.query().filter(|query| place == Place::Login && query.starts_with("next="));
+        match query {
+            Some(query) => format!("/become/{}?{query}", self.token),
+            None => format!("/become/{}", self.token),
+        }
+    }
+}
+
+impl fmt::Debug for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entrance(..)")
+    }
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// The app's pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Home,
+    Members,
+    Admin,
+    Public,
+    Login,
+    Nowhere,
+}
+
+impl Place {
+    const LINKED: [(&'static str, Self); 4] =
+        [("/", Self::Home), ("/members", Self::Members), ("/admin", Self::Admin), ("/public", Self::Public)];
+
+    fn of(path: &str) -> Self {
+        match path {
+            "/" => Self::Home,
+            "/members" => Self::Members,
+            "/admin" => Self::Admin,
+            "/public" => Self::Public,
+            "/login" => Self::Login,
+            _ => Self::Nowhere,
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Home | Self::Members | Self::Admin | Self::Public | Self::Login => StatusCode::OK,
+            Self::Nowhere => StatusCode::NOT_FOUND,
+        }
+    }
+
+    /// Where the page's script asks: below the page's own path, so that the same route answers.
+    fn poll(self) -> &'static str {
+        match self {
+            Self::Members => "/members/whoami",
+            Self::Admin => "/admin/whoami",
+            Self::Public => "/public/whoami",
+            Self::Home | Self::Login | Self::Nowhere => "/whoami",
+        }
+    }
+
+    fn note(self) -> &'static str {
+        match self {
+            Self::Home => {
+                "This app has no idea what a session is. It greets whoever the X-User header names, and only the \
+                 gateway in front of it can set that header."
+            }
+            Self::Members => {
+                "Members only. Without a session the gateway does not let a request come this far."
+            }
+            Self::Admin => {
+                "Admins only. The gateway looked for the admin role in the session; the app did not have to."
+            }
+            Self::Public => {
+                "Public. The gateway looks up no session here, so the app meets a stranger, even if you are signed in."
+            }
+            Self::Login => "That page wants a session. The gateway sent you here to get one.",
+            Self::Nowhere => {
+                "There is no such page in this app. These are the headers it received, all the same."
+            }
+        }
+    }
+}
+
+async fn serve(app: Arc<App>, listener: TcpListener) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        // Out of descriptors, or a client that is gone already: neither is worth more than the next try.
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let app = Arc::clone(&app);
+        connections.spawn(async move {
+            converse(app, stream).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn converse(app: Arc<App>, stream: TcpStream) {
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Infallible>(app.answer(&request).await) }
+    });
+    // An error here is the peer's: it hung up, or did not speak HTTP.
+    let _gone = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Browsers ask for HTML by name; curl takes anything and is better served with text.
+fn wants_html(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
+}
+
+/// Where a visitor goes on to: the `next` of the query if it is a path on this very host, else the home page.
+///
+/// Browsers read `//host` and `/\host` as another host, and skip tabs and line breaks before they look.
+fn destination(query: Option<&str>) -> HeaderValue {
+    query
+        .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("next=")))
+        .map(|next| percent_encoding::percent_decode_str(next).collect::<Vec<u8>>())
+        .filter(|next| next.iter().all(u8::is_ascii_graphic))
+        .filter(|next| match next.as_slice() {
+            [b'/', second, ..] => !matches!(second, b'/' | b'\\'),
+            [b'/'] => true,
+            _ => false,
+        })
+        .and_then(|next| HeaderValue::from_bytes(&next).ok())
+        .unwrap_or(HeaderValue::from_static("/"))
+}
+
+#[cfg(test)]
+mod tests;

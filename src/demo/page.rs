@@ -1,0 +1,187 @@
+//! The app's one page. What is filled into it was sent by strangers, so everything is escaped, the template is filled
+//! in a single pass (a value that looks like a slot stays a value), and the page's policy allows exactly its own script
+//! and style.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use sha2::{Digest as _, Sha256};
+
+use super::Place;
+use super::received::{Origin, Received};
+
+const TEMPLATE: &str = include_str!("page.html");
+
+#[derive(Debug)]
+pub(super) struct Page {
+    policy: HeaderValue,
+}
+
+impl Page {
+    pub(super) fn new() -> Self {
+        let policy = format!(
+            "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            fingerprint("script"),
+            fingerprint("style"),
+        );
+        // Base64 and the text above are all printable, so the other branch is never taken; it allows nothing.
+        let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
+        Self { policy }
+    }
+
+    /// The page's Content-Security-Policy.
+    pub(super) fn policy(&self) -> HeaderValue {
+        self.policy.clone()
+    }
+
+    pub(super) fn render(&self, place: Place, received: &Received, entrance: Option<&str>) -> String {
+        let name = received.user().unwrap_or("anonymous");
+        fill(TEMPLATE, |slot| match slot {
+            "greeting" => escape(&format!("Hello, {name}")),
+            "name" => escape(name),
+            "status" => escape(received.status()),
+            "poll" => place.poll().to_owned(),
+            "nav" => nav(place),
+            "note" => escape(place.note()),
+            "entrance" => entrance.map(button).unwrap_or_default(),
+            "rows" => received.headers().map(row).collect(),
+            _ => String::new(),
+        })
+    }
+}
+
+/// Replaces each `{{slot}}` of the template.
+fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
+    let mut page = String::with_capacity(template.len() * 2);
+    let mut rest = template;
+    while let Some((text, after)) = rest.split_once("{{") {
+        page.push_str(text);
+        let Some((slot, after)) = after.split_once("}}") else { break };
+        page.push_str(&value(slot));
+        rest = after;
+    }
+    page.push_str(rest);
+    page
+}
+
+fn nav(here: Place) -> String {
+    Place::LINKED
+        .iter()
+        .map(|(path, place)| {
+            let current = if *place == here { r#" aria-current="page""# } else { "" };
+            format!(r#"<a href="{path}"{current}>{path}</a>"#)
+        })
+        .collect()
+}
+
+fn button(link: &str) -> String {
+    format!(r#"<a class="button" href="{}">Become alice</a>"#, escape(link))
+}
+
+fn row((origin, name, value): (Origin, &str, &str)) -> String {
+    let by = match origin {
+        Origin::Session => "injected",
+        Origin::Gateway => "proxy",
+        Origin::Client => "client",
+    };
+    format!(
+        r#"<tr class="{}"><th scope="row">{}</th><td>{}</td><td>{by}</td></tr>"#,
+        origin.as_str(),
+        escape(name),
+        escape(value)
+    )
+}
+
+/// Text as HTML, safe in an element and in a quoted attribute.
+fn escape(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            other => html.push(other),
+        }
+    }
+    html
+}
+
+/// The source expression that allows the template's one `<script>` or `<style>`.
+fn fingerprint(element: &str) -> String {
+    let content = TEMPLATE
+        .split_once(&format!("<{element}>"))
+        .and_then(|(_, after)| after.split_once(&format!("</{element}>")))
+        .map_or("", |(content, _)| content);
+    format!("sha256-{}", STANDARD.encode(Sha256::digest(content.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName};
+
+    use super::*;
+
+    fn received(pairs: &[(&'static str, &str)]) -> Received {
+        let headers: HeaderMap = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect();
+        Received::new(&headers, &[HeaderName::from_static("x-user")])
+    }
+
+    #[test]
+    fn what_strangers_send_is_escaped() {
+        let attack = r#"<script>alert("1")</script>'&"#;
+        let received = received(&[("x-user", attack), ("x-session-status", attack), ("cookie", attack)]);
+        let page = Page::new().render(Place::Home, &received, Some(r#"/become/x?next="><b>"#));
+        assert!(!page.contains("<script>alert"), "an unescaped value");
+        assert!(!page.contains(r#""><b>"#), "an unescaped link");
+        assert_eq!(
+            page.matches("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&#39;&amp;").count(),
+            // Title, greeting, three rows of the table, the status in an attribute and in the strip.
+            7,
+        );
+    }
+
+    #[test]
+    fn a_value_that_looks_like_a_slot_stays_a_value() {
+        let page = Page::new().render(Place::Home, &received(&[("cookie", "{{rows}}{{")]), None);
+        assert!(page.contains("<td>{{rows}}{{</td>"));
+        assert!(page.ends_with("</html>\n"));
+    }
+
+    #[test]
+    fn every_slot_of_the_template_is_known() {
+        let page = Page::new().render(Place::Login, &received(&[("x-user", "alice")]), Some("/become/x"));
+        assert!(!page.contains("{{"));
+        for expected in [
+            "Hello, alice ·",
+            r#"data-poll="/whoami""#,
+            r#"<a href="/members">"#,
+            r#"href="/become/x""#,
+            r#"<tr class="session"><th scope="row">X-User</th><td>alice</td><td>injected</td></tr>"#,
+        ] {
+            assert!(page.contains(expected), "{expected} is missing");
+        }
+    }
+
+    #[test]
+    fn the_policy_names_the_page_s_own_script_and_style() {
+        let policy = Page::new().policy();
+        let policy = policy.to_str().unwrap();
+        let empty = STANDARD.encode(Sha256::digest(b""));
+        assert_eq!(policy.matches("sha256-").count(), 2);
+        assert!(!policy.contains(&empty), "the script or the style was not found");
+        assert!(!policy.contains("unsafe"));
+    }
+
+    #[test]
+    fn the_page_loads_nothing_from_elsewhere() {
+        for outside in ["src=", "href=\"http", "href=\"//", "@import", "url("] {
+            assert!(!TEMPLATE.contains(outside), "{outside}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What the app received, as text, JSON and pairs. It shows all of it: this is its whole purpose.
+
+use http::{HeaderMap, HeaderName};
+use serde_json::json;
+
+use super::Place;
+
+/// Who set a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The gateway, from the session.
+    Session,
+    /// The gateway, about the connection.
+    Gateway,
+    /// The client.
+    Client,
+}
+
+/// The headers of one request: the session's first, then the gateway's, then the client's.
+#[derive(Debug)]
+pub(super) struct Received {
+    headers: Vec<(Origin, String, String)>,
+}
+
+/// What proxies say about a connection. Everything else that is not injected came from the client.
+const ABOUT_THE_CONNECTION: [&str; 7] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+impl Origin {
+    /// The name in the page's markup and in JSON.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Gateway => "gateway",
+            Self::Client => "client",
+        }
+    }
+
+    fn of(name: &HeaderName, injected: &[HeaderName]) -> Self {
+        if name.as_str().starts_with("x-session-") || injected.contains(name) {
+            Self::Session
+        } else if ABOUT_THE_CONNECTION.contains(&name.as_str()) {
+            Self::Gateway
+        } else {
+            Self::Client
+        }
+    }
+}
+
+impl Received {
+    pub(super) fn new(headers: &HeaderMap, injected: &[HeaderName]) -> Self {
+        let mut headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| {
+                let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+                (Origin::of(name, injected), spelled(name.as_str()), value)
+            })
+            .collect();
+        headers.sort_by_key(|(origin, ..)| *origin);
+        Self { headers }
+    }
+
+    pub(super) fn headers(&self) -> impl Iterator<Item = (Origin, &str, &str)> {
+        self.headers.iter().map(|(origin, name, value)| (*origin, name.as_str(), value.as_str()))
+    }
+
+    /// Whom a legacy app takes the request to come from.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.value("X-User")
+    }
+
+    pub(super) fn status(&self) -> &str {
+        self.value("X-Session-Status").unwrap_or("anonymous")
+    }
+
+    pub(super) fn injected(&self) -> Vec<(String, String)> {
+        self.headers()
+            .filter(|(origin, ..)| *origin == Origin::Session)
+            .map(|(_, name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        let headers: Vec<_> = self
+            .headers()
+            .map(|(origin, name, value)| json!({ "name": name, "value": value, "from": origin.as_str() }))
+            .collect();
+        json!({ "user": self.user(), "headers": headers }).to_string()
+    }
+
+    pub(super) fn to_text(&self, place: Place) -> String {
+        let width = self.headers().map(|(_, name, _)| name.len() + 1).max().unwrap_or(0);
+        let lines = self.headers().map(|(origin, name, value)| {
+            let mark = match origin {
+                Origin::Session => '*',
+                Origin::Gateway | Origin::Client => ' ',
+            };
+            format!(" {mark} {:width$} {value}\n", format!("{name}:"))
+        });
+        format!(
+            "Hello, {}\n\n{}\n\nThe app received (* = injected by the gateway):\n\n{}",
+            self.user().unwrap_or("anonymous"),
+            place.note(),
+            lines.collect::<String>(),
+        )
+    }
+
+    fn value(&self, wanted: &str) -> Option<&str> {
+        self.headers().find(|(_, name, _)| *name == wanted).map(|(.., value)| value)
+    }
+}
+
+/// A header's name as documents spell it: `X-User`. Case means nothing on the wire.
+fn spelled(name: &str) -> String {
+    name.split('-')
+        .map(|word| match word.split_at_checked(1) {
+            Some((first, rest)) => first.to_ascii_uppercase() + rest,
+            None => word.to_owned(),
+        })
+        .collect::<Vec<_>>()
+        .join("-")
+}

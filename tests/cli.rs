@@ -1,0 +1,379 @@
+//! The command line as a shell sees it: the built binary, its exit codes, what goes to stdout and what to stderr.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A gateway over a database file, which the commands share as they would share a table.
+const CONFIG: &str = r#"
+[[listeners]]
+address = "127.0.0.1:0"
+
+[store.embedded]
+path = "sessions.db"
+
+[sessions.main]
+format = "native"
+table = "sessions"
+timeout = "20m"
+
+[upstreams.app]
+servers = ["builtin:demo"]
+
+[[routes]]
+path = "/"
+session = "main"
+access = "optional"
+upstream = "app"
+headers = { X-User = "user", X-Roles = { claim = "roles", join = "," } }
+
+[[routes]]
+path = "/admin"
+session = "main"
+access = "required"
+require = { roles = ["admin"] }
+login = "/login?next={uri}"
+upstream = "app"
+
+[[routes]]
+path = "/public"
+access = "public"
+upstream = "app"
+"#;
+
+/// A directory with a `gateway.toml`, in which commands run.
+struct Site(TempDir);
+
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Site {
+    fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("gateway.toml"), config).unwrap();
+        Self(dir)
+    }
+
+    fn run(&self, args: &[&str]) -> Ended {
+        self.run_with(args, "")
+    }
+
+    fn run_with(&self, args: &[&str], stdin: &str) -> Ended {
+        run(self.0.path(), args, stdin)
+    }
+
+    /// A session's cookie, as `name=value`, and its ref.
+    fn session(&self, claims: &[&str]) -> (String, String) {
+        let mut args = vec!["session", "create", "--json"];
+        args.extend(claims.iter().flat_map(|claim| ["--claim", claim]));
+        let made = self.run(&args).done().json();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (format!("{}={}", text(&made["cookie"]["name"]), text(&made["cookie"]["value"])), text(&made["ref"]))
+    }
+}
+
+impl Ended {
+    #[track_caller]
+    fn with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    fn done(self) -> Self {
+        self.with(0)
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sessiongate"));
+    // Nothing of the developer's own AWS set-up, or of what colours output, has a part in this.
+    command.args(args).current_dir(dir).env_clear();
+    command
+}
+
+fn run(dir: &Path, args: &[&str], stdin: &str) -> Ended {
+    let mut child = command(dir, args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that reads no stdin may be gone before it is written.
+    let _unread = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn help_is_data_and_names_every_command() {
+    let site = Site::new(CONFIG);
+    let help = site.run(&["--help"]).done();
+    for command in ["serve", "check", "demo", "table", "session", "explain", "completions", "Exit codes"] {
+        assert!(help.stdout.contains(command), "{command} is missing:\n{}", help.stdout);
+    }
+    assert_eq!(help.stderr, "");
+    assert_eq!(
+        site.run(&["--version"]).done().stdout,
+        concat!("sessiongate ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_2_and_says_so_on_stderr() {
+    let site = Site::new(CONFIG);
+    for args in [
+        &["frobnicate"] as &[&str],
+        &["--frobnicate"],
+        &["session"],
+        &["session", "show"],
+        &["session", "show", "0123456789abcdef", "--cookie", "x"],
+        &["session", "create", "--claim", "user"],
+        &["demo", "--port", "65536"],
+        &["completions", "tcsh"],
+        &["--config", "gateway.toml", "check"],
+    ] {
+        let ended = site.run(args).with(2);
+        assert_eq!(ended.stdout, "", "{args:?}");
+        assert!(
+            ended.stderr.starts_with("error: ") || ended.stderr.contains("Usage:"),
+            "{args:?}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let site = Site::new(CONFIG);
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = site.run(&["completions", shell]).done().stdout;
+        assert!(script.contains("sessiongate") && script.contains("revoke"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_hangs_up_has_had_enough() {
+    let site = Site::new(CONFIG);
+    for args in [&["completions", "bash"] as &[&str], &["--help"], &["table", "policy"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(site.0.path(), args).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"" as &[u8]), "{args:?}");
+    }
+}
+
+#[test]
+fn a_good_file_passes_the_check() {
+    let site = Site::new(CONFIG);
+    let ended = site.run(&["check"]).done();
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", "ok: `gateway.toml` has no errors\n"));
+}
+
+#[test]
+fn a_bad_file_is_2_with_every_problem_and_its_place() {
+    let site =
+        Site::new(&CONFIG.replace("timeout", "timeuot").replace(r#"upstream = "app""#, r#"upstream = "ap""#));
+    for command in ["check", "serve"] {
+        let ended = site.run(&[command]).with(2);
+        assert_eq!(ended.stdout, "");
+        for expected in ["gateway.toml:11:1", "timeuot", "`timeout`", "`app`", "error: `gateway.toml` has "] {
+            assert!(ended.stderr.contains(expected), "{expected}\n{}", ended.stderr);
+        }
+        assert!(!ended.stderr.contains('\u{1b}'), "colour, and no terminal");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_2() {
+    let site = Site::new(CONFIG);
+    let ended = site.run(&["check", "--config", "other.toml"]).with(2);
+    assert!(
+        ended.stderr.contains("other.toml") && ended.stderr.contains("cannot be read"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn connecting_finds_what_is_not_there() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let site = Site::new(&CONFIG.replace("builtin:demo", &format!("http://{nobody}")));
+    let ended = site.run(&["check", "--connect"]).with(1);
+    assert!(ended.stderr.contains(&format!("cannot connect to {nobody}")), "{}", ended.stderr);
+
+    let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = somebody.local_addr().unwrap();
+    let site = Site::new(&CONFIG.replace("builtin:demo", &format!("http://{address}")));
+    site.run(&["table", "create"]).done();
+    let ended = site.run(&["check", "--connect"]).done();
+    assert!(ended.stderr.contains(&format!("{address} accepts connections")), "{}", ended.stderr);
+    assert!(ended.stderr.contains("table `sessions` is there"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_table_is_made_and_shown() {
+    let site = Site::new(CONFIG);
+    site.run(&["table", "show"]).with(1);
+    site.run(&["table", "create"]).done();
+    assert!(site.run(&["table", "create"]).done().stderr.contains("is there already"));
+    let shown = site.run(&["table", "show", "--json"]).done().json();
+    assert_eq!(shown["table"], "sessions");
+    assert_eq!(shown["key"], json!({ "attribute": "sid", "type": "B", "sort": null }));
+    assert_eq!(shown["ttl"]["attribute"], "exp");
+    assert!(site.run(&["table", "show"]).done().stdout.contains("status   ACTIVE"));
+}
+
+#[test]
+fn the_policy_is_json_for_the_table() {
+    let policy = Site::new(CONFIG).run(&["table", "policy"]).done().json();
+    assert_eq!(policy["Version"], "2012-10-17");
+    assert!(policy["Statement"][0]["Resource"].as_str().unwrap().ends_with(":table/sessions"));
+}
+
+#[test]
+fn a_session_s_life_on_the_command_line() {
+    let site = Site::new(CONFIG);
+    let created =
+        site.run(&["session", "create", "--claim", "user=alice", "--claim", r#"roles=["admin"]"#]).done();
+    let cookie = created.stdout.trim_end();
+    assert_eq!(created.stdout.lines().count(), 1);
+    assert!(!created.stderr.contains(cookie.split_once('=').unwrap().1), "the cookie is shown once");
+
+    let shown = site.run(&["session", "show", "--cookie", cookie, "--json"]).done().json();
+    assert_eq!(shown["state"], "live");
+    assert_eq!(shown["claims"], json!({ "user": "alice", "roles": ["admin"] }));
+    assert_eq!(shown["version"], 1);
+    let reference = shown["ref"].as_str().unwrap();
+    assert_eq!(reference.len(), 16);
+    assert!(created.stderr.contains(reference));
+
+    // A person sees the same, and so does who knows only the ref, or keeps the cookie out of the process list.
+    let value = cookie.split_once('=').unwrap().1;
+    for args in [
+        &["session", "show", reference] as &[&str],
+        &["session", "show", "--cookie", value],
+        &["session", "show", "--cookie", "-"],
+    ] {
+        let text = site.run_with(args, &format!("{cookie}\n")).done().stdout;
+        assert!(
+            text.contains(reference)
+                && text.contains(r#""user": "alice""#)
+                && text.contains("expires in 19m"),
+            "{text}"
+        );
+        assert!(!text.contains(value), "the cookie is shown once");
+    }
+
+    let revoked = site.run(&["session", "revoke", reference]).done();
+    assert!(revoked.stderr.contains(reference) && revoked.stdout.is_empty());
+    for args in [
+        &["session", "revoke", reference] as &[&str],
+        &["session", "show", reference],
+        &["session", "show", "--cookie", cookie],
+    ] {
+        let ended = site.run(args).with(1);
+        assert!(ended.stderr.contains(reference) && ended.stdout.is_empty(), "{args:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_list_has_a_line_for_each_and_claims_only_on_demand() {
+    let site = Site::new(CONFIG);
+    assert!(site.run(&["session", "list"]).with(1).stderr.contains("there is no database"));
+    let refs: Vec<_> = ["alice", "bob"].map(|user| site.session(&[&format!("user={user}")]).1).into();
+
+    let text = site.run(&["session", "list"]).done();
+    assert_eq!(text.stdout.lines().count(), 2);
+    assert!(refs.iter().all(|reference| text.stdout.contains(reference)) && !text.stdout.contains("alice"));
+    assert!(text.stderr.contains("2 sessions"), "{}", text.stderr);
+
+    let rows = site.run(&["session", "list", "--json"]).done().lines();
+    assert!(rows.iter().all(|row| row["state"] == "live" && row.get("claims").is_none()));
+    let rows = site.run(&["session", "list", "--json", "--claims"]).done().lines();
+    let mut users: Vec<_> = rows.iter().map(|row| row["claims"]["user"].as_str().unwrap()).collect();
+    users.sort_unstable();
+    assert_eq!(users, ["alice", "bob"]);
+}
+
+#[test]
+fn claims_come_from_a_file_or_stdin_and_the_command_line_wins() {
+    let site = Site::new(CONFIG);
+    let claims = r#"{"user": "bob", "nested": {"deep": [1, 2.5, null]}}"#;
+    std::fs::write(site.0.path().join("claims.json"), claims).unwrap();
+    for source in ["claims.json", "-"] {
+        let args = ["session", "create", "--claims-json", source, "--claim", "user=alice"];
+        let cookie = site.run_with(&args, claims).done().stdout;
+        let shown = site.run(&["session", "show", "--json", "--cookie", cookie.trim_end()]).done().json();
+        assert_eq!(
+            shown["claims"],
+            json!({ "user": "alice", "nested": { "deep": [1, 2.5, null] } }),
+            "{source}"
+        );
+    }
+    let ended =
+        site.run_with(&["session", "create", "--claims-json", "-"], r#"{"password": "hunter2"#).with(2);
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    site.run_with(&["session", "create", "--claims-json", "-"], "[]").with(2);
+    site.run(&["session", "create", "--claims-json", "absent.json"]).with(2);
+    site.run(&["session", "create"]).with(2);
+}
+
+#[test]
+fn what_names_no_session_is_refused_without_being_repeated() {
+    let site = Site::new(CONFIG);
+    site.session(&["user=alice"]);
+    for (args, code) in [
+        (["session", "show", "--cookie", "not-one-of-ours"], 1),
+        (["session", "show", "--cookie", "a=b; c=not-one-of-ours"], 1),
+        (["session", "revoke", "--cookie", "not-one-of-ours"], 1),
+        (["session", "show", "--realm=main", "not-one-of-ours"], 2),
+        (["session", "show", "--realm=other", "0123456789abcdef"], 2),
+        (["session", "show", "--realm=main", "0123456789abcdef"], 1),
+    ] {
+        let ended = site.run(&args).with(code);
+        assert!(!ended.stderr.contains("not-one-of-ours") && ended.stdout.is_empty(), "{args:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn with_several_realms_one_must_be_named() {
+    let second = "\n[sessions.shop]\nformat = \"pyramid\"\ntable = \"shop\"\ncookie = { name = \"shop\" }\n\
+                  [[routes]]\npath = \"/shop\"\nsession = \"shop\"\naccess = \"required\"\nupstream = \"app\"\n";
+    let site = Site::new(&format!("{CONFIG}{second}"));
+    let ended = site.run(&["session", "create", "--claim", "user=alice"]).with(2);
+    assert!(ended.stderr.contains("hint: choose one with `--realm`: `main`, `shop`"), "{}", ended.stderr);
+    let cookie = site.run(&["session", "create", "--realm", "shop", "--claim", "user=alice"]).done().stdout;
+    assert!(cookie.starts_with("shop="), "{cookie}");
+    let refused = site.run(&["session", "show", "--realm", "main", "--cookie", cookie.trim_end()]);
+    assert_eq!(refused.code, Some(1));
+
+    let policy = site.run(&["table", "policy"]).done().json();
+    assert_eq!(policy["Statement"][0]["Resource"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_store_in_memory_is_out_of_reach_and_that_is_said() {
+    let site = Site::new(&CONFIG.replace(r#"path = "sessions.db""#, ""));
+    let ended = site.run(&["session", "list"]).with(1);
+    assert!(ended.stderr.contains("hint: set `listen`"), "{}", ended.stderr);
+}
