@@ -140,7 +140,10 @@ impl Drop for Gateway {
         // Either may fail only because the process has ended, or was waited for, already.
         let _ended = self.child.kill().and_then(|()| self.child.wait());
         if std::thread::panicking() {
-            println!("the gateway's log:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(40)..];
+            println!("the gateway's log, the last of {} lines:\n{}", lines.len(), shown.join("\n"));
         } else {
             let _left_for_the_next_clean = fs::remove_dir_all(&self.directory);
         }
