@@ -216,7 +216,7 @@ async fn a_row_of_nearly_400_kb_is_a_session_like_any_other() {
     // A header is never cut: what does not fit fails, and the log says which.
     assert_eq!(gateway.get("/large", &session.cookie()).await.status, 500);
     assert_eq!(upstream.hits(), 1);
-    assert!(gateway.log().to_lowercase().contains("x-filler"), "{}", gateway.log());
+    gateway.line("x-filler").await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 }
 
