@@ -1,5 +1,9 @@
 //! The store: one contract, held by every engine.
 
+#![cfg(feature = "embedded")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "tests measure, and tell what they do")]
+
 #[path = "store/contract.rs"]
 mod contract;
 #[path = "store/engine.rs"]

@@ -13,7 +13,7 @@ use sessiongate::store::{Store, StoreError};
 const CANARY: &str = "canary-4f1d";
 
 /// Runs the whole of it, on tables whose names end in `suffix`; the names.
-pub async fn hold(store: &Store, suffix: &str) -> Vec<String> {
+pub(crate) async fn hold(store: &Store, suffix: &str) -> Vec<String> {
     let rows = store.table(&format!("rows-{suffix}"), "sid", KeyType::Binary);
     let listed = store.table(&format!("listed-{suffix}"), "session_key", KeyType::String);
 

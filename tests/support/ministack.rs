@@ -14,14 +14,14 @@ const POLLS: u32 = 600;
 
 /// A running ministack. It ends with this value, also when a test panics.
 #[derive(Debug)]
-pub struct Ministack {
+pub(crate) struct Ministack {
     process: Child,
     address: SocketAddr,
 }
 
 impl Ministack {
     /// Starts one, and returns when it takes connections. None where it cannot be installed.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let environment = python::environment("ministack", &[PACKAGE])?;
         // Between finding a free port and the server's binding it, somebody else may be faster.
         for attempt in 0..3 {
@@ -46,7 +46,7 @@ impl Ministack {
     }
 
     /// Where it is, as a URL.
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 

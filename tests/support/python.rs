@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 ///
 /// None, with a line on stderr, where there is no Python or no package index; a failure where `CI` is set, since a
 /// suite that skips everything looks as green as one that passes.
-pub fn environment(name: &str, packages: &[&str]) -> Option<PathBuf> {
+pub(crate) fn environment(name: &str, packages: &[&str]) -> Option<PathBuf> {
     match try_environment(name, packages) {
         Ok(directory) => Some(directory),
         Err(reason) if std::env::var_os("CI").is_some() => panic!("the environment `{name}`: {reason}"),
@@ -21,12 +21,12 @@ pub fn environment(name: &str, packages: &[&str]) -> Option<PathBuf> {
 }
 
 /// Says on stderr that a test is skipped; past the test runner, which swallows what passing tests print.
-pub fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }
 
 /// Where the environments and the servers' logs are.
-pub fn interop_directory() -> PathBuf {
+pub(crate) fn interop_directory() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent");
     let directory = target.join("interop");
     fs::create_dir_all(&directory).expect("target/interop can be made");
