@@ -36,7 +36,12 @@ pub(super) fn read(
         let missing = Diagnostic::error("there is no `[[routes]]`");
         root.report(missing.hint("add one: `[[routes]]` with `path`, `session` and `upstream`"), None);
     }
-    let routes = root.tables("routes", |section| route(section, realms, upstreams));
+    let mut all_placed = true;
+    let routes = root.tables("routes", |section| {
+        let placed = route(section, realms, upstreams);
+        all_placed &= placed.is_some();
+        placed
+    });
     for (index, placed) in routes.iter().enumerate() {
         if let Some(first) = routes.iter().take(index).find(|first| is_alike(&first.route, &placed.route)) {
             let twice =
@@ -45,15 +50,16 @@ pub(super) fn read(
             let twice = first.path.iter().fold(twice, |twice, span| twice.related(span.clone(), "the first"));
             root.report(twice, placed.path.clone());
         }
-        if let Some(diagnostic) = login::check(placed, &routes) {
+        // The route that leads to the log-in page may be one that is not placed.
+        if let Some(diagnostic) = login::check(placed, &routes).filter(|_| all_placed) {
             root.report(diagnostic, placed.login.clone());
         }
     }
     routes.into_iter().map(|placed| placed.route).collect()
 }
 
-/// One route. What is wrong with its other parts does not hide it from the checks against other routes: a file with an
-/// error is not used, so it does not matter what stands in for the wrong part.
+/// One route; none if what it matches is wrong. What is wrong with its other parts does not hide it from the checks
+/// against other routes: a file with an error is not used, so it does not matter what stands in for the wrong part.
 fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut Names<'_>) -> Option<Placed> {
     let host = section.get("host", text(pattern::host));
     let path = section.require("path", text(pattern::path));
@@ -73,12 +79,13 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
     }
     let headers = section.table("headers", headers::read);
     if section.has("headers") && access == Access::Public {
-        section.refuse("headers", Fault::new("needs a session, which a public route does not have"));
+        section.refuse("headers", Fault::new("needs a session, and a public route looks none up"));
     }
     let upstream = section.require("upstream", |value| upstreams.resolve(&string(value)?));
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
 
-    let path = path?;
+    let is_placed = host.is_some() == section.has("host") && methods.is_some() == section.has("methods");
+    let path = path.filter(|_| is_placed)?;
     let route = RouteConfig {
         name: format!("{}{path}", host.as_ref().map(HostPattern::to_string).unwrap_or_default()),
         host,
@@ -100,11 +107,6 @@ fn access(section: &mut Section<'_, '_>) -> Access {
     let words = [("required", Access::Required), ("optional", Access::Optional), ("public", Access::Public)];
     let given = section.get("access", one_of(&words));
     match (section.has("session"), given) {
-        (true, Some(Access::Public)) => {
-            let fault = Fault::new("is `public`, but the route has a `session`");
-            section
-                .refuse("access", fault.hint("a public route looks up no session: leave one of the two out"));
-        }
         (false, Some(Access::Required | Access::Optional)) => {
             let fault = Fault::new("needs a session, but the route has none");
             section.refuse("access", fault.hint("add `session`, or set `access = \"public\"`"));
@@ -116,7 +118,8 @@ fn access(section: &mut Section<'_, '_>) -> Access {
                 section.here(),
             );
         }
-        (true, Some(Access::Required | Access::Optional) | None) | (false, Some(Access::Public) | None) => {}
+        // With a public route, a session says whose cookie is kept from the upstream, or taken from it at log-in.
+        (true, _) | (false, Some(Access::Public) | None) => {}
     }
     given.unwrap_or(if section.has("session") { Access::Required } else { Access::Public })
 }

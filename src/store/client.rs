@@ -13,7 +13,7 @@ use aws_config::BehaviorVersion;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{
-    AppName, Builder, Credentials, ProvideCredentials, Region, SharedCredentialsProvider, SharedHttpClient,
+    AppName, Builder, Credentials, ProvideCredentials, Region, SharedCredentialsProvider,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls::Provider;
@@ -31,10 +31,6 @@ use super::fault::innermost;
 /// How long opening waits for the SDK's chain: for the region, and again for the credentials. The chain gives up on an
 /// absent metadata service after two seconds; a credentials helper, or a role assumed over a role, may take longer.
 const CHAIN_WAIT: Duration = Duration::from_secs(10);
-
-/// The limits of the embedded engine, which has no configuration of its own. Generous, since a disk may stall.
-const EMBEDDED_TIMEOUT: Duration = Duration::from_secs(5);
-const EMBEDDED_ATTEMPTS: u32 = 3;
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -146,19 +142,8 @@ pub(super) async fn connect(
     Ok(Client::from_conf(builder.build()))
 }
 
-/// A client whose requests never leave the process: nothing to sign, nobody to find.
-#[cfg(feature = "embedded")]
-pub(super) fn embedded(engine: SharedHttpClient) -> Client {
-    let builder = Builder::new()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("embedded"))
-        .endpoint_url("http://embedded.invalid")
-        .allow_no_auth()
-        .http_client(engine);
-    Client::from_conf(limits(builder, EMBEDDED_TIMEOUT, EMBEDDED_ATTEMPTS).build())
-}
-
-fn limits(builder: Builder, limit: Duration, attempts: u32) -> Builder {
+/// Sets the limits of each operation.
+pub(super) fn limits(builder: Builder, limit: Duration, attempts: u32) -> Builder {
     let attempts = attempts.max(1);
     // A try that hangs must leave time for another. Tries beyond the third are for failures that come back at once.
     let attempt = limit / attempts.min(3);

@@ -38,7 +38,7 @@ where
             format!("HTTP {}: the answer is not DynamoDB's", response.raw().status().as_u16())
         }
         SdkError::ConstructionFailure(_) => return StoreError::Invalid("it cannot be built".to_owned()),
-        _ => "the operation failed".to_owned(),
+        SdkError::ServiceError(_) | _ => "the operation failed".to_owned(),
     })
 }
 

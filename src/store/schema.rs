@@ -80,9 +80,9 @@ pub enum SchemaError {
         /// The table.
         table: String,
         /// What the format needs.
-        expected: TableKey,
+        expected: Box<TableKey>,
         /// What is there.
-        found: TableKey,
+        found: Box<TableKey>,
     },
     /// It is being made, deleted or restored, or its key for encryption is gone.
     #[error("table `{table}` is {status}: wait for it, and see `sessiongate table show`")]
@@ -244,6 +244,7 @@ impl Table {
         if expected == found {
             return Ok(());
         }
+        let (expected, found) = (Box::new(expected), Box::new(found));
         Err(SchemaError::WrongKey { table: self.name().to_owned(), expected, found })
     }
 
@@ -292,6 +293,7 @@ fn patient() -> Builder {
 }
 
 /// The SDK's builders fail on what is missing, and nothing is.
+#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
 fn incomplete(error: BuildError) -> StoreError {
     StoreError::Invalid(error.to_string())
 }
