@@ -1,6 +1,81 @@
-//! stub
+//! `sessiongate serve`: the gateway, from its configuration until somebody says stop.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::server::{Server, StartError};
+use crate::store::Store;
+use crate::telemetry;
+
 use super::args::ConfigFile;
-use super::failure::Outcome;
-pub(super) fn run(_: &ConfigFile) -> Outcome {
-    Ok(())
+use super::failure::{Failure, Outcome};
+use super::site;
+
+/// Threads for what is not on a request's path: the store, and the wait for the end.
+const CONTROL_THREADS: usize = 2;
+
+pub(super) fn run(file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
+    telemetry::init(config.server.log);
+    on_control_runtime(async {
+        let mut stop = Stop::listen()?;
+        let store = Store::open(&config.store).await?;
+        let server = Server::start(&config, &store).await?;
+        stop.heard().await;
+        drain(server, &mut stop).await
+    })
+}
+
+/// Ends `server` in order, or at once if somebody says stop again.
+pub(super) async fn drain(server: Server, stop: &mut Stop) -> Outcome {
+    tokio::select! {
+        () = server.drain() => Ok(()),
+        // What is under way is broken off with the process; every write to the store is whole or not there.
+        () = stop.heard() => Err(Failure::refused("stopped before the last requests were finished")),
+    }
+}
+
+/// Runs `work` on the runtime that everything but requests shares.
+pub(super) fn on_control_runtime(work: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal(format!("cannot start the async runtime: {error}")))?
+        .block_on(work)
+}
+
+/// SIGTERM and SIGINT.
+#[derive(Debug)]
+pub(super) struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    /// Takes the signals over; until then each of them ends the process.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The next signal.
+    pub(super) async fn heard(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let message = error.to_string();
+        match error {
+            StartError::Table { .. } | StartError::Bind(_) => Self::refused(message),
+            StartError::System { .. } => Self::internal(message),
+        }
+    }
 }

@@ -80,6 +80,10 @@ impl Received {
         self.value("X-Session-Status").unwrap_or("anonymous")
     }
 
+    pub(super) fn request_id(&self) -> &str {
+        self.value("X-Request-Id").unwrap_or_default()
+    }
+
     pub(super) fn injected(&self) -> Vec<(String, String)> {
         self.headers()
             .filter(|(origin, ..)| *origin == Origin::Session)
