@@ -17,7 +17,12 @@ pub mod store;
 pub mod session;
 
 pub mod route;
+pub mod upstream;
+
+pub mod proxy;
 
 pub mod demo;
+pub mod server;
+pub mod telemetry;
 
 pub mod cli;

@@ -87,7 +87,7 @@ impl Store {
         if let Some(address) = listen {
             let listener = embedded::server::bind(address).await?;
             store.served = listener.local_addr().ok();
-            let serving = async move { embedded::server::serve(&engine, &listener).await };
+            let serving = async move { engine.serve(&listener).await };
             store._tasks.push(AbortOnDropHandle::new(tokio::spawn(serving)));
         }
         Ok(store)
@@ -99,7 +99,7 @@ impl Store {
         let sweeper = engine.clone();
         let sweep = async move { sweeper.sweep_forever(embedded::SWEEP_PERIOD).await };
         Self {
-            client: client::embedded(engine.http_client()),
+            client: embedded::connector::client(engine),
             served: None,
             _tasks: vec![AbortOnDropHandle::new(tokio::spawn(sweep))],
         }

@@ -82,7 +82,8 @@ async fn demo(port: u16) -> Outcome {
         told = Narrator::new(welcome).tell(told) => told?,
         () = stop.heard() => {}
     }
-    serve::drain(server, &mut stop).await
+    serve::drain(server, &mut stop).await;
+    Ok(())
 }
 
 /// Starts the gateway, on another port if the one of the configuration is taken.

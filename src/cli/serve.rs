@@ -4,6 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::server::{Server, StartError};
 use crate::store::Store;
+use crate::store::schema::SchemaError;
 use crate::telemetry;
 
 use super::args::ConfigFile;
@@ -17,20 +18,22 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
     let config = site::load(file)?;
     telemetry::init(config.server.log);
     on_control_runtime(async {
+        // Before anything else, so that whoever stops a gateway that is starting is heard.
         let mut stop = Stop::listen()?;
         let store = Store::open(&config.store).await?;
         let server = Server::start(&config, &store).await?;
         stop.heard().await;
-        drain(server, &mut stop).await
+        drain(server, &mut stop).await;
+        Ok(())
     })
 }
 
-/// Ends `server` in order, or at once if somebody says stop again.
-pub(super) async fn drain(server: Server, stop: &mut Stop) -> Outcome {
+/// Ends `server` in order, or at once if somebody says stop again: who asks twice does not want to wait.
+pub(super) async fn drain(server: Server, stop: &mut Stop) {
     tokio::select! {
-        () = server.drain() => Ok(()),
+        () = server.drain() => {}
         // What is under way is broken off with the process; every write to the store is whole or not there.
-        () = stop.heard() => Err(Failure::refused("stopped before the last requests were finished")),
+        () = stop.heard() => {}
     }
 }
 
@@ -74,6 +77,9 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let message = error.to_string();
         match error {
+            StartError::Table { error: SchemaError::Store(store), .. } => {
+                Self { message, ..Self::from(store) }
+            }
             StartError::Table { .. } | StartError::Bind(_) => Self::refused(message),
             StartError::System { .. } => Self::internal(message),
         }

@@ -11,6 +11,8 @@ use super::value::{self, Fault};
 pub(super) struct Names<'d> {
     section: &'static str,
     names: Vec<Name<'d>>,
+    /// Whether something referred to a name that is not there, and so perhaps meant another.
+    dangling: bool,
 }
 
 #[derive(Debug)]
@@ -23,7 +25,8 @@ struct Name<'d> {
 impl<'d> Names<'d> {
     pub(super) fn of(root: &Section<'d, '_>, section: &'static str) -> Self {
         let names = root.names(section).into_iter();
-        Self { section, names: names.map(|(name, span)| Name { name, span, used: false }).collect() }
+        let names = names.map(|(name, span)| Name { name, span, used: false }).collect();
+        Self { section, names, dangling: false }
     }
 
     /// The index of `name`, which counts as used from now on.
@@ -32,6 +35,7 @@ impl<'d> Names<'d> {
             self.names.iter_mut().skip(index).take(1).for_each(|known| known.used = true);
             return Ok(index);
         }
+        self.dangling = true;
         let known: Vec<_> = self.names.iter().map(|known| known.name).collect();
         let fault = Fault::new(format!("names no `[{}.NAME]` of this file", self.section));
         Err(match value::nearest(name, known.iter().copied()) {
@@ -43,7 +47,7 @@ impl<'d> Names<'d> {
 
     /// Warns of the names that no route has used.
     pub(super) fn warn_of_unused(&self, root: &mut Section<'_, '_>) {
-        for name in self.names.iter().filter(|name| !name.used) {
+        for name in self.names.iter().filter(|name| !name.used && !self.dangling) {
             let message = format!("`{}.{}` is used by no route", self.section, name.name);
             root.report(Diagnostic::warning(message), Some(name.span.clone()));
         }

@@ -15,8 +15,8 @@ use super::section::Section;
 use super::value::{Fault, boolean, duration, integer, one_of, text};
 use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
 
-/// Longer than any session lives: beyond it lie typing errors and the limits of clocks.
-const LONGEST: Duration = Duration::from_hours(24 * 3650);
+/// Ten years: beyond it lie slips and the limits of clocks.
+const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
 
 pub(super) fn read(
     root: &mut Section<'_, '_>,
@@ -61,8 +61,11 @@ fn realm(
     if reissue_time >= timeout {
         let (ours, theirs) = (format_duration(reissue_time), format_duration(timeout));
         let fault = Fault::new(format!("is {ours}, but must be shorter than `timeout`, which is {theirs}"));
-        section
-            .refuse("reissue_time", fault.hint("a session that is not reissued in time ends under its user"));
+        section.refuse_or(
+            "reissue_time",
+            "timeout",
+            fault.hint("a session that is not reissued in time ends under its user"),
+        );
     }
     let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST));
     if lifetime.is_some() && is_pyramid {
@@ -114,18 +117,16 @@ fn cache(section: &mut Section<'_, '_>) -> CacheConfig {
 
 /// A word, or `{ stale = "30s" }`.
 fn on_store_error(value: &DeValue<'_>) -> Result<OnStoreError, Fault> {
-    if let DeValue::String(_) = value {
-        return one_of(&[("refuse", OnStoreError::Refuse), ("anonymous", OnStoreError::Anonymous)])(value)
-            .map_err(|fault| Fault {
-                message: format!("{} or `{{ stale = \"30s\" }}`", fault.message),
-                ..fault
-            });
+    let stale = value.as_table().filter(|table| table.len() == 1).and_then(|table| table.get("stale"));
+    match (value.as_str(), stale) {
+        (Some("refuse"), _) => Ok(OnStoreError::Refuse),
+        (Some("anonymous"), _) => Ok(OnStoreError::Anonymous),
+        (_, Some(stale)) => {
+            let range = Duration::from_secs(1)..=Duration::from_hours(24);
+            duration(range)(stale.get_ref()).map(OnStoreError::Stale)
+        }
+        (_, None) => Err(Fault::new("must be `refuse`, `anonymous` or `{ stale = \"30s\" }`")),
     }
-    let table = value.as_table().filter(|table| table.len() == 1);
-    let stale = table
-        .and_then(|table| table.get("stale"))
-        .ok_or_else(|| Fault::new("must be `refuse`, `anonymous` or `{ stale = \"30s\" }`"))?;
-    duration(Duration::from_secs(1)..=Duration::from_hours(24))(stale.get_ref()).map(OnStoreError::Stale)
 }
 
 fn table_name(text: &str) -> Result<String, Fault> {

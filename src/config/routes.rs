@@ -36,7 +36,12 @@ pub(super) fn read(
         let missing = Diagnostic::error("there is no `[[routes]]`");
         root.report(missing.hint("add one: `[[routes]]` with `path`, `session` and `upstream`"), None);
     }
-    let routes = root.tables("routes", |section| route(section, realms, upstreams));
+    let mut all_placed = true;
+    let routes = root.tables("routes", |section| {
+        let placed = route(section, realms, upstreams);
+        all_placed &= placed.is_some();
+        placed
+    });
     for (index, placed) in routes.iter().enumerate() {
         if let Some(first) = routes.iter().take(index).find(|first| is_alike(&first.route, &placed.route)) {
             let twice =
@@ -45,15 +50,16 @@ pub(super) fn read(
             let twice = first.path.iter().fold(twice, |twice, span| twice.related(span.clone(), "the first"));
             root.report(twice, placed.path.clone());
         }
-        if let Some(diagnostic) = login::check(placed, &routes) {
+        // The route that leads to the log-in page may be one that is not placed.
+        if let Some(diagnostic) = login::check(placed, &routes).filter(|_| all_placed) {
             root.report(diagnostic, placed.login.clone());
         }
     }
     routes.into_iter().map(|placed| placed.route).collect()
 }
 
-/// One route. What is wrong with its other parts does not hide it from the checks against other routes: a file with an
-/// error is not used, so it does not matter what stands in for the wrong part.
+/// One route; none if what it matches is wrong. What is wrong with its other parts does not hide it from the checks
+/// against other routes: a file with an error is not used, so it does not matter what stands in for the wrong part.
 fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut Names<'_>) -> Option<Placed> {
     let host = section.get("host", text(pattern::host));
     let path = section.require("path", text(pattern::path));
@@ -78,7 +84,8 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
     let upstream = section.require("upstream", |value| upstreams.resolve(&string(value)?));
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
 
-    let path = path?;
+    let is_placed = host.is_some() == section.has("host") && methods.is_some() == section.has("methods");
+    let path = path.filter(|_| is_placed)?;
     let route = RouteConfig {
         name: format!("{}{path}", host.as_ref().map(HostPattern::to_string).unwrap_or_default()),
         host,

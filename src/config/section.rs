@@ -97,7 +97,7 @@ impl<'d, 'p> Section<'d, 'p> {
         self.get(key, parse)
     }
 
-    /// The elements of a list that `parse` takes, each of the others reported; none if there is no such list.
+    /// The elements of a list, if `parse` takes all of them; each of the others is reported.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -108,14 +108,14 @@ impl<'d, 'p> Section<'d, 'p> {
             self.refuse(key, value::wrong_type(value.get_ref(), "a list"));
             return None;
         };
-        let mut taken = Vec::new();
+        let mut elements = Vec::with_capacity(array.len());
         for element in array.iter() {
             match parse(element.get_ref()) {
-                Ok(parsed) => taken.push(parsed),
+                Ok(parsed) => elements.push(parsed),
                 Err(fault) => self.refuse_at(key, element.span(), fault),
             }
         }
-        Some(taken)
+        (elements.len() == array.len()).then_some(elements)
     }
 
     /// A table below this one. An absent one is read too, since its defaults hold.
@@ -155,8 +155,7 @@ impl<'d, 'p> Section<'d, 'p> {
     ) -> Vec<T> {
         let read_one = |section: &mut Section<'d, '_>, entry: Entry<'d>| {
             if !entry.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
-                let message =
-                    format!("`{key}` has a name with other characters than letters, digits, `-` and `_`");
+                let message = format!("a name under `{key}` is not made of letters, digits, `-` and `_`");
                 section.report(Diagnostic::error(message), Some(entry.span));
             }
             let path = format!("{key}.{}", entry.name);
@@ -233,6 +232,12 @@ impl<'d, 'p> Section<'d, 'p> {
     pub(super) fn refuse(&mut self, key: &str, fault: Fault) {
         let diagnostic = self.diagnostic(key, fault);
         self.report(diagnostic, self.span(key));
+    }
+
+    /// The same, at `other` where the key is left to its default: that is then what the file says.
+    pub(super) fn refuse_or(&mut self, key: &str, other: &str, fault: Fault) {
+        let diagnostic = self.diagnostic(key, fault);
+        self.report(diagnostic, self.span(if self.has(key) { key } else { other }));
     }
 
     /// The same, at a part of the value.

@@ -151,7 +151,7 @@ pub(super) fn nearest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> O
     if text.len() > 64 {
         return None;
     }
-    let near = known.map(|word| (strsim::damerau_levenshtein(&text, word), word));
+    let near = known.map(|word| (strsim::damerau_levenshtein(&text, &word.to_ascii_lowercase()), word));
     near.filter(|(distance, word)| *distance <= (word.len().max(text.len()) / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)

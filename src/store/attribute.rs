@@ -37,6 +37,7 @@ pub(super) fn item_from_sdk(item: SdkItem) -> Result<Item, StoreError> {
     item.into_iter().map(|(name, value)| Ok((name, from_sdk(value)?))).collect()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is open")]
 fn from_sdk(value: AttributeValue) -> Result<Attribute, StoreError> {
     Ok(match value {
         AttributeValue::S(text) => Attribute::String(text),
@@ -52,6 +53,8 @@ fn from_sdk(value: AttributeValue) -> Result<Attribute, StoreError> {
         AttributeValue::Ns(texts) => Attribute::NumberSet(texts.into_iter().map(Number::from_text).collect()),
         AttributeValue::Bs(blobs) => Attribute::BinarySet(blobs.into_iter().map(Blob::into_inner).collect()),
         // A type that this version of the SDK does not know: the row is not understood, rather than half read.
-        _ => return Err(StoreError::Unavailable("the row holds an attribute of an unknown type".to_owned())),
+        _ => {
+            return Err(StoreError::Unavailable("the row holds an attribute of an unknown type".to_owned()));
+        }
     })
 }

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use aws_config::BehaviorVersion;
 use aws_config::sts::AssumeRoleProvider;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{
-    AppName, Builder, Credentials, ProvideCredentials, Region, SharedCredentialsProvider, SharedHttpClient,
+    AppName, Builder, Credentials, ProvideCredentials, Region, SharedCredentialsProvider,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls::Provider;
@@ -27,14 +26,11 @@ use crate::config::DynamodbConfig;
 use crate::secret::Secret;
 
 use super::credentials::Detached;
+use super::fault::innermost;
 
 /// How long opening waits for the SDK's chain: for the region, and again for the credentials. The chain gives up on an
 /// absent metadata service after two seconds; a credentials helper, or a role assumed over a role, may take longer.
 const CHAIN_WAIT: Duration = Duration::from_secs(10);
-
-/// The limits of the embedded engine, which has no configuration of its own. Generous, since a disk may stall.
-const EMBEDDED_TIMEOUT: Duration = Duration::from_secs(5);
-const EMBEDDED_ATTEMPTS: u32 = 3;
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +129,7 @@ pub(super) async fn connect(
     let provider = Detached::new(provider);
     match timeout(CHAIN_WAIT, provider.provide_credentials()).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(no_credentials(config, &reason(&error))),
+        Ok(Err(error)) => return Err(no_credentials(config, &innermost(&error))),
         Err(_) => return Err(no_credentials(config, "the AWS SDK's credentials chain takes over 10 s")),
     }
 
@@ -146,19 +142,8 @@ pub(super) async fn connect(
     Ok(Client::from_conf(builder.build()))
 }
 
-/// A client whose requests never leave the process: nothing to sign, nobody to find.
-#[cfg(feature = "embedded")]
-pub(super) fn embedded(engine: SharedHttpClient) -> Client {
-    let builder = Builder::new()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::from_static("embedded"))
-        .endpoint_url("http://embedded.invalid")
-        .allow_no_auth()
-        .http_client(engine);
-    Client::from_conf(limits(builder, EMBEDDED_TIMEOUT, EMBEDDED_ATTEMPTS).build())
-}
-
-fn limits(builder: Builder, limit: Duration, attempts: u32) -> Builder {
+/// Sets the limits of each operation.
+pub(super) fn limits(builder: Builder, limit: Duration, attempts: u32) -> Builder {
     let attempts = attempts.max(1);
     // A try that hangs must leave time for another. Tries beyond the third are for failures that come back at once.
     let attempt = limit / attempts.min(3);
@@ -196,13 +181,4 @@ fn no_credentials(config: &DynamodbConfig, reason: &str) -> OpenError {
         "set `profile` in [store.dynamodb], or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
     };
     OpenError::NoCredentials { reason: reason.to_owned(), way_out }
-}
-
-/// The innermost cause: what stands around it only says that a provider failed.
-fn reason(error: &CredentialsError) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

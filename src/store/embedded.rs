@@ -7,9 +7,9 @@
 //!
 //! Left out: Streams, which make each write cost the whole table.
 
-pub mod connector;
+pub(super) mod connector;
 pub mod dispatch;
-pub mod server;
+pub(super) mod server;
 
 use std::fmt;
 use std::fs::OpenOptions;

@@ -24,3 +24,13 @@ pub enum StoreError {
     #[error("DynamoDB refuses the request: {0}")]
     Invalid(String),
 }
+
+impl StoreError {
+    /// Whether the same request may succeed later, without anybody changing anything.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Throttled | Self::Unavailable(_) => true,
+            Self::Denied(_) | Self::NoSuchTable(_) | Self::TooLarge | Self::Invalid(_) => false,
+        }
+    }
+}

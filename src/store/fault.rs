@@ -38,8 +38,20 @@ where
             format!("HTTP {}: the answer is not DynamoDB's", response.raw().status().as_u16())
         }
         SdkError::ConstructionFailure(_) => return StoreError::Invalid("it cannot be built".to_owned()),
-        _ => "the operation failed".to_owned(),
+        SdkError::ServiceError(_) | _ => "the operation failed".to_owned(),
     })
+}
+
+/// As [`store_error`], for operations on the table itself: no row takes part in them, so DynamoDB may speak for itself.
+pub(super) fn table_error<E>(error: &SdkError<E, HttpResponse>, table: &str) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let message = error.as_service_error().and_then(ProvideErrorMetadata::message);
+    match (store_error(error, table), message) {
+        (StoreError::Invalid(_), Some(message)) => StoreError::Invalid(message.to_owned()),
+        (error, _) => error,
+    }
 }
 
 fn refusal(
@@ -116,10 +128,13 @@ fn credentials_failure(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-fn innermost(error: &(dyn Error + 'static)) -> String {
+/// The innermost cause, which says most, in one line: helpers that fetch credentials bring along whatever they printed.
+pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+    const LONGEST: usize = 600;
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    let text = cause.to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(LONGEST).collect()
 }

@@ -19,7 +19,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use crate::item::KeyType;
 
 use super::StoreError;
-use super::fault::store_error;
+use super::fault::table_error;
 use super::table::Table;
 
 /// Making a table is not bound to a request's limit: DynamoDB takes seconds for it.
@@ -80,9 +80,9 @@ pub enum SchemaError {
         /// The table.
         table: String,
         /// What the format needs.
-        expected: TableKey,
+        expected: Box<TableKey>,
         /// What is there.
-        found: TableKey,
+        found: Box<TableKey>,
     },
     /// It is being made, deleted or restored, or its key for encryption is gone.
     #[error("table `{table}` is {status}: wait for it, and see `sessiongate table show`")]
@@ -183,7 +183,7 @@ impl Table {
         if let Some(CreateTableError::ResourceInUseException(_)) = error.as_service_error() {
             return Ok(());
         }
-        Err(store_error(&error, self.name()))
+        Err(table_error(&error, self.name()))
     }
 
     async fn until_active(&self) -> Result<TableDescription, SchemaError> {
@@ -215,7 +215,7 @@ impl Table {
         let request = self.client().update_time_to_live().table_name(self.name());
         let request = request.time_to_live_specification(ttl.build().map_err(incomplete)?);
         let answer = request.customize().config_override(patient()).send().await;
-        answer.map(drop).map_err(|error| store_error(&error, self.name()).into())
+        answer.map(drop).map_err(|error| table_error(&error, self.name()).into())
     }
 
     async fn description(&self) -> Result<Option<TableDescription>, StoreError> {
@@ -226,12 +226,12 @@ impl Table {
         if let Some(DescribeTableError::ResourceNotFoundException(_)) = error.as_service_error() {
             return Ok(None);
         }
-        Err(store_error(&error, self.name()))
+        Err(table_error(&error, self.name()))
     }
 
     async fn ttl(&self) -> Result<Ttl, StoreError> {
         let answer = self.client().describe_time_to_live().table_name(self.name()).send().await;
-        let ttl = answer.map_err(|error| store_error(&error, self.name()))?.time_to_live_description;
+        let ttl = answer.map_err(|error| table_error(&error, self.name()))?.time_to_live_description;
         let status = ttl.as_ref().and_then(|ttl| ttl.time_to_live_status());
         Ok(Ttl {
             status: status.unwrap_or(&TimeToLiveStatus::Disabled).as_str().to_owned(),
@@ -244,6 +244,7 @@ impl Table {
         if expected == found {
             return Ok(());
         }
+        let (expected, found) = (Box::new(expected), Box::new(found));
         Err(SchemaError::WrongKey { table: self.name().to_owned(), expected, found })
     }
 
@@ -292,6 +293,7 @@ fn patient() -> Builder {
 }
 
 /// The SDK's builders fail on what is missing, and nothing is.
+#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
 fn incomplete(error: BuildError) -> StoreError {
     StoreError::Invalid(error.to_string())
 }

@@ -43,7 +43,7 @@ fn check(cookie: &CookieConfig, section: &mut Section<'_, '_>) {
     let (host, secure) = (has_prefix("__Host-"), has_prefix("__Secure-"));
     if (host || secure) && cookie.secure != Secure::Always {
         let fault = Fault::new("must be `true`: the cookie's name has a prefix that says so");
-        section.refuse("secure", fault.hint("browsers drop such a cookie otherwise"));
+        section.refuse_or("secure", "name", fault.hint("browsers drop such a cookie otherwise"));
     }
     if host && cookie.path != "/" {
         section.refuse("path", Fault::new("must be \"/\": the cookie's name begins with `__Host-`"));

@@ -1,7 +1,10 @@
 //! The engine in the place of the SDK's HTTP client. Above it everything is the SDK: it builds the requests, tells the
 //! errors apart, and tries again.
 
-use aws_sdk_dynamodb::config::{HttpClient, RuntimeComponents};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Builder, HttpClient, Region, RuntimeComponents};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
@@ -12,6 +15,22 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
 use super::Engine;
+use crate::store::client::limits;
+
+/// The engine has no limits to configure. These are generous, since a disk may stall.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const ATTEMPTS: u32 = 3;
+
+/// A client whose requests never leave the process: nothing to sign, nobody to find.
+pub(in crate::store) fn client(engine: &Engine) -> Client {
+    let builder = Builder::new()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("embedded"))
+        .endpoint_url("http://embedded.invalid")
+        .allow_no_auth()
+        .http_client(engine.http_client());
+    Client::from_conf(limits(builder, TIMEOUT, ATTEMPTS).build())
+}
 
 /// Answers the SDK's requests from an engine.
 #[derive(Clone, Debug)]

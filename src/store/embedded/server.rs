@@ -41,48 +41,50 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// If it is not one, or is taken.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, OpenError> {
+pub(in crate::store) async fn bind(address: SocketAddr) -> Result<TcpListener, OpenError> {
     if !address.ip().is_loopback() {
         return Err(OpenError::NotLoopback(address));
     }
     TcpListener::bind(address).await.map_err(|source| OpenError::Listen { address, source })
 }
 
-/// Serves the engine's API for as long as it is polled; dropping it ends every connection. The listener is one that
-/// [`bind`] made: a connection to any other address is not answered.
-pub async fn serve(engine: &Engine, listener: &TcpListener) {
-    let bodies = Arc::new(Semaphore::new(MAX_BODIES as usize));
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.len() >= MAX_CONNECTIONS {
-            connections.join_next().await;
-        }
-        while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "the embedded engine's port accepts no connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+impl Engine {
+    /// Serves the engine's API for as long as it is polled; dropping it ends every connection. A
+    /// connection to an address that is not loopback is not answered, whatever the listener is bound to.
+    pub async fn serve(&self, listener: &TcpListener) {
+        let bodies = Arc::new(Semaphore::new(MAX_BODIES as usize));
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.len() >= MAX_CONNECTIONS {
+                connections.join_next().await;
+            }
+            while connections.try_join_next().is_some() {}
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the embedded engine's port accepts no connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if !stream.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
                 continue;
             }
-        };
-        if !stream.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
-            continue;
-        }
-        let port = Port { engine: engine.clone(), bodies: bodies.clone() };
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let port = port.clone();
-                async move { Ok::<_, io::Error>(port.answer(request).await) }
+            let port = Port { engine: self.clone(), bodies: bodies.clone() };
+            connections.spawn(async move {
+                let service = service_fn(move |request| {
+                    let port = port.clone();
+                    async move { Ok::<_, io::Error>(port.answer(request).await) }
+                });
+                // A connection that breaks off is the client's affair.
+                let _ = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .max_buf_size(64 * 1024)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
-            // A connection that breaks off is the client's affair.
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(64 * 1024)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
+        }
     }
 }
 

@@ -1,0 +1,173 @@
+//! A request's way through the gateway. [`handle`] tells it; each step has a file of its own, and a type that only the
+//! step before it can make: [`Inbound`] → [`Sanitized`] → [`Admitted`] → [`Outbound`].
+
+mod admit;
+mod body;
+mod forward;
+mod inbound;
+mod inject;
+mod mapping;
+mod peer;
+mod record;
+mod refusal;
+mod request_id;
+mod respond;
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use http::header::COOKIE;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+
+pub use admit::{Admitted, Visitor, holds};
+pub use body::{RequestBody, ResponseBody};
+pub use inbound::{Inbound, Sanitized};
+pub use inject::{Injection, Outbound, inject};
+pub use mapping::map;
+pub use peer::Peer;
+pub use refusal::Refusal;
+pub use request_id::RequestIds;
+
+use crate::config::{Access, HeaderRule, LoginTemplate, Requirement};
+use crate::headers::{REQUEST_ID, Scrub};
+use crate::route::Router;
+use crate::session::{Realm, Reissuing, Resolution, cookie};
+use crate::time::{Clock, Now};
+use crate::upstream::{Pool, Upstream};
+use record::Record;
+use refusal::Style;
+
+/// What all workers share: the configuration, ready for use.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Finds routes.
+    pub router: Router<Route>,
+    /// What clients may not say.
+    pub scrub: Scrub,
+    /// The upstreams, by index.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The budget of injected headers.
+    pub max_header_bytes: usize,
+    /// Whether each request writes a line.
+    pub access_log: bool,
+}
+
+/// What a route leads to.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name in logs.
+    pub name: String,
+    /// Its rule.
+    pub access: Access,
+    /// Whose sessions it takes.
+    pub realm: Option<Arc<Realm>>,
+    /// Claims that must hold.
+    pub require: Vec<Requirement>,
+    /// Where a browser without a session is sent.
+    pub login: Option<LoginTemplate>,
+    /// Headers to inject.
+    pub headers: Vec<HeaderRule>,
+    /// The number of its mapping among those of its realm.
+    pub mapping: Option<usize>,
+    /// Index of the upstream.
+    pub upstream: usize,
+}
+
+/// What one worker has for itself.
+#[derive(Debug)]
+pub struct Worker {
+    /// What it shares.
+    pub gateway: Arc<Gateway>,
+    /// Connections to the upstreams, by index.
+    pub pools: Vec<Rc<Pool>>,
+    /// Makes ids for requests that bring none.
+    pub ids: RequestIds,
+}
+
+/// Answers a request of `peer`. Never fails: what goes wrong is an answer too, and a panic stays in its request.
+pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+    let now = Clock.now();
+    let id = worker.ids.of(request.headers());
+    let style = if admit::prefers_html(request.headers()) { Style::Page } else { Style::Problem };
+    let mut record = Record::new(id.clone(), now.mono);
+    let story = AssertUnwindSafe(serve(worker, peer, request, &id, now, &mut record)).catch_unwind().await;
+    let mut response = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
+        record.verdict = refusal.label();
+        refusal.respond(&id, style)
+    });
+    response.headers_mut().insert(REQUEST_ID, id);
+    if worker.gateway.access_log {
+        record.status = response.status();
+        response.body_mut().record(Box::new(record));
+    }
+    response
+}
+
+async fn serve(
+    worker: &Worker,
+    peer: &Peer,
+    request: Request<Incoming>,
+    request_id: &HeaderValue,
+    now: Now,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let gateway = &worker.gateway;
+    let sanitized = Inbound::read(request)?.sanitize(&gateway.scrub, peer);
+    if gateway.access_log {
+        record.request(&sanitized);
+    }
+    let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
+    if gateway.access_log {
+        route.name.clone_into(&mut record.route);
+    }
+    let resolution = resolve(route, &sanitized, now, record).await;
+    let admitted = admit::admit(sanitized, route, resolution)?;
+    record.verdict = admitted.visitor().label();
+    let reissuing = start_reissue(&admitted, now);
+    record.reissue = reissuing.is_some();
+    let injection = Injection { max_header_bytes: gateway.max_header_bytes, request_id };
+    let (outbound, exchange) = inject(admitted, &injection)?;
+    let Some(pool) = worker.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
+    let sent = Clock.mono();
+    let answer = forward::forward(pool, outbound).await;
+    record.upstream_time = Clock.mono().saturating_duration_since(sent);
+    let answer = answer.map_err(|error| {
+        record.detail = Some(error.to_string());
+        error.refusal()
+    })?;
+    if gateway.access_log {
+        record.upstream = Some(answer.server.clone());
+    }
+    Ok(respond::respond(answer, route, &exchange, reissuing.as_ref()))
+}
+
+/// Resolves the session that the request's cookies name. A public route never asks.
+async fn resolve(route: &Route, request: &Sanitized, now: Now, record: &mut Record) -> Option<Resolution> {
+    let realm = route.realm.as_ref().filter(|_| route.access != Access::Public)?;
+    let lines = request.headers().get_all(COOKIE).iter();
+    let cookies: SmallVec<[&[u8]; 4]> =
+        lines.flat_map(|line| cookie::values(line.as_bytes(), realm.cookie_name())).collect();
+    let (resolution, source) = realm.resolve(&cookies, now).await;
+    record.cache = source;
+    match &resolution {
+        Resolution::Active(active) => record.session = Some(active.session.reference()),
+        Resolution::Anonymous(why) => record.reason = why.label(),
+        Resolution::Unavailable => record.reason = "unavailable",
+    }
+    if source != crate::session::Source::Hit {
+        record.store_time = Clock.mono().saturating_duration_since(now.mono);
+    }
+    Some(resolution)
+}
+
+/// Starts the reissue of a session that is due, while the upstream works.
+fn start_reissue(admitted: &Admitted, now: Now) -> Option<Reissuing> {
+    match (admitted.visitor(), &admitted.route().realm) {
+        (Visitor::Session(active), Some(realm)) => active.life.due.map(|due| realm.reissue(active, due, now)),
+        (Visitor::Session(_) | Visitor::Public | Visitor::Anonymous | Visitor::Unknown, _) => None,
+    }
+}

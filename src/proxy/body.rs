@@ -1,0 +1,243 @@
+//! Bodies on their way through: never collected, never complete when they are not.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::record::Record;
+use crate::upstream::Lease;
+
+/// A request's body on its way to the upstream. Trailers stay behind: an upstream that folds them into its headers
+/// would take them for ours.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    progress: Rc<Progress>,
+}
+
+/// How far a request's body has come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    done: Cell<bool>,
+    frames: Cell<u64>,
+}
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming) -> Self {
+        let progress = Progress { done: Cell::new(incoming.is_end_stream()), frames: Cell::new(0) };
+        Self { incoming, progress: Rc::new(progress) }
+    }
+
+    pub(super) fn progress(&self) -> Rc<Progress> {
+        Rc::clone(&self.progress)
+    }
+}
+
+impl Progress {
+    /// Whether all of it has been passed on.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.get()
+    }
+
+    /// How many pieces of it have been passed on.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.get()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let polled = loop {
+            match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) if !frame.is_data() => {}
+                other => break other,
+            }
+        };
+        this.progress.frames.set(this.progress.frames.get() + 1);
+        // An error leaves the body undone, which keeps its connection from being used again.
+        if polled.is_none() || this.incoming.is_end_stream() {
+            this.progress.done.set(true);
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A response's body on its way to the client.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    sent: u64,
+    /// Written to the access log when the body has gone, or the client has.
+    record: Option<Box<Record>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Full(Option<Bytes>),
+    Upstream(Upstream),
+}
+
+/// A body that comes from an upstream.
+#[derive(Debug)]
+struct Upstream {
+    incoming: Incoming,
+    /// The connection, to be used again once the body has ended; none if it is not to be.
+    lease: Option<Lease>,
+    idle: Idle,
+}
+
+/// The limit of waiting for the next piece.
+#[derive(Debug)]
+struct Idle {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+/// Why a response's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream closed the connection, or sent what is not HTTP.
+    #[error("the upstream broke off")]
+    Broken(#[source] hyper::Error),
+    /// The upstream sent nothing for too long.
+    #[error("the upstream stopped sending")]
+    Idle,
+}
+
+impl ResponseBody {
+    pub(super) fn full(bytes: Bytes) -> Self {
+        Self { source: Source::Full(Some(bytes)), sent: 0, record: None }
+    }
+
+    /// The body of an upstream's response. `lease` is the connection, if it may be used again when the body has ended.
+    pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>, idle_limit: Duration) -> Self {
+        let mut upstream =
+            Upstream { incoming, lease, idle: Idle { limit: idle_limit, sleep: None, waiting: false } };
+        upstream.release_at_end();
+        Self { source: Source::Upstream(upstream), sent: 0, record: None }
+    }
+
+    /// Has `record` written when the body has gone.
+    pub(super) fn record(&mut self, record: Box<Record>) {
+        self.record = Some(record);
+    }
+}
+
+impl Upstream {
+    fn release_at_end(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.release();
+        }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.idle.waiting = false;
+                    // Trailers stay behind: HTTP/1.1 has them for who asks, and nobody can ask through us.
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.release_at_end();
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(BodyError::Broken(error))));
+                }
+                Poll::Ready(None) => {
+                    if let Some(lease) = self.lease.take() {
+                        lease.release();
+                    }
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    ready!(self.idle.poll(cx));
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(BodyError::Idle)));
+                }
+            }
+        }
+    }
+}
+
+impl Idle {
+    /// Ready when nothing has come for too long. One timer serves the whole body.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if !self.waiting {
+            self.waiting = true;
+            let deadline = tokio::time::Instant::from_std(crate::time::Clock.mono()) + limit;
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
+            Source::Full(bytes) => bytes.take().map(Ok),
+            Source::Upstream(upstream) => ready!(upstream.poll_data(cx)),
+        };
+        if let Some(Ok(data)) = &polled {
+            this.sent += data.len() as u64;
+        }
+        Poll::Ready(polled.map(|data| data.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Source::Upstream(upstream) => upstream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Source::Upstream(upstream) => upstream.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        let complete = self.is_end_stream();
+        if let Some(record) = self.record.take() {
+            record.write(self.sent, complete);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A request as it came, and as it may be looked at: the first two steps of its way.
+//!
+//! hyper reads HTTP; what it lets through that a server behind us could read differently is refused here
+//! ([`Inbound::read`]), and what a client may not say is taken off ([`Inbound::sanitize`]), before anything is decided:
+//!
+//! 1. Exactly one Host, which is a host; it agrees with an absolute request target.
+//! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits.
+//! 3. The target is a path. CONNECT and TRACE are not taken; nothing is upgraded.
+//! 4. Hop-by-hop headers go, with all that any Connection line nominates, and trailers.
+//! 5. Every header goes that an upstream could take for one of ours, whatever its spelling.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+
+use super::peer::{Origin, Peer};
+use super::refusal::{Malformed, Refusal};
+use crate::headers::{self, Fate, Scrub};
+
+/// A request whose head leaves no room for doubt.
+#[derive(Debug)]
+pub struct Inbound {
+    head: Head,
+}
+
+/// A request from which everything is gone that the client may not say. Only [`Inbound::sanitize`] makes one.
+#[derive(Debug)]
+pub struct Sanitized {
+    head: Head,
+    origin: Origin,
+}
+
+/// The parts of a request.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) host: Host,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Incoming,
+    /// Whether the client asked for another protocol, which it does not get.
+    pub(super) upgrade: bool,
+}
+
+/// The host that a request is for.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// As the client sent it.
+    pub(super) header: HeaderValue,
+    /// Lower case, without port and trailing dot; empty in HTTP/1.0 without Host.
+    name: String,
+}
+
+impl Inbound {
+    /// Reads a request's head.
+    ///
+    /// # Errors
+    /// If it could be read in two ways, or asks for something that is not done here.
+    pub fn read(request: Request<Incoming>) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        check_framing(&parts.headers)?;
+        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+            return Err(Refusal::Method(Vec::new()));
+        }
+        let host = Host::read(&parts.uri, &parts.headers, parts.version)?;
+        let target = match parts.uri.into_parts().path_and_query {
+            Some(target) if target.path().starts_with('/') => target,
+            _ => return Err(Refusal::Malformed(Malformed::Target)),
+        };
+        for expectation in parts.headers.get_all(EXPECT) {
+            if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+                return Err(Refusal::Expectation);
+            }
+        }
+        let upgrade = parts.headers.contains_key(UPGRADE);
+        Ok(Self { head: Head { method: parts.method, target, host, headers: parts.headers, body, upgrade } })
+    }
+
+    /// Takes off what the client may not say, and reads what `peer` may say about the request's way.
+    #[must_use]
+    pub fn sanitize(self, scrub: &Scrub, peer: &Peer) -> Sanitized {
+        let Self { mut head } = self;
+        let origin = peer.origin(&head.headers, &head.host.header);
+        for name in barred(&head.headers, scrub, peer) {
+            head.headers.remove(name);
+        }
+        Sanitized { head, origin }
+    }
+}
+
+impl Sanitized {
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The path, as it will be forwarded.
+    pub fn path(&self) -> &str {
+        self.head.target.path()
+    }
+
+    /// Path and query.
+    pub fn target(&self) -> &PathAndQuery {
+        &self.head.target
+    }
+
+    /// The host's name: lower case, without port and trailing dot.
+    pub fn host(&self) -> &str {
+        &self.head.host.name
+    }
+
+    /// The headers that are left.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// Where the request came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether the client asked for another protocol.
+    pub fn wants_upgrade(&self) -> bool {
+        self.head.upgrade
+    }
+
+    pub(super) fn into_parts(self) -> (Head, Origin) {
+        (self.head, self.origin)
+    }
+}
+
+/// The names that do not go on.
+fn barred(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> SmallVec<[HeaderName; 8]> {
+    let nominated = nominated(headers);
+    let goes = |name: &HeaderName| {
+        headers::is_hop_by_hop(name)
+            || matches!(*name, CONTENT_LENGTH | EXPECT | HOST)
+            || (scrub.fate(name) == Fate::Scrub && !peer.may_say(name))
+            || nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    };
+    headers.keys().filter(|name| goes(name)).cloned().collect()
+}
+
+/// The names that Connection lines nominate: all lines, since `HeaderMap::remove` would tell of the first alone.
+fn nominated(headers: &HeaderMap) -> SmallVec<[&[u8]; 4]> {
+    let lines = headers.get_all(CONNECTION).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    // The two that nearly every request has are hop-by-hop by themselves.
+    names
+        .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
+        .collect()
+}
+
+fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let malformed = Err(Refusal::Malformed(Malformed::Framing));
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (encodings.next(), lengths.next()) {
+        (None, None) => Ok(()),
+        (Some(encoding), None) => {
+            let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            if chunked && encodings.next().is_none() { Ok(()) } else { malformed }
+        }
+        (None, Some(length)) => {
+            let digits = length.as_bytes();
+            let plain = (1..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+            if plain && lengths.next().is_none() { Ok(()) } else { malformed }
+        }
+        (Some(_), Some(_)) => malformed,
+    }
+}
+
+impl Host {
+    fn read(uri: &http::Uri, headers: &HeaderMap, version: Version) -> Result<Self, Refusal> {
+        let malformed = || Refusal::Malformed(Malformed::Host);
+        let mut lines = headers.get_all(HOST).iter();
+        let (header, more) = (lines.next(), lines.next());
+        if more.is_some() {
+            return Err(malformed());
+        }
+        let header = match (header, uri.authority()) {
+            (Some(header), None) => header.clone(),
+            // RFC 9112, 3.2.2 would have the target win; two hosts in one request are one too many.
+            (Some(header), Some(authority)) => {
+                if !header.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) {
+                    return Err(malformed());
+                }
+                header.clone()
+            }
+            (None, _) if version == Version::HTTP_10 => {
+                return Ok(Self { header: HeaderValue::from_static(""), name: String::new() });
+            }
+            (None, _) => return Err(malformed()),
+        };
+        let name = canonical_host(header.as_bytes()).ok_or_else(malformed)?;
+        Ok(Self { header, name })
+    }
+}
+
+/// The name in a Host header, lower case, without port and trailing dot; `None` if it is not a host and a port.
+pub(super) fn canonical_host(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (inner, after) = rest.split_once(']')?;
+        inner.parse::<std::net::Ipv6Addr>().ok()?;
+        (text.get(..inner.len() + 2)?, after.strip_prefix(':').or_else(|| after.is_empty().then_some("0"))?)
+    } else {
+        let (name, port) = text.split_once(':').unwrap_or((text, "0"));
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        if name.len() > 253 || !name.split('.').all(label) {
+            return None;
+        }
+        (name, port)
+    };
+    let digits = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    digits.then(|| name.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for (host, name) in [
+            ("example.com", "example.com"),
+            ("EXAMPLE.com:8080", "example.com"),
+            ("example.com.", "example.com"),
+            ("example.com.:80", "example.com"),
+            ("127.0.0.1:1", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[::1]:8080", "[::1]"),
+            ("a_b", "a_b"),
+        ] {
+            assert_eq!(canonical_host(host.as_bytes()).as_deref(), Some(name), "{host}");
+        }
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "a b",
+            "a/b",
+            "user@host",
+            "a:b",
+            "a:",
+            "a:99999",
+            "a:1:2",
+            "[::1",
+            "[::1]x",
+            "[zz]",
+            "a\\b",
+            "a?b",
+            "a#b",
+            "é",
+            "a,b",
+            "a%2eb",
+            "a..",
+        ] {
+            assert_eq!(canonical_host(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        lines.iter().map(line).collect()
+    }
+
+    #[test]
+    fn framing_that_leaves_room_for_doubt_is_refused() {
+        for good in [&[][..], &[("transfer-encoding", "Chunked")], &[("content-length", "0")]] {
+            assert!(check_framing(&headers(good)).is_ok(), "{good:?}");
+        }
+        for bad in [
+            &[("transfer-encoding", "gzip, chunked")][..],
+            &[("transfer-encoding", "chunked, chunked")],
+            &[("transfer-encoding", ",chunked")],
+            &[("transfer-encoding", "identity")],
+            &[("transfer-encoding", "")],
+            &[("transfer-encoding", "\tchunked")],
+            &[("transfer-encoding", "chunked"), ("content-length", "1")],
+            &[("content-length", "+1")],
+            &[("content-length", "")],
+            &[("content-length", "1,1")],
+            &[("content-length", "0x1")],
+            &[("content-length", "1234567890123456")],
+        ] {
+            assert!(check_framing(&headers(bad)).is_err(), "{bad:?}");
+        }
+        let mut twice = headers(&[("transfer-encoding", "chunked")]);
+        twice.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        assert!(check_framing(&twice).is_err());
+        let mut twice = headers(&[("content-length", "1")]);
+        twice.append(CONTENT_LENGTH, HeaderValue::from_static("1"));
+        assert!(check_framing(&twice).is_err());
+    }
+
+    #[test]
+    fn every_connection_line_nominates() {
+        let mut lines = headers(&[("connection", "close, X-A")]);
+        lines.append(CONNECTION, HeaderValue::from_static("x-b ,,X-C"));
+        let names: Vec<_> = nominated(&lines).into_iter().filter(|name| !name.is_empty()).collect();
+        assert_eq!(names, [&b"X-A"[..], b"x-b", b"X-C"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_is_canonical_once_and_for_all(host in ".{0,40}") {
+            if let Some(name) = canonical_host(host.as_bytes()) {
+                prop_assert_eq!(canonical_host(name.as_bytes()), Some(name));
+            }
+        }
+    }
+}

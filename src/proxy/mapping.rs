@@ -1,0 +1,237 @@
+//! From claims to header values.
+//!
+//! 1. A claim that is missing, null, an empty list or an empty string makes no header.
+//! 2. No claim can end a header, start another, or forge an element of a list: controls, `%`, non-ASCII, spaces at the
+//!    ends, and in a list's elements the characters that join them, are written as `%XX`.
+//! 3. A mapping that exceeds the budget makes no header at all. Nothing is ever cut.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use serde_json::Value;
+
+use crate::claims::Claims;
+use crate::config::{Encoding, HeaderRule, HeaderSource, TemplatePart};
+use crate::session::{Mapped, MappingTooLarge};
+
+/// The headers that `rules` make of `claims`, of at most `budget` bytes in names and values.
+///
+/// # Errors
+/// The header that exceeds the budget.
+pub fn map(rules: &[HeaderRule], claims: &Claims, budget: usize) -> Mapped {
+    let mut left = budget;
+    let mut headers = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let Some(value) = value(rule, claims) else { continue };
+        let too_large = || MappingTooLarge(rule.name.clone());
+        left = left.checked_sub(rule.name.as_str().len() + value.len()).ok_or_else(too_large)?;
+        // What is encoded is a header value; if it were not, no header is the answer that misleads nobody.
+        let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) else { continue };
+        headers.push((rule.name.clone(), value));
+    }
+    Ok(headers.into())
+}
+
+fn value(rule: &HeaderRule, claims: &Claims) -> Option<String> {
+    let text = match &rule.source {
+        HeaderSource::Claim { path, join } => {
+            let mut text = String::new();
+            write_claim(&mut text, path.find(claims)?, join, rule.encoding)?;
+            text
+        }
+        HeaderSource::Template(parts) => {
+            let mut text = String::new();
+            for part in parts {
+                match part {
+                    TemplatePart::Text(literal) => text.push_str(literal),
+                    TemplatePart::Claim(path) => {
+                        write_claim(&mut text, path.find(claims)?, ",", rule.encoding)?
+                    }
+                }
+            }
+            text
+        }
+    };
+    if text.is_empty() {
+        return None;
+    }
+    Some(match rule.encoding {
+        Encoding::Percent | Encoding::Utf8 => encode_ends(text),
+        Encoding::Base64 => STANDARD.encode(text),
+    })
+}
+
+/// Writes a claim; `None` if there is nothing to write.
+fn write_claim(out: &mut String, value: &Value, join: &str, encoding: Encoding) -> Option<()> {
+    let before = out.len();
+    match value {
+        Value::Null => return None,
+        Value::Array(list) => {
+            for (at, element) in list.iter().enumerate() {
+                if at > 0 {
+                    out.push_str(join);
+                }
+                encode(out, &text(element), join, encoding);
+            }
+        }
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            encode(out, &text(value), "", encoding);
+        }
+    }
+    (out.len() > before).then_some(())
+}
+
+/// Strings as they are, everything else as JSON.
+fn text(value: &Value) -> std::borrow::Cow<'_, str> {
+    match value {
+        Value::String(text) => text.into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.to_string().into()
+        }
+    }
+}
+
+/// Writes `text` with what a header cannot carry, and every character of `join`, as `%XX`.
+///
+/// With `utf8` and `base64`, `%` is encoded in a list alone, where it is what keeps elements apart.
+fn encode(out: &mut String, text: &str, join: &str, encoding: Encoding) {
+    let (control, non_ascii, percent) = match encoding {
+        Encoding::Percent => (true, true, true),
+        Encoding::Utf8 => (true, false, !join.is_empty()),
+        Encoding::Base64 => (false, false, !join.is_empty()),
+    };
+    for c in text.chars() {
+        let encoded = control && c.is_ascii_control()
+            || non_ascii && !c.is_ascii()
+            || percent && c == '%'
+            || join.contains(c);
+        if encoded { percent_encode(out, c) } else { out.push(c) }
+    }
+}
+
+/// Spaces at the ends are not part of a header's value to whoever reads it, so that ` admin` would be `admin`.
+fn encode_ends(text: String) -> String {
+    let inner = text.trim_matches(' ');
+    if inner.len() == text.len() {
+        return text;
+    }
+    let leading = text.len() - text.trim_start_matches(' ').len();
+    let trailing = text.len() - leading - inner.len();
+    format!("{}{inner}{}", "%20".repeat(leading), "%20".repeat(trailing))
+}
+
+fn percent_encode(out: &mut String, c: char) {
+    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "%{byte:02X}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::claims::ClaimPath;
+
+    fn claim(path: &str, join: &str, encoding: Encoding) -> HeaderRule {
+        let source = HeaderSource::Claim { path: ClaimPath::parse(path).unwrap(), join: join.into() };
+        HeaderRule { name: HeaderName::from_static("x-claim"), source, encoding }
+    }
+
+    fn mapped(rule: &HeaderRule, claims: &Value) -> Option<String> {
+        let headers = map(std::slice::from_ref(rule), claims.as_object().unwrap(), 10_000).unwrap();
+        headers.first().map(|(_, value)| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn values_by_type_and_encoding() {
+        use Encoding::{Base64, Percent, Utf8};
+        let claims = json!({
+            "user": "alice", "n": 42, "f": 1.5, "t": true, "null": null, "none": "", "empty": [], "o": {"a": [1]},
+            "roles": ["admin", "a,b", "100%", ""], "name": "Zoë ☃", "crlf": "a\r\nX-Admin: 1\0", "pad": "  x ",
+            "nested": {"deep": {"er": "yes"}}, "auth.userid": "bob", "groups": ["CN=Admins,OU=x", "y"],
+        });
+        for (path, join, encoding, expected) in [
+            ("user", ",", Percent, Some("alice")),
+            ("n", ",", Percent, Some("42")),
+            ("f", ",", Percent, Some("1.5")),
+            ("t", ",", Percent, Some("true")),
+            ("null", ",", Percent, None),
+            ("none", ",", Percent, None),
+            ("empty", ",", Percent, None),
+            ("missing", ",", Percent, None),
+            ("user.x", ",", Percent, None),
+            ("o", ",", Percent, Some(r#"{"a":[1]}"#)),
+            ("roles", ",", Percent, Some("admin,a%2Cb,100%25,")),
+            ("roles", " | ", Percent, Some("admin | a,b | 100%25 |%20")),
+            ("groups", ",", Percent, Some("CN=Admins%2COU=x,y")),
+            ("groups", ",", Utf8, Some("CN=Admins%2COU=x,y")),
+            ("name", ",", Percent, Some("Zo%C3%AB %E2%98%83")),
+            ("name", ",", Utf8, Some("Zoë ☃")),
+            ("name", ",", Base64, Some("Wm/DqyDimIM=")),
+            ("crlf", ",", Percent, Some("a%0D%0AX-Admin: 1%00")),
+            ("crlf", ",", Utf8, Some("a%0D%0AX-Admin: 1%00")),
+            ("pad", ",", Percent, Some("%20%20x%20")),
+            ("nested.deep.er", ",", Percent, Some("yes")),
+            ("auth.userid", ",", Percent, Some("bob")),
+        ] {
+            assert_eq!(
+                mapped(&claim(path, join, encoding), &claims).as_deref(),
+                expected,
+                "{path} {encoding:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_template_is_whole_or_not_there() {
+        let path = |text| TemplatePart::Claim(ClaimPath::parse(text).unwrap());
+        let parts = vec![path("user.name"), TemplatePart::Text(" of ".into()), path("tenant")];
+        let name = HeaderName::from_static("x-greeting");
+        let rule = HeaderRule { name, source: HeaderSource::Template(parts), encoding: Encoding::Percent };
+        assert_eq!(
+            mapped(&rule, &json!({"user": {"name": "Al\nice"}, "tenant": "acme"})).as_deref(),
+            Some("Al%0Aice of acme")
+        );
+        assert_eq!(mapped(&rule, &json!({"user": {"name": "Alice"}})), None);
+    }
+
+    #[test]
+    fn a_mapping_over_the_budget_names_the_header_and_cuts_nothing() {
+        let claims = json!({"user": "x".repeat(100)});
+        let rule = [claim("user", ",", Encoding::Percent)];
+        assert!(map(&rule, claims.as_object().unwrap(), 107).is_ok());
+        assert_eq!(map(&rule, claims.as_object().unwrap(), 106), Err(MappingTooLarge(rule[0].name.clone())));
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_splits_into_the_elements_that_it_was_made_of(
+            list in prop::collection::vec("[^\u{0}]{1,8}", 1..5), utf8 in any::<bool>(),
+        ) {
+            let encoding = if utf8 { Encoding::Utf8 } else { Encoding::Percent };
+            let value = mapped(&claim("list", ",", encoding), &json!({"list": list})).unwrap();
+            let back: Vec<_> = value
+                .split(',')
+                .map(|e| percent_encoding::percent_decode_str(e).decode_utf8().unwrap().into_owned())
+                .collect();
+            prop_assert_eq!(back, list);
+        }
+
+        #[test]
+        fn every_claim_makes_a_value_that_holds_no_control(text in any::<String>(), percent in any::<bool>()) {
+            let encoding = if percent { Encoding::Percent } else { Encoding::Utf8 };
+            if let Some(value) = mapped(&claim("x", ",", encoding), &json!({"x": text})) {
+                prop_assert!(!value.bytes().any(|b| b < 0x20 || b == 0x7f));
+                prop_assert_eq!(value.trim(), &value);
+            } else {
+                prop_assert!(text.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Who is at the other end of a connection, and what it may say about the way of the requests it passes on.
+//!
+//! Nobody is believed about that but the listener's `trusted_proxies`: from anybody else, every `X-Forwarded-*` and
+//! `Forwarded` is dropped and written anew. The addresses of X-Forwarded-For are read from right to left, past trusted
+//! proxies only, so that a client cannot put one in front.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::header::{FORWARDED, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::inbound::canonical_host;
+use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+
+/// The other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    address: IpAddr,
+    /// `address` as header values, written once for all requests of the connection.
+    text: HeaderValue,
+    node: String,
+    trusted: bool,
+    proxies: Arc<[IpNet]>,
+}
+
+/// Where a request came from, as far as it can be believed.
+#[derive(Debug)]
+pub struct Origin {
+    /// The client's address.
+    pub client: IpAddr,
+    /// Whether the client used TLS.
+    pub secure: bool,
+    forwarded_for: HeaderValue,
+    forwarded_host: HeaderValue,
+    forwarded: HeaderValue,
+}
+
+impl Peer {
+    /// The peer at `address`, on a listener that trusts `proxies`.
+    pub fn new(address: SocketAddr, proxies: &Arc<[IpNet]>) -> Self {
+        let address = address.ip().to_canonical();
+        let text = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        let trusted = is_trusted(proxies, address);
+        Self { address, text, node: node(address), trusted, proxies: Arc::clone(proxies) }
+    }
+
+    /// Whether the peer's header `name` is believed although clients may not send it: what a trusted proxy says of
+    /// the request's way.
+    pub(super) fn may_say(&self, name: &HeaderName) -> bool {
+        self.trusted && (name.as_str().starts_with("x-forwarded-") || *name == FORWARDED)
+    }
+
+    /// Where a request with these headers, as they came, was sent from.
+    pub(super) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> Origin {
+        if !self.trusted {
+            return Origin {
+                client: self.address,
+                secure: false,
+                forwarded_for: self.text.clone(),
+                forwarded_host: host.clone(),
+                forwarded: forwarded(None, &self.node, host, false),
+            };
+        }
+        let addresses = list(headers, &FORWARDED_FOR);
+        let secure = last(headers, &FORWARDED_PROTO).is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
+        let named = last(headers, &FORWARDED_HOST).filter(|name| canonical_host(name.as_bytes()).is_some());
+        let forwarded_host =
+            named.and_then(|name| HeaderValue::from_str(&name).ok()).unwrap_or_else(|| host.clone());
+        let chain = addresses.iter().map(String::as_str).chain([self.text.to_str().unwrap_or_default()]);
+        let forwarded_for = HeaderValue::from_str(&chain.collect::<Vec<_>>().join(", "));
+        let before = list(headers, &FORWARDED).join(", ");
+        Origin {
+            client: self.client(&addresses),
+            secure,
+            forwarded_for: forwarded_for.unwrap_or_else(|_| self.text.clone()),
+            forwarded: forwarded(Some(&before), &self.node, &forwarded_host, secure),
+            forwarded_host,
+        }
+    }
+
+    /// The first address from the right that is not a trusted proxy.
+    fn client(&self, addresses: &[String]) -> IpAddr {
+        let mut client = self.address;
+        for address in addresses.iter().rev() {
+            if !is_trusted(&self.proxies, client) {
+                break;
+            }
+            // What is not an address ends what can be believed.
+            let Some(address) = parse_address(address) else { break };
+            client = address;
+        }
+        client
+    }
+}
+
+impl Origin {
+    /// Writes where the request came from into its headers.
+    pub(super) fn write(self, headers: &mut HeaderMap) {
+        let proto = if self.secure { "https" } else { "http" };
+        headers.insert(FORWARDED_FOR, self.forwarded_for);
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+        headers.insert(FORWARDED_HOST, self.forwarded_host);
+        headers.insert(FORWARDED, self.forwarded);
+        headers.append(VIA, HeaderValue::from_static("1.1 sessiongate"));
+    }
+}
+
+fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
+    proxies.iter().any(|network| network.contains(&address))
+}
+
+/// An address as X-Forwarded-For has it: bare, or with a port.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let bare = text.parse().ok();
+    bare.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip())).map(|address| address.to_canonical())
+}
+
+/// An address as RFC 7239, section 6 writes it.
+fn node(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    }
+}
+
+/// One element of Forwarded (RFC 7239), after those that were there.
+fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool) -> HeaderValue {
+    let mut text = String::with_capacity(64);
+    if let Some(before) = before.filter(|before| !before.is_empty()) {
+        text.push_str(before);
+        text.push_str(", ");
+    }
+    let host = host.to_str().unwrap_or_default();
+    // A host is letters, digits and `-._:[]` by the time it gets here: nothing to escape in a quoted string.
+    let _ = write!(text, "for={node};host=\"{host}\";proto={}", if secure { "https" } else { "http" });
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+        .unwrap_or(HeaderValue::from_static("for=unknown"))
+}
+
+/// The elements of all lines of a list header.
+fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|e| !e.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn last(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    list(headers, name).pop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(from: &str, trusted: &[&str], lines: &[(&'static str, &'static str)]) -> Origin {
+        let proxies: Arc<[IpNet]> = trusted.iter().map(|net| net.parse().unwrap()).collect();
+        let headers = lines
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        Peer::new(SocketAddr::new(from.parse().unwrap(), 1), &proxies)
+            .origin(&headers, &HeaderValue::from_static("app.example:8080"))
+    }
+
+    const SAID: &[(&str, &str)] = &[
+        ("x-forwarded-for", "6.6.6.6, 9.9.9.9, 10.0.0.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "public.example"),
+        ("forwarded", "for=9.9.9.9"),
+    ];
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let origin = origin("1.2.3.4", &["10.0.0.0/8"], SAID);
+        assert_eq!((origin.client.to_string().as_str(), origin.secure), ("1.2.3.4", false));
+        assert_eq!(origin.forwarded_for, "1.2.3.4");
+        assert_eq!(origin.forwarded_host, "app.example:8080");
+        assert_eq!(origin.forwarded, "for=1.2.3.4;host=\"app.example:8080\";proto=http");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_as_far_as_trust_goes() {
+        let origin = origin("10.0.0.1", &["10.0.0.0/8"], SAID);
+        assert_eq!(
+            (origin.client.to_string().as_str(), origin.secure),
+            ("9.9.9.9", true),
+            "not what the client put first"
+        );
+        assert_eq!(origin.forwarded_for, "6.6.6.6, 9.9.9.9, 10.0.0.7, 10.0.0.1");
+        assert_eq!(origin.forwarded_host, "public.example");
+        assert_eq!(origin.forwarded, "for=9.9.9.9, for=10.0.0.1;host=\"public.example\";proto=https");
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_garbles_ends_what_is_believed() {
+        let garbled = &[("x-forwarded-for", "9.9.9.9, nonsense, 10.0.0.7"), ("x-forwarded-host", "a b")];
+        let origin = origin("::ffff:10.0.0.1", &["10.0.0.0/8"], garbled);
+        assert_eq!(origin.client.to_string(), "10.0.0.7");
+        assert_eq!(origin.forwarded_host, "app.example:8080");
+    }
+}

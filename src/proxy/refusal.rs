@@ -1,0 +1,219 @@
+//! What the gateway answers itself. One enum of causes, one table from cause to answer.
+//!
+//! A body says what happened in constant words and under which id; never a detail of the store, the upstream or the
+//! configuration. The log has those under the same id.
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{Method, Response, StatusCode};
+
+use super::body::ResponseBody;
+use crate::route::{Ambiguity, NoRoute};
+
+/// Why a request is not answered by its upstream.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The request's head or framing could be read in two ways.
+    Malformed(Malformed),
+    /// The path could be read as another path.
+    Ambiguous(Ambiguity),
+    /// No route takes it.
+    NotFound,
+    /// A route takes it with other methods.
+    Method(Vec<Method>),
+    /// `Expect` with anything but `100-continue`.
+    Expectation,
+    /// A session is required and there is none.
+    Unauthenticated(Challenge),
+    /// The same, and the browser is to log in here.
+    Login(HeaderValue),
+    /// A required claim fails.
+    Forbidden,
+    /// The store did not answer.
+    StoreUnavailable,
+    /// The client stopped sending its request's body.
+    BodyTimeout,
+    /// No server of the upstream took the connection.
+    Unreachable,
+    /// The upstream broke off, or answered what is not HTTP.
+    BadAnswer,
+    /// The upstream did not answer in time.
+    Timeout,
+    /// The injected headers exceed their budget.
+    MappingTooLarge,
+    /// A defect of the gateway.
+    Internal,
+}
+
+/// What makes a request malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// No Host, two, or one that is not a host.
+    Host,
+    /// Transfer-Encoding or Content-Length that leave room for doubt.
+    Framing,
+    /// The request target is not a path.
+    Target,
+}
+
+/// What a `WWW-Authenticate` says.
+#[derive(Debug)]
+pub struct Challenge {
+    /// The realm's name.
+    pub realm: String,
+    /// Its cookie's name.
+    pub cookie: String,
+}
+
+/// How a refusal is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// RFC 9457.
+    Problem,
+    /// A small page.
+    Page,
+}
+
+impl Refusal {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Ambiguous(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Login(_) => StatusCode::FOUND,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::MappingTooLarge | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The cause in one word, for logs and counts.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed(Malformed::Host) => "bad-host",
+            Self::Malformed(Malformed::Framing) => "bad-framing",
+            Self::Malformed(Malformed::Target) => "bad-target",
+            Self::Ambiguous(_) => "ambiguous-path",
+            Self::NotFound => "no-route",
+            Self::Method(_) => "method",
+            Self::Expectation => "expectation",
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::Login(_) => "login",
+            Self::Forbidden => "forbidden",
+            Self::StoreUnavailable => "store-unavailable",
+            Self::BodyTimeout => "body-timeout",
+            Self::Unreachable => "upstream-unreachable",
+            Self::BadAnswer => "upstream-bad-answer",
+            Self::Timeout => "upstream-timeout",
+            Self::MappingTooLarge => "headers-too-large",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// What the body says.
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "The request is malformed",
+            Self::Ambiguous(_) => "The path is ambiguous",
+            Self::NotFound => "There is nothing here",
+            Self::Method(_) => "The method is not allowed here",
+            Self::Expectation => "The expectation cannot be met",
+            Self::Unauthenticated(_) | Self::Login(_) => "You are not logged in",
+            Self::Forbidden => "You may not see this",
+            Self::StoreUnavailable => "The service is unavailable for the moment",
+            Self::BodyTimeout => "The request took too long to arrive",
+            Self::Unreachable => "The application cannot be reached",
+            Self::BadAnswer => "The application gave no usable answer",
+            Self::Timeout => "The application took too long to answer",
+            Self::MappingTooLarge | Self::Internal => "Something went wrong",
+        }
+    }
+
+    /// The answer to the request `id`, with `style`'s body.
+    pub fn respond(self, id: &HeaderValue, style: Style) -> Response<ResponseBody> {
+        let status = self.status();
+        let (content_type, body) = self.body(status, id.to_str().unwrap_or_default(), style);
+        let mut response = Response::new(ResponseBody::full(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, content_type);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match self {
+            // What comes after a head that could be read in two ways is anybody's guess.
+            Self::Malformed(_) | Self::BodyTimeout | Self::Internal => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::Method(allowed) => {
+                let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
+                if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+                    headers.insert(ALLOW, allowed);
+                }
+            }
+            Self::Unauthenticated(Challenge { realm, cookie }) => {
+                let challenge = format!("Cookie realm=\"{realm}\", cookie-name=\"{cookie}\"");
+                if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+                    headers.insert(WWW_AUTHENTICATE, challenge);
+                }
+            }
+            Self::Login(location) => {
+                headers.insert(LOCATION, location);
+            }
+            Self::StoreUnavailable => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Ambiguous(_)
+            | Self::NotFound
+            | Self::Expectation
+            | Self::Forbidden
+            | Self::Unreachable
+            | Self::BadAnswer
+            | Self::Timeout
+            | Self::MappingTooLarge => {}
+        }
+        response
+    }
+
+    fn body(&self, status: StatusCode, id: &str, style: Style) -> (HeaderValue, Bytes) {
+        let title = self.title();
+        match style {
+            Style::Problem => {
+                let problem = serde_json::json!({
+                    "type": "about:blank",
+                    "title": title,
+                    "status": status.as_u16(),
+                    "instance": id,
+                });
+                (HeaderValue::from_static("application/problem+json"), Bytes::from(problem.to_string()))
+            }
+            // The id is letters, digits and `-_.` by the time it gets here: nothing to escape.
+            Style::Page => {
+                let page = format!(
+                    "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+                     <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
+                     <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1rem}}\
+                     small{{opacity:.6}}</style><h1>{title}</h1><p><small>{} · {id}</small></p></html>\n",
+                    status.as_u16(),
+                );
+                (HeaderValue::from_static("text/html; charset=utf-8"), Bytes::from(page))
+            }
+        }
+    }
+}
+
+impl From<NoRoute> for Refusal {
+    fn from(none: NoRoute) -> Self {
+        match none {
+            NoRoute::NotFound => Self::NotFound,
+            NoRoute::Method(allowed) => Self::Method(allowed),
+            NoRoute::Ambiguous(why) => Self::Ambiguous(why),
+        }
+    }
+}

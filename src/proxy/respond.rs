@@ -1,0 +1,167 @@
+//! The upstream's response on its way to the client.
+//!
+//! 1. Hop-by-hop headers and every `X-Session-*` go, on every status.
+//! 2. A Set-Cookie of the realm's cookie is the app's own word on the session: it goes on with the realm's attributes,
+//!    and ours is not added. Every other Set-Cookie goes on byte for byte, in order.
+//! 3. A response that carries the session's cookie is no shared cache's business.
+
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, Entry, SET_COOKIE, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use smallvec::SmallVec;
+
+use super::Route;
+use super::body::ResponseBody;
+use super::forward::Answer;
+use super::inject::Exchange;
+use crate::headers;
+use crate::session::Reissuing;
+
+/// Makes the client's response of the upstream's. `reissuing` is there if the session was due.
+pub(super) fn respond(
+    answer: Answer,
+    route: &Route,
+    exchange: &Exchange,
+    reissuing: Option<&Reissuing>,
+) -> Response<ResponseBody> {
+    let mut response = answer.response;
+    let headers = response.headers_mut();
+    clean(headers);
+    let Some(realm) = &route.realm else { return response };
+    let mut carries = false;
+    if let Entry::Occupied(mut cookies) = headers.entry(SET_COOKIE) {
+        for cookie in cookies.iter_mut() {
+            if let Some(adopted) = realm.adopt(cookie, exchange.active(), exchange.secure) {
+                *cookie = adopted.header;
+                carries = true;
+            }
+        }
+    }
+    if !carries
+        && let (Some(active), Some(reissuing)) = (exchange.active(), reissuing)
+        && !reissuing.is_gone()
+    {
+        headers.append(SET_COOKIE, realm.cookie_again(active, exchange.secure));
+        carries = true;
+    }
+    if carries {
+        keep_private(headers);
+    }
+    response
+}
+
+/// Takes off what is for us, or for this hop alone. The body is framed anew: what came chunked has no length.
+fn clean(headers: &mut HeaderMap) {
+    let nominated: SmallVec<[HeaderName; 4]> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        // An upstream that nominates these would have us drop the length or the session.
+        .filter(|name| !matches!(*name, CONTENT_LENGTH | SET_COOKIE | CACHE_CONTROL))
+        .collect();
+    let mut removed: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    for name in headers.keys() {
+        if headers::is_hop_by_hop(name) || headers::is_control(name) || nominated.contains(name) {
+            removed.push(name.clone());
+        }
+    }
+    for name in removed {
+        headers.remove(name);
+    }
+}
+
+/// Keeps a response with a session's cookie out of shared caches (RFC 9111, 5.2.2).
+fn keep_private(headers: &mut HeaderMap) {
+    let lines: Vec<String> = headers
+        .get_all(CACHE_CONTROL)
+        .iter()
+        .map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned())
+        .collect();
+    let mut directives: Vec<&str> = lines.iter().flat_map(|line| split_list(line)).collect();
+    directives.retain(|directive| {
+        let name = directive.split('=').next().unwrap_or_default().trim();
+        !name.eq_ignore_ascii_case("public") && !name.eq_ignore_ascii_case("s-maxage")
+    });
+    // `private="field"` makes only that field private.
+    if !directives.iter().any(|directive| directive.eq_ignore_ascii_case("private")) {
+        directives.push("private");
+    }
+    if let Ok(value) = HeaderValue::from_str(&directives.join(", ")) {
+        headers.insert(CACHE_CONTROL, value);
+    } else {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    let varies = headers
+        .get_all(VARY)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+        .map(<[u8]>::trim_ascii)
+        .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"cookie"));
+    if !varies {
+        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    }
+}
+
+/// The elements of a list in which a comma may stand in a quoted string.
+fn split_list(list: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let mut escaped = false;
+    list.split(move |c| {
+        let ends = c == ',' && !quoted;
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => {}
+        }
+        ends
+    })
+    .map(str::trim)
+    .filter(|element| !element.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn private(cache_control: &[&'static str], vary: &[&'static str]) -> (String, Vec<String>) {
+        let mut headers = HeaderMap::new();
+        for line in cache_control {
+            headers.append(CACHE_CONTROL, HeaderValue::from_static(line));
+        }
+        for line in vary {
+            headers.append(VARY, HeaderValue::from_static(line));
+        }
+        keep_private(&mut headers);
+        assert_eq!(headers.get_all(CACHE_CONTROL).iter().count(), 1);
+        let vary = headers.get_all(VARY).iter().map(|line| line.to_str().unwrap().to_owned()).collect();
+        (headers[CACHE_CONTROL].to_str().unwrap().to_owned(), vary)
+    }
+
+    #[test]
+    fn a_response_with_the_cookie_is_private() {
+        for (lines, expected) in [
+            (&[][..], "private"),
+            (&["public, max-age=60"], "max-age=60, private"),
+            (&["Public", "S-MaxAge = 5, no-cache"], "no-cache, private"),
+            (&["private, max-age=0"], "private, max-age=0"),
+            (&["no-store"], "no-store, private"),
+            (&["private=\"set-cookie, x\", s-maxage=\"1, public\""], "private=\"set-cookie, x\", private"),
+            (&["x=\"a\\\", public\", public"], "x=\"a\\\", public\", private"),
+        ] {
+            assert_eq!(private(lines, &[]).0, expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn it_varies_by_cookie() {
+        for (lines, expected) in [
+            (&[][..], &["Cookie"][..]),
+            (&["Accept, cookie"], &["Accept, cookie"]),
+            (&["*"], &["*"]),
+            (&["Accept"], &["Accept", "Cookie"]),
+        ] {
+            assert_eq!(private(&[], lines).1, expected);
+        }
+    }
+}

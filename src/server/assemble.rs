@@ -1,0 +1,128 @@
+//! From the configuration to what workers share.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use super::StartError;
+use crate::config::{self, Access, Config, OddHeaders, StoreConfig, UpstreamConfig};
+use crate::demo;
+use crate::format;
+use crate::headers::Scrub;
+use crate::proxy::{Gateway, Route};
+use crate::route::Router;
+use crate::session::Realm;
+use crate::store::Store;
+use crate::store::schema::SchemaError;
+use crate::store::table::Table;
+use crate::upstream::{Endpoint, Upstream};
+
+/// The gateway, and the apps that run with it.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    pub(super) gateway: Gateway,
+    pub(super) apps: Vec<demo::Running>,
+}
+
+pub(super) async fn assemble(
+    config: &Config,
+    store: &Store,
+    tasks: &TaskTracker,
+) -> Result<Assembled, StartError> {
+    let control = tokio::runtime::Handle::current();
+    let mut realms = Vec::new();
+    for (number, realm) in config.realms.iter().enumerate() {
+        let format = format::open(realm);
+        let schema = format.key_schema();
+        let table = store.table(&realm.table, schema.attribute, schema.kind);
+        ensure(&config.store, &table, format.ttl_attribute())
+            .await
+            .map_err(|error| StartError::Table { realm: realm.name.clone(), error })?;
+        let mappings = config.routes.iter().filter(|route| route.realm == Some(number)).count();
+        realms.push(Realm::new(realm, table, &control, tasks, mappings));
+    }
+    let names = config.routes.iter().flat_map(|route| route.headers.iter().map(|rule| rule.name.clone()));
+    let names: Vec<_> = names.collect();
+    let mut apps = Vec::new();
+    let mut upstreams = Vec::new();
+    for upstream in &config.upstreams {
+        upstreams.push(Arc::new(resolve(upstream, &names, &mut apps).await?));
+    }
+    let gateway = Gateway {
+        router: Router::new(routes(config, &realms)),
+        scrub: Scrub::new(names, config.server.odd_headers == OddHeaders::Pass),
+        upstreams,
+        max_header_bytes: config.server.max_header_bytes,
+        access_log: config.server.access_log,
+    };
+    Ok(Assembled { gateway, apps })
+}
+
+/// Makes the table inside the process, or makes sure of the one outside.
+async fn ensure(store: &StoreConfig, table: &Table, ttl_attribute: Option<&str>) -> Result<(), SchemaError> {
+    let checked = match store {
+        StoreConfig::Embedded { .. } => table.provision(ttl_attribute).await,
+        StoreConfig::Dynamodb(_) => table.check_schema().await,
+    };
+    match checked {
+        // Whoever starts while the store is away serves what needs no store, and the rest when it is back.
+        Err(SchemaError::Store(error)) if error.is_retryable() => {
+            tracing::warn!(table = table.name(), %error, "the table could not be checked");
+            Ok(())
+        }
+        checked => checked,
+    }
+}
+
+fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::RouteConfig, Arc<Route>)> {
+    // Each route of a realm has a place of its own in what its sessions remember.
+    let mut mappings = vec![0; realms.len()];
+    let mut number = |realm: usize| {
+        let next = mappings.get_mut(realm)?;
+        *next += 1;
+        Some(*next - 1)
+    };
+    let route = |route: &'c config::RouteConfig| {
+        let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut number);
+        let leads_to = Route {
+            name: route.name.clone(),
+            access: route.access,
+            realm: route.realm.and_then(|realm| realms.get(realm)).map(Arc::clone),
+            require: route.require.clone(),
+            login: route.login.clone(),
+            headers: route.headers.clone(),
+            mapping: mapping.filter(|_| !route.headers.is_empty()),
+            upstream: route.upstream,
+        };
+        (route, Arc::new(leads_to))
+    };
+    config.routes.iter().map(route).collect()
+}
+
+async fn resolve(
+    upstream: &UpstreamConfig,
+    injected: &[http::HeaderName],
+    apps: &mut Vec<demo::Running>,
+) -> Result<Upstream, StartError> {
+    let mut servers = Vec::new();
+    for server in &upstream.servers {
+        servers.push(match server {
+            config::Server::Http { host, port } => Endpoint::new(host, *port),
+            config::Server::Demo => {
+                let app = demo::App::new(injected.iter().cloned()).spawn().await;
+                let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
+                let address = app.address();
+                apps.push(app);
+                Endpoint::new(&address.ip().to_string(), address.port())
+            }
+        });
+    }
+    Ok(Upstream {
+        name: upstream.name.clone(),
+        servers,
+        connect_timeout: upstream.connect_timeout,
+        response_timeout: upstream.response_timeout,
+        keep_alive: upstream.keep_alive,
+        idle_timeout: upstream.idle_timeout,
+    })
+}

@@ -1,0 +1,19 @@
+//! The configuration: what a file means, and what is said about one that is wrong.
+
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "in a test, a failure is a panic")]
+
+#[path = "config/fixture.rs"]
+mod fixture;
+#[path = "config/properties.rs"]
+mod properties;
+#[cfg(feature = "embedded")]
+#[path = "config/reference.rs"]
+mod reference;
+#[path = "config/refusals.rs"]
+mod refusals;
+#[path = "config/reports.rs"]
+mod reports;
+#[path = "config/secrets.rs"]
+mod secrets;
+#[path = "config/values.rs"]
+mod values;

@@ -1,0 +1,80 @@
+//! `gateway.toml` at the root of the repository: it runs as it stands, and what it says of a key is so.
+
+use crate::fixture::{accepted, read};
+
+const REFERENCE: &str = include_str!("../../gateway.toml");
+
+/// Lines that show an example, as their keys have no default or one that cannot be written.
+const EXAMPLES: [&str; 15] = [
+    "path = \"var",
+    "listen",
+    "region",
+    "profile",
+    "role_arn",
+    "endpoint",
+    "lifetime",
+    "domain",
+    "max_age",
+    "current",
+    "previous",
+    "host",
+    "methods",
+    "require",
+    "login",
+];
+
+#[test]
+fn it_is_accepted_without_a_word() {
+    insta::assert_debug_snapshot!(accepted(REFERENCE));
+}
+
+/// Every key that is commented out is tried: one that is shown with its default changes nothing, one that is shown with
+/// an example is accepted and changes something.
+#[test]
+fn what_is_commented_out_is_true() {
+    // What the examples need around them.
+    let file = REFERENCE.replace("access = \"optional\"", "access = \"required\"")
+        + "\n[[routes]]\npath = \"/login\"\naccess = \"public\"\nupstream = \"app\"\n"
+        + "[[routes]]\nhost = \"app.example.com\"\npath = \"/login\"\naccess = \"public\"\nupstream = \"app\"\n";
+    let file = file.replace("{ env = \"SESSION_KEY\" }", "\"0123456789abcdef\"");
+    let file = file.replace("{ file = \"old-session-key\" }", "\"0123456789abcdef\"");
+
+    let mut tried = Vec::new();
+    let mut header = String::new();
+    for line in file.lines() {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        if bare.starts_with('[') {
+            header = line.to_owned();
+        }
+        let Some((key, _)) = bare.split_once(" = ").filter(|_| bare != line && is_key(bare)) else {
+            continue;
+        };
+        let before = with_section(&file, &header, key);
+        let after = before.replacen(line, bare, 1);
+        tried.push(key.to_owned());
+        let (config, report) = read(&after);
+        let config = config.unwrap_or_else(|| panic!("{line}\n{report}"));
+        let same = match read(&before).0 {
+            Some(before) => format!("{before:?}") == format!("{config:?}"),
+            None => false,
+        };
+        assert_eq!(same, !EXAMPLES.iter().any(|example| bare.starts_with(example)), "{line}");
+    }
+    assert!(tried.len() > 40, "{tried:?}");
+}
+
+/// The file in which `header` is not commented out, nor what it cannot be without.
+fn with_section(file: &str, header: &str, key: &str) -> String {
+    let Some(bare) = header.strip_prefix("# ") else { return file.to_owned() };
+    let file = file.replacen(header, bare, 1);
+    match (bare, key) {
+        ("[store.dynamodb]", _) => file.replace("[store.embedded]", "# [store.embedded]"),
+        ("[sessions.main.keys]", "previous") => file.replace("# current = ", "current = "),
+        _ => file,
+    }
+}
+
+fn is_key(line: &str) -> bool {
+    let key = line.split_once(" = ").map(|(key, _)| key).unwrap_or_default();
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}

@@ -1,0 +1,170 @@
+//! What a file without a mistake means.
+
+use std::time::Duration;
+
+use sessiongate::claims::ClaimPath;
+use sessiongate::config::{
+    Access, FormatKind, HeaderRule, HeaderSource, HostPattern, LoginTemplate, OnStoreError, SameSite, Secure,
+    Server, TemplatePart,
+};
+
+use crate::fixture::{accepted, with};
+
+#[test]
+fn defaults_depend_on_the_format() {
+    let native = &accepted(&with("", "")).realms[0];
+    let pyramid = &accepted(&with("[sessions.main]", "format = \"pyramid\"")).realms[0];
+    assert_eq!((native.format, native.forward_cookie), (FormatKind::Native, false));
+    assert_eq!((pyramid.format, pyramid.forward_cookie), (FormatKind::Pyramid, true));
+    for realm in [native, pyramid] {
+        assert_eq!((realm.key_attribute.as_str(), realm.cookie.name.as_str()), ("sid", "session_id"));
+        assert_eq!((realm.timeout, realm.reissue_time), (Duration::from_mins(20), Duration::from_mins(2)));
+        assert_eq!((realm.cookie.samesite, realm.cookie.secure), (Some(SameSite::Strict), Secure::Auto));
+    }
+}
+
+#[test]
+fn workers_are_the_machines_cores() {
+    assert_eq!(accepted(&with("", "")).server.workers, 3);
+    assert_eq!(accepted(&with("[server]", "workers = 0")).server.workers, 3);
+    assert_eq!(accepted(&with("[server]", "workers = 7")).server.workers, 7);
+}
+
+#[test]
+fn durations_and_sizes_in_several_spellings() {
+    let server = |lines: &str| accepted(&with("[server]", lines)).server;
+    assert_eq!(server("drain = \"1h 30m\"").drain, Duration::from_mins(90));
+    assert_eq!(server("drain = \"500ms\"").drain, Duration::from_millis(500));
+    assert_eq!(server("drain = \"0s\"").drain, Duration::ZERO);
+    assert_eq!(server("max_header_bytes = \"64KiB\"").max_header_bytes, 65536);
+    assert_eq!(server("max_header_bytes = \"64 KiB\"").max_header_bytes, 65536);
+    assert_eq!(server("max_header_bytes = \"4096\"").max_header_bytes, 4096);
+    assert_eq!(server("max_header_bytes = \"4kb\"").max_header_bytes, 4000);
+}
+
+#[test]
+fn addresses_and_networks() {
+    let lines = "address = \"localhost:8080\"|trusted_proxies = [\"10.0.0.0/8\", \"::1\"]";
+    let listener = &accepted(&with("[[listeners]]", lines)).listeners[0];
+    assert_eq!(listener.address.to_string(), "127.0.0.1:8080");
+    let networks: Vec<_> = listener.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+}
+
+#[test]
+fn servers() {
+    let lines =
+        "servers = [\"http://App_1\", \"http://10.0.0.1:8000\", \"http://[::1]:81\", \"builtin:demo\"]";
+    let http = |host: &str, port| Server::Http { host: host.to_owned(), port };
+    let expected = [http("app_1", 80), http("10.0.0.1", 8000), http("::1", 81), Server::Demo];
+    assert_eq!(accepted(&with("[upstreams.app]", lines)).upstreams[0].servers, expected);
+}
+
+#[test]
+fn sessions() {
+    let realm = |lines: &str| accepted(&with("[sessions.main]", lines)).realms.remove(0);
+    let stale = OnStoreError::Stale(Duration::from_secs(30));
+    assert_eq!(realm("on_store_error = { stale = \"30s\" }").on_store_error, stale);
+    assert_eq!(realm("on_store_error = \"anonymous\"").on_store_error, OnStoreError::Anonymous);
+    assert_eq!(realm("reissue_time = \"0s\"").reissue_time, Duration::ZERO);
+    assert_eq!(realm("lifetime = \"12h\"").lifetime, Some(Duration::from_hours(12)));
+
+    let cookie = |lines: &str| accepted(&with("[sessions.main.cookie]", lines)).realms.remove(0).cookie;
+    assert_eq!(cookie("samesite = \"omit\"").samesite, None);
+    assert_eq!(cookie("secure = false").secure, Secure::Never);
+    assert_eq!(cookie("domain = \"Example.COM\"").domain.as_deref(), Some("example.com"));
+    assert!(accepted(&with("[sessions.main.cache]", "ttl = \"0s\"")).realms[0].cache.ttl.is_zero());
+}
+
+#[test]
+fn hosts_and_paths_in_one_spelling() {
+    let route = |lines: &str| accepted(&with("[[routes]]", lines)).routes.remove(0);
+    let host = |host: &str| route(&format!("host = \"{host}\"")).host.unwrap();
+    let exact = |host: &str| HostPattern::Exact(host.to_owned());
+    assert_eq!(host("App.Example.COM."), exact("app.example.com"));
+    assert_eq!(host("*.Example.com"), HostPattern::Below("example.com".to_owned()));
+    assert_eq!(host("127.0.0.1"), exact("127.0.0.1"));
+    assert_eq!(host("[0:0::1]"), exact("[::1]"));
+    assert_eq!(host("localhost"), exact("localhost"));
+
+    assert_eq!(route("path = \"/app/\"").path, "/app");
+    assert_eq!(route("path = \"/\"").path, "/");
+    assert_eq!(route("path = \"/a.b/..c/@~\"").path, "/a.b/..c/@~");
+    assert_eq!(route("host = \"*.a.b\"|path = \"/x\"").name, "*.a.b/x");
+    assert_eq!(route("methods = [\"GET\", \"PROPFIND\"]").methods.len(), 2);
+    assert!(route("encoded_slashes = \"pass\"").encoded_slashes);
+}
+
+#[test]
+fn access_is_required_where_there_is_a_session() {
+    let routes =
+        accepted(&with("", "[[routes]]|path = \"/x\"|access = \"public\"|upstream = \"app\"")).routes;
+    assert_eq!((routes[0].access, routes[0].realm), (Access::Required, Some(0)));
+    assert_eq!((routes[1].access, routes[1].realm), (Access::Public, None));
+}
+
+#[test]
+fn names_are_indices_in_the_files_order() {
+    let config = accepted(&with(
+        "",
+        "[sessions.b]|format = \"native\"|table = \"sessions\"|[upstreams.a]|servers = [\"http://a\"]|\
+         [[routes]]|path = \"/b\"|session = \"b\"|upstream = \"a\"",
+    ));
+    let route = &config.routes[1];
+    assert_eq!(config.realms[route.realm.unwrap()].name, "b");
+    assert_eq!(config.upstreams[route.upstream].name, "a");
+    assert_eq!(config.upstreams[config.routes[0].upstream].name, "app");
+}
+
+#[test]
+fn requirements() {
+    let lines = "role = [\"admin\", 7, true]|\"user.active\" = true";
+    let require = &accepted(&with("[routes.require]", lines)).routes[0].require;
+    assert_eq!(require[0].claim.as_str(), "role");
+    assert_eq!(
+        require[0].any_of,
+        [serde_json::json!("admin"), serde_json::json!(7), serde_json::json!(true)]
+    );
+    assert_eq!((require[1].claim.as_str(), require[1].any_of.len()), ("user.active", 1));
+}
+
+#[test]
+fn login() {
+    let login = |value: &str| {
+        let page = "[[routes]]|path = \"/login\"|access = \"public\"|upstream = \"app\"";
+        let source = with("[[routes]]", &format!("login = \"{value}\"")) + &page.replace('|', "\n");
+        accepted(&source).routes.remove(0).login.unwrap()
+    };
+    let template = |before: &str, after: Option<&str>| LoginTemplate {
+        before: before.to_owned(),
+        after: after.map(str::to_owned),
+    };
+    assert_eq!(login("/login"), template("/login", None));
+    assert_eq!(login("/login?next={uri}"), template("/login?next=", Some("")));
+    assert_eq!(login("/login?next={uri}&x=1"), template("/login?next=", Some("&x=1")));
+}
+
+#[test]
+fn header_templates() {
+    let headers = |lines: &str| accepted(&with("[routes.headers]", lines)).routes.remove(0).headers;
+    let parts =
+        |template: &str| match headers(&format!("X-A = {{ template = \"{template}\" }}")).remove(0).source {
+            HeaderSource::Template(parts) => parts,
+            HeaderSource::Claim { .. } => panic!("not a template"),
+        };
+    let text = |text: &str| TemplatePart::Text(text.to_owned());
+    let claim = |path| TemplatePart::Claim(ClaimPath::parse(path).unwrap());
+    assert_eq!(parts("{user.name} of {tenant}"), [claim("user.name"), text(" of "), claim("tenant")]);
+    assert_eq!(parts("{{{a}}}"), [text("{"), claim("a"), text("}")]);
+    assert_eq!(parts("{a}{b}!"), [claim("a"), claim("b"), text("!")]);
+
+    // In the file's order, not the alphabet's.
+    let names: Vec<_> =
+        headers("X-B = \"b\"|X-A = \"a\"").into_iter().map(|HeaderRule { name, .. }| name).collect();
+    assert_eq!(names, ["x-b", "x-a"]);
+}
+
+#[test]
+fn routes_may_lead_authorization() {
+    assert_eq!(accepted(&with("[routes.headers]", "Authorization = \"token\"")).routes[0].headers.len(), 1);
+}

@@ -1,0 +1,326 @@
+//! What every engine must do, so that sessions mean the same on all of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sessiongate::format::{Condition, Touch};
+use sessiongate::item::{Attribute, Item, Key, KeyType, Number};
+use sessiongate::store::schema::SchemaError;
+use sessiongate::store::table::{Created, Pages, Read, Segment, Table, Written};
+use sessiongate::store::{Store, StoreError};
+
+/// What must be in no error's text.
+const CANARY: &str = "canary-4f1d";
+
+/// Runs the whole of it, on tables whose names end in `suffix`; the names.
+pub(crate) async fn hold(store: &Store, suffix: &str) -> Vec<String> {
+    let rows = store.table(&format!("rows-{suffix}"), "sid", KeyType::Binary);
+    let listed = store.table(&format!("listed-{suffix}"), "session_key", KeyType::String);
+
+    println!("a table that is not there");
+    a_table_that_is_not_there(&rows).await;
+    println!("making tables");
+    making_tables(store, &rows, &listed).await;
+    println!("a name that no table can have");
+    a_name_that_no_table_can_have(store).await;
+    println!("values survive");
+    values_survive(&rows).await;
+    println!("a create never replaces");
+    a_create_never_replaces(&rows).await;
+    println!("a replace sees what it replaces");
+    a_replace_sees_what_it_replaces(&rows).await;
+    println!("a touch moves only what is there");
+    a_touch_moves_only_what_is_there(&rows).await;
+    println!("a delete says whether there was a row");
+    a_delete_says_whether_there_was_a_row(&rows).await;
+    println!("one of many touches wins");
+    one_of_many_touches_wins(&rows).await;
+    println!("a deleted row stays deleted");
+    a_deleted_row_stays_deleted(&rows).await;
+    println!("too large a row is refused");
+    too_large_a_row_is_refused(&rows).await;
+    println!("wrong requests are refused without a word of their values");
+    wrong_requests_are_refused(store, &rows).await;
+    println!("a scan sees every row once");
+    a_scan_sees_every_row_once(&listed).await;
+    vec![rows.name().to_owned(), listed.name().to_owned()]
+}
+
+async fn a_table_that_is_not_there(table: &Table) {
+    let key = Key::binary(b"k");
+    let touch = Touch { set: vec![("iss".into(), number("1"))], conditions: vec![] };
+    let missing = |error: StoreError| assert!(matches!(error, StoreError::NoSuchTable(_)), "{error}");
+    missing(table.get(&key, Read::Strong).await.unwrap_err());
+    missing(table.create(row(b"k", 1)).await.unwrap_err());
+    missing(table.replace(row(b"k", 1), &[]).await.unwrap_err());
+    missing(table.touch(&key, &touch).await.unwrap_err());
+    missing(table.delete(&key, &[]).await.unwrap_err());
+    missing(table.scan(Pages { rows: 1, segment: None }).next().await.unwrap_err());
+    assert_eq!(table.describe().await.unwrap(), None);
+    let error = table.check_schema().await.unwrap_err();
+    assert!(error.to_string().contains("sessiongate table create"), "{error}");
+}
+
+async fn making_tables(store: &Store, rows: &Table, listed: &Table) {
+    rows.provision(Some("exp")).await.unwrap();
+    listed.provision(None).await.unwrap();
+    rows.provision(Some("exp")).await.expect("a table that fits is left alone");
+    rows.check_schema().await.unwrap();
+    listed.check_schema().await.unwrap();
+
+    let state = rows.describe().await.unwrap().unwrap();
+    assert_eq!((state.status.as_str(), state.billing.as_str()), ("ACTIVE", "PAY_PER_REQUEST"));
+    assert_eq!((state.key.attribute.as_str(), state.key.kind.as_str(), state.key.sort), ("sid", "B", None));
+    assert_eq!(state.ttl.attribute.as_deref(), Some("exp"));
+    assert!(state.ttl.status.starts_with("ENABL"), "{:?}", state.ttl);
+    let state = listed.describe().await.unwrap().unwrap();
+    assert_eq!((state.key.kind.as_str(), state.ttl.status.as_str()), ("S", "DISABLED"));
+
+    let wrong = store.table(rows.name(), "sid", KeyType::String);
+    let error = wrong.check_schema().await.unwrap_err();
+    assert!(matches!(error, SchemaError::WrongKey { .. }), "{error}");
+    let wrong = store.table(rows.name(), "session_key", KeyType::Binary);
+    let error = wrong.provision(Some("exp")).await.unwrap_err();
+    assert!(error.to_string().contains("`sid` of type B"), "{error}");
+    let error = rows.provision(Some("expires")).await.unwrap_err();
+    assert!(matches!(error, SchemaError::WrongTtl { .. }), "{error}");
+}
+
+async fn a_name_that_no_table_can_have(store: &Store) {
+    let error = store.table("x", "sid", KeyType::Binary).provision(None).await.unwrap_err();
+    let SchemaError::Store(StoreError::Invalid(text)) = error else { panic!("{error}") };
+    assert!(text.contains("TableName") || text.contains("tableName"), "DynamoDB's own words: {text}");
+}
+
+async fn values_survive(table: &Table) {
+    let every = Item::from([
+        ("sid".into(), Attribute::Binary(vec![0, 0xff, b'\n'])),
+        ("text".into(), Attribute::String("ünï\0 \"\\ \u{1F36A}".into())),
+        ("empty".into(), Attribute::String(String::new())),
+        ("nothing".into(), Attribute::Binary(Vec::new())),
+        ("fraction".into(), number("1700000000.123456")),
+        ("long".into(), number("12345678901234567890123456789012345678")),
+        ("negative".into(), number("-0.5")),
+        ("yes".into(), Attribute::Bool(true)),
+        ("null".into(), Attribute::Null),
+        ("list".into(), Attribute::List(vec![Attribute::Null, Attribute::List(vec![])])),
+        ("map".into(), Attribute::Map(Item::from([("a.b #c :d".into(), number("7"))]))),
+        ("texts".into(), Attribute::StringSet(vec!["a".into(), "b".into()])),
+        ("numbers".into(), Attribute::NumberSet(vec![Number::from_text("1"), Number::from_text("2")])),
+        ("binaries".into(), Attribute::BinarySet(vec![vec![1], vec![2]])),
+        // A word of DynamoDB's own language, and one that is none of anybody's.
+        ("size".into(), number("3")),
+        ("a.b[0] = :v0 OR #n0".into(), number("4")),
+    ]);
+    let key = Key::binary(&[0, 0xff, b'\n']);
+    assert_eq!(table.create(every.clone()).await.unwrap(), Created::Yes);
+    assert_eq!(table.get(&key, Read::Strong).await.unwrap().as_ref(), Some(&every));
+
+    let touch = Touch {
+        set: vec![("a.b[0] = :v0 OR #n0".into(), number("5"))],
+        conditions: vec![Condition::Equals("size".into(), number("3"))],
+    };
+    assert_eq!(table.touch(&key, &touch).await.unwrap(), Written::Done);
+    let read = table.get(&key, Read::Strong).await.unwrap().unwrap();
+    assert_eq!(read.get("a.b[0] = :v0 OR #n0"), Some(&number("5")));
+    assert_eq!(read.len(), every.len());
+
+    for impossible in [Key::binary(b""), Key::binary(&[b'x'; 2049])] {
+        assert_eq!(table.get(&impossible, Read::Eventual).await.unwrap(), None);
+    }
+}
+
+async fn a_create_never_replaces(table: &Table) {
+    assert_eq!(table.create(row(b"created", 1)).await.unwrap(), Created::Yes);
+    assert_eq!(table.create(row(b"created", 2)).await.unwrap(), Created::AlreadyThere);
+    assert_eq!(read(table, b"created").await, Some(row(b"created", 1)));
+}
+
+async fn a_replace_sees_what_it_replaces(table: &Table) {
+    let version = |version: u64| Condition::Equals("ver".into(), Attribute::number(version));
+    assert_eq!(table.replace(row(b"replaced", 1), &[]).await.unwrap(), Written::Refused(None));
+    assert_eq!(read(table, b"replaced").await, None);
+
+    table.create(row(b"replaced", 1)).await.unwrap();
+    assert_eq!(table.replace(row(b"replaced", 2), &[version(1)]).await.unwrap(), Written::Done);
+    let refused = table.replace(row(b"replaced", 9), &[version(1)]).await.unwrap();
+    assert_eq!(refused, Written::Refused(Some(row(b"replaced", 2))));
+    let absent = table.replace(row(b"replaced", 9), &[Condition::Absent]).await.unwrap();
+    assert_eq!(absent, Written::Refused(Some(row(b"replaced", 2))));
+    assert_eq!(read(table, b"replaced").await, Some(row(b"replaced", 2)));
+}
+
+async fn a_touch_moves_only_what_is_there(table: &Table) {
+    let key = Key::binary(b"touched");
+    // Existence is not among the conditions: the table adds it.
+    let touch = Touch { set: vec![("iss".into(), number("20"))], conditions: vec![less("iss", "20")] };
+    assert_eq!(table.touch(&key, &touch).await.unwrap(), Written::Refused(None));
+    let bare = Touch { set: vec![("iss".into(), number("20"))], conditions: vec![] };
+    assert_eq!(table.touch(&key, &bare).await.unwrap(), Written::Refused(None));
+    assert_eq!(read(table, b"touched").await, None);
+
+    let mut expected = row(b"touched", 1);
+    table.create(expected.clone()).await.unwrap();
+    assert_eq!(table.touch(&key, &touch).await.unwrap(), Written::Done);
+    expected.insert("iss".into(), number("20"));
+    assert_eq!(table.touch(&key, &touch).await.unwrap(), Written::Refused(Some(expected.clone())));
+
+    for (condition, holds) in [
+        (less("iss", "20.5"), true),
+        (less("iss", "20"), false),
+        (Condition::AtLeast("iss".into(), number("20")), true),
+        (Condition::AtLeast("iss".into(), number("20.1")), false),
+        (Condition::Equals("iss".into(), number("20.0")), true),
+        (Condition::Equals("iss".into(), Attribute::String("20".into())), false),
+        (Condition::Equals("missing".into(), Attribute::Null), false),
+        (Condition::Absent, false),
+        (Condition::Exists, true),
+    ] {
+        let nothing = Touch { set: vec![], conditions: vec![condition.clone()] };
+        let done = table.touch(&key, &nothing).await.unwrap() == Written::Done;
+        assert_eq!(done, holds, "{condition:?}");
+    }
+    assert_eq!(read(table, b"touched").await, Some(expected));
+}
+
+async fn a_delete_says_whether_there_was_a_row(table: &Table) {
+    let key = Key::binary(b"deleted");
+    let first = [Condition::Equals("ver".into(), Attribute::number(1u64))];
+    assert_eq!(table.delete(&key, &[]).await.unwrap(), Written::Refused(None));
+    assert_eq!(table.delete(&key, &first).await.unwrap(), Written::Refused(None));
+    table.create(row(b"deleted", 2)).await.unwrap();
+    let refused = table.delete(&key, &first).await.unwrap();
+    assert_eq!(refused, Written::Refused(Some(row(b"deleted", 2))));
+    assert_eq!(table.delete(&key, &[]).await.unwrap(), Written::Done);
+    table.create(row(b"deleted", 1)).await.unwrap();
+    assert_eq!(table.delete(&key, &first).await.unwrap(), Written::Done);
+    assert_eq!(read(table, b"deleted").await, None);
+}
+
+async fn one_of_many_touches_wins(table: &Table) {
+    table.create(row(b"contended", 1)).await.unwrap();
+    let touch = Arc::new(Touch {
+        set: vec![("iss".into(), number("100"))],
+        conditions: vec![Condition::Exists, less("iss", "50")],
+    });
+    let tasks: Vec<_> = (0..200)
+        .map(|_| {
+            let (table, touch) = (table.clone(), touch.clone());
+            tokio::spawn(async move { table.touch(&Key::binary(b"contended"), &touch).await })
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        match task.await.unwrap().unwrap() {
+            Written::Done => done += 1,
+            Written::Refused(row) => assert_eq!(row.unwrap().get("iss"), Some(&number("100"))),
+        }
+    }
+    assert_eq!(done, 1);
+}
+
+async fn a_deleted_row_stays_deleted(table: &Table) {
+    let key = Key::binary(b"logged out");
+    table.create(row(b"logged out", 1)).await.unwrap();
+    let touches = (0..50u64).map(|iss| {
+        let (table, key) = (table.clone(), key.clone());
+        let touch = Touch { set: vec![("iss".into(), Attribute::number(iss))], conditions: vec![] };
+        tokio::spawn(async move { table.touch(&key, &touch).await })
+    });
+    let touches: Vec<_> = touches.collect();
+    assert_eq!(table.delete(&key, &[]).await.unwrap(), Written::Done);
+    for touch in touches {
+        touch.await.unwrap().unwrap();
+    }
+    assert_eq!(table.get(&key, Read::Strong).await.unwrap(), None);
+}
+
+async fn too_large_a_row_is_refused(table: &Table) {
+    let mut large = row(b"large", 1);
+    table.create(large.clone()).await.unwrap();
+    large.insert("data".into(), Attribute::String("x".repeat(400 * 1024)));
+    let replaced = table.replace(large.clone(), &[]).await.unwrap_err();
+    assert!(matches!(replaced, StoreError::TooLarge), "{replaced}");
+    let touch = Touch {
+        set: vec![("data".into(), large.remove("data").unwrap())],
+        conditions: vec![Condition::Exists],
+    };
+    let touched = table.touch(&Key::binary(b"large"), &touch).await.unwrap_err();
+    assert!(matches!(touched, StoreError::TooLarge), "{touched}");
+    assert_eq!(read(table, b"large").await, Some(row(b"large", 1)), "the old row stays");
+}
+
+async fn wrong_requests_are_refused(store: &Store, table: &Table) {
+    let invalid = |error: StoreError| {
+        assert!(matches!(error, StoreError::Invalid(_)), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
+    };
+    let with = |name: &str, value: Attribute| {
+        let mut item = row(CANARY.as_bytes(), 1);
+        item.insert(name.into(), value);
+        item
+    };
+    let set = Attribute::StringSet(vec![CANARY.into(), CANARY.into()]);
+    invalid(table.create(with("n", number(CANARY))).await.unwrap_err());
+    invalid(table.create(with("n", number("1e999"))).await.unwrap_err());
+    invalid(table.create(with("set", set)).await.unwrap_err());
+    invalid(table.create(with("set", Attribute::StringSet(vec![]))).await.unwrap_err());
+    invalid(table.create(with("sid", Attribute::String(CANARY.into()))).await.unwrap_err());
+    invalid(table.create(with("sid", Attribute::Binary(vec![]))).await.unwrap_err());
+    invalid(table.create(Item::from([("other".into(), number("1"))])).await.unwrap_err());
+    invalid(table.get(&Key::string(CANARY), Read::Eventual).await.unwrap_err());
+    let elsewhere = store.table(table.name(), CANARY, KeyType::Binary);
+    invalid(elsewhere.get(&Key::binary(CANARY.as_bytes()), Read::Eventual).await.unwrap_err());
+    assert_eq!(read(table, CANARY.as_bytes()).await, None);
+
+    table.create(row(CANARY.as_bytes(), 1)).await.unwrap();
+    let key = Touch { set: vec![("sid".into(), Attribute::Binary(CANARY.into()))], conditions: vec![] };
+    invalid(table.touch(&Key::binary(CANARY.as_bytes()), &key).await.unwrap_err());
+}
+
+async fn a_scan_sees_every_row_once(table: &Table) {
+    let keys: BTreeSet<String> = (0..25).map(|index| format!("key {index}")).collect();
+    for key in &keys {
+        table.create(Item::from([("session_key".into(), Attribute::String(key.clone()))])).await.unwrap();
+    }
+    assert_eq!(scanned(table, None).await, keys.iter().cloned().collect::<Vec<_>>());
+    let mut parts = Vec::new();
+    for index in 0..3 {
+        parts.extend(scanned(table, Some(Segment { index, total: 3 })).await);
+    }
+    parts.sort();
+    assert_eq!(parts, keys.into_iter().collect::<Vec<_>>());
+}
+
+async fn scanned(table: &Table, segment: Option<Segment>) -> Vec<String> {
+    let mut scan = table.scan(Pages { rows: 4, segment });
+    let mut keys = Vec::new();
+    while let Some(page) = scan.next().await.unwrap() {
+        assert!(page.len() <= 4);
+        keys.extend(page.iter().map(|row| row["session_key"].as_str().unwrap().to_owned()));
+    }
+    assert_eq!(scan.next().await.unwrap(), None, "the end stays the end");
+    keys.sort();
+    keys
+}
+
+async fn read(table: &Table, key: &[u8]) -> Option<Item> {
+    table.get(&Key::binary(key), Read::Strong).await.unwrap()
+}
+
+fn row(key: &[u8], version: u64) -> Item {
+    Item::from([
+        ("sid".into(), Attribute::Binary(key.to_vec())),
+        ("ver".into(), Attribute::number(version)),
+        ("iss".into(), number("10")),
+        ("data".into(), Attribute::String(CANARY.into())),
+    ])
+}
+
+fn number(text: &str) -> Attribute {
+    Attribute::Number(Number::from_text(text))
+}
+
+fn less(name: &str, value: &str) -> Condition {
+    Condition::Less(name.into(), number(value))
+}
