@@ -154,7 +154,8 @@ impl<'d, 'p> Section<'d, 'p> {
         mut read: impl FnMut(&str, &mut Section<'d, '_>) -> Option<T>,
     ) -> Vec<T> {
         let read_one = |section: &mut Section<'d, '_>, entry: Entry<'d>| {
-            if !entry.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            if entry.name.is_empty() || !entry.name.chars().all(is_name) {
                 let message = format!("a name under `{key}` is not made of letters, digits, `-` and `_`");
                 section.report(Diagnostic::error(message), Some(entry.span));
             }

@@ -1,7 +1,9 @@
 //! The realm's cookie on its way to the browser: written by us, or by the upstream and brought to the realm's settings.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
-use cookie::{Cookie, CookieBuilder};
+use cookie::Cookie;
 use http::HeaderValue;
 
 use crate::config::{CookieConfig, SameSite, Secure};
@@ -11,7 +13,6 @@ use crate::secret::Secret;
 #[derive(Clone, Debug)]
 pub(super) struct CookieWriter {
     config: CookieConfig,
-    max_age: Option<cookie::time::Duration>,
 }
 
 /// A Set-Cookie of the upstream with the realm's attributes.
@@ -25,9 +26,7 @@ pub struct Adopted {
 
 impl CookieWriter {
     pub(super) fn new(config: &CookieConfig) -> Self {
-        let seconds = |age: std::time::Duration| i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-        let max_age = config.max_age.map(|age| cookie::time::Duration::seconds(seconds(age)));
-        Self { config: config.clone(), max_age }
+        Self { config: config.clone() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -36,11 +35,8 @@ impl CookieWriter {
 
     /// The Set-Cookie of `value`, on a connection that is `secure` or not.
     pub(super) fn write(&self, value: &str, secure: bool) -> HeaderValue {
-        let mut cookie = self.attributes(value.to_owned(), secure);
-        if let Some(max_age) = self.max_age {
-            cookie = cookie.max_age(max_age);
-        }
-        header(&cookie.build())
+        let max_age = self.config.max_age.map(|age| age.as_secs().to_string());
+        self.header(value, secure, max_age.as_deref(), None)
     }
 
     /// Reads a Set-Cookie of the upstream; `None` if it is not of this cookie, or cannot be read.
@@ -53,56 +49,63 @@ impl CookieWriter {
         if theirs.name() != self.config.name {
             return None;
         }
-        let mut ours = self.attributes(theirs.value().to_owned(), secure);
         let removal = theirs.value().is_empty()
             || theirs.max_age().is_some_and(|age| !age.is_positive())
             || theirs.expires_datetime().is_some_and(|end| end.unix_timestamp() <= 0);
-        if !removal && let Some(max_age) = self.max_age {
-            ours = ours.max_age(max_age);
+        let header = if self.config.max_age.is_some() && !removal {
+            self.write(theirs.value(), secure)
         } else {
-            if let Some(age) = theirs.max_age() {
-                ours = ours.max_age(age);
-            }
-            if let Some(end) = theirs.expires() {
-                ours = ours.expires(end);
-            }
-        }
-        Some(Adopted { header: header(&ours.build()), value: Secret::new(theirs.value().as_bytes()) })
+            let max_age = theirs.max_age().map(|age| age.whole_seconds().to_string());
+            let expires = theirs.expires_datetime().map(|end| httpdate(end.unix_timestamp()));
+            self.header(theirs.value(), secure, max_age.as_deref(), expires.as_deref())
+        };
+        Some(Adopted { header, value: Secret::new(theirs.value().as_bytes()) })
     }
 
-    fn attributes(&self, value: String, secure: bool) -> CookieBuilder<'static> {
+    /// The header, its attributes in the order in which WebOb, and so Pyramid, writes them.
+    fn header(&self, value: &str, secure: bool, max_age: Option<&str>, expires: Option<&str>) -> HeaderValue {
         let config = &self.config;
-        let mut cookie = Cookie::build((config.name.clone(), value)).path(config.path.clone());
-        if let Some(domain) = &config.domain {
-            cookie = cookie.domain(domain.clone());
-        }
-        if config.httponly {
-            cookie = cookie.http_only(true);
-        }
-        if config.partitioned {
-            cookie = cookie.partitioned(true);
-        }
-        cookie = match config.samesite {
-            Some(SameSite::Strict) => cookie.same_site(cookie::SameSite::Strict),
-            Some(SameSite::Lax) => cookie.same_site(cookie::SameSite::Lax),
-            Some(SameSite::None) => cookie.same_site(cookie::SameSite::None),
-            None => cookie,
+        let mut text = String::with_capacity(160);
+        text.push_str(&config.name);
+        text.push('=');
+        text.push_str(value);
+        let attribute = |text: &mut String, name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "; {name}={value}");
+            }
         };
+        attribute(&mut text, "Domain", config.domain.as_deref());
+        attribute(&mut text, "Max-Age", max_age);
+        attribute(&mut text, "Path", Some(&config.path));
+        attribute(&mut text, "Expires", expires);
         let secure = match config.secure {
             Secure::Auto => secure,
             Secure::Always => true,
             Secure::Never => false,
         };
-        if secure { cookie.secure(true) } else { cookie }
+        for (flag, is_set) in [("; Secure", secure), ("; HttpOnly", config.httponly)] {
+            text.push_str(if is_set { flag } else { "" });
+        }
+        let samesite = config.samesite.map(|samesite| match samesite {
+            SameSite::Strict => "Strict",
+            SameSite::Lax => "Lax",
+            SameSite::None => "None",
+        });
+        attribute(&mut text, "SameSite", samesite);
+        text.push_str(if config.partitioned { "; Partitioned" } else { "" });
+        // Name, value and attributes came through a header or a checked configuration, so they fit into one.
+        let header = HeaderValue::from_maybe_shared(Bytes::from(text));
+        let mut header = header.unwrap_or_else(|_| HeaderValue::from_static(""));
+        header.set_sensitive(true);
+        header
     }
 }
 
-fn header(cookie: &Cookie<'_>) -> HeaderValue {
-    // Name, value and attributes came through a header or a checked configuration, so they fit into one.
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from(cookie.to_string()))
-        .unwrap_or_else(|_| HeaderValue::from_static(""));
-    value.set_sensitive(true);
-    value
+/// A moment as Expires has it (RFC 9110, 5.6.7).
+fn httpdate(secs: i64) -> String {
+    let since_epoch = std::time::Duration::from_secs(u64::try_from(secs).unwrap_or(0));
+    httpdate::fmt_http_date(std::time::SystemTime::UNIX_EPOCH + since_epoch)
 }
 
 #[cfg(test)]
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn ours_carries_the_realms_attributes() {
         let plain = CookieWriter::new(&config());
-        assert_eq!(text(&plain.write("x/1", false)), "sid=x/1; HttpOnly; SameSite=Strict; Path=/");
+        assert_eq!(text(&plain.write("x/1", false)), "sid=x/1; Path=/; HttpOnly; SameSite=Strict");
         let all = CookieWriter::new(&CookieConfig {
             path: "/app".into(),
             domain: Some("example.com".into()),
@@ -140,7 +143,7 @@ mod tests {
             partitioned: true,
             ..config()
         });
-        let expected = "sid=x; HttpOnly; SameSite=None; Partitioned; Secure; Path=/app; Domain=example.com; Max-Age=3600";
+        let expected = "sid=x; Domain=example.com; Max-Age=3600; Path=/app; Secure; HttpOnly; SameSite=None; Partitioned";
         assert_eq!(text(&all.write("x", true)), expected);
         let bare = CookieWriter::new(&CookieConfig {
             httponly: false,
@@ -155,16 +158,16 @@ mod tests {
     fn an_apps_own_cookie_keeps_its_value_and_its_end() {
         let writer = CookieWriter::new(&config());
         let adopt = |theirs: &str| writer.adopt(theirs.as_bytes(), true).map(|a| text(&a.header).to_owned());
-        let ours = "; HttpOnly; SameSite=Strict; Secure; Path=/";
+        let flags = "; Secure; HttpOnly; SameSite=Strict";
         for (theirs, expected) in [
-            ("sid=a/1; Path=/elsewhere; Domain=evil.example", format!("sid=a/1{ours}")),
-            ("sid=\"a b\"; path=/", format!("sid=\"a b\"{ours}")),
-            ("sid=; Max-Age=0; Path=/x", format!("sid={ours}; Max-Age=0")),
+            ("sid=a/1; Path=/elsewhere; Domain=evil.example", format!("sid=a/1; Path=/{flags}")),
+            ("sid=\"a b\"; path=/", format!("sid=\"a b\"; Path=/{flags}")),
+            ("sid=; Max-Age=0; Path=/x", format!("sid=; Max-Age=0; Path=/{flags}")),
             (
                 "sid=x; expires=Thu, 01 Jan 1970 00:00:00 GMT",
-                format!("sid=x{ours}; Expires=Thu, 01 Jan 1970 00:00:00 GMT"),
+                format!("sid=x; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT{flags}"),
             ),
-            ("sid=x; Max-Age=60", format!("sid=x{ours}; Max-Age=60")),
+            ("sid=x; Max-Age=60", format!("sid=x; Max-Age=60; Path=/{flags}")),
         ] {
             assert_eq!(adopt(theirs), Some(expected), "{theirs}");
         }
@@ -173,7 +176,7 @@ mod tests {
         }
         let aged = CookieWriter::new(&CookieConfig { max_age: Some(Duration::from_secs(9)), ..config() });
         let adopt = |theirs: &str| text(&aged.adopt(theirs.as_bytes(), false).unwrap().header).to_owned();
-        assert!(adopt("sid=x; Max-Age=60").ends_with("Max-Age=9"));
-        assert!(adopt("sid=; Max-Age=0").ends_with("Max-Age=0"), "a removal stays a removal");
+        assert!(adopt("sid=x; Max-Age=60").contains("; Max-Age=9;"));
+        assert!(adopt("sid=; Max-Age=0").contains("; Max-Age=0;"), "a removal stays a removal");
     }
 }

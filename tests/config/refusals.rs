@@ -230,6 +230,10 @@ fn sessions() {
     assert_eq!(errors(&BASE.replace("table = \"sessions\"\n", "")), ["`sessions.main.table` is missing"]);
     let named = "a name under `sessions` is not made of letters, digits, `-` and `_`";
     assert_eq!(
+        errors(&BASE.replace("sessions.main", "sessions.\"\"").replace("\"main\"", "\"x\"")),
+        [named, "`routes.session` names no `[sessions.NAME]` of this file"]
+    );
+    assert_eq!(
         errors(&BASE.replace("sessions.main", "sessions.\"a b\"").replace("\"main\"", "\"a b\"")),
         [named]
     );
@@ -411,6 +415,19 @@ fn routes() {
     assert_eq!(errors(&BASE.replace("upstream = \"app\"\n", "")), ["`routes.upstream` is missing"]);
 }
 
+/// A route that is wrong itself could be any route, so nothing is concluded from it about others.
+#[test]
+fn routes_that_cannot_be_placed() {
+    let second = "[[routes]]|session = \"main\"|upstream = \"app\"|";
+    let wrong_method = with("", &format!("{second}path = \"/\"|methods = [\"get\"]"));
+    assert_eq!(errors(&wrong_method), ["`routes.methods` must be in capitals"]);
+    let wrong_host = with("", &format!("{second}path = \"/\"|host = \"a b\""));
+    assert_eq!(errors(&wrong_host), ["`routes.host` is not a host"]);
+    let wrong_path =
+        with("[[routes]]", "login = \"/login\"") + &format!("{second}path = \"/login;\"").replace('|', "\n");
+    assert_eq!(errors(&wrong_path), ["`routes.path` must not hold `;`"]);
+}
+
 #[test]
 fn requirements() {
     let kind = "must be a string, an integer or a boolean, or a list of them";
@@ -477,6 +494,13 @@ fn login() {
     accepted(&page("path = \"/login\"|access = \"public\""));
     accepted(&page("path = \"/login\"|session = \"main\"|access = \"optional\""));
     accepted(&page("path = \"/login\"|methods = [\"GET\"]|access = \"public\""));
+    let before = "[[routes]]\npath = \"/login\"\nupstream = \"app\"\naccess = \"public\"\n[[routes]]";
+    accepted(&with("[[routes]]", "login = \"/login\"").replace("[[routes]]", before));
+    let other = "[sessions.b]|format = \"native\"|table = \"sessions\"|cookie.name = \"b\"";
+    accepted(&page(&format!("path = \"/login\"|session = \"b\"|{other}")));
+    let both = "path = \"/login\"|methods = [\"GET\"]|access = \"public\"|\
+                [[routes]]|path = \"/login\"|session = \"main\"|upstream = \"app\"";
+    accepted(&page(both));
     assert_eq!(errors(&page("path = \"/login\"|session = \"main\"")), [endless]);
     assert_eq!(errors(&page("path = \"/login/form\"|access = \"public\"")), [endless]);
     assert_eq!(errors(&page("path = \"/log\"|access = \"public\"")), [endless]);

@@ -119,7 +119,18 @@ fn colours_only_where_asked_for() {
 
 #[test]
 fn control_characters_of_the_file_do_not_reach_a_terminal() {
-    let (_, report) = read("\"\\u001b[31mx\" = 1\n[sessions.\"\\u001b]0;y\"]\n[server]\nlog = \"\\u001b\"\n");
+    let source = r#"
+"\u001b[31mx" = 1
+[sessions."\u001b]0;y"]
+[server]
+log = "\u001b"
+[upstreams."\u001b[31my"]
+[[routes]]
+path = "/\u001b"
+upstream = "another-name-than-that"
+"#;
+    let (_, report) = read(source);
+    assert!(report.to_string().contains("there are: "), "{report}");
     assert!(!report.to_string().contains('\u{1b}'), "{report}");
 }
 

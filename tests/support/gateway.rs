@@ -1,0 +1,334 @@
+//! The built gateway as a process of its own: configured by a file, watched through its log, stopped by a signal.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::client::{Request, Response};
+use super::engine::Engine;
+use super::table::TABLE;
+use super::upstream::Upstream;
+use super::within;
+
+/// A running gateway; it is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    child: Child,
+    log: Log,
+    directory: PathBuf,
+}
+
+/// A gateway's configuration, as the sections of its file.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Builder {
+    server: String,
+    listeners: String,
+    store: String,
+    rest: String,
+    environment: HashMap<String, String>,
+}
+
+/// What a gateway writes, line by line.
+#[derive(Clone, Debug)]
+struct Log {
+    lines: Arc<watch::Sender<Lines>>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: Vec<String>,
+    /// How many of the two streams have ended.
+    ended: usize,
+}
+
+/// How a gateway that did not start ended.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: ExitStatus,
+    pub(crate) log: String,
+}
+
+impl Gateway {
+    /// A gateway with one listener on a free port, the embedded store, one worker, and a log of JSON lines.
+    pub(crate) fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The first HTTP listener.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses("http")[0]
+    }
+
+    /// The listeners of this kind: `http`, or `dynamodb`.
+    pub(crate) fn addresses(&self, kind: &str) -> Vec<SocketAddr> {
+        let listening = self.events("listening").into_iter().filter(|event| field(event, "listener") == kind);
+        listening
+            .map(|event| field(&event, "address").as_str().expect("text").parse().expect("an address"))
+            .collect()
+    }
+
+    /// Sends a request on a new connection.
+    pub(crate) async fn send(&self, request: &Request) -> Response {
+        request.send(self.address()).await
+    }
+
+    /// A GET on a new connection with this cookie.
+    pub(crate) async fn get(&self, target: &str, cookie: &str) -> Response {
+        self.send(&Request::get(target).cookie(cookie)).await
+    }
+
+    /// The log's events with this message so far.
+    pub(crate) fn events(&self, message: &str) -> Vec<Value> {
+        let lines = self.log.lines.borrow();
+        let events = lines.lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+        events.filter(|event| field(event, "message") == message).collect()
+    }
+
+    /// Waits for an event that `wanted` accepts.
+    pub(crate) async fn event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.log.event(what, wanted).await.unwrap_or_else(|| panic!("no {what} in the log:\n{}", self.log()))
+    }
+
+    /// Everything that the gateway has written, to search for what must not be in it.
+    pub(crate) fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its configuration file is; it also runs in this directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Sends a signal: `TERM`, `HUP`, …
+    pub(crate) fn signal(&self, name: &str) {
+        let kill =
+            Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &self.pid().to_string()]).status();
+        assert!(kill.expect("a shell").success(), "cannot signal the gateway; its log:\n{}", self.log());
+    }
+
+    /// Sends SIGTERM and waits until the gateway has ended.
+    pub(crate) async fn terminate(mut self) -> (ExitStatus, String) {
+        self.signal("TERM");
+        let status = self.exit().await;
+        (status, self.log())
+    }
+
+    /// Waits until the gateway has ended by itself.
+    pub(crate) async fn exit(&mut self) -> ExitStatus {
+        within("the gateway's end", self.log.end()).await;
+        self.child.wait().expect("a child")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Either may fail only because the process has ended, or was waited for, already.
+        let _ended = self.child.kill().and_then(|()| self.child.wait());
+        if std::thread::panicking() {
+            println!("the gateway's log:\n{}", self.log());
+        } else {
+            let _left_for_the_next_clean = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+impl Builder {
+    /// Adds lines to `[server]`.
+    pub(crate) fn server(mut self, lines: &str) -> Self {
+        add(&mut self.server, lines);
+        self
+    }
+
+    /// Adds a listener; the first replaces the default one.
+    pub(crate) fn listener(mut self, lines: &str) -> Self {
+        add(&mut self.listeners, &format!("[[listeners]]\n{lines}"));
+        self
+    }
+
+    /// The store is this engine. A short timeout and few tries, as an operator who wants fast answers would set.
+    pub(crate) fn engine(self, engine: &Engine) -> Self {
+        self.engine_with(engine, "timeout = \"1s\"\nattempts = 2")
+    }
+
+    /// The store is this engine, with these lines in `[store.dynamodb]`.
+    pub(crate) fn engine_with(self, engine: &Engine, lines: &str) -> Self {
+        self.store(&format!("[store.dynamodb]\nendpoint = \"http://{}\"\n{lines}", engine.address()))
+    }
+
+    /// The whole `[store.*]` section.
+    pub(crate) fn store(mut self, section: &str) -> Self {
+        section.clone_into(&mut self.store);
+        self
+    }
+
+    /// Adds `[upstreams.NAME]`.
+    pub(crate) fn upstream(self, name: &str, upstream: &Upstream) -> Self {
+        self.upstream_at(name, upstream.address(), "")
+    }
+
+    /// Adds `[upstreams.NAME]` with these further lines.
+    pub(crate) fn upstream_at(self, name: &str, address: SocketAddr, lines: &str) -> Self {
+        self.toml(&format!("[upstreams.{name}]\nservers = [\"http://{address}\"]\n{lines}"))
+    }
+
+    /// Adds the realm `main`: Pyramid's sessions in [`TABLE`], with these further lines.
+    pub(crate) fn realm(self, lines: &str) -> Self {
+        self.toml(&format!("[sessions.main]\nformat = \"pyramid\"\ntable = \"{TABLE}\"\n{lines}"))
+    }
+
+    /// Adds a route to the upstream `app` with the realm `main`, this access, and these further lines.
+    pub(crate) fn route(self, path: &str, access: &str, lines: &str) -> Self {
+        let realm = if access == "public" { "" } else { "session = \"main\"\n" };
+        self.toml(&format!(
+            "[[routes]]\npath = \"{path}\"\nupstream = \"app\"\naccess = \"{access}\"\n{realm}{lines}"
+        ))
+    }
+
+    /// Adds sections.
+    pub(crate) fn toml(mut self, sections: &str) -> Self {
+        add(&mut self.rest, sections);
+        self
+    }
+
+    /// Sets an environment variable of the gateway.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// Starts the gateway and waits until it serves.
+    pub(crate) async fn start(self) -> Gateway {
+        let gateway = self.spawn();
+        let ready = gateway.log.event("`ready`", |event| field(event, "message") == "ready").await;
+        assert!(ready.is_some(), "the gateway did not start:\n{}", gateway.log());
+        gateway
+    }
+
+    /// Starts a gateway that must refuse to start.
+    pub(crate) async fn fail(self) -> Failure {
+        let mut gateway = self.spawn();
+        let status = gateway.exit().await;
+        Failure { status, log: gateway.log() }
+    }
+
+    fn spawn(self) -> Gateway {
+        let directory = directory();
+        let file = directory.join("gateway.toml");
+        fs::write(&file, self.file()).expect("writes the configuration");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sessiongate"));
+        command.args(["serve", "--config"]).arg(&file).current_dir(&directory);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The SDK must find these credentials and no others: whatever the developer has would be a real account.
+        for name in
+            ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "RUST_LOG"]
+        {
+            command.env_remove(name);
+        }
+        command.envs([
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_REGION", "eu-central-1"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_CONFIG_FILE", "/dev/null"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+        ]);
+        command.envs(&self.environment);
+        let mut child = command.spawn().expect("starts the gateway");
+        let log = Log { lines: Arc::default() };
+        log.follow(child.stderr.take().expect("piped"));
+        log.follow(child.stdout.take().expect("piped"));
+        Gateway { child, log, directory }
+    }
+
+    fn file(&self) -> String {
+        let or =
+            |text: &String, default: &str| if text.is_empty() { default.to_owned() } else { text.clone() };
+        let mut file = String::from("[server]\nlog = \"json\"\n");
+        let parts = [
+            or(&self.server, "workers = 1"),
+            or(&self.listeners, "[[listeners]]\naddress = \"127.0.0.1:0\""),
+            or(&self.store, "[store.embedded]"),
+            self.rest.clone(),
+        ];
+        for part in parts {
+            writeln!(file, "{part}").expect("a string takes all");
+        }
+        file
+    }
+}
+
+impl Log {
+    /// Reads a stream to its end, on a thread of its own so that the gateway can never block on a full pipe.
+    fn follow(&self, stream: impl Read + Send + 'static) {
+        let log = self.lines.clone();
+        std::thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while stream.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                log.send_modify(|log| log.lines.push(text));
+                line.clear();
+            }
+            log.send_modify(|log| log.ended += 1);
+        });
+    }
+
+    fn text(&self) -> String {
+        self.lines.borrow().lines.join("\n")
+    }
+
+    /// Waits until the process has closed both streams.
+    async fn end(&self) {
+        let mut lines = self.lines.subscribe();
+        let _ended = lines.wait_for(|log| log.ended == 2).await.expect("the sender lives");
+    }
+
+    /// Waits for an event; `None`: the log ended without it.
+    async fn event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+        let find = |log: &Lines| {
+            let mut events = log.lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+            events.find(|event| wanted(event))
+        };
+        let mut lines = self.lines.subscribe();
+        let until = lines.wait_for(|log| log.ended == 2 || find(log).is_some());
+        let log = match tokio::time::timeout(super::DEADLINE, until).await {
+            Ok(log) => log.expect("the sender lives"),
+            Err(_) => panic!("no {what} in time; the log:\n{}", self.text()),
+        };
+        find(&log)
+    }
+}
+
+/// A field of an event, whether the log nests them or not.
+pub(crate) fn field<'a>(event: &'a Value, name: &str) -> &'a Value {
+    event.get(name).unwrap_or(&event["fields"][name])
+}
+
+fn add(text: &mut String, lines: &str) {
+    writeln!(text, "{lines}").expect("a string takes all");
+}
+
+/// A new directory for one gateway.
+fn directory() -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gateway-{}-{number}", std::process::id()));
+    fs::create_dir_all(&directory).expect("a directory");
+    directory
+}
