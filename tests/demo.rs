@@ -36,7 +36,9 @@ impl Demo {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         // Ends with the demo's stdout.
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let mut demo = Self { child, lines, welcome: Vec::new() };
         loop {
             let line = demo.line();
@@ -78,7 +80,8 @@ impl Demo {
     /// The curl command that holds all of `parts`, carried out.
     #[track_caller]
     fn curl(&self, parts: &[&str]) -> Answer {
-        let command = self.printed(|line| line.starts_with("curl ") && parts.iter().all(|part| line.contains(part)));
+        let command =
+            self.printed(|line| line.starts_with("curl ") && parts.iter().all(|part| line.contains(part)));
         let words = words(command);
         let mut headers = Vec::new();
         for pair in words.windows(2) {
@@ -170,7 +173,9 @@ fn a_newcomer_meets_alice() {
 
     let alice = demo.curl(&["curl -b"]);
     assert!(alice.body.starts_with("Hello, alice\n"), "{}", alice.body);
-    for expected in ["X-User:", "X-Name:", "Alice Liddell of Wonderland", "admin,editor", "X-Session-Expires:"] {
+    for expected in
+        ["X-User:", "X-Name:", "Alice Liddell of Wonderland", "admin,editor", "X-Session-Expires:"]
+    {
         assert!(alice.body.contains(expected), "{expected}: {}", alice.body);
     }
     assert!(!alice.body.to_lowercase().contains("cookie"), "the session cookie is not the app's business");
@@ -182,7 +187,11 @@ fn a_newcomer_meets_alice() {
     assert_eq!(demo.curl(&["/admin"]).status, 200);
     for lie in ["X-User: root", "X_User: root"] {
         let answer = demo.curl(&[lie]);
-        assert!(answer.body.starts_with("Hello, anonymous\n") && !answer.body.contains("root"), "{lie}: {}", answer.body);
+        assert!(
+            answer.body.starts_with("Hello, anonymous\n") && !answer.body.contains("root"),
+            "{lie}: {}",
+            answer.body
+        );
     }
     let browser = get(&format!("{}members", demo.url()), &["Accept: text/html".to_owned()]);
     assert_eq!(

@@ -1,8 +1,6 @@
 //! `sessiongate session`: make, show, list and end sessions. A session is named by its ref, or by the cookie of who has
 //! it; its id is never shown, and its cookie once, to who made it.
 
-mod row;
-
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
@@ -19,9 +17,8 @@ use crate::time::Clock;
 use super::args::{Create, List, Revoke, Show, Which};
 use super::failure::{Failure, Outcome};
 use super::output::{self, GOOD};
+use super::row::{self, Row};
 use super::site::{self, Reach, Site};
-
-use row::Row;
 
 /// Rows of one page of a scan: small enough to show the first ones soon.
 const PAGE: Pages = Pages { rows: 500, segment: None };

@@ -8,9 +8,9 @@ use crate::claims::Claims;
 use crate::cli::failure::Failure;
 use crate::cli::site::Site;
 use crate::format::SessionId;
+use crate::session;
 use crate::session::judge::{Policy, Verdict, judge};
 use crate::session::reference::Ref;
-use crate::session;
 use crate::store::table::Read;
 use crate::time::{Clock, Timestamp};
 

@@ -125,7 +125,10 @@ impl Narrator {
                 News::Heard(heard) => self.remember(heard),
                 News::SignedIn(session) => {
                     let command = self.welcome.revocation(session);
-                    say(elapsed, format_args!("{GOOD}alice has a new session{GOOD:#}; to end it: {command}"))?;
+                    say(
+                        elapsed,
+                        format_args!("{GOOD}alice has a new session{GOOD:#}; to end it: {command}"),
+                    )?;
                 }
                 News::Answered(answered) => {
                     if let Some(line) = self.line(&answered) {
@@ -148,7 +151,13 @@ impl Narrator {
     fn line(&mut self, answered: &Answered) -> Option<String> {
         let at = self.heard.iter().position(|heard| heard.request_id == answered.id);
         let heard = at.and_then(|at| self.heard.remove(at));
+        // The link's secret end is for the browser's bar alone.
+        let entered = answered.path.starts_with("/become/");
+        let path = if entered { "/become/..." } else { &answered.path };
         let story = match &heard {
+            Some(_) if entered && answered.status == 303 => {
+                format!("{GOOD}a browser has become alice{GOOD:#}")
+            }
             Some(heard) => received(heard),
             None => format!("{DIM}the app was not asked:{DIM:#} {}", refusal(answered)),
         };
@@ -160,8 +169,6 @@ impl Narrator {
                 return None;
             }
         }
-        // The link's secret end is for the browser's bar alone.
-        let path = if answered.path.starts_with("/become/") { "/become/..." } else { &answered.path };
         let request = format!("{} {}", answered.method, visible(path));
         let reissued = if answered.reissue { format!("  {NOTE}reissued{NOTE:#}") } else { String::new() };
         let style = style(answered.status);
@@ -203,5 +210,68 @@ fn style(status: u64) -> Style {
         200..=299 => GOOD,
         300..=399 => NOTE,
         _ => BAD,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn narrator() -> Narrator {
+        Narrator::new(Welcome {
+            gateway: "127.0.0.1:1".parse().unwrap(),
+            port_was_taken: None,
+            link: String::new(),
+            cookie: String::new(),
+            file: "gateway.toml".into(),
+        })
+    }
+
+    fn answered(path: &str, status: u64) -> Answered {
+        Answered { id: "r".into(), method: "GET".into(), path: path.into(), status, ..Answered::default() }
+    }
+
+    fn heard(user: &str) -> Heard {
+        Heard { request_id: "r".into(), injected: vec![("X-User".into(), user.into())] }
+    }
+
+    #[test]
+    fn what_the_app_heard_is_told_with_the_answer() {
+        let mut narrator = narrator();
+        narrator.remember(heard("al\u{1b}ice"));
+        let line = narrator.line(&answered("/", 200)).unwrap();
+        assert!(line.contains("X-User") && line.contains("al\\u{1b}ice"), "{line:?}");
+        let refused = Answered { verdict: "forbidden".into(), reason: "-".into(), ..answered("/admin", 403) };
+        let line = narrator.line(&refused).unwrap();
+        assert!(line.contains("was not asked") && line.contains("forbidden"), "{line:?}");
+    }
+
+    #[test]
+    fn a_poll_like_the_one_before_is_not_told() {
+        let mut narrator = narrator();
+        let mut poll = |user, reissue| {
+            narrator.remember(heard(user));
+            narrator.line(&Answered { reissue, ..answered("/whoami", 200) }).is_some()
+        };
+        assert!(poll("alice", false));
+        assert!(!poll("alice", false));
+        assert!(poll("alice", true), "a reissue");
+        assert!(!poll("alice", false));
+        assert!(poll("bob", false));
+    }
+
+    #[test]
+    fn the_links_secret_end_is_not_told() {
+        let mut narrator = narrator();
+        narrator.remember(heard("alice"));
+        let line = narrator.line(&answered("/become/s3cret", 303)).unwrap();
+        assert!(!line.contains("s3cret") && line.contains("become alice"), "{line}");
+    }
+
+    #[test]
+    fn what_nobody_matches_does_not_pile_up() {
+        let mut narrator = narrator();
+        (0..2 * UNMATCHED).for_each(|_| narrator.remember(heard("alice")));
+        assert_eq!(narrator.heard.len(), UNMATCHED);
     }
 }

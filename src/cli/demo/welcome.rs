@@ -25,7 +25,10 @@ impl Welcome {
         let Self { gateway, link, cookie, .. } = self;
         let url = format!("http://{gateway}");
         let mut out = output::stdout();
-        writeln!(out, "{BOLD}sessiongate{BOLD:#} stands at {url}, in front of an app that knows nothing of sessions\n")?;
+        writeln!(
+            out,
+            "{BOLD}sessiongate{BOLD:#} stands at {url}, in front of an app that knows nothing of sessions\n"
+        )?;
         if let Some(port) = self.port_was_taken {
             writeln!(out, "{NOTE}note{NOTE:#}: port {port} is taken, so this is another one\n")?;
         }
@@ -49,9 +52,15 @@ impl Welcome {
                 (&format!("curl {url}/"), "anonymous"),
                 (&format!("curl -b '{cookie}' {url}/"), "alice, by her cookie"),
                 (&format!("curl -i {url}/members"), "refused: the app is not even asked"),
-                (&format!("curl -b '{cookie}' {url}/admin"), "her session holds the role that this page wants"),
+                (
+                    &format!("curl -b '{cookie}' {url}/admin"),
+                    "her session holds the role that this page wants",
+                ),
                 (&format!("curl -H 'X-User: root' {url}/"), "a lie: scrubbed"),
-                (&format!("curl -H 'X_User: root' {url}/"), "the spelling that fools CGI and WSGI apps: scrubbed, too"),
+                (
+                    &format!("curl -H 'X_User: root' {url}/"),
+                    "the spelling that fools CGI and WSGI apps: scrubbed, too",
+                ),
             ],
         )?;
         section(
