@@ -38,10 +38,12 @@ use self::table::Table;
 /// API for local apps, end with it.
 pub struct Store {
     client: Client,
+    /// The region that requests are signed for; the embedded engine has none.
+    region: Option<String>,
     /// Where the embedded engine's API is served, if it is.
     served: Option<SocketAddr>,
     #[cfg(feature = "embedded")]
-    _tasks: Vec<AbortOnDropHandle<()>>,
+    tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Store {
@@ -70,10 +72,11 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let client = client::connect(config, credentials).await?;
         Ok(Self {
+            region: client.config().region().map(ToString::to_string),
             client,
             served: None,
             #[cfg(feature = "embedded")]
-            _tasks: Vec::new(),
+            tasks: Vec::new(),
         })
     }
 
@@ -88,7 +91,7 @@ impl Store {
             let listener = embedded::server::bind(address).await?;
             store.served = listener.local_addr().ok();
             let serving = async move { engine.serve(&listener).await };
-            store._tasks.push(AbortOnDropHandle::new(tokio::spawn(serving)));
+            store.tasks.push(AbortOnDropHandle::new(tokio::spawn(serving)));
         }
         Ok(store)
     }
@@ -100,8 +103,9 @@ impl Store {
         let sweep = async move { sweeper.sweep_forever(embedded::SWEEP_PERIOD).await };
         Self {
             client: embedded::connector::client(engine),
+            region: None,
             served: None,
-            _tasks: vec![AbortOnDropHandle::new(tokio::spawn(sweep))],
+            tasks: vec![AbortOnDropHandle::new(tokio::spawn(sweep))],
         }
     }
 
@@ -115,15 +119,15 @@ impl Store {
         self.served
     }
 
-    /// The region that requests are signed for.
+    /// The region that requests are signed for, if they leave the process.
     pub fn region(&self) -> Option<&str> {
-        self.client.config().region().map(AsRef::as_ref)
+        self.region.as_deref()
     }
 }
 
 /// Never the client: its configuration holds the credentials.
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("region", &self.region()).field("served", &self.served).finish()
+        f.debug_struct("Store").field("region", &self.region).field("served", &self.served).finish()
     }
 }

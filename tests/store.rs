@@ -14,6 +14,7 @@ mod support;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sessiongate::config::{DynamodbConfig, StoreConfig};
@@ -62,6 +63,7 @@ async fn ministack_holds_the_contract() {
 }
 
 /// Set `SESSIONGATE_TEST_ENDPOINT` to DynamoDB Local, or whatever else speaks the API. It should take any credentials.
+/// Two tables stay behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_given_endpoint_holds_the_contract() {
     let Ok(endpoint) = std::env::var("SESSIONGATE_TEST_ENDPOINT") else { return };
@@ -90,7 +92,9 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("{name}-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }

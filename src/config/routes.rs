@@ -79,7 +79,7 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
     }
     let headers = section.table("headers", headers::read);
     if section.has("headers") && access == Access::Public {
-        section.refuse("headers", Fault::new("needs a session, which a public route does not have"));
+        section.refuse("headers", Fault::new("needs a session, and a public route looks none up"));
     }
     let upstream = section.require("upstream", |value| upstreams.resolve(&string(value)?));
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
@@ -107,11 +107,6 @@ fn access(section: &mut Section<'_, '_>) -> Access {
     let words = [("required", Access::Required), ("optional", Access::Optional), ("public", Access::Public)];
     let given = section.get("access", one_of(&words));
     match (section.has("session"), given) {
-        (true, Some(Access::Public)) => {
-            let fault = Fault::new("is `public`, but the route has a `session`");
-            section
-                .refuse("access", fault.hint("a public route looks up no session: leave one of the two out"));
-        }
         (false, Some(Access::Required | Access::Optional)) => {
             let fault = Fault::new("needs a session, but the route has none");
             section.refuse("access", fault.hint("add `session`, or set `access = \"public\"`"));
@@ -123,7 +118,8 @@ fn access(section: &mut Section<'_, '_>) -> Access {
                 section.here(),
             );
         }
-        (true, Some(Access::Required | Access::Optional) | None) | (false, Some(Access::Public) | None) => {}
+        // With a public route, a session says whose cookie is kept from the upstream, or taken from it at log-in.
+        (true, _) | (false, Some(Access::Public) | None) => {}
     }
     given.unwrap_or(if section.has("session") { Access::Required } else { Access::Public })
 }

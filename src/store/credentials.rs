@@ -114,6 +114,9 @@ mod tests {
         let provider = Detached::new(SharedCredentialsProvider::new(Handle(slow.clone())));
 
         assert!(provider.provide_credentials().now_or_never().is_none(), "an impatient request");
+        while slow.loads.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
         slow.gate.add_permits(1);
         provider.provide_credentials().await.expect("the first load, done meanwhile");
         assert_eq!(slow.loads.load(Ordering::SeqCst), 1);

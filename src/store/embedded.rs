@@ -1,7 +1,7 @@
 //! DynamoDB's API inside this process, on SQLite: for demos, tests and small installations.
 //!
-//! The engine is one of a kind, young, and reached through this module alone: [`dispatch`] speaks to it, [`connector`]
-//! puts it under the AWS SDK, [`server`] offers it to local apps. It is synchronous and behind one lock, and in a file
+//! The engine is one of a kind, young, and reached through this module alone: `dispatch` speaks to it, `connector`
+//! puts it under the AWS SDK, `server` offers it to local apps. It is synchronous and behind one lock, and in a file
 //! every write waits for the disk. So calls run on tokio's blocking threads, a few at a time: inline they would hold up
 //! whatever else the thread serves, and without a bound a burst would start a thread for each call only to queue there.
 //!

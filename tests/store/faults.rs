@@ -182,8 +182,32 @@ fn a_silent_metadata_service_holds_nobody_up() {
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
 }
 
+/// A credentials helper that fails once the gateway runs: not an outage of DynamoDB, and said as what it is.
+#[cfg(unix)]
+#[test]
+fn credentials_that_run_out_are_access_denied() {
+    let directory = super::Directory::new("helper");
+    let (config, used) = (directory.0.join("config"), directory.0.join("used"));
+    let expired =
+        r#"{"Version":1,"AccessKeyId":"a","SecretAccessKey":"b","Expiration":"2020-01-01T00:00:00Z"}"#;
+    let helper = directory.0.join("helper.sh");
+    let once = format!("[ -e {0} ] && exit 3\ntouch {0}\necho '{expired}'\n", used.display());
+    std::fs::write(&helper, once).unwrap();
+    std::fs::write(&config, format!("[default]\ncredential_process = sh {}\n", helper.display())).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let error = opened_with(&[
+        ("PATH", &path),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+    ]);
+    assert!(error.starts_with("DynamoDB refuses access: no credentials: "), "{error}");
+    assert!(used.exists(), "the helper worked once");
+}
+
+/// The first error of a store in a process with this environment and no other.
 fn opened_with(environment: &[(&str, &str)]) -> String {
-    let directory = super::Directory::new(&format!("home-{}", environment.len()));
+    let directory = super::Directory::new("home");
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "faults::opens_in_this_environment", "--ignored", "--nocapture"])
         .env_clear()
@@ -192,7 +216,7 @@ fn opened_with(environment: &[(&str, &str)]) -> String {
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
-    let error = output.lines().find_map(|line| line.split_once("OPEN: ")).map(|(_, error)| error.to_owned());
+    let error = output.lines().find_map(|line| line.split_once("ERROR: ")).map(|(_, error)| error.to_owned());
     error.unwrap_or_else(|| panic!("no error: {output}"))
 }
 
@@ -201,8 +225,13 @@ fn opened_with(environment: &[(&str, &str)]) -> String {
 async fn opens_in_this_environment() {
     let endpoint = std::env::var("TEST_ENDPOINT").ok();
     let config = DynamodbConfig { region: None, endpoint, ..config(String::new(), 1) };
-    let error = Store::connect(&config, None).await.unwrap_err();
-    println!("OPEN: {error}");
+    match Store::connect(&config, None).await {
+        Err(error) => println!("ERROR: {error}"),
+        Ok(store) => {
+            let table = store.table("rows", "sid", KeyType::Binary);
+            println!("ERROR: {}", table.get(&Key::binary(b"k"), Read::Strong).await.unwrap_err());
+        }
+    }
 }
 
 const LIMIT: Duration = Duration::from_secs(1);

@@ -112,6 +112,12 @@ impl Client {
         self.read(None).await
     }
 
+    /// Reads through the first `text` in what comes next; all that was read.
+    pub(crate) async fn read_until(&mut self, text: &str) -> String {
+        let read = within(text, self.reader.through(text.as_bytes())).await.expect("comes before the end");
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
     /// Reads until the gateway closes the connection.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         within("the end of the connection", self.reader.rest()).await.expect("reads")

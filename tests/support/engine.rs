@@ -93,6 +93,13 @@ pub(crate) struct Counts {
     pub(crate) deletes: usize,
 }
 
+impl Counts {
+    /// Reads of either kind.
+    pub(crate) fn reads(self) -> usize {
+        self.eventual_reads + self.strong_reads
+    }
+}
+
 impl Engine {
     /// An engine in memory, without tables.
     pub(crate) fn start() -> Self {

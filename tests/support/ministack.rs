@@ -1,7 +1,8 @@
 //! ministack, an implementation of DynamoDB's API that shares nothing with the embedded engine.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +18,7 @@ const POLLS: u32 = 600;
 pub(crate) struct Ministack {
     process: Child,
     address: SocketAddr,
+    log: PathBuf,
 }
 
 impl Ministack {
@@ -26,8 +28,9 @@ impl Ministack {
         // Between finding a free port and the server's binding it, somebody else may be faster.
         for attempt in 0..3 {
             let address = free_address();
-            let name = format!("ministack-{}-{attempt}.log", std::process::id());
-            let log = File::create(python::interop_directory().join(name)).expect("a log file");
+            let name = format!("ministack-{}-{}-{attempt}.log", std::process::id(), address.port());
+            let path = python::interop_directory().join(name);
+            let log = File::create(&path).expect("a log file");
             let process = Command::new(environment.join("bin/ministack"))
                 .env("SERVICES", "dynamodb,dynamodbstreams")
                 .env("GATEWAY_PORT", address.port().to_string())
@@ -37,7 +40,7 @@ impl Ministack {
                 .stderr(log)
                 .spawn()
                 .expect("ministack is installed");
-            let mut server = Self { process, address };
+            let mut server = Self { process, address, log: path };
             if server.is_up() {
                 return Some(server);
             }
@@ -69,6 +72,10 @@ impl Drop for Ministack {
         // By its own process id, and waited for, so that no zombie keeps the port.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // Kept where somebody will want to read it.
+        if !thread::panicking() {
+            let _ = fs::remove_file(&self.log);
+        }
     }
 }
 

@@ -99,6 +99,18 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         Ok(Some(Message { start, headers: fields(lines), head, ..Message::default() }))
     }
 
+    /// Reads through the first `text`.
+    pub(crate) async fn through(&mut self, text: &[u8]) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(at) = find(&self.buffer, text) {
+                return Ok(self.buffer.drain(..at + text.len()).collect());
+            }
+            if self.fill().await? == 0 {
+                return Err(broken_off());
+            }
+        }
+    }
+
     /// Reads the body into `message`.
     pub(crate) async fn body(&mut self, message: &mut Message, framing: Framing) -> io::Result<()> {
         match framing {
