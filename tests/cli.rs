@@ -1,5 +1,7 @@
 //! The command line as a shell sees it: the built binary, its exit codes, what goes to stdout and what to stderr.
 
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "in a test, a failure is a panic")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -404,6 +406,21 @@ fn an_explanation_tells_what_would_happen_and_changes_nothing() {
     ] {
         assert!(text.contains(expected), "{expected}:\n{text}");
     }
+    assert_eq!(site.run(&["session", "show", "--json", &reference]).done().json(), before);
+}
+
+#[test]
+fn an_explanation_of_a_due_reissue_does_not_carry_it_out() {
+    let site = Site::new(&CONFIG.replace(r#"timeout = "20m""#, "timeout = \"20m\"\nreissue_time = \"1s\""));
+    let (cookie, reference) = site.session(&["user=alice"]);
+    let before = site.run(&["session", "show", "--json", &reference]).done().json();
+    let mut tries = 0..10_000;
+    while site.run(&["explain", "--cookie", &cookie, "--json"]).done().json()["session"]["reissue_to"]
+        .is_null()
+    {
+        assert!(tries.next().is_some(), "a reissue never becomes due");
+    }
+    assert!(site.run(&["explain", "--cookie", &cookie]).done().stdout.contains("a reissue is due"));
     assert_eq!(site.run(&["session", "show", "--json", &reference]).done().json(), before);
 }
 

@@ -172,7 +172,7 @@ impl Narrator {
         let request = format!("{} {}", answered.method, visible(path));
         let reissued = if answered.reissue { format!("  {NOTE}reissued{NOTE:#}") } else { String::new() };
         let style = style(answered.status);
-        Some(format!("{BOLD}{request:<18}{BOLD:#} {style}{}{style:#}  {story}{reissued}", answered.status))
+        Some(format!("{BOLD}{request:<20}{BOLD:#} {style}{}{style:#}  {story}{reissued}", answered.status))
     }
 }
 

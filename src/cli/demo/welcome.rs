@@ -105,6 +105,7 @@ mod tests {
     #[test]
     fn a_path_survives_the_shell() {
         assert_eq!(quoted(Path::new("/tmp/x-1/gateway.toml")), "/tmp/x-1/gateway.toml");
-        assert_eq!(quoted(Path::new("/My Files/it's")), r"'/My Files/it'\''s'");
+        assert_eq!(quoted(Path::new("/My Files/x")), "'/My Files/x'");
+        assert_eq!(quoted(Path::new("/it's")), r"'/it'\''s'");
     }
 }

@@ -47,7 +47,7 @@ impl Explanation {
         match outcome {
             Ok(_) => line("access", &format!("{GOOD}goes through{GOOD:#}"))?,
             Err(refusal) => {
-                line("access", &format!("{BAD}{}{BAD:#} {}", refusal.status().as_u16(), refusal.label()))?
+                line("access", &format!("{BAD}{}{BAD:#} {}", refusal.status().as_u16(), refusal.label()))?;
             }
         }
         if let (Err(Refusal::Forbidden), Some(route)) = (outcome, route) {
