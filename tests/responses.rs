@@ -163,24 +163,70 @@ async fn connections_are_used_again_and_a_stale_one_costs_no_request() {
 
 #[tokio::test]
 async fn a_connection_with_an_unread_body_is_not_used_again() {
-    // Answers before the request's body is there.
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/early" => Answer::new(403, "no"),
-        _ => Answer::ok("ok"),
-    });
+    // More than the sockets' buffers hold.
+    let upstream = Upstream::answering(|_| Answer::ok("x".repeat(30_000_000)));
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
-    let broken = Upstream::answering(|_| Answer::ok("x".repeat(200_000)));
-    let second = Gateway::builder().upstream("app", &broken).route("/", "public", "").start().await;
-    // A client that leaves in the middle of an answer takes the connection with it.
-    let mut client = Client::connect(second.address()).await;
+    let mut client = Client::connect(gateway.address()).await;
     client.start(&Request::get("/")).await;
     client.read_until("HTTP/1.1 200").await;
     drop(client);
-    second.event("a line", |event| field(event, "complete") == false).await;
-    assert_eq!(second.get("/", "").await.text().len(), 200_000);
-    assert_eq!(broken.connections(), 2);
-    assert_eq!(gateway.send(&Request::post("/early", "x".repeat(10))).await.status, 403);
+    gateway.event("the line of a request cut short", |event| field(event, "complete") == false).await;
+    assert_eq!(gateway.get("/", "").await.message.body.len(), 30_000_000);
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_before_the_request_is_whole_ends_the_upstream_connection() {
+    let upstream = Upstream::answering(|_| Answer::ok("ok"));
+    let engine = table::engine().await;
+    let early = Early::start().await;
+    let gateway = gateway(&engine, &upstream)
+        .realm("")
+        .toml(&format!("[upstreams.early]\nservers = [\"http://{}\"]", early.address))
+        .toml("[[routes]]\npath = \"/early\"\nupstream = \"early\"\naccess = \"public\"")
+        .start()
+        .await;
+    for count in 1..=2 {
+        let mut client = Client::connect(gateway.address()).await;
+        client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbegun").await;
+        assert_eq!(client.answer().await.unwrap().status, 403);
+        assert_eq!(early.connections(), count, "each on a connection of its own");
+    }
+    assert_eq!(gateway.get("/", "").await.status, 200);
+}
+
+/// An upstream that answers as soon as it has seen a head, and keeps the connection open.
+struct Early {
+    address: std::net::SocketAddr,
+    connections: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Early {
+    async fn start() -> Self {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, connections) = (listener.local_addr().unwrap(), std::sync::Arc::default());
+        let count = std::sync::Arc::<std::sync::atomic::AtomicUsize>::clone(&connections);
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let mut head = Vec::new();
+                while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+                open.push(stream);
+            }
+        });
+        Self { address, connections }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(std::sync::atomic::Ordering::SeqCst)
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@
 //! ([`Inbound::read`]), and what a client may not say is taken off ([`Inbound::sanitize`]), before anything is decided:
 //!
 //! 1. Exactly one Host, which is a host; it agrees with an absolute request target.
-//! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits.
+//! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits. (Of
+//!    the two together hyper leaves the first, and closes the connection after the answer, as RFC 9112, 6.1 allows.)
 //! 3. The target is a path. CONNECT and TRACE are not taken; nothing is upgraded.
 //! 4. Hop-by-hop headers go, with all that any Connection line nominates, and trailers.
 //! 5. Every header goes that an upstream could take for one of ours, whatever its spelling.
@@ -12,7 +13,7 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
 
 use super::peer::{Origin, Peer};
@@ -83,6 +84,10 @@ impl Inbound {
     pub fn sanitize(self, scrub: &Scrub, peer: &Peer) -> Sanitized {
         let Self { mut head } = self;
         let origin = peer.origin(&head.headers, &head.host.header);
+        // In one spelling: `007` is a length too.
+        if let Some(length) = head.headers.get_mut(CONTENT_LENGTH) {
+            *length = HeaderValue::from(head.body.size_hint().exact().unwrap_or(0));
+        }
         for name in barred(&head.headers, scrub, peer) {
             head.headers.remove(name);
         }
@@ -136,7 +141,7 @@ fn barred(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> SmallVec<[HeaderNa
     let nominated = nominated(headers);
     let goes = |name: &HeaderName| {
         headers::is_hop_by_hop(name)
-            || matches!(*name, CONTENT_LENGTH | EXPECT | HOST)
+            || matches!(*name, EXPECT | HOST)
             || (scrub.fate(name) == Fate::Scrub && !peer.may_say(name))
             || nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
     };

@@ -382,7 +382,6 @@ fn routes() {
         ("session = \"mian\"", format!("`routes.session` {dangling}")),
         ("upstream = \"ap\"", "`routes.upstream` names no `[upstreams.NAME]` of this file".to_owned()),
         ("access = \"open\"", "`routes.access` must be `required`, `optional` or `public`".to_owned()),
-        ("access = \"public\"", "`routes.access` is `public`, but the route has a `session`".to_owned()),
         ("encoded_slashes = true", "`routes.encoded_slashes` must be `refuse` or `pass`".to_owned()),
         ("access = \"optional\"|login = \"/login\"", format!("`routes.login` {inert}")),
         ("writes = true", "unknown key `writes` in `routes`".to_owned()),
@@ -405,7 +404,7 @@ fn routes() {
     }
     let public = public.replace("path = \"/\"", "path = \"/\"\naccess = \"public\"");
     assert_eq!(errors(&public), [""; 0]);
-    let headers = "`routes.headers` needs a session, which a public route does not have";
+    let headers = "`routes.headers` needs a session, and a public route looks none up";
     assert_eq!(errors(&format!("{public}headers.X-User = \"user\"")), [headers]);
     assert_eq!(errors(&format!("{public}require.role = \"a\"")), [format!("`routes.require` {inert}")]);
 
