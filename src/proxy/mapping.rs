@@ -47,7 +47,7 @@ fn value(rule: &HeaderRule, claims: &Claims) -> Option<String> {
                 match part {
                     TemplatePart::Text(literal) => text.push_str(literal),
                     TemplatePart::Claim(path) => {
-                        write_claim(&mut text, path.find(claims)?, ",", rule.encoding)?
+                        write_claim(&mut text, path.find(claims)?, ",", rule.encoding)?;
                     }
                 }
             }
