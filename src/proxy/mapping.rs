@@ -228,7 +228,7 @@ mod tests {
             let encoding = if percent { Encoding::Percent } else { Encoding::Utf8 };
             if let Some(value) = mapped(&claim("x", ",", encoding), &json!({"x": text})) {
                 prop_assert!(!value.bytes().any(|b| b < 0x20 || b == 0x7f));
-                prop_assert_eq!(value.trim(), &value);
+                prop_assert_eq!(value.trim_matches([' ', '\t']), &value);
             } else {
                 prop_assert!(text.is_empty());
             }
