@@ -3,6 +3,13 @@
 //!
 //! `cargo bench --bench parts`
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark: a panic is how it fails"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Rules of the house that a compiler does not keep.
 
+#![allow(clippy::unwrap_used, reason = "test code: a panic is how a test fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
