@@ -5,6 +5,7 @@
 mod args;
 mod failure;
 mod output;
+mod row;
 mod site;
 
 mod check;

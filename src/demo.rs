@@ -18,14 +18,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -45,7 +45,7 @@ pub struct App {
     page: Page,
     injected: Vec<HeaderName>,
     entrance: Option<Entrance>,
-    heard: Option<mpsc::Sender<Heard>>,
+    tell: Option<Box<dyn Fn(Heard) + Send + Sync>>,
 }
 
 /// A link that makes its visitor a user: `/become/TOKEN`.
@@ -60,14 +60,10 @@ pub struct Entrance {
 /// What the app tells of one request.
 #[derive(Clone, Debug)]
 pub struct Heard {
-    /// The method.
-    pub method: Method,
-    /// The path, without the query.
-    pub path: String,
+    /// What the gateway calls it; empty if it came from elsewhere.
+    pub request_id: String,
     /// The headers that the gateway injected, as they came.
     pub injected: Vec<(String, String)>,
-    /// What the app answered.
-    pub status: StatusCode,
 }
 
 /// The app, listening on a loopback port until this is dropped.
@@ -80,7 +76,7 @@ pub struct Running {
 impl App {
     /// An app that marks these headers, besides `X-Session-*`, as the gateway's work.
     pub fn new(injected: impl IntoIterator<Item = HeaderName>) -> Self {
-        Self { page: Page::new(), injected: injected.into_iter().collect(), entrance: None, heard: None }
+        Self { page: Page::new(), injected: injected.into_iter().collect(), entrance: None, tell: None }
     }
 
     /// The same app with an entrance.
@@ -89,10 +85,10 @@ impl App {
         Self { entrance: Some(entrance), ..self }
     }
 
-    /// The same app, telling of each request. What the receiver is too slow for is not told.
+    /// The same app, telling of each request just before it answers. The app waits for `tell`, so that must be quick.
     #[must_use]
-    pub fn with_narration(self, heard: mpsc::Sender<Heard>) -> Self {
-        Self { heard: Some(heard), ..self }
+    pub fn with_narration(self, tell: impl Fn(Heard) + Send + Sync + 'static) -> Self {
+        Self { tell: Some(Box::new(tell)), ..self }
     }
 
     /// Listens on a free loopback port and serves from a task of its own.
@@ -100,9 +96,16 @@ impl App {
     /// # Errors
     /// If no loopback port can be bound.
     pub async fn spawn(self) -> io::Result<Running> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        self.serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
+    }
+
+    /// Serves on `listener` from a task of its own.
+    ///
+    /// # Errors
+    /// If the listener cannot tell its address.
+    pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
         let address = listener.local_addr()?;
-        let task = tokio::spawn(serve(Arc::new(self), listener));
+        let task = tokio::spawn(accept(Arc::new(self), listener));
         Ok(Running { address, _task: AbortOnDropHandle::new(task) })
     }
 
@@ -128,14 +131,8 @@ impl App {
                 respond(place.status(), "text/plain; charset=utf-8", received.to_text(place))
             }
         };
-        if let Some(heard) = &self.heard {
-            // A full queue means that nobody reads the story; the app does not wait for it.
-            let _full = heard.try_send(Heard {
-                method: request.method().clone(),
-                path: path.strip_suffix(self.token()).unwrap_or(path).to_owned(),
-                injected: received.injected(),
-                status: response.status(),
-            });
+        if let Some(tell) = &self.tell {
+            tell(Heard { request_id: received.request_id().to_owned(), injected: received.injected() });
         }
         response
     }
@@ -155,11 +152,6 @@ impl App {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
         response.headers_mut().insert(header::LOCATION, destination(query));
         response
-    }
-
-    /// The entrance's token, which the story leaves out; an app without one has nothing to leave out.
-    fn token(&self) -> &str {
-        self.entrance.as_ref().map_or("", |entrance| &entrance.token)
     }
 }
 
@@ -259,7 +251,7 @@ impl Place {
     }
 }
 
-async fn serve(app: Arc<App>, listener: TcpListener) {
+async fn accept(app: Arc<App>, listener: TcpListener) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {

@@ -41,6 +41,15 @@ pub fn fold(name: &str) -> String {
         .collect()
 }
 
+/// `name` as documents spell it: `X-User`. Case means nothing on the wire, but people read this one faster.
+pub fn spelled(name: &HeaderName) -> String {
+    let capital = |word: &str| match word.split_at_checked(1) {
+        Some((first, rest)) => first.to_ascii_uppercase() + rest,
+        None => word.to_owned(),
+    };
+    name.as_str().split('-').map(capital).collect::<Vec<_>>().join("-")
+}
+
 /// Whether `name` folds to one that begins with `X_SESSION_`.
 fn is_session(name: &str) -> bool {
     name.len() >= SESSION_PREFIX.len()

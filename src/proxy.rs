@@ -10,6 +10,7 @@ mod mapping;
 mod peer;
 mod record;
 mod refusal;
+mod rehearsal;
 mod request_id;
 mod respond;
 
@@ -30,6 +31,7 @@ pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;
 pub use peer::Peer;
 pub use refusal::Refusal;
+pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 
 use crate::config::{Access, HeaderRule, LoginTemplate, Requirement};

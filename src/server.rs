@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 
+pub(crate) use assemble::gateway;
 pub use listener::BindError;
 
 /// How long store operations under way may take to end after the last request has; each has a limit of its own.

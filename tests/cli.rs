@@ -1,5 +1,7 @@
 //! The command line as a shell sees it: the built binary, its exit codes, what goes to stdout and what to stderr.
 
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "in a test, a failure is a panic")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -376,4 +378,84 @@ fn a_store_in_memory_is_out_of_reach_and_that_is_said() {
     let site = Site::new(&CONFIG.replace(r#"path = "sessions.db""#, ""));
     let ended = site.run(&["session", "list"]).with(1);
     assert!(ended.stderr.contains("hint: set `listen`"), "{}", ended.stderr);
+}
+
+#[test]
+fn an_explanation_tells_what_would_happen_and_changes_nothing() {
+    let site = Site::new(CONFIG);
+    let (cookie, reference) = site.session(&["user=alice", r#"roles=["admin","editor"]"#]);
+    let before = site.run(&["session", "show", "--json", &reference]).done().json();
+
+    let json = site.run(&["explain", "--cookie", &cookie, "--path", "/admin?x=1", "--json"]).done().json();
+    assert_eq!(json["route"], "/admin");
+    assert_eq!(json["session"]["ref"], reference.as_str());
+    assert_eq!(json["cookies"][0]["row"]["claims"]["user"], "alice");
+    assert_eq!(json["access"], json!({ "admitted": true }));
+    let json = site.run(&["explain", "--cookie", &cookie, "--json", "-H", "X_User: root"]).done().json();
+    assert_eq!(json["scrubbed"], json!(["x_user"]));
+    assert_eq!(json["headers"]["X-User"], "alice");
+    assert_eq!(json["headers"]["X-Roles"], "admin,editor");
+    assert_eq!(json["headers"]["X-Session-Status"], "active");
+
+    let text = site.run(&["explain", "--cookie", &cookie]).done().stdout;
+    for expected in [
+        "route    `/`: optional, realm `main`",
+        "header   X-User: alice",
+        "no reissue is due",
+        "goes through",
+    ] {
+        assert!(text.contains(expected), "{expected}:\n{text}");
+    }
+    assert_eq!(site.run(&["session", "show", "--json", &reference]).done().json(), before);
+}
+
+#[test]
+fn an_explanation_of_a_due_reissue_does_not_carry_it_out() {
+    let site = Site::new(&CONFIG.replace(r#"timeout = "20m""#, "timeout = \"20m\"\nreissue_time = \"1s\""));
+    let (cookie, reference) = site.session(&["user=alice"]);
+    let before = site.run(&["session", "show", "--json", &reference]).done().json();
+    let mut tries = 0..10_000;
+    while site.run(&["explain", "--cookie", &cookie, "--json"]).done().json()["session"]["reissue_to"]
+        .is_null()
+    {
+        assert!(tries.next().is_some(), "a reissue never becomes due");
+    }
+    assert!(site.run(&["explain", "--cookie", &cookie]).done().stdout.contains("a reissue is due"));
+    assert_eq!(site.run(&["session", "show", "--json", &reference]).done().json(), before);
+}
+
+#[test]
+fn an_explanation_gives_the_reason_for_a_refusal() {
+    let site = Site::new(CONFIG);
+    let (bob, _) = site.session(&["user=bob"]);
+    for (args, expected) in [
+        (
+            &["--path", "/admin"] as &[&str],
+            &["401 unauthenticated", "no cookie", "302 to /login?next=%2Fadmin"] as &[&str],
+        ),
+        (&["--path", "/admin", "-H", "Accept: text/html"], &["302 login", "to /login?next=%2Fadmin"]),
+        (&["--path", "/admin", "--cookie", &bob], &["403 forbidden", r#"wants `roles` to be "admin""#]),
+        (&["--path", "/admin", "--cookie", "nonsense"], &["401 unauthenticated", "costs no read"]),
+        (&["--path", "/a//b"], &["400 ambiguous-path", "route    none"]),
+        (&["--path", "/public", "--cookie", &bob], &["goes through", "X-Session-Status: anonymous"]),
+        (
+            &["--path", "/", "--cookie", &format!("{bob}; {bob}x")],
+            &["names session", "costs no read", "X-User: bob"],
+        ),
+    ] {
+        let text = site.run(&[&["explain"], args].concat()).done().stdout;
+        for expected in expected {
+            assert!(text.contains(expected), "{args:?}: {expected}\n{text}");
+        }
+    }
+    site.run(&["explain", "--path", "no path"]).with(2);
+    let ended = site.run(&["explain", "--cookie", "bell\u{7}"]).with(2);
+    assert!(!ended.stderr.contains("bell"));
+}
+
+#[test]
+fn an_explanation_without_a_cookie_needs_no_store() {
+    let site = Site::new(&CONFIG.replace(r#"path = "sessions.db""#, ""));
+    assert!(site.run(&["explain"]).done().stdout.contains("goes through"));
+    site.run(&["explain", "--cookie", "x"]).with(1);
 }

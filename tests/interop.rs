@@ -22,7 +22,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use support::client::{Request, Response};
+use support::client::{Request, Response, sorted};
 use support::gateway::{Builder, Gateway};
 use support::ministack::Ministack;
 use support::{python, table};
@@ -112,10 +112,8 @@ impl Scenario {
 
         let response = browser.get(&self.gateway, "/reader").await;
 
-        assert_eq!(
-            response.set_cookies(),
-            [format!("{}; Path=/; HttpOnly; SameSite=Strict", browser.cookie())]
-        );
+        let sent: Vec<_> = response.set_cookies().into_iter().map(sorted).collect();
+        assert_eq!(sent, [format!("{}; HttpOnly; Path=/; SameSite=Strict", browser.cookie())]);
         let row = self.row(&browser).await;
         assert!(table::number(&row, "iss") > table::number(&aged, "iss") + 200, "{row}");
         assert_eq!(table::number(&row, "exp") - table::number(&row, "iss"), 1200);

@@ -13,7 +13,7 @@ use sessiongate::format::native::Native;
 use sessiongate::format::{Format, SessionId};
 use sessiongate::secret::Secret;
 
-use support::client::{Client, Request};
+use support::client::{Client, Request, sorted};
 use support::engine::{Affected, Counts, Engine, Fault, Outcome};
 use support::gate::Gate;
 use support::gateway::{Builder, Gateway};
@@ -79,9 +79,9 @@ async fn a_due_session_is_read_once_and_written_once_by_any_number_of_gateways()
     let requests = (0..200).map(|number| gateways[number % 2].get("/", &cookie));
     let responses = join_all(requests).await;
 
-    let expected = format!("{cookie}; Path=/; HttpOnly; SameSite=Strict");
     for response in &responses {
-        assert_eq!((response.status, response.set_cookies()), (200, vec![expected.as_str()]));
+        assert_eq!((response.status, response.set_cookies().len()), (200, 1));
+        assert_eq!(sorted(response.set_cookies()[0]), format!("{cookie}; HttpOnly; Path=/; SameSite=Strict"));
     }
     assert_eq!(upstream.hits(), 200);
     gate.open();
@@ -216,7 +216,7 @@ async fn a_row_of_nearly_400_kb_is_a_session_like_any_other() {
     // A header is never cut: what does not fit fails, and the log says which.
     assert_eq!(gateway.get("/large", &session.cookie()).await.status, 500);
     assert_eq!(upstream.hits(), 1);
-    assert!(gateway.log().to_lowercase().contains("x-filler"), "{}", gateway.log());
+    gateway.line("x-filler").await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 }
 

@@ -186,6 +186,9 @@ pub(crate) struct Explain {
     /// The request's method
     #[arg(long, default_value = "GET")]
     pub(crate) method: http::Method,
+    /// A header of the request, for example `Accept: text/html`; as often as you like
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    pub(crate) headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -205,6 +208,12 @@ fn claim(text: &str) -> Result<(String, serde_json::Value), &'static str> {
     }
     let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::String(value.to_owned()));
     Ok((name.to_owned(), value))
+}
+
+fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), &'static str> {
+    let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
+    let name = name.parse().map_err(|_| "this is not a header's name")?;
+    Ok((name, value.trim().parse().map_err(|_| "this is not a header's value")?))
 }
 
 #[cfg(test)]

@@ -1,6 +1,199 @@
-//! stub
+//! `sessiongate explain`: the gateway's own steps, taken with a request that goes nowhere. What is judged, admitted and
+//! injected is the real code's answer; around it stand the cookies and rows that it was made of.
+
+mod report;
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, COOKIE, HOST, HeaderValue};
+use http::{Request, Response};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, StoreConfig};
+use crate::proxy::{Gateway, Peer, Refusal, Rehearsal, rehearse};
+use crate::server;
+use crate::session::reference::Ref;
+use crate::store::Store;
+use crate::store::table::Read;
+use crate::time::{Clock, Now};
+
 use super::args::Explain;
-use super::failure::Outcome;
-pub(super) fn run(_: &Explain) -> Outcome {
+use super::failure::{Failure, Outcome};
+use super::output;
+use super::row::Row;
+use super::session::{cookie_text, cookie_values};
+use super::site::{self, Reach, Site};
+
+/// More than the head of any request that a gateway takes.
+const PIPE: usize = 256 * 1024;
+
+/// All there is to tell.
+struct Explanation {
+    rehearsal: Rehearsal,
+    /// What a browser that opens the page would get instead of a 401.
+    page: Option<Refusal>,
+    cookies: Vec<Cookie>,
+    now: Now,
+}
+
+/// One cookie of the realm's name.
+enum Cookie {
+    /// It is not one of ours.
+    Refused(String),
+    /// It names this session, and this is its row.
+    Names(Ref, u64, Result<Option<Row>, String>),
+}
+
+pub(super) fn run(args: &Explain) -> Outcome {
+    let config = site::load(&args.file)?;
+    let given = args.cookie.as_deref().map(cookie_text).transpose()?;
+    let explanation = super::block_on(explain(&config, args, given.as_deref()))?;
+    let mut stdout = output::stdout();
+    if args.json {
+        writeln!(stdout, "{}", explanation.to_json(args))?;
+    } else {
+        explanation.print(args, &config, &mut stdout)?;
+    }
     Ok(())
+}
+
+async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result<Explanation, Failure> {
+    let now = Clock.now();
+    let store = store(config, given).await?;
+    let tasks = TaskTracker::new();
+    let gateway = Arc::new(server::gateway(config, &store, &tasks, Vec::new()));
+    // The header's name is the realm's, and the realm is the route's, which takes a request to find.
+    let first = play(&gateway, request(args, None)?, now).await?;
+    let realm = first.route.as_ref().and_then(|route| route.realm.as_ref());
+    let (Some(given), Some(realm)) = (given, realm) else {
+        return Ok(Explanation {
+            page: page(&gateway, args, None, &first, now).await?,
+            rehearsal: first,
+            cookies: vec![],
+            now,
+        });
+    };
+    let name = realm.cookie_name().to_owned();
+    let values = cookie_values(given, &name);
+    let header = if values == [given.as_bytes()] { format!("{name}={given}") } else { given.to_owned() };
+    let rehearsal = play(&gateway, request(args, Some(&header))?, now).await?;
+    let mut cookies = Vec::new();
+    if let Some(config) = config.realms.iter().find(|config| config.name == realm.name()) {
+        let site = Site::over(&store, config);
+        for value in values {
+            cookies.push(look(&site, value, now).await);
+        }
+    }
+    let page = page(&gateway, args, Some(&header), &rehearsal, now).await?;
+    Ok(Explanation { rehearsal, page, cookies, now })
+}
+
+/// The store that the cookie's session would be in. Without a cookie nothing is read, so an empty one will do.
+async fn store(config: &Config, given: Option<&str>) -> Result<Store, Failure> {
+    let empty = StoreConfig::Embedded { path: None, listen: None };
+    match given {
+        None => match Store::open(&empty).await {
+            Ok(store) => Ok(store),
+            // A build without the embedded engine.
+            Err(_) => site::open_store(&config.store, Reach::Existing).await,
+        },
+        Some(_) => site::open_store(&config.store, Reach::Existing).await,
+    }
+}
+
+/// What a 401 would be for a browser's page, if that is something else.
+async fn page(
+    gateway: &Arc<Gateway>,
+    args: &Explain,
+    cookie: Option<&str>,
+    rehearsal: &Rehearsal,
+    now: Now,
+) -> Result<Option<Refusal>, Failure> {
+    if !matches!(rehearsal.outcome, Err(Refusal::Unauthenticated(_)))
+        || args.headers.iter().any(|(name, _)| name == ACCEPT)
+    {
+        return Ok(None);
+    }
+    let mut request = request(args, cookie)?;
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/html"));
+    let page = play(gateway, request, now).await?;
+    Ok(page.outcome.err().filter(|refusal| matches!(refusal, Refusal::Login(_))))
+}
+
+fn request(args: &Explain, cookie: Option<&str>) -> Result<Request<Empty<Bytes>>, Failure> {
+    let mut request = Request::builder()
+        .method(args.method.clone())
+        .uri(&args.path)
+        .header(HOST, &args.host)
+        .body(Empty::new())
+        .map_err(|error| Failure::usage(format!("this makes no request: {error}")))?;
+    for (name, value) in &args.headers {
+        request.headers_mut().append(name.clone(), value.clone());
+    }
+    if let Some(cookie) = cookie {
+        // The value is a secret, and so is what is wrong with it.
+        let cookie = HeaderValue::from_str(cookie)
+            .map_err(|_| Failure::usage("the cookie holds characters that a header cannot carry"))?;
+        request.headers_mut().append(COOKIE, cookie);
+    }
+    Ok(request)
+}
+
+/// Hands `request` to the gateway's steps as hyper would: through a connection, here one within the process.
+async fn play(
+    gateway: &Arc<Gateway>,
+    request: Request<Empty<Bytes>>,
+    now: Now,
+) -> Result<Rehearsal, Failure> {
+    let broken = |error: hyper::Error| Failure::usage(format!("this makes no request: {error}"));
+    let (client, server) = tokio::io::duplex(PIPE);
+    let (sender, mut played) = mpsc::channel(1);
+    let peer = Arc::new(Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &Arc::from([])));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (gateway, peer, sender) = (Arc::clone(gateway), Arc::clone(&peer), sender.clone());
+        async move {
+            // Nobody waits for a second request.
+            let _only = sender.try_send(rehearse(&gateway, &peer, request, now).await);
+            Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    });
+    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
+    let asking = async {
+        let (mut asker, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await?;
+        let (answer, _) = tokio::join!(
+            async {
+                let answer = asker.send_request(request).await;
+                drop(asker);
+                answer
+            },
+            connection
+        );
+        answer.map(drop)
+    };
+    let (_, asked) = tokio::join!(serving, asking);
+    match (played.try_recv(), asked) {
+        (Ok(rehearsal), _) => Ok(rehearsal),
+        (Err(_), Err(error)) => Err(broken(error)),
+        (Err(_), Ok(())) => Err(Failure::internal("the request was not seen")),
+    }
+}
+
+async fn look(site: &Site, value: &[u8], now: Now) -> Cookie {
+    match site.format.parse_cookie(value) {
+        Err(fault) => Cookie::Refused(fault.to_string()),
+        Ok(reference) => {
+            let key = site.format.key(&reference.id);
+            let row = site.table.get(&key, Read::Strong).await;
+            let row = row.map(|row| row.map(|item| Row::judge(site, &key, &item, now.wall)));
+            Cookie::Names(Ref::of(&key), reference.version, row.map_err(|error| error.to_string()))
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! `sessiongate serve`: runs the gateway until it is told to stop.
+//! `sessiongate serve`: the gateway, from its configuration until somebody says stop.
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,40 +11,66 @@ use super::args::ConfigFile;
 use super::failure::{Failure, Outcome};
 use super::site;
 
-/// Threads for what does not belong to a request: the store, the embedded engine, signals.
+/// Threads for what is not on a request's path: the store, and the wait for the end.
 const CONTROL_THREADS: usize = 2;
 
 pub(super) fn run(file: &ConfigFile) -> Outcome {
     let config = site::load(file)?;
     telemetry::init(config.server.log);
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::internal(format!("cannot start the control runtime: {error}")))?;
-    control.block_on(async {
+    on_control_runtime(async {
         // Before anything else, so that whoever stops a gateway that is starting is heard.
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut stop = Stop::listen()?;
         let store = Store::open(&config.store).await?;
         let server = Server::start(&config, &store).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tokio::select! {
-            () = server.drain() => {}
-            // Who asks twice does not want to wait.
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        stop.heard().await;
+        drain(server, &mut stop).await;
         Ok(())
     })
 }
 
-fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
+/// Ends `server` in order, or at once if somebody says stop again: who asks twice does not want to wait.
+pub(super) async fn drain(server: Server, stop: &mut Stop) {
+    tokio::select! {
+        () = server.drain() => {}
+        // What is under way is broken off with the process; every write to the store is whole or not there.
+        () = stop.heard() => {}
+    }
+}
+
+/// Runs `work` on the runtime that everything but requests shares.
+pub(super) fn on_control_runtime(work: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal(format!("cannot start the async runtime: {error}")))?
+        .block_on(work)
+}
+
+/// SIGTERM and SIGINT.
+#[derive(Debug)]
+pub(super) struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    /// Takes the signals over; until then each of them ends the process.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The next signal.
+    pub(super) async fn heard(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 impl From<StartError> for Failure {

@@ -1,8 +1,6 @@
 //! `sessiongate session`: make, show, list and end sessions. A session is named by its ref, or by the cookie of who has
 //! it; its id is never shown, and its cookie once, to who made it.
 
-mod row;
-
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
@@ -19,9 +17,8 @@ use crate::time::Clock;
 use super::args::{Create, List, Revoke, Show, Which};
 use super::failure::{Failure, Outcome};
 use super::output::{self, GOOD};
+use super::row::{self, Row};
 use super::site::{self, Reach, Site};
-
-use row::Row;
 
 /// Rows of one page of a scan: small enough to show the first ones soon.
 const PAGE: Pages = Pages { rows: 500, segment: None };
@@ -39,7 +36,7 @@ pub(super) fn create(args: Create) -> Outcome {
     let now = Clock.now().wall;
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Create).await?;
-        let policy = Policy::new(site.config);
+        let policy = Policy::new(&site.config);
         let made = session::create(site.format.as_ref(), &site.table, &policy, claims, now).await?;
         let name = &site.config.cookie.name;
         let value = String::from_utf8_lossy(made.cookie.expose()).into_owned();
@@ -129,7 +126,7 @@ pub(super) fn revoke(args: &Revoke) -> Outcome {
 }
 
 /// The row that is meant, as the table has it now.
-async fn find(site: &Site<'_>, which: &Which) -> Result<(Key, Item), Failure> {
+async fn find(site: &Site, which: &Which) -> Result<(Key, Item), Failure> {
     match (&which.reference, &which.cookie) {
         (Some(reference), _) => {
             let wanted = Ref::parse(reference).ok_or_else(|| {
@@ -144,7 +141,7 @@ async fn find(site: &Site<'_>, which: &Which) -> Result<(Key, Item), Failure> {
 }
 
 /// Refs are not stored, so the table is read to its end, also to be sure that no second session goes by that name.
-async fn by_ref(site: &Site<'_>, wanted: Ref) -> Result<(Key, Item), Failure> {
+async fn by_ref(site: &Site, wanted: Ref) -> Result<(Key, Item), Failure> {
     let mut found: Option<(Key, Item)> = None;
     let mut scan = site.table.scan(PAGE);
     while let Some(page) = scan.next().await? {
@@ -162,7 +159,7 @@ async fn by_ref(site: &Site<'_>, wanted: Ref) -> Result<(Key, Item), Failure> {
     })
 }
 
-async fn by_cookie(site: &Site<'_>, given: &str) -> Result<(Key, Item), Failure> {
+async fn by_cookie(site: &Site, given: &str) -> Result<(Key, Item), Failure> {
     let given = cookie_text(given)?;
     let values = cookie_values(&given, &site.config.cookie.name);
     let [value] = values.as_slice() else {
@@ -201,7 +198,7 @@ pub(super) fn cookie_values<'t>(given: &'t str, name: &str) -> Vec<&'t [u8]> {
     if is_header { values } else { vec![given.as_bytes()] }
 }
 
-fn key_of(site: &Site<'_>, item: &Item) -> Option<Key> {
+fn key_of(site: &Site, item: &Item) -> Option<Key> {
     item.get(site.table.key_attribute()).and_then(Key::from_attribute)
 }
 

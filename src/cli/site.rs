@@ -23,12 +23,13 @@ use super::output;
 const LOOPBACK_WAIT: Duration = Duration::from_secs(2);
 
 /// A realm that a command works on.
-pub(super) struct Site<'c> {
-    pub(super) config: &'c RealmConfig,
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) config: RealmConfig,
     pub(super) format: Box<dyn Format>,
     pub(super) table: Table,
     /// The embedded engine's tasks end with it.
-    _store: Store,
+    _store: Option<Store>,
 }
 
 /// Whether a command may make a database that is not there.
@@ -133,17 +134,23 @@ async fn is_served(address: SocketAddr) -> bool {
     matches!(tokio::time::timeout(LOOPBACK_WAIT, TcpStream::connect(address)).await, Ok(Ok(_)))
 }
 
-impl<'c> Site<'c> {
+impl Site {
     /// The realm called `name`, or the only one, over its store.
-    pub(super) async fn open(config: &'c Config, name: Option<&str>, reach: Reach) -> Result<Self, Failure> {
+    pub(super) async fn open(config: &Config, name: Option<&str>, reach: Reach) -> Result<Self, Failure> {
         let realm = realm(config, name)?;
         let store = open_store(&config.store, reach).await?;
-        let format = format::open(realm);
-        let table = table(&store, realm, format.as_ref());
+        let site = Self::over(&store, realm);
         if reach == Reach::Create && is_embedded(&config.store) {
-            table.provision(format.ttl_attribute()).await?;
+            site.table.provision(site.format.ttl_attribute()).await?;
         }
-        Ok(Self { config: realm, format, table, _store: store })
+        Ok(Self { _store: Some(store), ..site })
+    }
+
+    /// A realm over a store that the caller keeps open.
+    pub(super) fn over(store: &Store, realm: &RealmConfig) -> Self {
+        let format = format::open(realm);
+        let table = table(store, realm, format.as_ref());
+        Self { config: realm.clone(), format, table, _store: None }
     }
 }
 

@@ -67,14 +67,14 @@ pub(super) fn policy(args: &Tables) -> Outcome {
         crate::config::StoreConfig::Embedded { .. } => None,
     };
     let policies = realms.iter().map(|realm| policy::for_table(&realm.table, region.as_deref()));
-    let policy = policies.reduce(joined).unwrap_or_default();
+    let policy = policies.reduce(|all, one| joined(all, &one)).unwrap_or_default();
     let mut stdout = output::stdout();
     writeln!(stdout, "{policy:#}")?;
     Ok(())
 }
 
 /// One policy for the resources of both: its statements differ in nothing else.
-fn joined(mut policy: Value, other: Value) -> Value {
+fn joined(mut policy: Value, other: &Value) -> Value {
     let ours = policy.get_mut("Statement").and_then(Value::as_array_mut).into_iter().flatten();
     let theirs = other.get("Statement").and_then(Value::as_array).into_iter().flatten();
     for (ours, theirs) in ours.zip(theirs) {
@@ -136,7 +136,7 @@ mod tests {
         let one = policy::for_table("a", Some("eu-west-1"));
         let all = ["b", "c"]
             .iter()
-            .fold(one, |all, table| joined(all, policy::for_table(table, Some("eu-west-1"))));
+            .fold(one, |all, table| joined(all, &policy::for_table(table, Some("eu-west-1"))));
         for statement in all["Statement"].as_array().unwrap() {
             assert_eq!(
                 statement["Resource"],

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
 use super::Place;
+use crate::headers::spelled;
 
 /// Who set a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +61,7 @@ impl Received {
             .iter()
             .map(|(name, value)| {
                 let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-                (Origin::of(name, injected), spelled(name.as_str()), value)
+                (Origin::of(name, injected), spelled(name), value)
             })
             .collect();
         headers.sort_by_key(|(origin, ..)| *origin);
@@ -78,6 +79,10 @@ impl Received {
 
     pub(super) fn status(&self) -> &str {
         self.value("X-Session-Status").unwrap_or("anonymous")
+    }
+
+    pub(super) fn request_id(&self) -> &str {
+        self.value("X-Request-Id").unwrap_or_default()
     }
 
     pub(super) fn injected(&self) -> Vec<(String, String)> {
@@ -115,15 +120,4 @@ impl Received {
     fn value(&self, wanted: &str) -> Option<&str> {
         self.headers().find(|(_, name, _)| *name == wanted).map(|(.., value)| value)
     }
-}
-
-/// A header's name as documents spell it: `X-User`. Case means nothing on the wire.
-fn spelled(name: &str) -> String {
-    name.split('-')
-        .map(|word| match word.split_at_checked(1) {
-            Some((first, rest)) => first.to_ascii_uppercase() + rest,
-            None => word.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join("-")
 }

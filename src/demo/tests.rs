@@ -99,16 +99,13 @@ async fn without_an_entrance_there_is_no_link() {
 }
 
 #[tokio::test]
-async fn each_request_is_told_without_the_token() {
-    let (sender, mut told) = mpsc::channel(8);
-    let running = app().with_entrance(entrance()).with_narration(sender).spawn().await.unwrap();
-    get(&running, "/become/t0ken?next=/", &[]).await;
-    get(&running, "/members?secret=1", &[("x-user", "alice")]).await;
-    let first = told.recv().await.unwrap();
-    assert_eq!((first.path.as_str(), first.status), ("/become/", StatusCode::SEE_OTHER));
-    let second = told.recv().await.unwrap();
-    assert_eq!(second.path, "/members");
-    assert_eq!(second.injected, [("X-User".to_owned(), "alice".to_owned())]);
+async fn each_request_is_told_before_it_is_answered() {
+    let (sender, told) = std::sync::mpsc::channel();
+    let running = app().with_narration(move |heard| sender.send(heard).unwrap()).spawn().await.unwrap();
+    get(&running, "/members", &[("x-user", "alice"), ("x-request-id", "r1"), ("x-other", "y")]).await;
+    let heard = told.try_recv().unwrap();
+    assert_eq!(heard.request_id, "r1");
+    assert_eq!(heard.injected, [("X-User".to_owned(), "alice".to_owned())]);
 }
 
 #[tokio::test]
@@ -116,7 +113,9 @@ async fn dropping_it_stops_it() {
     let running = app().spawn().await.unwrap();
     let address = running.address();
     drop(running);
+    let mut tries = 0..100_000;
     while TcpStream::connect(address).await.is_ok() {
+        assert!(tries.next().is_some(), "it goes on listening");
         tokio::task::yield_now().await;
     }
 }

@@ -47,7 +47,7 @@ fn value(rule: &HeaderRule, claims: &Claims) -> Option<String> {
                 match part {
                     TemplatePart::Text(literal) => text.push_str(literal),
                     TemplatePart::Claim(path) => {
-                        write_claim(&mut text, path.find(claims)?, ",", rule.encoding)?
+                        write_claim(&mut text, path.find(claims)?, ",", rule.encoding)?;
                     }
                 }
             }
@@ -228,7 +228,7 @@ mod tests {
             let encoding = if percent { Encoding::Percent } else { Encoding::Utf8 };
             if let Some(value) = mapped(&claim("x", ",", encoding), &json!({"x": text})) {
                 prop_assert!(!value.bytes().any(|b| b < 0x20 || b == 0x7f));
-                prop_assert_eq!(value.trim(), &value);
+                prop_assert_eq!(value.trim_matches([' ', '\t']), &value);
             } else {
                 prop_assert!(text.is_empty());
             }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use crate::config::{self, Access, Config, OddHeaders, StoreConfig, UpstreamConfig};
+use crate::config::{self, Access, Config, OddHeaders, RealmConfig, StoreConfig, UpstreamConfig};
 use crate::demo;
-use crate::format;
+use crate::format::{self, Format};
 use crate::headers::Scrub;
 use crate::proxy::{Gateway, Route};
 use crate::route::Router;
@@ -29,33 +30,52 @@ pub(super) async fn assemble(
     store: &Store,
     tasks: &TaskTracker,
 ) -> Result<Assembled, StartError> {
-    let control = tokio::runtime::Handle::current();
-    let mut realms = Vec::new();
-    for (number, realm) in config.realms.iter().enumerate() {
+    for realm in &config.realms {
         let format = format::open(realm);
-        let schema = format.key_schema();
-        let table = store.table(&realm.table, schema.attribute, schema.kind);
-        ensure(&config.store, &table, format.ttl_attribute())
+        ensure(&config.store, &table(store, realm, format.as_ref()), format.ttl_attribute())
             .await
             .map_err(|error| StartError::Table { realm: realm.name.clone(), error })?;
-        let mappings = config.routes.iter().filter(|route| route.realm == Some(number)).count();
-        realms.push(Realm::new(realm, table, &control, tasks, mappings));
     }
-    let names = config.routes.iter().flat_map(|route| route.headers.iter().map(|rule| rule.name.clone()));
-    let names: Vec<_> = names.collect();
+    let names: Vec<_> = injected(config).collect();
     let mut apps = Vec::new();
     let mut upstreams = Vec::new();
     for upstream in &config.upstreams {
         upstreams.push(Arc::new(resolve(upstream, &names, &mut apps).await?));
     }
-    let gateway = Gateway {
+    Ok(Assembled { gateway: gateway(config, store, tasks, upstreams), apps })
+}
+
+/// The gateway of `config` over `upstreams`, of which nothing has been asked yet, and neither of the store.
+pub(crate) fn gateway(
+    config: &Config,
+    store: &Store,
+    tasks: &TaskTracker,
+    upstreams: Vec<Arc<Upstream>>,
+) -> Gateway {
+    let control = tokio::runtime::Handle::current();
+    let realm = |(number, realm): (usize, &RealmConfig)| {
+        let table = table(store, realm, format::open(realm).as_ref());
+        let mappings = config.routes.iter().filter(|route| route.realm == Some(number)).count();
+        Realm::new(realm, table, &control, tasks, mappings)
+    };
+    let realms: Vec<_> = config.realms.iter().enumerate().map(realm).collect();
+    Gateway {
         router: Router::new(routes(config, &realms)),
-        scrub: Scrub::new(names, config.server.odd_headers == OddHeaders::Pass),
+        scrub: Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass),
         upstreams,
         max_header_bytes: config.server.max_header_bytes,
         access_log: config.server.access_log,
-    };
-    Ok(Assembled { gateway, apps })
+    }
+}
+
+/// The names of all headers that any route injects.
+fn injected(config: &Config) -> impl Iterator<Item = HeaderName> {
+    config.routes.iter().flat_map(|route| route.headers.iter().map(|rule| rule.name.clone()))
+}
+
+fn table(store: &Store, realm: &RealmConfig, format: &dyn Format) -> Table {
+    let schema = format.key_schema();
+    store.table(&realm.table, schema.attribute, schema.kind)
 }
 
 /// Makes the table inside the process, or makes sure of the one outside.
@@ -101,7 +121,7 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
 
 async fn resolve(
     upstream: &UpstreamConfig,
-    injected: &[http::HeaderName],
+    injected: &[HeaderName],
     apps: &mut Vec<demo::Running>,
 ) -> Result<Upstream, StartError> {
     let mut servers = Vec::new();

@@ -71,7 +71,7 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
         // A pair without `=` has a value and no name (RFC 6265bis, 5.6); it can never be ours.
         let (name, value) = match equals.and_then(|at| pair.split_at_checked(at)) {
             Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
-            None => (&pair[..0], pair),
+            None => (&[][..], pair),
         };
         Pair { span, name, value }
     })

@@ -172,6 +172,13 @@ impl Response {
     }
 }
 
+/// A `Set-Cookie` line with its attributes in alphabetical order, since their order means nothing.
+pub(crate) fn sorted(set_cookie: &str) -> String {
+    let mut parts: Vec<_> = set_cookie.split("; ").collect();
+    parts[1..].sort_unstable();
+    parts.join("; ")
+}
+
 fn status(message: &Message) -> u16 {
     let code = message.start.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
     code.and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line: {:?}", message.start))

@@ -99,6 +99,13 @@ impl Gateway {
         self.log.event(what, wanted).await.unwrap_or_else(|| panic!("no {what} in the log:\n{}", self.log()))
     }
 
+    /// Waits for a line that holds `text`, in any case.
+    pub(crate) async fn line(&self, text: &str) -> String {
+        let text = text.to_lowercase();
+        let line = self.log.find(&text, |line| line.to_lowercase().contains(&text).then(|| line.to_owned()));
+        line.await.unwrap_or_else(|| panic!("no line with {text} in the log:\n{}", self.log()))
+    }
+
     /// Everything that the gateway has written, to search for what must not be in it.
     pub(crate) fn log(&self) -> String {
         self.log.text()
@@ -140,7 +147,10 @@ impl Drop for Gateway {
         // Either may fail only because the process has ended, or was waited for, already.
         let _ended = self.child.kill().and_then(|()| self.child.wait());
         if std::thread::panicking() {
-            println!("the gateway's log:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(40)..];
+            println!("the gateway's log, the last of {} lines:\n{}", lines.len(), shown.join("\n"));
         } else {
             let _left_for_the_next_clean = fs::remove_dir_all(&self.directory);
         }
@@ -300,10 +310,12 @@ impl Log {
 
     /// Waits for an event; `None`: the log ended without it.
     async fn event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
-        let find = |log: &Lines| {
-            let mut events = log.lines.iter().filter_map(|line| serde_json::from_str(line).ok());
-            events.find(|event| wanted(event))
-        };
+        self.find(what, |line| serde_json::from_str(line).ok().filter(&wanted)).await
+    }
+
+    /// Waits for a line of which `read` makes something; `None`: the log ended without it.
+    async fn find<T>(&self, what: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let find = |log: &Lines| log.lines.iter().find_map(|line| read(line));
         let mut lines = self.lines.subscribe();
         let until = lines.wait_for(|log| log.ended == 2 || find(log).is_some());
         let log = match tokio::time::timeout(super::DEADLINE, until).await {

@@ -29,8 +29,8 @@ pub(super) enum Claims {
 }
 
 impl Row {
-    pub(super) fn judge(site: &Site<'_>, key: &Key, item: &Item, now: Timestamp) -> Self {
-        let policy = Policy::new(site.config);
+    pub(super) fn judge(site: &Site, key: &Key, item: &Item, now: Timestamp) -> Self {
+        let policy = Policy::new(&site.config);
         let content = site.format.decode(item).map(|record| {
             let verdict = judge(&policy, &record, now);
             (record, verdict)

@@ -1,0 +1,277 @@
+//! The demo's story: one line for each request, from the gateway's own access log and from what the app received.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use clap::builder::styling::Style;
+use tokio::sync::mpsc;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::cli::output::{self, BAD, BOLD, DIM, GOOD, NOTE, visible};
+use crate::demo::Heard;
+use crate::session::reference::Ref;
+use crate::time::Clock;
+
+use super::welcome::Welcome;
+
+/// What the app heard is kept until the gateway's line about it comes; this many at most.
+const UNMATCHED: usize = 256;
+
+/// Something to tell.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The app received a request.
+    Heard(Heard),
+    /// The gateway is done with a request.
+    Answered(Answered),
+    /// Alice has a new session.
+    SignedIn(Ref),
+}
+
+/// The gateway's line about a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Answered {
+    id: String,
+    method: String,
+    path: String,
+    status: u64,
+    verdict: String,
+    reason: String,
+    reissue: bool,
+}
+
+/// Tells the news on stdout.
+#[derive(Debug)]
+pub(super) struct Narrator {
+    welcome: Welcome,
+    began: Instant,
+    heard: VecDeque<Heard>,
+    last_poll: String,
+}
+
+/// Listens to the gateway's access log.
+struct Ear(mpsc::Sender<News>);
+
+/// Starts listening. What else the gateway has to say goes to stderr if it is a warning.
+pub(super) fn listen(news: &mpsc::Sender<News>) {
+    let warnings = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_filter(tracing_subscriber::filter::LevelFilter::WARN);
+    let started = tracing_subscriber::registry().with(Ear(news.clone())).with(warnings).try_init();
+    if started.is_err() {
+        tracing::debug!("logging was started already");
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Ear {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        *metadata.level() <= Level::WARN || metadata.target() == "access"
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "access" {
+            let mut answered = Answered::default();
+            event.record(&mut answered);
+            // A full queue means that the terminal cannot keep up, and nobody could read it either.
+            let _untold = self.0.try_send(News::Answered(answered));
+        }
+    }
+}
+
+impl Visit for Answered {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let slot = match field.name() {
+            "id" => &mut self.id,
+            "method" => &mut self.method,
+            "path" => &mut self.path,
+            "verdict" => &mut self.verdict,
+            "reason" => &mut self.reason,
+            _ => return,
+        };
+        value.clone_into(slot);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "status" {
+            self.status = value;
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        if field.name() == "reissue" {
+            self.reissue = value;
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+impl Narrator {
+    pub(super) fn new(welcome: Welcome) -> Self {
+        Self { welcome, began: Clock.mono(), heard: VecDeque::new(), last_poll: String::new() }
+    }
+
+    /// Tells until the terminal is gone.
+    pub(super) async fn tell(mut self, mut news: mpsc::Receiver<News>) -> io::Result<()> {
+        while let Some(news) = news.recv().await {
+            let elapsed = Clock.mono().saturating_duration_since(self.began);
+            match news {
+                News::Heard(heard) => self.remember(heard),
+                News::SignedIn(session) => {
+                    let command = self.welcome.revocation(session);
+                    say(
+                        elapsed,
+                        format_args!("{GOOD}alice has a new session{GOOD:#}; to end it: {command}"),
+                    )?;
+                }
+                News::Answered(answered) => {
+                    if let Some(line) = self.line(&answered) {
+                        say(elapsed, line)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, heard: Heard) {
+        self.heard.push_back(heard);
+        if self.heard.len() > UNMATCHED {
+            self.heard.pop_front();
+        }
+    }
+
+    /// The line about a request; none for a poll like the one before.
+    fn line(&mut self, answered: &Answered) -> Option<String> {
+        let at = self.heard.iter().position(|heard| heard.request_id == answered.id);
+        let heard = at.and_then(|at| self.heard.remove(at));
+        // The link's secret end is for the browser's bar alone.
+        let entered = answered.path.starts_with("/become/");
+        let path = if entered { "/become/..." } else { &answered.path };
+        let story = match &heard {
+            Some(_) if entered && answered.status == 303 => {
+                format!("{GOOD}a browser has become alice{GOOD:#}")
+            }
+            Some(heard) => received(heard),
+            None => format!("{DIM}the app was not asked:{DIM:#} {}", refusal(answered)),
+        };
+        if answered.path.ends_with("/whoami") {
+            let poll = format!("{} {} {story}", answered.path, answered.status);
+            let same = poll == self.last_poll;
+            self.last_poll = poll;
+            if same && !answered.reissue {
+                return None;
+            }
+        }
+        let request = format!("{} {}", answered.method, visible(path));
+        let reissued = if answered.reissue { format!("  {NOTE}reissued{NOTE:#}") } else { String::new() };
+        let style = style(answered.status);
+        Some(format!("{BOLD}{request:<20}{BOLD:#} {style}{}{style:#}  {story}{reissued}", answered.status))
+    }
+}
+
+fn say(elapsed: Duration, line: impl fmt::Display) -> io::Result<()> {
+    let (minutes, seconds) = (elapsed.as_secs() / 60, elapsed.as_secs() % 60);
+    writeln!(output::stdout(), "{DIM}{minutes:>2}:{seconds:02}{DIM:#}  {line}")
+}
+
+/// What the app saw, in its own headers.
+fn received(heard: &Heard) -> String {
+    let is_ours = |name: &str| name.starts_with("X-Session-");
+    let mapped: Vec<_> = heard
+        .injected
+        .iter()
+        .filter(|(name, _)| !is_ours(name))
+        .map(|(name, value)| format!("{name}: {GOOD}{}{GOOD:#}", visible(value)))
+        .collect();
+    if !mapped.is_empty() {
+        return mapped.join("  ");
+    }
+    let status = heard.injected.iter().find(|(name, _)| name == "X-Session-Status");
+    format!("X-Session-Status: {}", status.map_or("(none)", |(_, status)| status))
+}
+
+fn refusal(answered: &Answered) -> String {
+    if answered.reason == "-" || answered.reason.is_empty() {
+        answered.verdict.clone()
+    } else {
+        format!("{} ({})", answered.verdict, answered.reason)
+    }
+}
+
+fn style(status: u64) -> Style {
+    match status {
+        200..=299 => GOOD,
+        300..=399 => NOTE,
+        _ => BAD,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn narrator() -> Narrator {
+        Narrator::new(Welcome {
+            gateway: "127.0.0.1:1".parse().unwrap(),
+            port_was_taken: None,
+            link: String::new(),
+            cookie: String::new(),
+            file: "gateway.toml".into(),
+        })
+    }
+
+    fn answered(path: &str, status: u64) -> Answered {
+        Answered { id: "r".into(), method: "GET".into(), path: path.into(), status, ..Answered::default() }
+    }
+
+    fn heard(user: &str) -> Heard {
+        Heard { request_id: "r".into(), injected: vec![("X-User".into(), user.into())] }
+    }
+
+    #[test]
+    fn what_the_app_heard_is_told_with_the_answer() {
+        let mut narrator = narrator();
+        narrator.remember(heard("al\u{1b}ice"));
+        let line = narrator.line(&answered("/", 200)).unwrap();
+        assert!(line.contains("X-User") && line.contains("al\\u{1b}ice"), "{line:?}");
+        let refused = Answered { verdict: "forbidden".into(), reason: "-".into(), ..answered("/admin", 403) };
+        let line = narrator.line(&refused).unwrap();
+        assert!(line.contains("was not asked") && line.contains("forbidden"), "{line:?}");
+    }
+
+    #[test]
+    fn a_poll_like_the_one_before_is_not_told() {
+        let mut narrator = narrator();
+        let mut poll = |user, reissue| {
+            narrator.remember(heard(user));
+            narrator.line(&Answered { reissue, ..answered("/whoami", 200) }).is_some()
+        };
+        assert!(poll("alice", false));
+        assert!(!poll("alice", false));
+        assert!(poll("alice", true), "a reissue");
+        assert!(!poll("alice", false));
+        assert!(poll("bob", false));
+    }
+
+    #[test]
+    fn the_links_secret_end_is_not_told() {
+        let mut narrator = narrator();
+        narrator.remember(heard("alice"));
+        let line = narrator.line(&answered("/become/s3cret", 303)).unwrap();
+        assert!(!line.contains("s3cret") && line.contains("become alice"), "{line}");
+    }
+
+    #[test]
+    fn what_nobody_matches_does_not_pile_up() {
+        let mut narrator = narrator();
+        (0..2 * UNMATCHED).for_each(|_| narrator.remember(heard("alice")));
+        assert_eq!(narrator.heard.len(), UNMATCHED);
+    }
+}

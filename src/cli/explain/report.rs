@@ -1,0 +1,181 @@
+//! An explanation in words, and as JSON.
+
+use std::io;
+
+use http::HeaderName;
+use http::header::{HeaderMap, HeaderValue};
+use serde_json::{Map, Value, json};
+
+use crate::cli::args::Explain;
+use crate::cli::output::{self, BAD, BOLD, GOOD, visible};
+use crate::cli::row::Claims;
+use crate::config::{Access, Config};
+use crate::headers;
+use crate::proxy::{Known, Refusal, Rehearsal, Route};
+use crate::session::Anonymous;
+
+use super::{Cookie, Explanation};
+
+impl Explanation {
+    pub(super) fn print(&self, args: &Explain, config: &Config, out: &mut impl io::Write) -> io::Result<()> {
+        let Rehearsal { scrubbed, route, known, outcome } = &self.rehearsal;
+        let mut line = |name: &str, text: &str| writeln!(out, "{BOLD}{name:<8}{BOLD:#} {text}");
+        line("request", &visible(&format!("{} http://{}{}", args.method, args.host, args.path)))?;
+        for name in scrubbed {
+            line("scrubbed", &format!("{name}: a client may not send it"))?;
+        }
+        match route {
+            Some(route) => line("route", &describe(route, config))?,
+            None => line("route", "none")?,
+        }
+        for cookie in &self.cookies {
+            match cookie {
+                Cookie::Refused(fault) => line("cookie", &format!("costs no read: {fault}"))?,
+                Cookie::Names(reference, version, row) => {
+                    line("cookie", &format!("names session {reference}, seen at version {version}"))?;
+                    match row {
+                        Ok(Some(row)) => line("row", &row.to_line(Claims::Shown))?,
+                        Ok(None) => line("row", "there is none with its key")?,
+                        Err(error) => line("row", &format!("{BAD}cannot be read{BAD:#}: {error}"))?,
+                    }
+                }
+            }
+        }
+        if let Some(known) = known {
+            line("session", &self.session(known))?;
+        }
+        match outcome {
+            Ok(_) => line("access", &format!("{GOOD}goes through{GOOD:#}"))?,
+            Err(refusal) => {
+                line("access", &format!("{BAD}{}{BAD:#} {}", refusal.status().as_u16(), refusal.label()))?;
+            }
+        }
+        if let (Err(Refusal::Forbidden), Some(route)) = (outcome, route) {
+            for requirement in &route.require {
+                let values: Vec<_> = requirement.any_of.iter().map(Value::to_string).collect();
+                line("", &format!("wants `{}` to be {}", requirement.claim.as_str(), values.join(" or ")))?;
+            }
+        }
+        if let Some(Refusal::Login(location)) = &self.page {
+            line("", &format!("a page in a browser: 302 to {}", visible(&text(location))))?;
+        }
+        if let Err(Refusal::Login(location)) = outcome {
+            line("", &format!("to {}", visible(&text(location))))?;
+        }
+        for (name, value) in outcome.iter().flat_map(|headers| injected(headers, route.as_deref())) {
+            line("header", &format!("{name}: {}", visible(&value)))?;
+        }
+        Ok(())
+    }
+
+    fn session(&self, known: &Known) -> String {
+        match known {
+            Known::Active(reference, life) => {
+                let expires = output::relative(life.expires, self.now.wall);
+                let due = match &life.due {
+                    Some(due) => format!(
+                        "a reissue is due, and would move that to {}",
+                        output::relative(due.expires, self.now.wall)
+                    ),
+                    None => "no reissue is due".to_owned(),
+                };
+                format!("{GOOD}{reference}{GOOD:#}, expires {expires}; {due}")
+            }
+            Known::Anonymous(why) => format!("none: {}", reason(why)),
+            Known::Unavailable => format!("{BAD}cannot be told{BAD:#}: the store does not answer"),
+        }
+    }
+
+    pub(super) fn to_json(&self, args: &Explain) -> Value {
+        let Rehearsal { scrubbed, route, known, outcome } = &self.rehearsal;
+        let cookies: Vec<_> = self.cookies.iter().map(Cookie::to_json).collect();
+        let session = known.as_ref().map(|known| match known {
+            Known::Active(reference, life) => json!({
+                "status": "active",
+                "ref": reference.to_string(),
+                "expires": life.expires.as_secs(),
+                "reissue_to": life.due.map(|due| due.expires.as_secs()),
+            }),
+            Known::Anonymous(why) => json!({ "status": "anonymous", "reason": why.label() }),
+            Known::Unavailable => json!({ "status": "unavailable" }),
+        });
+        let access = match outcome {
+            Ok(_) => json!({ "admitted": true }),
+            Err(refusal) => {
+                let refusal_page = self.page.as_ref().unwrap_or(refusal);
+                let location =
+                    if let Refusal::Login(location) = refusal_page { Some(text(location)) } else { None };
+                json!({
+                    "admitted": false,
+                    "status": refusal.status().as_u16(),
+                    "reason": refusal.label(),
+                    "login": location,
+                })
+            }
+        };
+        let headers = outcome.iter().flat_map(|headers| injected(headers, route.as_deref()));
+        json!({
+            "request": { "method": args.method.as_str(), "host": args.host, "path": args.path },
+            "scrubbed": scrubbed.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+            "route": route.as_ref().map(|route| route.name.as_str()),
+            "cookies": cookies,
+            "session": session,
+            "access": access,
+            "headers": headers.map(|(name, value)| (name, Value::String(value))).collect::<Map<_, _>>(),
+        })
+    }
+}
+
+impl Cookie {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Refused(fault) => json!({ "refused": fault }),
+            Self::Names(reference, version, row) => {
+                let (row, error) = match row {
+                    Ok(row) => (row.as_ref().map(|row| row.to_json(Claims::Shown)), None),
+                    Err(error) => (None, Some(error)),
+                };
+                json!({ "ref": reference.to_string(), "version": version, "row": row, "error": error })
+            }
+        }
+    }
+}
+
+fn describe(route: &Route, config: &Config) -> String {
+    let access = match route.access {
+        Access::Required => "required",
+        Access::Optional => "optional",
+        Access::Public => "public",
+    };
+    let realm = route.realm.as_ref().map(|realm| format!(", realm `{}`", realm.name())).unwrap_or_default();
+    let upstream = config.upstreams.get(route.upstream).map_or("", |upstream| upstream.name.as_str());
+    format!("`{}`: {access}{realm}, upstream `{upstream}`", route.name)
+}
+
+/// What is injected, of the headers that the upstream would receive.
+fn injected(headers: &HeaderMap, route: Option<&Route>) -> Vec<(String, String)> {
+    let is_ours = |name: &HeaderName| {
+        headers::is_control(name)
+            || route.is_some_and(|route| route.headers.iter().any(|rule| rule.name == name))
+    };
+    let ours = headers.iter().filter(|(name, _)| is_ours(name));
+    ours.map(|(name, value)| (headers::spelled(name), text(value))).collect()
+}
+
+fn reason(why: &Anonymous) -> String {
+    match why {
+        Anonymous::NoCookie => "there is no cookie of its name".to_owned(),
+        Anonymous::Refused(fault) => fault.to_string(),
+        Anonymous::Absent => "there is no such row".to_owned(),
+        Anonymous::NotASession(fault) => format!("its row is no session: {fault}"),
+        Anonymous::Idle => "it has expired".to_owned(),
+        Anonymous::TooOld => "its lifetime has passed".to_owned(),
+        Anonymous::Ambiguous => {
+            "two cookies name two live sessions, so there is no telling whose this is".to_owned()
+        }
+    }
+}
+
+fn text(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}

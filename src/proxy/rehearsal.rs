@@ -1,0 +1,87 @@
+//! What would become of a request, without anything happening: the steps of [`super::handle`] up to the forwarding,
+//! with no reissue, no upstream and no line in the log.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
+
+use super::record::Record;
+use super::{Gateway, Inbound, Injection, Peer, Refusal, Route, Sanitized, admit, inject};
+use crate::headers::Fate;
+use crate::session::judge::Life;
+use crate::session::reference::Ref;
+use crate::session::{Anonymous, Resolution};
+use crate::time::Now;
+
+/// What would become of a request.
+#[derive(Debug)]
+pub(crate) struct Rehearsal {
+    /// The client's headers that it may not send.
+    pub(crate) scrubbed: Vec<HeaderName>,
+    /// The route, once there is one.
+    pub(crate) route: Option<Arc<Route>>,
+    /// What the cookies came to, if they were looked at.
+    pub(crate) known: Option<Known>,
+    /// The headers that the upstream would receive, or the refusal.
+    pub(crate) outcome: Result<HeaderMap, Refusal>,
+}
+
+/// What the cookies of a request come to.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// A live session.
+    Active(Ref, Life),
+    /// None, and why.
+    Anonymous(Anonymous),
+    /// It cannot be told.
+    Unavailable,
+}
+
+/// Takes `request` of `peer` as far as it goes without consequences.
+pub(crate) async fn rehearse(
+    gateway: &Gateway,
+    peer: &Peer,
+    request: Request<Incoming>,
+    now: Now,
+) -> Rehearsal {
+    let scrubbed = request.headers().keys().filter(|name| gateway.scrub.fate(name) == Fate::Scrub);
+    let mut rehearsal = Rehearsal {
+        scrubbed: scrubbed.cloned().collect(),
+        route: None,
+        known: None,
+        outcome: Err(Refusal::Internal),
+    };
+    rehearsal.outcome = match Inbound::read(request) {
+        Ok(inbound) => play(gateway, inbound.sanitize(&gateway.scrub, peer), now, &mut rehearsal).await,
+        Err(refusal) => Err(refusal),
+    };
+    rehearsal
+}
+
+async fn play(
+    gateway: &Gateway,
+    request: Sanitized,
+    now: Now,
+    rehearsal: &mut Rehearsal,
+) -> Result<HeaderMap, Refusal> {
+    let id = HeaderValue::from_static("rehearsal");
+    let route = gateway.router.find(request.host(), request.path(), request.method())?;
+    rehearsal.route = Some(Arc::clone(route));
+    let resolution = super::resolve(route, &request, now, &mut Record::new(id.clone(), now.mono)).await;
+    rehearsal.known = resolution.as_ref().map(Known::from);
+    let admitted = admit::admit(request, route, resolution)?;
+    let injection = Injection { max_header_bytes: gateway.max_header_bytes, request_id: &id };
+    let (outbound, _) = inject(admitted, &injection)?;
+    Ok(outbound.request.headers().clone())
+}
+
+impl From<&Resolution> for Known {
+    fn from(resolution: &Resolution) -> Self {
+        match resolution {
+            Resolution::Active(active) => Self::Active(active.session.reference(), active.life),
+            Resolution::Anonymous(why) => Self::Anonymous(why.clone()),
+            Resolution::Unavailable => Self::Unavailable,
+        }
+    }
+}

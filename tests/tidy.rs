@@ -1,0 +1,107 @@
+//! Rules of the house that a compiler does not keep.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(found.len() > 50);
+    found
+}
+
+#[test]
+fn every_module_says_what_it_is_for_and_none_is_too_long_to_read() {
+    for (path, text) in sources() {
+        let is_tests = path.ends_with("tests.rs");
+        assert!(is_tests || text.starts_with("//! "), "{} does not open with `//! `", path.display());
+        assert!(text.lines().count() <= 600, "{} is longer than 600 lines", path.display());
+        assert!(!path.ends_with("mod.rs"), "{}", path.display());
+    }
+}
+
+#[test]
+fn what_architecture_names_is_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut named = 0;
+    for code in text.split('`').skip(1).step_by(2) {
+        if ["src/", "tests/", "benches/"].iter().any(|folder| code.starts_with(folder)) {
+            assert!(root().join(code).exists(), "ARCHITECTURE.md names `{code}`");
+            named += 1;
+        }
+    }
+    assert!(named > 30);
+}
+
+#[test]
+fn the_core_does_no_io() {
+    let pure = |path: &Path| {
+        path.starts_with("src/format")
+            || ["src/session/judge.rs", "src/session/cookie.rs"].iter().any(|p| path.ends_with(p))
+    };
+    let mut checked = 0;
+    for (path, text) in sources().iter().filter(|(path, _)| pure(path)) {
+        for banned in ["tokio", "hyper", "aws_", "std::fs", "std::net", "crate::store", "crate::proxy"] {
+            assert!(!text.contains(banned), "{} speaks of `{banned}`", path.display());
+        }
+        checked += 1;
+    }
+    assert!(checked >= 8);
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let layers = ["format", "store", "session", "route", "upstream", "proxy", "server", "cli"];
+    for (path, text) in sources() {
+        let layer = path.components().nth(1).unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        let Some(own) = layers.iter().position(|name| *name == layer) else { continue };
+        for above in &layers[own + 1..] {
+            // Of what a connection carries the pool needs to know the type.
+            let is_body =
+                layer == "upstream" && *above == "proxy" && text.matches("crate::proxy::").count() == 1;
+            let is_up = text.contains(&format!("crate::{above}::")) && !is_body;
+            assert!(!is_up, "{} reaches up to `{above}`", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_readmes_configurations_are_accepted() {
+    struct Set;
+    impl sessiongate::config::environment::Environment for Set {
+        fn cores(&self) -> usize {
+            1
+        }
+        fn variable(&self, _: &str) -> Option<Vec<u8>> {
+            Some(b"0123456789abcdef".to_vec())
+        }
+        fn file(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let blocks: Vec<_> =
+        text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 2);
+    let rest = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[upstreams.pyramid]\n\
+                servers = [\"http://127.0.0.1:1\"]\n[upstreams.reports]\nservers = [\"http://127.0.0.1:2\"]\n";
+    for source in [blocks[0].to_owned(), format!("{}\n{rest}", blocks[1])] {
+        let (_, report) = sessiongate::config::parse(&source, Path::new("README.md"), &Set);
+        assert!(report.is_empty(), "{report}");
+    }
+}
