@@ -5,13 +5,15 @@
 //! 2. Within the group the longest path prefix wins, on a segment boundary. The query takes no part.
 //! 3. Among routes of that prefix, one that names the method wins over one that names none. If none takes the method,
 //!    the answer is 405: a request never slides to a shorter prefix, whose rule may be a weaker one.
-//! 4. A path that could be read as another path is refused before it is matched; see [`ambiguity`].
+//! 4. A path that could be read as another path is refused before it is matched; see [`ambiguity`]. So is one that would
+//!    take another route once it is decoded, or without its `;` parameters.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
+use percent_encoding::percent_decode_str;
 
 use crate::config::{HostPattern, RouteConfig};
 
@@ -61,7 +63,8 @@ pub enum Ambiguity {
     EncodedSlash,
     /// An encoded NUL.
     Nul,
-    /// A `%` that encodes nothing, or encodes one of these twice, or an overlong UTF-8 sequence.
+    /// A `%` that encodes nothing, or encodes one of these twice, or an overlong UTF-8 sequence, or what would take
+    /// another route if it were decoded.
     Encoding,
     /// Without its `;` parameters it would take another route.
     Parameters,
@@ -118,15 +121,22 @@ impl<R> Router<R> {
             return Err(NoRoute::Ambiguous(found));
         }
         let entry = select(group, path, method)?;
+        let is_same = |path: &str| {
+            let other = select(group, &without_empty_segments(path), method);
+            !has_dots(path) && other.is_ok_and(|other| Arc::ptr_eq(&other.route, &entry.route))
+        };
+        // Apps decode before they match: neither an encoded letter nor an encoded slash may change who judges. What is
+        // encoded twice is decoded by some, and what would be left to decode after that is refused above.
+        let decoded = if path.contains('%') { decode(&decode(path)).into() } else { Cow::from(path) };
         if found.is_some() && !entry.encoded_slashes {
             return Err(NoRoute::Ambiguous(Ambiguity::EncodedSlash));
         }
-        if path.contains(';') {
-            // Servlet containers cut `;…` off every segment before they match; it must not change who judges.
-            let bare = select(group, &without_parameters(path), method);
-            let same = bare.is_ok_and(|bare| Arc::ptr_eq(&bare.route, &entry.route));
-            let dots = matches!(ambiguity(&without_parameters(path)), None | Some(Ambiguity::EncodedSlash));
-            if !same || !dots {
+        if decoded != path && !is_same(&decoded) {
+            return Err(NoRoute::Ambiguous(found.unwrap_or(Ambiguity::Encoding)));
+        }
+        if decoded.contains(';') {
+            // Servlet containers cut `;…` off every segment before they match; nor may that.
+            if !is_same(&without_parameters(path)) || !is_same(&without_parameters(&decoded)) {
                 return Err(NoRoute::Ambiguous(Ambiguity::Parameters));
             }
         }
@@ -162,9 +172,22 @@ pub fn is_prefix(prefix: &str, path: &str) -> bool {
         || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn without_parameters(path: &str) -> Cow<'_, str> {
+fn decode(path: &str) -> String {
+    percent_decode_str(path).decode_utf8_lossy().into_owned()
+}
+
+fn has_dots(path: &str) -> bool {
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+fn without_empty_segments(path: &str) -> String {
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    format!("/{}", segments.collect::<Vec<_>>().join("/"))
+}
+
+fn without_parameters(path: &str) -> String {
     let bare: Vec<_> = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
-    bare.join("/").into()
+    bare.join("/")
 }
 
 /// How `path` could be read as another path, if it could. An encoded slash is told last: a route may allow it.
@@ -191,6 +214,15 @@ pub fn ambiguity(path: &str) -> Option<Ambiguity> {
             Some(b'/') => encoded_slash = true,
             // Never in UTF-8 but to write ASCII in two bytes.
             Some(0xc0 | 0xc1) => return Some(Ambiguity::Encoding),
+            // Nor these two, followed by what would make three or four bytes of it.
+            Some(first @ (0xe0 | 0xf0)) => {
+                let second =
+                    path.get(at + 3..at + 6).and_then(|next| hex(next.strip_prefix('%')?.as_bytes()));
+                let shortest = if first == 0xe0 { 0xa0 } else { 0x90 };
+                if second.is_some_and(|second| (0x80..shortest).contains(&second)) {
+                    return Some(Ambiguity::Encoding);
+                }
+            }
             Some(b'%') => {
                 let twice = path.as_bytes().get(at + 3..at + 5).and_then(hex);
                 if matches!(twice, Some(0x00 | b'/' | b'\\' | b'.' | b'%')) {

@@ -39,7 +39,7 @@ pub use create::{CreateError, Created, create};
 pub use reissue::{Reissued, Reissuing};
 pub use set_cookie::Adopted;
 
-/// How many cookies of a realm's name a request may make us look at.
+/// How many sessions the cookies of a request may make us look up.
 const MAX_COOKIES: usize = 4;
 /// How many reads, and how many reissues, may be under way in a realm at a time.
 const MAX_FLIGHTS: usize = 10_000;
@@ -138,7 +138,7 @@ pub enum Anonymous {
     Idle,
     /// Its lifetime has passed.
     TooOld,
-    /// Two cookies name two different live sessions.
+    /// Two cookies name two different live sessions, or too many name any.
     Ambiguous,
 }
 
@@ -212,14 +212,15 @@ impl Realm {
 
     /// Resolves the cookies of the realm's name, in the order they came.
     ///
-    /// All are tried, up to four: who can set a cookie for a parent domain can put one in front of the user's own. If
-    /// two name different live sessions, there is no telling which is the user's, so there is none.
+    /// All are tried: who can set a cookie for a parent domain can put one in front of the user's own. If two name
+    /// different live sessions, there is no telling which is the user's, so there is none; nor is there if more are
+    /// named than are looked up, since the user's may be among the rest.
     pub async fn resolve(self: &Arc<Self>, cookies: &[&[u8]], now: Now) -> (Resolution, Source) {
         let mut anonymous = Anonymous::NoCookie;
         let mut source = Source::Unasked;
         let mut active: Option<Active> = None;
-        let mut tried: SmallVec<[SessionId; 1]> = SmallVec::new();
-        for (chosen, value) in cookies.iter().enumerate().take(MAX_COOKIES) {
+        let mut tried: SmallVec<[Key; 1]> = SmallVec::new();
+        for (chosen, value) in cookies.iter().enumerate() {
             let SessionRef { id, version } = match self.format.parse_cookie(value) {
                 Ok(reference) => reference,
                 Err(fault) => {
@@ -227,11 +228,15 @@ impl Realm {
                     continue;
                 }
             };
-            if tried.contains(&id) {
+            let key = self.format.key(&id);
+            if tried.contains(&key) {
                 continue;
             }
-            let (lookup, from) = self.look_up(&self.format.key(&id), version, now).await;
-            tried.push(id.clone());
+            if tried.len() == MAX_COOKIES {
+                return (Resolution::Anonymous(Anonymous::Ambiguous), source);
+            }
+            let (lookup, from) = self.look_up(&key, version, now).await;
+            tried.push(key);
             source = from;
             match lookup {
                 // Whether there is another live session cannot be told, so neither can which is the user's.
@@ -297,7 +302,7 @@ impl Realm {
     /// we remember: the rows of the request's session and of the new cookie are forgotten, and the cookie is given the
     /// realm's attributes.
     pub fn adopt(&self, set_cookie: &HeaderValue, active: Option<&Active>, secure: bool) -> Option<Adopted> {
-        let adopted = self.cookie.adopt(set_cookie.as_bytes(), secure)?;
+        let adopted = self.cookie.adopt(set_cookie.as_bytes(), secure, self.clock.now().wall)?;
         if let Some(active) = active {
             self.cache.forget(&active.session.key);
         }

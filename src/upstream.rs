@@ -2,7 +2,8 @@
 //!
 //! Each worker has pools of its own: taking a connection out and putting it back needs no lock and wakes no other
 //! thread. A connection comes back only when a response has been read to its end over it and the request had been
-//! sent to its end; everything else closes it.
+//! sent to its end; everything else closes it, there and then: what a client has yet to send of a request that is
+//! answered is not waited for.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::proxy::RequestBody;
 use crate::time::Clock;
@@ -42,14 +44,14 @@ pub struct Endpoint {
     /// Its port.
     pub port: u16,
     /// Both, for logs.
-    pub label: String,
+    pub label: Arc<str>,
 }
 
 impl Endpoint {
     /// The server at `host` and `port`.
     pub fn new(host: &str, port: u16) -> Self {
         let label = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        Self { host: host.to_owned(), port, label }
+        Self { host: host.to_owned(), port, label: label.into() }
     }
 }
 
@@ -64,8 +66,15 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    link: Link,
     since: Instant,
+}
+
+/// An open connection. It is closed when this is dropped.
+#[derive(Debug)]
+struct Link {
+    sender: SendRequest<RequestBody>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// A connection in use.
@@ -78,7 +87,7 @@ pub struct Connection {
 /// A connection that may be used again.
 #[derive(Debug)]
 pub struct Lease {
-    sender: SendRequest<RequestBody>,
+    link: Link,
     pool: Rc<Pool>,
     server: usize,
 }
@@ -88,7 +97,7 @@ pub struct Lease {
 #[error("upstream `{upstream}`: {server}: {reason}")]
 pub struct ConnectError {
     upstream: String,
-    server: String,
+    server: Arc<str>,
     reason: String,
 }
 
@@ -114,11 +123,11 @@ impl Pool {
         self.next.set(turn.wrapping_add(1));
         let mut failed = None;
         for server in (0..count).map(|step| turn.wrapping_add(step) % count) {
-            if let Some(sender) = self.take(server).await {
-                return Ok(Connection { lease: self.lease(sender, server), reused: true });
+            if let Some(link) = self.take(server).await {
+                return Ok(Connection { lease: self.lease(link, server), reused: true });
             }
             match self.open(server).await {
-                Ok(sender) => return Ok(Connection { lease: self.lease(sender, server), reused: false }),
+                Ok(link) => return Ok(Connection { lease: self.lease(link, server), reused: false }),
                 Err(reason) => {
                     tracing::warn!(upstream = %self.upstream.name, server = %self.label(server), %reason, "no connection");
                     failed = Some((server, reason));
@@ -126,36 +135,38 @@ impl Pool {
             }
         }
         let (server, reason) = failed.unwrap_or((0, "there is no server".to_owned()));
-        let (upstream, server) = (self.upstream.name.clone(), self.label(server).to_owned());
+        let (upstream, server) = (self.upstream.name.clone(), self.label(server));
         Err(ConnectError { upstream, server, reason })
     }
 
-    fn lease(self: &Rc<Self>, sender: SendRequest<RequestBody>, server: usize) -> Lease {
-        Lease { sender, pool: Rc::clone(self), server }
+    fn lease(self: &Rc<Self>, link: Link, server: usize) -> Lease {
+        Lease { link, pool: Rc::clone(self), server }
     }
 
-    fn label(&self, server: usize) -> &str {
-        self.upstream.servers.get(server).map_or("", |endpoint| &endpoint.label)
+    fn label(&self, server: usize) -> Arc<str> {
+        self.upstream.servers.get(server).map_or_else(|| "".into(), |endpoint| Arc::clone(&endpoint.label))
     }
 
     /// An idle connection that is still open.
-    async fn take(&self, server: usize) -> Option<SendRequest<RequestBody>> {
+    async fn take(&self, server: usize) -> Option<Link> {
         let idle = self.idle.get(server)?;
         loop {
-            let Idle { mut sender, since } = idle.borrow_mut().pop_back()?;
+            let Idle { mut link, since } = idle.borrow_mut().pop_back()?;
             if Clock.mono().saturating_duration_since(since) > self.upstream.idle_timeout {
                 // The others have been idle for longer.
                 idle.borrow_mut().clear();
                 return None;
             }
             // Ready at once but for the moment between the end of a response and its connection's next turn.
-            if sender.ready().await.is_ok() {
-                return Some(sender);
+            // A server that has answered without reading all of the last request may keep it from ever getting there.
+            let ready = tokio::time::timeout(self.upstream.connect_timeout, link.sender.ready()).await;
+            if matches!(ready, Ok(Ok(()))) {
+                return Some(link);
             }
         }
     }
 
-    async fn open(&self, server: usize) -> Result<SendRequest<RequestBody>, String> {
+    async fn open(&self, server: usize) -> Result<Link, String> {
         let endpoint = self.upstream.servers.get(server).ok_or("there is no such server")?;
         let connecting = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
         let stream = match tokio::time::timeout(self.upstream.connect_timeout, connecting).await {
@@ -166,20 +177,19 @@ impl Pool {
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        // The task ends with the connection, and the connection with the last of its senders.
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });
-        Ok(sender)
+        Ok(Link { sender, _task: AbortOnDropHandle::new(task) })
     }
 
     /// Closes what has been idle for too long.
     pub fn sweep(&self, now: Instant) {
         for idle in &self.idle {
             idle.borrow_mut().retain(|idle| {
-                !idle.sender.is_closed()
+                !idle.link.sender.is_closed()
                     && now.saturating_duration_since(idle.since) <= self.upstream.idle_timeout
             });
         }
@@ -189,7 +199,7 @@ impl Pool {
 impl Connection {
     /// What sends requests over it.
     pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.lease.sender
+        &mut self.lease.link.sender
     }
 
     /// Whether it has carried a request before.
@@ -198,7 +208,7 @@ impl Connection {
     }
 
     /// The server, for logs.
-    pub fn server(&self) -> &str {
+    pub fn server(&self) -> Arc<str> {
         self.lease.pool.label(self.lease.server)
     }
 
@@ -211,8 +221,8 @@ impl Connection {
 impl Lease {
     /// Puts the connection back.
     pub fn release(self) {
-        let Self { sender, pool, server } = self;
-        if sender.is_closed() {
+        let Self { link, pool, server } = self;
+        if link.sender.is_closed() {
             return;
         }
         if let Some(idle) = pool.idle.get(server) {
@@ -221,7 +231,7 @@ impl Lease {
                 idle.pop_front();
             }
             if pool.upstream.keep_alive > 0 {
-                idle.push_back(Idle { sender, since: Clock.mono() });
+                idle.push_back(Idle { link, since: Clock.mono() });
             }
         }
     }

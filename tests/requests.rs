@@ -290,3 +290,67 @@ async fn an_address_that_is_taken_is_said() {
     assert_eq!(failure.status.code(), Some(1));
     assert!(failure.log.contains(&format!("cannot listen on {}", first.address())), "{}", failure.log);
 }
+
+#[tokio::test]
+async fn a_body_is_forwarded_whatever_the_method() {
+    let upstream = Upstream::start();
+    let gateway = public(&upstream).start().await;
+    for method in ["GET", "DELETE", "POST"] {
+        for body in
+            ["Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "Content-Length: 3\r\n\r\nabc"]
+        {
+            assert_eq!(raw(&gateway, &format!("{method} / HTTP/1.1\r\nHost: a\r\n{body}")).await, 200);
+            let seen = upstream.last();
+            assert_eq!((seen.method.as_str(), seen.message.body.as_slice()), (method, &b"abc"[..]));
+            let framings = seen.all("content-length").len() + seen.all("transfer-encoding").len();
+            assert_eq!(framings, 1, "{method} {body:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_letter_does_not_lead_past_the_route_that_judges() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::builder()
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/", "public", "encoded_slashes = \"pass\"")
+        .route("/admin", "required", "")
+        .start()
+        .await;
+    assert_eq!(gateway.get("/admin/x", "").await.status, 401);
+    for path in ["/%61dmin/x", "/admi%6e", "/admin%2fx", "/%2561dmin", "/admin%3bx", "/admin%2f;a/x"] {
+        assert_eq!(gateway.get(path, "").await.status, 400, "{path}");
+    }
+    assert_eq!(upstream.hits(), 0);
+    assert_eq!(gateway.get("/%61%2fdmin", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_stops_sending_is_told_408_and_who_is_kept_from_it_504() {
+    let upstream = Upstream::start();
+    // Takes connections, and reads nothing.
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let limit = "response_timeout = \"300ms\"";
+    let gateway = Gateway::builder()
+        .upstream_at("app", upstream.address(), limit)
+        .upstream_at("deaf", deaf.local_addr().unwrap(), limit)
+        .route("/", "public", "")
+        .toml("[[routes]]\npath = \"/deaf\"\nupstream = \"deaf\"\naccess = \"public\"")
+        .start()
+        .await;
+    assert_eq!(raw(&gateway, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc").await, 408);
+
+    let stream = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+    let (mut from, mut to) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt as _;
+        let head = "POST /deaf HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n";
+        let _cut_short = to.write_all(&[head.as_bytes(), &vec![b'x'; 50_000_000]].concat()).await;
+    });
+    let mut answer = [0; 12];
+    let reading = tokio::io::AsyncReadExt::read_exact(&mut from, &mut answer);
+    support::within("an answer", reading).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 504");
+    sending.abort();
+}

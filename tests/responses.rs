@@ -194,6 +194,9 @@ async fn an_answer_before_the_request_is_whole_ends_the_upstream_connection() {
         client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbegun").await;
         assert_eq!(client.answer().await.unwrap().status, 403);
         assert_eq!(early.connections(), count, "each on a connection of its own");
+        // What is missing of the request is not waited for, on neither side.
+        assert!(client.is_closed().await);
+        early.closed(count).await;
     }
     assert_eq!(gateway.get("/", "").await.status, 200);
 }
@@ -202,6 +205,7 @@ async fn an_answer_before_the_request_is_whole_ends_the_upstream_connection() {
 struct Early {
     address: std::net::SocketAddr,
     connections: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    closed: tokio::sync::watch::Receiver<usize>,
 }
 
 impl Early {
@@ -210,8 +214,8 @@ impl Early {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, connections) = (listener.local_addr().unwrap(), std::sync::Arc::default());
         let count = std::sync::Arc::<std::sync::atomic::AtomicUsize>::clone(&connections);
+        let (close, closed) = tokio::sync::watch::channel(0);
         tokio::spawn(async move {
-            let mut open = Vec::new();
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -220,10 +224,20 @@ impl Early {
                     head.push(stream.read_u8().await.unwrap());
                 }
                 stream.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
-                open.push(stream);
+                let close = close.clone();
+                tokio::spawn(async move {
+                    let _rest = stream.read_to_end(&mut Vec::new()).await;
+                    close.send_modify(|count| *count += 1);
+                });
             }
         });
-        Self { address, connections }
+        Self { address, connections, closed }
+    }
+
+    async fn closed(&self, count: usize) {
+        let mut closed = self.closed.clone();
+        let closed = closed.wait_for(|closed| *closed >= count);
+        let _count = support::within("the end of a connection", closed).await.unwrap();
     }
 
     fn connections(&self) -> usize {
@@ -292,4 +306,34 @@ async fn head_and_empty_answers_keep_their_framing() {
         assert_eq!(client.request(&Request::get("/204")).await.status, 204);
     }
     assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_has_the_version_of_its_own_connection() {
+    let upstream = Upstream::answering(|request| match request.target.as_str() {
+        "/length" => Answer::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        _ => Answer::raw("HTTP/1.0 200 OK\r\n\r\nok"),
+    });
+    let engine = table::engine().await;
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    for path in ["/length", "/close", "/length"] {
+        let response = client.request(&Request::get(path)).await;
+        assert_eq!((response.message.start.as_str(), response.text().as_str()), ("HTTP/1.1 200 OK", "ok"));
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_answer_is_complete_when_it_is_and_its_head_claims_no_length() {
+    let upstream = Upstream::answering(|request| match request.method.as_str() {
+        "HEAD" => Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        _ => Answer::ok("x".repeat(5000)).chunked(&[]),
+    });
+    let engine = table::engine().await;
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    assert_eq!(gateway.get("/chunked", "").await.message.body.len(), 5000);
+    let line = gateway.event("a line", |event| field(event, "path") == "/chunked").await;
+    assert_eq!((field(&line, "complete"), field(&line, "bytes")), (&json!(true), &json!(5000)));
+    let head = gateway.send(&Request::new("HEAD", "/head")).await;
+    assert_eq!((head.status, head.header("content-length")), (200, None));
 }

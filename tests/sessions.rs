@@ -366,3 +366,22 @@ async fn a_live_session_is_found_among_dead_ones_and_only_it_is_forwarded() {
 fn is_update(operation: &support::engine::Operation) -> bool {
     operation.name == "UpdateItem"
 }
+
+#[tokio::test]
+async fn cookies_in_front_of_the_users_own_hide_neither_it_nor_its_absence() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    let (alice, mallory) = (alice(&engine).await, Session::new(json!({ "user": "mallory" })));
+    mallory.put(&engine).await;
+    let dead: Vec<_> = (0..3).map(|_| Session::new(json!({})).cookie()).collect();
+
+    // Mallory, on a sibling host, has set more cookies than are looked up: the user's own is not among them.
+    let tossed = format!("{}; {}; {}", mallory.cookie(), dead.join("; "), alice.cookie());
+    assert_eq!(gateway.get("/", &tossed).await.status, 401);
+    assert_eq!(upstream.hits(), 0);
+
+    // What cannot be a session's costs nothing, and counts for nothing.
+    let garbage = "session_id=x; ".repeat(50);
+    assert_eq!(gateway.get("/", &format!("{garbage}{}", alice.cookie())).await.status, 200);
+    assert_eq!(upstream.only().header("x-user"), Some("alice"));
+}

@@ -168,10 +168,14 @@ pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     for range in lines.flat_map(|line| line.split(',')) {
         let mut parts = range.split(';').map(str::trim);
-        let quality = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "text/html" | "application/xhtml+xml" => &mut html,
-            "application/json" | "application/problem+json" => &mut json,
-            _ => continue,
+        let kind = parts.next().unwrap_or_default();
+        let is = |kinds: [&str; 2]| kinds.iter().any(|other| kind.eq_ignore_ascii_case(other));
+        let quality = if is(["text/html", "application/xhtml+xml"]) {
+            &mut html
+        } else if is(["application/json", "application/problem+json"]) {
+            &mut json
+        } else {
+            continue;
         };
         let q: f32 = parts.find_map(|p| p.strip_prefix("q=")).map_or(Ok(1.0), str::parse).unwrap_or(0.0);
         *quality = q.max(*quality);

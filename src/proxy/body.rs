@@ -26,12 +26,13 @@ pub struct RequestBody {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     done: Cell<bool>,
+    waiting: Cell<bool>,
     frames: Cell<u64>,
 }
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming) -> Self {
-        let progress = Progress { done: Cell::new(incoming.is_end_stream()), frames: Cell::new(0) };
+        let progress = Progress { done: Cell::new(incoming.is_end_stream()), ..Progress::default() };
         Self { incoming, progress: Rc::new(progress) }
     }
 
@@ -44,6 +45,11 @@ impl Progress {
     /// Whether all of it has been passed on.
     pub(super) fn is_done(&self) -> bool {
         self.done.get()
+    }
+
+    /// Whether it is the client that the next piece is waited for from.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting.get()
     }
 
     /// How many pieces of it have been passed on.
@@ -62,7 +68,9 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
         let polled = loop {
-            match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+            let polled = Pin::new(&mut this.incoming).poll_frame(cx);
+            this.progress.waiting.set(polled.is_pending());
+            match ready!(polled) {
                 Some(Ok(frame)) if !frame.is_data() => {}
                 other => break other,
             }
@@ -89,6 +97,8 @@ impl Body for RequestBody {
 pub struct ResponseBody {
     source: Source,
     sent: u64,
+    /// Whether it was read to its end, which a chunked body shows in no other way.
+    ended: bool,
     /// Written to the access log when the body has gone, or the client has.
     record: Option<Box<Record>>,
 }
@@ -103,8 +113,10 @@ enum Source {
 #[derive(Debug)]
 struct Upstream {
     incoming: Incoming,
-    /// The connection, to be used again once the body has ended; none if it is not to be.
+    /// The connection, until the body has ended.
     lease: Option<Lease>,
+    /// How far the request's body has come.
+    request: Rc<Progress>,
     idle: Idle,
 }
 
@@ -129,15 +141,23 @@ pub enum BodyError {
 
 impl ResponseBody {
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { source: Source::Full(Some(bytes)), sent: 0, record: None }
+        Self { source: Source::Full(Some(bytes)), sent: 0, ended: false, record: None }
     }
 
-    /// The body of an upstream's response. `lease` is the connection, if it may be used again when the body has ended.
-    pub(super) fn upstream(incoming: Incoming, lease: Option<Lease>, idle_limit: Duration) -> Self {
-        let mut upstream =
-            Upstream { incoming, lease, idle: Idle { limit: idle_limit, sleep: None, waiting: false } };
-        upstream.release_at_end();
-        Self { source: Source::Upstream(upstream), sent: 0, record: None }
+    /// The body of an upstream's response, which comes over `lease`. That is put back at the body's end if by then the
+    /// request's has ended too.
+    pub(super) fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        request: Rc<Progress>,
+        idle_limit: Duration,
+    ) -> Self {
+        let idle = Idle { limit: idle_limit, sleep: None, waiting: false };
+        let mut upstream = Upstream { incoming, lease: Some(lease), request, idle };
+        if upstream.incoming.is_end_stream() {
+            upstream.end();
+        }
+        Self { source: Source::Upstream(upstream), sent: 0, ended: false, record: None }
     }
 
     /// Has `record` written when the body has gone.
@@ -147,9 +167,10 @@ impl ResponseBody {
 }
 
 impl Upstream {
-    fn release_at_end(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
+    /// The body has ended. What is missing of the request's is not waited for: its connection is closed.
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take()
+            && self.request.is_done()
         {
             lease.release();
         }
@@ -162,7 +183,9 @@ impl Upstream {
                     self.idle.waiting = false;
                     // Trailers stay behind: HTTP/1.1 has them for who asks, and nobody can ask through us.
                     let Ok(data) = frame.into_data() else { continue };
-                    self.release_at_end();
+                    if self.incoming.is_end_stream() {
+                        self.end();
+                    }
                     return Poll::Ready(Some(Ok(data)));
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -170,9 +193,7 @@ impl Upstream {
                     return Poll::Ready(Some(Err(BodyError::Broken(error))));
                 }
                 Poll::Ready(None) => {
-                    if let Some(lease) = self.lease.take() {
-                        lease.release();
-                    }
+                    self.end();
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -212,8 +233,10 @@ impl Body for ResponseBody {
             Source::Full(bytes) => bytes.take().map(Ok),
             Source::Upstream(upstream) => ready!(upstream.poll_data(cx)),
         };
-        if let Some(Ok(data)) = &polled {
-            this.sent += data.len() as u64;
+        match &polled {
+            Some(Ok(data)) => this.sent += data.len() as u64,
+            Some(Err(_)) => {}
+            None => this.ended = true,
         }
         Poll::Ready(polled.map(|data| data.map(Frame::data)))
     }
@@ -235,9 +258,8 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        let complete = self.is_end_stream();
         if let Some(record) = self.record.take() {
-            record.write(self.sent, complete);
+            record.write(self.sent, self.ended || self.is_end_stream());
         }
     }
 }

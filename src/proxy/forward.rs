@@ -1,10 +1,11 @@
 //! To the upstream and back to the response's head.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::{Progress, ResponseBody};
@@ -17,7 +18,7 @@ use crate::upstream::{ConnectError, Connection, Pool};
 pub(super) struct Answer {
     pub(super) response: Response<ResponseBody>,
     /// Which server gave it.
-    pub(super) server: String,
+    pub(super) server: Arc<str>,
 }
 
 /// Why there is no answer.
@@ -30,7 +31,7 @@ pub(super) enum ForwardError {
     #[error("{server}: {error}")]
     Broken {
         /// Which server.
-        server: String,
+        server: Arc<str>,
         /// What hyper says.
         error: String,
     },
@@ -38,7 +39,7 @@ pub(super) enum ForwardError {
     #[error("{server}: the response {what}")]
     Malformed {
         /// Which server.
-        server: String,
+        server: Arc<str>,
         /// What is wrong with it.
         what: &'static str,
     },
@@ -46,7 +47,7 @@ pub(super) enum ForwardError {
     #[error("{server}: no response within {limit:?}")]
     Timeout {
         /// Which server.
-        server: String,
+        server: Arc<str>,
         /// The limit.
         limit: Duration,
     },
@@ -82,8 +83,9 @@ pub(super) async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answe
         let mut connection = pool.connect().await?;
         let sending = connection.sender().try_send_request(request);
         let Some(sent) = within(limit, &progress, sending).await else {
-            let server = connection.server().to_owned();
-            let stalled = !progress.is_done();
+            let server = connection.server();
+            // An upstream that does not read keeps the client from sending.
+            let stalled = progress.is_waiting();
             return Err(if stalled {
                 ForwardError::ClientStalled
             } else {
@@ -95,7 +97,7 @@ pub(super) async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answe
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) if connection.is_reused() => request = unsent,
                 _ => {
-                    let server = connection.server().to_owned();
+                    let server = connection.server();
                     return Err(ForwardError::Broken { server, error: failed.error().to_string() });
                 }
             },
@@ -123,7 +125,7 @@ fn answer(
     progress: &Rc<Progress>,
     limit: Duration,
 ) -> Result<Answer, ForwardError> {
-    let server = connection.server().to_owned();
+    let server = connection.server();
     let headers = response.headers();
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     let what = match (encodings.next(), encodings.next()) {
@@ -134,10 +136,11 @@ fn answer(
             "has a transfer coding other than chunked"
         }
         _ => {
-            let body_sent = progress.is_done();
-            let response = response.map(|incoming| {
-                ResponseBody::upstream(incoming, body_sent.then(|| connection.into_lease()), limit)
-            });
+            let progress = Rc::clone(progress);
+            let mut response = response
+                .map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
+            // That of the connection to the client, whatever the upstream speaks (RFC 9110, 2.5).
+            *response.version_mut() = Version::HTTP_11;
             return Ok(Answer { response, server });
         }
     };

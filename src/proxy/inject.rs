@@ -20,8 +20,9 @@
 //! }
 //! ```
 
-use http::header::{COOKIE, HOST};
+use http::header::{COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use hyper::body::Body as _;
 
 use super::admit::{Admitted, Visitor};
 use super::body::RequestBody;
@@ -97,6 +98,10 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     }
     let secure = origin.secure;
     origin.write(&mut headers);
+    // Left to itself, hyper would take a GET to have no body, and send none.
+    if !head.body.is_end_stream() && head.body.size_hint().exact().is_none() {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let mut outbound = Request::new(RequestBody::new(head.body));
     *outbound.method_mut() = head.method;
     *outbound.uri_mut() = Uri::from(head.target);

@@ -1,6 +1,7 @@
 //! What there is to say of a request when it is over: one line of the access log.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode};
@@ -29,7 +30,7 @@ pub(super) struct Record {
     pub(super) session: Option<Ref>,
     pub(super) cache: Source,
     pub(super) reissue: bool,
-    pub(super) upstream: Option<String>,
+    pub(super) upstream: Option<Arc<str>>,
     /// What the client is not told.
     pub(super) detail: Option<String>,
     pub(super) store_time: Duration,
@@ -85,7 +86,7 @@ impl Record {
             session = self.session.map(tracing::field::display),
             cache = self.cache.label(),
             reissue = self.reissue,
-            upstream = self.upstream,
+            upstream = self.upstream.as_deref(),
             bytes,
             complete,
             ms = round(Clock.mono().saturating_duration_since(self.started)),

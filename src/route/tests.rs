@@ -115,6 +115,13 @@ fn paths_that_servers_read_differently_are_refused() {
         ("/x%2525", Encoding),
         ("/x/%c0%ae%c0%ae/admin", Encoding),
         ("/x/%c1%9c", Encoding),
+        ("/x/%e0%80%ae", Encoding),
+        ("/x/%f0%80%80%ae", Encoding),
+        ("/%61dmin", Encoding),
+        ("/%61dmin/x", Encoding),
+        ("/admi%6E", Encoding),
+        ("/%2561dmin", Encoding),
+        ("/admin%3bx", Parameters),
         ("/admin;x=1", Parameters),
         ("/admin;x=1/y", Parameters),
         ("/;/admin", Parameters),
@@ -133,6 +140,9 @@ fn paths_that_servers_read_differently_are_refused() {
         ("/admin/x;v=1", 1),
         ("/x;v=1/y", 0),
         ("/slashes/a%2Fb", 2),
+        ("/%e0%a4%b9/%f0%9f%98%80", 0),
+        ("/admin/%61", 1),
+        ("/%E9;x/100%25", 0),
     ] {
         assert_eq!(find(&router, "", path), Ok(expected), "{path}");
     }
@@ -158,9 +168,22 @@ fn most_lenient(path: &str) -> String {
 proptest! {
     #[test]
     fn what_is_routed_is_routed_alike_by_the_most_lenient_server(
-        parts in prop::collection::vec("(/|admin|x|\\.|%2e|%2F|%5c|;|;a=b|%25|%|2f|\\\\|%c0%af)", 1..10),
+        parts in prop::collection::vec("(/|admin|%61|dmin|61|%3b|x|\\.|%2e|%2F|%5c|;|;a=b|%25|%|2f|\\\\|%c0%af)", 1..10),
     ) {
         let router = router(&[route(None, "/", &[]), route(None, "/admin", &[])]);
+        let path = format!("/{}", parts.concat());
+        if let Ok(at) = find(&router, "", &path) {
+            let lenient = most_lenient(&path);
+            prop_assert_eq!(at == 1, is_prefix("/admin", &lenient), "{} is {}", path, lenient);
+        }
+    }
+
+    #[test]
+    fn encoded_slashes_lead_below_no_other_route(
+        parts in prop::collection::vec("(/|admin|%61|dmin|x|%2e|%2F|;|;a=b|%25|2f)", 1..10),
+    ) {
+        let open = RouteConfig { encoded_slashes: true, ..route(None, "/", &[]) };
+        let router = router(&[open, route(None, "/admin", &[])]);
         let path = format!("/{}", parts.concat());
         if let Ok(at) = find(&router, "", &path) {
             let lenient = most_lenient(&path);

@@ -129,6 +129,13 @@ impl Cache {
             return;
         }
         let key = session.key();
+        // A slow read of a replica that lags behind must not undo a newer one.
+        let newer = |known: &Found| {
+            known.read_at >= read_at && known.session.record().version > session.record().version
+        };
+        if self.found.get(key).is_some_and(|known| newer(&known)) {
+            return;
+        }
         self.missing.remove(key);
         self.found.insert(key.clone(), Found { session: Arc::clone(session), read_at, answers });
         // An invalidation either came before the insert and shows here, or comes after it and removes it.
@@ -213,6 +220,21 @@ mod tests {
         assert!(matches!(cache.look(&key, 3, now), Hit::Nothing));
         cache.remember_missing(&key, 3, now, before);
         assert!(matches!(cache.look(&key, 3, now), Hit::Nothing));
+    }
+
+    #[test]
+    fn a_slow_read_does_not_undo_a_newer_one() {
+        let (cache, now, key) = (cache(10), Clock.mono(), Key::string("a"));
+        let version = |version| Arc::new(Session::for_test(key.clone(), version, 1));
+        let holds = |cache: &Cache| match cache.look(&key, 1, now) {
+            Hit::Fresh(session) => session.record().version,
+            _ => 0,
+        };
+        cache.remember(&version(3), 3, now, cache.epoch(&key));
+        cache.remember(&version(2), 2, now - TTL / 2, cache.epoch(&key));
+        assert_eq!(holds(&cache), 3, "it was read before");
+        cache.remember(&version(1), 1, now + TTL / 2, cache.epoch(&key));
+        assert_eq!(holds(&cache), 1, "the row was made anew");
     }
 
     #[test]

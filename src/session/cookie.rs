@@ -3,7 +3,8 @@
 //!
 //! 1. A pair ends at `;`, nothing else: no quoted strings, no `$Version`, as browsers write it (RFC 6265, 4.2.1).
 //! 2. Space and tab round a pair are not part of it; no other character is trimmed, so that a look-alike name is another.
-//! 3. A pair whose name is ours up to surrounding white space is taken out with ours, since an app's parser may trim more.
+//! 3. A pair whose name is ours up to what may be taken for white space around it is taken out with ours, since an app's
+//!    parser may trim more: Python's, for one, trims the no-break space.
 
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
     let mut taken = false;
     let mut out: Vec<u8> = Vec::new();
     for pair in pairs(header) {
-        if pair.name.trim_ascii() == name.as_bytes() {
+        if looks_like(pair.name, name) {
             let chosen = pair.name == name.as_bytes() && keep == Some(pair.value);
             if !chosen {
                 taken = true;
@@ -74,6 +75,15 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
         };
         Pair { span, name, value }
     })
+}
+
+/// Whether `name` is `ours` to some parser: the same between bytes that are no visible ASCII.
+fn looks_like(name: &[u8], ours: &str) -> bool {
+    let ends = |name: &[u8]| {
+        let first = name.iter().position(u8::is_ascii_graphic)?;
+        Some((first, name.iter().rposition(u8::is_ascii_graphic)? + 1))
+    };
+    ends(name).and_then(|(first, end)| name.get(first..end)) == Some(ours.as_bytes())
 }
 
 fn trim(mut bytes: &[u8]) -> &[u8] {
@@ -134,6 +144,7 @@ mod tests {
             ("sid=y; sid=y", Some("y"), "sid=y"),
             ("sid =z; sid=y", Some("y"), "sid=y"),
             ("a=\u{ff}é; sid=x", None, "a=\u{ff}é"),
+            ("\u{a0}sid=z; sid=y; sid\u{2003}=z", Some("y"), "sid=y"),
         ] {
             assert_eq!(strip(header, keep), expected, "{header:?}");
         }

@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use crate::config::{CookieConfig, SameSite, Secure};
 use crate::secret::Secret;
+use crate::time::Timestamp;
 
 /// Writes a realm's cookies.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ impl CookieWriter {
     ///
     /// What the app says of its cookie's end is kept, so that a removal stays one; everything else is the realm's, so
     /// that the browser has one cookie and not two with different paths.
-    pub(super) fn adopt(&self, set_cookie: &[u8], secure: bool) -> Option<Adopted> {
+    pub(super) fn adopt(&self, set_cookie: &[u8], secure: bool, now: Timestamp) -> Option<Adopted> {
         let text = std::str::from_utf8(set_cookie).ok()?;
         let theirs = Cookie::parse(text).ok()?;
         if theirs.name() != self.config.name {
@@ -51,7 +52,7 @@ impl CookieWriter {
         }
         let removal = theirs.value().is_empty()
             || theirs.max_age().is_some_and(|age| !age.is_positive())
-            || theirs.expires_datetime().is_some_and(|end| end.unix_timestamp() <= 0);
+            || theirs.expires_datetime().is_some_and(|end| end.unix_timestamp() <= now.as_secs());
         let header = if self.config.max_age.is_some() && !removal {
             self.write(theirs.value(), secure)
         } else {
@@ -157,7 +158,9 @@ mod tests {
     #[test]
     fn an_apps_own_cookie_keeps_its_value_and_its_end() {
         let writer = CookieWriter::new(&config());
-        let adopt = |theirs: &str| writer.adopt(theirs.as_bytes(), true).map(|a| text(&a.header).to_owned());
+        let now = Timestamp::from_secs(1_700_000_000);
+        let adopt =
+            |theirs: &str| writer.adopt(theirs.as_bytes(), true, now).map(|a| text(&a.header).to_owned());
         let flags = "; Secure; HttpOnly; SameSite=Strict";
         for (theirs, expected) in [
             ("sid=a/1; Path=/elsewhere; Domain=evil.example", format!("sid=a/1; Path=/{flags}")),
@@ -175,8 +178,11 @@ mod tests {
             assert_eq!(adopt(other), None, "{other}");
         }
         let aged = CookieWriter::new(&CookieConfig { max_age: Some(Duration::from_secs(9)), ..config() });
-        let adopt = |theirs: &str| text(&aged.adopt(theirs.as_bytes(), false).unwrap().header).to_owned();
+        let adopt =
+            |theirs: &str| text(&aged.adopt(theirs.as_bytes(), false, now).unwrap().header).to_owned();
         assert!(adopt("sid=x; Max-Age=60").contains("; Max-Age=9;"));
         assert!(adopt("sid=; Max-Age=0").contains("; Max-Age=0;"), "a removal stays a removal");
+        let yesterday = "Expires=Tue, 14 Nov 2023 01:00:00 GMT";
+        assert!(adopt(&format!("sid=gone; {yesterday}")).contains(yesterday), "however it is written");
     }
 }
