@@ -153,6 +153,8 @@ pub struct RealmConfig {
     pub on_store_error: OnStoreError,
     /// Whether the upstream sees the session cookie.
     pub forward_cookie: bool,
+    /// How long a session is read under its old id after it got a new one. Zero where the format's rows cannot say so.
+    pub rotation_grace: Duration,
     /// `[sessions.NAME.cookie]`
     pub cookie: CookieConfig,
     /// `[sessions.NAME.cache]`
@@ -305,6 +307,12 @@ pub struct RouteConfig {
     pub login: Option<LoginTemplate>,
     /// Headers to inject.
     pub headers: Vec<HeaderRule>,
+    /// Whether the upstream may change the session.
+    pub writes: bool,
+    /// Whether the session's flash messages are taken out and handed over.
+    pub flash: bool,
+    /// Whether unsafe methods need a proof that they come from this site.
+    pub csrf: bool,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
     /// Whether `%2F` may stand in the path.

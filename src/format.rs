@@ -56,7 +56,7 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// The write that moves a session's idle deadline: `record` as it was read, the new issue time and deadline, and
     /// the issue time below which a row is due. It neither creates a row nor revives a dead one, and it is refused if
     /// the row has changed or another gateway was first.
-    fn touch(&self, record: &Record, times: TouchTimes) -> Update;
+    fn touch(&self, record: &Record, times: TouchTimes) -> Change;
 
     /// The write that gives a session other claims: `record` as it was read, and its activity and deadline from now on.
     /// It is refused if the row is not the one that was read any more.
@@ -64,6 +64,18 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// # Errors
     /// If the claims hold something that the format cannot write.
     fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault>;
+
+    /// What holds of the row as long as it is the one that was read.
+    fn unchanged(&self, record: &Record) -> Vec<Condition> {
+        let equals = |(name, value): (&String, &Attribute)| Condition::Equals(name.clone(), value.clone());
+        std::iter::once(Condition::Exists).chain(record.stored.iter().map(equals)).collect()
+    }
+
+    /// The write that lets a session whose id was changed be read under the old one until `until`, but neither reissued
+    /// nor changed. None if the format's rows cannot say so: then the old row goes at once.
+    fn close(&self, _record: &Record, _until: Timestamp) -> Option<Update> {
+        None
+    }
 }
 
 /// The format of a realm.
@@ -112,6 +124,8 @@ pub struct Record {
     pub created: Option<Timestamp>,
     /// The idle deadline as the row has it.
     pub expires: Timestamp,
+    /// Whether it goes on under another id: it is still read, but neither reissued nor changed.
+    pub closed: bool,
     /// The attributes, as they were read, that the format's writes are conditional on; empty where the version is enough.
     pub stored: Item,
 }

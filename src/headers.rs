@@ -16,6 +16,18 @@ pub const SESSION_REF: HeaderName = HeaderName::from_static("x-session-ref");
 pub const SESSION_VERSION: HeaderName = HeaderName::from_static("x-session-version");
 /// When the session ends if nothing happens, in Unix seconds.
 pub const SESSION_EXPIRES: HeaderName = HeaderName::from_static("x-session-expires");
+/// To the upstream: the session's flash messages. From it: messages to append, one a line.
+pub const SESSION_FLASH: HeaderName = HeaderName::from_static("x-session-flash");
+/// The session's CSRF token.
+pub const SESSION_CSRF: HeaderName = HeaderName::from_static("x-session-csrf");
+/// From an upstream: an RFC 7396 merge patch of the claims.
+pub const SESSION_PATCH: HeaderName = HeaderName::from_static("x-session-patch");
+/// From an upstream: `rotate` or `destroy`.
+pub const SESSION_ACTION: HeaderName = HeaderName::from_static("x-session-action");
+/// From an upstream: the version that its change was made of.
+pub const SESSION_IF_VERSION: HeaderName = HeaderName::from_static("x-session-if-version");
+/// The session's CSRF token, as a page sends it back.
+pub const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 /// The request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The client's address, and those of the proxies on the way.

@@ -81,6 +81,14 @@ fn realm(
     let consistency = section.get("consistency", one_of(&consistencies));
     let on_store_error = section.get("on_store_error", on_store_error).unwrap_or(OnStoreError::Refuse);
     let forward_cookie = section.get("forward_cookie", boolean);
+    let longest_grace = Duration::ZERO..=Duration::from_mins(1);
+    let rotation_grace = section.get("rotation_grace", duration(longest_grace));
+    let is_native = format.is_none_or(|format| format == FormatKind::Native);
+    if section.has("rotation_grace") && !is_native {
+        let fault =
+            Fault::new("is native only: the rows of other formats cannot say that they go on elsewhere");
+        section.refuse("rotation_grace", fault);
+    }
     let cookie = section.table("cookie", cookie::read);
     let cache = section.table("cache", cache);
     if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
@@ -103,6 +111,11 @@ fn realm(
         on_store_error,
         // An app that owns its sessions reads the cookie itself; ours is of no use to anyone else.
         forward_cookie: forward_cookie.unwrap_or(is_pyramid),
+        rotation_grace: rotation_grace.unwrap_or(if is_native {
+            Duration::from_secs(10)
+        } else {
+            Duration::ZERO
+        }),
         cookie,
         cache,
         keys,

@@ -4,8 +4,8 @@
 use super::python_json;
 use super::row;
 use super::{
-    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
-    SessionRef, TouchTimes, Update,
+    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
+    SessionRef, TouchTimes,
 };
 use crate::claims::Claims;
 use crate::item::{Attribute, Item, Key, KeyType};
@@ -61,7 +61,7 @@ impl Format for Pyramid {
             // `session.invalidate()` keeps the row and its id, with nothing in it.
             return Err(RowFault::Empty);
         }
-        Ok(Record { claims, version, issued, created: None, expires, stored: Item::new() })
+        Ok(Record { claims, version, issued, created: None, expires, closed: false, stored: Item::new() })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
@@ -69,8 +69,12 @@ impl Format for Pyramid {
         Ok(row::item(&self.key_attribute, key, record, data))
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Update {
+    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
         row::touch(record, times)
+    }
+
+    fn unchanged(&self, record: &Record) -> Vec<Condition> {
+        row::unchanged(record)
     }
 
     fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {

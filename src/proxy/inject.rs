@@ -27,9 +27,12 @@ use hyper::body::Body as _;
 use super::admit::{Admitted, Visitor};
 use super::mapping;
 use super::refusal::Refusal;
-use crate::headers::{REQUEST_ID, SESSION_EXPIRES, SESSION_REF, SESSION_STATUS, SESSION_VERSION};
+use super::visit;
+use crate::headers::{
+    REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
+};
 use crate::session::cookie::{Stripped, values, without};
-use crate::session::{Active, MappingTooLarge, Realm};
+use crate::session::{Active, MappingTooLarge, Realm, csrf};
 use crate::upstream::RequestBody;
 
 /// A request that says nothing but what the gateway answers for.
@@ -47,6 +50,8 @@ pub struct Injection<'g> {
     pub max_header_bytes: usize,
     /// The request's id.
     pub request_id: &'g HeaderValue,
+    /// Flash messages that were taken out of the session.
+    pub flash: &'g [String],
 }
 
 /// What the response needs to know of the request.
@@ -75,6 +80,15 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         headers.insert(SESSION_REF, session.headers().reference.clone());
         headers.insert(SESSION_VERSION, session.headers().version.clone());
         headers.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+        if let Some(flash) = visit::flash_header(injection.flash) {
+            headers.insert(SESSION_FLASH, flash);
+        }
+        if let Some(token) = csrf::token(&session.record().claims).filter(|_| route.csrf) {
+            // Ours is hex digits; an app's own may be anything, and is no header then.
+            if let Ok(token) = HeaderValue::from_str(token) {
+                headers.insert(SESSION_CSRF, token);
+            }
+        }
         if let Some(mapping) = route.mapping {
             let make = |record: &crate::format::Record| {
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)

@@ -112,6 +112,9 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
             login: route.login.clone(),
             headers: route.headers.clone(),
             mapping: mapping.filter(|_| !route.headers.is_empty()),
+            writes: route.writes,
+            flash: route.flash,
+            csrf: route.csrf,
             upstream: route.upstream,
         };
         (route, Arc::new(leads_to))

@@ -64,6 +64,7 @@ pub async fn create(
         issued,
         created,
         expires: policy.deadline(created, now),
+        closed: false,
         stored: Item::new(),
     };
     match table.create(format.encode(&key, &record)?).await? {

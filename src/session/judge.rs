@@ -89,7 +89,7 @@ pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Verdict {
     }
     let due_before = now.minus(policy.reissue_time);
     let deadline = policy.deadline(record.created, now);
-    let due = record.issued < due_before && deadline > record.expires;
+    let due = !record.closed && record.issued < due_before && deadline > record.expires;
     Verdict::Live(Life { expires, due: due.then_some(Reissue { expires: deadline, due_before }) })
 }
 
@@ -113,6 +113,7 @@ mod tests {
             created: Some(Timestamp::from_secs(created)),
             issued: Timestamp::from_secs(issued),
             expires: Timestamp::from_secs(expires),
+            closed: false,
             stored: crate::item::Item::new(),
         }
     }
