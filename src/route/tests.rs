@@ -152,7 +152,7 @@ fn paths_that_servers_read_differently_are_refused() {
 fn most_lenient(path: &str) -> String {
     let mut text = path.to_owned();
     for _ in 0..3 {
-        text = percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned();
+        text = percent_decode_str(&text).decode_utf8_lossy().into_owned();
     }
     let mut out: Vec<&str> = Vec::new();
     for segment in text.split(['/', '\\']) {
