@@ -2,6 +2,12 @@
 //! served is served as who they are, nobody passes without a session, and who is remembered is served throughout.
 //!
 //! `CHAOS_SEED` repeats a run.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails"
+)]
 
 mod support;
 

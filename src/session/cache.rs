@@ -228,7 +228,7 @@ mod tests {
         let version = |version| Arc::new(Session::for_test(key.clone(), version, 1));
         let holds = |cache: &Cache| match cache.look(&key, 1, now) {
             Hit::Fresh(session) => session.record().version,
-            _ => 0,
+            Hit::Stale(..) | Hit::Missing | Hit::Nothing => 0,
         };
         cache.remember(&version(3), 3, now, cache.epoch(&key));
         cache.remember(&version(2), 2, now - TTL / 2, cache.epoch(&key));
