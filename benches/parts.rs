@@ -3,6 +3,13 @@
 //!
 //! `cargo bench --bench parts`
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark: a panic is how it fails"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,8 +123,14 @@ fn find_the_route(bencher: Bencher<'_, '_>) {
 fn judge_a_session(bencher: Bencher<'_, '_>) {
     let (issued, timeout) = (Timestamp::from_secs(1000), Duration::from_secs(1200));
     let policy = Policy { timeout, reissue_time: Duration::from_secs(120), lifetime: None };
-    let record =
-        Record { claims: claims(), version: 1, issued, created: None, expires: issued.plus(timeout) };
+    let record = Record {
+        claims: claims(),
+        version: 1,
+        issued,
+        created: None,
+        expires: issued.plus(timeout),
+        stored: sessiongate::item::Item::new(),
+    };
     bencher.bench_local(|| judge(&policy, black_box(&record), Timestamp::from_secs(1060)));
 }
 

@@ -10,6 +10,8 @@ mod row;
 
 use std::fmt;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::claims::Claims;
 use crate::config::{FormatKind, RealmConfig};
 use crate::item::{Attribute, Item, Key, KeyType};
@@ -54,7 +56,14 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// The write that moves a session's idle deadline: `record` as it was read, the new issue time and deadline, and
     /// the issue time below which a row is due. It neither creates a row nor revives a dead one, and it is refused if
     /// the row has changed or another gateway was first.
-    fn touch(&self, record: &Record, times: TouchTimes) -> Touch;
+    fn touch(&self, record: &Record, times: TouchTimes) -> Update;
+
+    /// The write that gives a session other claims: `record` as it was read, and its activity and deadline from now on.
+    /// It is refused if the row is not the one that was read any more.
+    ///
+    /// # Errors
+    /// If the claims hold something that the format cannot write.
+    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault>;
 }
 
 /// The format of a realm.
@@ -94,7 +103,8 @@ pub struct SessionId(Secret);
 pub struct Record {
     /// The session's data.
     pub claims: Claims,
-    /// Grows with every change of the claims; 0 where a format has none.
+    /// Grows with every change of the claims. Where a format counts none, it is the [`fingerprint`] of the payload: it
+    /// changes with the payload, and that is all it does.
     pub version: u64,
     /// The last activity that was written down.
     pub issued: Timestamp,
@@ -102,6 +112,8 @@ pub struct Record {
     pub created: Option<Timestamp>,
     /// The idle deadline as the row has it.
     pub expires: Timestamp,
+    /// The attributes, as they were read, that the format's writes are conditional on; empty where the version is enough.
+    pub stored: Item,
 }
 
 /// The times of a touch.
@@ -115,9 +127,27 @@ pub struct TouchTimes {
     pub due_before: Timestamp,
 }
 
+/// The times of a change.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangeTimes {
+    /// The moment of the change: the new issue time.
+    pub now: Timestamp,
+    /// The new idle deadline.
+    pub expires: Timestamp,
+}
+
+/// A change that is ready to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The write.
+    pub update: Update,
+    /// What reading the row back would give.
+    pub record: Record,
+}
+
 /// A conditional write of some attributes of an existing row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Touch {
+pub struct Update {
     /// Attributes to set.
     pub set: Vec<(String, Attribute)>,
     /// All must hold. `Exists` is always among them.
@@ -137,6 +167,14 @@ pub enum Condition {
     Less(String, Attribute),
     /// The attribute is at least this number.
     AtLeast(String, Attribute),
+}
+
+/// A number that stands for a payload where a format counts no versions: 53 bits of its SHA-256, which every reader of
+/// JSON takes for the number that it is.
+pub fn fingerprint(payload: &[u8]) -> u64 {
+    let digest = Sha256::digest(payload);
+    let (head, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    u64::from_be_bytes(*head) >> 11
 }
 
 /// Why a cookie is not one of ours.

@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 pub use admit::{Admitted, Visitor, holds};
-pub use body::{RequestBody, ResponseBody};
+pub use body::ResponseBody;
 pub use inbound::{Inbound, Sanitized};
 pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;

@@ -364,8 +364,14 @@ impl Session {
     #[cfg(test)]
     fn for_test(key: Key, version: u64, size: usize) -> Self {
         let at = crate::time::Timestamp::from_secs(0);
-        let record =
-            Record { claims: crate::claims::Claims::new(), version, issued: at, created: None, expires: at };
+        let record = Record {
+            claims: crate::claims::Claims::new(),
+            version,
+            issued: at,
+            created: None,
+            expires: at,
+            stored: crate::item::Item::new(),
+        };
         Self::new(key, record, size, 0)
     }
 }

@@ -42,6 +42,9 @@ impl Clock {
 }
 
 impl Timestamp {
+    /// A moment that never comes: the deadline of what does not expire.
+    pub const NEVER: Self = Self(i64::MAX);
+
     /// The moment `secs` seconds after the epoch; saturates.
     pub fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1000))

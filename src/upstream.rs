@@ -5,6 +5,8 @@
 //! sent to its end; everything else closes it, there and then: what a client has yet to send of a request that is
 //! answered is not waited for.
 
+mod body;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -16,8 +18,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::proxy::RequestBody;
 use crate::time::Clock;
+
+pub(crate) use body::Progress;
+pub use body::RequestBody;
 
 /// An upstream, resolved. Shared by all workers.
 #[derive(Debug)]

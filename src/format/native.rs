@@ -15,8 +15,10 @@ use subtle::ConstantTimeEq as _;
 
 use super::row;
 use super::{
-    CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId, SessionRef, Touch, TouchTimes,
+    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
+    SessionRef, TouchTimes, Update,
 };
+use crate::claims::Claims;
 use crate::config::KeysConfig;
 use crate::item::{Attribute, Item, Key, KeyType};
 use crate::secret::Secret;
@@ -113,7 +115,7 @@ impl Format for Native {
         if claims.is_empty() {
             return Err(RowFault::Empty);
         }
-        Ok(Record { claims, version, issued, created, expires })
+        Ok(Record { claims, version, issued, created, expires, stored: Item::new() })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
@@ -125,8 +127,13 @@ impl Format for Native {
         Ok(item)
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Touch {
+    fn touch(&self, record: &Record, times: TouchTimes) -> Update {
         row::touch(record, times)
+    }
+
+    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
+        let data = Attribute::Map(map::from_claims(&claims)?);
+        Ok(row::change(record, claims, data, times))
     }
 }
 

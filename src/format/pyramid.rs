@@ -4,8 +4,10 @@
 use super::python_json;
 use super::row;
 use super::{
-    CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId, SessionRef, Touch, TouchTimes,
+    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
+    SessionRef, TouchTimes, Update,
 };
+use crate::claims::Claims;
 use crate::item::{Attribute, Item, Key, KeyType};
 
 /// The format.
@@ -54,13 +56,12 @@ impl Format for Pyramid {
         let (version, issued, expires) = row::times(item)?;
         let data = item.get(row::DATA).ok_or_else(|| RowFault::Missing(row::DATA.into()))?;
         let text = data.as_str().ok_or_else(|| RowFault::Type(row::DATA.into()))?;
-        let claims: crate::claims::Claims =
-            serde_json::from_str(text).map_err(|_| RowFault::Payload(row::DATA.into()))?;
+        let claims: Claims = serde_json::from_str(text).map_err(|_| RowFault::Payload(row::DATA.into()))?;
         if claims.is_empty() {
             // `session.invalidate()` keeps the row and its id, with nothing in it.
             return Err(RowFault::Empty);
         }
-        Ok(Record { claims, version, issued, created: None, expires })
+        Ok(Record { claims, version, issued, created: None, expires, stored: Item::new() })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
@@ -68,8 +69,13 @@ impl Format for Pyramid {
         Ok(row::item(&self.key_attribute, key, record, data))
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Touch {
+    fn touch(&self, record: &Record, times: TouchTimes) -> Update {
         row::touch(record, times)
+    }
+
+    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
+        let data = Attribute::String(python_json::dumps(&claims)?);
+        Ok(row::change(record, claims, data, times))
     }
 }
 

@@ -5,7 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::{Condition, CookieFault, Record, RowFault, SessionId, SessionRef, Touch, TouchTimes};
+use super::{
+    Change, ChangeTimes, Condition, CookieFault, Record, RowFault, SessionId, SessionRef, TouchTimes, Update,
+};
+use crate::claims::Claims;
 use crate::item::{Attribute, Item, Key, Number};
 use crate::time::Timestamp;
 
@@ -73,8 +76,8 @@ pub(super) fn item(key_attribute: &str, key: &Key, record: &Record, data: Attrib
 
 /// The reissue: the same two attributes that the library sets, under the conditions that it lacks. Without them the
 /// write would revive a row that was deleted meanwhile, as a stub that the library fails on.
-pub(super) fn touch(record: &Record, times: TouchTimes) -> Touch {
-    Touch {
+pub(super) fn touch(record: &Record, times: TouchTimes) -> Update {
+    Update {
         set: vec![
             (ISSUED.to_owned(), Attribute::number(times.now.as_secs())),
             (EXPIRES.to_owned(), Attribute::number(times.expires.as_secs())),
@@ -86,6 +89,31 @@ pub(super) fn touch(record: &Record, times: TouchTimes) -> Touch {
             Condition::AtLeast(EXPIRES.to_owned(), Attribute::Number(Number::from_seconds(times.now))),
         ],
     }
+}
+
+/// The change of a row that was read as `record`: the attributes that the library writes, the version one up, under the
+/// condition that the library makes (`Expected ver`), which also keeps the row from being made anew.
+pub(super) fn change(record: &Record, claims: Claims, data: Attribute, times: ChangeTimes) -> Change {
+    let changed = Record {
+        claims,
+        version: record.version.saturating_add(1),
+        issued: Timestamp::from_secs(times.now.as_secs()),
+        expires: Timestamp::from_secs(times.expires.as_secs()),
+        ..record.clone()
+    };
+    let update = Update {
+        set: vec![
+            (DATA.to_owned(), data),
+            (VERSION.to_owned(), Attribute::number(changed.version)),
+            (ISSUED.to_owned(), Attribute::number(changed.issued.as_secs())),
+            (EXPIRES.to_owned(), Attribute::number(changed.expires.as_secs())),
+        ],
+        conditions: vec![
+            Condition::Exists,
+            Condition::Equals(VERSION.to_owned(), Attribute::number(record.version)),
+        ],
+    };
+    Change { update, record: changed }
 }
 
 /// A new session id, as `secrets.token_urlsafe()` makes it: 32 random bytes in base64url.

@@ -8,10 +8,10 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use super::body::{Progress, ResponseBody};
+use super::body::ResponseBody;
 use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
-use crate::upstream::{ConnectError, Connection, Pool};
+use crate::upstream::{ConnectError, Connection, Pool, Progress};
 
 /// An upstream's response, its body still coming.
 #[derive(Debug)]

@@ -25,12 +25,12 @@ use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use hyper::body::Body as _;
 
 use super::admit::{Admitted, Visitor};
-use super::body::RequestBody;
 use super::mapping;
 use super::refusal::Refusal;
 use crate::headers::{REQUEST_ID, SESSION_EXPIRES, SESSION_REF, SESSION_STATUS, SESSION_VERSION};
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm};
+use crate::upstream::RequestBody;
 
 /// A request that says nothing but what the gateway answers for.
 #[derive(Debug)]

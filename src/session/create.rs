@@ -4,6 +4,7 @@ use super::judge::Policy;
 use super::reference::Ref;
 use crate::claims::Claims;
 use crate::format::{EncodeFault, Format, Record};
+use crate::item::Item;
 use crate::store::StoreError;
 use crate::store::table::{Created as Row, Table};
 use crate::time::Timestamp;
@@ -57,7 +58,14 @@ pub async fn create(
     let key = format.key(&id);
     let issued = Timestamp::from_secs(now.as_secs());
     let created = format.records_creation().then_some(issued);
-    let record = Record { claims, version: 1, issued, created, expires: policy.deadline(created, now) };
+    let record = Record {
+        claims,
+        version: 1,
+        issued,
+        created,
+        expires: policy.deadline(created, now),
+        stored: Item::new(),
+    };
     match table.create(format.encode(&key, &record)?).await? {
         Row::AlreadyThere => Err(CreateError::Taken),
         Row::Yes => {

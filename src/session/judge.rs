@@ -113,6 +113,7 @@ mod tests {
             created: Some(Timestamp::from_secs(created)),
             issued: Timestamp::from_secs(issued),
             expires: Timestamp::from_secs(expires),
+            stored: crate::item::Item::new(),
         }
     }
 

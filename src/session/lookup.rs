@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::cache::Hit;
 use super::{Lookup, Realm, Session};
 use crate::config::Consistency;
 use crate::format::{Record, RowFault};
@@ -18,6 +19,12 @@ const OUTAGE: Duration = Duration::from_secs(1);
 impl Realm {
     /// Reads the row of `key` for a browser that has seen version `asked`, and remembers it.
     pub(super) async fn read(&self, key: &Key, asked: u64) -> Lookup {
+        // A flight may have landed between this request's look into the cache and its taking off.
+        match self.cache.look(key, asked, self.clock.mono()) {
+            Hit::Fresh(session) => return Lookup::Found(session),
+            Hit::Missing => return Lookup::Absent(None),
+            Hit::Stale(..) | Hit::Nothing => {}
+        }
         let epoch = self.cache.epoch(key);
         let read_at = self.clock.mono();
         let (row, strong) = match self.fetch(key, asked).await {

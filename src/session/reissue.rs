@@ -48,7 +48,7 @@ impl Realm {
         let epoch = self.cache.epoch(&session.key);
         let times = due.touch_times(now.wall);
         let touch = self.format.touch(&session.record, times);
-        let written = self.table.touch(&session.key, &touch).await;
+        let written = self.table.update(&session.key, &touch).await;
         let read_at = self.clock.mono();
         let outcome = match written {
             Ok(Written::Done) => {

@@ -1,7 +1,7 @@
 //! The verbs on a table's rows.
 //!
-//! Creating, replacing, touching and deleting are different operations with different conditions: a create never
-//! replaces, and a replace or a touch never makes a row.
+//! Creating, replacing, updating and deleting are different operations with different conditions: a create never
+//! replaces, and a replace or an update never makes a row.
 //!
 //! A refused write and the retry of a write that landed look the same: the SDK tries again when an answer is lost, and
 //! the second try finds the row as the first one left it. Who must know compares [`Written::Refused`]'s row, or for
@@ -17,7 +17,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 
-use crate::format::{Condition, Touch};
+use crate::format::{Condition, Update};
 use crate::item::{Item, Key, KeyType};
 
 use super::StoreError;
@@ -153,10 +153,10 @@ impl Table {
     ///
     /// # Errors
     /// If the table does not answer, or refuses to; the row may have been changed nevertheless.
-    pub async fn touch(&self, key: &Key, touch: &Touch) -> Result<Written, StoreError> {
+    pub async fn update(&self, key: &Key, update: &Update) -> Result<Written, StoreError> {
         let mut placeholders = Placeholders::default();
-        let set = placeholders.set(&touch.set);
-        let condition = placeholders.condition_on_existing(self.key_attribute(), &touch.conditions);
+        let set = placeholders.set(&update.set);
+        let condition = placeholders.condition_on_existing(self.key_attribute(), &update.conditions);
         let request = self.client().update_item().table_name(self.name()).set_key(Some(self.key(key)));
         let request = request
             .set_update_expression(set)

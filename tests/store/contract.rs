@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sessiongate::format::{Condition, Touch};
+use sessiongate::format::{Condition, Update};
 use sessiongate::item::{Attribute, Item, Key, KeyType, Number};
 use sessiongate::store::schema::SchemaError;
 use sessiongate::store::table::{Created, Pages, Read, Segment, Table, Written};
@@ -47,12 +47,12 @@ pub(crate) async fn hold(store: &Store, suffix: &str) {
 
 async fn a_table_that_is_not_there(table: &Table) {
     let key = Key::binary(b"k");
-    let touch = Touch { set: vec![("iss".into(), number("1"))], conditions: vec![] };
+    let touch = Update { set: vec![("iss".into(), number("1"))], conditions: vec![] };
     let missing = |error: StoreError| assert!(matches!(error, StoreError::NoSuchTable(_)), "{error}");
     missing(table.get(&key, Read::Strong).await.unwrap_err());
     missing(table.create(row(b"k", 1)).await.unwrap_err());
     missing(table.replace(row(b"k", 1), &[]).await.unwrap_err());
-    missing(table.touch(&key, &touch).await.unwrap_err());
+    missing(table.update(&key, &touch).await.unwrap_err());
     missing(table.delete(&key, &[]).await.unwrap_err());
     missing(table.scan(Pages { rows: 1, segment: None }).next().await.unwrap_err());
     assert_eq!(table.describe().await.unwrap(), None);
@@ -115,11 +115,11 @@ async fn values_survive(table: &Table) {
     assert_eq!(table.create(every.clone()).await.unwrap(), Created::Yes);
     assert_eq!(table.get(&key, Read::Strong).await.unwrap().as_ref(), Some(&every));
 
-    let touch = Touch {
+    let touch = Update {
         set: vec![("a.b[0] = :v0 OR #n0".into(), number("5"))],
         conditions: vec![Condition::Equals("size".into(), number("3"))],
     };
-    assert_eq!(table.touch(&key, &touch).await.unwrap(), Written::Done);
+    assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Done);
     let read = table.get(&key, Read::Strong).await.unwrap().unwrap();
     assert_eq!(read.get("a.b[0] = :v0 OR #n0"), Some(&number("5")));
     assert_eq!(read.len(), every.len());
@@ -152,17 +152,17 @@ async fn a_replace_sees_what_it_replaces(table: &Table) {
 async fn a_touch_moves_only_what_is_there(table: &Table) {
     let key = Key::binary(b"touched");
     // Existence is not among the conditions: the table adds it.
-    let touch = Touch { set: vec![("iss".into(), number("20"))], conditions: vec![less("iss", "20")] };
-    assert_eq!(table.touch(&key, &touch).await.unwrap(), Written::Refused(None));
-    let bare = Touch { set: vec![("iss".into(), number("20"))], conditions: vec![] };
-    assert_eq!(table.touch(&key, &bare).await.unwrap(), Written::Refused(None));
+    let touch = Update { set: vec![("iss".into(), number("20"))], conditions: vec![less("iss", "20")] };
+    assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Refused(None));
+    let bare = Update { set: vec![("iss".into(), number("20"))], conditions: vec![] };
+    assert_eq!(table.update(&key, &bare).await.unwrap(), Written::Refused(None));
     assert_eq!(read(table, b"touched").await, None);
 
     let mut expected = row(b"touched", 1);
     table.create(expected.clone()).await.unwrap();
-    assert_eq!(table.touch(&key, &touch).await.unwrap(), Written::Done);
+    assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Done);
     expected.insert("iss".into(), number("20"));
-    assert_eq!(table.touch(&key, &touch).await.unwrap(), Written::Refused(Some(expected.clone())));
+    assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Refused(Some(expected.clone())));
 
     for (condition, holds) in [
         (less("iss", "20.5"), true),
@@ -175,8 +175,8 @@ async fn a_touch_moves_only_what_is_there(table: &Table) {
         (Condition::Absent, false),
         (Condition::Exists, true),
     ] {
-        let nothing = Touch { set: vec![], conditions: vec![condition.clone()] };
-        let done = table.touch(&key, &nothing).await.unwrap() == Written::Done;
+        let nothing = Update { set: vec![], conditions: vec![condition.clone()] };
+        let done = table.update(&key, &nothing).await.unwrap() == Written::Done;
         assert_eq!(done, holds, "{condition:?}");
     }
     assert_eq!(read(table, b"touched").await, Some(expected));
@@ -198,14 +198,14 @@ async fn a_delete_says_whether_there_was_a_row(table: &Table) {
 
 async fn one_of_many_touches_wins(table: &Table) {
     table.create(row(b"contended", 1)).await.unwrap();
-    let touch = Arc::new(Touch {
+    let touch = Arc::new(Update {
         set: vec![("iss".into(), number("100"))],
         conditions: vec![Condition::Exists, less("iss", "50")],
     });
     let tasks: Vec<_> = (0..200)
         .map(|_| {
             let (table, touch) = (table.clone(), touch.clone());
-            tokio::spawn(async move { table.touch(&Key::binary(b"contended"), &touch).await })
+            tokio::spawn(async move { table.update(&Key::binary(b"contended"), &touch).await })
         })
         .collect();
     let mut done = 0;
@@ -223,8 +223,8 @@ async fn a_deleted_row_stays_deleted(table: &Table) {
     table.create(row(b"logged out", 1)).await.unwrap();
     let touches = (0..50u64).map(|iss| {
         let (table, key) = (table.clone(), key.clone());
-        let touch = Touch { set: vec![("iss".into(), Attribute::number(iss))], conditions: vec![] };
-        tokio::spawn(async move { table.touch(&key, &touch).await })
+        let touch = Update { set: vec![("iss".into(), Attribute::number(iss))], conditions: vec![] };
+        tokio::spawn(async move { table.update(&key, &touch).await })
     });
     let touches: Vec<_> = touches.collect();
     assert_eq!(table.delete(&key, &[]).await.unwrap(), Written::Done);
@@ -240,11 +240,11 @@ async fn too_large_a_row_is_refused(table: &Table) {
     large.insert("data".into(), Attribute::String("x".repeat(400 * 1024)));
     let replaced = table.replace(large.clone(), &[]).await.unwrap_err();
     assert!(matches!(replaced, StoreError::TooLarge), "{replaced}");
-    let touch = Touch {
+    let touch = Update {
         set: vec![("data".into(), large.remove("data").unwrap())],
         conditions: vec![Condition::Exists],
     };
-    let touched = table.touch(&Key::binary(b"large"), &touch).await.unwrap_err();
+    let touched = table.update(&Key::binary(b"large"), &touch).await.unwrap_err();
     assert!(matches!(touched, StoreError::TooLarge), "{touched}");
     assert_eq!(read(table, b"large").await, Some(row(b"large", 1)), "the old row stays");
 }
@@ -273,8 +273,8 @@ async fn wrong_requests_are_refused(store: &Store, table: &Table) {
     assert_eq!(read(table, CANARY.as_bytes()).await, None);
 
     table.create(row(CANARY.as_bytes(), 1)).await.unwrap();
-    let key = Touch { set: vec![("sid".into(), Attribute::Binary(CANARY.into()))], conditions: vec![] };
-    invalid(table.touch(&Key::binary(CANARY.as_bytes()), &key).await.unwrap_err());
+    let key = Update { set: vec![("sid".into(), Attribute::Binary(CANARY.into()))], conditions: vec![] };
+    invalid(table.update(&Key::binary(CANARY.as_bytes()), &key).await.unwrap_err());
 }
 
 async fn a_scan_sees_every_row_once(table: &Table) {

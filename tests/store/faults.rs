@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use sessiongate::config::DynamodbConfig;
-use sessiongate::format::{Condition, Touch};
+use sessiongate::format::{Condition, Update};
 use sessiongate::item::{Attribute, Item, Key, KeyType};
 use sessiongate::store::embedded::Engine;
 use sessiongate::store::embedded::dispatch::Answer;
@@ -127,7 +127,7 @@ async fn a_retried_write_can_be_recognised() {
     .await;
     let table = server.table(3).await;
     assert_eq!(table.create(row(1)).await.unwrap(), Created::Yes);
-    let written = table.touch(&Key::binary(b"k"), &due(2)).await.unwrap();
+    let written = table.update(&Key::binary(b"k"), &due(2)).await.unwrap();
     assert_eq!(written, Written::Refused(Some(row(2))));
 }
 
@@ -145,7 +145,7 @@ async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
     .await;
     let table = server.table(3).await;
     table.create(row(5)).await.unwrap();
-    let written = table.touch(&Key::binary(b"k"), &due(5)).await.unwrap();
+    let written = table.update(&Key::binary(b"k"), &due(5)).await.unwrap();
     assert_eq!(written, Written::Refused(Some(row(5))));
 }
 
@@ -306,7 +306,10 @@ fn row(iss: u64) -> Item {
     Item::from([("sid".into(), Attribute::Binary(b"k".into())), ("iss".into(), Attribute::number(iss))])
 }
 
-fn due(iss: u64) -> Touch {
+fn due(iss: u64) -> Update {
     let value = Attribute::number(iss);
-    Touch { set: vec![("iss".into(), value.clone())], conditions: vec![Condition::Less("iss".into(), value)] }
+    Update {
+        set: vec![("iss".into(), value.clone())],
+        conditions: vec![Condition::Less("iss".into(), value)],
+    }
 }

@@ -87,6 +87,27 @@ fn a_changed_row_is_the_one_the_library_writes() {
 }
 
 #[test]
+fn a_change_writes_what_the_library_writes_on_the_row_that_was_read() {
+    let (vector, pyramid) = (vector(), Pyramid::new("sid"));
+    let record = pyramid.decode(&item(&vector["item"])).unwrap();
+    let after = item(&vector["modify"]["item_after"]);
+    let changed = pyramid.decode(&after).unwrap();
+    let times = ChangeTimes {
+        now: changed.issued.plus(std::time::Duration::from_millis(300)),
+        expires: changed.expires,
+    };
+    let change = pyramid.change(&record, changed.claims.clone(), times).unwrap();
+    assert_eq!(change.record, changed);
+    assert_eq!(
+        change.update.conditions,
+        [Condition::Exists, Condition::Equals("ver".into(), Attribute::number(1u64))]
+    );
+    let mut row = item(&vector["item"]);
+    row.extend(change.update.set);
+    assert_eq!(row, after, "byte for byte");
+}
+
+#[test]
 fn what_invalidate_leaves_behind_is_no_session() {
     assert_eq!(
         Pyramid::new("sid").decode(&item(&vector()["invalidate"]["item_after"])),
@@ -181,7 +202,7 @@ proptest! {
             ("f".into(), float.into()),
         ]);
         let at = Timestamp::from_secs(1);
-        let record = Record { claims, version: 1, issued: at, created: None, expires: at };
+        let record = Record { claims, version: 1, issued: at, created: None, expires: at, stored: Item::new() };
         let pyramid = Pyramid::new("sid");
         let key = pyramid.key(&SessionId::new("x"));
         prop_assert_eq!(pyramid.decode(&pyramid.encode(&key, &record).unwrap()).unwrap(), record);
