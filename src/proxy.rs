@@ -56,6 +56,8 @@ pub struct Gateway {
     pub scrub: Scrub,
     /// The upstreams, by index.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The names of the cookies that no upstream is to see.
+    pub hidden_cookies: Vec<String>,
     /// The budget of injected headers.
     pub max_header_bytes: usize,
     /// Whether each request writes a line.
@@ -143,7 +145,12 @@ async fn serve(
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
     let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };
     record.reissue = reissuing.is_some();
-    let injection = Injection { max_header_bytes: gateway.max_header_bytes, request_id, flash: &visit.flash };
+    let injection = Injection {
+        max_header_bytes: gateway.max_header_bytes,
+        request_id,
+        flash: &visit.flash,
+        hidden: &gateway.hidden_cookies,
+    };
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = worker.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     let sent = Clock.mono();

@@ -46,11 +46,12 @@ fn read(headers: &HeaderMap) -> Result<Option<Order>, HeaderName> {
             Some(version.ok_or(SESSION_IF_VERSION)?)
         }
     };
-    let edit = (!patch.is_empty() || !flash.is_empty()).then_some(Edit::Apply { patch, flash });
-    if edit.is_none() && action.is_none() {
+    let edits =
+        if patch.is_empty() && flash.is_empty() { vec![] } else { vec![Edit::Apply { patch, flash }] };
+    if edits.is_empty() && action.is_none() {
         return Ok(None);
     }
-    Ok(Some(Order { edit, action, if_version }))
+    Ok(Some(Order { edits, action, if_version }))
 }
 
 /// Carries out what the response orders, before any of it is passed on: a client that sees it can rely on it.
@@ -130,7 +131,7 @@ mod tests {
     fn orders() {
         let edit = |patch: serde_json::Value, flash: &[&str]| {
             let flash = flash.iter().map(|&message| message.to_owned()).collect();
-            Some(Edit::Apply { patch: patch.as_object().unwrap().clone(), flash })
+            vec![Edit::Apply { patch: patch.as_object().unwrap().clone(), flash }]
         };
         for (lines, expected) in [
             (&[][..], None),
@@ -139,7 +140,7 @@ mod tests {
             (
                 &[(&SESSION_PATCH, r#"{"user":"Zoë","cart":null}"#), (&SESSION_IF_VERSION, "7")],
                 Some(Order {
-                    edit: edit(json!({"user": "Zoë", "cart": null}), &[]),
+                    edits: edit(json!({"user": "Zoë", "cart": null}), &[]),
                     action: None,
                     if_version: Some(7),
                 }),
@@ -147,14 +148,14 @@ mod tests {
             (
                 &[(&SESSION_FLASH, "Saved%2C 100%25"), (&SESSION_FLASH, "Zo%C3%AB")],
                 Some(Order {
-                    edit: edit(json!({}), &["Saved, 100%", "Zoë"]),
+                    edits: edit(json!({}), &["Saved, 100%", "Zoë"]),
                     action: None,
                     if_version: None,
                 }),
             ),
             (
                 &[(&SESSION_ACTION, "rotate")],
-                Some(Order { edit: None, action: Some(Action::Rotate), if_version: None }),
+                Some(Order { edits: vec![], action: Some(Action::Rotate), if_version: None }),
             ),
         ] {
             assert_eq!(order(lines), Ok(expected), "{lines:?}");

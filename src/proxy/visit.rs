@@ -30,7 +30,7 @@ pub(super) async fn visit(admitted: &mut Admitted, budget: usize) -> Visit {
         return Visit::default();
     }
     let edit = Edit::Visit { flash: wants_flash.then_some(budget), csrf: token };
-    let order = Order { edit: Some(edit), ..Order::default() };
+    let order = Order { edits: vec![edit], ..Order::default() };
     match realm.change(Some(active), order).await {
         Ok(Outcome::Goes(going)) => {
             active.session = going.session;

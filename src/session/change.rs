@@ -5,12 +5,14 @@
 //! 2. A session that has ended is not brought back by a change that comes late.
 //! 3. A rotation makes the new row and retires the old one in one transaction. The claims of a log-in are only ever
 //!    under the new id: who knew the old one knows nothing.
-//! 4. The write is a task of its own: a client that hangs up leaves it whole.
+//! 4. Edits of one session that wait in one gateway are written together: one write, however many they are.
+//! 5. The write is a task of its own: a client that hangs up leaves it whole.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::cache::Hit;
 use super::judge::{Verdict, judge};
@@ -25,14 +27,16 @@ use crate::store::table::{Created, Read, Written};
 
 /// How often a change is made again of a row that has moved on.
 const MAX_TRIES: usize = 50;
-/// How long all of it may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long one who has lost twice waits at most.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// How long all of it may take, waiting for one's turn included.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What is to become of a session.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Order {
-    /// How its claims change.
-    pub edit: Option<Edit>,
+    /// How its claims change, one edit after the other.
+    pub edits: Vec<Edit>,
     /// What else happens to it.
     pub action: Option<Action>,
     /// Only if it has this version.
@@ -68,7 +72,7 @@ pub enum Action {
 }
 
 /// What became of a session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     /// It goes on like this.
     Goes(Box<Going>),
@@ -90,7 +94,7 @@ impl Outcome {
 }
 
 /// A session after a change.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Going {
     /// Its id.
     pub id: SessionId,
@@ -101,7 +105,7 @@ pub struct Going {
 }
 
 /// Why a change was not made. The row is as it was.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ChangeError {
     /// The version that it was made of is not the session's any more, or the session has ended meanwhile.
     #[error("the session has moved on")]
@@ -110,8 +114,8 @@ pub enum ChangeError {
     #[error("the claims cannot be written: {0}")]
     Unwritable(String),
     /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
+    #[error("{0}")]
+    Store(Arc<StoreError>),
     /// Others changed the row again and again, or it took too long.
     #[error("the session is changed by too many at once")]
     Contended,
@@ -120,22 +124,43 @@ pub enum ChangeError {
     Randomness,
 }
 
-/// One at a time: changes of one session by one gateway would only get into each other's way.
+/// Where changes of one session wait for each other: at the same time they would only get into each other's way.
 #[derive(Debug)]
-pub(super) struct Turns([Mutex<()>; 256]);
+pub(super) struct Turns {
+    turns: [Mutex<()>; 256],
+    /// The edits that wait, of each session; whoever has the turn writes all of them.
+    waiting: std::sync::Mutex<HashMap<Key, Vec<Waiting>>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    edits: Vec<Edit>,
+    answer: oneshot::Sender<Result<Outcome, ChangeError>>,
+}
 
 impl Default for Turns {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Mutex::new(())))
+        Self { turns: std::array::from_fn(|_| Mutex::new(())), waiting: std::sync::Mutex::default() }
     }
 }
 
 impl Turns {
     /// Of two sessions that meet in a turn, one waits for the other; that is all.
     fn of(&self, key: &Key) -> &Mutex<()> {
-        let [first, ..] = &self.0;
+        let [first, ..] = &self.turns;
         let last = key.expose_bytes().last().copied().unwrap_or(0);
-        self.0.get(usize::from(last)).unwrap_or(first)
+        self.turns.get(usize::from(last)).unwrap_or(first)
+    }
+
+    fn wait(&self, key: &Key, edits: Vec<Edit>) -> oneshot::Receiver<Result<Outcome, ChangeError>> {
+        let (answer, answered) = oneshot::channel();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.entry(key.clone()).or_default().push(Waiting { edits, answer });
+        answered
+    }
+
+    fn take(&self, key: &Key) -> Vec<Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
     }
 }
 
@@ -152,7 +177,7 @@ impl Realm {
         let held = active.map(|active| (active.id.clone(), Arc::clone(&active.session)));
         let realm = Arc::clone(self);
         let work = async move {
-            let carried_out = realm.carry_out(held, &order);
+            let carried_out = realm.carry_out(held, order);
             tokio::time::timeout(LIMIT, carried_out).await.unwrap_or(Err(ChangeError::Contended))
         };
         // The task only ends without an answer if it panics.
@@ -162,27 +187,70 @@ impl Realm {
     async fn carry_out(
         &self,
         held: Option<(SessionId, Arc<Session>)>,
-        order: &Order,
+        order: Order,
     ) -> Result<Outcome, ChangeError> {
         let Some((id, session)) = held else {
-            return match (order.action, &order.edit) {
-                (Some(Action::Destroy), _) => Ok(Outcome::Ended),
+            return match order.action {
+                Some(Action::Destroy) => Ok(Outcome::Ended),
                 _ if order.if_version.is_some() => Err(ChangeError::Conflict),
-                (_, Some(edit)) => self.begin(edit).await,
-                (_, None) => Ok(Outcome::Nothing),
+                _ => self.begin(&order.edits).await,
             };
         };
+        let is_plain = order.action.is_none() && order.if_version.is_none();
+        if is_plain && order.edits.iter().all(|edit| matches!(edit, Edit::Apply { .. })) {
+            return self.edit(&id, &session, order.edits).await;
+        }
         let _turn = self.turns.of(&session.key).lock().await;
+        self.settle(&id, &session, &order).await
+    }
+
+    /// Edits the session together with whoever else waits to.
+    async fn edit(
+        &self,
+        id: &SessionId,
+        session: &Arc<Session>,
+        edits: Vec<Edit>,
+    ) -> Result<Outcome, ChangeError> {
+        let mut answered = self.turns.wait(&session.key, edits);
+        let _turn = self.turns.of(&session.key).lock().await;
+        if let Ok(answer) = answered.try_recv() {
+            return answer;
+        }
+        let waiting = self.turns.take(&session.key);
+        let all = waiting.iter().flat_map(|waiting| waiting.edits.clone()).collect();
+        let together = self.settle(id, session, &Order { edits: all, ..Order::default() }).await;
+        let alone = matches!(together, Err(ChangeError::Unwritable(_))) && waiting.len() > 1;
+        for Waiting { edits, answer } in waiting {
+            let outcome = if alone {
+                // One of them is too large; the others need not fail with it.
+                self.settle(id, session, &Order { edits, ..Order::default() }).await
+            } else {
+                together.clone()
+            };
+            // Who has hung up does not want to know.
+            let _ = answer.send(outcome);
+        }
+        answered.try_recv().unwrap_or(Err(ChangeError::Contended))
+    }
+
+    /// Carries `order` out in one's turn.
+    async fn settle(
+        &self,
+        id: &SessionId,
+        held: &Arc<Session>,
+        order: &Order,
+    ) -> Result<Outcome, ChangeError> {
         // Who was here before has left what it wrote; whoever is not here yet will find it out from the table.
-        let mut session = match self.cache.look(&session.key, session.record.version, self.clock.mono()) {
+        let mut session = match self.cache.look(&held.key, held.record.version, self.clock.mono()) {
             Hit::Fresh(newer) | Hit::Stale(newer, _) => newer,
-            Hit::Missing | Hit::Nothing => session,
+            Hit::Missing | Hit::Nothing => Arc::clone(held),
         };
-        for _ in 0..MAX_TRIES {
+        for lost in 0..MAX_TRIES {
+            step_aside(lost).await;
             self.may_change(&session, order)?;
             let attempt = match order.action {
                 Some(Action::Destroy) => self.end(&session, order).await?,
-                action => match merged(&session.record.claims, order.edit.as_ref()) {
+                action => match merged(&session.record.claims, &order.edits) {
                     // A session without claims is how frameworks write one that has ended.
                     Some(merged) if merged.claims.is_empty() => self.end(&session, order).await?,
                     None if action.is_none() => return Ok(Outcome::Nothing),
@@ -190,7 +258,7 @@ impl Realm {
                         let merged = merged.unwrap_or_else(|| Merged::same(&session.record.claims));
                         match action {
                             Some(Action::Rotate) => self.rotate(&session, merged).await?,
-                            _ => self.rewrite(&id, &session, merged).await?,
+                            _ => self.rewrite(id, &session, merged).await?,
                         }
                     }
                 },
@@ -211,9 +279,8 @@ impl Realm {
     }
 
     /// Makes a session of what would have been a change of one.
-    async fn begin(&self, edit: &Edit) -> Result<Outcome, ChangeError> {
-        let Some(merged) = merged(&Claims::new(), Some(edit)).filter(|merged| !merged.claims.is_empty())
-        else {
+    async fn begin(&self, edits: &[Edit]) -> Result<Outcome, ChangeError> {
+        let Some(merged) = merged(&Claims::new(), edits).filter(|merged| !merged.claims.is_empty()) else {
             return Ok(Outcome::Nothing);
         };
         let (id, record, item) = self.new_row(merged.claims, None)?;
@@ -338,6 +405,16 @@ impl Realm {
     }
 }
 
+/// Waits for a moment that nobody else waits for: two gateways that take turns at the same pace would have one of them
+/// lose every time. After a wait the row at hand is old, and the next try only brings a new one; so every other try goes
+/// without.
+async fn step_aside(lost: usize) {
+    if lost > 0 && lost.is_multiple_of(2) {
+        let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+        tokio::time::sleep(LONGEST_PAUSE.mul_f64(share)).await;
+    }
+}
+
 /// How one try of a change ended.
 enum Attempt {
     Done(Outcome),
@@ -357,22 +434,24 @@ impl Merged {
     }
 }
 
-/// The claims after `edit`; none if it changes nothing.
-fn merged(claims: &Claims, edit: Option<&Edit>) -> Option<Merged> {
+/// The claims after `edits`; none if they change nothing.
+fn merged(claims: &Claims, edits: &[Edit]) -> Option<Merged> {
     let mut merged = Merged::same(claims);
-    match edit? {
-        Edit::Apply { patch, flash } => {
-            super::patch::merge(&mut merged.claims, patch);
-            super::flash::append(&mut merged.claims, flash);
-        }
-        Edit::Visit { flash, csrf } => {
-            if let Some(budget) = flash {
-                merged.flash = super::flash::pop(&mut merged.claims, *budget);
+    for edit in edits {
+        match edit {
+            Edit::Apply { patch, flash } => {
+                super::patch::merge(&mut merged.claims, patch);
+                super::flash::append(&mut merged.claims, flash);
             }
-            if let Some(token) = csrf
-                && super::csrf::token(&merged.claims).is_none()
-            {
-                super::csrf::put(&mut merged.claims, token);
+            Edit::Visit { flash, csrf } => {
+                if let Some(budget) = flash {
+                    merged.flash = super::flash::pop(&mut merged.claims, *budget);
+                }
+                if let Some(token) = csrf
+                    && super::csrf::token(&merged.claims).is_none()
+                {
+                    super::csrf::put(&mut merged.claims, token);
+                }
             }
         }
     }
@@ -387,7 +466,7 @@ impl From<StoreError> for ChangeError {
             | StoreError::Unavailable(_)
             | StoreError::Denied(_)
             | StoreError::NoSuchTable(_)
-            | StoreError::Invalid(_) => Self::Store(error),
+            | StoreError::Invalid(_) => Self::Store(Arc::new(error)),
         }
     }
 }

@@ -34,10 +34,7 @@ pub(super) fn pop(claims: &mut Claims, budget: usize) -> Vec<String> {
     let mut left = budget;
     let mut taken = 0;
     for message in queue.iter() {
-        let text = match message {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let text = message.as_str().map_or_else(|| message.to_string(), str::to_owned);
         let size = encoded_len(&text) + 1;
         if size <= left {
             left -= size;

@@ -58,6 +58,19 @@ fn claims_too_deep_or_numbers_too_large_for_dynamodb_are_refused_before_the_writ
     assert_eq!(map::from_claims(&large), Err(EncodeFault::Number));
 }
 
+#[test]
+fn a_whole_number_that_would_be_rounded_is_no_claim() {
+    let row = |number: &str| {
+        let data = Item::from([("id".to_owned(), Attribute::Number(crate::item::Number::from_text(number)))]);
+        map::to_claims(&data).map(|claims| claims["id"].clone())
+    };
+    assert_eq!(row("18446744073709551615"), Some(json!(u64::MAX)));
+    assert_eq!(row("-9223372036854775808"), Some(json!(i64::MIN)));
+    assert_eq!(row("18446744073709551616"), None);
+    assert_eq!(row("-9223372036854775809"), None);
+    assert_eq!(row("1.5"), Some(json!(1.5)));
+}
+
 fn claim() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
