@@ -192,6 +192,12 @@ fn sessions() {
         ),
         (
             "[sessions.main]",
+            "format = \"pyramid\"|rotation_grace = \"5s\"",
+            "`sessions.main.rotation_grace` is native only: the rows of other formats cannot say that they go on \
+             elsewhere",
+        ),
+        (
+            "[sessions.main]",
             "consistency = \"eventually\"",
             "`sessions.main.consistency` must be `auto`, `strong` or `eventual`",
         ),
@@ -384,7 +390,7 @@ fn routes() {
         ("access = \"open\"", "`routes.access` must be `required`, `optional` or `public`".to_owned()),
         ("encoded_slashes = true", "`routes.encoded_slashes` must be `refuse` or `pass`".to_owned()),
         ("access = \"optional\"|login = \"/login\"", format!("`routes.login` {inert}")),
-        ("writes = true", "unknown key `writes` in `routes`".to_owned()),
+        ("websocket = true", "unknown key `websocket` in `routes`".to_owned()),
     ];
     for (lines, expected) in &cases {
         // A table without an entry has no effect on any route, but it is there; so it is not, where that matters.
@@ -407,6 +413,11 @@ fn routes() {
     let headers = "`routes.headers` needs a session, and a public route looks none up";
     assert_eq!(errors(&format!("{public}headers.X-User = \"user\"")), [headers]);
     assert_eq!(errors(&format!("{public}require.role = \"a\"")), [format!("`routes.require` {inert}")]);
+    for key in ["writes", "flash", "csrf"] {
+        let expected = format!("`routes.{key}` needs a session, and a public route looks none up");
+        assert_eq!(errors(&format!("{public}{key} = true")), [expected]);
+        assert_eq!(errors(&format!("{public}{key} = false")), [""; 0]);
+    }
 
     let none = BASE.split("[[routes]]").next().unwrap();
     assert_eq!(errors(none), ["there is no `[[routes]]`"]);
