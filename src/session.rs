@@ -370,6 +370,7 @@ impl Session {
             issued: at,
             created: None,
             expires: at,
+            fixed: false,
             stored: crate::item::Item::new(),
         };
         Self::new(key, record, size, 0)

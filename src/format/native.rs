@@ -115,7 +115,7 @@ impl Format for Native {
         if claims.is_empty() {
             return Err(RowFault::Empty);
         }
-        Ok(Record { claims, version, issued, created, expires, stored: Item::new() })
+        Ok(Record { claims, version, issued, created, expires, fixed: false, stored: Item::new() })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {

@@ -30,6 +30,7 @@ use super::refusal::Refusal;
 use crate::headers::{REQUEST_ID, SESSION_EXPIRES, SESSION_REF, SESSION_STATUS, SESSION_VERSION};
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm};
+use crate::time::Timestamp;
 use crate::upstream::RequestBody;
 
 /// A request that says nothing but what the gateway answers for.
@@ -74,7 +75,9 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         let session = &active.session;
         headers.insert(SESSION_REF, session.headers().reference.clone());
         headers.insert(SESSION_VERSION, session.headers().version.clone());
-        headers.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+        if active.life.expires != Timestamp::NEVER {
+            headers.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+        }
         if let Some(mapping) = route.mapping {
             let make = |record: &crate::format::Record| {
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)

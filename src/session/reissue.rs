@@ -54,8 +54,14 @@ impl Realm {
             Ok(Written::Done) => {
                 let record = Record { issued: times.now, expires: times.expires, ..session.record.clone() };
                 // What was written is a whole second; the next judgement is to be the one that a reader makes.
-                let record =
+                let mut record =
                     Record { issued: crate::time::Timestamp::from_secs(record.issued.as_secs()), ..record };
+                // Nor is the next write to be conditional on what this one has replaced.
+                for (name, value) in touch.set {
+                    if let Some(stored) = record.stored.get_mut(&name) {
+                        *stored = value;
+                    }
+                }
                 let answers = record.version;
                 self.cache.remember(&Arc::new(session.with_record(record)), answers, read_at, epoch);
                 Reissued::Won
