@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sessiongate::claims::ClaimPath;
 use sessiongate::config::{
-    Access, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern, LoginTemplate, OnStoreError, SameSite, Secure,
-    Server, TemplatePart,
+    Access, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern, LoginTemplate, OnStoreError,
+    SameSite, Secure, Server, TemplatePart,
 };
 
 use crate::fixture::{BASE, accepted, read, with};
@@ -41,7 +41,10 @@ fn djangos_defaults_are_djangos() {
 
     let lines = "format = \"django\"|table = \"t.1\"|enforce_age = false|consistency = \"auto\"|lifetime = \"30days\"";
     let other = realm(&with("[sessions.main]", lines));
-    assert_eq!((other.table.as_str(), other.enforce_age, other.consistency), ("t.1", false, Consistency::Auto));
+    assert_eq!(
+        (other.table.as_str(), other.enforce_age, other.consistency),
+        ("t.1", false, Consistency::Auto)
+    );
     assert_eq!(other.lifetime, Some(Duration::from_hours(720)));
 }
 

@@ -117,7 +117,7 @@ fn every_vector_is_read_or_refused_for_its_reason() {
         }
         read += 1;
     }
-    assert_eq!((read, refused), (10, 6));
+    assert_eq!((read, refused), (11, 6));
 }
 
 fn created(item: &Item) -> Option<i64> {
