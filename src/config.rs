@@ -145,6 +145,8 @@ pub struct RealmConfig {
     pub timeout: Duration,
     /// A session is reissued when its row's issue time is longer ago than this.
     pub reissue_time: Duration,
+    /// Whether a session ends `timeout` after its last save though the framework enforces nothing. Only with `django`.
+    pub enforce_age: bool,
     /// Absolute lifetime from creation. Only with a format that records the creation.
     pub lifetime: Option<Duration>,
     /// How rows are read.
@@ -159,7 +161,7 @@ pub struct RealmConfig {
     pub cookie: CookieConfig,
     /// `[sessions.NAME.cache]`
     pub cache: CacheConfig,
-    /// `[sessions.NAME.keys]`. Only with a format that signs.
+    /// `[sessions.NAME.keys]`. Only with a format that signs; always there with `django`.
     pub keys: Option<KeysConfig>,
 }
 
@@ -170,6 +172,8 @@ pub enum FormatKind {
     Native,
     /// pyramid-dynamodb-sessions.
     Pyramid,
+    /// django-dynamodb-sessions and dj-dynamodb-sessions.
+    Django,
 }
 
 /// How rows are read.

@@ -3,6 +3,8 @@
 //! The rule every format keeps: whatever is wrong with a cookie or a row is *no session* with a reason that can be
 //! counted, never an error and never a panic.
 
+mod decode;
+pub mod django;
 pub mod native;
 pub mod pyramid;
 mod python_json;
@@ -85,6 +87,12 @@ pub fn open(realm: &RealmConfig) -> Box<dyn Format> {
             Box::new(native::Native::new(&realm.key_attribute, &realm.cookie.name, realm.keys.clone()))
         }
         FormatKind::Pyramid => Box::new(pyramid::Pyramid::new(&realm.key_attribute)),
+        FormatKind::Django => Box::new(django::Django::new(
+            &realm.key_attribute,
+            realm.keys.as_ref(),
+            realm.timeout,
+            realm.enforce_age,
+        )),
     }
 }
 
@@ -118,14 +126,16 @@ pub struct Record {
     /// Grows with every change of the claims. Where a format counts none, it is the [`fingerprint`] of the payload: it
     /// changes with the payload, and that is all it does.
     pub version: u64,
-    /// The last activity that was written down.
+    /// The last activity that was written down; never, where none is.
     pub issued: Timestamp,
     /// When the session was created, where the format records it.
     pub created: Option<Timestamp>,
-    /// The idle deadline as the row has it.
+    /// The idle deadline as the row has it; never, where it has none.
     pub expires: Timestamp,
     /// Whether it goes on under another id: it is still read, but neither reissued nor changed.
     pub closed: bool,
+    /// Whether the deadline is the app's own choice, or not in the row: no reissue moves it.
+    pub fixed: bool,
     /// The attributes, as they were read, that the format's writes are conditional on; empty where the version is enough.
     pub stored: Item,
 }
@@ -217,6 +227,14 @@ pub enum RowFault {
     /// The payload does not decode.
     #[error("attribute `{0}` does not decode")]
     Payload(String),
+    /// The payload is not signed with any of the keys.
+    #[error("attribute `{0}` is not signed with any of the keys")]
+    Signature(String),
+    /// The payload is a pickle: reading one can run any code.
+    #[error(
+        "attribute `{0}` is a pickle, which is never read: set Django's SESSION_SERIALIZER to JSONSerializer"
+    )]
+    Pickle(String),
     /// The payload is empty: how frameworks mark a session that was logged out.
     #[error("the session is empty")]
     Empty,
@@ -231,6 +249,10 @@ pub enum EncodeFault {
     /// A number that DynamoDB cannot hold.
     #[error("the claims hold a number that DynamoDB cannot hold")]
     Number,
+    /// What would be written would not be read: empty, or larger or deeper than payloads may be, or with a claim of the
+    /// framework's own that it does not write so.
+    #[error("the claims are empty, too large, or hold what the framework does not write")]
+    Unreadable,
 }
 
 impl SessionId {

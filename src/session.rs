@@ -394,6 +394,7 @@ impl Session {
             created: None,
             expires: at,
             closed: false,
+            fixed: false,
             stored: crate::item::Item::new(),
         };
         Self::new(key, record, size, 0)

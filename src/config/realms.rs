@@ -1,6 +1,7 @@
 //! `[sessions.NAME]`
 
 mod cookie;
+mod defaults;
 mod keys;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use super::environment::Environment;
 use super::section::Section;
 use super::value::{Fault, boolean, duration, integer, one_of, text};
 use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
+use defaults::Defaults;
 
 /// Ten years: beyond it lie slips and the limits of clocks.
 const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
@@ -48,16 +50,21 @@ fn realm(
     directory: &Path,
     environment: &dyn Environment,
 ) -> Option<RealmConfig> {
-    let formats = [("native", FormatKind::Native), ("pyramid", FormatKind::Pyramid)];
+    let formats =
+        [("native", FormatKind::Native), ("pyramid", FormatKind::Pyramid), ("django", FormatKind::Django)];
     let format = section.require("format", one_of(&formats));
-    let is_pyramid = format == Some(FormatKind::Pyramid);
-    let table = section.require("table", text(table_name));
+    let (is_pyramid, is_django) = (format == Some(FormatKind::Pyramid), format == Some(FormatKind::Django));
+    let defaults = Defaults::of(format.unwrap_or(FormatKind::Native));
+    let table = match defaults.table {
+        Some(name) => section.get("table", text(table_name)).or_else(|| Some(name.to_owned())),
+        None => section.require("table", text(table_name)),
+    };
     let key_attribute = section.get("key_attribute", text(attribute_name));
 
     let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST));
-    let timeout = timeout.unwrap_or(Duration::from_mins(20));
+    let timeout = timeout.unwrap_or(defaults.timeout);
     let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST));
-    let reissue_time = reissue_time.unwrap_or(Duration::from_mins(2));
+    let reissue_time = reissue_time.unwrap_or(defaults.reissue_time);
     if reissue_time >= timeout {
         let (ours, theirs) = (format_duration(reissue_time), format_duration(timeout));
         let fault = Fault::new(format!("is {ours}, but must be shorter than `timeout`, which is {theirs}"));
@@ -65,6 +72,13 @@ fn realm(
             "reissue_time",
             "timeout",
             fault.hint("a session that is not reissued in time ends under its user"),
+        );
+    }
+    let enforce_age = section.get("enforce_age", boolean);
+    if section.has("enforce_age") && !is_django {
+        section.refuse(
+            "enforce_age",
+            Fault::new("is only for `django`: the other formats' rows say when they end"),
         );
     }
     let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST));
@@ -89,7 +103,7 @@ fn realm(
             Fault::new("is native only: the rows of other formats cannot say that they go on elsewhere");
         section.refuse("rotation_grace", fault);
     }
-    let cookie = section.table("cookie", cookie::read);
+    let cookie = section.table("cookie", |section| cookie::read(section, &defaults));
     let cache = section.table("cache", cache);
     if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
         let fault = Fault::new("needs the cache, which `cache.ttl` turns off");
@@ -99,18 +113,25 @@ fn realm(
     if section.has("keys") && is_pyramid {
         section.refuse("keys", Fault::new("is of no use: pyramid cookies are not signed"));
     }
+    if is_django && !section.has("keys") {
+        let fault = Fault::new("is missing: django signs its rows, and nothing else is believed");
+        section.refuse(
+            "keys",
+            fault.hint("`current` is Django's SECRET_KEY, `previous` its SECRET_KEY_FALLBACKS"),
+        );
+    }
     Some(RealmConfig {
         name: name.to_owned(),
         format: format?,
         table: table?,
-        key_attribute: key_attribute.unwrap_or_else(|| "sid".to_owned()),
+        key_attribute: key_attribute.unwrap_or_else(|| defaults.key_attribute.to_owned()),
         timeout,
         reissue_time,
+        enforce_age: enforce_age.unwrap_or(true),
         lifetime,
-        consistency: consistency.unwrap_or(Consistency::Auto),
+        consistency: consistency.unwrap_or(defaults.consistency),
         on_store_error,
-        // An app that owns its sessions reads the cookie itself; ours is of no use to anyone else.
-        forward_cookie: forward_cookie.unwrap_or(is_pyramid),
+        forward_cookie: forward_cookie.unwrap_or(defaults.forward_cookie),
         rotation_grace: rotation_grace.unwrap_or(if is_native {
             Duration::from_secs(10)
         } else {

@@ -125,6 +125,7 @@ impl Format for Native {
             created,
             expires,
             closed: item.contains_key(CLOSED),
+            fixed: false,
             stored: Item::new(),
         })
     }

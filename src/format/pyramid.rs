@@ -1,7 +1,7 @@
 //! pyramid-dynamodb-sessions 0.1: the cookie `id/version`, rows under the SHA-256 of the id, the session's state as the
 //! text that Python's `json.dumps` writes.
 
-use super::python_json;
+use super::python_json::{self, Separators};
 use super::row;
 use super::{
     Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
@@ -61,11 +61,20 @@ impl Format for Pyramid {
             // `session.invalidate()` keeps the row and its id, with nothing in it.
             return Err(RowFault::Empty);
         }
-        Ok(Record { claims, version, issued, created: None, expires, closed: false, stored: Item::new() })
+        Ok(Record {
+            claims,
+            version,
+            issued,
+            created: None,
+            expires,
+            closed: false,
+            fixed: false,
+            stored: Item::new(),
+        })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
-        let data = Attribute::String(python_json::dumps(&record.claims)?);
+        let data = Attribute::String(python_json::dumps(&record.claims, Separators::Spaced)?);
         Ok(row::item(&self.key_attribute, key, record, data))
     }
 
@@ -78,7 +87,7 @@ impl Format for Pyramid {
     }
 
     fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
-        let data = Attribute::String(python_json::dumps(&claims)?);
+        let data = Attribute::String(python_json::dumps(&claims, Separators::Spaced)?);
         Ok(row::change(record, claims, data, times))
     }
 }

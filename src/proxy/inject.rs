@@ -35,6 +35,7 @@ use crate::headers::{
 };
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
+use crate::time::Timestamp;
 use crate::upstream::RequestBody;
 
 /// A request that says nothing but what the gateway answers for.
@@ -83,7 +84,9 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         let session = &active.session;
         headers.insert(SESSION_REF, session.headers().reference.clone());
         headers.insert(SESSION_VERSION, session.headers().version.clone());
-        headers.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+        if active.life.expires != Timestamp::NEVER {
+            headers.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+        }
         if let Some(flash) = visit::flash_header(injection.flash) {
             headers.insert(SESSION_FLASH, flash);
         }

@@ -304,7 +304,8 @@ impl Realm {
         let created = self.format.records_creation().then_some(began);
         let expires = self.policy.deadline(created, now);
         let stored = of.map(|record| record.stored.clone()).unwrap_or_default();
-        let record = Record { claims, version: 1, issued, created, expires, closed: false, stored };
+        let record =
+            Record { claims, version: 1, issued, created, expires, closed: false, fixed: false, stored };
         let item = self.format.encode(&self.format.key(&id), &record)?;
         let record = self.format.decode(&item).map_err(|fault| ChangeError::Unwritable(fault.to_string()))?;
         Ok((id, record, item))

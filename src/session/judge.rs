@@ -73,7 +73,8 @@ impl Reissue {
 ///
 /// A session lives through the moment of its deadline and is dead after it, as pyramid-dynamodb-sessions has it
 /// (`exp < time()` is dead). One is due when it was issued more than `reissue_time` ago and a reissue would gain it
-/// time: a deadline is never moved back, neither by a clock that is behind nor by a lifetime that is reached.
+/// time: a deadline is never moved back, neither by a clock that is behind nor by a lifetime that is reached. One whose
+/// deadline is fixed is never due.
 pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Verdict {
     let end = match (policy.lifetime, record.created) {
         (None, _) => None,
@@ -89,7 +90,7 @@ pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Verdict {
     }
     let due_before = now.minus(policy.reissue_time);
     let deadline = policy.deadline(record.created, now);
-    let due = !record.closed && record.issued < due_before && deadline > record.expires;
+    let due = !record.closed && !record.fixed && record.issued < due_before && deadline > record.expires;
     Verdict::Live(Life { expires, due: due.then_some(Reissue { expires: deadline, due_before }) })
 }
 
@@ -114,6 +115,7 @@ mod tests {
             issued: Timestamp::from_secs(issued),
             expires: Timestamp::from_secs(expires),
             closed: false,
+            fixed: false,
             stored: crate::item::Item::new(),
         }
     }
@@ -158,6 +160,27 @@ mod tests {
         let record = Record { created: None, ..record(0, 0, 1200) };
         assert_eq!(judge(&POLICY, &record, at(0)), Verdict::TooOld);
         assert!(matches!(judge(&Policy { lifetime: None, ..POLICY }, &record, at(0)), Verdict::Live(_)));
+    }
+
+    #[test]
+    fn a_fixed_deadline_is_kept_and_never_moved() {
+        let record = Record { fixed: true, ..record(0, 0, 1200) };
+        let live = Verdict::Live(Life { expires: at(1_200_000), due: None });
+        assert_eq!(judge(&POLICY, &record, at(1_000_000)), live);
+        assert_eq!(judge(&POLICY, &record, at(1_200_001)), Verdict::Idle);
+    }
+
+    #[test]
+    fn what_never_ends_is_never_due_and_ends_with_its_lifetime() {
+        let record = Record { expires: Timestamp::NEVER, ..record(0, 0, 0) };
+        let endless = Policy { lifetime: None, ..POLICY };
+        for now in [at(0), at(5_000_000_000_000), at(i64::MAX)] {
+            let live = Verdict::Live(Life { expires: Timestamp::NEVER, due: None });
+            assert_eq!(judge(&endless, &record, now), live);
+        }
+        let live = Verdict::Live(Life { expires: at(10_000_000), due: None });
+        assert_eq!(judge(&POLICY, &record, at(9_000_000)), live);
+        assert_eq!(judge(&POLICY, &record, at(10_000_001)), Verdict::TooOld);
     }
 
     proptest! {

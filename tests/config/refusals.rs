@@ -157,7 +157,26 @@ fn no_embedded_store() {
 fn sessions() {
     let stale = "`sessions.main.on_store_error` must be `refuse`, `anonymous` or `{ stale = \"30s\" }`";
     check(&[
-        ("[sessions.main]", "format = \"django\"", "`sessions.main.format` must be `native` or `pyramid`"),
+        (
+            "[sessions.main]",
+            "format = \"flask\"",
+            "`sessions.main.format` must be `native`, `pyramid` or `django`",
+        ),
+        (
+            "[sessions.main]",
+            "format = \"django\"",
+            "`sessions.main.keys` is missing: django signs its rows, and nothing else is believed",
+        ),
+        (
+            "[sessions.main]",
+            "format = \"django\"|keys = { previous = [] }",
+            "`sessions.main.keys.current` is missing",
+        ),
+        (
+            "[sessions.main]",
+            "enforce_age = true",
+            "`sessions.main.enforce_age` is only for `django`: the other formats' rows say when they end",
+        ),
         (
             "[sessions.main]",
             "table = \"my table\"",

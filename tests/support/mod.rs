@@ -21,6 +21,7 @@ pub(crate) mod gateway;
 pub(crate) mod ministack;
 pub(crate) mod python;
 pub(crate) mod server;
+pub(crate) mod service;
 pub(crate) mod table;
 pub(crate) mod upstream;
 pub(crate) mod wire;
