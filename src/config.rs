@@ -7,6 +7,7 @@
 
 pub mod diagnostic;
 pub mod environment;
+pub mod layout;
 mod listeners;
 mod mask;
 mod names;
@@ -162,12 +163,14 @@ pub struct RealmConfig {
 }
 
 /// The formats that work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormatKind {
     /// sessiongate's own.
     Native,
     /// pyramid-dynamodb-sessions.
     Pyramid,
+    /// A format by declaration: `layout`, and the presets.
+    Layout(Box<layout::LayoutConfig>),
 }
 
 /// How rows are read.

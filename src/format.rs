@@ -3,12 +3,18 @@
 //! The rule every format keeps: whatever is wrong with a cookie or a row is *no session* with a reason that can be
 //! counted, never an error and never a panic.
 
+mod decode;
+mod iso8601;
+mod js_json;
+pub mod layout;
+mod map;
 pub mod native;
 pub mod pyramid;
 mod python_json;
 mod row;
 
 use std::fmt;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -68,11 +74,12 @@ pub trait Format: Send + Sync + fmt::Debug {
 
 /// The format of a realm.
 pub fn open(realm: &RealmConfig) -> Box<dyn Format> {
-    match realm.format {
+    match &realm.format {
         FormatKind::Native => {
             Box::new(native::Native::new(&realm.key_attribute, &realm.cookie.name, realm.keys.clone()))
         }
         FormatKind::Pyramid => Box::new(pyramid::Pyramid::new(&realm.key_attribute)),
+        FormatKind::Layout(layout) => Box::new(layout::Layout::new(realm, layout)),
     }
 }
 
@@ -112,8 +119,26 @@ pub struct Record {
     pub created: Option<Timestamp>,
     /// The idle deadline as the row has it.
     pub expires: Timestamp,
+    /// How far a reissue moves the deadline.
+    pub renewal: Renewal,
     /// The attributes, as they were read, that the format's writes are conditional on; empty where the version is enough.
     pub stored: Item,
+}
+
+/// How far a reissue moves a session's idle deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// By the realm's `timeout`.
+    Realm,
+    /// By what the row itself says.
+    Own {
+        /// The session's own idle timeout.
+        timeout: Duration,
+        /// Its own absolute end; [`Timestamp::NEVER`] where it has none.
+        end: Timestamp,
+    },
+    /// Not at all: the row has no deadline that a gateway may move, so it is never due.
+    Never,
 }
 
 /// The times of a touch.
@@ -161,6 +186,8 @@ pub enum Condition {
     Exists,
     /// The row is not there.
     Absent,
+    /// The row has no such attribute.
+    Lacks(String),
     /// The attribute has this value.
     Equals(String, Attribute),
     /// The attribute is less than this number.
@@ -217,6 +244,9 @@ pub enum EncodeFault {
     /// A number that DynamoDB cannot hold.
     #[error("the claims hold a number that DynamoDB cannot hold")]
     Number,
+    /// A write that the framework could not read back, or that would lose something of the row.
+    #[error("{0}")]
+    Unsupported(&'static str),
 }
 
 impl SessionId {

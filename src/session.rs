@@ -370,6 +370,7 @@ impl Session {
             issued: at,
             created: None,
             expires: at,
+            renewal: format::Renewal::Realm,
             stored: crate::item::Item::new(),
         };
         Self::new(key, record, size, 0)

@@ -2,6 +2,8 @@
 
 mod cookie;
 mod keys;
+mod layout;
+mod presets;
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +11,12 @@ use std::time::Duration;
 use humantime::format_duration;
 use toml::de::DeValue;
 
+use self::keys::Keys;
+use self::presets::Preset;
+
 use super::diagnostic::Diagnostic;
 use super::environment::Environment;
+use super::layout::CookieCodec;
 use super::section::Section;
 use super::value::{Fault, boolean, duration, integer, one_of, text};
 use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
@@ -48,14 +54,21 @@ fn realm(
     directory: &Path,
     environment: &dyn Environment,
 ) -> Option<RealmConfig> {
-    let formats = [("native", FormatKind::Native), ("pyramid", FormatKind::Pyramid)];
-    let format = section.require("format", one_of(&formats));
-    let is_pyramid = format == Some(FormatKind::Pyramid);
-    let table = section.require("table", text(table_name));
+    let format = section.require("format", one_of(&presets::WORDS));
+    let preset = format.unwrap_or(Preset::Native);
+    let mut defaults = preset.defaults();
+    let table = match defaults.table {
+        Some(default) => Some(section.get("table", text(table_name)).unwrap_or_else(|| default.to_owned())),
+        None => section.require("table", text(table_name)),
+    };
     let key_attribute = section.get("key_attribute", text(attribute_name));
+    let declared = layout::read(section, preset, &mut defaults);
+    if declared.is_some() && key_attribute.is_some() {
+        section.refuse("key_attribute", Fault::new("stands in `layout`, too"));
+    }
 
     let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST));
-    let timeout = timeout.unwrap_or(Duration::from_mins(20));
+    let timeout = timeout.unwrap_or(defaults.timeout);
     let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST));
     let reissue_time = reissue_time.unwrap_or(Duration::from_mins(2));
     if reissue_time >= timeout {
@@ -68,9 +81,10 @@ fn realm(
         );
     }
     let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST));
-    if lifetime.is_some() && is_pyramid {
-        let fault = Fault::new("cannot be enforced: pyramid rows do not record when a session was created");
-        section.refuse("lifetime", fault);
+    if lifetime.is_some() && !defaults.records_creation {
+        let fault =
+            format!("cannot be enforced: {} rows do not record when a session was created", preset.word());
+        section.refuse("lifetime", Fault::new(fault));
     } else if lifetime.is_some_and(|lifetime| lifetime < timeout) {
         let fault = format!("must not be shorter than `timeout`, which is {}", format_duration(timeout));
         section.refuse("lifetime", Fault::new(fault));
@@ -81,28 +95,47 @@ fn realm(
     let consistency = section.get("consistency", one_of(&consistencies));
     let on_store_error = section.get("on_store_error", on_store_error).unwrap_or(OnStoreError::Refuse);
     let forward_cookie = section.get("forward_cookie", boolean);
-    let cookie = section.table("cookie", cookie::read);
+    let cookie = section.table("cookie", |section| cookie::read(section, &defaults.cookie));
     let cache = section.table("cache", cache);
     if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
         let fault = Fault::new("needs the cache, which `cache.ttl` turns off");
         section.refuse("on_store_error", fault);
     }
-    let keys = keys::read(section, directory, environment);
-    if section.has("keys") && is_pyramid {
-        section.refuse("keys", Fault::new("is of no use: pyramid cookies are not signed"));
+    let is_native = preset == Preset::Native;
+    let keys = keys::read(section, directory, environment, !is_native);
+    match (defaults.keys, section.has("keys")) {
+        (Keys::Useless, true) => {
+            let fault = format!("is of no use: {} cookies are not signed", preset.word());
+            section.refuse("keys", Fault::new(fault));
+        }
+        (Keys::Required, false) => {
+            let fault = Fault::new(format!("is missing: {} cookies are signed", preset.word()));
+            section.refuse_or(
+                "keys",
+                "format",
+                fault.hint("`current` is the secret that the app signs with"),
+            );
+        }
+        (Keys::Useless, false) | (Keys::Required, true) | (Keys::Optional, _) => {}
+    }
+    if let (FormatKind::Layout(layout), None, true) =
+        (&mut defaults.format, &keys, defaults.keys == Keys::Optional)
+    {
+        // These sign only where they are told to.
+        layout.cookie = CookieCodec::Plain;
     }
     Some(RealmConfig {
         name: name.to_owned(),
-        format: format?,
+        format: format.map(|_| defaults.format)?,
         table: table?,
-        key_attribute: key_attribute.unwrap_or_else(|| "sid".to_owned()),
+        key_attribute: key_attribute.or(declared).unwrap_or_else(|| defaults.key_attribute.to_owned()),
         timeout,
         reissue_time,
         lifetime,
-        consistency: consistency.unwrap_or(Consistency::Auto),
+        consistency: consistency.unwrap_or(defaults.consistency),
         on_store_error,
         // An app that owns its sessions reads the cookie itself; ours is of no use to anyone else.
-        forward_cookie: forward_cookie.unwrap_or(is_pyramid),
+        forward_cookie: forward_cookie.unwrap_or(!is_native),
         cookie,
         cache,
         keys,

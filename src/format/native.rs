@@ -5,19 +5,17 @@
 //! `HMAC-SHA256(key, "sessiongate-native-1" NUL cookie-name NUL "id/version")`. The MAC adds nothing to the secrecy of
 //! the id; it makes a made-up id cost no read.
 
-mod map;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::row;
 use super::{
-    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
+    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault, SessionId,
     SessionRef, TouchTimes, Update,
 };
+use super::{map, row};
 use crate::claims::Claims;
 use crate::config::KeysConfig;
 use crate::item::{Attribute, Item, Key, KeyType};
@@ -115,7 +113,7 @@ impl Format for Native {
         if claims.is_empty() {
             return Err(RowFault::Empty);
         }
-        Ok(Record { claims, version, issued, created, expires, stored: Item::new() })
+        Ok(Record { claims, version, issued, created, expires, renewal: Renewal::Realm, stored: Item::new() })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {

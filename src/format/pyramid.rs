@@ -4,7 +4,7 @@
 use super::python_json;
 use super::row;
 use super::{
-    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
+    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault, SessionId,
     SessionRef, TouchTimes, Update,
 };
 use crate::claims::Claims;
@@ -61,7 +61,15 @@ impl Format for Pyramid {
             // `session.invalidate()` keeps the row and its id, with nothing in it.
             return Err(RowFault::Empty);
         }
-        Ok(Record { claims, version, issued, created: None, expires, stored: Item::new() })
+        Ok(Record {
+            claims,
+            version,
+            issued,
+            created: None,
+            expires,
+            renewal: Renewal::Realm,
+            stored: Item::new(),
+        })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {

@@ -3,7 +3,7 @@
 use super::judge::Policy;
 use super::reference::Ref;
 use crate::claims::Claims;
-use crate::format::{EncodeFault, Format, Record};
+use crate::format::{EncodeFault, Format, Record, Renewal};
 use crate::item::Item;
 use crate::store::StoreError;
 use crate::store::table::{Created as Row, Table};
@@ -64,6 +64,7 @@ pub async fn create(
         issued,
         created,
         expires: policy.deadline(created, now),
+        renewal: Renewal::Realm,
         stored: Item::new(),
     };
     match table.create(format.encode(&key, &record)?).await? {

@@ -48,11 +48,17 @@ impl Realm {
         let epoch = self.cache.epoch(&session.key);
         let times = due.touch_times(now.wall);
         let touch = self.format.touch(&session.record, times);
+        // What the next write is conditional on is what this one writes.
+        let mut stored = session.record.stored.clone();
+        for (name, value) in &touch.set {
+            stored.entry(name.clone()).and_modify(|old| old.clone_from(value));
+        }
         let written = self.table.update(&session.key, &touch).await;
         let read_at = self.clock.mono();
         let outcome = match written {
             Ok(Written::Done) => {
-                let record = Record { issued: times.now, expires: times.expires, ..session.record.clone() };
+                let record =
+                    Record { issued: times.now, expires: times.expires, stored, ..session.record.clone() };
                 // What was written is a whole second; the next judgement is to be the one that a reader makes.
                 let record =
                     Record { issued: crate::time::Timestamp::from_secs(record.issued.as_secs()), ..record };

@@ -14,6 +14,17 @@ use crate::secret::Secret;
 /// Shorter keys can be guessed from one cookie.
 const SHORTEST: usize = 16;
 
+/// What a format has to do with keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// It signs if there are any.
+    Optional,
+    /// It always signs.
+    Required,
+    /// It never does.
+    Useless,
+}
+
 /// A secret, and whether the file itself holds it.
 struct Found {
     secret: Secret,
@@ -24,6 +35,7 @@ pub(super) fn read(
     realm: &mut Section<'_, '_>,
     directory: &Path,
     environment: &dyn Environment,
+    app_owned: bool,
 ) -> Option<KeysConfig> {
     let found = |value: &DeValue<'_>| find(value, directory, environment);
     realm.table("keys", |keys| {
@@ -37,6 +49,18 @@ pub(super) fn read(
         if previous.iter().any(|found| found.is_literal) {
             warn_of_literal(keys, "previous");
         }
+        for (key, found) in current
+            .iter()
+            .map(|found| ("current", found))
+            .chain(previous.iter().map(|found| ("previous", found)))
+        {
+            match (found.secret.expose().len() < SHORTEST, app_owned) {
+                (false, _) => {}
+                (true, false) => keys.refuse(key, too_short()),
+                // The app has signed with it for years; what it needs is a new one, not a gateway that does not start.
+                (true, true) => warn_of_short(keys, key),
+            }
+        }
         let previous = previous.into_iter().map(|found| found.secret).collect();
         Some(KeysConfig { current: current?.secret, previous })
     })
@@ -47,6 +71,17 @@ fn warn_of_literal(keys: &mut Section<'_, '_>, key: &str) {
         Diagnostic::warning(format!("`{}` stands in the configuration file itself", keys.name(key)));
     let hint = "who may read the file can forge sessions; use `{ env = \"NAME\" }` or `{ file = \"path\" }`";
     keys.report(warning.hint(hint), keys.span(key));
+}
+
+fn too_short() -> Fault {
+    Fault::new(format!("is shorter than {SHORTEST} bytes"))
+        .hint("`openssl rand -base64 32` prints one that nobody can guess")
+}
+
+fn warn_of_short(keys: &mut Section<'_, '_>, key: &str) {
+    let Fault { message, hint } = too_short();
+    let warning = Diagnostic::warning(format!("`{}` {message}", keys.name(key)));
+    keys.report(hint.into_iter().fold(warning, Diagnostic::hint), keys.span(key));
 }
 
 /// `{ env = "NAME" }`, `{ file = "path" }`, or the secret itself.
@@ -75,8 +110,6 @@ fn find(value: &DeValue<'_>, directory: &Path, environment: &dyn Environment) ->
     };
     match bytes.len() {
         0 => Err(Fault::new("is empty")),
-        1..SHORTEST => Err(Fault::new(format!("is shorter than {SHORTEST} bytes"))
-            .hint("`openssl rand -base64 32` prints one that nobody can guess")),
         _ => Ok(Found { secret: Secret::new(bytes), is_literal }),
     }
 }
