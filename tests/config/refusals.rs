@@ -157,7 +157,12 @@ fn no_embedded_store() {
 fn sessions() {
     let stale = "`sessions.main.on_store_error` must be `refuse`, `anonymous` or `{ stale = \"30s\" }`";
     check(&[
-        ("[sessions.main]", "format = \"django\"", "`sessions.main.format` must be `native` or `pyramid`"),
+        (
+            "[sessions.main]",
+            "format = \"django\"",
+            "`sessions.main.format` must be `native`, `pyramid`, `layout`, `adonis`, `connect-dynamodb-session`, \
+             `dynamodb-session-web`, `dynamodb-store`, `dysession`, `express`, `flask-session` or `rack`",
+        ),
         (
             "[sessions.main]",
             "table = \"my table\"",

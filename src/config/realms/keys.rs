@@ -29,6 +29,8 @@ pub(super) enum Keys {
 struct Found {
     secret: Secret,
     is_literal: bool,
+    /// Accepted only of an app, which has signed with it so far.
+    is_short: bool,
 }
 
 pub(super) fn read(
@@ -37,7 +39,7 @@ pub(super) fn read(
     environment: &dyn Environment,
     app_owned: bool,
 ) -> Option<KeysConfig> {
-    let found = |value: &DeValue<'_>| find(value, directory, environment);
+    let found = |value: &DeValue<'_>| find(value, directory, environment, app_owned);
     realm.table("keys", |keys| {
         // `current` is missing only if there are keys at all.
         let current =
@@ -49,17 +51,11 @@ pub(super) fn read(
         if previous.iter().any(|found| found.is_literal) {
             warn_of_literal(keys, "previous");
         }
-        for (key, found) in current
-            .iter()
-            .map(|found| ("current", found))
-            .chain(previous.iter().map(|found| ("previous", found)))
-        {
-            match (found.secret.expose().len() < SHORTEST, app_owned) {
-                (false, _) => {}
-                (true, false) => keys.refuse(key, too_short()),
-                // The app has signed with it for years; what it needs is a new one, not a gateway that does not start.
-                (true, true) => warn_of_short(keys, key),
-            }
+        if current.iter().any(|found| found.is_short) {
+            warn_of_short(keys, "current");
+        }
+        if previous.iter().any(|found| found.is_short) {
+            warn_of_short(keys, "previous");
         }
         let previous = previous.into_iter().map(|found| found.secret).collect();
         Some(KeysConfig { current: current?.secret, previous })
@@ -85,7 +81,12 @@ fn warn_of_short(keys: &mut Section<'_, '_>, key: &str) {
 }
 
 /// `{ env = "NAME" }`, `{ file = "path" }`, or the secret itself.
-fn find(value: &DeValue<'_>, directory: &Path, environment: &dyn Environment) -> Result<Found, Fault> {
+fn find(
+    value: &DeValue<'_>,
+    directory: &Path,
+    environment: &dyn Environment,
+    app_owned: bool,
+) -> Result<Found, Fault> {
     let shape = "`{ env = \"NAME\" }` or `{ file = \"path\" }`";
     let (bytes, is_literal) = match value {
         DeValue::String(literal) => (literal.as_bytes().to_vec(), true),
@@ -110,7 +111,8 @@ fn find(value: &DeValue<'_>, directory: &Path, environment: &dyn Environment) ->
     };
     match bytes.len() {
         0 => Err(Fault::new("is empty")),
-        _ => Ok(Found { secret: Secret::new(bytes), is_literal }),
+        1..SHORTEST if !app_owned => Err(too_short()),
+        length => Ok(Found { secret: Secret::new(bytes), is_literal, is_short: length < SHORTEST }),
     }
 }
 

@@ -16,11 +16,8 @@ use crate::item::KeyType;
 /// Reads the layout into `defaults`; the key attribute, if it is given here.
 pub(super) fn read(realm: &mut Section<'_, '_>, preset: Preset, defaults: &mut Defaults) -> Option<String> {
     let FormatKind::Layout(layout) = &mut defaults.format else {
-        if realm.has("layout") {
-            let fault = Fault::new(format!("is of no use: `{}` has a layout of its own", preset.word()));
-            realm.refuse("layout", fault);
-        }
-        return None;
+        let fault = format!("is of no use: `{}` has a layout of its own", preset.word());
+        return realm.get("layout", |_| Err(Fault::new(fault)));
     };
     if preset == Preset::Layout && !realm.has("layout") {
         realm.refuse_or("layout", "format", Fault::new("is missing: it says where the rows have what"));
