@@ -130,7 +130,7 @@ fn judge_a_session(bencher: Bencher<'_, '_>) {
         created: None,
         expires: issued.plus(timeout),
         closed: false,
-        fixed: false,
+        renewal: sessiongate::format::Renewal::Realm,
         stored: sessiongate::item::Item::new(),
     };
     bencher.bench_local(|| judge(&policy, black_box(&record), Timestamp::from_secs(1060)));

@@ -7,6 +7,7 @@
 
 pub mod diagnostic;
 pub mod environment;
+pub mod layout;
 mod listeners;
 mod mask;
 mod names;
@@ -166,7 +167,7 @@ pub struct RealmConfig {
 }
 
 /// The formats that work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormatKind {
     /// sessiongate's own.
     Native,
@@ -174,6 +175,8 @@ pub enum FormatKind {
     Pyramid,
     /// django-dynamodb-sessions and dj-dynamodb-sessions.
     Django,
+    /// A format by declaration: `layout`, and the presets.
+    Layout(Box<layout::LayoutConfig>),
 }
 
 /// How rows are read.

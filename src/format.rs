@@ -5,12 +5,17 @@
 
 mod decode;
 pub mod django;
+mod iso8601;
+mod js_json;
+pub mod layout;
+mod map;
 pub mod native;
 pub mod pyramid;
 mod python_json;
 mod row;
 
 use std::fmt;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -82,7 +87,7 @@ pub trait Format: Send + Sync + fmt::Debug {
 
 /// The format of a realm.
 pub fn open(realm: &RealmConfig) -> Box<dyn Format> {
-    match realm.format {
+    match &realm.format {
         FormatKind::Native => {
             Box::new(native::Native::new(&realm.key_attribute, &realm.cookie.name, realm.keys.clone()))
         }
@@ -93,6 +98,7 @@ pub fn open(realm: &RealmConfig) -> Box<dyn Format> {
             realm.timeout,
             realm.enforce_age,
         )),
+        FormatKind::Layout(layout) => Box::new(layout::Layout::new(realm, layout)),
     }
 }
 
@@ -134,10 +140,26 @@ pub struct Record {
     pub expires: Timestamp,
     /// Whether it goes on under another id: it is still read, but neither reissued nor changed.
     pub closed: bool,
-    /// Whether the deadline is the app's own choice, or not in the row: no reissue moves it.
-    pub fixed: bool,
+    /// How far a reissue moves the deadline.
+    pub renewal: Renewal,
     /// The attributes, as they were read, that the format's writes are conditional on; empty where the version is enough.
     pub stored: Item,
+}
+
+/// How far a reissue moves a session's idle deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// By the realm's `timeout`.
+    Realm,
+    /// By what the row itself says.
+    Own {
+        /// The session's own idle timeout.
+        timeout: Duration,
+        /// Its own absolute end; [`Timestamp::NEVER`] where it has none.
+        end: Timestamp,
+    },
+    /// Not at all: the row has no deadline that a gateway may move, so it is never due.
+    Never,
 }
 
 /// The times of a touch.
@@ -185,6 +207,8 @@ pub enum Condition {
     Exists,
     /// The row is not there.
     Absent,
+    /// The row has no such attribute.
+    Lacks(String),
     /// The attribute has this value.
     Equals(String, Attribute),
     /// The attribute is less than this number.
@@ -253,6 +277,9 @@ pub enum EncodeFault {
     /// framework's own that it does not write so.
     #[error("the claims are empty, too large, or hold what the framework does not write")]
     Unreadable,
+    /// A write that the framework could not read back, or that would lose something of the row.
+    #[error("{0}")]
+    Unsupported(&'static str),
 }
 
 impl SessionId {

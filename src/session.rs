@@ -394,7 +394,7 @@ impl Session {
             created: None,
             expires: at,
             closed: false,
-            fixed: false,
+            renewal: format::Renewal::Realm,
             stored: crate::item::Item::new(),
         };
         Self::new(key, record, size, 0)

@@ -4,6 +4,8 @@
 
 #[path = "config/fixture.rs"]
 mod fixture;
+#[path = "config/layouts.rs"]
+mod layouts;
 #[path = "config/properties.rs"]
 mod properties;
 #[cfg(feature = "embedded")]

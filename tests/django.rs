@@ -54,7 +54,7 @@ async fn engine(secret: &str, age: Duration) -> Engine {
         issued,
         created: Some(issued),
         expires: issued.plus(DAY),
-        fixed: false,
+        renewal: Renewal::Realm,
         closed: false,
         stored: Item::new(),
     };

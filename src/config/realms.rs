@@ -1,8 +1,9 @@
 //! `[sessions.NAME]`
 
 mod cookie;
-mod defaults;
 mod keys;
+mod layout;
+mod presets;
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,12 +11,15 @@ use std::time::Duration;
 use humantime::format_duration;
 use toml::de::DeValue;
 
+use self::keys::Keys;
+use self::presets::Preset;
+
 use super::diagnostic::Diagnostic;
 use super::environment::Environment;
+use super::layout::CookieCodec;
 use super::section::Section;
 use super::value::{Fault, boolean, duration, integer, one_of, text};
 use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
-use defaults::Defaults;
 
 /// Ten years: beyond it lie slips and the limits of clocks.
 const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
@@ -50,16 +54,18 @@ fn realm(
     directory: &Path,
     environment: &dyn Environment,
 ) -> Option<RealmConfig> {
-    let formats =
-        [("native", FormatKind::Native), ("pyramid", FormatKind::Pyramid), ("django", FormatKind::Django)];
-    let format = section.require("format", one_of(&formats));
-    let (is_pyramid, is_django) = (format == Some(FormatKind::Pyramid), format == Some(FormatKind::Django));
-    let defaults = Defaults::of(format.unwrap_or(FormatKind::Native));
+    let format = section.require("format", one_of(&presets::WORDS));
+    let preset = format.unwrap_or(Preset::Native);
+    let mut defaults = preset.defaults();
     let table = match defaults.table {
-        Some(name) => section.get("table", text(table_name)).or_else(|| Some(name.to_owned())),
+        Some(default) => Some(section.get("table", text(table_name)).unwrap_or_else(|| default.to_owned())),
         None => section.require("table", text(table_name)),
     };
     let key_attribute = section.get("key_attribute", text(attribute_name));
+    let declared = layout::read(section, preset, &mut defaults);
+    if declared.is_some() && key_attribute.is_some() {
+        section.refuse("key_attribute", Fault::new("stands in `layout`, too"));
+    }
 
     let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST));
     let timeout = timeout.unwrap_or(defaults.timeout);
@@ -75,16 +81,15 @@ fn realm(
         );
     }
     let enforce_age = section.get("enforce_age", boolean);
-    if section.has("enforce_age") && !is_django {
-        section.refuse(
-            "enforce_age",
-            Fault::new("is only for `django`: the other formats' rows say when they end"),
-        );
+    if section.has("enforce_age") && preset != Preset::Django {
+        let fault = Fault::new("is only for `django`: the other formats' rows say when they end");
+        section.refuse("enforce_age", fault);
     }
     let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST));
-    if lifetime.is_some() && is_pyramid {
-        let fault = Fault::new("cannot be enforced: pyramid rows do not record when a session was created");
-        section.refuse("lifetime", fault);
+    if lifetime.is_some() && !defaults.records_creation {
+        let fault =
+            format!("cannot be enforced: {} rows do not record when a session was created", preset.word());
+        section.refuse("lifetime", Fault::new(fault));
     } else if lifetime.is_some_and(|lifetime| lifetime < timeout) {
         let fault = format!("must not be shorter than `timeout`, which is {}", format_duration(timeout));
         section.refuse("lifetime", Fault::new(fault));
@@ -95,43 +100,55 @@ fn realm(
     let consistency = section.get("consistency", one_of(&consistencies));
     let on_store_error = section.get("on_store_error", on_store_error).unwrap_or(OnStoreError::Refuse);
     let forward_cookie = section.get("forward_cookie", boolean);
-    let longest_grace = Duration::ZERO..=Duration::from_mins(1);
-    let rotation_grace = section.get("rotation_grace", duration(longest_grace));
-    let is_native = format.is_none_or(|format| format == FormatKind::Native);
+    let rotation_grace = section.get("rotation_grace", duration(Duration::ZERO..=Duration::from_mins(1)));
+    let is_native = preset == Preset::Native;
     if section.has("rotation_grace") && !is_native {
         let fault =
             Fault::new("is native only: the rows of other formats cannot say that they go on elsewhere");
         section.refuse("rotation_grace", fault);
     }
-    let cookie = section.table("cookie", |section| cookie::read(section, &defaults));
+    let cookie = section.table("cookie", |section| cookie::read(section, &defaults.cookie));
     let cache = section.table("cache", cache);
     if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
         let fault = Fault::new("needs the cache, which `cache.ttl` turns off");
         section.refuse("on_store_error", fault);
     }
-    let keys = keys::read(section, directory, environment);
-    if section.has("keys") && is_pyramid {
-        section.refuse("keys", Fault::new("is of no use: pyramid cookies are not signed"));
+    let keys = keys::read(section, directory, environment, !is_native);
+    match (defaults.keys, section.has("keys")) {
+        (Keys::Useless, true) => {
+            let fault = format!("is of no use: {} cookies are not signed", preset.word());
+            section.refuse("keys", Fault::new(fault));
+        }
+        (Keys::Required, false) => {
+            let signed = if preset == Preset::Django { "rows" } else { "cookies" };
+            let fault = Fault::new(format!("is missing: {} {signed} are signed", preset.word()));
+            section.refuse_or(
+                "keys",
+                "format",
+                fault.hint("`current` is the secret that the app signs with"),
+            );
+        }
+        (Keys::Useless, false) | (Keys::Required, true) | (Keys::Optional, _) => {}
     }
-    if is_django && !section.has("keys") {
-        let fault = Fault::new("is missing: django signs its rows, and nothing else is believed");
-        section.refuse(
-            "keys",
-            fault.hint("`current` is Django's SECRET_KEY, `previous` its SECRET_KEY_FALLBACKS"),
-        );
+    if let (FormatKind::Layout(layout), None, true) =
+        (&mut defaults.format, &keys, defaults.keys == Keys::Optional)
+    {
+        // These sign only where they are told to.
+        layout.cookie = CookieCodec::Plain;
     }
     Some(RealmConfig {
         name: name.to_owned(),
-        format: format?,
+        format: format.map(|_| defaults.format)?,
         table: table?,
-        key_attribute: key_attribute.unwrap_or_else(|| defaults.key_attribute.to_owned()),
+        key_attribute: key_attribute.or(declared).unwrap_or_else(|| defaults.key_attribute.to_owned()),
         timeout,
         reissue_time,
         enforce_age: enforce_age.unwrap_or(true),
         lifetime,
         consistency: consistency.unwrap_or(defaults.consistency),
         on_store_error,
-        forward_cookie: forward_cookie.unwrap_or(defaults.forward_cookie),
+        // An app that owns its sessions reads the cookie itself; ours is of no use to anyone else.
+        forward_cookie: forward_cookie.unwrap_or(!is_native),
         rotation_grace: rotation_grace.unwrap_or(if is_native {
             Duration::from_secs(10)
         } else {

@@ -3,3 +3,4 @@
 
 pub(super) mod inflate;
 pub(super) mod json;
+pub(super) mod msgpack;

@@ -17,8 +17,8 @@ use std::time::Duration;
 use super::decode::{inflate, json};
 use super::python_json::{self, Separators};
 use super::{
-    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
-    SessionRef, TouchTimes, Update, fingerprint,
+    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
+    SessionId, SessionRef, TouchTimes, Update, fingerprint,
 };
 use crate::claims::Claims;
 use crate::config::KeysConfig;
@@ -90,7 +90,11 @@ impl Django {
             issued,
             created,
             expires: if self.enforce_age { end } else { Timestamp::NEVER },
-            fixed: envelope == Envelope::Legacy || expiry != Expiry::Cookie,
+            renewal: if envelope == Envelope::Legacy || expiry != Expiry::Cookie {
+                Renewal::Never
+            } else {
+                Renewal::Realm
+            },
             closed: false,
             stored,
         })

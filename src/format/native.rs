@@ -5,19 +5,17 @@
 //! `HMAC-SHA256(key, "sessiongate-native-1" NUL cookie-name NUL "id/version")`. The MAC adds nothing to the secrecy of
 //! the id; it makes a made-up id cost no read.
 
-mod map;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::row;
 use super::{
-    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
-    SessionRef, TouchTimes, Update,
+    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
+    SessionId, SessionRef, TouchTimes, Update,
 };
+use super::{map, row};
 use crate::claims::Claims;
 use crate::config::KeysConfig;
 use crate::item::{Attribute, Item, Key, KeyType};
@@ -125,7 +123,7 @@ impl Format for Native {
             created,
             expires,
             closed: item.contains_key(CLOSED),
-            fixed: false,
+            renewal: if item.contains_key(CLOSED) { Renewal::Never } else { Renewal::Realm },
             stored: Item::new(),
         })
     }

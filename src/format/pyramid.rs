@@ -4,8 +4,8 @@
 use super::python_json::{self, Separators};
 use super::row;
 use super::{
-    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, RowFault, SessionId,
-    SessionRef, TouchTimes,
+    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
+    SessionId, SessionRef, TouchTimes,
 };
 use crate::claims::Claims;
 use crate::item::{Attribute, Item, Key, KeyType};
@@ -68,7 +68,7 @@ impl Format for Pyramid {
             created: None,
             expires,
             closed: false,
-            fixed: false,
+            renewal: Renewal::Realm,
             stored: Item::new(),
         })
     }

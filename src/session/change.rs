@@ -19,7 +19,7 @@ use super::judge::{Verdict, judge};
 use super::lookup::Row;
 use super::{Active, Realm, Session};
 use crate::claims::Claims;
-use crate::format::{ChangeTimes, EncodeFault, Record, SessionId};
+use crate::format::{ChangeTimes, EncodeFault, Record, Renewal, SessionId};
 use crate::item::Key;
 use crate::store::StoreError;
 use crate::store::rotation::{Retirement, Rotated};
@@ -304,8 +304,16 @@ impl Realm {
         let created = self.format.records_creation().then_some(began);
         let expires = self.policy.deadline(created, now);
         let stored = of.map(|record| record.stored.clone()).unwrap_or_default();
-        let record =
-            Record { claims, version: 1, issued, created, expires, closed: false, fixed: false, stored };
+        let record = Record {
+            claims,
+            version: 1,
+            issued,
+            created,
+            expires,
+            closed: false,
+            renewal: Renewal::Realm,
+            stored,
+        };
         let item = self.format.encode(&self.format.key(&id), &record)?;
         let record = self.format.decode(&item).map_err(|fault| ChangeError::Unwritable(fault.to_string()))?;
         Ok((id, record, item))

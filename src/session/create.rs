@@ -3,7 +3,7 @@
 use super::judge::Policy;
 use super::reference::Ref;
 use crate::claims::Claims;
-use crate::format::{EncodeFault, Format, Record};
+use crate::format::{EncodeFault, Format, Record, Renewal};
 use crate::item::Item;
 use crate::store::StoreError;
 use crate::store::table::{Created as Row, Table};
@@ -65,7 +65,7 @@ pub async fn create(
         created,
         expires: policy.deadline(created, now),
         closed: false,
-        fixed: false,
+        renewal: Renewal::Realm,
         stored: Item::new(),
     };
     let item = format.encode(&key, &record)?;

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use crate::config::RealmConfig;
-use crate::format::{Record, TouchTimes};
+use crate::format::{Record, Renewal, TouchTimes};
 use crate::time::Timestamp;
+
+/// How far the clock of another machine may be ahead of ours.
+const SKEW: Duration = Duration::from_mins(5);
 
 /// A realm's rules of time.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +76,8 @@ impl Reissue {
 ///
 /// A session lives through the moment of its deadline and is dead after it, as pyramid-dynamodb-sessions has it
 /// (`exp < time()` is dead). One is due when it was issued more than `reissue_time` ago and a reissue would gain it
-/// time: a deadline is never moved back, neither by a clock that is behind nor by a lifetime that is reached. One whose
-/// deadline is fixed is never due.
+/// time: a deadline is never moved back, neither by a clock that is behind nor by a lifetime that is reached. The one
+/// exception is a deadline that the row's own timeout says cannot be.
 pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Verdict {
     let end = match (policy.lifetime, record.created) {
         (None, _) => None,
@@ -88,9 +91,24 @@ pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Verdict {
     if expires < now {
         return Verdict::Idle;
     }
-    let due_before = now.minus(policy.reissue_time);
-    let deadline = policy.deadline(record.created, now);
-    let due = !record.closed && !record.fixed && record.issued < due_before && deadline > record.expires;
+    let (timeout, own_end) = match record.renewal {
+        Renewal::Never => return Verdict::Live(Life { expires, due: None }),
+        Renewal::Realm => (policy.timeout, Timestamp::NEVER),
+        Renewal::Own { timeout, end } => (timeout, end),
+    };
+    // Where the row's own timeout is the shorter one, waiting for `reissue_time` would let the session end under its user.
+    let due_before = now.minus(policy.reissue_time.min(timeout / 2));
+    let deadline = Policy { timeout, ..*policy }.deadline(record.created, now).min(own_end);
+    let is_own = matches!(record.renewal, Renewal::Own { .. });
+    if is_own && record.expires > deadline.plus(SKEW) {
+        // No framework sets a deadline beyond a session's own timeout. One that is there was written by mistake
+        // (connect-dynamodb 3.0.0 added milliseconds to seconds), and is put right.
+        return Verdict::Live(Life {
+            expires: deadline.min(expires),
+            due: Some(Reissue { expires: deadline, due_before }),
+        });
+    }
+    let due = record.issued < due_before && deadline > record.expires;
     Verdict::Live(Life { expires, due: due.then_some(Reissue { expires: deadline, due_before }) })
 }
 
@@ -115,7 +133,7 @@ mod tests {
             issued: Timestamp::from_secs(issued),
             expires: Timestamp::from_secs(expires),
             closed: false,
-            fixed: false,
+            renewal: Renewal::Realm,
             stored: crate::item::Item::new(),
         }
     }
@@ -163,14 +181,6 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_deadline_is_kept_and_never_moved() {
-        let record = Record { fixed: true, ..record(0, 0, 1200) };
-        let live = Verdict::Live(Life { expires: at(1_200_000), due: None });
-        assert_eq!(judge(&POLICY, &record, at(1_000_000)), live);
-        assert_eq!(judge(&POLICY, &record, at(1_200_001)), Verdict::Idle);
-    }
-
-    #[test]
     fn what_never_ends_is_never_due_and_ends_with_its_lifetime() {
         let record = Record { expires: Timestamp::NEVER, ..record(0, 0, 0) };
         let endless = Policy { lifetime: None, ..POLICY };
@@ -181,6 +191,37 @@ mod tests {
         let live = Verdict::Live(Life { expires: at(10_000_000), due: None });
         assert_eq!(judge(&POLICY, &record, at(9_000_000)), live);
         assert_eq!(judge(&POLICY, &record, at(10_000_001)), Verdict::TooOld);
+    }
+
+    #[test]
+    fn a_row_with_a_timeout_of_its_own_is_renewed_by_that() {
+        let policy = Policy { lifetime: None, ..POLICY };
+        let own = |timeout, end, issued: i64, expires| {
+            let timeout = Duration::from_secs(timeout);
+            Record { renewal: Renewal::Own { timeout, end }, ..record(0, issued, expires) }
+        };
+        let judged = |record: &Record, now| match judge(&policy, record, at(now)) {
+            Verdict::Live(life) => (life.expires.as_secs(), life.due.map(|due| due.expires.as_secs())),
+            Verdict::Idle | Verdict::TooOld => panic!("{record:?}"),
+        };
+        let never = Timestamp::NEVER;
+        assert_eq!(judged(&own(3600, never, 0, 3600), 200_000), (3600, Some(3800)));
+        assert_eq!(judged(&own(3600, at(3_700_000), 0, 3600), 200_000), (3600, Some(3700)));
+        assert_eq!(judged(&own(3600, at(3_600_000), 0, 3600), 200_000), (3600, None));
+        // Shorter than `reissue_time`: due at half of it.
+        assert_eq!(judged(&own(60, never, 0, 60), 30_000), (60, None));
+        assert_eq!(judged(&own(60, never, 0, 60), 30_001), (60, Some(90)));
+        // A deadline that cannot be is cut, and put right; one that is early by another clock stays.
+        assert_eq!(judged(&own(3600, never, 3_596_400, 3_600_000), 1_000), (3601, Some(3601)));
+        assert_eq!(judged(&own(3600, never, 200, 3800), 1_000), (3800, None));
+    }
+
+    #[test]
+    fn what_cannot_be_touched_is_never_due() {
+        let record = Record { renewal: Renewal::Never, ..record(0, 0, 1200) };
+        let life = Life { expires: at(1_200_000), due: None };
+        assert_eq!(judge(&POLICY, &record, at(1_199_000)), Verdict::Live(life));
+        assert_eq!(judge(&POLICY, &record, at(1_200_001)), Verdict::Idle);
     }
 
     proptest! {

@@ -58,6 +58,7 @@ impl Placeholders {
         match condition {
             Condition::Exists => format!("attribute_exists({})", self.name(key)),
             Condition::Absent => format!("attribute_not_exists({})", self.name(key)),
+            Condition::Lacks(name) => format!("attribute_not_exists({})", self.name(name)),
             Condition::Equals(name, value) => format!("{} = {}", self.name(name), self.value(value)),
             Condition::Less(name, value) => format!("{} < {}", self.name(name), self.value(value)),
             Condition::AtLeast(name, value) => format!("{} >= {}", self.name(name), self.value(value)),

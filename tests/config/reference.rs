@@ -5,7 +5,7 @@ use crate::fixture::{accepted, read};
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 15] = [
+const EXAMPLES: [&str; 21] = [
     "path = \"var",
     "listen",
     "region",
@@ -21,6 +21,12 @@ const EXAMPLES: [&str; 15] = [
     "methods",
     "require",
     "login",
+    "format = \"layout",
+    "table = \"shop",
+    "payload",
+    "version",
+    "expires = ",
+    "created",
 ];
 
 #[test]
@@ -70,6 +76,16 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
         return file.replace("format = \"native\"", "format = \"django\"") + keys;
     }
     let Some(bare) = header.strip_prefix("# ") else { return file.to_owned() };
+    if bare.starts_with("[sessions.shop") {
+        let needed =
+            ["[sessions.shop", "format = ", "table = \"shop", "cookie.name", "payload", "expires = "];
+        let is_needed = |bare: &str| {
+            needed.iter().any(|start| bare.starts_with(start)) && !bare.starts_with(&format!("{key} = "))
+        };
+        let lines =
+            file.lines().map(|line| line.strip_prefix("# ").filter(|bare| is_needed(bare)).unwrap_or(line));
+        return lines.collect::<Vec<_>>().join("\n");
+    }
     let file = file.replacen(header, bare, 1);
     match (bare, key) {
         ("[store.dynamodb]", _) => file.replace("[store.embedded]", "# [store.embedded]"),

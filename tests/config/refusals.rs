@@ -160,13 +160,11 @@ fn sessions() {
         (
             "[sessions.main]",
             "format = \"flask\"",
-            "`sessions.main.format` must be `native`, `pyramid` or `django`",
+            "`sessions.main.format` must be `native`, `pyramid`, `django`, `layout`, `adonis`, \
+             `connect-dynamodb-session`, `dynamodb-session-web`, `dynamodb-store`, `dysession`, `express`, \
+             `flask-session` or `rack`",
         ),
-        (
-            "[sessions.main]",
-            "format = \"django\"",
-            "`sessions.main.keys` is missing: django signs its rows, and nothing else is believed",
-        ),
+        ("[sessions.main]", "format = \"django\"", "`sessions.main.keys` is missing: django rows are signed"),
         (
             "[sessions.main]",
             "format = \"django\"|keys = { previous = [] }",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sessiongate::claims::ClaimPath;
+use sessiongate::config::layout::{CookieCodec, Signer};
 use sessiongate::config::{
     Access, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern, LoginTemplate, OnStoreError,
     SameSite, Secure, Server, TemplatePart,
@@ -14,8 +15,8 @@ use crate::fixture::{BASE, accepted, read, with};
 fn defaults_depend_on_the_format() {
     let native = &accepted(&with("", "")).realms[0];
     let pyramid = &accepted(&with("[sessions.main]", "format = \"pyramid\"")).realms[0];
-    assert_eq!((native.format, native.forward_cookie), (FormatKind::Native, false));
-    assert_eq!((pyramid.format, pyramid.forward_cookie), (FormatKind::Pyramid, true));
+    assert_eq!((&native.format, native.forward_cookie), (&FormatKind::Native, false));
+    assert_eq!((&pyramid.format, pyramid.forward_cookie), (&FormatKind::Pyramid, true));
     for realm in [native, pyramid] {
         assert_eq!((realm.key_attribute.as_str(), realm.cookie.name.as_str()), ("sid", "session_id"));
         assert_eq!((realm.timeout, realm.reissue_time), (Duration::from_mins(20), Duration::from_mins(2)));
@@ -46,6 +47,35 @@ fn djangos_defaults_are_djangos() {
         ("t.1", false, Consistency::Auto)
     );
     assert_eq!(other.lifetime, Some(Duration::from_hours(720)));
+}
+
+#[test]
+fn presets_are_as_their_frameworks_are() {
+    let realm = |lines: &str| {
+        let source = with("[sessions.main]", lines).replace("table = \"sessions\"\n", "");
+        read(&source).0.unwrap_or_else(|| panic!("{}", read(&source).1)).realms.remove(0)
+    };
+    let express = realm("format = \"express\"|keys.current = \"short\"");
+    assert_eq!((express.table.as_str(), express.key_attribute.as_str()), ("sessions", "id"));
+    assert_eq!((express.cookie.name.as_str(), express.cookie.samesite), ("connect.sid", None));
+    assert_eq!((express.timeout, express.consistency), (Duration::from_hours(24), Consistency::Strong));
+    assert!(express.forward_cookie);
+    let FormatKind::Layout(layout) = express.format else { panic!("a layout") };
+    assert_eq!((layout.cookie, layout.key.before.as_str()), (CookieCodec::Express, "sess:"));
+
+    let cookie = |lines: &str| match realm(lines).format {
+        FormatKind::Layout(layout) => layout.cookie,
+        FormatKind::Native | FormatKind::Pyramid => panic!("a layout"),
+    };
+    assert_eq!(cookie("format = \"flask-session\""), CookieCodec::Plain);
+    let signed = cookie("format = \"flask-session\"|keys.current = \"0123456789abcdef\"");
+    assert_eq!(signed, CookieCodec::Itsdangerous(Signer::Flask));
+    let prefix = realm("format = \"flask-session\"|layout.key = \"mine:{id}\"").format;
+    assert!(format!("{prefix:?}").contains("mine:"));
+    assert_eq!(
+        realm("format = \"dynamodb-session-web\"|lifetime = \"12h\"").lifetime,
+        Some(Duration::from_hours(12))
+    );
 }
 
 #[test]

@@ -14,11 +14,13 @@
 )]
 
 pub(crate) mod answer;
+pub(crate) mod app;
 pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod ministack;
+pub(crate) mod node;
 pub(crate) mod python;
 pub(crate) mod server;
 pub(crate) mod service;

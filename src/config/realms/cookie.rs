@@ -10,9 +10,9 @@ use crate::config::value::{Fault, boolean, duration, one_of, text};
 use crate::config::{CookieConfig, SameSite, Secure};
 
 use super::LONGEST;
-use super::defaults::Defaults;
+use super::presets::CookieDefaults;
 
-pub(super) fn read(section: &mut Section<'_, '_>, defaults: &Defaults) -> CookieConfig {
+pub(super) fn read(section: &mut Section<'_, '_>, defaults: &CookieDefaults) -> CookieConfig {
     let sites = [
         ("strict", Some(SameSite::Strict)),
         ("lax", Some(SameSite::Lax)),
@@ -23,12 +23,12 @@ pub(super) fn read(section: &mut Section<'_, '_>, defaults: &Defaults) -> Cookie
     let path = section.get("path", text(path));
     let secure = section.get("secure", secure);
     let cookie = CookieConfig {
-        name: name.unwrap_or_else(|| defaults.cookie_name.to_owned()),
+        name: name.unwrap_or_else(|| defaults.name.to_owned()),
         path: path.unwrap_or_else(|| "/".to_owned()),
         domain: section.get("domain", text(domain)),
         secure: secure.unwrap_or(Secure::Auto),
         httponly: section.get("httponly", boolean).unwrap_or(true),
-        samesite: section.get("samesite", one_of(&sites)).unwrap_or(Some(defaults.samesite)),
+        samesite: section.get("samesite", one_of(&sites)).unwrap_or(defaults.samesite),
         max_age: section.get("max_age", duration(Duration::from_secs(1)..=LONGEST)).or(defaults.max_age),
         partitioned: section.get("partitioned", boolean).unwrap_or(false),
     };

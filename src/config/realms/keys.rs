@@ -14,18 +14,32 @@ use crate::secret::Secret;
 /// Shorter keys can be guessed from one cookie.
 const SHORTEST: usize = 16;
 
+/// What a format has to do with keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// It signs if there are any.
+    Optional,
+    /// It always signs.
+    Required,
+    /// It never does.
+    Useless,
+}
+
 /// A secret, and whether the file itself holds it.
 struct Found {
     secret: Secret,
     is_literal: bool,
+    /// Accepted only of an app, which has signed with it so far.
+    is_short: bool,
 }
 
 pub(super) fn read(
     realm: &mut Section<'_, '_>,
     directory: &Path,
     environment: &dyn Environment,
+    app_owned: bool,
 ) -> Option<KeysConfig> {
-    let found = |value: &DeValue<'_>| find(value, directory, environment);
+    let found = |value: &DeValue<'_>| find(value, directory, environment, app_owned);
     realm.table("keys", |keys| {
         // `current` is missing only if there are keys at all.
         let current =
@@ -36,6 +50,12 @@ pub(super) fn read(
         }
         if previous.iter().any(|found| found.is_literal) {
             warn_of_literal(keys, "previous");
+        }
+        if current.iter().any(|found| found.is_short) {
+            warn_of_short(keys, "current");
+        }
+        if previous.iter().any(|found| found.is_short) {
+            warn_of_short(keys, "previous");
         }
         let previous = previous.into_iter().map(|found| found.secret).collect();
         Some(KeysConfig { current: current?.secret, previous })
@@ -49,8 +69,24 @@ fn warn_of_literal(keys: &mut Section<'_, '_>, key: &str) {
     keys.report(warning.hint(hint), keys.span(key));
 }
 
+fn too_short() -> Fault {
+    Fault::new(format!("is shorter than {SHORTEST} bytes"))
+        .hint("`openssl rand -base64 32` prints one that nobody can guess")
+}
+
+fn warn_of_short(keys: &mut Section<'_, '_>, key: &str) {
+    let Fault { message, hint } = too_short();
+    let warning = Diagnostic::warning(format!("`{}` {message}", keys.name(key)));
+    keys.report(hint.into_iter().fold(warning, Diagnostic::hint), keys.span(key));
+}
+
 /// `{ env = "NAME" }`, `{ file = "path" }`, or the secret itself.
-fn find(value: &DeValue<'_>, directory: &Path, environment: &dyn Environment) -> Result<Found, Fault> {
+fn find(
+    value: &DeValue<'_>,
+    directory: &Path,
+    environment: &dyn Environment,
+    app_owned: bool,
+) -> Result<Found, Fault> {
     let shape = "`{ env = \"NAME\" }` or `{ file = \"path\" }`";
     let (bytes, is_literal) = match value {
         DeValue::String(literal) => (literal.as_bytes().to_vec(), true),
@@ -75,9 +111,8 @@ fn find(value: &DeValue<'_>, directory: &Path, environment: &dyn Environment) ->
     };
     match bytes.len() {
         0 => Err(Fault::new("is empty")),
-        1..SHORTEST => Err(Fault::new(format!("is shorter than {SHORTEST} bytes"))
-            .hint("`openssl rand -base64 32` prints one that nobody can guess")),
-        _ => Ok(Found { secret: Secret::new(bytes), is_literal }),
+        1..SHORTEST if !app_owned => Err(too_short()),
+        length => Ok(Found { secret: Secret::new(bytes), is_literal, is_short: length < SHORTEST }),
     }
 }
 

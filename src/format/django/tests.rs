@@ -95,10 +95,8 @@ fn every_vector_is_read_or_refused_for_its_reason() {
         let record = decoded.unwrap_or_else(|fault| panic!("{id}: {fault}"));
         assert_eq!(Value::Object(record.claims.clone()), vector["decoded"], "{id}");
         assert_eq!(record.created.map(Timestamp::as_secs), created(&stored), "{id}");
-        assert_eq!(
-            record.fixed,
-            vector["encoding"] == "legacy" || vector["config"]["opts"]["expiry"].is_string()
-        );
+        let is_fixed = vector["encoding"] == "legacy" || vector["config"]["opts"]["expiry"].is_string();
+        assert_eq!(record.renewal == Renewal::Never, is_fixed, "{id}");
         if let Some(saved) = vector["signed_at"].as_i64() {
             assert_eq!(record.issued.as_secs(), saved, "{id}");
         } else {
@@ -226,7 +224,7 @@ fn a_payload_is_compressed_where_that_saves_something() {
             issued: at,
             created: Some(at),
             expires: at,
-            fixed: false,
+            renewal: Renewal::Realm,
             closed: false,
             stored: Item::new(),
         };
@@ -270,7 +268,7 @@ fn signatures_of_sha1_and_of_previous_keys_are_good() {
 fn a_session_ends_where_its_cookie_would() {
     let end = |claims: Value| {
         let record = django().decode(&sealed(claims.to_string().as_bytes(), 1000)).unwrap();
-        (record.expires.as_millis(), record.fixed)
+        (record.expires.as_millis(), record.renewal == Renewal::Never)
     };
     let cookie = 1_000_000 + 14 * 86_400_000;
     for (claims, expected) in [
@@ -456,7 +454,7 @@ proptest! {
         ]);
         let at = Timestamp::from_secs(saved);
         let record = Record {
-            claims, version: 1, issued: at, created: Some(at), expires: at.plus(14 * DAY), fixed: false, closed: false, stored: Item::new(),
+            claims, version: 1, issued: at, created: Some(at), expires: at.plus(14 * DAY), renewal: Renewal::Realm, closed: false, stored: Item::new(),
         };
         let row = django().encode(&Key::string("k"), &record).unwrap();
         let back = django().decode(&row).unwrap();

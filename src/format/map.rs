@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number as JsonNumber, Value};
 
+use super::EncodeFault;
 use crate::claims::Claims;
-use crate::format::EncodeFault;
 use crate::item::{Attribute, Item, Number};
 
 /// DynamoDB's limit on nesting, less the level of `dat` itself.

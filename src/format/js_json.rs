@@ -1,0 +1,63 @@
+//! JSON as JavaScript's `JSON.stringify` writes it: no spaces, text as it is, numbers as `String(number)` shows them. So
+//! a row that we rewrite is the row that the framework would have written.
+
+use std::io;
+
+use serde::Serialize as _;
+use serde_json::ser::{Formatter, Serializer};
+
+use super::EncodeFault;
+use crate::claims::Claims;
+
+/// `JSON.stringify(claims)`.
+pub(super) fn stringify(claims: &Claims) -> Result<String, EncodeFault> {
+    let mut out = Vec::new();
+    claims
+        .serialize(&mut Serializer::with_formatter(&mut out, JavaScript))
+        .map_err(|_| EncodeFault::Number)?;
+    String::from_utf8(out).map_err(|_| EncodeFault::Number)
+}
+
+struct JavaScript;
+
+impl Formatter for JavaScript {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        writer.write_all(number(value).as_bytes())
+    }
+}
+
+/// `String(number)`: the shortest digits that read back as the same number, in positional notation from 1e-6 to 1e21.
+fn number(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    if (1e-6..1e21).contains(&value.abs()) {
+        return format!("{value}");
+    }
+    let scientific = format!("{value:e}");
+    if scientific.contains("e-") { scientific } else { scientific.replace('e', "e+") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_text_are_written_as_javascript_writes_them() {
+        for (value, expected) in [
+            (1.0, "1"),
+            (-0.0, "0"),
+            (1.5, "1.5"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (-1.5e300, "-1.5e+300"),
+            (0.000_001, "0.000001"),
+            (1.5e-7, "1.5e-7"),
+        ] {
+            assert_eq!(number(value), expected);
+        }
+        let text = r#"{"a":"Zoë ☃ \u0001\b\n\"\\/ ","b":[1,{},[]],"c":1.0}"#;
+        let claims: Claims = serde_json::from_str(text).unwrap();
+        assert_eq!(stringify(&claims).unwrap(), text.replace("1.0", "1"));
+    }
+}

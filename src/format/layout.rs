@@ -1,0 +1,238 @@
+//! Formats by declaration: the configuration says where a row has its payload and its times, and how the cookie is
+//! written. One engine reads and writes them all; what a framework does beyond that (`TimeRule`, the wrapping of the
+//! payload) is named in the layout.
+//!
+//! Rows that count no versions are guarded by what was read of them: a touch holds only if the old deadline is there
+//! still, a change only if the old payload is. So of many gateways one wins, and nothing is brought back or overwritten
+//! unseen.
+
+mod cookie;
+mod msgpack;
+mod payload;
+mod times;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use self::cookie::Cookie;
+use self::payload::Payload;
+use self::times::{Stamps, Times};
+use super::{
+    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
+    SessionId, SessionRef, TouchTimes, Update, iso8601,
+};
+use crate::claims::Claims;
+use crate::config::RealmConfig;
+use crate::config::layout::{KeyTemplate, LayoutConfig};
+use crate::item::{Attribute, Item, Key, KeyType};
+use crate::time::Timestamp;
+
+/// What express-session's stores take for the life of a session whose cookie has no `maxAge`.
+const EXPRESS_DEFAULT: Duration = Duration::from_secs(86_400);
+
+/// A format by declaration.
+#[derive(Debug)]
+pub struct Layout {
+    cookie: Cookie,
+    key: KeyTemplate,
+    key_attribute: String,
+    key_type: KeyType,
+    payload: Payload,
+    version: Option<String>,
+    marker: Option<(&'static str, &'static str)>,
+    times: Times,
+}
+
+impl Layout {
+    /// The format of `realm`, whose rows are laid out like `layout`.
+    pub fn new(realm: &RealmConfig, layout: &LayoutConfig) -> Self {
+        Self {
+            cookie: Cookie {
+                codec: layout.cookie,
+                ids: layout.ids,
+                name: realm.cookie.name.clone(),
+                keys: realm.keys.clone(),
+            },
+            key: layout.key.clone(),
+            key_attribute: realm.key_attribute.clone(),
+            key_type: layout.key_type,
+            payload: Payload::new(layout),
+            version: layout.version.clone(),
+            marker: layout.marker,
+            times: Times::new(realm, layout),
+        }
+    }
+
+    /// The id that the key's value was made of.
+    fn id<'k>(&self, key: &'k Attribute) -> Option<&'k str> {
+        let text = match key {
+            Attribute::Binary(bytes) => std::str::from_utf8(bytes).ok()?,
+            other => other.as_str()?,
+        };
+        text.strip_prefix(self.key.before.as_str())?.strip_suffix(self.key.after.as_str())
+    }
+
+    /// The attributes that are no claims where every other one is.
+    fn own(&self) -> Vec<&str> {
+        let times = self.times.attributes();
+        times.chain([self.key_attribute.as_str()]).chain(self.version.as_deref()).collect()
+    }
+
+    fn version(&self, item: &Item) -> Result<Option<u64>, RowFault> {
+        let Some(name) = &self.version else { return Ok(None) };
+        let attribute = item.get(name).ok_or_else(|| RowFault::Missing(name.clone()))?;
+        let version = attribute.as_number().and_then(crate::item::Number::as_u64);
+        version.map(Some).ok_or_else(|| RowFault::Type(name.clone()))
+    }
+
+    /// express-session's `cookie`, of a session that it did not make itself.
+    fn express_cookie(&self, expires: Timestamp) -> Value {
+        let timeout = self.times.timeout;
+        let (max_age, expires) = if timeout == EXPRESS_DEFAULT {
+            (Value::Null, Value::Null)
+        } else {
+            (json!(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)), json!(iso8601::write_js(expires)))
+        };
+        json!({ "originalMaxAge": max_age, "expires": expires, "httpOnly": true, "path": "/" })
+    }
+
+    /// The attributes of `record` that the next write is conditional on.
+    fn stored(&self, item: &Item) -> Item {
+        let payload = self.payload.attribute.as_deref();
+        let names = self.times.guard().into_iter().chain(payload).chain([self.key_attribute.as_str()]);
+        names.filter_map(|name| Some((name.to_owned(), item.get(name)?.clone()))).collect()
+    }
+}
+
+impl Format for Layout {
+    fn key_schema(&self) -> KeySchema<'_> {
+        KeySchema { attribute: &self.key_attribute, kind: self.key_type }
+    }
+
+    fn ttl_attribute(&self) -> Option<&str> {
+        self.times.ttl_attribute()
+    }
+
+    fn records_creation(&self) -> bool {
+        self.times.records_creation()
+    }
+
+    fn new_id(&self) -> Result<SessionId, getrandom::Error> {
+        self.cookie.new_id()
+    }
+
+    fn parse_cookie(&self, value: &[u8]) -> Result<SessionRef, CookieFault> {
+        self.cookie.parse(value)
+    }
+
+    fn cookie_value(&self, id: &SessionId, version: u64) -> String {
+        self.cookie.value(id, version)
+    }
+
+    fn key(&self, id: &SessionId) -> Key {
+        let bytes = [self.key.before.as_bytes(), id.expose(), self.key.after.as_bytes()].concat();
+        match self.key_type {
+            KeyType::Binary => Key::binary(&bytes),
+            KeyType::String => Key::string(&String::from_utf8_lossy(&bytes)),
+        }
+    }
+
+    fn decode(&self, item: &Item) -> Result<Record, RowFault> {
+        if let Some((name, value)) = self.marker
+            && item.get(name).is_some_and(|attribute| attribute.as_str() != Some(value))
+        {
+            return Err(RowFault::Type(name.into()));
+        }
+        let key = item.get(&self.key_attribute);
+        let key = key.ok_or_else(|| RowFault::Missing(self.key_attribute.clone()))?;
+        let id = self.id(key).ok_or_else(|| RowFault::Type(self.key_attribute.clone()))?;
+        let decoded = self.payload.decode(item, &self.own(), id)?;
+        let version = self.version(item)?.unwrap_or(decoded.fingerprint);
+        let Stamps { issued, created, expires, renewal } = self.times.read(item, decoded.max_age)?;
+        Ok(Record {
+            claims: decoded.claims,
+            version,
+            issued,
+            created,
+            expires,
+            renewal,
+            closed: false,
+            stored: self.stored(item),
+        })
+    }
+
+    fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
+        let key = key.to_attribute();
+        let id = self.id(&key).unwrap_or_default();
+        let mut item = match &self.payload.attribute {
+            Some(name) => {
+                let cookie = self.express_cookie(record.expires);
+                Item::from([(name.clone(), self.payload.write(&record.claims, cookie, id)?)])
+            }
+            None if self.own().iter().any(|own| record.claims.contains_key(*own)) => {
+                return Err(EncodeFault::Unsupported(
+                    "a claim has the name of one of the row's own attributes",
+                ));
+            }
+            None => super::map::from_claims(&record.claims)?,
+        };
+        item.extend(self.marker.map(|(name, value)| (name.to_owned(), Attribute::String(value.to_owned()))));
+        item.extend(self.version.iter().map(|name| (name.clone(), Attribute::number(record.version))));
+        item.extend(self.times.new_row(record));
+        item.insert(self.key_attribute.clone(), key);
+        Ok(item)
+    }
+
+    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
+        let mut conditions = vec![Condition::Exists];
+        conditions.extend(self.times.unchanged(record));
+        let set = self.times.touched(times.now, times.expires);
+        let mut row = record.stored.clone();
+        row.extend(set.iter().cloned());
+        let issued = Timestamp::from_secs(times.now.as_secs());
+        let touched = Record { issued, expires: times.expires, stored: self.stored(&row), ..record.clone() };
+        Change { update: Update { set, conditions }, record: touched }
+    }
+
+    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
+        let name = self.payload.attribute.as_ref();
+        let name =
+            name.ok_or(EncodeFault::Unsupported("a row whose attributes are the claims is not changed"))?;
+        let now = Timestamp::from_secs(times.now.as_secs());
+        let (issued, expires) = match record.renewal {
+            Renewal::Realm => (now, times.expires),
+            Renewal::Own { timeout, end } => (now, now.plus(timeout).min(end)),
+            Renewal::Never => (record.issued, record.expires),
+        };
+        let id = record.stored.get(&self.key_attribute).and_then(|key| self.id(key)).unwrap_or_default();
+        let mut conditions = vec![Condition::Exists];
+        conditions.extend(self.times.unlocked());
+        let mut set = Vec::new();
+        let version = if let Some(name) = &self.version {
+            let version = record.version.saturating_add(1);
+            conditions.push(Condition::Equals(name.clone(), Attribute::number(record.version)));
+            set.push((name.clone(), Attribute::number(version)));
+            Some(version)
+        } else {
+            None
+        };
+        let old = record.stored.get(name).ok_or(EncodeFault::Unsupported("the row has not been read"))?;
+        conditions.push(Condition::Equals(name.clone(), old.clone()));
+        set.push((name.clone(), self.payload.rewrite(old, &claims, id)?));
+        if record.renewal != Renewal::Never {
+            set.extend(self.times.touched(now, expires));
+        }
+        let mut row = record.stored.clone();
+        row.extend(set.iter().cloned());
+        let decoded = self.payload.decode(&row, &[], id);
+        let decoded = decoded.map_err(|_| EncodeFault::Unsupported("the claims would not be read back"))?;
+        let stored = self.stored(&row);
+        let version = version.unwrap_or(decoded.fingerprint);
+        let changed = Record { claims: decoded.claims, version, issued, expires, stored, ..record.clone() };
+        Ok(Change { update: Update { set, conditions }, record: changed })
+    }
+}
+
+#[cfg(test)]
+mod tests;

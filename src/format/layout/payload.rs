@@ -1,0 +1,229 @@
+//! The payload: claims in the codec's clothes, and what the framework wraps around them.
+//!
+//! express-session keeps the cookie's settings among the claims, as `cookie`; they are no claim, and stay in the row as
+//! they are when the claims change. AdonisJS writes `{ message: claims, purpose: id }`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::msgpack;
+use crate::claims::Claims;
+use crate::config::layout::{CookieCodec, LayoutConfig, PayloadCodec, TimeRule};
+use crate::format::decode::{json as json_decode, msgpack as msgpack_decode};
+use crate::format::python_json::Separators;
+use crate::format::{EncodeFault, RowFault, fingerprint, js_json, map, python_json};
+use crate::item::{Attribute, Item};
+
+/// What express-session and its stores keep beside the claims. The second is dynamodb-store's, in its map alone.
+const COOKIE: &str = "cookie";
+const UPDATED: &str = "updated";
+
+#[derive(Debug)]
+pub(super) struct Payload {
+    pub(super) attribute: Option<String>,
+    codec: PayloadCodec,
+    wrapper: Wrapper,
+    dialect: Dialect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrapper {
+    None,
+    Express,
+    Adonis,
+}
+
+/// Whose JSON it is.
+#[derive(Clone, Copy, Debug)]
+enum Dialect {
+    JavaScript,
+    Python,
+    Other,
+}
+
+/// A payload, decoded.
+pub(super) struct Decoded {
+    pub(super) claims: Claims,
+    pub(super) fingerprint: u64,
+    /// express-session's `cookie.originalMaxAge`.
+    pub(super) max_age: Option<Duration>,
+}
+
+impl Payload {
+    pub(super) fn new(layout: &LayoutConfig) -> Self {
+        let (wrapper, dialect) = match (layout.cookie, layout.rule) {
+            (CookieCodec::Express, _) => (Wrapper::Express, Dialect::JavaScript),
+            (CookieCodec::Adonis, _) => (Wrapper::Adonis, Dialect::JavaScript),
+            (CookieCodec::CookieSignature, _) => (Wrapper::None, Dialect::JavaScript),
+            (_, TimeRule::Web) => (Wrapper::None, Dialect::Python),
+            (_, _) => (Wrapper::None, Dialect::Other),
+        };
+        Self { attribute: layout.payload.clone(), codec: layout.codec, wrapper, dialect }
+    }
+
+    /// Reads the payload of a row; `own` are the attributes that are no claims where every other one is.
+    pub(super) fn decode(&self, item: &Item, own: &[&str], id: &str) -> Result<Decoded, RowFault> {
+        let Some(name) = &self.attribute else {
+            let rest = item.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+            let rest: Item = rest.map(|(name, value)| (name.clone(), value.clone())).collect();
+            let claims = map::to_claims(&rest).ok_or_else(|| RowFault::Payload("*".into()))?;
+            return Self::finish(claims, None, None);
+        };
+        let attribute = item.get(name).ok_or_else(|| RowFault::Missing(name.clone()))?;
+        let broken = || RowFault::Payload(name.clone());
+        let mut claims = match (self.codec, attribute) {
+            (PayloadCodec::Map, Attribute::Map(payload)) => map::to_claims(payload),
+            (PayloadCodec::Map, _) => return Err(RowFault::Type(name.clone())),
+            (PayloadCodec::Json | PayloadCodec::Msgpack, _) => match text(attribute) {
+                None => return Err(RowFault::Type(name.clone())),
+                Some(bytes) if is_msgpack(self.codec, bytes) => msgpack_decode::object(bytes),
+                Some(bytes) => json_decode::object(bytes),
+            },
+        }
+        .ok_or_else(broken)?;
+        let mut max_age = None;
+        match self.wrapper {
+            Wrapper::None => {}
+            Wrapper::Express => {
+                let cookie = claims.shift_remove(COOKIE);
+                max_age = cookie.as_ref().and_then(original_max_age);
+                if self.codec == PayloadCodec::Map {
+                    claims.shift_remove(UPDATED);
+                }
+            }
+            Wrapper::Adonis => {
+                if claims.get("purpose").and_then(Value::as_str) != Some(id) {
+                    return Err(broken());
+                }
+                let Some(Value::Object(message)) = claims.shift_remove("message") else {
+                    return Err(broken());
+                };
+                claims = message;
+            }
+        }
+        Self::finish(claims, max_age, text(attribute))
+    }
+
+    fn finish(claims: Claims, max_age: Option<Duration>, text: Option<&[u8]>) -> Result<Decoded, RowFault> {
+        if claims.is_empty() {
+            return Err(RowFault::Empty);
+        }
+        let fingerprint = match text {
+            Some(bytes) => fingerprint(bytes),
+            None => fingerprint(Value::Object(claims.clone()).to_string().as_bytes()),
+        };
+        Ok(Decoded { claims, fingerprint, max_age })
+    }
+
+    /// The payload `old` with other claims.
+    pub(super) fn rewrite(
+        &self,
+        old: &Attribute,
+        claims: &Claims,
+        id: &str,
+    ) -> Result<Attribute, EncodeFault> {
+        if let Attribute::Map(old) = old {
+            return self.rewrite_map(old, claims).map(Attribute::Map);
+        }
+        let bytes = text(old).ok_or(EncodeFault::Unsupported("the row's payload is of another type"))?;
+        if is_msgpack(self.codec, bytes) {
+            // The claims are JSON. What has no type there (bytes, dates) would come back as something else.
+            let same = msgpack_decode::object(bytes).and_then(|claims| msgpack::encode(&claims));
+            if same.as_deref() != Some(bytes) {
+                return Err(EncodeFault::Unsupported("the row holds values that JSON has no type for"));
+            }
+            return msgpack::encode(claims).map(Attribute::Binary).ok_or(EncodeFault::TooDeep);
+        }
+        let old_claims =
+            json_decode::object(bytes).ok_or(EncodeFault::Unsupported("the row's payload is broken"))?;
+        let cookie = old_claims.get(COOKIE).cloned().unwrap_or_default();
+        let text = self.json(&self.wrap(claims, cookie, id)?)?;
+        Ok(if matches!(old, Attribute::Binary(_)) {
+            Attribute::Binary(text.into())
+        } else {
+            Attribute::String(text)
+        })
+    }
+
+    fn rewrite_map(&self, old: &Item, claims: &Claims) -> Result<Item, EncodeFault> {
+        let is_kept = |name: &str| self.wrapper == Wrapper::Express && matches!(name, COOKIE | UPDATED);
+        let (kept, rest): (Item, Item) = old.clone().into_iter().partition(|(name, _)| is_kept(name));
+        let same = map::to_claims(&rest).map(|claims| map::from_claims(&claims));
+        if same != Some(Ok(rest)) {
+            return Err(EncodeFault::Unsupported("the row holds values that JSON has no type for"));
+        }
+        if claims.keys().any(|name| is_kept(name)) {
+            return Err(EncodeFault::Unsupported("`cookie` and `updated` are the framework's own"));
+        }
+        let mut new = map::from_claims(claims)?;
+        new.extend(kept);
+        Ok(new)
+    }
+
+    /// The payload of a new session; `cookie` is what express-session keeps of its settings.
+    pub(super) fn write(&self, claims: &Claims, cookie: Value, id: &str) -> Result<Attribute, EncodeFault> {
+        let wrapped = self.wrap(claims, cookie, id)?;
+        Ok(match self.codec {
+            PayloadCodec::Json => Attribute::String(self.json(&wrapped)?),
+            PayloadCodec::Map => Attribute::Map(map::from_claims(&wrapped)?),
+            PayloadCodec::Msgpack => {
+                Attribute::Binary(msgpack::encode(&wrapped).ok_or(EncodeFault::TooDeep)?)
+            }
+        })
+    }
+
+    fn wrap(&self, claims: &Claims, cookie: Value, id: &str) -> Result<Claims, EncodeFault> {
+        match self.wrapper {
+            Wrapper::None => Ok(claims.clone()),
+            Wrapper::Express if claims.contains_key(COOKIE) => {
+                Err(EncodeFault::Unsupported("`cookie` is the framework's own"))
+            }
+            Wrapper::Express => {
+                let mut wrapped = Claims::from_iter([(COOKIE.to_owned(), cookie)]);
+                wrapped.extend(claims.clone());
+                Ok(wrapped)
+            }
+            Wrapper::Adonis => Ok(Claims::from_iter([
+                ("message".to_owned(), Value::Object(claims.clone())),
+                ("purpose".to_owned(), json!(id)),
+            ])),
+        }
+    }
+
+    fn json(&self, claims: &Claims) -> Result<String, EncodeFault> {
+        match self.dialect {
+            Dialect::JavaScript => js_json::stringify(claims),
+            Dialect::Python => python_json::dumps(claims, Separators::Spaced),
+            Dialect::Other => serde_json::to_string(claims).map_err(|_| EncodeFault::Number),
+        }
+    }
+}
+
+/// The bytes of a string or of bytes.
+fn text(attribute: &Attribute) -> Option<&[u8]> {
+    match attribute {
+        Attribute::String(text) => Some(text.as_bytes()),
+        Attribute::Binary(bytes) => Some(bytes),
+        Attribute::Number(_)
+        | Attribute::Bool(_)
+        | Attribute::Null
+        | Attribute::List(_)
+        | Attribute::Map(_)
+        | Attribute::StringSet(_)
+        | Attribute::NumberSet(_)
+        | Attribute::BinarySet(_) => None,
+    }
+}
+
+/// JSON objects begin with `{`, which in MessagePack is the number 123 and so never a session.
+fn is_msgpack(codec: PayloadCodec, bytes: &[u8]) -> bool {
+    codec == PayloadCodec::Msgpack && bytes.first() != Some(&b'{')
+}
+
+/// Milliseconds; `null` where the cookie lives as long as the browser.
+fn original_max_age(cookie: &Value) -> Option<Duration> {
+    let millis = cookie.get("originalMaxAge")?.as_f64()?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked")]
+    (1.0..1e14).contains(&millis).then(|| Duration::from_millis(millis as u64))
+}

@@ -1,0 +1,629 @@
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::environment::Environment;
+use crate::config::parse;
+use crate::format::{fingerprint, open};
+use crate::item::Number;
+
+/// What the real frameworks wrote.
+const VECTORS: &str = include_str!("../../../tests/fixtures/session-vectors.json");
+
+/// Each variable's value is its name; `SPACED_OUT` has spaces.
+struct Named;
+
+impl Environment for Named {
+    fn cores(&self) -> usize {
+        1
+    }
+
+    fn variable(&self, name: &str) -> Option<Vec<u8>> {
+        Some(name.into())
+    }
+
+    fn file(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+fn realm(lines: &str) -> RealmConfig {
+    let source = format!(
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.dynamodb]\n[upstreams.a]\nservers = [\"http://a\"]\n\
+         [[routes]]\npath = \"/\"\nsession = \"main\"\nupstream = \"a\"\n[sessions.main]\n{lines}\n"
+    );
+    let (config, report) = parse(&source, Path::new("gateway.toml"), &Named);
+    config.unwrap_or_else(|| panic!("{report}")).realms.remove(0)
+}
+
+fn format(lines: &str) -> Box<dyn Format> {
+    open(&realm(lines))
+}
+
+fn express() -> Box<dyn Format> {
+    format("format = \"express\"\nkeys.current = { env = \"keyboard cat\" }")
+}
+
+fn vector(id: &str) -> Value {
+    let all: Value = serde_json::from_str(VECTORS).unwrap();
+    let mut found = all["vectors"].as_array().unwrap().iter().filter(|vector| vector["id"] == id);
+    found.next().unwrap_or_else(|| panic!("no vector `{id}`")).clone()
+}
+
+/// The value in `name=value`.
+fn cookie(vector: &Value) -> &str {
+    vector["cookie"].as_str().unwrap().split_once('=').unwrap().1
+}
+
+/// An item in DynamoDB's JSON.
+fn item(json: &Value) -> Item {
+    json.as_object().unwrap().iter().map(|(name, value)| (name.clone(), attribute(value))).collect()
+}
+
+fn attribute(json: &Value) -> Attribute {
+    let (kind, value) = json.as_object().unwrap().iter().next().unwrap();
+    let text = || value.as_str().unwrap();
+    match kind.as_str() {
+        "S" => Attribute::String(text().to_owned()),
+        "N" => Attribute::Number(Number::from_text(text())),
+        "B" => Attribute::Binary(STANDARD.decode(text()).unwrap()),
+        "BOOL" => Attribute::Bool(value.as_bool().unwrap()),
+        "NULL" => Attribute::Null,
+        "L" => Attribute::List(value.as_array().unwrap().iter().map(attribute).collect()),
+        "M" => Attribute::Map(item(value)),
+        other => panic!("{other}"),
+    }
+}
+
+/// Applies a write, whose conditions must hold.
+fn applied(row: &Item, update: &Update) -> Item {
+    assert!(holds(row, update), "{update:?}");
+    let mut row = row.clone();
+    row.extend(update.set.iter().cloned());
+    row
+}
+
+fn holds(row: &Item, update: &Update) -> bool {
+    update.conditions.iter().all(|condition| match condition {
+        Condition::Exists => !row.is_empty(),
+        Condition::Absent => row.is_empty(),
+        Condition::Lacks(name) => !row.contains_key(name),
+        Condition::Equals(name, value) => row.get(name) == Some(value),
+        Condition::Less(..) | Condition::AtLeast(..) => panic!("not of this format"),
+    })
+}
+
+/// The cookie leads to the row, and is the one that we would send.
+fn check_cookie(format: &dyn Format, vector: &Value, row: &Item) {
+    let cookie = cookie(vector);
+    let parsed = format.parse_cookie(cookie.as_bytes()).unwrap();
+    let schema = format.key_schema();
+    assert_eq!(Some(&format.key(&parsed.id).to_attribute()), row.get(schema.attribute));
+    assert_eq!(format.cookie_value(&parsed.id, parsed.version), cookie);
+}
+
+fn claims(json: &Value) -> Claims {
+    let mut claims = json.as_object().unwrap().clone();
+    claims.shift_remove("cookie");
+    claims
+}
+
+/// The presets, with the secrets that sign in them.
+fn presets() -> Vec<(&'static str, Box<dyn Format>)> {
+    let keys = "\nkeys.current = { env = \"0123456789abcdef\" }";
+    [
+        ("express", keys),
+        ("dynamodb-store", keys),
+        ("connect-dynamodb-session", keys),
+        ("flask-session", ""),
+        ("flask-session", keys),
+        ("dynamodb-session-web", ""),
+        ("dynamodb-session-web", keys),
+        ("rack", keys),
+        ("adonis", keys),
+        ("dysession", ""),
+    ]
+    .map(|(name, keys)| (name, format(&format!("format = \"{name}\"{keys}"))))
+    .into()
+}
+
+#[test]
+fn express_rows_of_every_version() {
+    for (id, more, renewal) in [
+        ("express-connect3_nomaxage", "", Renewal::Realm),
+        ("express-connect3_maxage", "", own(3_600_123)),
+        ("express-connect3_rolling", "key_attribute = \"sid\"\nlayout.key = \"p:{id}\"", own(600_000)),
+        ("express-connect3_resave", "", own(3_600_000)),
+        ("express-connect2_maxage", "", own(3_600_000)),
+    ] {
+        let vector = vector(id);
+        let format =
+            format(&format!("format = \"express\"\nkeys.current = {{ env = \"keyboard cat\" }}\n{more}"));
+        for row in [
+            &vector["item"],
+            &vector["read_only_request"]["item_after"],
+            &vector["modify_request"]["item_after"],
+        ] {
+            let row = item(row);
+            check_cookie(&*format, &vector, &row);
+            let record = format.decode(&row).unwrap();
+            if id != "express-connect3_resave" {
+                assert_eq!(record.renewal, renewal, "{id}");
+            }
+            assert_eq!(Some(record.expires), row["expires"].as_number().unwrap().as_unix_seconds());
+            assert_eq!(record.version, fingerprint(row["sess"].as_str().unwrap().as_bytes()));
+            let payload: Value = serde_json::from_str(row["sess"].as_str().unwrap()).unwrap();
+            assert_eq!(record.claims, claims(&payload), "{id}");
+        }
+        assert_eq!(format.decode(&item(&vector["item"])).unwrap().claims, claims(&vector["decoded"]), "{id}");
+    }
+}
+
+fn own(millis: u64) -> Renewal {
+    Renewal::Own { timeout: Duration::from_millis(millis), end: Timestamp::NEVER }
+}
+
+#[test]
+fn the_other_express_stores() {
+    let keys = "keys.current = { env = \"keyboard cat\" }";
+    let vector_ = vector("express-packetloop");
+    let packetloop = format(&format!("format = \"connect-dynamodb-session\"\n{keys}"));
+    let row = item(&vector_["item"]);
+    check_cookie(&*packetloop, &vector_, &row);
+    let record = packetloop.decode(&row).unwrap();
+    assert_eq!(record.claims, claims(&vector_["decoded"]));
+    assert_eq!(record.expires, Timestamp::from_millis(1_795_293_232_245));
+
+    let vector_ = vector("express-dynamodb_store");
+    let store = format(&format!("format = \"dynamodb-store\"\n{keys}"));
+    let row = item(&vector_["item"]);
+    check_cookie(&*store, &vector_, &row);
+    let record = store.decode(&row).unwrap();
+    let mut expected = claims(&vector("express-packetloop")["decoded"]);
+    expected.insert("at".into(), json!({}));
+    assert_eq!(record.claims, expected);
+    assert_eq!(record.renewal, own(3_600_000));
+    let touched = item(&vector_["read_only_request"]["item_after"]);
+    assert_eq!(store.decode(&touched).unwrap().version, record.version, "a touch is no change");
+    let mut endless = row;
+    endless.remove("expires");
+    assert_eq!(store.decode(&endless), Err(RowFault::Missing("expires".into())));
+}
+
+#[test]
+fn a_layout_of_the_operators_own() {
+    // @pwrdrvr/dynamodb-session-store, which no preset knows.
+    let vector = vector("express-pwrdrvr");
+    let format = format(
+        "format = \"layout\"\ntable = \"sessions\"\nkeys.current = { env = \"keyboard cat\" }\n\
+         [sessions.main.layout]\ncookie = \"express\"\nkey = \"session#{id}\"\nkey_attribute = \"id\"\n\
+         payload = \"sess\"\ncodec = \"map\"\nexpires = \"expires\"",
+    );
+    let row = item(&vector["item"]);
+    check_cookie(&*format, &vector, &row);
+    let record = format.decode(&row).unwrap();
+    assert_eq!(record.claims["passport"], json!({ "user": "42" }));
+    assert_eq!((record.expires, record.renewal), (Timestamp::from_secs(1_795_293_229), own(3_600_000)));
+}
+
+#[test]
+fn versions_times_and_binary_keys_where_the_layout_says() {
+    let format = format(
+        "format = \"layout\"\ntable = \"sessions\"\n[sessions.main.layout]\ncookie = \"id-version\"\nkey = \"a{id}z\"\n\
+         key_attribute = \"k\"\nkey_type = \"B\"\npayload = \"p\"\nexpires = \"e\"\nexpires_unit = \"iso8601\"\n\
+         version = \"v\"\ncreated = \"c\"",
+    );
+    let id = "x".repeat(43);
+    let parsed = format.parse_cookie(format!("{id}/7").as_bytes()).unwrap();
+    assert_eq!(format.cookie_value(&parsed.id, 8), format!("{id}/8"));
+    let row = item(&json!({
+        "k": { "B": STANDARD.encode(format!("a{id}z")) }, "p": { "S": "{\"a\":1}" }, "v": { "N": "7" },
+        "e": { "S": "2026-11-21T20:00:00Z" }, "c": { "S": "2026-11-21T19:00:00Z" },
+    }));
+    assert_eq!(format.key(&parsed.id).to_attribute(), row["k"]);
+    let record = format.decode(&row).unwrap();
+    assert_eq!((record.version, format.records_creation()), (7, true));
+    assert_eq!(record.created, Some(Timestamp::from_secs(1_795_287_600)));
+    let times = ChangeTimes { now: Timestamp::from_secs(5), expires: Timestamp::from_secs(1205) };
+    let change = format.change(&record, Claims::from_iter([("b".into(), 2.into())]), times).unwrap();
+    let changed = applied(&row, &change.update);
+    assert_eq!(
+        (&changed["p"], &changed["v"]),
+        (&Attribute::String("{\"b\":2}".into()), &Attribute::number(8_u64))
+    );
+    assert_eq!(format.decode(&changed).unwrap(), change.record);
+
+    // Without a deadline in the row, it is the creation that counts, and nothing moves it.
+    let mut endless = row;
+    endless.remove("e");
+    let record = format.decode(&endless).unwrap();
+    assert_eq!((record.expires, record.renewal), (Timestamp::from_secs(1_795_288_800), Renewal::Never));
+}
+
+#[test]
+fn flask_sessions() {
+    for (id, keys) in [
+        ("flask-session-0.8.0-msgpack", ""),
+        ("flask-session-0.8.0-signed", "keys.current = { env = \"flask-vector-secret-key\" }"),
+        ("flask-session-0.8.0-json", ""),
+        ("flask-session-0.8.0-norefresh", ""),
+        ("flask-session-0.8.0-notperm", ""),
+    ] {
+        let vector = vector(id);
+        let format = format(&format!("format = \"flask-session\"\n{keys}"));
+        let row = item(&vector["item"]);
+        check_cookie(&*format, &vector, &row);
+        let record = format.decode(&row).unwrap();
+        let mut expected = claims(&vector["decoded"]);
+        expected.insert("bin".into(), "AAH/".into());
+        assert_eq!(record.claims, expected, "{id}");
+        assert_eq!(record.renewal, Renewal::Realm);
+        assert_eq!(record.expires.as_secs(), record.issued.as_secs() + 31 * 86_400);
+    }
+}
+
+#[test]
+fn the_sessions_of_dynamodb_session_web() {
+    for (id, keys) in [
+        ("dynamodb-session-flask-1.1.3-plain", ""),
+        (
+            "dynamodb-session-flask-1.1.3-signed",
+            "keys.current = { env = \"sid-key-new\" }\nkeys.previous = [{ env = \"sid-key-old\" }]",
+        ),
+    ] {
+        let vector = vector(id);
+        let format = format(&format!("format = \"dynamodb-session-web\"\n{keys}"));
+        let row = item(&vector["item"]);
+        check_cookie(&*format, &vector, &row);
+        let record = format.decode(&row).unwrap();
+        assert_eq!(record.claims, claims(&vector["decoded"]));
+        let created = record.created.unwrap();
+        let end = Timestamp::from_secs(created.as_secs() + 2_678_400);
+        assert_eq!(record.renewal, Renewal::Own { timeout: Duration::from_hours(2), end });
+
+        // The touch of the library's own, a second later.
+        let after = item(&vector["item_after_read"]);
+        let now = format.decode(&after).unwrap().issued;
+        let whole = Timestamp::from_secs(now.as_secs());
+        let times = TouchTimes { now, expires: whole.plus(Duration::from_hours(2)), due_before: now };
+        let touched = applied(&row, &format.touch(&record, times).update);
+        assert_eq!(touched["expires"], after["expires"]);
+        assert_eq!(touched["accessed"].as_str().unwrap()[..19], after["accessed"].as_str().unwrap()[..19]);
+        assert_eq!(touched["data"], after["data"]);
+    }
+}
+
+#[test]
+fn rack_sessions() {
+    let format =
+        format("format = \"rack\"\ntimeout = \"1h\"\nkeys.current = { env = \"ruby-vector-secret-key\" }");
+    let vector_ = vector("ruby-v4_json");
+    let row = item(&vector_["item"]);
+    check_cookie(&*format, &vector_, &row);
+    let record = format.decode(&row).unwrap();
+    assert_eq!(record.claims, claims(&vector_["decoded"]));
+    assert_eq!(
+        (record.issued.as_millis(), record.expires.as_millis()),
+        (1_795_289_355_611, 1_795_292_955_611)
+    );
+    assert_eq!(format.ttl_attribute(), None);
+
+    let after = item(&vector_["read_only_request"]["item_after"]);
+    let (now, expires) = (Timestamp::from_secs(1_795_289_356), Timestamp::from_secs(1_795_292_956));
+    let touch = format.touch(&record, TouchTimes { now, expires, due_before: now }).update;
+    let touched = applied(&row, &touch);
+    assert_eq!((&touched["expire_at"], &touched["data"]), (&after["expire_at"], &after["data"]));
+    assert_eq!(format.decode(&touched).unwrap().issued, now);
+    let mut locked = row.clone();
+    locked.insert("locked_at".into(), Attribute::String("1795289360.6334095".into()));
+    assert!(!holds(&locked, &touch), "a lock is somebody else's");
+
+    // `expire_at` is the moment of the write where the app has no `max_stale`; that ends nothing.
+    let locking = vector("ruby-v4_json_lock");
+    assert!(
+        format.decode(&item(&locking["item"])).unwrap().expires > Timestamp::from_secs(1_795_289_360 + 3000)
+    );
+    let marshal = vector("ruby-v4_marshal");
+    assert_eq!(format.decode(&item(&marshal["item"])), Err(RowFault::Payload("data".into())));
+}
+
+#[test]
+fn adonis_sessions() {
+    let format =
+        format("format = \"adonis\"\nkeys.current = { env = \"adonis-vector-app-key-0123456789ab\" }");
+    let vector = vector("adonis-session-8.1.0");
+    let mut row = item(&vector["item"]);
+    check_cookie(&*format, &vector, &row);
+    let record = format.decode(&row).unwrap();
+    assert_eq!(record.claims, claims(&vector["decoded"]));
+    let touch = TouchTimes {
+        now: record.issued,
+        expires: Timestamp::from_millis(1_795_297_349_911),
+        due_before: record.issued,
+    };
+    assert_eq!(applied(&row, &format.touch(&record, touch).update), item(&vector["item_after_touch"]));
+    // The payload names its session: another's is nobody's.
+    row.insert("key".into(), Attribute::String("another".into()));
+    assert_eq!(format.decode(&row), Err(RowFault::Payload("value".into())));
+}
+
+#[test]
+fn dysession_rows_are_read_and_never_written() {
+    let format = format("format = \"dysession\"");
+    let vector = vector("django-dysession-1.1.1");
+    let mut row = item(&vector["item"]);
+    check_cookie(&*format, &vector, &row);
+    let record = format.decode(&row).unwrap();
+    assert_eq!(
+        (record.claims["n"].clone(), record.claims["roles"].clone()),
+        (7.into(), json!(["admin", "ops"]))
+    );
+    assert!(!record.claims.contains_key("PK"));
+    assert_eq!((record.expires, record.renewal), (Timestamp::NEVER, Renewal::Never));
+    row.insert("ttl".into(), Attribute::number(1_795_290_000_i64));
+    let record = format.decode(&row).unwrap();
+    assert_eq!((record.expires, record.renewal), (Timestamp::from_secs(1_795_290_000), Renewal::Never));
+    assert!(!record.claims.contains_key("ttl"));
+    let times = ChangeTimes { now: record.issued, expires: record.expires };
+    assert!(matches!(format.change(&record, record.claims.clone(), times), Err(EncodeFault::Unsupported(_))));
+}
+
+#[test]
+fn of_many_touches_one_wins() {
+    for (name, format) in presets().into_iter().filter(|(name, _)| *name != "dysession") {
+        let (id, issued) = (format.new_id().unwrap(), Timestamp::from_secs(1_795_290_000));
+        let row = format.encode(&format.key(&id), &made(issued)).unwrap();
+        let record = format.decode(&row).unwrap();
+        let now = issued.plus(Duration::from_mins(3));
+        let times = TouchTimes { now, expires: now.plus(Duration::from_hours(1)), due_before: now };
+        let touch = format.touch(&record, times).update;
+        assert!(!holds(&Item::new(), &touch), "{name}: a row that is gone stays gone");
+        let touched = applied(&row, &touch);
+        assert!(!holds(&touched, &touch), "{name}: one wins");
+        let read = format.decode(&touched).unwrap();
+        assert_eq!(
+            (read.expires.as_secs() > record.expires.as_secs() - 3600, read.version),
+            (true, record.version)
+        );
+    }
+}
+
+#[test]
+fn a_change_is_what_the_framework_would_write_and_only_of_the_row_that_was_read() {
+    let vector = vector("express-connect3_maxage");
+    let (row, format) = (item(&vector["item"]), express());
+    let record = format.decode(&row).unwrap();
+    let mut claims = record.claims.clone();
+    claims.insert("user_id".into(), 43.into());
+    let now = Timestamp::from_millis(1_795_289_700_500);
+    let times = ChangeTimes { now, expires: now.plus(Duration::from_mins(5)) };
+    let change = format.change(&record, claims, times).unwrap();
+
+    let changed = applied(&row, &change.update);
+    // The session's own timeout counts, as in the framework.
+    assert_eq!(changed["expires"], Attribute::Number(Number::from_text("1795293300.123")));
+    let old = row["sess"].as_str().unwrap();
+    assert_eq!(changed["sess"].as_str().unwrap(), old.replace("\"user_id\":42", "\"user_id\":43"));
+    assert_eq!(format.decode(&changed).unwrap(), change.record);
+    // The framework has written meanwhile, or the row is gone.
+    assert!(!holds(&changed, &change.update));
+    assert!(!holds(&Item::new(), &change.update));
+    // `cookie` is the framework's.
+    let claims = Claims::from_iter([("cookie".into(), 1.into())]);
+    assert!(matches!(format.change(&record, claims, times), Err(EncodeFault::Unsupported(_))));
+}
+
+#[test]
+fn what_json_cannot_say_is_not_written() {
+    let times = ChangeTimes {
+        now: Timestamp::from_secs(1_795_290_000),
+        expires: Timestamp::from_secs(1_795_300_000),
+    };
+    let flask = format("format = \"flask-session\"");
+    let mut row = item(&vector("flask-session-0.8.0-msgpack")["item"]);
+    let record = flask.decode(&row).unwrap();
+    let result = flask.change(&record, record.claims.clone(), times);
+    assert!(matches!(result, Err(EncodeFault::Unsupported(_))), "it has bytes and a date");
+    let plain = claims(&json!({ "_permanent": true, "user": "Zoë", "n": [-33, 1.5, 1_099_511_627_776_u64] }));
+    row.insert("val".into(), Attribute::Binary(msgpack::encode(&plain).unwrap()));
+    let record = flask.decode(&row).unwrap();
+    let change = flask.change(&record, record.claims.clone(), times).unwrap();
+    assert_eq!(applied(&row, &change.update)["val"], row["val"]);
+
+    let row = item(&vector("flask-session-0.8.0-json")["item"]);
+    let record = flask.decode(&row).unwrap();
+    let change = flask.change(&record, record.claims.clone(), times).unwrap();
+    assert_eq!(applied(&row, &change.update)["val"], row["val"], "what was JSON stays JSON");
+
+    let store = format("format = \"dynamodb-store\"\nkeys.current = { env = \"keyboard cat\" }");
+    let row = item(&vector("express-dynamodb_store")["item"]);
+    let record = store.decode(&row).unwrap();
+    let change = store.change(&record, record.claims.clone(), times).unwrap();
+    assert_eq!(applied(&row, &change.update)["sess"], row["sess"]);
+}
+
+fn made(issued: Timestamp) -> Record {
+    Record {
+        claims: Claims::from_iter([
+            ("user".into(), "Zoë".into()),
+            ("roles".into(), json!(["admin", 1, null])),
+        ]),
+        version: 1,
+        issued,
+        created: Some(issued),
+        expires: issued.plus(Duration::from_mins(20)),
+        renewal: Renewal::Realm,
+        closed: false,
+        stored: Item::new(),
+    }
+}
+
+#[test]
+fn a_new_session_reads_back_from_its_cookie_and_its_row() {
+    let issued = Timestamp::from_secs(1_795_290_000);
+    for (name, format) in presets() {
+        let id = format.new_id().unwrap();
+        let cookie = format.cookie_value(&id, 1);
+        assert_eq!(format.parse_cookie(cookie.as_bytes()).unwrap().id, id, "{name}");
+        assert_ne!(format.new_id().unwrap(), id);
+        let row = format.encode(&format.key(&id), &made(issued)).unwrap();
+        let record = format.decode(&row).unwrap();
+        assert_eq!(record.claims, made(issued).claims, "{name}");
+        assert!(record.expires >= made(issued).expires, "{name}");
+    }
+}
+
+#[test]
+fn ids_are_the_frameworks_own() {
+    let shape = |name: &str, keys: &str| {
+        let id = format(&format!("format = \"{name}\"\n{keys}")).new_id().unwrap();
+        String::from_utf8(id.expose().to_vec()).unwrap()
+    };
+    let keys = "keys.current = { env = \"0123456789abcdef\" }";
+    assert_eq!(shape("express", keys).len(), 32);
+    assert_eq!(shape("flask-session", "").len(), 43);
+    assert_eq!(shape("rack", keys).len(), 98);
+    assert_eq!(shape("dynamodb-session-web", keys).len(), 43 + 1 + 27);
+    let uuid = shape("adonis", keys);
+    let parts: Vec<_> = uuid.split('-').map(str::len).collect();
+    assert_eq!((parts, uuid.as_bytes()[14]), (vec![8, 4, 4, 4, 12], b'4'));
+    assert!("89ab".contains(char::from(uuid.as_bytes()[19])));
+    let django = shape("dysession", "");
+    assert!(django.len() == 32 && django.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
+}
+
+#[test]
+fn signed_cookies_with_one_wrong_bit_or_cut_short_are_refused() {
+    for (id, name, secret) in [
+        ("express-connect3_maxage", "express", "keyboard cat"),
+        ("flask-session-0.8.0-signed", "flask-session", "flask-vector-secret-key"),
+        ("dynamodb-session-flask-1.1.3-signed", "dynamodb-session-web", "sid-key-new"),
+        ("ruby-v4_json", "rack", "ruby-vector-secret-key"),
+        ("adonis-session-8.1.0", "adonis", "adonis-vector-app-key-0123456789ab"),
+    ] {
+        let vector = vector(id);
+        let good = cookie(&vector).as_bytes();
+        let with = |keys: &str| format(&format!("format = \"{name}\"\n{keys}"));
+        let format = with(&format!("keys.current = {{ env = \"{secret}\" }}"));
+        let parsed = format.parse_cookie(good).unwrap();
+        let rotated = with(&format!(
+            "keys.current = {{ env = \"0123456789abcdef\" }}\nkeys.previous = [{{ env = \"{secret}\" }}]"
+        ));
+        assert_eq!(rotated.parse_cookie(good).unwrap(), parsed);
+        let other = with("keys.current = { env = \"0123456789abcdef\" }");
+        assert_eq!(other.parse_cookie(good), Err(CookieFault::Signature), "{name}");
+
+        for cut in 0..good.len() {
+            assert!(format.parse_cookie(&good[..cut]).is_err(), "{name}: {cut} bytes");
+        }
+        for (at, bit) in (0..good.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut forged = good.to_vec();
+            forged[at] ^= 1 << bit;
+            // Percent-encoding has two spellings of each hex digit, and Python's base64 spare bits at the end.
+            let is_same = format.parse_cookie(&forged).is_ok_and(|forged| forged == parsed);
+            let has_spare_bits =
+                matches!(name, "flask-session" | "dynamodb-session-web") && at == good.len() - 1;
+            let in_hex = (at >= 1 && good[at - 1] == b'%') || (at >= 2 && good[at - 2] == b'%');
+            let refused = format.parse_cookie(&forged).is_err();
+            assert!(refused || has_spare_bits || (is_same && in_hex), "{name}: byte {at}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn unsigned_cookies_must_look_like_ids() {
+    let flask = format("format = \"flask-session\"");
+    let django = format("format = \"dysession\"");
+    let long = "a".repeat(257);
+    for wrong in ["", "short", "0123456789abcde/", "0123456789abcdef ", "0123456789abcdéf", long.as_str()] {
+        assert_eq!(flask.parse_cookie(wrong.as_bytes()), Err(CookieFault::Shape), "{wrong}");
+        assert_eq!(django.parse_cookie(wrong.as_bytes()), Err(CookieFault::Shape), "{wrong}");
+    }
+    assert_eq!(django.parse_cookie("A".repeat(32).as_bytes()), Err(CookieFault::Shape));
+    assert_eq!(flask.parse_cookie(&[b'a', 0xff]), Err(CookieFault::Shape));
+    assert_eq!(express().parse_cookie(b"o4ZxEae4MvpPsj6S4j-TbBaQn_lh-85n"), Err(CookieFault::Shape));
+}
+
+#[test]
+fn rows_that_are_no_sessions() {
+    let express = express();
+    let row = item(&vector("express-connect3_maxage")["item"]);
+    let with = |name: &str, value: Attribute| {
+        let mut row = row.clone();
+        row.insert(name.into(), value);
+        express.decode(&row)
+    };
+    let text = |text: &str| Attribute::String(text.into());
+    let payload = Err(RowFault::Payload("sess".into()));
+    assert_eq!(with("type", text("something else")), Err(RowFault::Type("type".into())));
+    assert_eq!(with("type", Attribute::Null), Err(RowFault::Type("type".into())));
+    assert_eq!(with("expires", text("1795293216")), Err(RowFault::Type("expires".into())));
+    assert_eq!(
+        with("expires", Attribute::Number(Number::from_text("NaN"))),
+        Err(RowFault::Type("expires".into()))
+    );
+    assert_eq!(with("sess", Attribute::Null), Err(RowFault::Type("sess".into())));
+    assert_eq!(with("sess", text("{\"cookie\":{}}")), Err(RowFault::Empty));
+    assert_eq!(with("sess", text("{}")), Err(RowFault::Empty));
+    assert_eq!(with("sess", text("[1]")), payload);
+    assert_eq!(with("sess", Attribute::Binary(b"{\"a\":\"\xff\"}".to_vec())), payload);
+    assert_eq!(with("sess", text(&"{\"a\":".repeat(80_000))), payload);
+    assert_eq!(with("id", text("other:x")), Err(RowFault::Type("id".into())));
+    assert_eq!(with("id", Attribute::Binary(b"sess:\xff".to_vec())), Err(RowFault::Type("id".into())));
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(400_000));
+    assert_eq!(with("sess", text(&large)).unwrap().claims["a"].as_str().unwrap().len(), 400_000);
+    // An unconditional touch of the framework's brings back a stub.
+    let mut stub = row.clone();
+    stub.remove("sess");
+    assert_eq!(express.decode(&stub), Err(RowFault::Missing("sess".into())));
+    let mut endless = row.clone();
+    endless.remove("expires");
+    let endless = express.decode(&endless).unwrap();
+    assert_eq!((endless.expires, endless.renewal), (Timestamp::NEVER, Renewal::Never));
+
+    let sess = row["sess"].as_str().unwrap();
+    for cut in (0..sess.len()).filter(|cut| sess.is_char_boundary(*cut)) {
+        assert_eq!(with("sess", text(&sess[..cut])), payload, "{cut} bytes");
+    }
+    let flask = format("format = \"flask-session\"");
+    let row = item(&vector("flask-session-0.8.0-msgpack")["item"]);
+    let Attribute::Binary(val) = &row["val"] else { panic!("bytes") };
+    for cut in 0..val.len() {
+        let mut row = row.clone();
+        row.insert("val".into(), Attribute::Binary(val[..cut].to_vec()));
+        assert_eq!(flask.decode(&row), Err(RowFault::Payload("val".into())), "{cut} bytes");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_cookie_panics(value in prop::collection::vec(any::<u8>(), 0..200), text in "(s:|s%3A)?[a-z.%/-]{0,60}") {
+        for (_, format) in presets() {
+            let _ = format.parse_cookie(&value);
+            let _ = format.parse_cookie(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn no_row_panics(
+        payload in prop::collection::vec(any::<u8>(), 0..100), number in "[0-9.eE+-]{0,12}", text in ".{0,20}",
+    ) {
+        let values = [
+            Attribute::Binary(payload), Attribute::Number(Number::from_text(number)), Attribute::String(text),
+            Attribute::Map(Item::new()),
+        ];
+        for (_, format) in presets() {
+            let mut row = format.encode(&format.key(&format.new_id().unwrap()), &made(Timestamp::from_secs(1))).unwrap();
+            for name in row.keys().cloned().collect::<Vec<_>>() {
+                for value in &values {
+                    let old = row.insert(name.clone(), value.clone()).unwrap();
+                    let _ = format.decode(&row);
+                    row.insert(name.clone(), old);
+                }
+            }
+        }
+    }
+}

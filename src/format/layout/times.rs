@@ -1,0 +1,238 @@
+//! A row's times: what it says of them, and the attributes that a touch sets.
+
+use std::time::Duration;
+
+use crate::config::RealmConfig;
+use crate::config::layout::{LayoutConfig, TimeRule, TimeUnit};
+use crate::format::{Condition, Record, Renewal, RowFault, iso8601};
+use crate::item::{Attribute, Item, Number};
+use crate::time::Timestamp;
+
+/// aws-sessionstore-dynamodb: the last activity, in Unix seconds as a string; and the lock of a request under way.
+const UPDATED: &str = "updated_at";
+const LOCKED: &str = "locked_at";
+/// dynamodb-session-web: the last activity, and the timeouts in seconds.
+const ACCESSED: &str = "accessed";
+const IDLE: &str = "idle_timeout";
+const ABSOLUTE: &str = "absolute_timeout";
+/// The library's own, where the realm has no `lifetime`.
+const WEB_ABSOLUTE: Duration = Duration::from_hours(12);
+
+#[derive(Debug)]
+pub(super) struct Times {
+    pub(super) timeout: Duration,
+    lifetime: Option<Duration>,
+    expires: Option<String>,
+    created: Option<String>,
+    unit: TimeUnit,
+    rule: TimeRule,
+}
+
+/// What a row says of its times.
+pub(super) struct Stamps {
+    pub(super) issued: Timestamp,
+    pub(super) created: Option<Timestamp>,
+    pub(super) expires: Timestamp,
+    pub(super) renewal: Renewal,
+}
+
+impl Times {
+    pub(super) fn new(realm: &RealmConfig, layout: &LayoutConfig) -> Self {
+        Self {
+            timeout: realm.timeout,
+            lifetime: realm.lifetime,
+            expires: layout.expires.clone(),
+            created: layout.created.clone(),
+            unit: layout.unit,
+            rule: layout.rule,
+        }
+    }
+
+    pub(super) fn ttl_attribute(&self) -> Option<&str> {
+        // Rack writes the present moment as the deadline unless it is told better: TTL would delete every session.
+        let usable = self.unit == TimeUnit::Seconds && self.rule != TimeRule::Rack;
+        self.expires.as_deref().filter(|_| usable)
+    }
+
+    pub(super) fn records_creation(&self) -> bool {
+        self.created.is_some()
+    }
+
+    pub(super) fn attributes(&self) -> impl Iterator<Item = &str> {
+        self.expires.as_deref().into_iter().chain(self.created.as_deref())
+    }
+
+    /// The attribute that a touch is conditional on.
+    pub(super) fn guard(&self) -> Option<&str> {
+        match self.rule {
+            TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => self.expires.as_deref(),
+            TimeRule::Rack => Some(UPDATED),
+            TimeRule::Web => Some(ACCESSED),
+        }
+    }
+
+    /// Reads a row's times; `max_age` is the session's own timeout, where its payload has one.
+    pub(super) fn read(&self, item: &Item, max_age: Option<Duration>) -> Result<Stamps, RowFault> {
+        let created = self.created.as_deref();
+        let created = created.map(|name| read(item, name, self.created_unit())).transpose()?.flatten();
+        match self.rule {
+            TimeRule::Rack => {
+                let issued = required(item, UPDATED, Unit::Text)?;
+                Ok(Stamps { issued, created, expires: issued.plus(self.timeout), renewal: Renewal::Realm })
+            }
+            TimeRule::Web => {
+                let issued = required(item, ACCESSED, Unit::Iso8601)?;
+                let expires = self.expires.as_deref().unwrap_or_default();
+                let timeout = seconds(item, IDLE)?.unwrap_or(self.timeout);
+                let absolute = seconds(item, ABSOLUTE)?;
+                let end = created.zip(absolute).map_or(Timestamp::NEVER, |(created, age)| created.plus(age));
+                let end = Timestamp::from_secs(end.as_secs());
+                let expires = required(item, expires, self.unit.into())?;
+                Ok(Stamps { issued, created, expires, renewal: Renewal::Own { timeout, end } })
+            }
+            TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => {
+                self.by_deadline(item, created, max_age)
+            }
+        }
+    }
+
+    fn by_deadline(
+        &self,
+        item: &Item,
+        created: Option<Timestamp>,
+        max_age: Option<Duration>,
+    ) -> Result<Stamps, RowFault> {
+        let timeout = max_age.unwrap_or(self.timeout);
+        let expires = match self.expires.as_deref() {
+            None => None,
+            Some(name) if self.rule == TimeRule::Required => Some(required(item, name, self.unit.into())?),
+            Some(name) => read(item, name, self.unit.into())?,
+        };
+        let Some(expires) = expires else {
+            let expires = created.map_or(Timestamp::NEVER, |created| created.plus(self.timeout));
+            let issued = created.unwrap_or(Timestamp::from_secs(0));
+            return Ok(Stamps { issued, created, expires, renewal: Renewal::Never });
+        };
+        let renewal = match (self.rule, max_age) {
+            (TimeRule::Fixed, _) => Renewal::Never,
+            (_, Some(timeout)) => Renewal::Own { timeout, end: Timestamp::NEVER },
+            (_, None) => Renewal::Realm,
+        };
+        Ok(Stamps { issued: expires.minus(timeout), created, expires, renewal })
+    }
+
+    /// The attributes that a touch sets.
+    pub(super) fn touched(&self, now: Timestamp, expires: Timestamp) -> Vec<(String, Attribute)> {
+        let deadline = self.expires.iter().map(|name| (name.clone(), write(expires, self.unit.into())));
+        let activity = match self.rule {
+            TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => None,
+            TimeRule::Rack => Some((UPDATED.to_owned(), write(whole(now), Unit::Text))),
+            TimeRule::Web => Some((ACCESSED.to_owned(), write(whole(now), Unit::Iso8601))),
+        };
+        deadline.chain(activity).collect()
+    }
+
+    /// That the row's times are those that were read, and that nobody holds a lock on it.
+    pub(super) fn unchanged(&self, record: &Record) -> Vec<Condition> {
+        let old = self.guard().and_then(|name| record.stored.get_key_value(name));
+        let old = old.map(|(name, value)| Condition::Equals(name.clone(), value.clone()));
+        old.into_iter().chain(self.unlocked()).collect()
+    }
+
+    pub(super) fn unlocked(&self) -> Option<Condition> {
+        (self.rule == TimeRule::Rack).then(|| Condition::Lacks(LOCKED.to_owned()))
+    }
+
+    /// The times of a new row.
+    pub(super) fn new_row(&self, record: &Record) -> Item {
+        let created = record.created.unwrap_or(record.issued);
+        let mut expires = record.expires;
+        let mut item = Item::new();
+        if self.rule == TimeRule::Web {
+            let absolute = self.lifetime.unwrap_or(WEB_ABSOLUTE);
+            expires = expires.min(created.plus(absolute));
+            item.insert(IDLE.to_owned(), Attribute::number(self.timeout.as_secs()));
+            item.insert(ABSOLUTE.to_owned(), Attribute::number(absolute.as_secs()));
+        }
+        item.extend(self.created.iter().map(|name| (name.clone(), write(created, self.created_unit()))));
+        item.extend(self.touched(record.issued, expires));
+        item
+    }
+
+    fn created_unit(&self) -> Unit {
+        match self.rule {
+            TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => self.unit.into(),
+            TimeRule::Rack => Unit::Text,
+            TimeRule::Web => Unit::Iso8601,
+        }
+    }
+}
+
+/// How a moment is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Seconds,
+    Millis,
+    Iso8601,
+    /// Seconds, as Ruby's `Time.now.to_f.to_s` writes them.
+    Text,
+}
+
+impl From<TimeUnit> for Unit {
+    fn from(unit: TimeUnit) -> Self {
+        match unit {
+            TimeUnit::Seconds => Self::Seconds,
+            TimeUnit::Millis => Self::Millis,
+            TimeUnit::Iso8601 => Self::Iso8601,
+        }
+    }
+}
+
+fn required(item: &Item, name: &str, unit: Unit) -> Result<Timestamp, RowFault> {
+    read(item, name, unit)?.ok_or_else(|| RowFault::Missing(name.to_owned()))
+}
+
+/// The moment in an attribute; none if there is no such attribute.
+fn read(item: &Item, name: &str, unit: Unit) -> Result<Option<Timestamp>, RowFault> {
+    let Some(attribute) = item.get(name) else { return Ok(None) };
+    let moment = match unit {
+        Unit::Seconds => attribute.as_number().and_then(Number::as_unix_seconds),
+        Unit::Millis => attribute.as_number().and_then(millis),
+        Unit::Iso8601 => attribute.as_str().and_then(iso8601::parse),
+        Unit::Text => attribute.as_str().and_then(|text| Number::from_text(text).as_unix_seconds()),
+    };
+    moment.map(Some).ok_or_else(|| RowFault::Type(name.to_owned()))
+}
+
+fn millis(number: &Number) -> Option<Timestamp> {
+    let millis: f64 = number.as_str().parse().ok()?;
+    #[expect(clippy::cast_possible_truncation, reason = "range checked")]
+    (millis.abs() < 1e17).then(|| Timestamp::from_millis(millis as i64))
+}
+
+/// A whole number of seconds, as a duration.
+fn seconds(item: &Item, name: &str) -> Result<Option<Duration>, RowFault> {
+    let Some(attribute) = item.get(name) else { return Ok(None) };
+    let secs = attribute.as_number().and_then(Number::as_u64).filter(|secs| *secs > 0);
+    secs.map(|secs| Some(Duration::from_secs(secs))).ok_or_else(|| RowFault::Type(name.to_owned()))
+}
+
+fn write(moment: Timestamp, unit: Unit) -> Attribute {
+    match unit {
+        Unit::Seconds => Attribute::Number(Number::from_seconds(moment)),
+        Unit::Millis => Attribute::number(moment.as_millis()),
+        // Beyond the year 9999, where no deadline of ours is, the text ends.
+        Unit::Iso8601 => {
+            Attribute::String(iso8601::write(moment.as_secs(), micros(moment)).unwrap_or_default())
+        }
+        Unit::Text => Attribute::String(format!("{}.{:03}", moment.as_secs(), micros(moment) / 1000)),
+    }
+}
+
+fn micros(moment: Timestamp) -> u32 {
+    u32::try_from(moment.as_millis().rem_euclid(1000)).unwrap_or(0) * 1000
+}
+
+fn whole(moment: Timestamp) -> Timestamp {
+    Timestamp::from_secs(moment.as_secs())
+}

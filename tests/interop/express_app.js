@@ -1,0 +1,42 @@
+// An Express app that owns its sessions, as connect-dynamodb keeps them; it knows nothing of a gateway. It tells its
+// port, is told where DynamoDB is, and ends with the test.
+"use strict";
+
+const readline = require("node:readline");
+const { DynamoDBClient } = require("@aws-sdk/client-dynamodb");
+const express = require("express");
+const session = require("express-session");
+const DynamoDBStore = require("connect-dynamodb")(session);
+
+const app = express();
+const server = app.listen(0, "127.0.0.1", () => console.log(server.address().port));
+const input = readline.createInterface({ input: process.stdin });
+input.on("close", () => process.exit(0));
+input.once("line", (endpoint) => {
+  const client = new DynamoDBClient({ endpoint });
+  app.use(
+    session({
+      secret: "keyboard cat",
+      store: new DynamoDBStore({ client }),
+      resave: false,
+      saveUninitialized: false,
+      cookie: { maxAge: 3600000 },
+    }),
+  );
+  app.get("/app/show", (request, response) => {
+    const { cookie, ...claims } = request.session;
+    response.json({ id: request.sessionID, ...claims });
+  });
+  app.get("/app/login", (request, response) => {
+    request.session.user = { name: request.query.name, id: 42 };
+    request.session.roles = ["admin", "staff"];
+    response.json({ id: request.sessionID });
+  });
+  app.get("/app/rename", (request, response) => {
+    request.session.user.name = request.query.name;
+    response.json({});
+  });
+  app.get("/app/logout", (request, response, next) => {
+    request.session.destroy((error) => (error ? next(error) : response.json({})));
+  });
+});

@@ -1,0 +1,48 @@
+"""A Flask app that owns its sessions, as Flask-Session keeps them; it knows nothing of a gateway."""
+
+import boto3
+import flask
+import flask_session
+import service
+
+app = flask.Flask(__name__)
+
+
+@app.get("/app/show")
+def show():
+    return dict(flask.session)
+
+
+@app.get("/app/login")
+def login():
+    flask.session["user"] = {"name": flask.request.args["name"], "id": 42}
+    flask.session["roles"] = ["admin", "staff"]
+    return show()
+
+
+@app.get("/app/rename")
+def rename():
+    flask.session["user"]["name"] = flask.request.args["name"]
+    return show()
+
+
+@app.get("/app/logout")
+def logout():
+    flask.session.clear()
+    return show()
+
+
+def make_app(endpoint):
+    app.config.update(
+        SECRET_KEY="the flask app's secret key",
+        SESSION_TYPE="dynamodb",
+        SESSION_DYNAMODB=boto3.resource("dynamodb", endpoint_url=endpoint),
+        SESSION_DYNAMODB_TABLE_EXISTS=True,
+        SESSION_USE_SIGNER=True,
+    )
+    flask_session.Session(app)
+    return app
+
+
+if __name__ == "__main__":
+    service.run(make_app)
