@@ -154,14 +154,11 @@ impl Format for Django {
     }
 
     fn new_id(&self) -> Result<SessionId, getrandom::Error> {
-        // Bytes from 252 on are thrown away: 256 is not a multiple of 36, and 252 is.
         let mut id = String::with_capacity(KEY_LENGTH);
         while id.len() < KEY_LENGTH {
             let mut bytes = [0u8; 64];
             getrandom::fill(&mut bytes)?;
-            let fair = bytes.iter().filter(|byte| **byte < 252);
-            let letters = fair.filter_map(|byte| LETTERS.get(usize::from(*byte) % LETTERS.len()));
-            id.extend(letters.map(|letter| char::from(*letter)).take(KEY_LENGTH - id.len()));
+            id.extend(bytes.into_iter().filter_map(letter).take(KEY_LENGTH - id.len()));
         }
         Ok(SessionId::new(&id))
     }
@@ -242,6 +239,12 @@ impl Format for Django {
         let changed = self.read_back(&payload, envelope, record.created, stored)?;
         Ok(Change { update: Update { set, conditions: self.unchanged(record) }, record: changed })
     }
+}
+
+/// The letter that a random byte stands for; none for the last four, as 256 is not a multiple of 36 and 252 is.
+fn letter(byte: u8) -> Option<char> {
+    let letter = LETTERS.get(usize::from(byte) % LETTERS.len()).filter(|_| byte < 252);
+    letter.map(|letter| char::from(*letter))
 }
 
 /// An attribute in Unix seconds, if it is there.
