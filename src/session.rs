@@ -6,14 +6,15 @@
 
 pub mod cookie;
 pub mod judge;
+pub mod purge;
 pub mod reference;
+pub(crate) mod set_cookie;
 
 mod cache;
 mod create;
 mod flight;
 mod lookup;
 mod reissue;
-mod set_cookie;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
