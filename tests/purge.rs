@@ -19,7 +19,7 @@ use support::within;
 
 /// How many rows the large table has, half of them over: enough for many pages. The whole of what is promised is a
 /// hundred thousand; `SESSIONGATE_PURGE_ROWS` sets that.
-const ROWS: usize = 20_000;
+const ROWS: usize = 10_000;
 
 /// A configuration of one Pyramid realm over `engine`, in a directory of its own.
 fn site_on(engine: &Engine) -> TempDir {

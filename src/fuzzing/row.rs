@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 const REALMS: &[&str] = &[
     r#"format = "native""#,
     r#"format = "pyramid""#,
-    "format = \"native\"\n[sessions.main.keys]\ncurrent = \"0123456789abcdef0123456789abcdef\"\n[sessions.main]",
+    "format = \"native\"\nkeys = { current = \"0123456789abcdef0123456789abcdef\" }",
 ];
 
 struct Realm {
