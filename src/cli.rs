@@ -55,6 +55,7 @@ fn dispatch(line: Line) -> Outcome {
         Some(Command::Session(Session::Show(args))) => session::show(&args),
         Some(Command::Session(Session::List(args))) => session::list(&args),
         Some(Command::Session(Session::Revoke(args))) => session::revoke(&args),
+        Some(Command::Session(Session::Purge(args))) => session::purge::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Completions(args)) => completions(&args),
     }

@@ -26,3 +26,6 @@ pub mod server;
 pub mod telemetry;
 
 pub mod cli;
+
+#[doc(hidden)]
+pub mod fuzzing;

@@ -8,6 +8,8 @@
 //! 4. A path that could be read as another path is refused before it is matched; see [`ambiguity`]. So is one that would
 //!    take another route once it is decoded, or without its `;` parameters.
 
+mod host;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::config::{HostPattern, RouteConfig};
+
+pub(crate) use host::canonical_host;
 
 /// Finds routes.
 #[derive(Debug)]

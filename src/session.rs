@@ -6,7 +6,9 @@
 
 pub mod cookie;
 pub mod judge;
+pub mod purge;
 pub mod reference;
+pub(crate) mod set_cookie;
 
 mod cache;
 mod change;
@@ -17,7 +19,6 @@ mod flight;
 mod lookup;
 mod patch;
 mod reissue;
-mod set_cookie;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

@@ -54,7 +54,7 @@ async fn engine(secret: &str, age: Duration) -> Engine {
         issued,
         created: Some(issued),
         expires: issued.plus(DAY),
-        renewal: Renewal::Realm,
+        renewal: sessiongate::format::Renewal::Realm,
         closed: false,
         stored: Item::new(),
     };

@@ -1,9 +1,13 @@
 //! What can be typed. Only the shape is checked here; what it means needs the configuration and is up to the commands.
 
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+use crate::claims::ClaimPath;
+use crate::config::Requirement;
 
 /// DynamoDB-backed sessions in front of web apps that know nothing about them
 #[derive(Debug, Parser)]
@@ -101,6 +105,8 @@ pub(crate) enum Session {
     List(List),
     /// End a session: delete its row
     Revoke(Revoke),
+    /// Delete the rows of all sessions that are over
+    Purge(Purge),
 }
 
 #[derive(Debug, Args)]
@@ -154,6 +160,16 @@ pub(crate) struct Show {
 pub(crate) struct List {
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
+    /// Only sessions whose claim is, or as a list holds, this value: JSON if it reads as JSON, else a string; all of
+    /// them must hold
+    #[arg(long = "claim", value_name = "PATH=VALUE", value_parser = sought)]
+    pub(crate) sought: Vec<Requirement>,
+    /// Only sessions that are alive
+    #[arg(long, conflicts_with = "expired")]
+    pub(crate) live: bool,
+    /// Only sessions that are over, whose rows are there still
+    #[arg(long)]
+    pub(crate) expired: bool,
     /// Show the claims, too
     #[arg(long)]
     pub(crate) claims: bool,
@@ -168,6 +184,28 @@ pub(crate) struct Revoke {
     pub(crate) which: Which,
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    pub(crate) realm: RealmChoice,
+    /// Only count what would be deleted
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also delete rows without any data, as a log-out leaves them behind, once their deadline has passed
+    #[arg(long)]
+    pub(crate) empty: bool,
+    /// How many read capacity units a second the scan may use; without it, as many as it can. What deletes write is
+    /// not limited, and a table that throttles is waited for
+    #[arg(long, value_name = "N")]
+    pub(crate) max_rcu: Option<NonZeroU32>,
+    /// In how many parts the table is read, side by side
+    #[arg(long, value_name = "N", default_value = "4", value_parser = segments)]
+    pub(crate) segments: NonZeroU16,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -208,6 +246,16 @@ fn claim(text: &str) -> Result<(String, serde_json::Value), &'static str> {
     }
     let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::String(value.to_owned()));
     Ok((name.to_owned(), value))
+}
+
+fn sought(text: &str) -> Result<Requirement, &'static str> {
+    let (path, value) = claim(text)?;
+    let claim = ClaimPath::parse(&path).ok_or("this is not the path of a claim")?;
+    Ok(Requirement { claim, any_of: vec![value] })
+}
+
+fn segments(text: &str) -> Result<NonZeroU16, &'static str> {
+    text.parse().ok().filter(|count: &NonZeroU16| count.get() <= 256).ok_or("expected a number from 1 to 256")
 }
 
 fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), &'static str> {

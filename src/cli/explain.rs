@@ -49,7 +49,7 @@ enum Cookie {
     /// It is not one of ours.
     Refused(String),
     /// It names this session, and this is its row.
-    Names(Ref, u64, Result<Option<Row>, String>),
+    Names(Ref, u64, Box<Result<Option<Row>, String>>),
 }
 
 pub(super) fn run(args: &Explain) -> Outcome {
@@ -193,7 +193,7 @@ async fn look(site: &Site, value: &[u8], now: Now) -> Cookie {
             let key = site.format.key(&reference.id);
             let row = site.table.get(&key, Read::Strong).await;
             let row = row.map(|row| row.map(|item| Row::judge(site, &key, &item, now.wall)));
-            Cookie::Names(Ref::of(&key), reference.version, row.map_err(|error| error.to_string()))
+            Cookie::Names(Ref::of(&key), reference.version, Box::new(row.map_err(|error| error.to_string())))
         }
     }
 }

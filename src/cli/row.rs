@@ -42,6 +42,11 @@ impl Row {
         matches!(self.content, Ok((_, Verdict::Live(_))))
     }
 
+    /// The session's claims, if it is one, alive or not.
+    pub(super) fn claims(&self) -> Option<&claims::Claims> {
+        self.content.as_ref().ok().map(|(record, _)| &record.claims)
+    }
+
     /// One line, in columns that hold still from row to row.
     pub(super) fn to_line(&self, claims: Claims) -> String {
         let reference = self.reference;

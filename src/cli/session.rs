@@ -1,6 +1,8 @@
 //! `sessiongate session`: make, show, list and end sessions. A session is named by its ref, or by the cookie of who has
 //! it; its id is never shown, and its cookie once, to who made it.
 
+pub(super) mod purge;
+
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
@@ -8,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::claims::Claims;
 use crate::item::{Item, Key};
+use crate::proxy::holds;
 use crate::session::judge::Policy;
 use crate::session::reference::Ref;
 use crate::session::{self, cookie};
@@ -79,14 +82,17 @@ pub(super) fn list(args: &List) -> Outcome {
     let claims = if args.claims { row::Claims::Shown } else { row::Claims::Left };
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
-        let now = Clock.now().wall;
         let (mut rows, mut live) = (0_usize, 0_usize);
         let mut scan = site.table.scan(PAGE);
         while let Some(page) = scan.next().await? {
+            let now = Clock.now().wall;
             let mut stdout = output::stdout();
             for item in &page {
                 let Some(key) = key_of(&site, item) else { continue };
                 let row = Row::judge(&site, &key, item, now);
+                if !is_asked_for(args, &row) {
+                    continue;
+                }
                 rows += 1;
                 live += usize::from(row.is_live());
                 if args.json {
@@ -100,6 +106,14 @@ pub(super) fn list(args: &List) -> Outcome {
         output::say(format_args!("{rows} {noun} in table `{}`, {live} of them live", site.table.name()))?;
         Ok(())
     })
+}
+
+fn is_asked_for(args: &List, row: &Row) -> bool {
+    let has_claims =
+        || row.claims().is_some_and(|claims| args.sought.iter().all(|sought| holds(sought, claims)));
+    (args.sought.is_empty() || has_claims())
+        && (!args.live || row.is_live())
+        && (!args.expired || row.claims().is_some() && !row.is_live())
 }
 
 pub(super) fn revoke(args: &Revoke) -> Outcome {

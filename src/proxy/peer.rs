@@ -12,8 +12,8 @@ use http::header::{FORWARDED, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::inbound::canonical_host;
 use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+use crate::route::canonical_host;
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Peer {
     }
 
     /// Where a request with these headers, as they came, was sent from.
-    pub(super) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> Origin {
+    pub(crate) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> Origin {
         if !self.trusted {
             return Origin {
                 client: self.address,
@@ -103,7 +103,7 @@ impl Origin {
     }
 
     /// Writes where the request came from into its headers.
-    pub(super) fn write(self, headers: &mut HeaderMap) {
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
         let proto = if self.secure { "https" } else { "http" };
         headers.insert(FORWARDED_FOR, self.forwarded_for);
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));

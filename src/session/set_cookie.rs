@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 
 /// Writes a realm's cookies.
 #[derive(Clone, Debug)]
-pub(super) struct CookieWriter {
+pub(crate) struct CookieWriter {
     config: CookieConfig,
 }
 
@@ -26,16 +26,16 @@ pub struct Adopted {
 }
 
 impl CookieWriter {
-    pub(super) fn new(config: &CookieConfig) -> Self {
+    pub(crate) fn new(config: &CookieConfig) -> Self {
         Self { config: config.clone() }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.config.name
     }
 
     /// The Set-Cookie of `value`, on a connection that is `secure` or not.
-    pub(super) fn write(&self, value: &str, secure: bool) -> HeaderValue {
+    pub(crate) fn write(&self, value: &str, secure: bool) -> HeaderValue {
         let max_age = self.config.max_age.map(|age| age.as_secs().to_string());
         self.header(value, secure, max_age.as_deref(), None)
     }
@@ -49,7 +49,7 @@ impl CookieWriter {
     ///
     /// What the app says of its cookie's end is kept, so that a removal stays one; everything else is the realm's, so
     /// that the browser has one cookie and not two with different paths.
-    pub(super) fn adopt(&self, set_cookie: &[u8], secure: bool, now: Timestamp) -> Option<Adopted> {
+    pub(crate) fn adopt(&self, set_cookie: &[u8], secure: bool, now: Timestamp) -> Option<Adopted> {
         let text = std::str::from_utf8(set_cookie).ok()?;
         let theirs = Cookie::parse(text).ok()?;
         if theirs.name() != self.config.name {

@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
 
 use crate::format::{Condition, Update};
 use crate::item::{Item, Key, KeyType};
@@ -199,7 +199,7 @@ impl Table {
 
     /// All the rows, in no order, page by page.
     pub fn scan(&self, pages: Pages) -> Scan {
-        Scan { table: self.clone(), pages, position: Position::After(None) }
+        Scan { table: self.clone(), pages, position: Position::After(None), cost: None }
     }
 
     /// An answer without a row means that there is none, or that the server is one that does not send it: reading it
@@ -252,6 +252,7 @@ pub struct Scan {
     table: Table,
     pages: Pages,
     position: Position,
+    cost: Option<f64>,
 }
 
 enum Position {
@@ -280,6 +281,7 @@ impl Scan {
         let Position::After(start) = &self.position else { return Ok(None) };
         let request = self.table.client().scan().table_name(self.table.name());
         let request = request.limit(i32::from(self.pages.rows.max(1))).set_exclusive_start_key(start.clone());
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
         let request = match self.pages.segment {
             Some(Segment { index, total }) => {
                 request.segment(i32::from(index)).total_segments(i32::from(total))
@@ -289,10 +291,16 @@ impl Scan {
         let answer = request.send().await.map_err(|error| store_error(&error, self.table.name()))?;
         let rows = answer.items.unwrap_or_default().into_iter().map(item_from_sdk);
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        self.cost = answer.consumed_capacity.and_then(|consumed| consumed.capacity_units);
         self.position = match answer.last_evaluated_key {
             Some(key) if !key.is_empty() => Position::After(Some(key)),
             Some(_) | None => Position::End,
         };
         Ok(Some(rows))
+    }
+
+    /// What the last page cost, in read capacity units, if the server said so.
+    pub fn cost(&self) -> Option<f64> {
+        self.cost
     }
 }

@@ -65,7 +65,7 @@ fn presets_are_as_their_frameworks_are() {
 
     let cookie = |lines: &str| match realm(lines).format {
         FormatKind::Layout(layout) => layout.cookie,
-        FormatKind::Native | FormatKind::Pyramid => panic!("a layout"),
+        FormatKind::Native | FormatKind::Pyramid | FormatKind::Django => panic!("a layout"),
     };
     assert_eq!(cookie("format = \"flask-session\""), CookieCodec::Plain);
     let signed = cookie("format = \"flask-session\"|keys.current = \"0123456789abcdef\"");

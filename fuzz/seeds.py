@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Writes fuzz/corpus: what the targets start from. The sessions are those of tests/fixtures/session-vectors.json, as the
+frameworks wrote them; the rest is by hand. Files are named by their content, so running it again changes nothing."""
+
+import hashlib
+import json
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parent
+VECTORS = json.loads((ROOT.parent / "tests/fixtures/session-vectors.json").read_text())["vectors"]
+
+# The digit that chooses the realm: its place in REALMS of src/fuzzing/row.rs.
+NATIVE, PYRAMID, NATIVE_SIGNED = "0", "1", "2"
+FORMATS = {"pyramid-dynamodb-sessions": PYRAMID}
+
+ID = "gDHmhEn9a5y2gT9Cp3pkYQGzrVxWM1x0dHVaZ5sT5lM"
+
+SEEDS = {
+    "cookie": ["sid=1", "a=0; sid=1;sid=2 ;\tsid=3; other=4", 'other="x; sid=1; y"; sid =z', "\u00a0sid=z; sid=y; ;=;"],
+    "set_cookie": [
+        "sid=a/1; Path=/elsewhere; Domain=evil.example; Secure; HttpOnly; SameSite=None",
+        "sid=; Max-Age=0; Path=/x",
+        'sid="a b"; Expires=Thu, 01 Jan 1970 00:00:00 GMT',
+        "sid=x; max-age=60; partitioned",
+    ],
+    "session_cookie": [f"{NATIVE}{ID}/7", f"{PYRAMID}{ID}/000000000000000007", f"{NATIVE_SIGNED}{ID}/7/" + "A" * 43],
+    "row": [
+        NATIVE
+        + json.dumps(
+            {
+                "dat": {"M": {"user": {"S": "alice"}, "n": {"N": "1.5"}, "l": {"L": [{"NULL": True}, {"BOOL": True}]}}},
+                "ver": {"N": "1"},
+                "iss": {"N": "1799999000"},
+                "exp": {"N": "1800000200"},
+                "cre": {"N": "1799990000"},
+            }
+        )
+    ],
+    "route": ["/", "/admin", "/admin/public?x=1", "/files/a%2fb", "/files/private", "/%61dmin", "/admin;x/public",
+              "/a/../admin", "//admin", "/files/%252e%252e/admin", "/files/..%2fprivate", "/%c0%af"],
+    "mapping": [
+        json.dumps({"user": "alice", "name": "Zoë ☃", "raw": "\r\n\0", "roles": ["admin", "a,b", "100%", ""],
+                    "tags": ["a | b", 7, None, {"x": []}], "tenant": " acme "}, ensure_ascii=False),
+        json.dumps({"user": {"name": "alice"}, "tenant": 1.5}),
+    ],
+    "configuration": [(ROOT.parent / "gateway.toml").read_text(), "[sessions.x]\nformat = 7\n[[routes]]\npath = \"\"\n"],
+    "forwarded": ["f6.6.6.6, 9.9.9.9:80, 10.0.0.7\nphttps\nhpublic.example\n=for=9.9.9.9", "f[::1]:80, ::ffff:1.2.3.4", "ha b"],
+    "host": ["example.com", "EXAMPLE.com.:8080", "[::1]:80", "127.0.0.1", "a_b"],
+}
+
+
+def main():
+    for vector in VECTORS:
+        choice = FORMATS.get(vector["format"], NATIVE)
+        if header := vector.get("cookie"):
+            SEEDS["cookie"].append(header)
+            SEEDS["session_cookie"].append(choice + header.partition("=")[2])
+        if header := vector.get("set_cookie"):
+            SEEDS["set_cookie"].append(header.removeprefix("Set-Cookie: "))
+        for item in ("item", "item_after_modify"):
+            if vector.get(item):
+                SEEDS["row"].append(choice + json.dumps(vector[item]))
+        if vector.get("decoded"):
+            SEEDS["mapping"].append(json.dumps(vector["decoded"]))
+    for target, seeds in SEEDS.items():
+        folder = ROOT / "corpus" / target
+        folder.mkdir(parents=True, exist_ok=True)
+        for seed in seeds:
+            data = seed.encode()
+            (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

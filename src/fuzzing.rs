@@ -1,0 +1,262 @@
+//! What the fuzz targets in `fuzz/` call: each function takes bytes that a stranger may have made, has them read as the
+//! gateway would read them, and asserts what must hold of whatever comes out. `tests/fuzzing.rs` puts the committed
+//! corpora through the same functions.
+//!
+//! Not part of the interface of the crate.
+
+mod row;
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::percent_decode_str;
+
+use crate::claims::Claims;
+use crate::config::diagnostic::Colour;
+use crate::config::environment::Environment;
+use crate::config::{self, Config, RealmConfig};
+use crate::proxy::{self, Peer};
+use crate::route::{Router, canonical_host, is_prefix};
+use crate::session::cookie::{self, Stripped};
+use crate::session::set_cookie::CookieWriter;
+use crate::time::Timestamp;
+
+pub use row::{row, session_cookie};
+
+/// The routes and mappings that targets use.
+const GATEWAY: &str = r#"
+[[listeners]]
+address = "127.0.0.1:0"
+[store.dynamodb]
+region = "eu-central-1"
+[sessions.main]
+format = "native"
+table = "sessions"
+[sessions.main.cookie]
+name = "sid"
+[upstreams.app]
+servers = ["http://127.0.0.1:1"]
+[[routes]]
+path = "/"
+access = "public"
+upstream = "app"
+[[routes]]
+path = "/admin"
+session = "main"
+access = "required"
+upstream = "app"
+[routes.headers]
+X-User = "user"
+X-Name = { claim = "name", encoding = "utf8" }
+X-Raw = { claim = "raw", encoding = "base64" }
+X-Roles = { claim = "roles", join = "," }
+X-Tags = { claim = "tags", join = " | ", encoding = "utf8" }
+X-Greeting = { template = "{user.name} of {tenant}" }
+[[routes]]
+path = "/admin/public"
+access = "public"
+upstream = "app"
+[[routes]]
+path = "/files"
+access = "public"
+upstream = "app"
+encoded_slashes = "pass"
+[[routes]]
+path = "/files/private"
+session = "main"
+access = "required"
+upstream = "app"
+encoded_slashes = "pass"
+"#;
+
+/// The budget that headers are mapped within.
+const BUDGET: usize = 8 * 1024;
+
+/// Reads a Cookie header.
+pub fn cookie(header: &[u8]) {
+    let all: Vec<_> = cookie::values(header, "sid").collect();
+    for keep in [None, all.first().copied(), all.last().copied(), Some(&b"x"[..])] {
+        let rest = match cookie::without(header, "sid", keep) {
+            Stripped::Unchanged => header.to_vec(),
+            Stripped::Rest(rest) => rest,
+            Stripped::Empty => Vec::new(),
+        };
+        let left: Vec<_> = cookie::values(&rest, "sid").collect();
+        let expected: Vec<_> = keep.filter(|keep| all.contains(keep)).into_iter().collect();
+        assert_eq!(left, expected, "only the chosen cookie is left");
+        let others = |header: &[u8]| cookie::values(header, "other").map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(others(&rest), others(header), "other cookies stay");
+    }
+}
+
+/// Reads a Set-Cookie of an upstream.
+pub fn set_cookie(header: &[u8]) {
+    static WRITER: LazyLock<Option<CookieWriter>> =
+        LazyLock::new(|| gateway().realms.first().map(|realm| CookieWriter::new(&realm.cookie)));
+    let (Ok(header), Some(writer)) = (HeaderValue::from_bytes(header), WRITER.as_ref()) else { return };
+    let now = Timestamp::from_secs(1_800_000_000);
+    let Some(adopted) = writer.adopt(header.as_bytes(), true, now) else { return };
+    assert!(adopted.header.as_bytes().starts_with(b"sid="), "a cookie of the realm's name goes out");
+    let again = writer.adopt(adopted.header.as_bytes(), true, now);
+    let again = again.map(|again| (again.header, again.value.expose().to_vec()));
+    let value = adopted.value.expose().to_vec();
+    assert_eq!(again, Some((adopted.header, value)), "what goes out reads as what was adopted");
+}
+
+/// Reads a request's path, and compares its route with the one that laxer servers would come to.
+pub fn route(target: &[u8]) {
+    static ROUTER: LazyLock<Router<String>> = LazyLock::new(|| {
+        Router::new(gateway().routes.iter().map(|route| (route, Arc::new(route.path.clone()))))
+    });
+    let Ok(target) = PathAndQuery::try_from(target) else { return };
+    let Ok(found) = ROUTER.find("example.com", target.path(), &Method::GET) else { return };
+    for reading in readings(target.path()) {
+        let prefixes = gateway().routes.iter().map(|route| route.path.as_str());
+        let taken = prefixes.filter(|prefix| is_prefix(prefix, &reading)).max_by_key(|prefix| prefix.len());
+        assert_eq!(taken, Some(found.as_str()), "{target} may be read as {reading}");
+    }
+}
+
+/// The ways in which servers read a path: as it is, decoded once or twice; with `\` as `/`; with and without parameters;
+/// without empty segments; with dot segments resolved.
+fn readings(path: &str) -> Vec<String> {
+    let decode = |path: &str| percent_decode_str(path).decode_utf8_lossy().into_owned();
+    let decoded = decode(path);
+    let twice = decode(&decoded);
+    let mut readings = Vec::new();
+    for path in [path.to_owned(), decoded, twice] {
+        for path in [path.replace('\\', "/"), path] {
+            let bare = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+            for path in [Cow::from(bare.collect::<Vec<_>>().join("/")), Cow::from(path.as_str())] {
+                readings.push(resolve(&path));
+                readings.push(path.into_owned());
+            }
+        }
+    }
+    readings
+}
+
+fn resolve(path: &str) -> String {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            segment => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
+/// Makes headers of claims.
+pub fn mapping(claims: &[u8]) {
+    let Ok(claims) = serde_json::from_slice::<Claims>(claims) else { return };
+    let rules = gateway().routes.iter().flat_map(|route| &route.headers).cloned().collect::<Vec<_>>();
+    let Ok(headers) = proxy::map(&rules, &claims, BUDGET) else { return };
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    assert!(size <= BUDGET, "the budget is kept");
+    for (name, value) in &headers {
+        let bytes = value.as_bytes();
+        assert!(!bytes.is_empty() && bytes.trim_ascii() == bytes, "{name} has neither end to lose");
+        assert!(!bytes.iter().any(u8::is_ascii_control), "{name} holds no control");
+    }
+}
+
+/// Reads a configuration, and renders what is wrong with it.
+pub fn configuration(source: &[u8]) {
+    let Ok(source) = std::str::from_utf8(source) else { return };
+    let (config, report) = config::parse(source, Path::new("gateway.toml"), &Nothing);
+    assert_eq!(config.is_none(), report.has_errors(), "a configuration is used if nothing is wrong with it");
+    let shown = report.render(Colour::Plain);
+    assert!(
+        !shown.chars().any(|letter| letter.is_control() && letter != '\n'),
+        "nothing steers the terminal"
+    );
+}
+
+/// Reads what a proxy says of a request's way: lines `N: value`, N the first letter of one of the headers.
+pub fn forwarded(lines: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in lines.split(|&byte| byte == b'\n') {
+        let name = match line.first() {
+            Some(b'f') => HeaderName::from_static("x-forwarded-for"),
+            Some(b'p') => HeaderName::from_static("x-forwarded-proto"),
+            Some(b'h') => HeaderName::from_static("x-forwarded-host"),
+            Some(_) => HeaderName::from_static("forwarded"),
+            None => continue,
+        };
+        let Ok(value) = HeaderValue::from_bytes(line.get(1..).unwrap_or_default()) else { continue };
+        headers.append(name, value);
+    }
+    let proxies: Arc<[_]> = "10.0.0.0/8".parse().into_iter().collect();
+    let host = HeaderValue::from_static("app.example");
+    let [stranger, proxy] = [[192, 0, 2, 1], [10, 0, 0, 1]].map(IpAddr::from);
+    let of = |address| Peer::new(SocketAddr::new(address, 1), &proxies).origin(&headers, &host);
+
+    let origin = of(stranger);
+    assert!(origin.client == stranger && !origin.secure, "a stranger is not believed");
+    let origin = of(proxy);
+    let said = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+    let addresses = said.flat_map(|line| line.split(',')).map(str::trim);
+    let mut addresses = addresses
+        .filter_map(|text| {
+            text.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip())).ok()
+        })
+        .map(|address: IpAddr| address.to_canonical());
+    assert!(origin.client == proxy || addresses.any(|address| address == origin.client), "nobody is made up");
+    let mut written = HeaderMap::new();
+    origin.write(&mut written);
+    let host = written.get("x-forwarded-host").and_then(|host| canonical_host(host.as_bytes()));
+    assert!(host.is_some(), "a host goes on");
+    assert!(written.values().all(|value| value.to_str().is_ok()), "text goes on");
+}
+
+/// Reads a Host header.
+pub fn host(value: &[u8]) {
+    let Some(name) = canonical_host(value) else { return };
+    assert_eq!(canonical_host(name.as_bytes()).as_ref(), Some(&name), "there is one spelling");
+    assert!(
+        !name.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii_graphic()),
+        "and it is plain"
+    );
+}
+
+fn gateway() -> &'static Config {
+    static CONFIG: LazyLock<Config> = LazyLock::new(|| read(GATEWAY));
+    &CONFIG
+}
+
+/// The realms of a configuration like [`GATEWAY`], with the session `main` as `lines` have it.
+fn realm(lines: &str) -> Option<RealmConfig> {
+    let (head, rest) = GATEWAY.split_once("[sessions.main]\nformat = \"native\"\n")?;
+    read(&format!("{head}[sessions.main]\n{lines}\n{rest}")).realms.pop()
+}
+
+fn read(source: &str) -> Config {
+    let (config, report) = config::parse(source, Path::new("gateway.toml"), &Nothing);
+    assert!(config.is_some(), "{report}");
+    config.into_iter().next().unwrap_or_else(|| unreachable!("asserted"))
+}
+
+/// No environment at all.
+struct Nothing;
+
+impl Environment for Nothing {
+    fn cores(&self) -> usize {
+        1
+    }
+
+    fn variable(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn file(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+}

@@ -1,0 +1,89 @@
+//! Cookies and rows, as every format reads them. The first byte of the input says which format.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::format::{self, Format, TouchTimes};
+use crate::item::{Attribute, Item, Number};
+use crate::session::judge::{Policy, judge};
+use crate::time::Timestamp;
+
+/// What makes a realm of each format. The input's first byte counts them, so new ones go to the end.
+const REALMS: &[&str] = &[
+    r#"format = "native""#,
+    r#"format = "pyramid""#,
+    "format = \"native\"\nkeys = { current = \"0123456789abcdef0123456789abcdef\" }",
+];
+
+struct Realm {
+    format: Box<dyn Format>,
+    policy: Policy,
+}
+
+/// Reads a session cookie's value.
+pub fn session_cookie(input: &[u8]) {
+    let Some((realm, value)) = choose(input) else { return };
+    let Ok(reference) = realm.format.parse_cookie(value) else { return };
+    let again = realm.format.cookie_value(&reference.id, reference.version);
+    assert_eq!(
+        realm.format.parse_cookie(again.as_bytes()),
+        Ok(reference.clone()),
+        "it is written as it is read"
+    );
+    assert!(!realm.format.key(&reference.id).expose_bytes().is_empty(), "there is a row to look for");
+}
+
+/// Reads a row, and writes it.
+pub fn row(input: &[u8]) {
+    let Some((realm, text)) = choose(input) else { return };
+    let Some(item) = serde_json::from_slice(text).ok().and_then(|value: Value| item(&value)) else { return };
+    let Ok(record) = realm.format.decode(&item) else { return };
+    let now = Timestamp::from_secs(1_800_000_000);
+    let _verdict = judge(&realm.policy, &record, now);
+    let expires = now.plus(Duration::from_secs(60));
+    let _touch = realm.format.touch(&record, TouchTimes { now, expires, due_before: now });
+    let Ok(id) = realm.format.new_id() else { return };
+    let Ok(written) = realm.format.encode(&realm.format.key(&id), &record) else { return };
+    let again = realm.format.decode(&written);
+    assert_eq!(again.map(|again| again.claims), Ok(record.claims), "it is written as it is read");
+}
+
+fn choose(input: &[u8]) -> Option<(&'static Realm, &[u8])> {
+    static OPEN: LazyLock<Vec<Realm>> = LazyLock::new(|| {
+        let realms = REALMS.iter().filter_map(|lines| super::realm(lines));
+        realms.map(|realm| Realm { format: format::open(&realm), policy: Policy::new(&realm) }).collect()
+    });
+    let (selector, rest) = input.split_first()?;
+    // Digits read better in a corpus than bytes that no editor shows.
+    let index = usize::from(selector.wrapping_sub(b'0')) % OPEN.len().max(1);
+    Some((OPEN.get(index)?, rest))
+}
+
+/// An item of DynamoDB's JSON.
+fn item(value: &Value) -> Option<Item> {
+    value.as_object()?.iter().map(|(name, value)| Some((name.clone(), attribute(value)?))).collect()
+}
+
+fn attribute(value: &Value) -> Option<Attribute> {
+    let (kind, value) = value.as_object()?.iter().next()?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let number = |value: &Value| value.as_str().map(Number::from_text);
+    let binary = |value: &Value| STANDARD.decode(value.as_str()?).ok();
+    Some(match kind.as_str() {
+        "S" => Attribute::String(text(value)?),
+        "N" => Attribute::Number(number(value)?),
+        "B" => Attribute::Binary(binary(value)?),
+        "BOOL" => Attribute::Bool(value.as_bool()?),
+        "NULL" => Attribute::Null,
+        "L" => Attribute::List(value.as_array()?.iter().map(attribute).collect::<Option<_>>()?),
+        "M" => Attribute::Map(item(value)?),
+        "SS" => Attribute::StringSet(value.as_array()?.iter().map(text).collect::<Option<_>>()?),
+        "NS" => Attribute::NumberSet(value.as_array()?.iter().map(number).collect::<Option<_>>()?),
+        "BS" => Attribute::BinarySet(value.as_array()?.iter().map(binary).collect::<Option<_>>()?),
+        _ => return None,
+    })
+}
