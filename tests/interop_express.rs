@@ -214,7 +214,7 @@ fn express() -> Box<dyn Format> {
     let rest = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[upstreams.app]\n\
                 servers = [\"http://a\"]\n[upstreams.reader]\nservers = [\"http://b\"]\n";
     let (config, report) = parse(&format!("{rest}{REALM}{ROUTES}"), Path::new("gateway.toml"), &Secret);
-    format::open(config.expect(&report.to_string()).realms.first().expect("a realm"))
+    format::open(config.unwrap_or_else(|| panic!("{report}")).realms.first().expect("a realm"))
 }
 
 /// A row of connect-dynamodb's, which has strings and numbers alone.
