@@ -129,6 +129,7 @@ fn judge_a_session(bencher: Bencher<'_, '_>) {
         issued,
         created: None,
         expires: issued.plus(timeout),
+        closed: false,
         renewal: sessiongate::format::Renewal::Realm,
         stored: sessiongate::item::Item::new(),
     };

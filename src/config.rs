@@ -146,6 +146,8 @@ pub struct RealmConfig {
     pub timeout: Duration,
     /// A session is reissued when its row's issue time is longer ago than this.
     pub reissue_time: Duration,
+    /// Whether a session ends `timeout` after its last save though the framework enforces nothing. Only with `django`.
+    pub enforce_age: bool,
     /// Absolute lifetime from creation. Only with a format that records the creation.
     pub lifetime: Option<Duration>,
     /// How rows are read.
@@ -154,11 +156,13 @@ pub struct RealmConfig {
     pub on_store_error: OnStoreError,
     /// Whether the upstream sees the session cookie.
     pub forward_cookie: bool,
+    /// How long a session is read under its old id after it got a new one. Zero where the format's rows cannot say so.
+    pub rotation_grace: Duration,
     /// `[sessions.NAME.cookie]`
     pub cookie: CookieConfig,
     /// `[sessions.NAME.cache]`
     pub cache: CacheConfig,
-    /// `[sessions.NAME.keys]`. Only with a format that signs.
+    /// `[sessions.NAME.keys]`. Only with a format that signs; always there with `django`.
     pub keys: Option<KeysConfig>,
 }
 
@@ -169,6 +173,8 @@ pub enum FormatKind {
     Native,
     /// pyramid-dynamodb-sessions.
     Pyramid,
+    /// django-dynamodb-sessions and dj-dynamodb-sessions.
+    Django,
     /// A format by declaration: `layout`, and the presets.
     Layout(Box<layout::LayoutConfig>),
 }
@@ -308,6 +314,12 @@ pub struct RouteConfig {
     pub login: Option<LoginTemplate>,
     /// Headers to inject.
     pub headers: Vec<HeaderRule>,
+    /// Whether the upstream may change the session.
+    pub writes: bool,
+    /// Whether the session's flash messages are taken out and handed over.
+    pub flash: bool,
+    /// Whether unsafe methods need a proof that they come from this site.
+    pub csrf: bool,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
     /// Whether `%2F` may stand in the path.

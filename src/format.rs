@@ -4,6 +4,7 @@
 //! counted, never an error and never a panic.
 
 mod decode;
+pub mod django;
 mod iso8601;
 mod js_json;
 pub mod layout;
@@ -62,7 +63,7 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// The write that moves a session's idle deadline: `record` as it was read, the new issue time and deadline, and
     /// the issue time below which a row is due. It neither creates a row nor revives a dead one, and it is refused if
     /// the row has changed or another gateway was first.
-    fn touch(&self, record: &Record, times: TouchTimes) -> Update;
+    fn touch(&self, record: &Record, times: TouchTimes) -> Change;
 
     /// The write that gives a session other claims: `record` as it was read, and its activity and deadline from now on.
     /// It is refused if the row is not the one that was read any more.
@@ -70,6 +71,18 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// # Errors
     /// If the claims hold something that the format cannot write.
     fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault>;
+
+    /// What holds of the row as long as it is the one that was read.
+    fn unchanged(&self, record: &Record) -> Vec<Condition> {
+        let equals = |(name, value): (&String, &Attribute)| Condition::Equals(name.clone(), value.clone());
+        std::iter::once(Condition::Exists).chain(record.stored.iter().map(equals)).collect()
+    }
+
+    /// The write that lets a session whose id was changed be read under the old one until `until`, but neither reissued
+    /// nor changed. None if the format's rows cannot say so: then the old row goes at once.
+    fn close(&self, _record: &Record, _until: Timestamp) -> Option<Update> {
+        None
+    }
 }
 
 /// The format of a realm.
@@ -79,6 +92,12 @@ pub fn open(realm: &RealmConfig) -> Box<dyn Format> {
             Box::new(native::Native::new(&realm.key_attribute, &realm.cookie.name, realm.keys.clone()))
         }
         FormatKind::Pyramid => Box::new(pyramid::Pyramid::new(&realm.key_attribute)),
+        FormatKind::Django => Box::new(django::Django::new(
+            &realm.key_attribute,
+            realm.keys.as_ref(),
+            realm.timeout,
+            realm.enforce_age,
+        )),
         FormatKind::Layout(layout) => Box::new(layout::Layout::new(realm, layout)),
     }
 }
@@ -113,12 +132,14 @@ pub struct Record {
     /// Grows with every change of the claims. Where a format counts none, it is the [`fingerprint`] of the payload: it
     /// changes with the payload, and that is all it does.
     pub version: u64,
-    /// The last activity that was written down.
+    /// The last activity that was written down; never, where none is.
     pub issued: Timestamp,
     /// When the session was created, where the format records it.
     pub created: Option<Timestamp>,
-    /// The idle deadline as the row has it.
+    /// The idle deadline as the row has it; never, where it has none.
     pub expires: Timestamp,
+    /// Whether it goes on under another id: it is still read, but neither reissued nor changed.
+    pub closed: bool,
     /// How far a reissue moves the deadline.
     pub renewal: Renewal,
     /// The attributes, as they were read, that the format's writes are conditional on; empty where the version is enough.
@@ -230,6 +251,14 @@ pub enum RowFault {
     /// The payload does not decode.
     #[error("attribute `{0}` does not decode")]
     Payload(String),
+    /// The payload is not signed with any of the keys.
+    #[error("attribute `{0}` is not signed with any of the keys")]
+    Signature(String),
+    /// The payload is a pickle: reading one can run any code.
+    #[error(
+        "attribute `{0}` is a pickle, which is never read: set Django's SESSION_SERIALIZER to JSONSerializer"
+    )]
+    Pickle(String),
     /// The payload is empty: how frameworks mark a session that was logged out.
     #[error("the session is empty")]
     Empty,
@@ -244,6 +273,10 @@ pub enum EncodeFault {
     /// A number that DynamoDB cannot hold.
     #[error("the claims hold a number that DynamoDB cannot hold")]
     Number,
+    /// What would be written would not be read: empty, or larger or deeper than payloads may be, or with a claim of the
+    /// framework's own that it does not write so.
+    #[error("the claims are empty, too large, or hold what the framework does not write")]
+    Unreadable,
     /// A write that the framework could not read back, or that would lose something of the row.
     #[error("{0}")]
     Unsupported(&'static str),

@@ -16,6 +16,18 @@ pub const SESSION_REF: HeaderName = HeaderName::from_static("x-session-ref");
 pub const SESSION_VERSION: HeaderName = HeaderName::from_static("x-session-version");
 /// When the session ends if nothing happens, in Unix seconds.
 pub const SESSION_EXPIRES: HeaderName = HeaderName::from_static("x-session-expires");
+/// To the upstream: the session's flash messages. From it: messages to append, one a line.
+pub const SESSION_FLASH: HeaderName = HeaderName::from_static("x-session-flash");
+/// The session's CSRF token.
+pub const SESSION_CSRF: HeaderName = HeaderName::from_static("x-session-csrf");
+/// From an upstream: an RFC 7396 merge patch of the claims.
+pub const SESSION_PATCH: HeaderName = HeaderName::from_static("x-session-patch");
+/// From an upstream: `rotate` or `destroy`.
+pub const SESSION_ACTION: HeaderName = HeaderName::from_static("x-session-action");
+/// From an upstream: the version that its change was made of.
+pub const SESSION_IF_VERSION: HeaderName = HeaderName::from_static("x-session-if-version");
+/// The session's CSRF token, as a page sends it back.
+pub const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 /// The request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The client's address, and those of the proxies on the way.
@@ -24,13 +36,6 @@ pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for")
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The host that the client asked for.
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// RFC 7230's forerunner of persistent connections; hop-by-hop by custom.
-pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// Hop-by-hop by custom.
-pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// RFC 7540's way to h2c, which we do not take.
-pub const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
 /// What `name` begins with when it is one of the gateway's own.
 const SESSION_PREFIX: &str = "x-session-";
 
@@ -64,23 +69,22 @@ pub fn is_control(name: &HeaderName) -> bool {
 }
 
 /// Whether `name` concerns one connection only (RFC 9110, 7.6.1), so that it is never passed on.
+///
+/// Besides those that the RFC names: what is so by custom, and what RFC 7540 had for the way to h2c, which is not taken.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    use http::header::{
-        CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    };
-    [
-        CONNECTION,
-        KEEP_ALIVE,
-        TRANSFER_ENCODING,
-        TE,
-        TRAILER,
-        UPGRADE,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-    ]
-    .contains(name)
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Which client headers an upstream could mistake for something the gateway says.

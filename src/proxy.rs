@@ -3,16 +3,19 @@
 
 mod admit;
 mod body;
+mod csrf;
 mod forward;
 mod inbound;
 mod inject;
 mod mapping;
+mod order;
 mod peer;
 mod record;
 mod refusal;
 mod rehearsal;
 mod request_id;
 mod respond;
+mod visit;
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -42,6 +45,7 @@ use crate::time::{Clock, Now};
 use crate::upstream::{Pool, Upstream};
 use record::Record;
 use refusal::Style;
+use respond::Renewal;
 
 /// What all workers share: the configuration, ready for use.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct Gateway {
     pub scrub: Scrub,
     /// The upstreams, by index.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The names of the cookies that no upstream is to see.
+    pub hidden_cookies: Vec<String>,
     /// The budget of injected headers.
     pub max_header_bytes: usize,
     /// Whether each request writes a line.
@@ -75,6 +81,12 @@ pub struct Route {
     pub headers: Vec<HeaderRule>,
     /// The number of its mapping among those of its realm.
     pub mapping: Option<usize>,
+    /// Whether the upstream may change the session.
+    pub writes: bool,
+    /// Whether flash messages are taken out and handed over.
+    pub flash: bool,
+    /// Whether unsafe methods must prove that they come from this site.
+    pub csrf: bool,
     /// Index of the upstream.
     pub upstream: usize,
 }
@@ -127,11 +139,18 @@ async fn serve(
         route.name.clone_into(&mut record.route);
     }
     let resolution = resolve(route, &sanitized, now, record).await;
-    let admitted = admit::admit(sanitized, route, resolution)?;
+    let mut admitted = admit::admit(sanitized, route, resolution)?;
     record.verdict = admitted.visitor().label();
-    let reissuing = start_reissue(&admitted, now);
+    csrf::check(&admitted)?;
+    let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
+    let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };
     record.reissue = reissuing.is_some();
-    let injection = Injection { max_header_bytes: gateway.max_header_bytes, request_id };
+    let injection = Injection {
+        max_header_bytes: gateway.max_header_bytes,
+        request_id,
+        flash: &visit.flash,
+        hidden: &gateway.hidden_cookies,
+    };
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = worker.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     let sent = Clock.mono();
@@ -144,7 +163,14 @@ async fn serve(
     if gateway.access_log {
         record.upstream = Some(answer.server.clone());
     }
-    Ok(respond::respond(answer, route, &exchange, reissuing.as_ref()))
+    let ordered = order::carry_out(answer.response.headers(), route, &exchange, record).await?;
+    let again = visit.written || reissuing.is_some_and(|reissuing| !reissuing.is_gone());
+    let renewal = match ordered {
+        Some(outcome) => Renewal::Ordered(outcome),
+        None if again => Renewal::Again,
+        None => Renewal::No,
+    };
+    Ok(respond::respond(answer, route, &exchange, &renewal))
 }
 
 /// Resolves the session that the request's cookies name. A public route never asks.

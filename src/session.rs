@@ -9,9 +9,13 @@ pub mod judge;
 pub mod reference;
 
 mod cache;
+mod change;
 mod create;
+pub(crate) mod csrf;
+pub(crate) mod flash;
 mod flight;
 mod lookup;
+mod patch;
 mod reissue;
 mod set_cookie;
 
@@ -35,6 +39,7 @@ use judge::{Life, Policy, Verdict, judge};
 use reference::Ref;
 use set_cookie::CookieWriter;
 
+pub use change::{Action, ChangeError, Edit, Going, Order, Outcome};
 pub use create::{CreateError, Created, create};
 pub use reissue::{Reissued, Reissuing};
 pub use set_cookie::Adopted;
@@ -59,6 +64,10 @@ pub struct Realm {
     lookups: Arc<Flights<(Key, u64), Lookup>>,
     reissues: Arc<Flights<Key, Reissued>>,
     outage: lookup::Outage,
+    turns: change::Turns,
+    rotation_grace: Duration,
+    control: tokio::runtime::Handle,
+    tasks: TaskTracker,
     clock: Clock,
 }
 
@@ -181,6 +190,10 @@ impl Realm {
             lookups: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
             reissues: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
             outage: lookup::Outage::new(Clock),
+            turns: change::Turns::default(),
+            rotation_grace: config.rotation_grace,
+            control: control.clone(),
+            tasks: tasks.clone(),
             clock: Clock,
         })
     }
@@ -298,6 +311,16 @@ impl Realm {
         self.cookie.write(&self.format.cookie_value(&active.id, active.session.record.version), secure)
     }
 
+    /// The Set-Cookie of a session after a change.
+    pub fn cookie_of(&self, going: &Going, secure: bool) -> HeaderValue {
+        self.cookie.write(&self.format.cookie_value(&going.id, going.session.record.version), secure)
+    }
+
+    /// The Set-Cookie that takes the session from the browser.
+    pub fn cookie_removal(&self, secure: bool) -> HeaderValue {
+        self.cookie.remove(secure)
+    }
+
     /// Reads a Set-Cookie of the upstream. If it is of this realm's cookie, what the app has just written is not what
     /// we remember: the rows of the request's session and of the new cookie are forgotten, and the cookie is given the
     /// realm's attributes.
@@ -370,6 +393,7 @@ impl Session {
             issued: at,
             created: None,
             expires: at,
+            closed: false,
             renewal: format::Renewal::Realm,
             stored: crate::item::Item::new(),
         };

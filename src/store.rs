@@ -13,6 +13,7 @@ mod error;
 mod expression;
 mod fault;
 pub mod policy;
+pub mod rotation;
 pub mod schema;
 pub mod table;
 

@@ -153,7 +153,10 @@ async fn only_the_sessions_cookie_is_kept_from_an_upstream_that_is_not_to_see_it
         .engine(&engine)
         .upstream("app", &upstream)
         .realm("forward_cookie = false")
+        .toml("[sessions.other]\nformat = \"pyramid\"\ntable = \"sessions\"\ncookie.name = \"other\"")
         .route("/", "optional", "")
+        .route("/public", "public", "")
+        .toml("[[routes]]\npath = \"/other\"\nsession = \"other\"\naccess = \"optional\"\nupstream = \"app\"")
         .start()
         .await;
     let session = session(&engine, json!({"user": "alice"})).await;
@@ -167,6 +170,10 @@ async fn only_the_sessions_cookie_is_kept_from_an_upstream_that_is_not_to_see_it
     ] {
         gateway.get("/", &sent).await;
         assert_eq!(upstream.last().header("cookie"), expected, "{sent}");
+    }
+    for path in ["/public", "/other"] {
+        gateway.get(path, &format!("a=1; {own}")).await;
+        assert_eq!(upstream.last().header("cookie"), Some("a=1"), "on any route: {path}");
     }
     let two = Request::get("/").cookie(&format!("a=1; {own}")).cookie("b=2");
     gateway.send(&two).await;

@@ -11,11 +11,7 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -25,6 +21,7 @@ use sha2::{Digest, Sha256};
 use support::client::{Request, Response, sorted};
 use support::gateway::{Builder, Gateway};
 use support::ministack::Ministack;
+use support::service::{Service, call};
 use support::{python, table};
 
 #[tokio::test]
@@ -221,45 +218,6 @@ impl Browser {
     }
 }
 
-/// One of the Python apps; it ends with this value.
-struct Service {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Service {
-    fn start(environment: &Path, script: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
-        let log = python::interop_directory().join(format!("{script}-{}.log", std::process::id()));
-        let mut process = Command::new(environment.join("bin/python"))
-            .arg(path)
-            .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
-            .envs([("AWS_DEFAULT_REGION", "eu-central-1"), ("AWS_CONFIG_FILE", "/dev/null")])
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log).expect("a log file"))
-            .spawn()
-            .expect("python is installed");
-        let mut port = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut port).expect("a line");
-        let port =
-            port.trim().parse().unwrap_or_else(|_| panic!("{script} does not start: see {}", log.display()));
-        Self { process, address: SocketAddr::from(([127, 0, 0, 1], port)) }
-    }
-
-    /// Tells it where DynamoDB is, which it has been waiting for.
-    fn point_to(&mut self, endpoint: &str) {
-        writeln!(self.process.stdin.as_mut().expect("piped"), "{endpoint}").expect("it reads");
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ended = self.process.kill().and_then(|()| self.process.wait());
-    }
-}
-
 /// The app and the reader; `None` where they cannot be installed.
 async fn services() -> Option<(Service, Service)> {
     let start = || {
@@ -301,21 +259,4 @@ fn gateway(app: &Service, reader: &Service) -> Builder {
             X-Count = "count"
             "#,
         )
-}
-
-/// Asks DynamoDB's API directly. None of the engines here checks the signature, but it has to be there.
-async fn call(address: SocketAddr, operation: &str, body: Value) -> Value {
-    let request = Request::post("/", body.to_string())
-        .header("Content-Type", "application/x-amz-json-1.0")
-        .header("X-Amz-Target", &format!("DynamoDB_20120810.{operation}"))
-        .header(
-            "Authorization",
-            concat!(
-                "AWS4-HMAC-SHA256 Credential=test/20200101/eu-central-1/dynamodb/aws4_request, ",
-                "SignedHeaders=host, Signature=test"
-            ),
-        );
-    let response = request.send(address).await;
-    assert_eq!(response.status, 200, "{operation}: {}", response.text());
-    response.json()
 }

@@ -354,3 +354,19 @@ async fn who_stops_sending_is_told_408_and_who_is_kept_from_it_504() {
     assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 504");
     sending.abort();
 }
+
+#[tokio::test]
+async fn a_body_that_is_not_framed_as_it_says_is_the_clients_fault() {
+    let upstream = Upstream::start();
+    let gateway = public(&upstream).start().await;
+    for body in ["zz\r\n", "3\r\nabcd\r\n", "-1\r\n", "ffffffffffffffff1\r\n"] {
+        let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        let mut client = Client::connect(gateway.address()).await;
+        client.send(&bytes).await;
+        let response = client.answer().await.unwrap();
+        assert_eq!((response.status, response.header("connection")), (400, Some("close")), "{body:?}");
+        assert!(client.is_closed().await);
+    }
+    assert_eq!(upstream.hits(), 0);
+    assert_eq!(gateway.get("/", "").await.status, 200);
+}

@@ -1,5 +1,4 @@
 //! What comes back: the app's answer with the session's cookie, and no word that was for the gateway.
-
 #![allow(clippy::unwrap_used, reason = "test code: a panic is how a test fails")]
 
 mod support;

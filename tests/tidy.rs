@@ -96,10 +96,12 @@ fn the_readmes_configurations_are_accepted() {
     let text = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks: Vec<_> =
         text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     let rest = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[upstreams.pyramid]\n\
                 servers = [\"http://127.0.0.1:1\"]\n[upstreams.reports]\nservers = [\"http://127.0.0.1:2\"]\n";
-    for source in [blocks[0].to_owned(), format!("{}\n{rest}", blocks[1])] {
+    let django = rest.replace("[upstreams.pyramid]", "[upstreams.django]");
+    let behind = [format!("{}\n{rest}", blocks[1]), format!("{}\n{django}", blocks[2])];
+    for source in [blocks[0].to_owned()].into_iter().chain(behind) {
         let (_, report) = sessiongate::config::parse(&source, Path::new("README.md"), &Set);
         assert!(report.is_empty(), "{report}");
     }

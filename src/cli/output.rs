@@ -60,13 +60,20 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// A moment as a person would put it: `in 18m 20s`, `3d ago`.
+/// A moment as a person would put it: `in 18m 20s`, `3d ago`, `never`.
 pub(crate) fn relative(moment: Timestamp, now: Timestamp) -> String {
-    if moment > now {
+    if moment == Timestamp::NEVER {
+        "never".to_owned()
+    } else if moment > now {
         format!("in {}", brief(moment.since(now)))
     } else {
         format!("{} ago", brief(now.since(moment)))
     }
+}
+
+/// A moment as a program would put it: Unix seconds, or none for one that never comes.
+pub(crate) fn seconds(moment: Timestamp) -> Option<i64> {
+    (moment != Timestamp::NEVER).then(|| moment.as_secs())
 }
 
 /// A moment by the calendar, in UTC.
@@ -111,6 +118,8 @@ mod tests {
         ] {
             assert_eq!(relative(Timestamp::from_secs(1_000_000 + secs), now), expected);
         }
+        assert_eq!(relative(Timestamp::NEVER, now), "never");
+        assert_eq!((seconds(Timestamp::NEVER), seconds(now)), (None, Some(1_000_000)));
     }
 
     #[test]

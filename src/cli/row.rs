@@ -108,8 +108,8 @@ impl Row {
             "state": state,
             "version": record.version,
             "created": record.created.map(Timestamp::as_secs),
-            "issued": record.issued.as_secs(),
-            "expires": record.expires.as_secs(),
+            "issued": output::seconds(record.issued),
+            "expires": output::seconds(record.expires),
         });
         if claims == Claims::Shown
             && let Value::Object(row) = &mut row
@@ -130,7 +130,12 @@ impl Row {
     }
 
     fn moment(&self, moment: Timestamp) -> String {
-        format!("{} ({})", output::relative(moment, self.now), output::calendar(moment))
+        let relative = output::relative(moment, self.now);
+        if moment == Timestamp::NEVER {
+            relative
+        } else {
+            format!("{relative} ({})", output::calendar(moment))
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn create(args: Create) -> Outcome {
                 "realm": site.config.name,
                 "ref": made.reference.to_string(),
                 "cookie": { "name": name, "value": value },
-                "expires": made.record.expires.as_secs(),
+                "expires": output::seconds(made.record.expires),
             });
             writeln!(stdout, "{line}")?;
         } else {

@@ -70,7 +70,7 @@ fn realm(
     let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST));
     let timeout = timeout.unwrap_or(defaults.timeout);
     let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST));
-    let reissue_time = reissue_time.unwrap_or(Duration::from_mins(2));
+    let reissue_time = reissue_time.unwrap_or(defaults.reissue_time);
     if reissue_time >= timeout {
         let (ours, theirs) = (format_duration(reissue_time), format_duration(timeout));
         let fault = Fault::new(format!("is {ours}, but must be shorter than `timeout`, which is {theirs}"));
@@ -79,6 +79,11 @@ fn realm(
             "timeout",
             fault.hint("a session that is not reissued in time ends under its user"),
         );
+    }
+    let enforce_age = section.get("enforce_age", boolean);
+    if section.has("enforce_age") && preset != Preset::Django {
+        let fault = Fault::new("is only for `django`: the other formats' rows say when they end");
+        section.refuse("enforce_age", fault);
     }
     let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST));
     if lifetime.is_some() && !defaults.records_creation {
@@ -95,13 +100,19 @@ fn realm(
     let consistency = section.get("consistency", one_of(&consistencies));
     let on_store_error = section.get("on_store_error", on_store_error).unwrap_or(OnStoreError::Refuse);
     let forward_cookie = section.get("forward_cookie", boolean);
+    let rotation_grace = section.get("rotation_grace", duration(Duration::ZERO..=Duration::from_mins(1)));
+    let is_native = preset == Preset::Native;
+    if section.has("rotation_grace") && !is_native {
+        let fault =
+            Fault::new("is native only: the rows of other formats cannot say that they go on elsewhere");
+        section.refuse("rotation_grace", fault);
+    }
     let cookie = section.table("cookie", |section| cookie::read(section, &defaults.cookie));
     let cache = section.table("cache", cache);
     if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
         let fault = Fault::new("needs the cache, which `cache.ttl` turns off");
         section.refuse("on_store_error", fault);
     }
-    let is_native = preset == Preset::Native;
     let keys = keys::read(section, directory, environment, !is_native);
     match (defaults.keys, section.has("keys")) {
         (Keys::Useless, true) => {
@@ -109,7 +120,8 @@ fn realm(
             section.refuse("keys", Fault::new(fault));
         }
         (Keys::Required, false) => {
-            let fault = Fault::new(format!("is missing: {} cookies are signed", preset.word()));
+            let signed = if preset == Preset::Django { "rows" } else { "cookies" };
+            let fault = Fault::new(format!("is missing: {} {signed} are signed", preset.word()));
             section.refuse_or(
                 "keys",
                 "format",
@@ -131,11 +143,17 @@ fn realm(
         key_attribute: key_attribute.or(declared).unwrap_or_else(|| defaults.key_attribute.to_owned()),
         timeout,
         reissue_time,
+        enforce_age: enforce_age.unwrap_or(true),
         lifetime,
         consistency: consistency.unwrap_or(defaults.consistency),
         on_store_error,
         // An app that owns its sessions reads the cookie itself; ours is of no use to anyone else.
         forward_cookie: forward_cookie.unwrap_or(!is_native),
+        rotation_grace: rotation_grace.unwrap_or(if is_native {
+            Duration::from_secs(10)
+        } else {
+            Duration::ZERO
+        }),
         cookie,
         cache,
         keys,

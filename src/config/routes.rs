@@ -15,7 +15,7 @@ use toml::de::DeValue;
 use super::diagnostic::Diagnostic;
 use super::names::Names;
 use super::section::Section;
-use super::value::{Fault, one_of, string, text, wrong_type};
+use super::value::{Fault, boolean, one_of, string, text, wrong_type};
 use super::{Access, HostPattern, Requirement, RouteConfig};
 use crate::claims::ClaimPath;
 
@@ -81,6 +81,14 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
     if section.has("headers") && access == Access::Public {
         section.refuse("headers", Fault::new("needs a session, and a public route looks none up"));
     }
+    let mut switch = |key: &'static str| {
+        let is_on = section.get(key, boolean).unwrap_or(false);
+        if is_on && access == Access::Public {
+            section.refuse(key, Fault::new("needs a session, and a public route looks none up"));
+        }
+        is_on
+    };
+    let (writes, flash, csrf) = (switch("writes"), switch("flash"), switch("csrf"));
     let upstream = section.require("upstream", |value| upstreams.resolve(&string(value)?));
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
 
@@ -96,6 +104,9 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         require,
         login,
         headers,
+        writes,
+        flash,
+        csrf,
         upstream: upstream.unwrap_or_default(),
         encoded_slashes: encoded_slashes.unwrap_or(false),
     };

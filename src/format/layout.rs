@@ -155,6 +155,7 @@ impl Format for Layout {
             created,
             expires,
             renewal,
+            closed: false,
             stored: self.stored(item),
         })
     }
@@ -181,10 +182,15 @@ impl Format for Layout {
         Ok(item)
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Update {
+    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
         let mut conditions = vec![Condition::Exists];
         conditions.extend(self.times.unchanged(record));
-        Update { set: self.times.touched(times.now, times.expires), conditions }
+        let set = self.times.touched(times.now, times.expires);
+        let mut row = record.stored.clone();
+        row.extend(set.iter().cloned());
+        let issued = Timestamp::from_secs(times.now.as_secs());
+        let touched = Record { issued, expires: times.expires, stored: self.stored(&row), ..record.clone() };
+        Change { update: Update { set, conditions }, record: touched }
     }
 
     fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {

@@ -47,6 +47,10 @@ fn number(number: &Number) -> Option<Value> {
     if let Ok(whole) = text.parse::<u64>() {
         return Some(whole.into());
     }
+    // Beyond 64 bits a float would make one number of many; and numbers name users.
+    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return None;
+    }
     JsonNumber::from_f64(text.parse().ok()?).map(Value::Number)
 }
 

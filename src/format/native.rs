@@ -12,17 +12,20 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault, SessionId,
-    SessionRef, TouchTimes, Update,
+    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
+    SessionId, SessionRef, TouchTimes, Update,
 };
 use super::{map, row};
 use crate::claims::Claims;
 use crate::config::KeysConfig;
 use crate::item::{Attribute, Item, Key, KeyType};
 use crate::secret::Secret;
+use crate::time::Timestamp;
 
 /// When the session was created, in Unix seconds.
 const CREATED: &str = "cre";
+/// Whether the session goes on under another id.
+const CLOSED: &str = "cls";
 /// What the MAC is of, so that it is good for nothing else.
 const PURPOSE: &[u8] = b"sessiongate-native-1";
 
@@ -113,7 +116,16 @@ impl Format for Native {
         if claims.is_empty() {
             return Err(RowFault::Empty);
         }
-        Ok(Record { claims, version, issued, created, expires, renewal: Renewal::Realm, stored: Item::new() })
+        Ok(Record {
+            claims,
+            version,
+            issued,
+            created,
+            expires,
+            closed: item.contains_key(CLOSED),
+            renewal: if item.contains_key(CLOSED) { Renewal::Never } else { Renewal::Realm },
+            stored: Item::new(),
+        })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
@@ -125,8 +137,23 @@ impl Format for Native {
         Ok(item)
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Update {
+    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
         row::touch(record, times)
+    }
+
+    fn close(&self, record: &Record, until: Timestamp) -> Option<Update> {
+        let change = row::touch(record, TouchTimes { now: until, expires: until, due_before: until });
+        let closing = [
+            (CLOSED.to_owned(), Attribute::Bool(true)),
+            // What was to be written on the version that was read is not written any more.
+            (row::VERSION.to_owned(), Attribute::number(record.version.saturating_add(1))),
+        ];
+        let set = change.update.set.into_iter().chain(closing).collect();
+        Some(Update { set, conditions: row::unchanged(record) })
+    }
+
+    fn unchanged(&self, record: &Record) -> Vec<Condition> {
+        row::unchanged(record)
     }
 
     fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {

@@ -1,11 +1,11 @@
 //! pyramid-dynamodb-sessions 0.1: the cookie `id/version`, rows under the SHA-256 of the id, the session's state as the
 //! text that Python's `json.dumps` writes.
 
-use super::python_json;
+use super::python_json::{self, Separators};
 use super::row;
 use super::{
-    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault, SessionId,
-    SessionRef, TouchTimes, Update,
+    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
+    SessionId, SessionRef, TouchTimes,
 };
 use crate::claims::Claims;
 use crate::item::{Attribute, Item, Key, KeyType};
@@ -67,22 +67,27 @@ impl Format for Pyramid {
             issued,
             created: None,
             expires,
+            closed: false,
             renewal: Renewal::Realm,
             stored: Item::new(),
         })
     }
 
     fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
-        let data = Attribute::String(python_json::dumps(&record.claims)?);
+        let data = Attribute::String(python_json::dumps(&record.claims, Separators::Spaced)?);
         Ok(row::item(&self.key_attribute, key, record, data))
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Update {
+    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
         row::touch(record, times)
     }
 
+    fn unchanged(&self, record: &Record) -> Vec<Condition> {
+        row::unchanged(record)
+    }
+
     fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
-        let data = Attribute::String(python_json::dumps(&claims)?);
+        let data = Attribute::String(python_json::dumps(&claims, Separators::Spaced)?);
         Ok(row::change(record, claims, data, times))
     }
 }

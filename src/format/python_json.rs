@@ -1,6 +1,5 @@
-//! JSON as Python's `json.dumps` writes it by default: `", "` and `": "` between things, everything outside ASCII as
-//! `\uXXXX`, floats as `repr` shows them. Byte for byte, so that a row which we rewrite is the row that the framework
-//! would have written.
+//! JSON as Python's `json.dumps` writes it: everything outside ASCII as `\uXXXX`, floats as `repr` shows them. Byte for
+//! byte, so that a row which we rewrite is the row that the framework would have written.
 
 use std::fmt::Write as _;
 use std::io;
@@ -11,26 +10,43 @@ use serde_json::ser::{CharEscape, Formatter, Serializer};
 use super::EncodeFault;
 use crate::claims::Claims;
 
-/// `json.dumps(claims)`.
-pub(super) fn dumps(claims: &Claims) -> Result<String, EncodeFault> {
+/// What stands between things: `separators`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Separators {
+    /// `(", ", ": ")`, the default.
+    Spaced,
+    /// `(",", ":")`
+    Compact,
+}
+
+/// `json.dumps(claims, separators=…)`.
+pub(super) fn dumps(claims: &Claims, separators: Separators) -> Result<String, EncodeFault> {
+    let (item, key): (&[u8], &[u8]) = match separators {
+        Separators::Spaced => (b", ", b": "),
+        Separators::Compact => (b",", b":"),
+    };
     let mut out = Vec::new();
-    claims.serialize(&mut Serializer::with_formatter(&mut out, Python)).map_err(|_| EncodeFault::Number)?;
+    let mut serializer = Serializer::with_formatter(&mut out, Python { item, key });
+    claims.serialize(&mut serializer).map_err(|_| EncodeFault::Number)?;
     String::from_utf8(out).map_err(|_| EncodeFault::Number)
 }
 
-struct Python;
+struct Python {
+    item: &'static [u8],
+    key: &'static [u8],
+}
 
 impl Formatter for Python {
     fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
+        if first { Ok(()) } else { writer.write_all(self.item) }
     }
 
     fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
+        if first { Ok(()) } else { writer.write_all(self.item) }
     }
 
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
+        writer.write_all(self.key)
     }
 
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
@@ -117,6 +133,8 @@ mod tests {
             serde_json::from_str(r#"{"a": "Zoë ☃ 😀 \u0001\n\"\\/\u007f", "b": [1, {}, []]}"#).unwrap();
         let expected =
             "{\"a\": \"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\x7f\", \"b\": [1, {}, []]}";
-        assert_eq!(dumps(&claims).unwrap(), expected);
+        assert_eq!(dumps(&claims, Separators::Spaced).unwrap(), expected);
+        let compact = "{\"a\":\"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\x7f\",\"b\":[1,{},[]]}";
+        assert_eq!(dumps(&claims, Separators::Compact).unwrap(), compact);
     }
 }

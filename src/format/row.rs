@@ -76,11 +76,16 @@ pub(super) fn item(key_attribute: &str, key: &Key, record: &Record, data: Attrib
 
 /// The reissue: the same two attributes that the library sets, under the conditions that it lacks. Without them the
 /// write would revive a row that was deleted meanwhile, as a stub that the library fails on.
-pub(super) fn touch(record: &Record, times: TouchTimes) -> Update {
-    Update {
+pub(super) fn touch(record: &Record, times: TouchTimes) -> Change {
+    let touched = Record {
+        issued: Timestamp::from_secs(times.now.as_secs()),
+        expires: Timestamp::from_secs(times.expires.as_secs()),
+        ..record.clone()
+    };
+    let update = Update {
         set: vec![
-            (ISSUED.to_owned(), Attribute::number(times.now.as_secs())),
-            (EXPIRES.to_owned(), Attribute::number(times.expires.as_secs())),
+            (ISSUED.to_owned(), Attribute::number(touched.issued.as_secs())),
+            (EXPIRES.to_owned(), Attribute::number(touched.expires.as_secs())),
         ],
         conditions: vec![
             Condition::Exists,
@@ -88,7 +93,13 @@ pub(super) fn touch(record: &Record, times: TouchTimes) -> Update {
             Condition::Less(ISSUED.to_owned(), Attribute::Number(Number::from_seconds(times.due_before))),
             Condition::AtLeast(EXPIRES.to_owned(), Attribute::Number(Number::from_seconds(times.now))),
         ],
-    }
+    };
+    Change { update, record: touched }
+}
+
+/// The row is the one that was read if its version is.
+pub(super) fn unchanged(record: &Record) -> Vec<Condition> {
+    vec![Condition::Exists, Condition::Equals(VERSION.to_owned(), Attribute::number(record.version))]
 }
 
 /// The change of a row that was read as `record`: the attributes that the library writes, the version one up, under the
@@ -108,10 +119,7 @@ pub(super) fn change(record: &Record, claims: Claims, data: Attribute, times: Ch
             (ISSUED.to_owned(), Attribute::number(changed.issued.as_secs())),
             (EXPIRES.to_owned(), Attribute::number(changed.expires.as_secs())),
         ],
-        conditions: vec![
-            Condition::Exists,
-            Condition::Equals(VERSION.to_owned(), Attribute::number(record.version)),
-        ],
+        conditions: unchanged(record),
     };
     Change { update, record: changed }
 }

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::inject::Outbound;
-use super::refusal::Refusal;
+use super::refusal::{Malformed, Refusal};
 use crate::upstream::{ConnectError, Connection, Pool, Progress};
 
 /// An upstream's response, its body still coming.
@@ -54,6 +54,9 @@ pub(super) enum ForwardError {
     /// The client stopped sending its request's body.
     #[error("the client stopped sending")]
     ClientStalled,
+    /// The client broke off, or sent what is no body.
+    #[error("the request's body broke off, or its framing is wrong")]
+    ClientBroken,
 }
 
 impl ForwardError {
@@ -64,6 +67,7 @@ impl ForwardError {
             Self::Broken { .. } | Self::Malformed { .. } => Refusal::BadAnswer,
             Self::Timeout { .. } => Refusal::Timeout,
             Self::ClientStalled => Refusal::BodyTimeout,
+            Self::ClientBroken => Refusal::Malformed(Malformed::Framing),
         }
     }
 }
@@ -96,6 +100,7 @@ pub(super) async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answe
             Ok(response) => return answer(response, connection, &progress, limit),
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) if connection.is_reused() => request = unsent,
+                _ if progress.is_broken() => return Err(ForwardError::ClientBroken),
                 _ => {
                     let server = connection.server();
                     return Err(ForwardError::Broken { server, error: failed.error().to_string() });

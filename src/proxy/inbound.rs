@@ -209,8 +209,9 @@ pub(super) fn canonical_host(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
     let (name, port) = if let Some(rest) = text.strip_prefix('[') {
         let (inner, after) = rest.split_once(']')?;
-        inner.parse::<std::net::Ipv6Addr>().ok()?;
-        (text.get(..inner.len() + 2)?, after.strip_prefix(':').or_else(|| after.is_empty().then_some("0"))?)
+        // An address has many spellings; routes have it in this one.
+        let address: std::net::Ipv6Addr = inner.parse().ok()?;
+        (format!("[{address}]"), after.strip_prefix(':').or_else(|| after.is_empty().then_some("0"))?)
     } else {
         let (name, port) = text.split_once(':').unwrap_or((text, "0"));
         let name = name.strip_suffix('.').unwrap_or(name);
@@ -220,10 +221,10 @@ pub(super) fn canonical_host(value: &[u8]) -> Option<String> {
         if name.len() > 253 || !name.split('.').all(label) {
             return None;
         }
-        (name, port)
+        (name.to_ascii_lowercase(), port)
     };
     let digits = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
-    digits.then(|| name.to_ascii_lowercase())
+    digits.then_some(name)
 }
 
 #[cfg(test)]
@@ -242,6 +243,8 @@ mod tests {
             ("127.0.0.1:1", "127.0.0.1"),
             ("[::1]", "[::1]"),
             ("[::1]:8080", "[::1]"),
+            ("[0:0::0:1]", "[::1]"),
+            ("[2001:DB8::A]", "[2001:db8::a]"),
             ("a_b", "a_b"),
         ] {
             assert_eq!(canonical_host(host.as_bytes()).as_deref(), Some(name), "{host}");

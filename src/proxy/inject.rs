@@ -20,6 +20,8 @@
 //! }
 //! ```
 
+use std::borrow::Cow;
+
 use http::header::{COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use hyper::body::Body as _;
@@ -27,9 +29,13 @@ use hyper::body::Body as _;
 use super::admit::{Admitted, Visitor};
 use super::mapping;
 use super::refusal::Refusal;
-use crate::headers::{REQUEST_ID, SESSION_EXPIRES, SESSION_REF, SESSION_STATUS, SESSION_VERSION};
+use super::visit;
+use crate::headers::{
+    REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
+};
 use crate::session::cookie::{Stripped, values, without};
-use crate::session::{Active, MappingTooLarge, Realm};
+use crate::session::{Active, MappingTooLarge, Realm, csrf};
+use crate::time::Timestamp;
 use crate::upstream::RequestBody;
 
 /// A request that says nothing but what the gateway answers for.
@@ -47,6 +53,10 @@ pub struct Injection<'g> {
     pub max_header_bytes: usize,
     /// The request's id.
     pub request_id: &'g HeaderValue,
+    /// Flash messages that were taken out of the session.
+    pub flash: &'g [String],
+    /// The names of the cookies that no upstream is to see, whatever route a request takes.
+    pub hidden: &'g [String],
 }
 
 /// What the response needs to know of the request.
@@ -67,14 +77,25 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     headers.insert(HOST, head.host.header);
     headers.insert(REQUEST_ID, injection.request_id.clone());
     headers.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
-    if let Some(realm) = &route.realm {
-        forward_cookies(&mut headers, realm, &visitor);
+    if headers.contains_key(COOKIE) {
+        forward_cookies(&mut headers, route.realm.as_deref(), &visitor, injection.hidden);
     }
     if let Visitor::Session(active) = &visitor {
         let session = &active.session;
         headers.insert(SESSION_REF, session.headers().reference.clone());
         headers.insert(SESSION_VERSION, session.headers().version.clone());
-        headers.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+        if active.life.expires != Timestamp::NEVER {
+            headers.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+        }
+        if let Some(flash) = visit::flash_header(injection.flash) {
+            headers.insert(SESSION_FLASH, flash);
+        }
+        if let Some(token) = csrf::token(&session.record().claims).filter(|_| route.csrf) {
+            // Ours is hex digits; an app's own may be anything, and is no header then.
+            if let Ok(token) = HeaderValue::from_str(token) {
+                headers.insert(SESSION_CSRF, token);
+            }
+        }
         if let Some(mapping) = route.mapping {
             let make = |record: &crate::format::Record| {
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)
@@ -120,32 +141,33 @@ impl Visitor {
     }
 }
 
-/// Leaves of the realm's cookies what the upstream may see: none if it is not to see any; of several, the one that
-/// was chosen; of one that came to nothing, that one if it is well formed, since an app may know more of its cookie
-/// than its row says. All other cookies stay byte for byte.
-fn forward_cookies(headers: &mut HeaderMap, realm: &Realm, visitor: &Visitor) {
-    let name = realm.cookie_name();
+/// Leaves of the realms' cookies what the upstream may see. Of the route's realm: none if it is not to see any; of
+/// several, the one that was chosen; of one that came to nothing, that one if it is well formed, since an app may know
+/// more of its cookie than its row says. Of other realms: those that are not hidden. All other cookies stay byte for
+/// byte.
+fn forward_cookies(headers: &mut HeaderMap, realm: Option<&Realm>, visitor: &Visitor, hidden: &[String]) {
     let mut lines = headers.get_all(COOKIE).iter();
     let Some(first) = lines.next() else { return };
-    let joined;
-    let header: &[u8] = if lines.next().is_none() {
-        first.as_bytes()
-    } else {
-        // RFC 6265, 5.4 allows one line; an app that reads one must not read another than we did.
-        joined = join(headers);
-        &joined
-    };
-    let keep = match visitor {
-        _ if !realm.forwards_cookie() => None,
-        Visitor::Session(active) => values(header, name).nth(active.chosen),
-        Visitor::Public | Visitor::Anonymous | Visitor::Unknown => sole(header, realm),
-    };
-    let line = match without(header, name, keep) {
-        Stripped::Unchanged if headers.get_all(COOKIE).iter().nth(1).is_none() => return,
-        Stripped::Unchanged => header.to_vec(),
-        Stripped::Rest(rest) => rest,
-        Stripped::Empty => Vec::new(),
-    };
+    // RFC 6265, 5.4 allows one line; an app that reads one must not read another than we did.
+    let several = lines.next().is_some();
+    let mut header: Cow<'_, [u8]> = if several { join(headers).into() } else { first.as_bytes().into() };
+    if let Some(realm) = realm.filter(|realm| realm.forwards_cookie()) {
+        let name = realm.cookie_name();
+        let keep = match visitor {
+            Visitor::Session(active) => values(&header, name).nth(active.chosen),
+            Visitor::Public | Visitor::Anonymous | Visitor::Unknown => sole(&header, realm),
+        };
+        let stripped = without(&header, name, keep);
+        take(&mut header, stripped);
+    }
+    for name in hidden {
+        let stripped = without(&header, name, None);
+        take(&mut header, stripped);
+    }
+    if !several && matches!(header, Cow::Borrowed(_)) {
+        return;
+    }
+    let line = header.into_owned();
     headers.remove(COOKIE);
     // These are bytes of header values, so they make one.
     if let Ok(mut line) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line))
@@ -153,6 +175,14 @@ fn forward_cookies(headers: &mut HeaderMap, realm: &Realm, visitor: &Visitor) {
     {
         line.set_sensitive(true);
         headers.insert(COOKIE, line);
+    }
+}
+
+fn take(header: &mut Cow<'_, [u8]>, stripped: Stripped) {
+    match stripped {
+        Stripped::Unchanged => {}
+        Stripped::Rest(rest) => *header = rest.into(),
+        Stripped::Empty => *header = Vec::new().into(),
     }
 }
 

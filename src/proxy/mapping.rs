@@ -34,6 +34,13 @@ pub fn map(rules: &[HeaderRule], claims: &Claims, budget: usize) -> Mapped {
     Ok(headers.into())
 }
 
+/// A list as a header of its own, as a claim would be mapped.
+pub(super) fn list(elements: &[Value]) -> Option<HeaderValue> {
+    let mut text = String::new();
+    write_claim(&mut text, &Value::Array(elements.to_vec()), ",", Encoding::Percent)?;
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(encode_ends(text))).ok()
+}
+
 fn value(rule: &HeaderRule, claims: &Claims) -> Option<String> {
     let text = match &rule.source {
         HeaderSource::Claim { path, join } => {

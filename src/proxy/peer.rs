@@ -97,6 +97,11 @@ impl Peer {
 }
 
 impl Origin {
+    /// This site as the client sees it: its scheme, and its host with the port.
+    pub(super) fn site(&self) -> (&'static str, &[u8]) {
+        (if self.secure { "https" } else { "http" }, self.forwarded_host.as_bytes())
+    }
+
     /// Writes where the request came from into its headers.
     pub(super) fn write(self, headers: &mut HeaderMap) {
         let proto = if self.secure { "https" } else { "http" };

@@ -30,6 +30,8 @@ pub(super) struct Record {
     pub(super) session: Option<Ref>,
     pub(super) cache: Source,
     pub(super) reissue: bool,
+    /// What the upstream's order came to.
+    pub(super) change: &'static str,
     pub(super) upstream: Option<Arc<str>>,
     /// What the client is not told.
     pub(super) detail: Option<String>,
@@ -53,6 +55,7 @@ impl Record {
             session: None,
             cache: Source::Unasked,
             reissue: false,
+            change: "-",
             upstream: None,
             detail: None,
             store_time: Duration::ZERO,
@@ -86,6 +89,7 @@ impl Record {
             session = self.session.map(tracing::field::display),
             cache = self.cache.label(),
             reissue = self.reissue,
+            change = self.change,
             upstream = self.upstream.as_deref(),
             bytes,
             complete,

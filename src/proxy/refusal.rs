@@ -31,6 +31,12 @@ pub enum Refusal {
     Login(HeaderValue),
     /// A required claim fails.
     Forbidden,
+    /// An unsafe method that may come from another site.
+    CrossSite,
+    /// The upstream's change was made of a session that has moved on.
+    Conflict,
+    /// The upstream's change makes a session that cannot be written.
+    Unwritable,
     /// The store did not answer.
     StoreUnavailable,
     /// The client stopped sending its request's body.
@@ -86,12 +92,13 @@ impl Refusal {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Login(_) => StatusCode::FOUND,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::CrossSite => StatusCode::FORBIDDEN,
+            Self::Conflict => StatusCode::CONFLICT,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::MappingTooLarge | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::MappingTooLarge | Self::Unwritable | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -108,6 +115,9 @@ impl Refusal {
             Self::Unauthenticated(_) => "unauthenticated",
             Self::Login(_) => "login",
             Self::Forbidden => "forbidden",
+            Self::CrossSite => "cross-site",
+            Self::Conflict => "conflict",
+            Self::Unwritable => "unwritable",
             Self::StoreUnavailable => "store-unavailable",
             Self::BodyTimeout => "body-timeout",
             Self::Unreachable => "upstream-unreachable",
@@ -128,12 +138,14 @@ impl Refusal {
             Self::Expectation => "The expectation cannot be met",
             Self::Unauthenticated(_) | Self::Login(_) => "You are not logged in",
             Self::Forbidden => "You may not see this",
+            Self::CrossSite => "The request may come from another site",
+            Self::Conflict => "Your session has changed meanwhile",
             Self::StoreUnavailable => "The service is unavailable for the moment",
             Self::BodyTimeout => "The request took too long to arrive",
             Self::Unreachable => "The application cannot be reached",
             Self::BadAnswer => "The application gave no usable answer",
             Self::Timeout => "The application took too long to answer",
-            Self::MappingTooLarge | Self::Internal => "Something went wrong",
+            Self::MappingTooLarge | Self::Unwritable | Self::Internal => "Something went wrong",
         }
     }
 
@@ -173,6 +185,9 @@ impl Refusal {
             | Self::NotFound
             | Self::Expectation
             | Self::Forbidden
+            | Self::CrossSite
+            | Self::Conflict
+            | Self::Unwritable
             | Self::Unreachable
             | Self::BadAnswer
             | Self::Timeout

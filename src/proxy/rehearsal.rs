@@ -71,7 +71,12 @@ async fn play(
     let resolution = super::resolve(route, &request, now, &mut Record::new(id.clone(), now.mono)).await;
     rehearsal.known = resolution.as_ref().map(Known::from);
     let admitted = admit::admit(request, route, resolution)?;
-    let injection = Injection { max_header_bytes: gateway.max_header_bytes, request_id: &id };
+    let injection = Injection {
+        max_header_bytes: gateway.max_header_bytes,
+        request_id: &id,
+        flash: &[],
+        hidden: &gateway.hidden_cookies,
+    };
     let (outbound, _) = inject(admitted, &injection)?;
     Ok(outbound.request.headers().clone())
 }

@@ -14,39 +14,77 @@ use super::body::ResponseBody;
 use super::forward::Answer;
 use super::inject::Exchange;
 use crate::headers;
-use crate::session::Reissuing;
+use crate::session::{Outcome, Realm};
 
-/// Makes the client's response of the upstream's. `reissuing` is there if the session was due.
+/// What the response says of the session's cookie.
+#[derive(Debug)]
+pub(super) enum Renewal {
+    /// Nothing.
+    No,
+    /// The browser is given its session again: it was reissued, or written on the way.
+    Again,
+    /// What the upstream ordered.
+    Ordered(Outcome),
+}
+
+/// Makes the client's response of the upstream's.
 pub(super) fn respond(
     answer: Answer,
     route: &Route,
     exchange: &Exchange,
-    reissuing: Option<&Reissuing>,
+    renewal: &Renewal,
 ) -> Response<ResponseBody> {
     let mut response = answer.response;
     let headers = response.headers_mut();
     clean(headers);
     let Some(realm) = &route.realm else { return response };
-    let mut carries = false;
-    if let Entry::Occupied(mut cookies) = headers.entry(SET_COOKIE) {
-        for cookie in cookies.iter_mut() {
-            if let Some(adopted) = realm.adopt(cookie, exchange.active(), exchange.secure) {
-                *cookie = adopted.header;
-                carries = true;
-            }
-        }
-    }
-    if !carries
-        && let (Some(active), Some(reissuing)) = (exchange.active(), reissuing)
-        && !reissuing.is_gone()
-    {
+    let ours = match renewal {
+        Renewal::Ordered(Outcome::Goes(going)) => Some(realm.cookie_of(going, exchange.secure)),
+        Renewal::Ordered(Outcome::Ended) => Some(realm.cookie_removal(exchange.secure)),
+        Renewal::No | Renewal::Again | Renewal::Ordered(Outcome::Nothing) => None,
+    };
+    let carries = if let Some(ours) = ours {
+        // Of an order and a cookie of its own, an upstream means the order.
+        adopt(headers, realm, exchange, |_| None);
+        headers.append(SET_COOKIE, ours);
+        true
+    } else if adopt(headers, realm, exchange, Some) {
+        true
+    } else if let (Renewal::Again, Some(active)) = (renewal, exchange.active()) {
         headers.append(SET_COOKIE, realm.cookie_again(active, exchange.secure));
-        carries = true;
-    }
+        true
+    } else {
+        false
+    };
     if carries {
         keep_private(headers);
     }
     response
+}
+
+/// Does with the upstream's cookies of the realm's name what `with` says; whether there are any.
+fn adopt(
+    headers: &mut HeaderMap,
+    realm: &Realm,
+    exchange: &Exchange,
+    with: impl Fn(HeaderValue) -> Option<HeaderValue>,
+) -> bool {
+    let mut found = false;
+    let Entry::Occupied(cookies) = headers.entry(SET_COOKIE) else { return false };
+    let (name, cookies) = cookies.remove_entry_mult();
+    let cookies: Vec<_> = cookies
+        .filter_map(|cookie| match realm.adopt(&cookie, exchange.active(), exchange.secure) {
+            None => Some(cookie),
+            Some(adopted) => {
+                found = true;
+                with(adopted.header)
+            }
+        })
+        .collect();
+    for cookie in cookies {
+        headers.append(name.clone(), cookie);
+    }
+    found
 }
 
 /// Takes off what is for us, or for this hop alone. The body is framed anew: what came chunked has no length.

@@ -14,6 +14,9 @@ fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConf
         require: vec![],
         login: None,
         headers: vec![],
+        writes: false,
+        flash: false,
+        csrf: false,
         upstream: 0,
         encoded_slashes: path.starts_with("/slashes"),
     }

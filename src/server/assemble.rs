@@ -63,6 +63,12 @@ pub(crate) fn gateway(
         router: Router::new(routes(config, &realms)),
         scrub: Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass),
         upstreams,
+        hidden_cookies: config
+            .realms
+            .iter()
+            .filter(|realm| !realm.forward_cookie)
+            .map(|realm| realm.cookie.name.clone())
+            .collect(),
         max_header_bytes: config.server.max_header_bytes,
         access_log: config.server.access_log,
     }
@@ -112,6 +118,9 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
             login: route.login.clone(),
             headers: route.headers.clone(),
             mapping: mapping.filter(|_| !route.headers.is_empty()),
+            writes: route.writes,
+            flash: route.flash,
+            csrf: route.csrf,
             upstream: route.upstream,
         };
         (route, Arc::new(leads_to))

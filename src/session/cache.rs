@@ -125,10 +125,11 @@ impl Cache {
 
     /// Remembers what was read at `read_at` of a key, good for cookies up to version `answers`.
     pub(crate) fn remember(&self, session: &Arc<Session>, answers: u64, read_at: Instant, epoch: Epoch) {
-        if self.ttl.is_zero() {
+        let key = session.key();
+        // What comes too late must not push out what was read since.
+        if self.ttl.is_zero() || self.epoch(key).0 != epoch.0 {
             return;
         }
-        let key = session.key();
         // A slow read of a replica that lags behind must not undo a newer one.
         let newer = |known: &Found| {
             known.read_at >= read_at && known.session.record().version > session.record().version
@@ -146,7 +147,7 @@ impl Cache {
 
     /// Remembers that `key` names no session.
     pub(crate) fn remember_missing(&self, key: &Key, answers: u64, read_at: Instant, epoch: Epoch) {
-        if self.ttl.is_zero() {
+        if self.ttl.is_zero() || self.epoch(key).0 != epoch.0 {
             return;
         }
         self.found.remove(key);
@@ -220,6 +221,13 @@ mod tests {
         assert!(matches!(cache.look(&key, 3, now), Hit::Nothing));
         cache.remember_missing(&key, 3, now, before);
         assert!(matches!(cache.look(&key, 3, now), Hit::Nothing));
+        cache.remember(&session("a", 1), 3, now, cache.epoch(&key));
+        cache.remember(&session("a", 1), 3, now + TTL, before);
+        cache.remember_missing(&key, 3, now, before);
+        assert!(
+            matches!(cache.look(&key, 3, now), Hit::Fresh(_)),
+            "nor does it push out what was read since"
+        );
     }
 
     #[test]

@@ -64,10 +64,14 @@ pub async fn create(
         issued,
         created,
         expires: policy.deadline(created, now),
+        closed: false,
         renewal: Renewal::Realm,
         stored: Item::new(),
     };
-    match table.create(format.encode(&key, &record)?).await? {
+    let item = format.encode(&key, &record)?;
+    // As it will be read: a format may count versions, or keep deadlines, in its own way.
+    let record = format.decode(&item).unwrap_or(record);
+    match table.create(item).await? {
         Row::AlreadyThere => Err(CreateError::Taken),
         Row::Yes => {
             let cookie = format.cookie_value(&id, record.version).into_bytes();

@@ -132,6 +132,7 @@ mod tests {
             created: Some(Timestamp::from_secs(created)),
             issued: Timestamp::from_secs(issued),
             expires: Timestamp::from_secs(expires),
+            closed: false,
             renewal: Renewal::Realm,
             stored: crate::item::Item::new(),
         }
@@ -177,6 +178,19 @@ mod tests {
         let record = Record { created: None, ..record(0, 0, 1200) };
         assert_eq!(judge(&POLICY, &record, at(0)), Verdict::TooOld);
         assert!(matches!(judge(&Policy { lifetime: None, ..POLICY }, &record, at(0)), Verdict::Live(_)));
+    }
+
+    #[test]
+    fn what_never_ends_is_never_due_and_ends_with_its_lifetime() {
+        let record = Record { expires: Timestamp::NEVER, ..record(0, 0, 0) };
+        let endless = Policy { lifetime: None, ..POLICY };
+        for now in [at(0), at(5_000_000_000_000), at(i64::MAX)] {
+            let live = Verdict::Live(Life { expires: Timestamp::NEVER, due: None });
+            assert_eq!(judge(&endless, &record, now), live);
+        }
+        let live = Verdict::Live(Life { expires: at(10_000_000), due: None });
+        assert_eq!(judge(&POLICY, &record, at(9_000_000)), live);
+        assert_eq!(judge(&POLICY, &record, at(10_000_001)), Verdict::TooOld);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use super::flight::Seat;
 use super::judge::Reissue;
 use super::lookup::Row;
 use super::{Active, Realm, Session};
-use crate::format::Record;
 use crate::store::table::Written;
 use crate::time::Now;
 
@@ -48,20 +47,11 @@ impl Realm {
         let epoch = self.cache.epoch(&session.key);
         let times = due.touch_times(now.wall);
         let touch = self.format.touch(&session.record, times);
-        // What the next write is conditional on is what this one writes.
-        let mut stored = session.record.stored.clone();
-        for (name, value) in &touch.set {
-            stored.entry(name.clone()).and_modify(|old| old.clone_from(value));
-        }
-        let written = self.table.update(&session.key, &touch).await;
+        let written = self.table.update(&session.key, &touch.update).await;
         let read_at = self.clock.mono();
         let outcome = match written {
             Ok(Written::Done) => {
-                let record =
-                    Record { issued: times.now, expires: times.expires, stored, ..session.record.clone() };
-                // What was written is a whole second; the next judgement is to be the one that a reader makes.
-                let record =
-                    Record { issued: crate::time::Timestamp::from_secs(record.issued.as_secs()), ..record };
+                let record = touch.record;
                 let answers = record.version;
                 self.cache.remember(&Arc::new(session.with_record(record)), answers, read_at, epoch);
                 Reissued::Won

@@ -40,6 +40,11 @@ impl CookieWriter {
         self.header(value, secure, max_age.as_deref(), None)
     }
 
+    /// The Set-Cookie that takes the cookie from the browser: the same attributes, so that it is the same cookie.
+    pub(super) fn remove(&self, secure: bool) -> HeaderValue {
+        self.header("", secure, Some("0"), Some(&httpdate(0)))
+    }
+
     /// Reads a Set-Cookie of the upstream; `None` if it is not of this cookie, or cannot be read.
     ///
     /// What the app says of its cookie's end is kept, so that a removal stays one; everything else is the realm's, so

@@ -213,7 +213,7 @@ impl Table {
         Ok(Written::Refused(row))
     }
 
-    fn key(&self, key: &Key) -> SdkItem {
+    pub(super) fn key(&self, key: &Key) -> SdkItem {
         SdkItem::from([(self.0.key_attribute.clone(), to_sdk(key.to_attribute()))])
     }
 }

@@ -22,6 +22,7 @@ pub struct RequestBody {
 pub(crate) struct Progress {
     done: Cell<bool>,
     waiting: Cell<bool>,
+    broken: Cell<bool>,
     frames: Cell<u64>,
 }
 
@@ -45,6 +46,11 @@ impl Progress {
     /// Whether it is the client that the next piece is waited for from.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.get()
+    }
+
+    /// Whether the client broke off, or its framing is wrong.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// How many pieces of it have been passed on.
@@ -71,6 +77,7 @@ impl Body for RequestBody {
             }
         };
         this.progress.frames.set(this.progress.frames.get() + 1);
+        this.progress.broken.set(matches!(polled, Some(Err(_))));
         // An error leaves the body undone, which keeps its connection from being used again.
         if polled.is_none() || this.incoming.is_end_stream() {
             this.progress.done.set(true);

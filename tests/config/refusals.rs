@@ -159,9 +159,21 @@ fn sessions() {
     check(&[
         (
             "[sessions.main]",
-            "format = \"django\"",
-            "`sessions.main.format` must be `native`, `pyramid`, `layout`, `adonis`, `connect-dynamodb-session`, \
-             `dynamodb-session-web`, `dynamodb-store`, `dysession`, `express`, `flask-session` or `rack`",
+            "format = \"flask\"",
+            "`sessions.main.format` must be `native`, `pyramid`, `django`, `layout`, `adonis`, \
+             `connect-dynamodb-session`, `dynamodb-session-web`, `dynamodb-store`, `dysession`, `express`, \
+             `flask-session` or `rack`",
+        ),
+        ("[sessions.main]", "format = \"django\"", "`sessions.main.keys` is missing: django rows are signed"),
+        (
+            "[sessions.main]",
+            "format = \"django\"|keys = { previous = [] }",
+            "`sessions.main.keys.current` is missing",
+        ),
+        (
+            "[sessions.main]",
+            "enforce_age = true",
+            "`sessions.main.enforce_age` is only for `django`: the other formats' rows say when they end",
         ),
         (
             "[sessions.main]",
@@ -194,6 +206,12 @@ fn sessions() {
             "[sessions.main]",
             "format = \"pyramid\"|lifetime = \"12h\"",
             "`sessions.main.lifetime` cannot be enforced: pyramid rows do not record when a session was created",
+        ),
+        (
+            "[sessions.main]",
+            "format = \"pyramid\"|rotation_grace = \"5s\"",
+            "`sessions.main.rotation_grace` is native only: the rows of other formats cannot say that they go on \
+             elsewhere",
         ),
         (
             "[sessions.main]",
@@ -389,7 +407,7 @@ fn routes() {
         ("access = \"open\"", "`routes.access` must be `required`, `optional` or `public`".to_owned()),
         ("encoded_slashes = true", "`routes.encoded_slashes` must be `refuse` or `pass`".to_owned()),
         ("access = \"optional\"|login = \"/login\"", format!("`routes.login` {inert}")),
-        ("writes = true", "unknown key `writes` in `routes`".to_owned()),
+        ("websocket = true", "unknown key `websocket` in `routes`".to_owned()),
     ];
     for (lines, expected) in &cases {
         // A table without an entry has no effect on any route, but it is there; so it is not, where that matters.
@@ -412,6 +430,11 @@ fn routes() {
     let headers = "`routes.headers` needs a session, and a public route looks none up";
     assert_eq!(errors(&format!("{public}headers.X-User = \"user\"")), [headers]);
     assert_eq!(errors(&format!("{public}require.role = \"a\"")), [format!("`routes.require` {inert}")]);
+    for key in ["writes", "flash", "csrf"] {
+        let expected = format!("`routes.{key}` needs a session, and a public route looks none up");
+        assert_eq!(errors(&format!("{public}{key} = true")), [expected]);
+        assert_eq!(errors(&format!("{public}{key} = false")), [""; 0]);
+    }
 
     let none = BASE.split("[[routes]]").next().unwrap();
     assert_eq!(errors(none), ["there is no `[[routes]]`"]);

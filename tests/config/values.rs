@@ -9,7 +9,7 @@ use sessiongate::config::{
     SameSite, Secure, Server, TemplatePart,
 };
 
-use crate::fixture::{accepted, read, with};
+use crate::fixture::{BASE, accepted, read, with};
 
 #[test]
 fn defaults_depend_on_the_format() {
@@ -22,6 +22,31 @@ fn defaults_depend_on_the_format() {
         assert_eq!((realm.timeout, realm.reissue_time), (Duration::from_mins(20), Duration::from_mins(2)));
         assert_eq!((realm.cookie.samesite, realm.cookie.secure), (Some(SameSite::Strict), Secure::Auto));
     }
+}
+
+#[test]
+fn djangos_defaults_are_djangos() {
+    let realm = |source: &str| {
+        let keys = "[sessions.main.keys]\ncurrent = \"0123456789abcdef\"\n";
+        let (config, report) = read(&(source.to_owned() + keys));
+        config.unwrap_or_else(|| panic!("{report}")).realms.remove(0)
+    };
+    let least = realm(&BASE.replace("format = \"native\"\ntable = \"sessions\"", "format = \"django\""));
+    assert_eq!((least.format, least.table.as_str()), (FormatKind::Django, "sessions"));
+    assert_eq!((least.key_attribute.as_str(), least.cookie.name.as_str()), ("session_key", "sessionid"));
+    let two_weeks = Duration::from_secs(1_209_600);
+    assert_eq!((least.timeout, least.reissue_time), (two_weeks, Duration::from_hours(1)));
+    assert_eq!((least.cookie.samesite, least.cookie.max_age), (Some(SameSite::Lax), Some(two_weeks)));
+    assert_eq!((least.consistency, least.forward_cookie), (Consistency::Strong, true));
+    assert!(least.enforce_age && least.keys.is_some());
+
+    let lines = "format = \"django\"|table = \"t.1\"|enforce_age = false|consistency = \"auto\"|lifetime = \"30days\"";
+    let other = realm(&with("[sessions.main]", lines));
+    assert_eq!(
+        (other.table.as_str(), other.enforce_age, other.consistency),
+        ("t.1", false, Consistency::Auto)
+    );
+    assert_eq!(other.lifetime, Some(Duration::from_hours(720)));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A table in the test's process: the embedded engine behind real HTTP, where every operation is counted and can be
 //! made to fail. The gateway reaches it by `[store.dynamodb] endpoint`, through the AWS SDK as it would reach Amazon's.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,12 +23,14 @@ pub(crate) struct Engine {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     engine: embedded::Engine,
     operations: watch::Sender<Vec<Operation>>,
-    faults: Mutex<Vec<(Affected, Fault)>>,
+    faults: Mutex<Vec<(Affected, Source)>>,
 }
+
+/// Where a fault comes from, each time that an operation is affected.
+type Source = Box<dyn Fn() -> Option<Fault> + Send>;
 
 /// One operation that the gateway asked for. Each try of a retried one counts.
 #[derive(Clone, Debug)]
@@ -129,7 +132,12 @@ impl Engine {
 
     /// Makes operations go wrong until [`Engine::heal`].
     pub(crate) fn inject(&self, affected: Affected, fault: Fault) {
-        self.shared.faults.lock().unwrap().push((affected, fault));
+        self.inject_by(affected, move || Some(fault.clone()));
+    }
+
+    /// Makes of each operation what `fault` says, until [`Engine::heal`].
+    pub(crate) fn inject_by(&self, affected: Affected, fault: impl Fn() -> Option<Fault> + Send + 'static) {
+        self.shared.faults.lock().unwrap().push((affected, Box::new(fault)));
     }
 
     /// Everything goes well again.
@@ -171,6 +179,12 @@ impl Engine {
         let body: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(status, 200, "{name}: {body}");
         body
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("operations", &self.operations).finish_non_exhaustive()
     }
 }
 
@@ -226,14 +240,12 @@ impl Shared {
     fn fault(&self, name: &str, request: &Value) -> Option<Fault> {
         let eventual_read = name == "GetItem" && request["ConsistentRead"] != true;
         let faults = self.faults.lock().unwrap();
-        let applies = |(affected, fault): &&(Affected, Fault)| {
-            let affected = match affected {
-                Affected::All => true,
-                Affected::Only(only) => *only == name,
-            };
-            affected && (eventual_read || !matches!(fault, Fault::Stale(_)))
-        };
-        faults.iter().find(applies).map(|(_, fault)| fault.clone())
+        let affected = faults.iter().filter(|(affected, _)| match affected {
+            Affected::All => true,
+            Affected::Only(only) => *only == name,
+        });
+        let mut affecting = affected.filter_map(|(_, fault)| fault());
+        affecting.find(|fault| eventual_read || !matches!(fault, Fault::Stale(_)))
     }
 
     async fn dispatch(&self, name: &str, body: Bytes) -> (u16, Bytes) {

@@ -23,6 +23,7 @@ pub(crate) mod ministack;
 pub(crate) mod node;
 pub(crate) mod python;
 pub(crate) mod server;
+pub(crate) mod service;
 pub(crate) mod table;
 pub(crate) mod upstream;
 pub(crate) mod wire;

@@ -93,7 +93,7 @@ impl Explanation {
             Known::Active(reference, life) => json!({
                 "status": "active",
                 "ref": reference.to_string(),
-                "expires": life.expires.as_secs(),
+                "expires": output::seconds(life.expires),
                 "reissue_to": life.due.map(|due| due.expires.as_secs()),
             }),
             Known::Anonymous(why) => json!({ "status": "anonymous", "reason": why.label() }),

@@ -14,6 +14,7 @@ use crate::item::KeyType;
 pub(super) enum Preset {
     Native,
     Pyramid,
+    Django,
     Layout,
     Adonis,
     ConnectDynamodbSession,
@@ -25,9 +26,10 @@ pub(super) enum Preset {
     Rack,
 }
 
-pub(super) const WORDS: [(&str, Preset); 11] = [
+pub(super) const WORDS: [(&str, Preset); 12] = [
     ("native", Preset::Native),
     ("pyramid", Preset::Pyramid),
+    ("django", Preset::Django),
     ("layout", Preset::Layout),
     ("adonis", Preset::Adonis),
     ("connect-dynamodb-session", Preset::ConnectDynamodbSession),
@@ -48,6 +50,7 @@ pub(super) struct Defaults {
     pub(super) key_attribute: &'static str,
     pub(super) cookie: CookieDefaults,
     pub(super) timeout: Duration,
+    pub(super) reissue_time: Duration,
     pub(super) consistency: Consistency,
     pub(super) keys: Keys,
     /// Whether rows say when a session was created.
@@ -71,6 +74,7 @@ impl Defaults {
             key_attribute: "sid",
             cookie: CookieDefaults { name: "session_id", samesite: Some(SameSite::Strict), max_age: None },
             timeout: Duration::from_mins(20),
+            reissue_time: Duration::from_mins(2),
             consistency: Consistency::Auto,
             keys: Keys::Optional,
             records_creation: true,
@@ -119,6 +123,19 @@ impl Preset {
                 keys: Keys::Useless,
                 records_creation: false,
                 ..Defaults::own()
+            },
+            // Those of django-dynamodb-sessions and of Django's settings.
+            Self::Django => Defaults {
+                format: FormatKind::Django,
+                table: Some("sessions"),
+                key_attribute: "session_key",
+                cookie: cookie("sessionid", Some(SameSite::Lax), Some(hours(14 * 24))),
+                timeout: hours(14 * 24),
+                // A session is signed again at most once an hour, which is seldom for two weeks.
+                reissue_time: hours(1),
+                consistency: Consistency::Strong,
+                keys: Keys::Required,
+                records_creation: true,
             },
             Self::Layout => Defaults { table: None, ..of(layout) },
             Self::Express => Defaults {

@@ -11,6 +11,7 @@ use super::msgpack;
 use crate::claims::Claims;
 use crate::config::layout::{CookieCodec, LayoutConfig, PayloadCodec, TimeRule};
 use crate::format::decode::{json as json_decode, msgpack as msgpack_decode};
+use crate::format::python_json::Separators;
 use crate::format::{EncodeFault, RowFault, fingerprint, js_json, map, python_json};
 use crate::item::{Attribute, Item};
 
@@ -193,7 +194,7 @@ impl Payload {
     fn json(&self, claims: &Claims) -> Result<String, EncodeFault> {
         match self.dialect {
             Dialect::JavaScript => js_json::stringify(claims),
-            Dialect::Python => python_json::dumps(claims),
+            Dialect::Python => python_json::dumps(claims, Separators::Spaced),
             Dialect::Other => serde_json::to_string(claims).map_err(|_| EncodeFault::Number),
         }
     }

@@ -289,7 +289,7 @@ fn the_sessions_of_dynamodb_session_web() {
         let now = format.decode(&after).unwrap().issued;
         let whole = Timestamp::from_secs(now.as_secs());
         let times = TouchTimes { now, expires: whole.plus(Duration::from_hours(2)), due_before: now };
-        let touched = applied(&row, &format.touch(&record, times));
+        let touched = applied(&row, &format.touch(&record, times).update);
         assert_eq!(touched["expires"], after["expires"]);
         assert_eq!(touched["accessed"].as_str().unwrap()[..19], after["accessed"].as_str().unwrap()[..19]);
         assert_eq!(touched["data"], after["data"]);
@@ -313,7 +313,7 @@ fn rack_sessions() {
 
     let after = item(&vector_["read_only_request"]["item_after"]);
     let (now, expires) = (Timestamp::from_secs(1_795_289_356), Timestamp::from_secs(1_795_292_956));
-    let touch = format.touch(&record, TouchTimes { now, expires, due_before: now });
+    let touch = format.touch(&record, TouchTimes { now, expires, due_before: now }).update;
     let touched = applied(&row, &touch);
     assert_eq!((&touched["expire_at"], &touched["data"]), (&after["expire_at"], &after["data"]));
     assert_eq!(format.decode(&touched).unwrap().issued, now);
@@ -344,7 +344,7 @@ fn adonis_sessions() {
         expires: Timestamp::from_millis(1_795_297_349_911),
         due_before: record.issued,
     };
-    assert_eq!(applied(&row, &format.touch(&record, touch)), item(&vector["item_after_touch"]));
+    assert_eq!(applied(&row, &format.touch(&record, touch).update), item(&vector["item_after_touch"]));
     // The payload names its session: another's is nobody's.
     row.insert("key".into(), Attribute::String("another".into()));
     assert_eq!(format.decode(&row), Err(RowFault::Payload("value".into())));
@@ -379,7 +379,7 @@ fn of_many_touches_one_wins() {
         let record = format.decode(&row).unwrap();
         let now = issued.plus(Duration::from_mins(3));
         let times = TouchTimes { now, expires: now.plus(Duration::from_hours(1)), due_before: now };
-        let touch = format.touch(&record, times);
+        let touch = format.touch(&record, times).update;
         assert!(!holds(&Item::new(), &touch), "{name}: a row that is gone stays gone");
         let touched = applied(&row, &touch);
         assert!(!holds(&touched, &touch), "{name}: one wins");
@@ -456,6 +456,7 @@ fn made(issued: Timestamp) -> Record {
         created: Some(issued),
         expires: issued.plus(Duration::from_mins(20)),
         renewal: Renewal::Realm,
+        closed: false,
         stored: Item::new(),
     }
 }

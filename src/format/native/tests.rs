@@ -58,6 +58,19 @@ fn claims_too_deep_or_numbers_too_large_for_dynamodb_are_refused_before_the_writ
     assert_eq!(map::from_claims(&large), Err(EncodeFault::Number));
 }
 
+#[test]
+fn a_whole_number_that_would_be_rounded_is_no_claim() {
+    let row = |number: &str| {
+        let data = Item::from([("id".to_owned(), Attribute::Number(crate::item::Number::from_text(number)))]);
+        map::to_claims(&data).map(|claims| claims["id"].clone())
+    };
+    assert_eq!(row("18446744073709551615"), Some(json!(u64::MAX)));
+    assert_eq!(row("-9223372036854775808"), Some(json!(i64::MIN)));
+    assert_eq!(row("18446744073709551616"), None);
+    assert_eq!(row("-9223372036854775809"), None);
+    assert_eq!(row("1.5"), Some(json!(1.5)));
+}
+
 fn claim() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -86,7 +99,7 @@ proptest! {
         let native = Native::new("sid", "session_id", None);
         let at = Timestamp::from_secs(secs);
         let claims = claims.into_iter().collect();
-        let record = Record { claims, version, issued: at, created: Some(at), expires: at, renewal: Renewal::Realm, stored: Item::new() };
+        let record = Record { claims, version, issued: at, created: Some(at), expires: at, closed: false, renewal: Renewal::Realm, stored: Item::new() };
         let key = native.key(&SessionId::new(ID));
         prop_assert_eq!(native.decode(&native.encode(&key, &record).unwrap()).unwrap(), record);
     }

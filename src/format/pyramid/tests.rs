@@ -60,7 +60,8 @@ fn a_reissue_sets_what_the_library_sets_and_only_on_the_row_that_was_read() {
         expires: Timestamp::from_secs(1_795_290_469),
         due_before: Timestamp::from_secs(1_795_289_268),
     };
-    let touch = pyramid.touch(&record, times);
+    let Change { update: touch, record: touched } = pyramid.touch(&record, times);
+    assert_eq!((touched.issued.as_secs(), touched.expires.as_secs()), (1_795_289_269, 1_795_290_469));
     let wire = &vector["reissue"]["wire"][0][1]["AttributeUpdates"];
     let expected: Vec<_> =
         ["iss", "exp"].map(|name| (name.to_owned(), attribute(&wire[name]["Value"]))).into_iter().collect();
@@ -202,7 +203,7 @@ proptest! {
             ("f".into(), float.into()),
         ]);
         let at = Timestamp::from_secs(1);
-        let record = Record { claims, version: 1, issued: at, created: None, expires: at, renewal: Renewal::Realm, stored: Item::new() };
+        let record = Record { claims, version: 1, issued: at, created: None, expires: at, closed: false, renewal: Renewal::Realm, stored: Item::new() };
         let pyramid = Pyramid::new("sid");
         let key = pyramid.key(&SessionId::new("x"));
         prop_assert_eq!(pyramid.decode(&pyramid.encode(&key, &record).unwrap()).unwrap(), record);

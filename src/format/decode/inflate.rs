@@ -1,0 +1,42 @@
+//! zlib, bounded.
+
+use miniz_oxide::inflate::decompress_to_vec_zlib_with_limit;
+
+/// The most that a payload may inflate to. A row holds 400 KB, which a bomb makes 400 MB of.
+pub(crate) const LIMIT: usize = 1024 * 1024;
+
+/// Inflates a zlib stream, its checksum included; none if it is broken or larger than [`LIMIT`].
+pub(crate) fn zlib(bytes: &[u8]) -> Option<Vec<u8>> {
+    decompress_to_vec_zlib_with_limit(bytes, LIMIT).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use miniz_oxide::deflate::compress_to_vec_zlib;
+
+    use super::*;
+
+    #[test]
+    fn up_to_the_limit_and_no_further() {
+        for (length, fits) in [(0, true), (1, true), (LIMIT, true), (LIMIT + 1, false), (16 * LIMIT, false)] {
+            let plain = vec![b' '; length];
+            let inflated = zlib(&compress_to_vec_zlib(&plain, 6));
+            assert_eq!(inflated.is_some(), fits, "{length}");
+            assert!(inflated.is_none_or(|inflated| inflated == plain));
+        }
+    }
+
+    #[test]
+    fn what_is_broken_is_refused() {
+        let whole = compress_to_vec_zlib(b"{\"a\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}", 6);
+        for length in 0..whole.len() {
+            assert_eq!(zlib(&whole[..length]), None, "{length} bytes");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut broken = whole.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            // Some bits of the header say nothing of the content; every other one breaks the checksum.
+            assert!(zlib(&broken).is_none() || bit < 16, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! What an upstream makes of a session: new claims, a new id, an end.
+//!
+//! 1. A change is written on the row it was made of, or not at all; if the row has moved on, it is made again of the row
+//!    as it is. So changes of different claims all survive, and of the same claim the last one wins.
+//! 2. A session that has ended is not brought back by a change that comes late.
+//! 3. A rotation makes the new row and retires the old one in one transaction. The claims of a log-in are only ever
+//!    under the new id: who knew the old one knows nothing.
+//! 4. Edits of one session that wait in one gateway are written together: one write, however many they are.
+//! 5. The write is a task of its own: a client that hangs up leaves it whole.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, oneshot};
+
+use super::cache::Hit;
+use super::judge::{Verdict, judge};
+use super::lookup::Row;
+use super::{Active, Realm, Session};
+use crate::claims::Claims;
+use crate::format::{ChangeTimes, EncodeFault, Record, Renewal, SessionId};
+use crate::item::Key;
+use crate::store::StoreError;
+use crate::store::rotation::{Retirement, Rotated};
+use crate::store::table::{Created, Read, Written};
+
+/// How often a change is made again of a row that has moved on.
+const MAX_TRIES: usize = 50;
+/// How long one who has lost twice waits at most.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// How long all of it may take, waiting for one's turn included.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What is to become of a session.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Order {
+    /// How its claims change, one edit after the other.
+    pub edits: Vec<Edit>,
+    /// What else happens to it.
+    pub action: Option<Action>,
+    /// Only if it has this version.
+    pub if_version: Option<u64>,
+}
+
+/// How claims change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edit {
+    /// An RFC 7396 merge patch, and flash messages to append.
+    Apply {
+        /// The patch; empty: none.
+        patch: Claims,
+        /// The messages.
+        flash: Vec<String>,
+    },
+    /// Flash messages are taken out, and a CSRF token is made if there is none.
+    Visit {
+        /// Messages are taken out, as many as fit into a header of this many bytes.
+        flash: Option<usize>,
+        /// The token to put in if there is none.
+        csrf: Option<String>,
+    },
+}
+
+/// What happens to a session besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It gets a new id.
+    Rotate,
+    /// It ends.
+    Destroy,
+}
+
+/// What became of a session.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It goes on like this.
+    Goes(Box<Going>),
+    /// It has ended.
+    Ended,
+    /// Nothing was to be done.
+    Nothing,
+}
+
+impl Outcome {
+    /// The outcome in one word, for logs and counts.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Goes(_) => "written",
+            Self::Ended => "ended",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+/// A session after a change.
+#[derive(Clone, Debug)]
+pub struct Going {
+    /// Its id.
+    pub id: SessionId,
+    /// The session.
+    pub session: Arc<Session>,
+    /// The flash messages that were taken out.
+    pub flash: Vec<String>,
+}
+
+/// Why a change was not made. The row is as it was.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The version that it was made of is not the session's any more, or the session has ended meanwhile.
+    #[error("the session has moved on")]
+    Conflict,
+    /// The format cannot write the claims, or the row would be too large.
+    #[error("the claims cannot be written: {0}")]
+    Unwritable(String),
+    /// The store failed.
+    #[error("{0}")]
+    Store(Arc<StoreError>),
+    /// Others changed the row again and again, or it took too long.
+    #[error("the session is changed by too many at once")]
+    Contended,
+    /// The operating system has no randomness to give.
+    #[error("no randomness for a session id")]
+    Randomness,
+}
+
+/// Where changes of one session wait for each other: at the same time they would only get into each other's way.
+#[derive(Debug)]
+pub(super) struct Turns {
+    turns: [Mutex<()>; 256],
+    /// The edits that wait, of each session; whoever has the turn writes all of them.
+    waiting: std::sync::Mutex<HashMap<Key, Vec<Waiting>>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    edits: Vec<Edit>,
+    answer: oneshot::Sender<Result<Outcome, ChangeError>>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { turns: std::array::from_fn(|_| Mutex::new(())), waiting: std::sync::Mutex::default() }
+    }
+}
+
+impl Turns {
+    /// Of two sessions that meet in a turn, one waits for the other; that is all.
+    fn of(&self, key: &Key) -> &Mutex<()> {
+        let [first, ..] = &self.turns;
+        let last = key.expose_bytes().last().copied().unwrap_or(0);
+        self.turns.get(usize::from(last)).unwrap_or(first)
+    }
+
+    fn wait(&self, key: &Key, edits: Vec<Edit>) -> oneshot::Receiver<Result<Outcome, ChangeError>> {
+        let (answer, answered) = oneshot::channel();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.entry(key.clone()).or_default().push(Waiting { edits, answer });
+        answered
+    }
+
+    fn take(&self, key: &Key) -> Vec<Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
+    }
+}
+
+impl Realm {
+    /// Carries `order` out on the session that a request came with, or without one.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn change(
+        self: &Arc<Self>,
+        active: Option<&Active>,
+        order: Order,
+    ) -> Result<Outcome, ChangeError> {
+        let held = active.map(|active| (active.id.clone(), Arc::clone(&active.session)));
+        let realm = Arc::clone(self);
+        let work = async move {
+            let carried_out = realm.carry_out(held, order);
+            tokio::time::timeout(LIMIT, carried_out).await.unwrap_or(Err(ChangeError::Contended))
+        };
+        // The task only ends without an answer if it panics.
+        self.tasks.spawn_on(work, &self.control).await.unwrap_or(Err(ChangeError::Contended))
+    }
+
+    async fn carry_out(
+        &self,
+        held: Option<(SessionId, Arc<Session>)>,
+        order: Order,
+    ) -> Result<Outcome, ChangeError> {
+        let Some((id, session)) = held else {
+            return match order.action {
+                Some(Action::Destroy) => Ok(Outcome::Ended),
+                _ if order.if_version.is_some() => Err(ChangeError::Conflict),
+                _ => self.begin(&order.edits).await,
+            };
+        };
+        let is_plain = order.action.is_none() && order.if_version.is_none();
+        if is_plain && order.edits.iter().all(|edit| matches!(edit, Edit::Apply { .. })) {
+            return self.edit(&id, &session, order.edits).await;
+        }
+        let _turn = self.turns.of(&session.key).lock().await;
+        self.settle(&id, &session, &order).await
+    }
+
+    /// Edits the session together with whoever else waits to.
+    async fn edit(
+        &self,
+        id: &SessionId,
+        session: &Arc<Session>,
+        edits: Vec<Edit>,
+    ) -> Result<Outcome, ChangeError> {
+        let mut answered = self.turns.wait(&session.key, edits);
+        let _turn = self.turns.of(&session.key).lock().await;
+        if let Ok(answer) = answered.try_recv() {
+            return answer;
+        }
+        let waiting = self.turns.take(&session.key);
+        let all = waiting.iter().flat_map(|waiting| waiting.edits.clone()).collect();
+        let together = self.settle(id, session, &Order { edits: all, ..Order::default() }).await;
+        let alone = matches!(together, Err(ChangeError::Unwritable(_))) && waiting.len() > 1;
+        for Waiting { edits, answer } in waiting {
+            let outcome = if alone {
+                // One of them is too large; the others need not fail with it.
+                self.settle(id, session, &Order { edits, ..Order::default() }).await
+            } else {
+                together.clone()
+            };
+            // Who has hung up does not want to know.
+            let _ = answer.send(outcome);
+        }
+        answered.try_recv().unwrap_or(Err(ChangeError::Contended))
+    }
+
+    /// Carries `order` out in one's turn.
+    async fn settle(
+        &self,
+        id: &SessionId,
+        held: &Arc<Session>,
+        order: &Order,
+    ) -> Result<Outcome, ChangeError> {
+        // Who was here before has left what it wrote; whoever is not here yet will find it out from the table.
+        let mut session = match self.cache.look(&held.key, held.record.version, self.clock.mono()) {
+            Hit::Fresh(newer) | Hit::Stale(newer, _) => newer,
+            Hit::Missing | Hit::Nothing => Arc::clone(held),
+        };
+        for lost in 0..MAX_TRIES {
+            step_aside(lost).await;
+            self.may_change(&session, order)?;
+            let attempt = match order.action {
+                Some(Action::Destroy) => self.end(&session, order).await?,
+                action => match merged(&session.record.claims, &order.edits) {
+                    // A session without claims is how frameworks write one that has ended.
+                    Some(merged) if merged.claims.is_empty() => self.end(&session, order).await?,
+                    None if action.is_none() => return Ok(Outcome::Nothing),
+                    merged => {
+                        let merged = merged.unwrap_or_else(|| Merged::same(&session.record.claims));
+                        match action {
+                            Some(Action::Rotate) => self.rotate(&session, merged).await?,
+                            _ => self.rewrite(id, &session, merged).await?,
+                        }
+                    }
+                },
+            };
+            match attempt {
+                Attempt::Done(outcome) => return Ok(outcome),
+                Attempt::MovedOn(newer) => session = newer,
+            }
+        }
+        Err(ChangeError::Contended)
+    }
+
+    /// Whether the session is still the one that the order is about.
+    fn may_change(&self, session: &Session, order: &Order) -> Result<(), ChangeError> {
+        let alive = matches!(judge(&self.policy, &session.record, self.clock.now().wall), Verdict::Live(_));
+        let meant = order.if_version.is_none_or(|version| version == session.record.version);
+        if alive && meant && !session.record.closed { Ok(()) } else { Err(ChangeError::Conflict) }
+    }
+
+    /// Makes a session of what would have been a change of one.
+    async fn begin(&self, edits: &[Edit]) -> Result<Outcome, ChangeError> {
+        let Some(merged) = merged(&Claims::new(), edits).filter(|merged| !merged.claims.is_empty()) else {
+            return Ok(Outcome::Nothing);
+        };
+        let (id, record, item) = self.new_row(merged.claims, None)?;
+        match self.table.create(item).await.map_err(ChangeError::from)? {
+            Created::AlreadyThere => Err(ChangeError::Contended),
+            Created::Yes => Ok(self.goes(id, record, merged.flash)),
+        }
+    }
+
+    /// A row of a new id.
+    fn new_row(
+        &self,
+        claims: Claims,
+        of: Option<&Record>,
+    ) -> Result<(SessionId, Record, crate::item::Item), ChangeError> {
+        let now = self.clock.now().wall;
+        let issued = crate::time::Timestamp::from_secs(now.as_secs());
+        let id = self.format.new_id().map_err(|_| ChangeError::Randomness)?;
+        // A new id is no new life: the lifetime goes on from where it began.
+        let began = of.and_then(|record| record.created).unwrap_or(issued);
+        let created = self.format.records_creation().then_some(began);
+        let expires = self.policy.deadline(created, now);
+        let stored = of.map(|record| record.stored.clone()).unwrap_or_default();
+        let record = Record {
+            claims,
+            version: 1,
+            issued,
+            created,
+            expires,
+            closed: false,
+            renewal: Renewal::Realm,
+            stored,
+        };
+        let item = self.format.encode(&self.format.key(&id), &record)?;
+        let record = self.format.decode(&item).map_err(|fault| ChangeError::Unwritable(fault.to_string()))?;
+        Ok((id, record, item))
+    }
+
+    async fn rewrite(
+        &self,
+        id: &SessionId,
+        session: &Session,
+        merged: Merged,
+    ) -> Result<Attempt, ChangeError> {
+        let now = self.clock.now().wall;
+        let times = ChangeTimes { now, expires: self.policy.deadline(session.record.created, now) };
+        let change = self.format.change(&session.record, merged.claims, times)?;
+        match self.table.update(&session.key, &change.update).await? {
+            Written::Done => {}
+            Written::Refused(row) => match self.moved_on(session, row)? {
+                // The SDK tries again when an answer is lost: what stands there may be what we wrote.
+                newer if newer.record == change.record => {}
+                newer => return Ok(Attempt::MovedOn(newer)),
+            },
+        }
+        Ok(Attempt::Done(self.goes_on(id.clone(), session, change.record, merged.flash)))
+    }
+
+    async fn rotate(&self, session: &Session, merged: Merged) -> Result<Attempt, ChangeError> {
+        let (id, record, item) = self.new_row(merged.claims, Some(&session.record))?;
+        let until = self.clock.now().wall.plus(self.rotation_grace);
+        let closing = self.format.close(&session.record, until.min(session.record.expires));
+        let retirement = match closing.filter(|_| !self.rotation_grace.is_zero()) {
+            Some(update) => Retirement::Update(update),
+            None => Retirement::Delete(self.format.unchanged(&session.record)),
+        };
+        match self.table.rotate(item, &session.key, &retirement).await? {
+            Rotated::Done => {
+                self.cache.forget(&session.key);
+                Ok(Attempt::Done(self.goes(id, record, merged.flash)))
+            }
+            Rotated::Taken => Err(ChangeError::Contended),
+            Rotated::Refused => {
+                let row = self.table.get(&session.key, Read::Strong).await?;
+                Ok(Attempt::MovedOn(self.moved_on(session, row)?))
+            }
+        }
+    }
+
+    async fn end(&self, session: &Session, order: &Order) -> Result<Attempt, ChangeError> {
+        // A log-out ends whatever there is; an edit that leaves nothing ends only what it was made of.
+        let unconditional = order.action == Some(Action::Destroy) && order.if_version.is_none();
+        let conditions = if unconditional { Vec::new() } else { self.format.unchanged(&session.record) };
+        match self.table.delete(&session.key, &conditions).await? {
+            Written::Refused(Some(row)) => Ok(Attempt::MovedOn(self.moved_on(session, Some(row))?)),
+            Written::Done | Written::Refused(None) => {
+                self.cache.forget(&session.key);
+                Ok(Attempt::Done(Outcome::Ended))
+            }
+        }
+    }
+
+    /// The session as its row is now; if there is none, whatever is late for it is too late.
+    fn moved_on(
+        &self,
+        session: &Session,
+        row: Option<crate::item::Item>,
+    ) -> Result<Arc<Session>, ChangeError> {
+        match self.row(row) {
+            Row::Session { record, size } => {
+                Ok(Arc::new(Session::new(session.key.clone(), record, size, self.mappings)))
+            }
+            Row::None(_) => {
+                self.cache.forget(&session.key);
+                Err(ChangeError::Conflict)
+            }
+        }
+    }
+
+    /// A session under a new key.
+    fn goes(&self, id: SessionId, record: Record, flash: Vec<String>) -> Outcome {
+        let key = self.format.key(&id);
+        let size = serde_json::to_string(&record.claims).map_or(0, |text| text.len());
+        let session = Arc::new(Session::new(key, record, size, self.mappings));
+        self.remember(&session);
+        Outcome::Goes(Box::new(Going { id, session, flash }))
+    }
+
+    /// A session under the key it had.
+    fn goes_on(&self, id: SessionId, session: &Session, record: Record, flash: Vec<String>) -> Outcome {
+        let session = Arc::new(session.with_record(record));
+        self.remember(&session);
+        Outcome::Goes(Box::new(Going { id, session, flash }))
+    }
+
+    /// What was just written is newer than anything that is being read.
+    fn remember(&self, session: &Arc<Session>) {
+        self.cache.forget(&session.key);
+        let epoch = self.cache.epoch(&session.key);
+        self.cache.remember(session, session.record.version, self.clock.mono(), epoch);
+    }
+}
+
+/// Waits for a moment that nobody else waits for: two gateways that take turns at the same pace would have one of them
+/// lose every time. After a wait the row at hand is old, and the next try only brings a new one; so every other try goes
+/// without.
+async fn step_aside(lost: usize) {
+    if lost > 0 && lost.is_multiple_of(2) {
+        let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+        tokio::time::sleep(LONGEST_PAUSE.mul_f64(share)).await;
+    }
+}
+
+/// How one try of a change ended.
+enum Attempt {
+    Done(Outcome),
+    /// The row is another by now; the change is to be made of that one.
+    MovedOn(Arc<Session>),
+}
+
+/// Claims after an edit.
+struct Merged {
+    claims: Claims,
+    flash: Vec<String>,
+}
+
+impl Merged {
+    fn same(claims: &Claims) -> Self {
+        Self { claims: claims.clone(), flash: Vec::new() }
+    }
+}
+
+/// The claims after `edits`; none if they change nothing.
+fn merged(claims: &Claims, edits: &[Edit]) -> Option<Merged> {
+    let mut merged = Merged::same(claims);
+    for edit in edits {
+        match edit {
+            Edit::Apply { patch, flash } => {
+                super::patch::merge(&mut merged.claims, patch);
+                super::flash::append(&mut merged.claims, flash);
+            }
+            Edit::Visit { flash, csrf } => {
+                if let Some(budget) = flash {
+                    merged.flash = super::flash::pop(&mut merged.claims, *budget);
+                }
+                if let Some(token) = csrf
+                    && super::csrf::token(&merged.claims).is_none()
+                {
+                    super::csrf::put(&mut merged.claims, token);
+                }
+            }
+        }
+    }
+    (merged.claims != *claims).then_some(merged)
+}
+
+impl From<StoreError> for ChangeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TooLarge => Self::Unwritable(error.to_string()),
+            StoreError::Throttled
+            | StoreError::Unavailable(_)
+            | StoreError::Denied(_)
+            | StoreError::NoSuchTable(_)
+            | StoreError::Invalid(_) => Self::Store(Arc::new(error)),
+        }
+    }
+}
+
+impl From<EncodeFault> for ChangeError {
+    fn from(fault: EncodeFault) -> Self {
+        Self::Unwritable(fault.to_string())
+    }
+}
