@@ -1,7 +1,13 @@
 //! A real Express app with express-session and connect-dynamodb behind the gateway, and beside it an app without
 //! sessions. Both sides read and write the same rows in ministack.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "test code: a panic is how a test fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails"
+)]
 
 mod support;
 
@@ -208,7 +214,7 @@ fn express() -> Box<dyn Format> {
     let rest = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[upstreams.app]\n\
                 servers = [\"http://a\"]\n[upstreams.reader]\nservers = [\"http://b\"]\n";
     let (config, report) = parse(&format!("{rest}{REALM}{ROUTES}"), Path::new("gateway.toml"), &Secret);
-    format::open(config.expect(&report.to_string()).realms.first().expect("a realm"))
+    format::open(config.unwrap_or_else(|| panic!("{report}")).realms.first().expect("a realm"))
 }
 
 /// A row of connect-dynamodb's, which has strings and numbers alone.

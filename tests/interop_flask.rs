@@ -1,7 +1,13 @@
 //! A real Flask app with Flask-Session behind the gateway, and beside it an app without sessions. Both sides read and
 //! write the same rows in ministack.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "test code: a panic is how a test fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails"
+)]
 
 mod support;
 

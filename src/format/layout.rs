@@ -66,10 +66,8 @@ impl Layout {
 
     /// The id that the key's value was made of.
     fn id<'k>(&self, key: &'k Attribute) -> Option<&'k str> {
-        let text = match key {
-            Attribute::Binary(bytes) => std::str::from_utf8(bytes).ok()?,
-            other => other.as_str()?,
-        };
+        let text =
+            if let Attribute::Binary(bytes) = key { std::str::from_utf8(bytes).ok()? } else { key.as_str()? };
         text.strip_prefix(self.key.before.as_str())?.strip_suffix(self.key.after.as_str())
     }
 

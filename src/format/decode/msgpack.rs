@@ -16,10 +16,7 @@ use crate::format::iso8601;
 pub(in crate::format) fn object(bytes: &[u8]) -> Option<Claims> {
     let mut input = Input { bytes, budget: NODES };
     let value = input.value(DEPTH)?;
-    match value {
-        Value::Object(claims) if input.bytes.is_empty() => Some(claims),
-        _ => None,
-    }
+    if let Value::Object(claims) = value { Some(claims).filter(|_| input.bytes.is_empty()) } else { None }
 }
 
 struct Input<'b> {
