@@ -33,7 +33,7 @@ impl Explanation {
                 Cookie::Refused(fault) => line("cookie", &format!("costs no read: {fault}"))?,
                 Cookie::Names(reference, version, row) => {
                     line("cookie", &format!("names session {reference}, seen at version {version}"))?;
-                    match row {
+                    match row.as_ref() {
                         Ok(Some(row)) => line("row", &row.to_line(Claims::Shown))?,
                         Ok(None) => line("row", "there is none with its key")?,
                         Err(error) => line("row", &format!("{BAD}cannot be read{BAD:#}: {error}"))?,
@@ -131,7 +131,7 @@ impl Cookie {
         match self {
             Self::Refused(fault) => json!({ "refused": fault }),
             Self::Names(reference, version, row) => {
-                let (row, error) = match row {
+                let (row, error) = match row.as_ref() {
                     Ok(row) => (row.as_ref().map(|row| row.to_json(Claims::Shown)), None),
                     Err(error) => (None, Some(error)),
                 };
