@@ -2,9 +2,11 @@
 //! `gateway.toml`.
 //!
 //! It is what its name says: it knows nothing of sessions, cookies or DynamoDB, and believes every header it gets. All
-//! it does is to show them: as a page to browsers, as text to curl, as JSON to the page's own script. The demo adds one
-//! thing to it, a link that hands out a session, and that hook is given from outside.
+//! it does is to show them: as a page to browsers, as text to curl, as JSON to the page's own script. Its forms order
+//! changes of the session, which are the gateway's to make. The demo adds one thing to it, a link that hands out a
+//! session, and that hook is given from outside.
 
+mod form;
 mod page;
 mod received;
 
@@ -18,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -29,10 +31,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use form::Form;
 use page::Page;
 use received::Received;
 
 pub use received::Origin;
+
+use crate::headers::SESSION_ACTION;
 
 /// More connections than this wait in the system's queue; the gateway in front keeps far fewer.
 const CONNECTIONS: usize = 512;
@@ -44,6 +49,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 pub struct App {
     page: Page,
     injected: Vec<HeaderName>,
+    is_obeyed: bool,
     entrance: Option<Entrance>,
     tell: Option<Box<dyn Fn(Heard) + Send + Sync>>,
 }
@@ -64,6 +70,8 @@ pub struct Heard {
     pub request_id: String,
     /// The headers that the gateway injected, as they came.
     pub injected: Vec<(String, String)>,
+    /// Whether it is to give the session a new id.
+    pub rotates: bool,
 }
 
 /// The app, listening on a loopback port until this is dropped.
@@ -76,7 +84,14 @@ pub struct Running {
 impl App {
     /// An app that marks these headers, besides `X-Session-*`, as the gateway's work.
     pub fn new(injected: impl IntoIterator<Item = HeaderName>) -> Self {
-        Self { page: Page::new(), injected: injected.into_iter().collect(), entrance: None, tell: None }
+        let injected = injected.into_iter().collect();
+        Self { page: Page::new(), injected, is_obeyed: false, entrance: None, tell: None }
+    }
+
+    /// The same app behind a route that lets it change sessions, if `is_obeyed`; else its forms say that they are idle.
+    #[must_use]
+    pub fn with_writes(self, is_obeyed: bool) -> Self {
+        Self { is_obeyed, ..self }
     }
 
     /// The same app with an entrance.
@@ -109,22 +124,37 @@ impl App {
         Ok(Running { address, _task: AbortOnDropHandle::new(task) })
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let received = Received::new(request.headers(), &self.injected);
-        let path = request.uri().path();
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (request, body) = request.into_parts();
+        let received = Received::new(&request.headers, &self.injected);
+        let path = request.uri.path();
         let response = if let Some(token) = path.strip_prefix("/become/") {
-            self.admit(token, request.uri().query()).await
+            self.admit(token, request.uri.query()).await
+        } else if let Some(form) = Form::of(&request.method, path) {
+            match form.order(&received, body).await {
+                Some(order) => {
+                    let mut response = see_other(request.uri.query());
+                    response.headers_mut().extend(order);
+                    response
+                }
+                None => respond(
+                    StatusCode::BAD_REQUEST,
+                    "text/plain; charset=utf-8",
+                    "A name is 1 to 32 letters, digits, spaces and hyphens\n".to_owned(),
+                ),
+            }
         } else if path.ends_with("/whoami") {
             respond(StatusCode::OK, "application/json", received.to_json())
         } else {
             let place = Place::of(path);
-            if wants_html(request.headers()) {
-                let entrance = self.entrance.as_ref().map(|entrance| entrance.link(place, request.uri()));
-                let mut response = respond(
-                    place.status(),
-                    "text/html; charset=utf-8",
-                    self.page.render(place, &received, entrance.as_deref()),
-                );
+            if wants_html(&request.headers) {
+                let links = Links {
+                    entrance: self.entrance.as_ref().map(|entrance| entrance.link(place, &request.uri)),
+                    log_in: onward("/log-in", place, &request.uri),
+                    is_obeyed: self.is_obeyed,
+                };
+                let page = self.page.render(place, &received, &links);
+                let mut response = respond(place.status(), "text/html; charset=utf-8", page);
                 response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, self.page.policy());
                 response
             } else {
@@ -132,7 +162,11 @@ impl App {
             }
         };
         if let Some(tell) = &self.tell {
-            tell(Heard { request_id: received.request_id().to_owned(), injected: received.injected() });
+            tell(Heard {
+                request_id: received.request_id().to_owned(),
+                injected: received.injected(),
+                rotates: response.headers().get(SESSION_ACTION).is_some_and(|action| action == "rotate"),
+            });
         }
         response
     }
@@ -148,9 +182,8 @@ impl App {
                 "The session could not be made\n".to_owned(),
             );
         };
-        let mut response = respond(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", String::new());
+        let mut response = see_other(query);
         response.headers_mut().insert(header::SET_COOKIE, cookie);
-        response.headers_mut().insert(header::LOCATION, destination(query));
         response
     }
 }
@@ -162,13 +195,8 @@ impl fmt::Debug for App {
 }
 
 impl Entrance {
-    /// The link on a page: the login page's goes on to where the visitor was headed.
-    fn link(&self, place: Place, uri: &http::Uri) -> String {
-        let query = uri.query().filter(|query| place == Place::Login && query.starts_with("next="));
-        match query {
-            Some(query) => format!("/become/{}?{query}", self.token),
-            None => format!("/become/{}", self.token),
-        }
+    fn link(&self, place: Place, uri: &Uri) -> String {
+        onward(&format!("/become/{}", self.token), place, uri)
     }
 }
 
@@ -251,6 +279,22 @@ impl Place {
     }
 }
 
+/// Where a page's own links and forms lead, and whether the forms are any good.
+#[derive(Debug, Default)]
+struct Links {
+    entrance: Option<String>,
+    log_in: String,
+    is_obeyed: bool,
+}
+
+/// `path` as a link on a page: the login page's goes on to where the visitor was headed.
+fn onward(path: &str, place: Place, uri: &Uri) -> String {
+    match uri.query().filter(|query| place == Place::Login && query.starts_with("next=")) {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    }
+}
+
 async fn accept(app: Arc<App>, listener: TcpListener) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -273,7 +317,7 @@ async fn accept(app: Arc<App>, listener: TcpListener) {
 async fn converse(app: Arc<App>, stream: TcpStream) {
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.answer(&request).await) }
+        async move { Ok::<_, Infallible>(app.answer(request).await) }
     });
     // An error here is the peer's: it hung up, or did not speak HTTP.
     let _gone = http1::Builder::new()
@@ -290,7 +334,14 @@ fn respond(status: StatusCode, content_type: &'static str, body: String) -> Resp
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // With `no-referrer`, browsers would send the forms with `Origin: null`, which proves nothing.
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+fn see_other(query: Option<&str>) -> Response<Full<Bytes>> {
+    let mut response = respond(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", String::new());
+    response.headers_mut().insert(header::LOCATION, destination(query));
     response
 }
 

@@ -142,14 +142,26 @@ fn words(command: &str) -> Vec<String> {
 
 /// What curl would do.
 fn get(url: &str, headers: &[&str]) -> Answer {
+    send("GET", url, headers, "")
+}
+
+/// What a browser would do with a form of `site`'s.
+fn post(url: &str, site: &str, cookie: Option<&str>, form: &str) -> Answer {
+    let (site, length) = (format!("Sec-Fetch-Site: {site}"), format!("Content-Length: {}", form.len()));
+    let headers = [Some(site.as_str()), Some(length.as_str()), cookie];
+    send("POST", url, &headers.into_iter().flatten().collect::<Vec<_>>(), form)
+}
+
+fn send(method: &str, url: &str, headers: &[&str], body: &str) -> Answer {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nConnection: close\r\n");
+    let mut request =
+        format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nConnection: close\r\n");
     for header in headers {
         request.push_str(&format!("{header}\r\n"));
     }
-    stream.write_all(format!("{request}\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -234,6 +246,52 @@ fn the_link_makes_its_visitor_alice_again_and_again() {
     let news = demo.tells("alice has a new session");
     let command = news.split_once("to end it: ").unwrap().1;
     assert!(demo.shell(command).status.success(), "{command}");
+}
+
+#[test]
+fn a_log_in_a_counter_and_a_log_out_are_made_of_headers() {
+    let demo = Demo::start(0);
+    let to = |form: &str| format!("{}{form}", demo.url());
+    let ours = "same-origin";
+    // Counting needs no name: whoever counts gets a session to count in.
+    let mut cookie = post(&to("count"), ours, None, "").cookie();
+    demo.tells("session made");
+    for _ in 0..2 {
+        let counted = post(&to("count"), ours, Some(&cookie), "");
+        assert_eq!((counted.status, counted.header("location")), (303, Some("/")), "{}", counted.head);
+        cookie = counted.cookie();
+    }
+    let page = get(demo.url(), &[&cookie, "Accept: text/html"]);
+    assert!(page.body.contains("<output id=\"visits\">3</output>"), "{}", page.body);
+    let planted = cookie;
+
+    let refused = post(&to("log-in"), "cross-site", Some(&planted), "name=Mallory");
+    assert_eq!((refused.status, refused.header("set-cookie")), (403, None));
+    demo.tells("cross-site");
+    assert_eq!(post(&to("log-in"), ours, Some(&planted), "name=%3Cb%3E").status, 400);
+
+    let entered = post(&to("log-in"), ours, Some(&planted), "name=Zo%C3%AB+L");
+    assert_eq!((entered.status, entered.header("location")), (303, Some("/")), "{}", entered.head);
+    demo.tells("new id");
+    let cookie = entered.cookie();
+    let id = |cookie: &str| cookie.split('/').next().unwrap().to_owned();
+    assert_ne!(id(&cookie), id(&planted), "who planted the id before knows nothing");
+    assert!(get(demo.url(), &[&planted]).body.starts_with("Hello, anonymous\n"));
+
+    let poll = get(&to("whoami"), &[&cookie]);
+    assert!(!poll.body.contains("Welcome"), "a poll does not take the next page's message: {}", poll.body);
+    let page = get(demo.url(), &[&cookie, "Accept: text/html"]);
+    let welcome = "<p class=\"flash\" role=\"status\">Welcome, Zoë L</p>";
+    assert!(page.body.contains(welcome) && page.body.contains("Hello, Zoë L"), "{}", page.body);
+    assert!(page.body.contains("<output id=\"visits\">3</output>"), "the count came along: {}", page.body);
+    let cookie = page.cookie();
+    assert!(!get(demo.url(), &[&cookie, "Accept: text/html"]).body.contains("Welcome"));
+
+    let left = post(&to("log-out"), ours, Some(&cookie), "");
+    assert_eq!(left.status, 303);
+    assert!(left.header("set-cookie").unwrap().contains("Max-Age=0"), "{}", left.head);
+    demo.tells("session ended");
+    assert!(get(demo.url(), &[&cookie]).body.starts_with("Hello, anonymous\n"));
 }
 
 #[test]

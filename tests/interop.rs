@@ -66,6 +66,11 @@ impl Scenario {
         self.the_gateway_reissues_and_the_app_reads().await;
         self.the_app_reissues_and_the_gateway_reads().await;
         self.a_log_out_ends_it().await;
+        self.the_gateway_patches_and_rotates_and_the_app_reads().await;
+        self.flash_messages_go_both_ways().await;
+        self.the_csrf_token_is_the_apps().await;
+        self.a_change_of_an_older_session_is_refused().await;
+        self.the_gateway_ends_it_for_the_app().await;
     }
 
     async fn log_in_and_read(&self) {
@@ -155,6 +160,79 @@ impl Scenario {
         assert_eq!(before.clone().get(&self.gateway, "/reader").await.status, 401);
     }
 
+    async fn the_gateway_patches_and_rotates_and_the_app_reads(&self) {
+        let mut browser = Browser::default();
+        let patch = json!({ "user": { "name": "Eve" }, "cart": [1, { "a": 0.5 }] });
+        assert_eq!(browser.order(&self.gateway, &[("X-Session-Patch", &patch.to_string())]).await, 200);
+        let seen = browser.get_from(self.app.address, "/app/show").await.json();
+        assert_eq!((&seen["user"], &seen["cart"]), (&patch["user"], &patch["cart"]));
+        // The app goes on with what the gateway has made, and the gateway with that.
+        browser.get(&self.gateway, "/app/count").await;
+        let planted = browser.clone();
+
+        let log_in = [("X-Session-Patch", r#"{"user":{"name":"Grace"}}"#), ("X-Session-Action", "rotate")];
+        assert_eq!(browser.order(&self.gateway, &log_in).await, 200);
+
+        assert_ne!(browser.key(), planted.key());
+        let seen = browser.get_from(self.app.address, "/app/show").await.json();
+        assert_eq!((&seen["user"]["name"], &seen["count"]), (&json!("Grace"), &json!(1)));
+        assert_eq!(planted.clone().get_from(self.app.address, "/app/show").await.json(), json!({}));
+        assert_eq!(planted.clone().get(&self.gateway, "/reader").await.status, 401);
+    }
+
+    async fn flash_messages_go_both_ways(&self) {
+        let mut browser = self.logged_in().await;
+        assert_eq!(browser.order(&self.gateway, &[("X-Session-Flash", "Hello%2C Zo%C3%AB")]).await, 200);
+        let popped = browser.get_from(self.app.address, "/app/flashed").await.json();
+        assert_eq!(popped, json!(["Hello, Zoë"]));
+
+        browser.get_from(self.app.address, "/app/flash?text=Saved,+100%25").await;
+        let seen = browser.get(&self.gateway, "/writer").await.json();
+        assert_eq!(seen["X_SESSION_FLASH"], "Saved%2C 100%25");
+        assert_eq!(browser.get(&self.gateway, "/writer").await.json()["X_SESSION_FLASH"], Value::Null);
+        assert_eq!(browser.get_from(self.app.address, "/app/flashed").await.json(), json!([]));
+    }
+
+    async fn the_csrf_token_is_the_apps(&self) {
+        // Whoever makes the token, the other one takes it.
+        let mut first = self.logged_in().await;
+        let injected = first.get(&self.gateway, "/writer").await.json()["X_SESSION_CSRF"].take();
+        assert_eq!(first.get_from(self.app.address, "/app/token").await.json(), injected);
+
+        let mut browser = self.logged_in().await;
+        let old = browser.get_from(self.app.address, "/app/token").await.json();
+        assert_eq!(browser.get(&self.gateway, "/writer").await.json()["X_SESSION_CSRF"], old);
+        assert_eq!(browser.post(&self.gateway, &old).await, 200);
+        let new = browser.get_from(self.app.address, "/app/csrf").await.json()["token"].take();
+        assert_eq!(browser.post(&self.gateway, &old).await, 403);
+        assert_eq!(browser.post(&self.gateway, &new).await, 200);
+    }
+
+    async fn a_change_of_an_older_session_is_refused(&self) {
+        let mut browser = self.logged_in().await;
+        let version = browser.get(&self.gateway, "/reader").await.json()["X_SESSION_VERSION"].take();
+        let version = version.as_str().unwrap();
+        browser.get_from(self.app.address, "/app/rename?name=Carol").await;
+        let change = |version| [("X-Session-Patch", r#"{"x":1}"#), ("X-Session-If-Version", version)];
+
+        assert_eq!(browser.order(&self.gateway, &change(version)).await, 409);
+        let now = browser.get(&self.gateway, "/reader").await.json()["X_SESSION_VERSION"].take();
+        assert_eq!(browser.order(&self.gateway, &change(now.as_str().unwrap())).await, 200);
+        let seen = browser.get_from(self.app.address, "/app/show").await.json();
+        assert_eq!((&seen["user"]["name"], &seen["x"]), (&json!("Carol"), &json!(1)));
+    }
+
+    async fn the_gateway_ends_it_for_the_app(&self) {
+        let mut browser = self.logged_in().await;
+        let before = browser.clone();
+
+        assert_eq!(browser.order(&self.gateway, &[("X-Session-Action", "destroy")]).await, 200);
+
+        assert_eq!(browser.cookie(), "session_id=");
+        assert_eq!(self.row(&before).await, Value::Null);
+        assert_eq!(before.clone().get_from(self.app.address, "/app/show").await.json(), json!({}));
+    }
+
     /// A browser in which Alice has just logged in.
     async fn logged_in(&self) -> Browser {
         let mut browser = Browser::default();
@@ -193,7 +271,23 @@ impl Browser {
     }
 
     async fn get_from(&mut self, address: SocketAddr, target: &str) -> Response {
-        let mut request = Request::get(target);
+        self.send(address, Request::get(target)).await
+    }
+
+    /// Has the app without sessions order this.
+    async fn order(&mut self, gateway: &Gateway, headers: &[(&str, &str)]) -> u16 {
+        let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
+        let query: Vec<_> = headers.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        self.get(gateway, &format!("/writer?{}", query.join("&"))).await.status
+    }
+
+    /// Sends a form with this token.
+    async fn post(&mut self, gateway: &Gateway, token: &Value) -> u16 {
+        let form = Request::post("/writer", "x").header("X-CSRF-Token", token.as_str().unwrap());
+        self.send(gateway.address(), form).await.status
+    }
+
+    async fn send(&mut self, address: SocketAddr, mut request: Request) -> Response {
         if let Some(cookie) = &self.cookie {
             request = request.cookie(cookie);
         }
@@ -257,6 +351,17 @@ fn gateway(app: &Service, reader: &Service) -> Builder {
             X-User = "user.name"
             X-Roles = { claim = "roles", join = "," }
             X-Count = "count"
+
+            [[routes]]
+            path = "/writer"
+            session = "main"
+            access = "optional"
+            upstream = "reader"
+            writes = true
+            flash = true
+            csrf = true
+            [routes.headers]
+            X-User = "user.name"
             "#,
         )
 }

@@ -62,6 +62,7 @@ async fn demo(port: u16) -> Outcome {
     let (Visit::New(ticket) | Visit::Again(ticket)) = alice.visit().await?;
     let token = token()?;
     let _app = App::new(config.routes.iter().flat_map(|route| &route.headers).map(|rule| rule.name.clone()))
+        .with_writes(true)
         .with_entrance(entrance(token.clone(), Arc::clone(&alice), news.clone()))
         .with_narration(move |heard| {
             // A full queue means that the terminal cannot keep up, and nobody could read it either.

@@ -7,10 +7,18 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
-use super::Place;
 use super::received::{Origin, Received};
+use super::{Links, Place};
 
 const TEMPLATE: &str = include_str!("page.html");
+const FORMS: &str = include_str!("forms.html");
+
+/// What is said of the forms where the app's orders are carried out.
+const OBEYED: &str = "The app sets no cookie and has no store. It answers each form with a header or two, and the \
+    gateway does the rest.";
+/// And where they are not.
+const IDLE: &str = "Idle: this route does not let the app change sessions. With <code>writes = true</code>, and \
+    <code>X-Visits = &quot;visits&quot;</code> among its headers, the forms come to life.";
 
 #[derive(Debug)]
 pub(super) struct Page {
@@ -21,7 +29,7 @@ impl Page {
     pub(super) fn new() -> Self {
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; \
-             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+             base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
             fingerprint("script"),
             fingerprint("style"),
         );
@@ -35,16 +43,20 @@ impl Page {
         self.policy.clone()
     }
 
-    pub(super) fn render(&self, place: Place, received: &Received, entrance: Option<&str>) -> String {
-        let name = received.user().unwrap_or("anonymous");
+    pub(super) fn render(&self, place: Place, received: &Received, links: &Links) -> String {
+        let user = received.user();
+        let name = user.as_deref().unwrap_or("anonymous");
         fill(TEMPLATE, |slot| match slot {
+            "user" => if user.is_some() { "known" } else { "unknown" }.to_owned(),
+            "flash" => received.flash().map(|message| flash(&message)).collect(),
+            "forms" => forms(place, received, links),
             "greeting" => escape(&format!("Hello, {name}")),
             "name" => escape(name),
             "status" => escape(received.status()),
             "poll" => place.poll().to_owned(),
             "nav" => nav(place),
             "note" => escape(place.note()),
-            "entrance" => entrance.map(button).unwrap_or_default(),
+            "entrance" => links.entrance.as_deref().map(button).unwrap_or_default(),
             "rows" => received.headers().map(row).collect(),
             _ => String::new(),
         })
@@ -77,6 +89,25 @@ fn nav(here: Place) -> String {
 
 fn button(link: &str) -> String {
     format!(r#"<a class="button" href="{}">Become alice</a>"#, escape(link))
+}
+
+fn flash(message: &str) -> String {
+    format!(r#"<p class="flash" role="status">{}</p>"#, escape(message))
+}
+
+/// The forms, on the pages where they belong.
+fn forms(place: Place, received: &Received, links: &Links) -> String {
+    if !matches!(place, Place::Home | Place::Login) {
+        return String::new();
+    }
+    fill(FORMS, |slot| match slot {
+        "log-in" => escape(&links.log_in),
+        "visits" => received.visits().to_string(),
+        "idle" if !links.is_obeyed => " disabled".to_owned(),
+        "about" if links.is_obeyed => OBEYED.to_owned(),
+        "about" => IDLE.to_owned(),
+        _ => String::new(),
+    })
 }
 
 fn row((origin, name, value): (Origin, &str, &str)) -> String {
@@ -132,11 +163,38 @@ mod tests {
         Received::new(&headers, &[HeaderName::from_static("x-user")])
     }
 
+    fn links(link: &str) -> Links {
+        Links { entrance: Some(link.to_owned()), log_in: link.to_owned(), is_obeyed: true }
+    }
+
+    #[test]
+    fn messages_are_shown_and_escaped() {
+        let received = received(&[("x-session-flash", "Welcome%2C Zo%C3%AB,%3Cb%3E")]);
+        let page = Page::new().render(Place::Home, &received, &Links::default());
+        for expected in
+            ["<p class=\"flash\" role=\"status\">Welcome, Zoë</p>", "role=\"status\">&lt;b&gt;</p>"]
+        {
+            assert!(page.contains(expected), "{expected} is missing");
+        }
+    }
+
+    #[test]
+    fn the_forms_say_whether_they_are_of_use() {
+        let shown = |place, is_obeyed| {
+            let links = Links { is_obeyed, ..links("/log-in?next=%2Fmembers") };
+            Page::new().render(place, &received(&[("x-visits", "41")]), &links)
+        };
+        let live = shown(Place::Home, true);
+        assert!(live.contains("action=\"/log-in?next=%2Fmembers\"") && live.contains(">41<"));
+        assert!(live.contains("<fieldset>") && shown(Place::Login, false).contains("<fieldset disabled>"));
+        assert!(!shown(Place::Public, true).contains("<form"));
+    }
+
     #[test]
     fn what_strangers_send_is_escaped() {
         let attack = r#"<script>alert("1")</script>'&"#;
         let received = received(&[("x-user", attack), ("x-session-status", attack), ("cookie", attack)]);
-        let page = Page::new().render(Place::Home, &received, Some(r#"/become/x?next="><b>"#));
+        let page = Page::new().render(Place::Home, &received, &links(r#"/x?next="><b>"#));
         assert!(!page.contains("<script>alert"), "an unescaped value");
         assert!(!page.contains(r#""><b>"#), "an unescaped link");
         assert_eq!(
@@ -148,14 +206,14 @@ mod tests {
 
     #[test]
     fn a_value_that_looks_like_a_slot_stays_a_value() {
-        let page = Page::new().render(Place::Home, &received(&[("cookie", "{{rows}}{{")]), None);
+        let page = Page::new().render(Place::Home, &received(&[("cookie", "{{rows}}{{")]), &Links::default());
         assert!(page.contains("<td>{{rows}}{{</td>"));
         assert!(page.ends_with("</html>\n"));
     }
 
     #[test]
     fn every_slot_of_the_template_is_known() {
-        let page = Page::new().render(Place::Login, &received(&[("x-user", "alice")]), Some("/become/x"));
+        let page = Page::new().render(Place::Login, &received(&[("x-user", "alice")]), &links("/become/x"));
         assert!(!page.contains("{{"));
         for expected in [
             "Hello, alice ·",

@@ -73,8 +73,18 @@ impl Received {
     }
 
     /// Whom a legacy app takes the request to come from.
-    pub(super) fn user(&self) -> Option<&str> {
-        self.value("X-User")
+    pub(super) fn user(&self) -> Option<String> {
+        self.value("X-User").map(decoded)
+    }
+
+    /// How often the visitor has counted.
+    pub(super) fn visits(&self) -> u64 {
+        self.value("X-Visits").and_then(|visits| visits.parse().ok()).unwrap_or(0)
+    }
+
+    /// The messages that are to be shown once.
+    pub(super) fn flash(&self) -> impl Iterator<Item = String> {
+        self.value("X-Session-Flash").into_iter().flat_map(|list| list.split(',')).map(decoded)
     }
 
     pub(super) fn status(&self) -> &str {
@@ -97,7 +107,8 @@ impl Received {
             .headers()
             .map(|(origin, name, value)| json!({ "name": name, "value": value, "from": origin.as_str() }))
             .collect();
-        json!({ "user": self.user(), "headers": headers }).to_string()
+        json!({ "user": self.user(), "flash": self.flash().collect::<Vec<_>>(), "headers": headers })
+            .to_string()
     }
 
     pub(super) fn to_text(&self, place: Place) -> String {
@@ -111,7 +122,7 @@ impl Received {
         });
         format!(
             "Hello, {}\n\n{}\n\nThe app received (* = injected by the gateway):\n\n{}",
-            self.user().unwrap_or("anonymous"),
+            self.user().as_deref().unwrap_or("anonymous"),
             place.note(),
             lines.collect::<String>(),
         )
@@ -120,4 +131,9 @@ impl Received {
     fn value(&self, wanted: &str) -> Option<&str> {
         self.headers().find(|(_, name, _)| *name == wanted).map(|(.., value)| value)
     }
+}
+
+/// The gateway's headers are percent-encoded where they hold more than plain text.
+fn decoded(value: &str) -> String {
+    percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned()
 }

@@ -39,8 +39,9 @@ pub(super) async fn assemble(
     let names: Vec<_> = injected(config).collect();
     let mut apps = Vec::new();
     let mut upstreams = Vec::new();
-    for upstream in &config.upstreams {
-        upstreams.push(Arc::new(resolve(upstream, &names, &mut apps).await?));
+    for (index, upstream) in config.upstreams.iter().enumerate() {
+        let writes = config.routes.iter().any(|route| route.upstream == index && route.writes);
+        upstreams.push(Arc::new(resolve(upstream, &names, writes, &mut apps).await?));
     }
     Ok(Assembled { gateway: gateway(config, store, tasks, upstreams), apps })
 }
@@ -131,6 +132,7 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
 async fn resolve(
     upstream: &UpstreamConfig,
     injected: &[HeaderName],
+    writes: bool,
     apps: &mut Vec<demo::Running>,
 ) -> Result<Upstream, StartError> {
     let mut servers = Vec::new();
@@ -138,7 +140,7 @@ async fn resolve(
         servers.push(match server {
             config::Server::Http { host, port } => Endpoint::new(host, *port),
             config::Server::Demo => {
-                let app = demo::App::new(injected.iter().cloned()).spawn().await;
+                let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
                 let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
                 let address = app.address();
                 apps.push(app);

@@ -40,6 +40,10 @@ def csrf(request):
     return {"token": request.session.new_csrf_token(), "kept": request.session.get_csrf_token()}
 
 
+def token(request):
+    return request.session.get_csrf_token()
+
+
 def logout(request):
     request.session.invalidate()
     return show(request)
@@ -48,7 +52,7 @@ def logout(request):
 def make_app(endpoint):
     table = boto3.resource("dynamodb", endpoint_url=endpoint).Table("sessions")
     with Configurator(session_factory=DynamoDBSessionFactory(table)) as config:
-        for view in (show, login, count, rename, flash, flashed, csrf, logout):
+        for view in (show, login, count, rename, flash, flashed, csrf, token, logout):
             config.add_route(view.__name__, f"/app/{view.__name__}")
             config.add_view(view, route_name=view.__name__, renderer="json")
         return config.make_wsgi_app()

@@ -43,6 +43,7 @@ pub(super) struct Answered {
     verdict: String,
     reason: String,
     reissue: bool,
+    change: String,
 }
 
 /// Tells the news on stdout.
@@ -92,6 +93,7 @@ impl Visit for Answered {
             "path" => &mut self.path,
             "verdict" => &mut self.verdict,
             "reason" => &mut self.reason,
+            "change" => &mut self.change,
             _ => return,
         };
         value.clone_into(slot);
@@ -158,7 +160,10 @@ impl Narrator {
             Some(_) if entered && answered.status == 303 => {
                 format!("{GOOD}a browser has become alice{GOOD:#}")
             }
-            Some(heard) => received(heard),
+            Some(heard) => match change(answered, heard) {
+                Some(change) => format!("{}  {GOOD}{change}{GOOD:#}", received(heard)),
+                None => received(heard),
+            },
             None => format!("{DIM}the app was not asked:{DIM:#} {}", refusal(answered)),
         };
         if answered.path.ends_with("/whoami") {
@@ -197,6 +202,18 @@ fn received(heard: &Heard) -> String {
     format!("X-Session-Status: {}", status.map_or("(none)", |(_, status)| status))
 }
 
+/// What became of the session by the app's order.
+fn change(answered: &Answered, heard: &Heard) -> Option<&'static str> {
+    let had_one = heard.injected.iter().any(|(name, value)| name == "X-Session-Status" && value == "active");
+    match answered.change.as_str() {
+        "ended" => Some("session ended"),
+        "written" if !had_one => Some("session made"),
+        "written" if heard.rotates => Some("session changed, new id"),
+        "written" => Some("session changed"),
+        _ => None,
+    }
+}
+
 fn refusal(answered: &Answered) -> String {
     if answered.reason == "-" || answered.reason.is_empty() {
         answered.verdict.clone()
@@ -232,7 +249,21 @@ mod tests {
     }
 
     fn heard(user: &str) -> Heard {
-        Heard { request_id: "r".into(), injected: vec![("X-User".into(), user.into())] }
+        Heard { request_id: "r".into(), injected: vec![("X-User".into(), user.into())], rotates: false }
+    }
+
+    #[test]
+    fn what_became_of_the_session_is_told() {
+        let with = |status: &str, rotates, change: &str| {
+            let injected = vec![("X-Session-Status".to_owned(), status.to_owned())];
+            let mut narrator = narrator();
+            narrator.remember(Heard { injected, rotates, ..heard("alice") });
+            narrator.line(&Answered { change: change.into(), ..answered("/log-in", 303) }).unwrap()
+        };
+        assert!(with("anonymous", true, "written").contains("session made"));
+        assert!(with("active", true, "written").contains("new id"));
+        assert!(with("active", false, "ended").contains("session ended"));
+        assert!(!with("active", false, "-").contains("session "));
     }
 
     #[test]

@@ -44,7 +44,10 @@ impl Welcome {
         };
         section(
             "Open in a browser",
-            &[(&format!("{url}/"), "a stranger"), (link, "the same page, as alice; again at any time")],
+            &[
+                (&format!("{url}/"), "a stranger, who may log in, count and log out there"),
+                (link, "the same page, as alice; again at any time"),
+            ],
         )?;
         section(
             "Or paste into another terminal",
@@ -56,6 +59,7 @@ impl Welcome {
                     &format!("curl -b '{cookie}' {url}/admin"),
                     "her session holds the role that this page wants",
                 ),
+                (&format!("curl -i -d name=Mallory {url}/log-in"), "a form from elsewhere: refused"),
                 (&format!("curl -H 'X-User: root' {url}/"), "a lie: scrubbed"),
                 (
                     &format!("curl -H 'X_User: root' {url}/"),
