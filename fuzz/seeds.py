@@ -11,7 +11,17 @@ VECTORS = json.loads((ROOT.parent / "tests/fixtures/session-vectors.json").read_
 
 # The digit that chooses the realm: its place in REALMS of src/fuzzing/row.rs.
 NATIVE, PYRAMID, NATIVE_SIGNED = "0", "1", "2"
-FORMATS = {"pyramid-dynamodb-sessions": PYRAMID}
+FORMATS = {
+    "pyramid-dynamodb-sessions": PYRAMID,
+    "django-dynamodb-sessions": "3",
+    "connect-dynamodb": "4",
+    "flask-session": "5",
+    "dynamodb-session-web": "6",
+    "django-dysession": "7",
+    "adonisjs": "8",
+    "aws-sessionstore-dynamodb": "9",
+    "dynamodb-store": ":",
+}
 
 ID = "gDHmhEn9a5y2gT9Cp3pkYQGzrVxWM1x0dHVaZ5sT5lM"
 

@@ -17,6 +17,14 @@ const REALMS: &[&str] = &[
     r#"format = "native""#,
     r#"format = "pyramid""#,
     "format = \"native\"\nkeys = { current = \"0123456789abcdef0123456789abcdef\" }",
+    "format = \"django\"\nkeys = { current = \"django-insecure-vector-key-0123456789abcdefghijklmnopqrstuvwxyz\" }",
+    "format = \"express\"\nkeys = { current = \"keyboard cat\" }",
+    r#"format = "flask-session""#,
+    r#"format = "dynamodb-session-web""#,
+    r#"format = "dysession""#,
+    "format = \"adonis\"\nkeys = { current = \"adonis-vector-app-key-0123456789ab\" }",
+    "format = \"rack\"\nkeys = { current = \"0123456789abcdef0123456789abcdef\" }",
+    "format = \"dynamodb-store\"\nkeys = { current = \"keyboard cat\" }",
 ];
 
 struct Realm {

@@ -123,7 +123,9 @@ impl Times {
 
     /// The attributes that a touch sets.
     pub(super) fn touched(&self, now: Timestamp, expires: Timestamp) -> Vec<(String, Attribute)> {
-        let deadline = self.expires.iter().map(|name| (name.clone(), write(expires, self.unit.into())));
+        // What never ends has no deadline to write.
+        let deadline = self.expires.iter().filter(|_| expires != Timestamp::NEVER);
+        let deadline = deadline.map(|name| (name.clone(), write(expires, self.unit.into())));
         let activity = match self.rule {
             TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => None,
             TimeRule::Rack => Some((UPDATED.to_owned(), write(whole(now), Unit::Text))),
