@@ -1,6 +1,7 @@
 //! pyramid-dynamodb-sessions 0.1: the cookie `id/version`, rows under the SHA-256 of the id, the session's state as the
 //! text that Python's `json.dumps` writes.
 
+use super::decode::json;
 use super::python_json::{self, Separators};
 use super::row;
 use super::{
@@ -56,7 +57,7 @@ impl Format for Pyramid {
         let (version, issued, expires) = row::times(item)?;
         let data = item.get(row::DATA).ok_or_else(|| RowFault::Missing(row::DATA.into()))?;
         let text = data.as_str().ok_or_else(|| RowFault::Type(row::DATA.into()))?;
-        let claims: Claims = serde_json::from_str(text).map_err(|_| RowFault::Payload(row::DATA.into()))?;
+        let claims = json::object(text.as_bytes()).ok_or_else(|| RowFault::Payload(row::DATA.into()))?;
         if claims.is_empty() {
             // `session.invalidate()` keeps the row and its id, with nothing in it.
             return Err(RowFault::Empty);

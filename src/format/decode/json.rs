@@ -13,12 +13,52 @@ pub(crate) const DEPTH: usize = 64;
 pub(crate) const NODES: usize = 10_000;
 
 /// Reads a JSON object. Of two members of the same name the last counts, as in Python and JavaScript.
+///
+/// A whole number beyond 64 bits is refused: as a float it would be one with its neighbours, and numbers name users.
 pub(crate) fn object(bytes: &[u8]) -> Option<Claims> {
+    if has_huge_integer(bytes) {
+        return None;
+    }
     let mut left = NODES;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Node { depth: DEPTH, left: &mut left }.deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     if let Value::Object(claims) = value { Some(claims) } else { None }
+}
+
+fn has_huge_integer(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let [byte, tail @ ..] = rest {
+        rest = match byte {
+            b'"' => after_string(tail),
+            b'-' | b'0'..=b'9' => {
+                let end =
+                    rest.iter().position(|b| !matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+                let (number, tail) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or((rest, &[]));
+                let text = std::str::from_utf8(number).unwrap_or_default();
+                let is_whole = text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+                if text.len() > 18 && is_whole && text.parse::<i64>().is_err() && text.parse::<u64>().is_err()
+                {
+                    return true;
+                }
+                tail
+            }
+            _ => tail,
+        };
+    }
+    false
+}
+
+/// What follows a string's closing quote.
+fn after_string(mut rest: &[u8]) -> &[u8] {
+    loop {
+        match rest {
+            [b'\\', _, tail @ ..] | [b'\\', tail @ ..] => rest = tail,
+            [b'"', tail @ ..] => return tail,
+            [_, tail @ ..] => rest = tail,
+            [] => return rest,
+        }
+    }
 }
 
 /// One value, and what may still be built.
@@ -103,6 +143,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn whole_numbers_beyond_64_bits_are_refused_wherever_they_stand() {
+        for (json, expected) in [
+            (r#"{"id": 18446744073709551615, "n": -9223372036854775808}"#, true),
+            (r#"{"id": 18446744073709551616}"#, false),
+            (r#"{"id": [-9223372036854775809]}"#, false),
+            (r#"{"id": "18446744073709551616", "e": "\\\"18446744073709551616"}"#, true),
+            (r#"{"id": 1.8446744073709551616e19, "f": 0.12345678901234567890123}"#, true),
+            (r#"{"18446744073709551616": 1e25}"#, true),
+        ] {
+            assert_eq!(object(json.as_bytes()).is_some(), expected, "{json}");
+        }
+    }
 
     fn nested(depth: usize) -> String {
         format!("{{\"a\":{}1{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1))
