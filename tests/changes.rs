@@ -344,3 +344,58 @@ async fn unsafe_methods_must_come_from_this_site_or_bring_the_token() {
     }
     assert_eq!(upstream.hits(), hits + 5);
 }
+
+#[tokio::test]
+async fn sessions_of_every_format_that_can_be_written_are_changed_alike() {
+    let signed = "keys.current = \"0123456789abcdef0123456789abcdef\"";
+    for (format, lines) in [
+        ("native", ""),
+        ("native", signed),
+        ("pyramid", ""),
+        ("django", signed),
+        ("express", signed),
+        ("dynamodb-store", signed),
+        ("connect-dynamodb-session", signed),
+        ("flask-session", ""),
+        ("flask-session", signed),
+        ("dynamodb-session-web", ""),
+        ("rack", signed),
+        ("adonis", signed),
+    ] {
+        let upstream = obedient();
+        let gateway = Gateway::builder()
+            .upstream("app", &upstream)
+            .toml(&format!("[sessions.main]\nformat = \"{format}\"\ntable = \"sessions\"\n{lines}"))
+            .route("/", "optional", "writes = true\n[routes.headers]\nX-User = \"user\"\nX-Cart = \"cart\"")
+            .route("/read-only", "optional", "[routes.headers]\nX-User = \"user\"")
+            .start()
+            .await;
+        let first = cookie(&gateway.get(&patch(&json!({"user": "Zoë", "cart": {"a": [1, null]}})), "").await);
+        let (user, ..) = seen(&gateway, &upstream, &first).await;
+        assert_eq!(user.as_deref(), Some("Zo%C3%AB"), "{format}");
+        let version = upstream.last().header("x-session-version").unwrap().to_owned();
+
+        let patched = order(&[("X-Session-Patch", r#"{"user":"bob"}"#), ("X-Session-If-Version", &version)]);
+        let response = gateway.get(&patched, &first).await;
+        assert_eq!(response.status, 200, "{format}: {}", gateway.log());
+        let second = cookie(&response);
+        assert_eq!(seen(&gateway, &upstream, &second).await.0.as_deref(), Some("bob"), "{format}");
+        gateway.get("/", &second).await;
+        assert_eq!(upstream.last().header("x-cart"), Some("{\"a\":[1,null]}"), "{format}");
+        assert_ne!(upstream.last().header("x-session-version"), Some(version.as_str()), "{format}");
+        assert_eq!(gateway.get(&patched, &second).await.status, 409, "{format}");
+
+        let login = order(&[("X-Session-Patch", r#"{"user":"alice"}"#), ("X-Session-Action", "rotate")]);
+        let response = gateway.get(&login, &second).await;
+        assert_eq!(response.status, 200, "{format}: {}", gateway.log());
+        let third = cookie(&response);
+        assert_ne!(third, second, "{format}");
+        assert_eq!(seen(&gateway, &upstream, &third).await.0.as_deref(), Some("alice"), "{format}");
+        let (user, ..) = seen(&gateway, &upstream, &second).await;
+        assert_ne!(user.as_deref(), Some("alice"), "{format}: the old id knows nothing of the log-in");
+
+        let ended = gateway.get(&order(&[("X-Session-Action", "destroy")]), &third).await;
+        assert!(ended.set_cookies()[0].contains("Max-Age=0"), "{format}");
+        assert_eq!(seen(&gateway, &upstream, &third).await.2, "anonymous", "{format}");
+    }
+}
