@@ -116,6 +116,8 @@ impl Scenario {
 
         let sent: Vec<_> = response.set_cookies().into_iter().map(sorted).collect();
         assert_eq!(sent, [format!("{}; HttpOnly; Path=/; SameSite=Strict", browser.cookie())]);
+        // The write does not hold the answer up.
+        support::eventually("the reissue", || async { self.row(&browser).await != aged }).await;
         let row = self.row(&browser).await;
         assert!(table::number(&row, "iss") > table::number(&aged, "iss") + 200, "{row}");
         assert_eq!(table::number(&row, "exp") - table::number(&row, "iss"), 1200);
