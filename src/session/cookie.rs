@@ -37,7 +37,7 @@ pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
         }
         let bytes = header.get(pair.span).unwrap_or_default();
         if out.is_empty() {
-            out.extend_from_slice(bytes.trim_ascii_start());
+            out.extend_from_slice(trim_start(bytes));
         } else {
             out.push(b';');
             out.extend_from_slice(bytes);
@@ -86,11 +86,17 @@ fn looks_like(name: &[u8], ours: &str) -> bool {
     ends(name).and_then(|(first, end)| name.get(first..end)) == Some(ours.as_bytes())
 }
 
-fn trim(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = bytes {
+/// Without space and tab at both ends; no other character is white space here.
+fn trim(bytes: &[u8]) -> &[u8] {
+    let mut bytes = trim_start(bytes);
+    while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
-    while let [rest @ .., b' ' | b'\t'] = bytes {
+    bytes
+}
+
+fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }
     bytes
