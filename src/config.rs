@@ -26,15 +26,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::{HeaderName, Method};
-use ipnet::IpNet;
 use toml::de::DeTable;
 
 use self::diagnostic::{Diagnostic, Report};
 use self::environment::{Environment, System};
+pub use self::listeners::ListenerConfig;
 use self::names::Names;
+pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart};
+pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
 use self::section::{Problems, Section};
-use crate::claims::ClaimPath;
+pub use self::server::{LogFormat, OddHeaders, ServerConfig};
+pub use self::upstreams::{Server, UpstreamConfig};
 use crate::secret::Secret;
 
 /// The whole configuration.
@@ -52,52 +54,6 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// `[[routes]]`, at least one, no two alike.
     pub routes: Vec<RouteConfig>,
-}
-
-/// `[server]`
-#[derive(Clone, Debug)]
-pub struct ServerConfig {
-    /// Worker threads; never 0 once resolved.
-    pub workers: usize,
-    /// How log lines are written.
-    pub log: LogFormat,
-    /// Whether each request writes a line.
-    pub access_log: bool,
-    /// The budget of all injected headers of a request: the sum of names and values.
-    pub max_header_bytes: usize,
-    /// What happens to client headers whose names a CGI-like server might read as another name.
-    pub odd_headers: OddHeaders,
-    /// How long a connection may take to send a request's head, and may stay idle between requests.
-    pub header_timeout: Duration,
-    /// How long requests in flight may take to finish after SIGTERM.
-    pub drain: Duration,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Client headers whose names hold anything but letters, digits and `-`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OddHeaders {
-    /// They are dropped.
-    Drop,
-    /// They pass, unless they could be read as one of ours.
-    Pass,
-}
-
-/// One of `[[listeners]]`.
-#[derive(Clone, Debug)]
-pub struct ListenerConfig {
-    /// Where to listen; port 0 lets the system choose.
-    pub address: SocketAddr,
-    /// Whose `X-Forwarded-*` and `Forwarded` are believed.
-    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// `[store.embedded]` or `[store.dynamodb]`.
@@ -260,153 +216,6 @@ pub struct KeysConfig {
     pub current: Secret,
     /// Verify only.
     pub previous: Vec<Secret>,
-}
-
-/// `[upstreams.NAME]`
-#[derive(Clone, Debug)]
-pub struct UpstreamConfig {
-    /// Its name.
-    pub name: String,
-    /// At least one.
-    pub servers: Vec<Server>,
-    /// The limit of opening a connection.
-    pub connect_timeout: Duration,
-    /// The limit from sending a request's head to receiving the response's.
-    pub response_timeout: Duration,
-    /// Idle connections kept to each server, by each worker.
-    pub keep_alive: usize,
-    /// How long one is kept idle.
-    pub idle_timeout: Duration,
-}
-
-/// One server of an upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Server {
-    /// `http://host:port`: the host and port to connect to.
-    Http {
-        /// A name or an address, without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// `builtin:demo`: the demo app, run by the gateway itself on a loopback port.
-    Demo,
-}
-
-/// One of `[[routes]]`.
-#[derive(Clone, Debug)]
-pub struct RouteConfig {
-    /// How the access log names it: its `host` and `path` as configured.
-    pub name: String,
-    /// Which hosts; none: those that no other route names.
-    pub host: Option<HostPattern>,
-    /// A path prefix, matched on a segment boundary. Begins with `/`; has no trailing `/` unless it is `/` itself.
-    pub path: String,
-    /// Which methods; empty: all.
-    pub methods: Vec<Method>,
-    /// Index into [`Config::realms`]; always there unless `access` is `Public`.
-    pub realm: Option<usize>,
-    /// The rule.
-    pub access: Access,
-    /// Claims that must hold, all of them.
-    pub require: Vec<Requirement>,
-    /// Where a browser without a session is sent.
-    pub login: Option<LoginTemplate>,
-    /// Headers to inject.
-    pub headers: Vec<HeaderRule>,
-    /// Whether the upstream may change the session.
-    pub writes: bool,
-    /// Whether the session's flash messages are taken out and handed over.
-    pub flash: bool,
-    /// Whether unsafe methods need a proof that they come from this site.
-    pub csrf: bool,
-    /// Index into [`Config::upstreams`].
-    pub upstream: usize,
-    /// Whether `%2F` may stand in the path.
-    pub encoded_slashes: bool,
-}
-
-/// A route's host.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// This host: lower case, no port, no trailing dot.
-    Exact(String),
-    /// Any host below this one: `*.example.com` is held as `example.com`.
-    Below(String),
-}
-
-/// A route's rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// No session: refused, or sent to log in.
-    Required,
-    /// Injected if it is there.
-    Optional,
-    /// Never looked up.
-    Public,
-}
-
-/// One line of `require`: the claim is, or holds, one of the values.
-#[derive(Clone, Debug)]
-pub struct Requirement {
-    /// Which claim.
-    pub claim: ClaimPath,
-    /// Strings, whole numbers and booleans; at least one.
-    pub any_of: Vec<serde_json::Value>,
-}
-
-/// `login = "/login?next={uri}"`: literal text, with `{uri}` for the percent-encoded path and query of the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoginTemplate {
-    /// Before `{uri}`; all of it where there is no `{uri}`.
-    pub before: String,
-    /// After `{uri}`; none: there is no `{uri}`.
-    pub after: Option<String>,
-}
-
-/// One injected header.
-#[derive(Clone, Debug)]
-pub struct HeaderRule {
-    /// Its name: letters, digits and `-`, and not a name that the gateway or HTTP itself uses.
-    pub name: HeaderName,
-    /// Where the value comes from.
-    pub source: HeaderSource,
-    /// How characters that a header cannot carry are written.
-    pub encoding: Encoding,
-}
-
-/// Where an injected header's value comes from.
-#[derive(Clone, Debug)]
-pub enum HeaderSource {
-    /// One claim; a list is joined.
-    Claim {
-        /// Which.
-        path: ClaimPath,
-        /// Between a list's elements. One printable ASCII character, or several.
-        join: String,
-    },
-    /// Text with claims in it. If one of them is missing, so is the header.
-    Template(Vec<TemplatePart>),
-}
-
-/// A piece of a header template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TemplatePart {
-    /// Text: printable ASCII.
-    Text(String),
-    /// `{claim.path}`
-    Claim(ClaimPath),
-}
-
-/// How characters that a header cannot carry are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// `%XX` of `%`, controls and non-ASCII.
-    Percent,
-    /// UTF-8 as it is; controls still as `%XX`.
-    Utf8,
-    /// All of the value in base64.
-    Base64,
 }
 
 /// What an operator should know about a file that is used all the same. May be empty.

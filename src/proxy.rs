@@ -15,10 +15,10 @@ mod refusal;
 mod rehearsal;
 mod request_id;
 mod respond;
+mod snapshot;
 mod visit;
 
 use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -36,13 +36,14 @@ pub use peer::Peer;
 pub use refusal::Refusal;
 pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
+pub use snapshot::{Snapshot, Worker};
 
 use crate::config::{Access, HeaderRule, LoginTemplate, Requirement};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
 use crate::session::{Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
-use crate::upstream::{Pool, Upstream};
+use crate::upstream::Upstream;
 use record::Record;
 use refusal::Style;
 use respond::Renewal;
@@ -91,30 +92,20 @@ pub struct Route {
     pub upstream: usize,
 }
 
-/// What one worker has for itself.
-#[derive(Debug)]
-pub struct Worker {
-    /// What it shares.
-    pub gateway: Arc<Gateway>,
-    /// Connections to the upstreams, by index.
-    pub pools: Vec<Rc<Pool>>,
-    /// Makes ids for requests that bring none.
-    pub ids: RequestIds,
-}
-
 /// Answers a request of `peer`. Never fails: what goes wrong is an answer too, and a panic stays in its request.
 pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
     let now = Clock.now();
-    let id = worker.ids.of(request.headers());
+    let snapshot = worker.snapshot();
+    let id = worker.ids().of(request.headers());
     let style = if admit::prefers_html(request.headers()) { Style::Page } else { Style::Problem };
     let mut record = Record::new(id.clone(), now.mono);
-    let story = AssertUnwindSafe(serve(worker, peer, request, &id, now, &mut record)).catch_unwind().await;
+    let story = AssertUnwindSafe(serve(&snapshot, peer, request, &id, now, &mut record)).catch_unwind().await;
     let mut response = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
         record.verdict = refusal.label();
         refusal.respond(&id, style)
     });
     response.headers_mut().insert(REQUEST_ID, id);
-    if worker.gateway.access_log {
+    if snapshot.gateway.access_log {
         record.status = response.status();
         response.body_mut().record(Box::new(record));
     }
@@ -122,14 +113,14 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
 }
 
 async fn serve(
-    worker: &Worker,
+    snapshot: &Snapshot,
     peer: &Peer,
     request: Request<Incoming>,
     request_id: &HeaderValue,
     now: Now,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    let gateway = &worker.gateway;
+    let gateway = &snapshot.gateway;
     let sanitized = Inbound::read(request)?.sanitize(&gateway.scrub, peer);
     if gateway.access_log {
         record.request(&sanitized);
@@ -152,7 +143,7 @@ async fn serve(
         hidden: &gateway.hidden_cookies,
     };
     let (outbound, exchange) = inject(admitted, &injection)?;
-    let Some(pool) = worker.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
+    let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     let sent = Clock.mono();
     let answer = forward::forward(pool, outbound).await;
     record.upstream_time = Clock.mono().saturating_duration_since(sent);

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 
@@ -32,6 +33,8 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 pub struct Server {
     addresses: Vec<SocketAddr>,
     workers: Vec<JoinHandle<()>>,
+    /// What workers take each new configuration from.
+    _gateways: watch::Sender<Arc<Gateway>>,
     stop: watch::Sender<bool>,
     tasks: TaskTracker,
     /// The built-in apps that serve as upstreams end with the server.
@@ -70,7 +73,7 @@ impl Server {
     pub async fn start(config: &Config, store: &Store) -> Result<Self, StartError> {
         let tasks = TaskTracker::new();
         let assembled = assemble::assemble(config, store, &tasks).await?;
-        let gateway = Arc::new(assembled.gateway);
+        let (gateways, _) = watch::channel(Arc::new(assembled.gateway));
         let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<listener::Socket>> =
             (0..config.server.workers).map(|_| Vec::new()).collect();
@@ -86,7 +89,7 @@ impl Server {
         for (number, sockets) in sockets.into_iter().enumerate() {
             let seed = worker::Seed {
                 number,
-                gateway: Arc::clone(&gateway),
+                gateways: gateways.subscribe(),
                 sockets,
                 stopped: stopped.clone(),
                 header_timeout: config.server.header_timeout,
@@ -101,7 +104,7 @@ impl Server {
             tracing::info!(%address, listener = "dynamodb", "listening");
         }
         tracing::info!(workers = config.server.workers, "ready");
-        Ok(Self { addresses, workers, stop, tasks, _apps: assembled.apps })
+        Ok(Self { addresses, workers, _gateways: gateways, stop, tasks, _apps: assembled.apps })
     }
 
     /// The addresses that are listened on, in the order of the configuration.

@@ -1,14 +1,22 @@
 //! `[[listeners]]`
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use ipnet::IpNet;
 
-use super::ListenerConfig;
 use super::diagnostic::Diagnostic;
 use super::section::Section;
 use super::value::{Fault, address, text};
+
+/// One of `[[listeners]]`.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// Where to listen; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
 
 pub(super) fn read(root: &mut Section<'_, '_>) -> Vec<ListenerConfig> {
     if root.is_empty("listeners") {

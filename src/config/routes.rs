@@ -3,21 +3,93 @@
 //! Who may see what is said here, so nothing about it is implied: a route without a session says `access = "public"`, and
 //! no option stands where it would do nothing.
 
-mod headers;
+pub(super) mod headers;
 mod login;
 mod pattern;
 
 use std::ops::Range;
 
+use http::Method;
 use serde_json::Value;
 use toml::de::DeValue;
 
+use self::headers::HeaderRule;
 use super::diagnostic::Diagnostic;
 use super::names::Names;
 use super::section::Section;
 use super::value::{Fault, boolean, one_of, string, text, wrong_type};
-use super::{Access, HostPattern, Requirement, RouteConfig};
 use crate::claims::ClaimPath;
+
+/// One of `[[routes]]`.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// How the access log names it: its `host` and `path` as configured.
+    pub name: String,
+    /// Which hosts; none: those that no other route names.
+    pub host: Option<HostPattern>,
+    /// A path prefix, matched on a segment boundary. Begins with `/`; has no trailing `/` unless it is `/` itself.
+    pub path: String,
+    /// Which methods; empty: all.
+    pub methods: Vec<Method>,
+    /// Index into [`Config::realms`](super::Config::realms); always there unless `access` is `Public`.
+    pub realm: Option<usize>,
+    /// The rule.
+    pub access: Access,
+    /// Claims that must hold, all of them.
+    pub require: Vec<Requirement>,
+    /// Where a browser without a session is sent.
+    pub login: Option<LoginTemplate>,
+    /// Headers to inject.
+    pub headers: Vec<HeaderRule>,
+    /// Whether the upstream may change the session.
+    pub writes: bool,
+    /// Whether the session's flash messages are taken out and handed over.
+    pub flash: bool,
+    /// Whether unsafe methods need a proof that they come from this site.
+    pub csrf: bool,
+    /// Index into [`Config::upstreams`](super::Config::upstreams).
+    pub upstream: usize,
+    /// Whether `%2F` may stand in the path.
+    pub encoded_slashes: bool,
+}
+
+/// A route's host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// This host: lower case, no port, no trailing dot.
+    Exact(String),
+    /// Any host below this one: `*.example.com` is held as `example.com`.
+    Below(String),
+}
+
+/// A route's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// No session: refused, or sent to log in.
+    Required,
+    /// Injected if it is there.
+    Optional,
+    /// Never looked up.
+    Public,
+}
+
+/// One line of `require`: the claim is, or holds, one of the values.
+#[derive(Clone, Debug)]
+pub struct Requirement {
+    /// Which claim.
+    pub claim: ClaimPath,
+    /// Strings, whole numbers and booleans; at least one.
+    pub any_of: Vec<Value>,
+}
+
+/// `login = "/login?next={uri}"`: literal text, with `{uri}` for the percent-encoded path and query of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginTemplate {
+    /// Before `{uri}`; all of it where there is no `{uri}`.
+    pub before: String,
+    /// After `{uri}`; none: there is no `{uri}`.
+    pub after: Option<String>,
+}
 
 /// A route, and where the file says what is checked against other routes.
 #[derive(Debug)]

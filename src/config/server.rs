@@ -5,7 +5,43 @@ use std::time::Duration;
 use super::environment::Environment;
 use super::section::Section;
 use super::value::{boolean, duration, integer, one_of, size};
-use super::{LogFormat, OddHeaders, ServerConfig};
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Worker threads; never 0 once resolved.
+    pub workers: usize,
+    /// How log lines are written.
+    pub log: LogFormat,
+    /// Whether each request writes a line.
+    pub access_log: bool,
+    /// The budget of all injected headers of a request: the sum of names and values.
+    pub max_header_bytes: usize,
+    /// What happens to client headers whose names a CGI-like server might read as another name.
+    pub odd_headers: OddHeaders,
+    /// How long a connection may take to send a request's head, and may stay idle between requests.
+    pub header_timeout: Duration,
+    /// How long requests in flight may take to finish after SIGTERM.
+    pub drain: Duration,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Client headers whose names hold anything but letters, digits and `-`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OddHeaders {
+    /// They are dropped.
+    Drop,
+    /// They pass, unless they could be read as one of ours.
+    Pass,
+}
 
 pub(super) fn read(root: &mut Section<'_, '_>, environment: &dyn Environment) -> ServerConfig {
     root.table("server", |server| {

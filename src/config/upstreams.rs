@@ -5,7 +5,37 @@ use std::time::Duration;
 
 use super::section::Section;
 use super::value::{Fault, duration, integer, text};
-use super::{Server, UpstreamConfig};
+
+/// `[upstreams.NAME]`
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// Its name.
+    pub name: String,
+    /// At least one.
+    pub servers: Vec<Server>,
+    /// The limit of opening a connection.
+    pub connect_timeout: Duration,
+    /// The limit from sending a request's head to receiving the response's.
+    pub response_timeout: Duration,
+    /// Idle connections kept to each server, by each worker.
+    pub keep_alive: usize,
+    /// How long one is kept idle.
+    pub idle_timeout: Duration,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// `http://host:port`: the host and port to connect to.
+    Http {
+        /// A name or an address, without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// `builtin:demo`: the demo app, run by the gateway itself on a loopback port.
+    Demo,
+}
 
 pub(super) fn read(root: &mut Section<'_, '_>) -> Vec<UpstreamConfig> {
     root.named("upstreams", |name, upstream| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::proxy::{Peer, Worker, handle};
@@ -16,17 +16,15 @@ use crate::proxy::{Peer, Worker, handle};
 const MAX_BUFFER: usize = 64 * 1024;
 
 /// Serves HTTP/1.1 on `stream` until either side has had enough.
-pub(super) async fn serve(
-    stream: TcpStream,
+pub(super) async fn serve<S>(
+    stream: S,
     peer: Peer,
     worker: Rc<Worker>,
     mut stopped: watch::Receiver<bool>,
     header_timeout: Duration,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection was gone before it began");
-        return;
-    }
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let peer = Rc::new(peer);
     let service = service_fn(move |request| {
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));

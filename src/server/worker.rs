@@ -14,7 +14,6 @@ use super::listener::Socket;
 use super::{StartError, connection};
 use crate::proxy::{Gateway, Peer, RequestIds, Worker};
 use crate::time::Clock;
-use crate::upstream::Pool;
 
 /// How often a worker closes connections that have been idle for too long.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -25,7 +24,8 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Seed {
     pub(super) number: usize,
-    pub(super) gateway: Arc<Gateway>,
+    /// The current configuration, made ready; each new one replaces it.
+    pub(super) gateways: watch::Receiver<Arc<Gateway>>,
     pub(super) sockets: Vec<Socket>,
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) header_timeout: Duration,
@@ -60,9 +60,9 @@ pub(super) fn spawn(seed: Seed) -> Result<JoinHandle<()>, StartError> {
     }
 }
 
-async fn run(seed: Seed, ids: RequestIds) {
-    let pools = seed.gateway.upstreams.iter().map(|upstream| Pool::new(upstream, seed.number)).collect();
-    let worker = Rc::new(Worker { gateway: seed.gateway, pools, ids });
+async fn run(mut seed: Seed, ids: RequestIds) {
+    let gateway = Arc::clone(&seed.gateways.borrow_and_update());
+    let worker = Rc::new(Worker::new(seed.number, gateway, ids));
     let connections = TaskTracker::new();
     let mut acceptors = tokio::task::JoinSet::new();
     for socket in seed.sockets {
@@ -76,7 +76,14 @@ async fn run(seed: Seed, ids: RequestIds) {
         let mut tick = tokio::time::interval(SWEEP);
         loop {
             tick.tick().await;
-            sweeper.pools.iter().for_each(|pool| pool.sweep(Clock.mono()));
+            sweeper.snapshot().pools.iter().for_each(|pool| pool.sweep(Clock.mono()));
+        }
+    });
+    let follower = Rc::clone(&worker);
+    acceptors.spawn_local(async move {
+        while seed.gateways.changed().await.is_ok() {
+            let gateway = Arc::clone(&seed.gateways.borrow_and_update());
+            follower.swap(gateway);
         }
     });
     let mut stopped = seed.stopped;
@@ -106,6 +113,10 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection was gone before it began");
+                    continue;
+                }
                 let peer = Peer::new(address, &socket.trusted_proxies);
                 let serving =
                     connection::serve(stream, peer, Rc::clone(worker), stopped.clone(), header_timeout);

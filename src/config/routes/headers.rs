@@ -9,7 +9,51 @@ use crate::claims::ClaimPath;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::section::{Entry, Section};
 use crate::config::value::{Fault, one_of, text};
-use crate::config::{Encoding, HeaderRule, HeaderSource, TemplatePart};
+
+/// One injected header.
+#[derive(Clone, Debug)]
+pub struct HeaderRule {
+    /// Its name: letters, digits and `-`, and not a name that the gateway or HTTP itself uses.
+    pub name: HeaderName,
+    /// Where the value comes from.
+    pub source: HeaderSource,
+    /// How characters that a header cannot carry are written.
+    pub encoding: Encoding,
+}
+
+/// Where an injected header's value comes from.
+#[derive(Clone, Debug)]
+pub enum HeaderSource {
+    /// One claim; a list is joined.
+    Claim {
+        /// Which.
+        path: ClaimPath,
+        /// Between a list's elements. One printable ASCII character, or several.
+        join: String,
+    },
+    /// Text with claims in it. If one of them is missing, so is the header.
+    Template(Vec<TemplatePart>),
+}
+
+/// A piece of a header template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplatePart {
+    /// Text: printable ASCII.
+    Text(String),
+    /// `{claim.path}`
+    Claim(ClaimPath),
+}
+
+/// How characters that a header cannot carry are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// `%XX` of `%`, controls and non-ASCII.
+    Percent,
+    /// UTF-8 as it is; controls still as `%XX`.
+    Utf8,
+    /// All of the value in base64.
+    Base64,
+}
 
 /// Names that are never a claim's, in lower case.
 const RESERVED: [&str; 15] = [

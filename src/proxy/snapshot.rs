@@ -1,0 +1,64 @@
+//! What one request sees: one configuration, whatever is loaded meanwhile.
+//!
+//! A worker hands each request the snapshot that is current when it begins, and the request keeps it to its end. An
+//! upstream that a new configuration leaves as it was is the same [`Upstream`](crate::upstream::Upstream), and so its
+//! idle connections stay.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{Gateway, RequestIds};
+use crate::upstream::Pool;
+
+/// What one worker has for itself.
+#[derive(Debug)]
+pub struct Worker {
+    number: usize,
+    snapshot: RefCell<Rc<Snapshot>>,
+    ids: RequestIds,
+}
+
+/// One configuration on one worker.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What all workers share.
+    pub gateway: Arc<Gateway>,
+    /// Connections to the upstreams, by index.
+    pub pools: Vec<Rc<Pool>>,
+}
+
+impl Worker {
+    /// Worker `number`, which makes ids for requests that bring none with `ids`.
+    pub fn new(number: usize, gateway: Arc<Gateway>, ids: RequestIds) -> Self {
+        let snapshot = Snapshot::new(gateway, number, &[]);
+        Self { number, snapshot: RefCell::new(Rc::new(snapshot)), ids }
+    }
+
+    /// The current snapshot.
+    pub fn snapshot(&self) -> Rc<Snapshot> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Makes `gateway` current. Requests under way keep what they have.
+    pub fn swap(&self, gateway: Arc<Gateway>) {
+        let snapshot = Snapshot::new(gateway, self.number, &self.snapshot().pools);
+        self.snapshot.replace(Rc::new(snapshot));
+    }
+
+    /// Makes ids for requests that bring none.
+    pub fn ids(&self) -> &RequestIds {
+        &self.ids
+    }
+}
+
+impl Snapshot {
+    fn new(gateway: Arc<Gateway>, worker: usize, before: &[Rc<Pool>]) -> Self {
+        let pool = |upstream| {
+            let kept = before.iter().find(|pool| Arc::ptr_eq(pool.upstream(), upstream));
+            kept.map_or_else(|| Pool::new(upstream, worker), Rc::clone)
+        };
+        let pools = gateway.upstreams.iter().map(pool).collect();
+        Self { gateway, pools }
+    }
+}
