@@ -8,6 +8,7 @@
 pub mod diagnostic;
 pub mod environment;
 pub mod layout;
+mod limits;
 mod listeners;
 mod mask;
 mod names;
@@ -30,7 +31,11 @@ use toml::de::DeTable;
 
 use self::diagnostic::{Diagnostic, Report};
 use self::environment::{Environment, System};
-pub use self::listeners::ListenerConfig;
+pub use self::limits::Limits;
+pub use self::listeners::{
+    CertificateConfig, ClientRule, Hsts, HttpsRedirect, ListenerAddress, ListenerConfig, TlsConfig,
+    TlsVersion, TrustedProxies,
+};
 use self::names::Names;
 pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart};
 pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
@@ -301,7 +306,7 @@ fn resolve<'d>(
         let mut realm_names = Names::of(root, "sessions");
         let mut upstream_names = Names::of(root, "upstreams");
         let server = server::read(root, environment);
-        let listeners = listeners::read(root);
+        let listeners = listeners::read(root, directory, environment);
         let store = store::read(root, directory);
         let realms = realms::read(root, directory, environment);
         let upstreams = upstreams::read(root);

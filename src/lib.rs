@@ -8,6 +8,7 @@ pub mod headers;
 pub mod item;
 pub mod secret;
 pub mod time;
+pub mod tls;
 
 pub mod config;
 

@@ -4,6 +4,7 @@
 mod admit;
 mod body;
 mod csrf;
+mod door;
 mod forward;
 mod inbound;
 mod inject;
@@ -29,6 +30,7 @@ use smallvec::SmallVec;
 
 pub use admit::{Admitted, Visitor, holds};
 pub use body::ResponseBody;
+pub use door::{Door, Rule, Secured};
 pub use inbound::{Inbound, Sanitized};
 pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;
@@ -105,6 +107,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
         refusal.respond(&id, style)
     });
     response.headers_mut().insert(REQUEST_ID, id);
+    peer.door().mark(response.headers_mut());
     if snapshot.gateway.access_log {
         record.status = response.status();
         response.body_mut().record(Box::new(record));
@@ -125,6 +128,7 @@ async fn serve(
     if gateway.access_log {
         record.request(&sanitized);
     }
+    peer.door().admit(peer, &sanitized)?;
     let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
     if gateway.access_log {
         route.name.clone_into(&mut record.route);

@@ -4,9 +4,16 @@
 //! and its own pools; a request never leaves it but to ask the store. Everything else runs on the runtime that
 //! [`Server::start`] is called on.
 
+mod arrival;
 mod assemble;
 mod connection;
+mod connections;
 mod listener;
+mod proxy_protocol;
+mod tally;
+mod tls;
+mod transport;
+mod unix;
 mod worker;
 
 use std::net::SocketAddr;
@@ -17,13 +24,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, ListenerAddress, ListenerConfig};
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
+use crate::time::Timestamp;
+use arrival::Entrance;
 
 pub(crate) use assemble::gateway;
+pub use connections::Connections;
 pub use listener::BindError;
+pub use tally::{Count, Tally};
+pub use tls::TlsError;
 
 /// How long store operations under way may take to end after the last request has; each has a limit of its own.
 const LAST_WRITES: Duration = Duration::from_secs(10);
@@ -39,6 +51,11 @@ pub struct Server {
     tasks: TaskTracker,
     /// The built-in apps that serve as upstreams end with the server.
     _apps: Vec<crate::demo::Running>,
+    entrances: Vec<Arc<Entrance>>,
+    connections: Arc<Connections>,
+    tally: Arc<Tally>,
+    /// Unix sockets go with the server.
+    _footprints: Vec<unix::Footprint>,
 }
 
 /// Why a gateway does not start.
@@ -55,6 +72,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Certificates cannot be used: they have changed since the configuration was read.
+    #[error("certificates: {0}")]
+    Tls(TlsError),
     /// The operating system refuses a thread, a socket or randomness.
     #[error("{what}: {error}")]
     System {
@@ -74,14 +94,20 @@ impl Server {
         let tasks = TaskTracker::new();
         let assembled = assemble::assemble(config, store, &tasks).await?;
         let (gateways, _) = watch::channel(Arc::new(assembled.gateway));
-        let mut addresses = Vec::new();
+        let (workers, listeners) = (config.server.workers, config.listeners.len());
+        let connections = Arc::new(Connections::new(&config.server.limits, workers, listeners));
+        let tally = Arc::new(Tally::default());
+        let (mut addresses, mut entrances, mut footprints) = (Vec::new(), Vec::new(), Vec::new());
         let mut sockets: Vec<Vec<listener::Socket>> =
             (0..config.server.workers).map(|_| Vec::new()).collect();
         for listener in &config.listeners {
+            let entrance = Arc::new(Entrance::new(listener, &connections, &tally)?);
             let bound = listener::bind(listener, config.server.workers)?;
-            addresses.push(bound.address);
-            for (worker, socket) in sockets.iter_mut().zip(bound.sockets) {
-                worker.push(socket);
+            addresses.push((kind(listener), bound.address));
+            entrances.push(Arc::clone(&entrance));
+            footprints.extend(bound.footprint);
+            for (worker, listening) in sockets.iter_mut().zip(bound.sockets) {
+                worker.push(listener::Socket { listening, entrance: Arc::clone(&entrance) });
             }
         }
         let (stop, stopped) = watch::channel(false);
@@ -97,19 +123,49 @@ impl Server {
             };
             workers.push(worker::spawn(seed)?);
         }
-        for address in &addresses {
-            tracing::info!(%address, listener = "http", "listening");
+        for (listener, address) in &addresses {
+            tracing::info!(%address, listener, "listening");
         }
         if let Some(address) = store.served_at() {
             tracing::info!(%address, listener = "dynamodb", "listening");
         }
         tracing::info!(workers = config.server.workers, "ready");
-        Ok(Self { addresses, workers, _gateways: gateways, stop, tasks, _apps: assembled.apps })
+        let addresses = addresses.into_iter().filter_map(|(_, address)| match address {
+            ListenerAddress::Tcp(address) => Some(address),
+            ListenerAddress::Unix { .. } => None,
+        });
+        Ok(Self {
+            addresses: addresses.collect(),
+            workers,
+            _gateways: gateways,
+            stop,
+            tasks,
+            _apps: assembled.apps,
+            entrances,
+            connections,
+            tally,
+            _footprints: footprints,
+        })
     }
 
-    /// The addresses that are listened on, in the order of the configuration.
+    /// The addresses that are listened on, in the order of the configuration, without unix sockets.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The client connections.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// When the first of all certificates expires; none: there are none.
+    pub fn certificates_expire(&self) -> Option<Timestamp> {
+        self.entrances.iter().filter_map(|entrance| entrance.not_after()).min()
+    }
+
+    /// What became of those who arrived.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     /// Ends the gateway: no new connections, requests under way are finished within the configured time, and so is
@@ -129,5 +185,14 @@ impl Server {
             tracing::warn!("store operations were still under way at the end");
         }
         tracing::info!("stopped");
+    }
+}
+
+/// What is spoken at a listener, for the log.
+fn kind(listener: &ListenerConfig) -> &'static str {
+    match (&listener.address, &listener.tls) {
+        (ListenerAddress::Unix { .. }, _) => "unix",
+        (ListenerAddress::Tcp(_), Some(_)) => "https",
+        (ListenerAddress::Tcp(_), None) => "http",
     }
 }

@@ -5,10 +5,15 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// Secrets that a file only names, and the size of the machine.
+use crate::time::{Clock, Timestamp};
+
+/// Secrets that a file only names, the size of the machine, and the time.
 pub trait Environment {
     /// How many cores this process may run on.
     fn cores(&self) -> usize;
+
+    /// The time: whether a certificate has expired is worth a word.
+    fn now(&self) -> Timestamp;
 
     /// The value of an environment variable, if it is set.
     fn variable(&self, name: &str) -> Option<Vec<u8>>;
@@ -27,6 +32,10 @@ pub struct System;
 impl Environment for System {
     fn cores(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    fn now(&self) -> Timestamp {
+        Clock.now().wall
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::environment::Environment;
+use super::limits::{self, Limits};
 use super::section::Section;
 use super::value::{boolean, duration, integer, one_of, size};
 
@@ -23,6 +24,8 @@ pub struct ServerConfig {
     pub header_timeout: Duration,
     /// How long requests in flight may take to finish after SIGTERM.
     pub drain: Duration,
+    /// `[server.limits]`
+    pub limits: Limits,
 }
 
 /// How log lines are written.
@@ -58,6 +61,7 @@ pub(super) fn read(root: &mut Section<'_, '_>, environment: &dyn Environment) ->
             odd_headers: server.get("odd_headers", odd_headers).unwrap_or(OddHeaders::Drop),
             header_timeout: server.get("header_timeout", header_timeout).unwrap_or(Duration::from_secs(15)),
             drain: server.get("drain", drain).unwrap_or(Duration::from_secs(30)),
+            limits: limits::read(server),
         }
     })
 }

@@ -65,7 +65,7 @@ impl Record {
 
     /// Takes down what was asked, and by whom.
     pub(super) fn request(&mut self, request: &Sanitized) {
-        self.client = Some(request.origin().client);
+        self.client = request.origin().client;
         self.method = request.method().clone();
         request.host().clone_into(&mut self.host);
         request.path().clone_into(&mut self.path);

@@ -19,6 +19,10 @@ pub enum Refusal {
     Malformed(Malformed),
     /// The path could be read as another path.
     Ambiguous(Ambiguity),
+    /// The host is not one that the connection was made for.
+    Misdirected,
+    /// It is to come over TLS: with this status, there.
+    Https(StatusCode, HeaderValue),
     /// No route takes it.
     NotFound,
     /// A route takes it with other methods.
@@ -87,6 +91,8 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Ambiguous(_) => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Https(status, _) => *status,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
@@ -109,6 +115,8 @@ impl Refusal {
             Self::Malformed(Malformed::Framing) => "bad-framing",
             Self::Malformed(Malformed::Target) => "bad-target",
             Self::Ambiguous(_) => "ambiguous-path",
+            Self::Misdirected => "misdirected",
+            Self::Https(..) => "https",
             Self::NotFound => "no-route",
             Self::Method(_) => "method",
             Self::Expectation => "expectation",
@@ -133,6 +141,8 @@ impl Refusal {
         match self {
             Self::Malformed(_) => "The request is malformed",
             Self::Ambiguous(_) => "The path is ambiguous",
+            Self::Misdirected => "The request came to the wrong place",
+            Self::Https(..) => "This site is visited over HTTPS",
             Self::NotFound => "There is nothing here",
             Self::Method(_) => "The method is not allowed here",
             Self::Expectation => "The expectation cannot be met",
@@ -175,13 +185,14 @@ impl Refusal {
                     headers.insert(WWW_AUTHENTICATE, challenge);
                 }
             }
-            Self::Login(location) => {
+            Self::Login(location) | Self::Https(_, location) => {
                 headers.insert(LOCATION, location);
             }
             Self::StoreUnavailable => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Ambiguous(_)
+            | Self::Misdirected
             | Self::NotFound
             | Self::Expectation
             | Self::Forbidden

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::listener::Socket;
-use super::{StartError, connection};
-use crate::proxy::{Gateway, Peer, RequestIds, Worker};
+use super::StartError;
+use super::arrival::{self, Arrival};
+use super::listener::{Accepting, Socket};
+use crate::proxy::{Gateway, RequestIds, Worker};
 use crate::time::Clock;
 
 /// How often a worker closes connections that have been idle for too long.
@@ -103,23 +103,21 @@ async fn accept(
     stopped: &watch::Receiver<bool>,
     header_timeout: Duration,
 ) {
-    let listener = match TcpListener::from_std(socket.listener) {
-        Ok(listener) => listener,
+    let Socket { listening, entrance } = socket;
+    let accepting = match Accepting::new(listening) {
+        Ok(accepting) => accepting,
         Err(error) => {
             tracing::error!(%error, "a listener failed");
             return;
         }
     };
     loop {
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "a connection was gone before it began");
-                    continue;
-                }
-                let peer = Peer::new(address, &socket.trusted_proxies);
-                let serving =
-                    connection::serve(stream, peer, Rc::clone(worker), stopped.clone(), header_timeout);
+        match accepting.accept().await {
+            Ok((socket, address)) => {
+                // While there is no place, nobody else is accepted.
+                let arrival = Arrival { socket, address, place: entrance.connections.enter().await };
+                let (entrance, worker) = (Arc::clone(&entrance), Rc::clone(worker));
+                let serving = arrival::receive(entrance, arrival, worker, stopped.clone(), header_timeout);
                 // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.
                 connections.spawn_local(serving);
             }

@@ -41,6 +41,10 @@ impl Environment for Given {
         3
     }
 
+    fn now(&self) -> sessiongate::time::Timestamp {
+        sessiongate::time::Timestamp::from_secs(1_800_000_000)
+    }
+
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
         self.variables.get(name).map(|value| value.as_bytes().to_vec())
     }

@@ -52,6 +52,22 @@ fn server() {
 }
 
 #[test]
+fn limits() {
+    let connections = "`server.limits.connections` must be from 1 to 10000000";
+    let useless = "`server.limits.connections_per_address` has no effect: no address could have so many";
+    check(&[
+        ("[server]", "limits.connections = 0", connections),
+        ("[server]", "limits.connections = 10|limits.connections_per_address = 10", useless),
+        (
+            "[server]",
+            "limits.connections_per_address = -1",
+            "`server.limits.connections_per_address` must be from 0 to 10000000",
+        ),
+        ("[server]", "limits.conections = 1", "unknown key `conections` in `server.limits`"),
+    ]);
+}
+
+#[test]
 fn listeners() {
     let address = "`listeners.address` must be an IP address, or `localhost`, and a port";
     let twice = "two listeners have the address 127.0.0.1:8080";

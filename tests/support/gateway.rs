@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::certificates::Identity;
 use super::client::{Request, Response};
 use super::engine::Engine;
 use super::table::TABLE;
@@ -36,6 +37,9 @@ pub(crate) struct Builder {
     store: String,
     rest: String,
     environment: HashMap<String, String>,
+    files: HashMap<String, String>,
+    /// The limit of open files.
+    descriptors: Option<u32>,
 }
 
 /// What a gateway writes, line by line.
@@ -221,6 +225,22 @@ impl Builder {
         self
     }
 
+    /// Puts a file into the directory that the gateway runs in.
+    pub(crate) fn file(mut self, name: &str, content: &str) -> Self {
+        self.files.insert(name.into(), content.into());
+        self
+    }
+
+    /// Puts a certificate and its key there, as `NAME.pem` and `NAME.key`.
+    pub(crate) fn certificate(self, name: &str, identity: &Identity) -> Self {
+        self.file(&format!("{name}.pem"), &identity.certificate).file(&format!("{name}.key"), &identity.key)
+    }
+
+    /// Lets the gateway open no more than this many files.
+    pub(crate) fn descriptors(self, limit: u32) -> Self {
+        Self { descriptors: Some(limit), ..self }
+    }
+
     /// Starts the gateway and waits until it serves.
     pub(crate) async fn start(self) -> Gateway {
         let gateway = self.spawn();
@@ -239,8 +259,19 @@ impl Builder {
     fn spawn(self) -> Gateway {
         let directory = directory();
         let file = directory.join("gateway.toml");
-        fs::write(&file, self.file()).expect("writes the configuration");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sessiongate"));
+        fs::write(&file, self.text()).expect("writes the configuration");
+        for (name, content) in &self.files {
+            fs::write(directory.join(name), content).expect("writes a file");
+        }
+        let program = env!("CARGO_BIN_EXE_sessiongate");
+        let mut command = match self.descriptors {
+            None => Command::new(program),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), program]);
+                shell
+            }
+        };
         command.args(["serve", "--config"]).arg(&file).current_dir(&directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // The SDK must find these credentials and no others: whatever the developer has would be a real account.
@@ -265,7 +296,7 @@ impl Builder {
         Gateway { child, log, directory }
     }
 
-    fn file(&self) -> String {
+    fn text(&self) -> String {
         let or =
             |text: &String, default: &str| if text.is_empty() { default.to_owned() } else { text.clone() };
         let mut file = String::from("[server]\nlog = \"json\"\n");

@@ -15,6 +15,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod app;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod gate;
@@ -25,6 +26,8 @@ pub(crate) mod python;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod table;
+pub(crate) mod tls;
+pub(crate) mod tool;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 
