@@ -38,7 +38,7 @@ pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 
-use crate::config::{Access, HeaderRule, LoginTemplate, Requirement};
+use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, Timeouts};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
 use crate::session::{Realm, Reissuing, Resolution, cookie};
@@ -63,6 +63,10 @@ pub struct Gateway {
     pub max_header_bytes: usize,
     /// Whether each request writes a line.
     pub access_log: bool,
+    /// The most that a client may ask for at once.
+    pub limits: Limits,
+    /// How long clients are waited for.
+    pub timeouts: Timeouts,
 }
 
 /// What a route leads to.

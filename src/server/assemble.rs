@@ -72,6 +72,8 @@ pub(crate) fn gateway(
             .collect(),
         max_header_bytes: config.server.max_header_bytes,
         access_log: config.server.access_log,
+        limits: config.server.limits,
+        timeouts: config.server.timeouts,
     }
 }
 
