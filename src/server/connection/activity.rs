@@ -1,21 +1,19 @@
 //! What a connection is doing, and for how long it may.
 //!
 //! Its stream, its requests and its responses tell [`Activity`]; the connection's task asks it what the client is
-//! waited for. A [`Deadline`] turns that into a timer which is rarely touched: a connection that is busy moves it
-//! forward only when it fires.
+//! waited for.
 
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 
 use crate::proxy::ResponseBody;
-use crate::time::Clock;
+use crate::time::{Alarm, Clock};
 
 /// What is known of a connection.
 #[derive(Debug, Default)]
@@ -57,7 +55,7 @@ pub(super) enum Wait {
 pub(super) struct Deadline {
     wait: Option<(Wait, Turn)>,
     due: Option<Instant>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 /// A request under way, until its response has gone.
@@ -147,20 +145,7 @@ impl Deadline {
             self.wait = Some(wait);
             self.due = limit.map(|limit| Clock.mono() + limit);
         }
-        // A timer that is set already wakes this up once for nothing, which is less than to unset it each time.
-        let Some(due) = self.due else { return Poll::Pending };
-        let at = tokio::time::Instant::from_std(due);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if sleep.deadline() > at {
-            sleep.as_mut().reset(at);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if sleep.deadline() >= at {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(at);
-        }
+        self.due.map_or(Poll::Pending, |due| self.alarm.poll(cx, due))
     }
 }
 

@@ -3,6 +3,7 @@
 //! A connection that stays idle is parked: hyper's state and buffers are given up, and taken up again with the next
 //! byte. A client that comes and goes pays for that nothing; one that comes back after a while, a few allocations.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -11,7 +12,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
@@ -59,11 +60,15 @@ pub(super) async fn serve<S>(
     }
     loop {
         let activity = Rc::new(Activity::default());
+        let handover = Rc::new(RefCell::default());
         let service = service_fn(|request: Request<Incoming>| {
             let exchange = activity.begin(!request.body().is_end_stream(), None);
-            let terms = terms.clone();
+            let (terms, handover) = (terms.clone(), Rc::clone(&handover));
             async move {
-                let response: Response<_> = handle(&terms.worker, &terms.peer, request).await;
+                let mut response = handle(&terms.worker, &terms.peer, request).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    handover.replace(response.body_mut().take_handover());
+                }
                 Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
             }
         });
@@ -72,6 +77,10 @@ pub(super) async fn serve<S>(
         let end = drive(&mut connection, &activity, terms, &mut stopped).await;
         let parts = connection.into_parts();
         stream = parts.io.into_inner().into_stream();
+        if let Some(handover) = handover.take() {
+            // The rest is between the client and whoever asked for it.
+            return handover.give(Wire::new(stream, parts.read_buf, Rc::default()));
+        }
         first = match end {
             End::Closed if activity.is_unheard() => return linger(&mut stream).await,
             // What could not be written in time is not waited for again.
