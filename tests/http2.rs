@@ -2,30 +2,13 @@
 
 mod support;
 
-use std::process::Command;
-
 use support::answer::Answer;
 use support::gateway::{Builder, Gateway, field};
-use support::python::skip;
+use support::program::{output, said};
 use support::upstream::Upstream;
 
 fn public(upstream: &Upstream) -> Builder {
     Gateway::builder().upstream("app", upstream).route("/", "public", "")
-}
-
-/// Runs a program that must succeed; what it says on both streams. None, with a line on stderr, where it is missing.
-fn run(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = match Command::new(program).args(arguments).output() {
-        Ok(output) => output,
-        Err(error) if std::env::var_os("CI").is_some() => panic!("{program}: {error}"),
-        Err(error) => {
-            skip(&format!("no {program}: {error}"));
-            return None;
-        }
-    };
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {said}");
-    Some(said.into_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,9 +19,9 @@ async fn curl_is_served_by_prior_knowledge() {
     let url = format!("http://{}/a?b=c", gateway.address());
     let cookies = ["-H", "Cookie: a=1", "-H", "Cookie: b=2", "-H", "TE: trailers"];
     let arguments = [&["-sSi", "--http2-prior-knowledge", &url][..], &cookies].concat();
-    let Some(said) = run("curl", &arguments) else { return };
-    assert!(said.starts_with("HTTP/2 200") && said.ends_with("\r\n\r\nhello"), "{said}");
-    assert!(!said.contains("x-gone") && !said.contains("connection"), "{said}");
+    let Some(answer) = said("curl", &arguments) else { return };
+    assert!(answer.starts_with("HTTP/2 200") && answer.ends_with("\r\n\r\nhello"), "{answer}");
+    assert!(!answer.contains("x-gone") && !answer.contains("connection"), "{answer}");
     let seen = upstream.only();
     assert_eq!((seen.target.as_str(), seen.header("cookie")), ("/a?b=c", Some("a=1; b=2")));
     assert_eq!(seen.header("host"), Some(gateway.address().to_string().as_str()));
@@ -58,7 +41,7 @@ async fn bodies_stream_both_ways() {
     let (sent, got) = (format!("@{}", file.display()), gateway.directory().join("got"));
     let arguments =
         ["-sS", "--http2-prior-knowledge", "--data-binary", &sent, "-o", got.to_str().unwrap(), &url];
-    let Some(_) = run("curl", &arguments) else { return };
+    let Some(_) = said("curl", &arguments) else { return };
     assert!(std::fs::read(got).unwrap() == body, "the same bytes");
 }
 
@@ -67,8 +50,8 @@ async fn h2load_has_every_request_answered() {
     let upstream = Upstream::start();
     let gateway = public(&upstream).start().await;
     let url = format!("http://{}/", gateway.address());
-    let Some(said) = run("h2load", &["-n", "2000", "-c", "4", "-m", "50", &url]) else { return };
-    assert!(said.contains("2000 succeeded, 0 failed, 0 errored"), "{said}");
+    let Some(answer) = said("h2load", &["-n", "2000", "-c", "4", "-m", "50", &url]) else { return };
+    assert!(answer.contains("2000 succeeded, 0 failed, 0 errored"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +59,7 @@ async fn a_listener_without_it_does_not_speak_it() {
     let upstream = Upstream::start();
     let gateway = public(&upstream).listener("address = \"127.0.0.1:0\"\nhttp2 = false").start().await;
     let url = format!("http://{}/", gateway.address());
-    let output = Command::new("curl").args(["-sS", "--http2-prior-knowledge", &url]).output();
-    assert!(output.map_or(true, |output| !output.status.success()));
+    let Some(output) = output("curl", &["-sS", "--http2-prior-knowledge", &url]) else { return };
+    assert!(!output.status.success());
     assert_eq!(gateway.get("/", "").await.status, 200);
 }
