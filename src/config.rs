@@ -40,7 +40,7 @@ use self::names::Names;
 pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart};
 pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
 use self::section::{Problems, Section};
-pub use self::server::{LogFormat, OddHeaders, ServerConfig};
+pub use self::server::{LogFormat, OddHeaders, ServerConfig, Timeouts};
 pub use self::upstreams::{Server, UpstreamConfig};
 use crate::secret::Secret;
 

@@ -12,7 +12,7 @@ use support::certificates::Authority;
 use support::client::{Client, Request};
 use support::gateway::{Builder, Gateway};
 use support::upstream::Upstream;
-use support::{eventually, tls, tool, within};
+use support::{eventually, program, tls, within};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -166,7 +166,7 @@ async fn haproxy_speaks_both_versions_over_both_kinds_of_socket() {
         )
         .start()
         .await;
-    let Some(mut haproxy) = tool::find("haproxy") else { return };
+    let Some(mut haproxy) = program::command("haproxy") else { return };
     let directory = gateway.directory();
     let ports = [(); 3].map(|()| free_port());
     let servers = [

@@ -13,7 +13,7 @@ use support::certificates::{Authority, Identity};
 use support::client::{Client, Request};
 use support::gateway::{Builder, Gateway, field};
 use support::upstream::Upstream;
-use support::{eventually, tls, tool, within};
+use support::{eventually, program, tls, within};
 
 /// A gateway whose first listener has these lines below `[listeners.tls]`.
 fn secured(upstream: &Upstream, lines: &str) -> Builder {
@@ -37,12 +37,12 @@ async fn curl_visits_over_both_versions_and_the_upstream_is_told() {
     let port = address(&gateway).port();
 
     for version in ["1.2", "1.3"] {
-        let Some(mut curl) = tool::find("curl") else { return };
+        let Some(mut curl) = program::command("curl") else { return };
         curl.current_dir(gateway.directory()).args(["-sS", "--cacert", "ca.pem", "--resolve"]);
         curl.arg(format!("app.test:{port}:127.0.0.1")).arg(format!("--tlsv{version}"));
         curl.args(["--tls-max", version]).arg(format!("https://app.test:{port}/x"));
-        let output = tool::run(&mut curl, "").await;
-        assert_eq!((output.success, output.stdout.as_str()), (true, "ok"), "{version}: {}", output.stderr);
+        let (success, stdout, stderr) = program::run(&mut curl, "").await;
+        assert_eq!((success, stdout.as_str()), (true, "ok"), "{version}: {stderr}");
     }
     let received = upstream.last();
     assert_eq!(received.header("x-forwarded-proto"), Some("https"));
@@ -73,17 +73,38 @@ async fn the_certificate_is_the_one_of_the_name_and_else_the_first() {
         (Some("other.test"), "DNS:app.test"),
         (None, "DNS:app.test"),
     ] {
-        let Some(mut openssl) = tool::find("openssl") else { return };
+        let Some(mut openssl) = program::command("openssl") else { return };
         openssl.args(["s_client", "-connect", &address(&gateway).to_string()]);
         match name {
             Some(name) => openssl.args(["-servername", name]),
             None => openssl.arg("-noservername"),
         };
-        let shown = tool::run(&mut openssl, "").await.stdout;
-        let Some(mut x509) = tool::find("openssl") else { return };
+        let shown = program::run(&mut openssl, "").await.1;
+        let Some(mut x509) = program::command("openssl") else { return };
         x509.args(["x509", "-noout", "-ext", "subjectAltName"]);
-        let names = tool::run(&mut x509, &shown).await.stdout;
+        let names = program::run(&mut x509, &shown).await.1;
         assert_eq!(names.lines().last().map(str::trim), Some(subject), "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn http2_is_negotiated_where_it_is_served() {
+    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let identity = authority.server(&["app.test"]);
+    for (listener, curl_asks, spoken) in
+        [("", "--http2", "2"), ("", "--http1.1", "1.1"), ("http2 = false", "--http2", "1.1")]
+    {
+        let gateway = Gateway::builder()
+            .listener(&format!("address = \"127.0.0.1:0\"\n{listener}\n[listeners.tls]\n{APP}"))
+            .upstream("app", &upstream)
+            .route("/", "public", "")
+            .certificate("app", &identity)
+            .start()
+            .await;
+        let Some(mut curl) = program::command("curl") else { return };
+        curl.args(["-sSk", curl_asks, "-o", "/dev/null", "-w", "%{http_version} %{http_code}"]);
+        let (_, stdout, stderr) = program::run(curl.arg(format!("https://{}/", address(&gateway))), "").await;
+        assert_eq!(stdout, format!("{spoken} 200"), "{stderr}");
     }
 }
 
@@ -95,9 +116,9 @@ async fn versions_below_the_least_are_refused() {
         secured(&upstream, &lines).certificate("app", &authority.server(&["app.test"])).start().await;
 
     for (flag, is_served) in [("-tls1_2", false), ("-tls1_3", true)] {
-        let Some(mut openssl) = tool::find("openssl") else { return };
+        let Some(mut openssl) = program::command("openssl") else { return };
         openssl.args(["s_client", "-connect", &address(&gateway).to_string(), flag]);
-        assert_eq!(tool::run(&mut openssl, "").await.success, is_served, "{flag}");
+        assert_eq!(program::run(&mut openssl, "").await.0, is_served, "{flag}");
     }
 }
 
@@ -119,10 +140,10 @@ async fn sessions_are_resumed_by_both_versions() {
     }
     assert_eq!(kinds, [Some(HandshakeKind::Resumed); 2]);
 
-    let Some(mut openssl) = tool::find("openssl") else { return };
+    let Some(mut openssl) = program::command("openssl") else { return };
     openssl.args(["s_client", "-connect", &address(&gateway).to_string(), "-tls1_2", "-reconnect"]);
-    let output = tool::run(&mut openssl, "").await;
-    assert_eq!(output.stdout.matches("Reused, TLSv1.2").count(), 5, "{}", output.stdout);
+    let (_, stdout, _) = program::run(&mut openssl, "").await;
+    assert_eq!(stdout.matches("Reused, TLSv1.2").count(), 5, "{stdout}");
 }
 
 #[tokio::test]
@@ -195,10 +216,10 @@ async fn a_request_for_a_host_with_another_rule_for_clients_is_misdirected() {
     let mut refused = tls::connect(address(&gateway), "shut.test", &nobody).await;
     assert!(refused.is_closed().await, "no certificate, no entry");
     // Who names no host at all has come under the first certificate's rule.
-    let Some(mut curl) = tool::find("curl") else { return };
+    let Some(mut curl) = program::command("curl") else { return };
     curl.args(["-sSk", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: shut.test"]);
-    let output = tool::run(curl.arg(format!("https://{}/", address(&gateway))), "").await;
-    assert_eq!(output.stdout, "421", "{}", output.stderr);
+    let (_, stdout, stderr) = program::run(curl.arg(format!("https://{}/", address(&gateway))), "").await;
+    assert_eq!(stdout, "421", "{stderr}");
 }
 
 #[tokio::test]

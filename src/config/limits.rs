@@ -1,7 +1,7 @@
 //! `[server.limits]`: how much clients may take of what the gateway has.
 
 use super::section::Section;
-use super::value::{Fault, integer};
+use super::value::{Fault, integer, size};
 
 /// `[server.limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,17 +10,39 @@ pub struct Limits {
     pub connections: usize,
     /// Connections of one address at a time; none: no bound.
     pub connections_per_address: Option<usize>,
+    /// Requests under way on one HTTP/2 connection.
+    pub streams: u32,
+    /// Streams of one HTTP/2 connection that were reset and are still accounted for; one more ends the connection.
+    pub resets: usize,
+    /// A request's head, all of it.
+    pub header_bytes: usize,
+    /// Header lines of a request.
+    pub headers: usize,
+    /// A request's target.
+    pub uri: usize,
 }
 
 pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
     server.table("limits", |limits| {
-        let connections = limits.get("connections", integer(1..=10_000_000)).unwrap_or(20_000);
-        let per_address = limits.get("connections_per_address", integer(0..=10_000_000));
-        let per_address = per_address.filter(|bound| *bound > 0);
-        if per_address.is_some_and(|bound| bound >= connections) {
+        let read = Limits {
+            connections: limits.get("connections", integer(1..=10_000_000)).unwrap_or(20_000),
+            connections_per_address: limits
+                .get("connections_per_address", integer(0..=10_000_000))
+                .filter(|bound| *bound > 0),
+            streams: limits.get("streams", integer(1..=10_000)).unwrap_or(100),
+            resets: limits.get("resets", integer(1..=10_000)).unwrap_or(20),
+            header_bytes: limits.get("header_bytes", size(4096..=1024 * 1024)).unwrap_or(64 * 1024),
+            headers: limits.get("headers", integer(10..=10_000)).unwrap_or(100),
+            uri: limits.get("uri", size(256..=64 * 1024 - 2)).unwrap_or(16 * 1024),
+        };
+        if read.uri > read.header_bytes {
+            let fault = Fault::new("must not be above `header_bytes`, which holds it");
+            limits.refuse_or("uri", "header_bytes", fault);
+        }
+        if read.connections_per_address.is_some_and(|bound| bound >= read.connections) {
             let fault = Fault::new("has no effect: no address could have so many");
             limits.refuse("connections_per_address", fault.hint("it must be below `connections`"));
         }
-        Limits { connections, connections_per_address: per_address }
+        read
     })
 }

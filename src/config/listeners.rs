@@ -38,6 +38,8 @@ pub struct ListenerConfig {
     pub redirect_to_https: Option<HttpsRedirect>,
     /// The Strict-Transport-Security of every response. Only with TLS.
     pub hsts: Option<Hsts>,
+    /// Whether HTTP/2 is served beside HTTP/1.1.
+    pub http2: bool,
 }
 
 /// Where to listen.
@@ -95,6 +97,7 @@ fn listener(
 ) -> Option<ListenerConfig> {
     let trusted_proxies = trust::read(section);
     let proxy_protocol = section.get("proxy_protocol", boolean).unwrap_or(false);
+    let http2 = section.get("http2", boolean).unwrap_or(true);
     let tls = tls::read(section, directory, environment);
     let redirect_to_https = https::redirect(section);
     let hsts = https::hsts(section);
@@ -131,7 +134,7 @@ fn listener(
             ListenerAddress::Unix { path, mode: mode.unwrap_or(default) }
         }
     };
-    Some(ListenerConfig { address, trusted_proxies, proxy_protocol, tls, redirect_to_https, hsts })
+    Some(ListenerConfig { address, trusted_proxies, proxy_protocol, tls, redirect_to_https, hsts, http2 })
 }
 
 /// Port 0 is another port each time.

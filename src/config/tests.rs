@@ -3,6 +3,7 @@
 use std::io;
 
 use super::*;
+use crate::time::Timestamp;
 
 const REFERENCE: &str = include_str!("../../gateway.toml");
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
+use super::connection::Protocol;
 use super::connections::{Connections, Place};
 use super::proxy_protocol::{self, Named};
 use super::tally::Tally;
@@ -37,6 +38,7 @@ const LEFTOVERS: u64 = 64 * 1024;
 pub(super) struct Entrance {
     door: Arc<Door>,
     proxy_protocol: bool,
+    http2: bool,
     tls: Option<Terminator>,
     pub(super) connections: Arc<Connections>,
     pub(super) tally: Arc<Tally>,
@@ -57,10 +59,11 @@ impl Entrance {
         connections: &Arc<Connections>,
         tally: &Arc<Tally>,
     ) -> Result<Self, StartError> {
-        let tls = config.tls.as_ref().map(|tls| Terminator::open(tls, tally)).transpose();
+        let tls = config.tls.as_ref().map(|tls| Terminator::open(tls, config.http2, tally)).transpose();
         Ok(Self {
             door: Arc::new(Door::new(config)),
             proxy_protocol: config.proxy_protocol,
+            http2: config.http2,
             tls: tls.map_err(StartError::Tls)?,
             connections: Arc::clone(connections),
             tally: Arc::clone(tally),
@@ -114,24 +117,23 @@ pub(super) async fn receive(
     arrival: Arrival,
     worker: Rc<Worker>,
     stopped: watch::Receiver<bool>,
-    header_timeout: Duration,
 ) {
     entrance.tally.accepted.add();
     let mut transport = Transport::new(arrival.socket, arrival.place);
-    let Some(client) = entrance.identify(&mut transport, arrival.address, header_timeout).await else {
+    let limit = worker.snapshot().gateway.timeouts.header;
+    let Some(client) = entrance.identify(&mut transport, arrival.address, limit).await else {
         return;
     };
     let Some(tls) = &entrance.tls else {
         let peer = Peer::new(client, &entrance.door, None);
-        drop(entrance);
-        return connection::serve(transport, peer, worker, stopped, header_timeout).await;
+        let protocol = if entrance.http2 { Protocol::Unknown } else { Protocol::Http1 };
+        return connection::serve(transport, protocol, peer, worker, stopped).await;
     };
     match tls.accept(transport).await {
-        Ok((stream, secured)) => {
+        Ok((stream, protocol, secured)) => {
             entrance.tally.handshakes.add();
             let peer = Peer::new(client, &entrance.door, Some(secured));
-            drop(entrance);
-            connection::serve(stream, peer, worker, stopped, header_timeout).await;
+            connection::serve(stream, protocol, peer, worker, stopped).await;
         }
         Err(Failure::Plain(transport)) => {
             entrance.tally.plain_at_tls.add();

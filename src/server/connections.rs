@@ -173,8 +173,9 @@ mod tests {
     use super::*;
 
     fn connections(bound: usize, each: usize) -> Arc<Connections> {
-        let limits = Limits { connections: bound, connections_per_address: Some(each) };
-        Arc::new(Connections::new(&limits, 1, 1))
+        let shares = Some(Shares { each, taken: Mutex::default() });
+        let places = Arc::new(Semaphore::new(bound));
+        Arc::new(Connections { places, bound, shares, refused: AtomicU64::new(0) })
     }
 
     #[tokio::test]

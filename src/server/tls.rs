@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::context::Contexts;
 pub use self::context::TlsError;
+use super::connection::Protocol;
 use super::tally::Tally;
 use super::transport::Transport;
 use crate::config::TlsConfig;
@@ -27,6 +28,8 @@ use crate::proxy::{Rule, Secured};
 use crate::time::{Clock, Timestamp};
 use crate::tls::ClientCertificate;
 
+/// What HTTP/2 is called where it is negotiated (RFC 9113, 3.2).
+const H2: &[u8] = b"h2";
 /// What a TLS record of a handshake begins with.
 const HANDSHAKE: u8 = 0x16;
 
@@ -50,11 +53,11 @@ pub(super) enum Failure {
 
 impl Terminator {
     /// Reads the files of `config`, and goes on following them.
-    pub(super) fn open(config: &TlsConfig, tally: &Arc<Tally>) -> Result<Self, TlsError> {
+    pub(super) fn open(config: &TlsConfig, http2: bool, tally: &Arc<Tally>) -> Result<Self, TlsError> {
         let files = reload::Files::read(config, &System);
-        let contexts = Contexts::new(config, &files)?;
+        let contexts = Contexts::new(config, http2, &files)?;
         let (sender, receiver) = watch::channel(Arc::new(contexts));
-        let following = reload::follow(config.clone(), files, sender, Arc::clone(tally));
+        let following = reload::follow((config.clone(), http2), files, sender, Arc::clone(tally));
         let reload = AbortOnDropHandle::new(tokio::spawn(following));
         Ok(Self { contexts: receiver, timeout: config.handshake_timeout, _reload: reload })
     }
@@ -68,7 +71,7 @@ impl Terminator {
     pub(super) async fn accept(
         &self,
         transport: Transport,
-    ) -> Result<(TlsStream<Transport>, Secured), Failure> {
+    ) -> Result<(TlsStream<Transport>, Protocol, Secured), Failure> {
         let contexts = Arc::clone(&self.contexts.borrow());
         let handshake = tokio::time::timeout(self.timeout, handshake(transport, &contexts));
         handshake.await.unwrap_or_else(|_| Err(Failure::Handshake(io::ErrorKind::TimedOut.into())))
@@ -78,7 +81,7 @@ impl Terminator {
 async fn handshake(
     mut transport: Transport,
     contexts: &Contexts,
-) -> Result<(TlsStream<Transport>, Secured), Failure> {
+) -> Result<(TlsStream<Transport>, Protocol, Secured), Failure> {
     // What is not TLS gets no alert, which it could not read.
     if transport.ahead().is_empty() {
         transport.read_ahead().await.map_err(Failure::Handshake)?;
@@ -98,7 +101,8 @@ async fn handshake(
         shown.map(|der| current(der).ok_or_else(|| failed("the client's certificate is not valid")));
     let certificate = certificate.transpose()?;
     let rule = contexts.hosts.as_ref().map(|hosts| Rule { hosts: Arc::clone(hosts), number: context.rule });
-    Ok((stream, Secured { certificate, rule }))
+    let protocol = if session.alpn_protocol() == Some(H2) { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((stream, protocol, Secured { certificate, rule }))
 }
 
 /// Reads a certificate that was verified, maybe by the handshake of a session that is resumed: then it may have expired

@@ -28,7 +28,6 @@ pub(super) struct Seed {
     pub(super) gateways: watch::Receiver<Arc<Gateway>>,
     pub(super) sockets: Vec<Socket>,
     pub(super) stopped: watch::Receiver<bool>,
-    pub(super) header_timeout: Duration,
     pub(super) drain: Duration,
 }
 
@@ -68,7 +67,7 @@ async fn run(mut seed: Seed, ids: RequestIds) {
     for socket in seed.sockets {
         let (worker, connections, stopped) = (Rc::clone(&worker), connections.clone(), seed.stopped.clone());
         acceptors.spawn_local(async move {
-            accept(socket, &worker, &connections, &stopped, seed.header_timeout).await;
+            accept(socket, &worker, &connections, &stopped).await;
         });
     }
     let sweeper = Rc::clone(&worker);
@@ -101,7 +100,6 @@ async fn accept(
     worker: &Rc<Worker>,
     connections: &TaskTracker,
     stopped: &watch::Receiver<bool>,
-    header_timeout: Duration,
 ) {
     let Socket { listening, entrance } = socket;
     let accepting = match Accepting::new(listening) {
@@ -117,7 +115,7 @@ async fn accept(
                 // While there is no place, nobody else is accepted.
                 let arrival = Arrival { socket, address, place: entrance.connections.enter().await };
                 let (entrance, worker) = (Arc::clone(&entrance), Rc::clone(worker));
-                let serving = arrival::receive(entrance, arrival, worker, stopped.clone(), header_timeout);
+                let serving = arrival::receive(entrance, arrival, worker, stopped.clone());
                 // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.
                 connections.spawn_local(serving);
             }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -73,11 +73,12 @@ impl Identity {
         };
         let (not_before, not_after) = (moment(leaf.validity().not_before), moment(leaf.validity().not_after));
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PemError::NoKey)?;
-        let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => PemError::Mismatch,
-            rustls::Error::InvalidCertificate(_) => PemError::BadCertificate,
-            _ => PemError::BadKey,
-        })?;
+        let signing = provider.key_provider.load_private_key(key).map_err(|_| PemError::BadKey)?;
+        let certified = CertifiedKey::new(chain, signing);
+        let matched = certified.keys_match();
+        if matches!(matched, Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch))) {
+            return Err(PemError::Mismatch);
+        }
         Ok(Self { certified: Arc::new(certified), names, not_before, not_after })
     }
 }

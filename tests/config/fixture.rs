@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use sessiongate::config::diagnostic::{Report, Severity};
 use sessiongate::config::environment::Environment;
 use sessiongate::config::{Config, parse};
+use sessiongate::time::Timestamp;
+
+use crate::certificates::Authority;
 
 /// The least file that says something in every section.
 pub(crate) const BASE: &str = r#"
@@ -41,8 +45,8 @@ impl Environment for Given {
         3
     }
 
-    fn now(&self) -> sessiongate::time::Timestamp {
-        sessiongate::time::Timestamp::from_secs(1_800_000_000)
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_800_000_000)
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
@@ -82,8 +86,47 @@ pub(crate) fn with(header: &str, lines: &str) -> String {
     source
 }
 
+/// Beside the file: two certificates with their keys, one that has expired, and an authority.
+impl Environment for Certificates {
+    fn cores(&self) -> usize {
+        Given::default().cores()
+    }
+
+    fn now(&self) -> Timestamp {
+        Given::default().now()
+    }
+
+    fn variable(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let name = path.strip_prefix("etc").map_err(io::Error::other)?;
+        let content = FILES.get(name.to_str().ok_or(io::ErrorKind::NotFound)?);
+        Ok(content.ok_or(io::ErrorKind::NotFound)?.clone().into_bytes())
+    }
+}
+
+struct Certificates;
+
+static FILES: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
+    let authority = Authority::new("ours");
+    let [app, other] = [&["app.example.com"], &["other.example.com"]].map(|names| authority.server(names));
+    let old = authority.expired_server(&["old.example.com"]);
+    BTreeMap::from([
+        ("clients.pem", authority.pem().to_owned()),
+        ("app.pem", app.certificate),
+        ("app.key", app.key),
+        ("other.pem", other.certificate),
+        ("other.key", other.key),
+        ("old.pem", old.certificate),
+        ("old.key", old.key),
+        ("text.pem", "no certificate".to_owned()),
+    ])
+});
+
 pub(crate) fn read(source: &str) -> (Option<Config>, Report) {
-    parse(source, Path::new("etc/gateway.toml"), &Given::default())
+    parse(source, Path::new("etc/gateway.toml"), &Certificates)
 }
 
 /// The configuration of a file that must have no problem.

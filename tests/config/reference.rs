@@ -5,7 +5,11 @@ use crate::fixture::{accepted, read};
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 21] = [
+const EXAMPLES: [&str; 25] = [
+    "redirect_to_https",
+    "hsts",
+    "certificates",
+    "client_ca",
     "path = \"var",
     "listen",
     "region",
@@ -74,6 +78,15 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
     if key == "enforce_age" {
         let keys = "[sessions.main.keys]\ncurrent = \"0123456789abcdef\"\n";
         return file.replace("format = \"native\"", "format = \"django\"") + keys;
+    }
+    let tls =
+        file.replace("# [listeners.tls]", "[listeners.tls]").replace("# certificates = ", "certificates = ");
+    match key {
+        "mode" => return file.replace("address = \"127.0.0.1:8080\"", "address = \"unix:x.sock\""),
+        "hsts" | "client_ca" | "min_version" | "handshake_timeout" => return tls,
+        "client_auth" => return tls.replace("# client_ca = ", "client_ca = "),
+        "certificates" => return file.replace("# [listeners.tls]", "[listeners.tls]"),
+        _ => {}
     }
     let Some(bare) = header.strip_prefix("# ") else { return file.to_owned() };
     if bare.starts_with("[sessions.shop") {

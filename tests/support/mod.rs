@@ -22,12 +22,12 @@ pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod ministack;
 pub(crate) mod node;
+pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod table;
 pub(crate) mod tls;
-pub(crate) mod tool;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 

@@ -10,6 +10,7 @@ use crate::config::environment::Environment;
 use crate::config::parse;
 use crate::format::{fingerprint, open};
 use crate::item::Number;
+use crate::time::Timestamp;
 
 /// What the real frameworks wrote.
 const VECTORS: &str = include_str!("../../../tests/fixtures/session-vectors.json");

@@ -14,6 +14,8 @@ use crate::config::{ClientRule, TlsConfig, TlsVersion};
 use crate::time::Timestamp;
 use crate::tls::{Identity, Names, PemError, authorities};
 
+/// What HTTP/1.1 is called where it is negotiated (RFC 7301, 6).
+const HTTP1: &[u8] = b"http/1.1";
 /// Sessions kept for clients of TLS 1.2 that take no tickets, for each certificate.
 const SESSIONS: usize = 1024;
 /// Tickets of TLS 1.3 that a client is given: one for each of two connections it may open next.
@@ -71,7 +73,7 @@ pub enum TlsError {
 }
 
 impl Contexts {
-    pub(super) fn new(config: &TlsConfig, files: &Files) -> Result<Self, TlsError> {
+    pub(super) fn new(config: &TlsConfig, http2: bool, files: &Files) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let (mut names, mut hosts) = (Names::default(), Names::default());
         let mut rules: Vec<Option<&ClientRule>> = Vec::new();
@@ -93,7 +95,9 @@ impl Contexts {
                 names.add(name, position);
                 hosts.add(name, rule);
             }
-            let config = server_config(config.min_version, clients, identity, files, &provider)?;
+            let mut config = server_config(config.min_version, clients, identity, files, &provider)?;
+            config.alpn_protocols =
+                if http2 { vec![super::H2.to_vec(), HTTP1.to_vec()] } else { vec![HTTP1.to_vec()] };
             contexts.push(Context { config: Arc::new(config), rule });
         }
         let mut contexts = contexts.into_iter();
@@ -134,7 +138,6 @@ fn server_config(
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified)));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ticketer = ring::Ticketer::new()?;
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
     config.send_tls13_tickets = TICKETS;

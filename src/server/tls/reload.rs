@@ -63,9 +63,9 @@ impl std::fmt::Debug for Files {
     }
 }
 
-/// Follows the files of `config`, which were `judged` last, for as long as anybody listens.
+/// Follows the files of a configuration, with or without HTTP/2, which were `judged` last.
 pub(super) async fn follow(
-    config: TlsConfig,
+    (config, http2): (TlsConfig, bool),
     mut judged: Files,
     contexts: watch::Sender<Arc<Contexts>>,
     tally: Arc<Tally>,
@@ -87,7 +87,7 @@ pub(super) async fn follow(
             continue;
         }
         judged = before.clone();
-        match Contexts::new(&config, &judged) {
+        match Contexts::new(&config, http2, &judged) {
             Ok(new) => {
                 tracing::info!(certificates = config.certificates.len(), "certificates reloaded");
                 contexts.send_replace(Arc::new(new));
