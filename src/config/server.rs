@@ -7,7 +7,7 @@ use super::section::Section;
 use super::value::{boolean, duration, integer, one_of, size};
 
 /// `[server]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Worker threads; never 0 once resolved.
     pub workers: usize,
@@ -21,7 +21,11 @@ pub struct ServerConfig {
     pub odd_headers: OddHeaders,
     /// How long a connection may take to send a request's head, and may stay idle between requests.
     pub header_timeout: Duration,
-    /// How long requests in flight may take to finish after SIGTERM.
+    /// Whether a change of the configuration's files is a reload.
+    pub watch: bool,
+    /// How long requests are taken still after SIGTERM, though readiness is gone.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take to finish after that.
     pub drain: Duration,
 }
 
@@ -49,7 +53,7 @@ pub(super) fn read(root: &mut Section<'_, '_>, environment: &dyn Environment) ->
         let log = one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         let odd_headers = one_of(&[("drop", OddHeaders::Drop), ("pass", OddHeaders::Pass)]);
         let header_timeout = duration(Duration::from_millis(100)..=Duration::from_hours(1));
-        let drain = duration(Duration::ZERO..=Duration::from_hours(24));
+        let drain = || duration(Duration::ZERO..=Duration::from_hours(24));
         ServerConfig {
             workers: workers.unwrap_or_else(|| environment.cores().max(1)),
             log: server.get("log", log).unwrap_or(LogFormat::Text),
@@ -57,7 +61,9 @@ pub(super) fn read(root: &mut Section<'_, '_>, environment: &dyn Environment) ->
             max_header_bytes: server.get("max_header_bytes", size(256..=64 * 1024)).unwrap_or(8 * 1024),
             odd_headers: server.get("odd_headers", odd_headers).unwrap_or(OddHeaders::Drop),
             header_timeout: server.get("header_timeout", header_timeout).unwrap_or(Duration::from_secs(15)),
-            drain: server.get("drain", drain).unwrap_or(Duration::from_secs(30)),
+            watch: server.get("watch", boolean).unwrap_or(true),
+            drain_delay: server.get("drain_delay", drain()).unwrap_or(Duration::ZERO),
+            drain: server.get("drain", drain()).unwrap_or(Duration::from_secs(30)),
         }
     })
 }
