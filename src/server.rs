@@ -30,7 +30,6 @@ use crate::store::Store;
 use crate::store::schema::SchemaError;
 
 use assemble::Assembled;
-use connection::Limits;
 use listener::Listener;
 
 pub(crate) use assemble::gateway;
@@ -61,7 +60,6 @@ pub struct Server {
 struct Generation {
     gateway: Arc<Gateway>,
     listeners: Vec<Arc<Listener>>,
-    limits: Limits,
     /// How long connections have to end.
     drain: Duration,
 }
@@ -219,9 +217,8 @@ impl Server {
         // Once the workers let go of them, nothing may hold the sockets open for connections that nobody accepts.
         drop(listeners);
         generations.send_modify(|generation| {
-            let Generation { gateway, limits, drain, .. } = generation.as_ref();
-            let (gateway, limits, drain) = (Arc::clone(gateway), *limits, *drain);
-            *generation = Arc::new(Generation { gateway, listeners: Vec::new(), limits, drain });
+            let (gateway, drain) = (Arc::clone(&generation.gateway), generation.drain);
+            *generation = Arc::new(Generation { gateway, listeners: Vec::new(), drain });
         });
         // Workers that are gone already need no telling.
         let _ = self.stop.send(true);
@@ -244,7 +241,6 @@ impl Generation {
         Self {
             gateway: Arc::clone(&assembled.gateway),
             listeners: listeners.to_vec(),
-            limits: Limits { header_timeout: config.server.header_timeout },
             drain: config.server.drain,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Config, ListenerConfig, RouteConfig, ServerConfig};
+use super::{Config, ListenerConfig, RouteConfig, ServerConfig, Timeouts};
 
 /// More names than this of one kind are not spelled out.
 const NAMED: usize = 10;
@@ -70,17 +70,24 @@ impl Difference {
             access_log,
             max_header_bytes,
             odd_headers,
-            header_timeout,
+            timeouts,
+            limits,
             watch,
             drain_delay,
             drain,
         } = wanted;
+        let Timeouts { header, idle, body, body_rate, send } = timeouts;
         let restart = [("server.workers", *workers != current.workers), ("server.log", *log != current.log)];
         let live = [
             ("access_log", *access_log != current.access_log),
             ("max_header_bytes", *max_header_bytes != current.max_header_bytes),
             ("odd_headers", *odd_headers != current.odd_headers),
-            ("header_timeout", *header_timeout != current.header_timeout),
+            ("header_timeout", *header != current.timeouts.header),
+            ("idle_timeout", *idle != current.timeouts.idle),
+            ("body_timeout", *body != current.timeouts.body),
+            ("body_rate", *body_rate != current.timeouts.body_rate),
+            ("send_timeout", *send != current.timeouts.send),
+            ("limits", *limits != current.limits),
             ("watch", *watch != current.watch),
             ("drain_delay", *drain_delay != current.drain_delay),
             ("drain", *drain != current.drain),
@@ -169,7 +176,7 @@ mod tests {
     use super::*;
 
     const BASE: &str = "[server]\nworkers = 2\n[[listeners]]\naddress = \"127.0.0.1:1\"\n[store.embedded]\n\
-        [sessions.main]\nformat = \"native\"\ntable = \"t\"\n[upstreams.app]\nservers = [\"http://127.0.0.1:2\"]\n\
+        [sessions.main]\nformat = \"native\"\ntable = \"sessions\"\n[upstreams.app]\nservers = [\"http://127.0.0.1:2\"]\n\
         [[routes]]\npath = \"/\"\nsession = \"main\"\naccess = \"required\"\nupstream = \"app\"\n";
 
     fn config(text: &str) -> Config {

@@ -97,7 +97,7 @@ fn gateway_over(
 ) -> Gateway {
     Gateway {
         router: Router::new(routes(config, realms, edition)),
-        scrub: Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass),
+        scrub: Arc::new(Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass)),
         upstreams,
         hidden_cookies: config
             .realms
@@ -107,6 +107,8 @@ fn gateway_over(
             .collect(),
         max_header_bytes: config.server.max_header_bytes,
         access_log: config.server.access_log,
+        limits: config.server.limits,
+        timeouts: config.server.timeouts,
     }
 }
 

@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn every_socket_has_a_worker_and_every_worker_a_socket() {
-        let config = ListenerConfig { address: "127.0.0.1:0".parse().unwrap(), trusted_proxies: vec![] };
+        let config =
+            ListenerConfig { address: "127.0.0.1:0".parse().unwrap(), trusted_proxies: vec![], http2: true };
         for sockets in 1..=5 {
             let listener = Listener::open(&config, sockets, &mut Inherited::none()).unwrap();
             for workers in 1..=5 {

@@ -4,7 +4,6 @@
 //! its own. Nobody is left behind on an address that goes: who is in the system's queue already is taken in, and every
 //! connection is told to end after its next answer.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use super::connection::Limits;
+use super::connection::Protocol;
 use super::listener::Listener;
 use super::state::State;
 use super::{Generation, StartError, connection};
@@ -48,8 +47,6 @@ struct Acceptors {
     workers: usize,
     worker: Rc<Worker>,
     connections: TaskTracker,
-    /// What connections that begin now are held to.
-    limits: Rc<Cell<Limits>>,
     running: Vec<Acceptor>,
     /// Those that have been stopped and may still be emptying their queues.
     ending: JoinSet<()>,
@@ -102,7 +99,6 @@ async fn run(seed: Seed, ids: RequestIds) {
         workers,
         worker: Rc::clone(&worker),
         connections: connections.clone(),
-        limits: Rc::new(Cell::new(first.limits)),
         running: Vec::new(),
         ending: JoinSet::new(),
     };
@@ -145,7 +141,6 @@ impl Acceptors {
         let stays = |acceptor: &mut Acceptor| {
             generation.listeners.iter().any(|listener| Arc::ptr_eq(listener, &acceptor.listener))
         };
-        self.limits.set(generation.limits);
         let gone: Vec<_> = self.running.extract_if(.., |acceptor| !stays(acceptor)).collect();
         for listener in &generation.listeners {
             if !self.running.iter().any(|acceptor| Arc::ptr_eq(listener, &acceptor.listener)) {
@@ -173,7 +168,6 @@ impl Acceptors {
                 worker: Rc::clone(&self.worker),
                 connections: self.connections.clone(),
                 stopped: stopped.clone(),
-                limits: Rc::clone(&self.limits),
             };
             tasks.spawn_local(accept(socket, door));
         }
@@ -205,7 +199,6 @@ struct Door {
     worker: Rc<Worker>,
     connections: TaskTracker,
     stopped: watch::Receiver<bool>,
-    limits: Rc<Cell<Limits>>,
 }
 
 async fn accept(socket: std::net::TcpListener, mut door: Door) {
@@ -260,7 +253,8 @@ impl Door {
         }
         let peer = Peer::new(address, &self.listener.trusted_proxies);
         let (worker, stopped) = (Rc::clone(&self.worker), self.stopped.clone());
-        let serving = connection::serve(stream, peer, worker, stopped, self.limits.get());
+        let protocol = if self.listener.config.http2 { Protocol::Unknown } else { Protocol::Http1 };
+        let serving = connection::serve(stream, protocol, peer, worker, stopped);
         // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.
         self.connections.spawn_local(serving);
     }
