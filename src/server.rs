@@ -3,13 +3,19 @@
 //! A worker is a thread with a runtime of its own, its own socket on every address (SO_REUSEPORT), its own connections
 //! and its own pools; a request never leaves it but to ask the store. Everything else runs on the runtime that
 //! [`Server::start`] is called on.
+//!
+//! What the configuration says is made ready as a [`Generation`] and handed to the workers as one. A reload makes the
+//! next one of the last: what has not changed is the same object in both, and so keeps what it holds (sockets, pools,
+//! caches). Nothing is swapped before all of it is ready.
 
 mod arrival;
 mod assemble;
 mod connection;
 mod connections;
+mod inherited;
 mod listener;
 mod proxy_protocol;
+mod state;
 mod tally;
 mod tls;
 mod transport;
@@ -17,6 +23,7 @@ mod unix;
 mod worker;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,16 +31,20 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ListenerAddress, ListenerConfig};
+use crate::config::{Config, Difference, ListenerAddress};
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::time::Timestamp;
-use arrival::Entrance;
+
+use assemble::Assembled;
+use listener::Listener;
 
 pub(crate) use assemble::gateway;
 pub use connections::Connections;
-pub use listener::BindError;
+pub use inherited::Inherited;
+pub use listener::OpenError;
+pub use state::{Reloads, State};
 pub use tally::{Count, Tally};
 pub use tls::TlsError;
 
@@ -43,22 +54,35 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 /// A running gateway.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    /// The configuration in force.
+    config: Config,
+    assembled: Assembled,
+    listeners: Vec<Arc<Listener>>,
     workers: Vec<JoinHandle<()>>,
     /// What workers take each new configuration from.
-    _gateways: watch::Sender<Arc<Gateway>>,
+    generations: watch::Sender<Arc<Generation>>,
     stop: watch::Sender<bool>,
-    tasks: TaskTracker,
-    /// The built-in apps that serve as upstreams end with the server.
-    _apps: Vec<crate::demo::Running>,
-    entrances: Vec<Arc<Entrance>>,
+    state: Arc<State>,
     connections: Arc<Connections>,
-    tally: Arc<Tally>,
-    /// Unix sockets go with the server.
-    _footprints: Vec<unix::Footprint>,
+    tasks: TaskTracker,
 }
 
-/// Why a gateway does not start.
+/// The certificates of all listeners of a server, whatever reloads make of them.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    generations: watch::Receiver<Arc<Generation>>,
+}
+
+/// One configuration, ready for the workers.
+#[derive(Debug)]
+struct Generation {
+    gateway: Arc<Gateway>,
+    listeners: Vec<Arc<Listener>>,
+    /// How long connections have to end.
+    drain: Duration,
+}
+
+/// Why a gateway does not start, or a configuration does not come into force.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A realm's table is not there, or not as its format needs it.
@@ -69,12 +93,9 @@ pub enum StartError {
         /// What is wrong with its table.
         error: SchemaError,
     },
-    /// An address cannot be listened on.
+    /// A listener cannot be opened.
     #[error(transparent)]
-    Bind(#[from] BindError),
-    /// Certificates cannot be used: they have changed since the configuration was read.
-    #[error("certificates: {0}")]
-    Tls(TlsError),
+    Open(#[from] OpenError),
     /// The operating system refuses a thread, a socket or randomness.
     #[error("{what}: {error}")]
     System {
@@ -86,91 +107,165 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Starts a gateway over `store`: makes sure of the tables, binds every address, and serves.
+    /// Starts a gateway over `store`: makes sure of the tables, binds every address that `inherited` has no socket of,
+    /// and serves.
     ///
     /// # Errors
     /// See [`StartError`]. A store that does not answer is none: it may, later.
-    pub async fn start(config: &Config, store: &Store) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, store: &Store, mut inherited: Inherited) -> Result<Self, StartError> {
         let tasks = TaskTracker::new();
-        let assembled = assemble::assemble(config, store, &tasks).await?;
-        let (gateways, _) = watch::channel(Arc::new(assembled.gateway));
-        let (workers, listeners) = (config.server.workers, config.listeners.len());
-        let connections = Arc::new(Connections::new(&config.server.limits, workers, listeners));
-        let tally = Arc::new(Tally::default());
-        let (mut addresses, mut entrances, mut footprints) = (Vec::new(), Vec::new(), Vec::new());
-        let mut sockets: Vec<Vec<listener::Socket>> =
-            (0..config.server.workers).map(|_| Vec::new()).collect();
-        for listener in &config.listeners {
-            let entrance = Arc::new(Entrance::new(listener, &connections, &tally)?);
-            let bound = listener::bind(listener, config.server.workers)?;
-            addresses.push((kind(listener), bound.address));
-            entrances.push(Arc::clone(&entrance));
-            footprints.extend(bound.footprint);
-            for (worker, listening) in sockets.iter_mut().zip(bound.sockets) {
-                worker.push(listener::Socket { listening, entrance: Arc::clone(&entrance) });
-            }
-        }
+        let assembled = assemble::assemble(config, store, &tasks, None).await?;
+        let count = config.server.workers;
+        let connections = Arc::new(Connections::new(&config.server.limits, count, config.listeners.len()));
+        let open = |listener| Listener::open(listener, count, &mut inherited, &connections);
+        let listeners = config.listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let state = Arc::new(State::new(count));
+        let (generations, following) =
+            watch::channel(Arc::new(Generation::new(config, &assembled, &listeners)));
         let (stop, stopped) = watch::channel(false);
         let mut workers = Vec::new();
-        for (number, sockets) in sockets.into_iter().enumerate() {
-            let seed = worker::Seed {
+        for number in 0..count {
+            workers.push(worker::spawn(worker::Seed {
                 number,
-                gateways: gateways.subscribe(),
-                sockets,
+                workers: count,
+                generations: following.clone(),
                 stopped: stopped.clone(),
-                drain: config.server.drain,
-            };
-            workers.push(worker::spawn(seed)?);
+                state: Arc::clone(&state),
+            })?);
         }
-        for (listener, address) in &addresses {
-            tracing::info!(%address, listener, "listening");
+        inherited.finish();
+        for listener in &listeners {
+            tracing::info!(address = %listener.address, listener = listener.kind(), "listening");
         }
         if let Some(address) = store.served_at() {
             tracing::info!(%address, listener = "dynamodb", "listening");
         }
-        tracing::info!(workers = config.server.workers, "ready");
-        let addresses = addresses.into_iter().filter_map(|(_, address)| match address {
-            ListenerAddress::Tcp(address) => Some(address),
-            ListenerAddress::Unix { .. } => None,
-        });
+        tracing::info!(workers = count, "ready");
         Ok(Self {
-            addresses: addresses.collect(),
+            config: config.clone(),
+            assembled,
+            listeners,
             workers,
-            _gateways: gateways,
+            generations,
             stop,
-            tasks,
-            _apps: assembled.apps,
-            entrances,
+            state,
             connections,
-            tally,
-            _footprints: footprints,
+            tasks,
         })
     }
 
-    /// The addresses that are listened on, in the order of the configuration, without unix sockets.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Puts `config` into force, but for what only a new process can change. Requests under way are finished as they
+    /// began. Either all of it comes into force or nothing does; a future that is dropped leaves everything as it was.
+    ///
+    /// # Errors
+    /// If a table is not as a new realm needs it, or a new address cannot be listened on. A store that does not answer
+    /// is no error here either.
+    pub async fn reload(&mut self, config: &Config, store: &Store) -> Result<Difference, StartError> {
+        let (config, difference) = Difference::apply(&self.config, config);
+        let before = Some((&self.config, &self.assembled));
+        let assembled = assemble::assemble(&config, store, &self.tasks, before).await?;
+        let listeners = self.listeners(&config)?;
+        let opened = listeners.iter().filter(|listener| !self.listens_on(&listener.address));
+        for listener in opened {
+            tracing::info!(address = %listener.address, listener = listener.kind(), "listening");
+        }
+        // From here on nothing can fail.
+        let generation = Arc::new(Generation::new(&config, &assembled, &listeners));
+        self.config = config;
+        self.assembled = assembled;
+        self.listeners = listeners;
+        self.generations.send_replace(generation);
+        self.state.reloaded();
+        Ok(difference)
     }
 
-    /// The client connections.
+    /// The listeners of `config`: those that are as they were, those that take the sockets of one over, and new ones.
+    fn listeners(&self, config: &Config) -> Result<Vec<Arc<Listener>>, OpenError> {
+        let mut left = self.listeners.clone();
+        let mut listeners = Vec::new();
+        for wanted in &config.listeners {
+            let kept = left.iter().position(|listener| listener.config.address == wanted.address);
+            listeners.push(match kept.map(|index| left.remove(index)) {
+                Some(kept) if kept.config == *wanted => kept,
+                Some(changed) => changed.reconfigured(wanted, &self.connections)?,
+                None => {
+                    let (workers, none) = (self.config.server.workers, &mut Inherited::none());
+                    Listener::open(wanted, workers, none, &self.connections)?
+                }
+            });
+        }
+        Ok(listeners)
+    }
+
+    fn listens_on(&self, address: &ListenerAddress) -> bool {
+        self.listeners.iter().any(|listener| listener.address == *address)
+    }
+
+    /// The addresses that are listened on, in the order of the configuration, without unix sockets.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let address = |listener: &Arc<Listener>| match listener.address {
+            ListenerAddress::Tcp(address) => Some(address),
+            ListenerAddress::Unix(_) => None,
+        };
+        self.listeners.iter().filter_map(address).collect()
+    }
+
+    /// The client connections, and what became of those who made them.
     pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
     }
 
-    /// When the first of all certificates expires; none: there are none.
-    pub fn certificates_expire(&self) -> Option<Timestamp> {
-        self.entrances.iter().filter_map(|entrance| entrance.not_after()).min()
+    /// The listeners' certificates.
+    pub fn certificates(&self) -> Certificates {
+        Certificates { generations: self.generations.subscribe() }
     }
 
-    /// What became of those who arrived.
-    pub fn tally(&self) -> &Arc<Tally> {
-        &self.tally
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What others may know of this gateway.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// All sockets that are listened on once more, to be passed to the process that takes over.
+    ///
+    /// # Errors
+    /// If there is no descriptor left for one of them.
+    pub fn descriptors(&self) -> std::io::Result<Vec<OwnedFd>> {
+        let mut all = Vec::new();
+        for listener in &self.listeners {
+            all.extend(listener.descriptors()?);
+        }
+        Ok(all)
+    }
+
+    /// Ends the gateway: readiness goes first, and after the configured delay, in which balancers are to notice, so does
+    /// all else as [`Self::end`] says.
+    pub async fn drain(self) {
+        self.state.drain();
+        let delay = self.config.server.drain_delay;
+        if !delay.is_zero() {
+            tracing::info!(?delay, "not ready any more");
+            tokio::time::sleep(delay).await;
+        }
+        self.end().await;
     }
 
     /// Ends the gateway: no new connections, requests under way are finished within the configured time, and so is
     /// every write to the store.
-    pub async fn drain(self) {
+    pub async fn end(self) {
+        self.state.drain();
         tracing::info!("draining");
+        let Self { listeners, generations, .. } = self;
+        // Once the workers let go of them, nothing may hold the sockets open for connections that nobody accepts.
+        drop(listeners);
+        generations.send_modify(|generation| {
+            let (gateway, drain) = (Arc::clone(&generation.gateway), generation.drain);
+            *generation = Arc::new(Generation { gateway, listeners: Vec::new(), drain });
+        });
         // Workers that are gone already need no telling.
         let _ = self.stop.send(true);
         for worker in self.workers {
@@ -187,11 +282,19 @@ impl Server {
     }
 }
 
-/// What is spoken at a listener, for the log.
-fn kind(listener: &ListenerConfig) -> &'static str {
-    match (&listener.address, &listener.tls) {
-        (ListenerAddress::Unix { .. }, _) => "unix",
-        (ListenerAddress::Tcp(_), Some(_)) => "https",
-        (ListenerAddress::Tcp(_), None) => "http",
+impl Certificates {
+    /// When the first of them expires; none: there are none.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.generations.borrow().listeners.iter().filter_map(|listener| listener.entrance.not_after()).min()
+    }
+}
+
+impl Generation {
+    fn new(config: &Config, assembled: &Assembled, listeners: &[Arc<Listener>]) -> Self {
+        Self {
+            gateway: Arc::clone(&assembled.gateway),
+            listeners: listeners.to_vec(),
+            drain: config.server.drain,
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! How many connections there may be: those that are there are served, those that come wait, and nothing spins.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code: a panic is how a test fails")]
+
 mod support;
 
 use std::fs;
@@ -110,17 +112,14 @@ async fn with_few_descriptors_those_inside_are_served_and_nothing_spins() {
     }
     // Whoever is inside by now is served, and so is the first, again and again.
     assert_eq!(crowd[0].answer().await.unwrap().status, 200);
+    // In a second of 100 ticks, with next to nothing to do.
     let before = worked(&gateway);
-    let started = std::time::Instant::now();
-    let mut requests = 0;
-    while started.elapsed().as_millis() < 1000 {
+    for _ in 0..20 {
         assert_eq!(first.request(&Request::get("/")).await.status, 200);
-        requests += 1;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    // In a second of 100 ticks, with next to nothing to do.
     let ticks = worked(&gateway) - before;
-    assert!(ticks < 20, "{ticks} ticks for {requests} requests");
+    assert!(ticks < 20, "{ticks} ticks");
     assert!(!gateway.log().contains("could not be accepted"), "the descriptors suffice");
 
     crowd.clear();

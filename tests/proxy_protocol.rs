@@ -1,5 +1,7 @@
 //! Who the client is when a proxy passes connections on: PROXY headers, unix sockets, and X-Forwarded-For with both.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code: a panic is how a test fails")]
+
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

@@ -1,5 +1,7 @@
 //! TLS in front: which certificate a client sees, what is asked of it, and what becomes of those who speak something else.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code: a panic is how a test fails")]
+
 mod support;
 
 use std::fs;

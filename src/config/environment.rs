@@ -23,6 +23,15 @@ pub trait Environment {
     /// # Errors
     /// If it cannot be read, or is not small.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The content of a file of a certificate or its key, which whoever uses it follows: a change of it is no change of
+    /// the configuration.
+    ///
+    /// # Errors
+    /// The same.
+    fn certificate(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.file(path)
+    }
 }
 
 /// The process's own environment.

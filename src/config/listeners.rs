@@ -22,12 +22,16 @@ use super::value::{Fault, address, boolean, text};
 
 /// The longest path of a unix socket, in bytes (`sun_path`).
 const LONGEST_PATH: usize = 107;
+/// Who may write to a socket may send requests, so not everybody on the machine.
+const MODE: u32 = 0o660;
 
 /// One of `[[listeners]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// Where to listen.
     pub address: ListenerAddress,
+    /// Of a unix socket: who may connect, as the permissions of the file.
+    pub mode: u32,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: TrustedProxies,
     /// Whether every connection begins with a PROXY protocol header, and comes from a trusted proxy.
@@ -47,20 +51,15 @@ pub struct ListenerConfig {
 pub enum ListenerAddress {
     /// An address and a port; port 0 lets the system choose.
     Tcp(SocketAddr),
-    /// A unix socket.
-    Unix {
-        /// Its path.
-        path: PathBuf,
-        /// Who may connect: the permissions of the file.
-        mode: u32,
-    },
+    /// The path of a unix socket.
+    Unix(PathBuf),
 }
 
 impl fmt::Display for ListenerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -114,8 +113,9 @@ fn listener(
         let fault = Fault::new("needs `trusted_proxies`: anybody could claim any address");
         section.refuse("proxy_protocol", fault.hint("list the proxies that connect to this listener"));
     }
-    let address = match address? {
-        ListenerAddress::Tcp(address) => {
+    let address = address?;
+    match &address {
+        ListenerAddress::Tcp(_) => {
             if section.has("mode") {
                 section.refuse("mode", Fault::new("is only for unix sockets"));
             }
@@ -123,34 +123,39 @@ fn listener(
                 let fault = Fault::new("names `unix:`, which nobody is who comes to this address");
                 section.refuse("trusted_proxies", fault);
             }
-            ListenerAddress::Tcp(address)
         }
-        ListenerAddress::Unix { path, mode: default } => {
+        ListenerAddress::Unix(_) => {
             if !trusted_proxies.networks.is_empty() && !trusted_proxies.unix {
                 let fault = Fault::new("has no effect: whoever comes to a unix socket has no address");
                 section
                     .refuse("trusted_proxies", fault.hint("`unix:` stands for who connects to the socket"));
             }
-            ListenerAddress::Unix { path, mode: mode.unwrap_or(default) }
         }
-    };
-    Some(ListenerConfig { address, trusted_proxies, proxy_protocol, tls, redirect_to_https, hsts, http2 })
+    }
+    let mode = mode.unwrap_or(MODE);
+    Some(ListenerConfig {
+        address,
+        mode,
+        trusted_proxies,
+        http2,
+        proxy_protocol,
+        tls,
+        redirect_to_https,
+        hsts,
+    })
 }
 
 /// Port 0 is another port each time.
 fn is_same(one: &ListenerAddress, other: &ListenerAddress) -> bool {
     match (one, other) {
         (ListenerAddress::Tcp(one), ListenerAddress::Tcp(other)) => one == other && one.port() != 0,
-        (ListenerAddress::Unix { path: one, .. }, ListenerAddress::Unix { path: other, .. }) => one == other,
-        (ListenerAddress::Tcp(_), ListenerAddress::Unix { .. })
-        | (ListenerAddress::Unix { .. }, ListenerAddress::Tcp(_)) => false,
+        (ListenerAddress::Unix(one), ListenerAddress::Unix(other)) => one == other,
+        (ListenerAddress::Tcp(_), ListenerAddress::Unix(_))
+        | (ListenerAddress::Unix(_), ListenerAddress::Tcp(_)) => false,
     }
 }
 
 fn place(text: &str, directory: &Path) -> Result<ListenerAddress, Fault> {
-    /// Who may write to the socket may send requests, so not everybody on the machine.
-    const MODE: u32 = 0o660;
-
     let Some(path) = text.strip_prefix("unix:") else { return Ok(ListenerAddress::Tcp(address(text)?)) };
     if path.is_empty() || path.ends_with('/') {
         return Err(Fault::new("names no socket").hint("such as \"unix:/run/sessiongate/http.sock\""));
@@ -159,7 +164,7 @@ fn place(text: &str, directory: &Path) -> Result<ListenerAddress, Fault> {
     if path.as_os_str().len() > LONGEST_PATH {
         return Err(Fault::new(format!("is longer than the {LONGEST_PATH} bytes of a unix socket's path")));
     }
-    Ok(ListenerAddress::Unix { path, mode: MODE })
+    Ok(ListenerAddress::Unix(path))
 }
 
 fn mode(text: &str) -> Result<u32, Fault> {

@@ -1,7 +1,7 @@
 //! From an accepted socket to a connection that speaks HTTP: who it is, whether there is room, and TLS.
 //!
 //! All of it happens in the connection's own task, each wait with a limit, so that nobody who is slow or hostile here
-//! keeps anybody else from being accepted. Who is turned away here is told nothing and counted ([`Tally`]), but for those
+//! keeps anybody else from being accepted. Who is turned away here is told nothing and counted ([`Tally`](super::Tally)), but for those
 //! who come with plain HTTP to TLS: they mean no harm, and are answered 400.
 
 use std::net::IpAddr;
@@ -12,13 +12,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
+use super::connection;
 use super::connection::Protocol;
 use super::connections::{Connections, Place};
 use super::proxy_protocol::{self, Named};
-use super::tally::Tally;
-use super::tls::{Failure, Terminator};
+use super::tls::{Failure, Terminator, TlsError};
 use super::transport::{Socket, Transport};
-use super::{StartError, connection};
 use crate::config::ListenerConfig;
 use crate::proxy::{Door, Peer, Worker};
 use crate::time::Timestamp;
@@ -41,7 +40,6 @@ pub(super) struct Entrance {
     http2: bool,
     tls: Option<Terminator>,
     pub(super) connections: Arc<Connections>,
-    pub(super) tally: Arc<Tally>,
 }
 
 /// Somebody at the entrance.
@@ -54,19 +52,14 @@ pub(super) struct Arrival {
 }
 
 impl Entrance {
-    pub(super) fn new(
-        config: &ListenerConfig,
-        connections: &Arc<Connections>,
-        tally: &Arc<Tally>,
-    ) -> Result<Self, StartError> {
-        let tls = config.tls.as_ref().map(|tls| Terminator::open(tls, config.http2, tally)).transpose();
+    pub(super) fn new(config: &ListenerConfig, connections: &Arc<Connections>) -> Result<Self, TlsError> {
+        let tls = config.tls.as_ref().map(|tls| Terminator::open(tls, config.http2, connections)).transpose();
         Ok(Self {
             door: Arc::new(Door::new(config)),
             proxy_protocol: config.proxy_protocol,
             http2: config.http2,
-            tls: tls.map_err(StartError::Tls)?,
+            tls: tls?,
             connections: Arc::clone(connections),
-            tally: Arc::clone(tally),
         })
     }
 
@@ -94,7 +87,7 @@ impl Entrance {
                 Some(Named::Client(address)) => client = Some(address),
                 Some(Named::Proxy) => {}
                 None => {
-                    self.tally.bad_proxy_headers.add();
+                    self.connections.tally.bad_proxy_headers.add();
                     tracing::debug!("a connection without a PROXY header of a trusted proxy was closed");
                     return None;
                 }
@@ -118,7 +111,7 @@ pub(super) async fn receive(
     worker: Rc<Worker>,
     stopped: watch::Receiver<bool>,
 ) {
-    entrance.tally.accepted.add();
+    entrance.connections.tally.accepted.add();
     let mut transport = Transport::new(arrival.socket, arrival.place);
     let limit = worker.snapshot().gateway.timeouts.header;
     let Some(client) = entrance.identify(&mut transport, arrival.address, limit).await else {
@@ -131,16 +124,16 @@ pub(super) async fn receive(
     };
     match tls.accept(transport).await {
         Ok((stream, protocol, secured)) => {
-            entrance.tally.handshakes.add();
+            entrance.connections.tally.handshakes.add();
             let peer = Peer::new(client, &entrance.door, Some(secured));
             connection::serve(stream, protocol, peer, worker, stopped).await;
         }
         Err(Failure::Plain(transport)) => {
-            entrance.tally.plain_at_tls.add();
+            entrance.connections.tally.plain_at_tls.add();
             turn_away(transport).await;
         }
         Err(Failure::Handshake(error)) => {
-            entrance.tally.failed_handshakes.add();
+            entrance.connections.tally.failed_handshakes.add();
             tracing::debug!(%error, "a TLS handshake failed");
         }
     }

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::tally::Tally;
 use crate::config::Limits;
 
 /// Descriptors that a worker has for itself: its runtime's, and some for files that are read while it runs.
@@ -30,7 +30,8 @@ pub struct Connections {
     places: Arc<Semaphore>,
     bound: usize,
     shares: Option<Shares>,
-    refused: AtomicU64,
+    /// What became of those who arrived.
+    pub tally: Tally,
 }
 
 /// How many connections each address has, where that is bounded. Not larger than there are connections.
@@ -65,7 +66,7 @@ impl Connections {
         }
         let bound = limits.connections.min(allowed);
         let shares = limits.connections_per_address.map(|each| Shares { each, taken: Mutex::default() });
-        Self { places: Arc::new(Semaphore::new(bound)), bound, shares, refused: AtomicU64::new(0) }
+        Self { places: Arc::new(Semaphore::new(bound)), bound, shares, tally: Tally::default() }
     }
 
     /// How many are open.
@@ -78,16 +79,16 @@ impl Connections {
         self.bound
     }
 
-    /// How many were closed because their address had its share.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
     /// Waits for a place.
     pub(super) async fn enter(&self) -> Place {
         // The semaphore is never closed, and nothing would be lost without a permit but the count.
         let permit = Arc::clone(&self.places).acquire_owned().await.ok();
         Place { _permit: permit, share: None }
+    }
+
+    /// A place for whoever cannot wait, since the listener ends; if there is none, one more than there are.
+    pub(super) fn enter_now(&self) -> Place {
+        Place { _permit: Arc::clone(&self.places).try_acquire_owned().ok(), share: None }
     }
 
     /// Lets go of `address`'s share.
@@ -116,7 +117,7 @@ impl Place {
             let mut taken = shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
             match taken.entry(address) {
                 Entry::Occupied(count) if count.get().get() >= shares.each => {
-                    connections.refused.fetch_add(1, Ordering::Relaxed);
+                    connections.tally.over_share.add();
                     return false;
                 }
                 Entry::Occupied(mut count) => {
@@ -175,7 +176,7 @@ mod tests {
     fn connections(bound: usize, each: usize) -> Arc<Connections> {
         let shares = Some(Shares { each, taken: Mutex::default() });
         let places = Arc::new(Semaphore::new(bound));
-        Arc::new(Connections { places, bound, shares, refused: AtomicU64::new(0) })
+        Arc::new(Connections { places, bound, shares, tally: Tally::default() })
     }
 
     #[tokio::test]
@@ -207,7 +208,7 @@ mod tests {
             assert_eq!(place.take_share(&connections, address.parse().unwrap()), is_let_in, "{address}");
             places.push(place);
         }
-        assert_eq!(connections.refused(), 2);
+        assert_eq!(connections.tally.over_share.get(), 2);
         drop(places);
         assert!(
             connections.shares.as_ref().unwrap().taken.lock().unwrap().is_empty(),

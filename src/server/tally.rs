@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Tally {
     /// Connections that were accepted.
     pub accepted: Count,
+    /// Connections that were closed because their address had its share.
+    pub over_share: Count,
     /// Connections that ended for want of a good PROXY header, or of a trusted proxy to send it.
     pub bad_proxy_headers: Count,
     /// TLS handshakes that came to their end.

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::context::Contexts;
 pub use self::context::TlsError;
 use super::connection::Protocol;
-use super::tally::Tally;
+use super::connections::Connections;
 use super::transport::Transport;
 use crate::config::TlsConfig;
 use crate::config::environment::System;
@@ -53,11 +53,15 @@ pub(super) enum Failure {
 
 impl Terminator {
     /// Reads the files of `config`, and goes on following them.
-    pub(super) fn open(config: &TlsConfig, http2: bool, tally: &Arc<Tally>) -> Result<Self, TlsError> {
+    pub(super) fn open(
+        config: &TlsConfig,
+        http2: bool,
+        connections: &Arc<Connections>,
+    ) -> Result<Self, TlsError> {
         let files = reload::Files::read(config, &System);
         let contexts = Contexts::new(config, http2, &files)?;
         let (sender, receiver) = watch::channel(Arc::new(contexts));
-        let following = reload::follow((config.clone(), http2), files, sender, Arc::clone(tally));
+        let following = reload::follow((config.clone(), http2), files, sender, Arc::clone(connections));
         let reload = AbortOnDropHandle::new(tokio::spawn(following));
         Ok(Self { contexts: receiver, timeout: config.handshake_timeout, _reload: reload })
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -17,6 +18,8 @@ pub(super) struct Footprint {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Whether it stays when this is dropped.
+    left: AtomicBool,
 }
 
 /// Listens at `path`, to which those may connect whom `mode` lets write.
@@ -26,7 +29,12 @@ pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixList
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let metadata = fs::metadata(path)?;
-    let footprint = Footprint { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() };
+    let footprint = Footprint {
+        path: path.to_owned(),
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        left: AtomicBool::new(false),
+    };
     // Before it listens, so that at no time anybody gets in who may not.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(backlog)?;
@@ -50,8 +58,23 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
+impl Footprint {
+    /// Leaves the socket to another process.
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Changes who may connect.
+    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        fs::set_permissions(&self.path, Permissions::from_mode(mode))
+    }
+}
+
 impl Drop for Footprint {
     fn drop(&mut self) {
+        if self.left.load(Ordering::Relaxed) {
+            return;
+        }
         let is_ours = |metadata: fs::Metadata| metadata.dev() == self.device && metadata.ino() == self.inode;
         if fs::symlink_metadata(&self.path).is_ok_and(is_ours)
             && let Err(error) = fs::remove_file(&self.path)

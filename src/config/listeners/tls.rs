@@ -178,7 +178,7 @@ fn warn_of_validity(entry: &mut Section<'_, '_>, identity: &Identity, environmen
 impl Files<'_> {
     fn read(self, name: &str) -> Result<(PathBuf, Vec<u8>), Fault> {
         let path = self.directory.join(name);
-        match self.environment.file(&path) {
+        match self.environment.certificate(&path) {
             Ok(content) => Ok((path, content)),
             Err(error) => Err(Fault::new(format!("cannot be read from `{}`: {error}", path.display()))),
         }

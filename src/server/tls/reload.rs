@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use super::context::{Contexts, TlsError};
 use crate::config::TlsConfig;
 use crate::config::environment::{Environment, System};
-use crate::server::tally::Tally;
+use crate::server::connections::Connections;
 
 /// How often the files are read.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ impl Files {
             let ca = certificate.clients.as_ref().map(|rule| &rule.ca);
             [&certificate.cert, &certificate.key].into_iter().chain(ca)
         });
-        let read = |path: &PathBuf| (path.clone(), environment.file(path).map_err(Arc::new));
+        let read = |path: &PathBuf| (path.clone(), environment.certificate(path).map_err(Arc::new));
         Self(paths.map(read).collect())
     }
 
@@ -68,7 +68,7 @@ pub(super) async fn follow(
     (config, http2): (TlsConfig, bool),
     mut judged: Files,
     contexts: watch::Sender<Arc<Contexts>>,
-    tally: Arc<Tally>,
+    connections: Arc<Connections>,
 ) {
     let config = Arc::new(config);
     let mut tick = tokio::time::interval(PERIOD);
@@ -91,11 +91,11 @@ pub(super) async fn follow(
             Ok(new) => {
                 tracing::info!(certificates = config.certificates.len(), "certificates reloaded");
                 contexts.send_replace(Arc::new(new));
-                tally.reloaded_certificates.add();
+                connections.tally.reloaded_certificates.add();
             }
             Err(error) => {
                 tracing::error!(%error, "changed certificates are not used; those before stay");
-                tally.failed_reloads.add();
+                connections.tally.failed_reloads.add();
             }
         }
     }
