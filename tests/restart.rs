@@ -58,7 +58,10 @@ impl Manager {
 async fn who_waits_in_the_queue_is_answered_before_the_end() {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |_| Answer::ok("12345").held_after(2, &held));
+    let upstream = Upstream::answering(move |request| match request.target.as_str() {
+        "/first" => Answer::ok("12345").held_after(2, &held),
+        _ => Answer::ok("12345"),
+    });
     let mut gateway = Gateway::builder()
         .server("workers = 1\nwatch = false")
         .upstream("app", &upstream)
@@ -68,10 +71,10 @@ async fn who_waits_in_the_queue_is_answered_before_the_end() {
     // While the process stands still the system accepts connections in its name.
     let mut first = Client::connect(gateway.address()).await;
     first.start(&Request::get("/first")).await;
-    upstream.arrivals(1).await;
+    gate.arrival().await;
     gateway.signal("STOP");
     let mut waiting = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..300 {
         let mut client = Client::connect(gateway.address()).await;
         client.start(&Request::get("/waiting")).await;
         waiting.push(client);

@@ -118,6 +118,7 @@ async fn run(seed: Seed, ids: RequestIds) {
                 drain = generation.drain;
                 worker.swap(Arc::clone(&generation.gateway));
                 acceptors.follow(&generation);
+                generation.followed.add_permits(1);
             }
             _ = tick.tick() => {
                 let now = Clock.mono();
