@@ -36,7 +36,10 @@ pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart
 pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
 use self::section::{Problems, Section};
 pub use self::server::{LogFormat, OddHeaders, ServerConfig};
-pub use self::upstreams::{Server, UpstreamConfig};
+pub use self::upstreams::{
+    Balance, ClientIdentity, Ejection, Health, Protocol, Queue, Retries, Scheme, Server, ServerAddress,
+    StatusRanges, UpstreamConfig, UpstreamTls,
+};
 use crate::secret::Secret;
 
 /// The whole configuration.
@@ -304,7 +307,7 @@ fn resolve<'d>(
         let listeners = listeners::read(root);
         let store = store::read(root, directory);
         let realms = realms::read(root, directory, environment);
-        let upstreams = upstreams::read(root);
+        let upstreams = upstreams::read(root, directory, environment);
         let routes = routes::read(root, &mut realm_names, &mut upstream_names);
         realm_names.warn_of_unused(root);
         upstream_names.warn_of_unused(root);

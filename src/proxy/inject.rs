@@ -21,10 +21,10 @@
 //! ```
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
-use http::header::{COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{COOKIE, HOST};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
-use hyper::body::Body as _;
 
 use super::admit::{Admitted, Visitor};
 use super::mapping;
@@ -36,7 +36,7 @@ use crate::headers::{
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
 use crate::time::Timestamp;
-use crate::upstream::RequestBody;
+use crate::upstream::{self, RequestBody};
 
 /// A request that says nothing but what the gateway answers for.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ pub struct Injection<'g> {
 pub struct Exchange {
     pub(super) visitor: Visitor,
     pub(super) secure: bool,
+    client: IpAddr,
 }
 
 /// Writes what is known of the session into the request.
@@ -117,18 +118,14 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
             }
         }
     }
-    let secure = origin.secure;
+    let (secure, client) = (origin.secure, origin.client);
     origin.write(&mut headers);
-    // Left to itself, hyper would take a GET to have no body, and send none.
-    if !head.body.is_end_stream() && head.body.size_hint().exact().is_none() {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     let mut outbound = Request::new(RequestBody::new(head.body));
     *outbound.method_mut() = head.method;
     *outbound.uri_mut() = Uri::from(head.target);
     *outbound.version_mut() = Version::HTTP_11;
     *outbound.headers_mut() = headers;
-    Ok((Outbound { request: outbound, upstream: route.upstream }, Exchange { visitor, secure }))
+    Ok((Outbound { request: outbound, upstream: route.upstream }, Exchange { visitor, secure, client }))
 }
 
 impl Visitor {
@@ -199,6 +196,14 @@ pub(super) fn join(headers: &HeaderMap) -> Vec<u8> {
 }
 
 impl Exchange {
+    /// What keeps a session with the server that it is with; without one, a client's address.
+    pub(super) fn affinity(&self) -> u64 {
+        match self.active() {
+            Some(active) => active.session.reference().affinity(),
+            None => upstream::affinity(self.client),
+        }
+    }
+
     /// The session that the request came with.
     pub(super) fn active(&self) -> Option<&Active> {
         match &self.visitor {

@@ -6,7 +6,9 @@ use http::HeaderName;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use crate::config::{self, Access, Config, OddHeaders, RealmConfig, StoreConfig, UpstreamConfig};
+use crate::config::{
+    self, Access, Config, OddHeaders, RealmConfig, ServerAddress, StoreConfig, UpstreamConfig,
+};
 use crate::demo;
 use crate::format::{self, Format};
 use crate::headers::Scrub;
@@ -16,7 +18,7 @@ use crate::session::Realm;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::store::table::Table;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::Upstream;
 
 /// The gateway, and the apps that run with it.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub(super) async fn assemble(
     let mut upstreams = Vec::new();
     for (index, upstream) in config.upstreams.iter().enumerate() {
         let writes = config.routes.iter().any(|route| route.upstream == index && route.writes);
-        upstreams.push(Arc::new(resolve(upstream, &names, writes, &mut apps).await?));
+        upstreams.push(open(upstream, &names, writes, &mut apps).await?);
     }
     Ok(Assembled { gateway: gateway(config, store, tasks, upstreams), apps })
 }
@@ -129,31 +131,21 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
     config.routes.iter().map(route).collect()
 }
 
-async fn resolve(
+async fn open(
     upstream: &UpstreamConfig,
     injected: &[HeaderName],
     writes: bool,
     apps: &mut Vec<demo::Running>,
-) -> Result<Upstream, StartError> {
-    let mut servers = Vec::new();
-    for server in &upstream.servers {
-        servers.push(match server {
-            config::Server::Http { host, port } => Endpoint::new(host, *port),
-            config::Server::Demo => {
-                let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
-                let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
-                let address = app.address();
-                apps.push(app);
-                Endpoint::new(&address.ip().to_string(), address.port())
-            }
-        });
+) -> Result<Arc<Upstream>, StartError> {
+    let mut demos = Vec::new();
+    for _ in upstream.servers.iter().filter(|server| server.address == ServerAddress::Demo) {
+        let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
+        let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
+        demos.push(app.address());
+        apps.push(app);
     }
-    Ok(Upstream {
-        name: upstream.name.clone(),
-        servers,
-        connect_timeout: upstream.connect_timeout,
-        response_timeout: upstream.response_timeout,
-        keep_alive: upstream.keep_alive,
-        idle_timeout: upstream.idle_timeout,
-    })
+    let opened = Upstream::new(upstream.clone(), &demos);
+    let opened = opened.map_err(|error| StartError::System { what: "TLS to an upstream", error })?;
+    opened.start().await;
+    Ok(opened)
 }
