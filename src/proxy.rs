@@ -5,6 +5,8 @@ mod admit;
 mod body;
 mod csrf;
 mod forward;
+mod grpc;
+mod handover;
 mod inbound;
 mod inject;
 mod mapping;
@@ -22,13 +24,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use http::header::COOKIE;
-use http::{HeaderValue, Request, Response};
+use http::header::{CONNECTION, COOKIE};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 pub use admit::{Admitted, Visitor, holds};
 pub use body::ResponseBody;
+pub use handover::{Duplex, Handed, Handover};
 pub use inbound::{Inbound, Sanitized};
 pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;
@@ -38,12 +41,12 @@ pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 
-use crate::config::{Access, HeaderRule, LoginTemplate, Requirement};
+use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, Timeouts};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
 use crate::session::{Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
-use crate::upstream::Upstream;
+use crate::upstream::{Pace, Upstream};
 use record::Record;
 use refusal::Style;
 use respond::Renewal;
@@ -54,7 +57,7 @@ pub struct Gateway {
     /// Finds routes.
     pub router: Router<Route>,
     /// What clients may not say.
-    pub scrub: Scrub,
+    pub scrub: Arc<Scrub>,
     /// The upstreams, by index.
     pub upstreams: Vec<Arc<Upstream>>,
     /// The names of the cookies that no upstream is to see.
@@ -63,6 +66,17 @@ pub struct Gateway {
     pub max_header_bytes: usize,
     /// Whether each request writes a line.
     pub access_log: bool,
+    /// The most that a client may ask for at once.
+    pub limits: Limits,
+    /// How long clients are waited for.
+    pub timeouts: Timeouts,
+}
+
+impl Gateway {
+    /// How fast clients have to send bodies.
+    fn pace(&self) -> Pace {
+        Pace { limit: self.timeouts.body, rate: self.timeouts.body_rate }
+    }
 }
 
 /// What a route leads to.
@@ -97,7 +111,8 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let now = Clock.now();
     let snapshot = worker.snapshot();
     let id = worker.ids().of(request.headers());
-    let style = if admit::prefers_html(request.headers()) { Style::Page } else { Style::Problem };
+    let style = Style::of(request.method(), request.headers());
+    let version = request.version();
     let mut record = Record::new(id.clone(), now.mono);
     let story = AssertUnwindSafe(serve(&snapshot, peer, request, &id, now, &mut record)).catch_unwind().await;
     let mut response = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
@@ -105,6 +120,10 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
         refusal.respond(&id, style)
     });
     response.headers_mut().insert(REQUEST_ID, id);
+    if version == Version::HTTP_2 {
+        // There, a connection is not a header's business; what a refusal leaves unread of a body is reset.
+        response.headers_mut().remove(CONNECTION);
+    }
     if snapshot.gateway.access_log {
         record.status = response.status();
         response.body_mut().record(Box::new(record));
@@ -121,7 +140,7 @@ async fn serve(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let gateway = &snapshot.gateway;
-    let sanitized = Inbound::read(request)?.sanitize(&gateway.scrub, peer);
+    let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, peer);
     if gateway.access_log {
         record.request(&sanitized);
     }
@@ -141,6 +160,8 @@ async fn serve(
         request_id,
         flash: &visit.flash,
         hidden: &gateway.hidden_cookies,
+        pace: gateway.pace(),
+        scrub: &gateway.scrub,
     };
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };

@@ -44,7 +44,7 @@ use endpoint::Endpoint;
 use resolve::Targets;
 
 pub(crate) use body::Progress;
-pub use body::RequestBody;
+pub use body::{Pace, RequestBody, RequestBodyError};
 pub use pool::{ConnectError, Connection, Lease, Pool};
 pub(crate) use probe::reach;
 pub use report::{Report, ServerReport};

@@ -136,6 +136,9 @@ pub(super) async fn forward(
             }
             continue;
         }
+        if progress.is_slow() {
+            return Err(ForwardError::ClientStalled);
+        }
         if progress.is_broken() {
             return Err(ForwardError::ClientBroken);
         }

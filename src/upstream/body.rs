@@ -6,65 +6,130 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// A request's body on its way to the upstream. Trailers stay behind: an upstream that folds them into its headers
-/// would take them for ours.
+use crate::headers::{self, Fate, Scrub};
+use crate::time::{Alarm, Clock};
+
+/// A request's body on its way to the upstream.
+///
+/// Its trailers stay behind over HTTP/1.1: an upstream that folds them into its headers would take them for ours. Those
+/// that go on over HTTP/2 are held to what holds for headers.
 #[derive(Debug)]
 pub struct RequestBody {
     progress: Rc<Progress>,
+    is_http2: bool,
 }
 
-/// How far a request's body has come.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    /// The body, until it is abandoned.
-    incoming: RefCell<Option<Incoming>>,
-    done: Cell<bool>,
-    waiting: Cell<bool>,
-    broken: Cell<bool>,
-    frames: Cell<u64>,
-    /// Of the task that sends it, where that does not end with its connection.
-    sender: RefCell<Option<Waker>>,
-    shared_connection: Cell<bool>,
+/// How long a client may take to send a body.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// For each next piece; and in all, but for what `rate` adds.
+    pub limit: Duration,
+    /// So many bytes let the client be waited for a second longer in all; 0: each piece is judged alone.
+    pub rate: usize,
 }
 
-/// Why a body is not sent to its end.
+/// Why a request's body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestBodyError {
-    /// The client broke off, or its framing is wrong.
-    #[error("the client broke off")]
+    /// The client did, or its framing is wrong.
+    #[error("the request's body broke off, or its framing is wrong")]
     Broken(#[source] hyper::Error),
-    /// The request is over.
-    #[error("nobody wants the rest")]
+    /// The client was waited for in vain.
+    #[error("the request's body comes too slowly")]
+    Slow,
+    /// The request is over, and nobody wants the rest.
+    #[error("the request is over")]
     Abandoned,
 }
 
+/// A request's body, and how far it has come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// None when it was abandoned.
+    source: RefCell<Option<Source>>,
+    done: Cell<bool>,
+    waiting: Cell<bool>,
+    broken: Cell<bool>,
+    slow: Cell<bool>,
+    frames: Cell<u64>,
+}
+
+/// Where a body comes from.
+#[derive(Debug)]
+struct Source {
+    incoming: Incoming,
+    wait: Option<Wait>,
+    /// What trailers may not say; none where there is no body.
+    scrub: Option<Arc<Scrub>>,
+    /// Who sends it over HTTP/2, and does not end with the request.
+    sender: Option<Waker>,
+}
+
+/// The waits for a client's body.
+#[derive(Debug)]
+struct Wait {
+    pace: Pace,
+    received: u64,
+    /// How long the client has been waited for in all, the wait under way excepted.
+    waited: Duration,
+    since: Option<Instant>,
+    alarm: Alarm,
+}
+
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming) -> Self {
+    /// The body `incoming`, which comes at least at `pace`; none: at any.
+    pub(crate) fn new(incoming: Incoming, pace: Option<Pace>, scrub: &Arc<Scrub>) -> Self {
+        let done = incoming.is_end_stream();
+        let wait = pace.filter(|_| !done).map(Wait::new);
+        let scrub = (!done).then(|| Arc::clone(scrub));
         let progress = Progress {
-            done: Cell::new(incoming.is_end_stream()),
-            incoming: RefCell::new(Some(incoming)),
+            source: RefCell::new(Some(Source { incoming, wait, scrub, sender: None })),
+            done: Cell::new(done),
             waiting: Cell::new(false),
             broken: Cell::new(false),
+            slow: Cell::new(false),
             frames: Cell::new(0),
-            sender: RefCell::new(None),
-            shared_connection: Cell::new(false),
         };
-        Self { progress: Rc::new(progress) }
+        Self { progress: Rc::new(progress), is_http2: false }
     }
 
     pub(crate) fn progress(&self) -> Rc<Progress> {
         Rc::clone(&self.progress)
     }
 
-    /// It goes over a connection that others use too, and that does not end when the request does.
-    pub(super) fn share_connection(&self, shared: bool) {
-        self.progress.shared_connection.set(shared);
+    /// It goes over HTTP/1.1.
+    pub(super) fn of_http1(&mut self) {
+        self.is_http2 = false;
+    }
+
+    /// It goes over HTTP/2.
+    pub(super) fn of_http2(&mut self) {
+        self.is_http2 = true;
+    }
+}
+
+impl Source {
+    /// What goes on of a piece; none: nothing.
+    fn passed_on(&self, frame: Frame<Bytes>, trailers: bool) -> Option<Frame<Bytes>> {
+        let scrub = self.scrub.as_ref().filter(|_| trailers);
+        match (frame.into_data(), scrub) {
+            (Ok(data), _) => Some(Frame::data(data)),
+            (Err(frame), Some(scrub)) => {
+                let said: HeaderMap = frame.into_trailers().ok()?;
+                let goes = |name: &_| headers::is_trailer(name) && scrub.fate(name) == Fate::Pass;
+                headers::kept(said, goes).map(Frame::trailers)
+            }
+            (Err(_), None) => None,
+        }
     }
 }
 
@@ -84,6 +149,11 @@ impl Progress {
         self.broken.get()
     }
 
+    /// Whether the client was given up as too slow.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.get()
+    }
+
     /// How many pieces of it have been passed on.
     pub(crate) fn frames(&self) -> u64 {
         self.frames.get()
@@ -91,17 +161,41 @@ impl Progress {
 
     /// The same body again, if there is none, or nothing of it has been taken yet.
     pub(crate) fn again(self: &Rc<Self>) -> Option<RequestBody> {
-        let whole = self.frames.get() == 0 && !self.broken.get() && self.incoming.borrow().is_some();
-        whole.then(|| RequestBody { progress: Rc::clone(self) })
+        let whole = self.frames.get() == 0 && self.source.borrow().is_some();
+        whole.then(|| RequestBody { progress: Rc::clone(self), is_http2: false })
     }
 
-    /// Lets go of what has not been sent. Whoever sends it is told, since its connection may live on.
+    /// Lets go of what has not been sent. Whoever sends it over HTTP/2 is told, since its connection lives on.
     pub(super) fn abandon(&self) {
-        if !self.done.get() {
-            self.incoming.take();
-            if let Some(sender) = self.sender.take() {
-                sender.wake();
-            }
+        if !self.done.get()
+            && let Some(Source { sender: Some(sender), .. }) = self.source.take()
+        {
+            sender.wake();
+        }
+    }
+}
+
+impl Wait {
+    fn new(pace: Pace) -> Self {
+        Self { pace, received: 0, waited: Duration::ZERO, since: None, alarm: Alarm::default() }
+    }
+
+    /// Ready when the client has been waited for long enough. Time that the upstream takes to read does not count.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Pace { limit, rate } = self.pace;
+        let since = *self.since.get_or_insert_with(|| Clock.mono());
+        let earned = match rate {
+            0 => self.waited,
+            rate => Duration::from_secs(self.received / rate as u64),
+        };
+        let left = (limit + earned).saturating_sub(self.waited);
+        self.alarm.poll(cx, since + left.min(limit))
+    }
+
+    fn received(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+        if let Some(since) = self.since.take() {
+            self.waited += Clock.mono().saturating_duration_since(since);
         }
     }
 }
@@ -114,36 +208,54 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        let progress = &*self.progress;
-        let mut incoming = progress.incoming.borrow_mut();
-        let Some(incoming) = incoming.as_mut() else {
+        let (progress, is_http2) = (&*self.progress, self.is_http2);
+        let mut source = progress.source.borrow_mut();
+        let Some(source) = source.as_mut() else {
             return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
         };
         let polled = loop {
-            let polled = Pin::new(&mut *incoming).poll_frame(cx);
+            let polled = Pin::new(&mut source.incoming).poll_frame(cx);
             progress.waiting.set(polled.is_pending());
-            if polled.is_pending() && progress.shared_connection.get() {
-                progress.sender.replace(Some(cx.waker().clone()));
-            }
-            match ready!(polled) {
-                Some(Ok(frame)) if !frame.is_data() => {}
-                other => break other,
+            match polled {
+                Poll::Pending => {
+                    if source.wait.as_mut().is_none_or(|wait| wait.poll(cx).is_pending()) {
+                        if is_http2 {
+                            source.sender = Some(cx.waker().clone());
+                        }
+                        return Poll::Pending;
+                    }
+                    progress.slow.set(true);
+                    break Some(Err(RequestBodyError::Slow));
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Some(wait) = &mut source.wait {
+                        wait.received(frame.data_ref().map_or(0, Bytes::len));
+                    }
+                    if let Some(frame) = source.passed_on(frame, is_http2) {
+                        break Some(Ok(frame));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    progress.broken.set(true);
+                    break Some(Err(RequestBodyError::Broken(error)));
+                }
+                Poll::Ready(None) => break None,
             }
         };
         progress.frames.set(progress.frames.get() + 1);
-        progress.broken.set(matches!(polled, Some(Err(_))));
         // An error leaves the body undone, which keeps its connection from being used again.
-        if polled.is_none() || incoming.is_end_stream() {
+        if polled.is_none() || (source.incoming.is_end_stream() && !matches!(polled, Some(Err(_)))) {
             progress.done.set(true);
         }
-        Poll::Ready(polled.map(|polled| polled.map_err(RequestBodyError::Broken)))
+        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.progress.incoming.borrow().as_ref().is_none_or(Incoming::is_end_stream)
+        self.progress.source.borrow().as_ref().is_some_and(|source| source.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.progress.incoming.borrow().as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+        let source = self.progress.source.borrow();
+        source.as_ref().map_or_else(SizeHint::default, |source| source.incoming.size_hint())
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri};
 use hyper::body::Body as _;
@@ -206,13 +206,15 @@ fn spawn(task: impl Future<Output = ()> + 'static) -> AbortOnDropHandle<()> {
 /// Makes a request one of HTTP/1.1, whatever it was made for before.
 pub(super) fn for_http1(request: &mut Request<RequestBody>) {
     *request.version_mut() = http::Version::HTTP_11;
-    request.body().share_connection(false);
+    request.body_mut().of_http1();
     if let Some(authority) = request.uri().authority() {
         let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static(""));
         request.headers_mut().insert(HOST, host);
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
     }
+    // No trailer is passed on.
+    request.headers_mut().remove(TE);
     // Left to itself, hyper would take a GET to have no body, and send none.
     let open = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
     if open && !request.headers().contains_key(CONTENT_LENGTH) {
@@ -222,7 +224,7 @@ pub(super) fn for_http1(request: &mut Request<RequestBody>) {
 
 fn for_http2(request: &mut Request<RequestBody>, endpoint: &Endpoint) {
     *request.version_mut() = http::Version::HTTP_2;
-    request.body().share_connection(true);
+    request.body_mut().of_http2();
     request.headers_mut().remove(TRANSFER_ENCODING);
     let Some(host) = request.headers_mut().remove(HOST) else { return };
     let authority = Authority::try_from(host.as_bytes()).unwrap_or_else(|_| endpoint.authority.clone());
