@@ -1,5 +1,14 @@
 //! The end of a process, and what comes after it: nobody who asks is left without an answer.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails"
+)]
+
 mod support;
 
 use std::collections::HashMap;
