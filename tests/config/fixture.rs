@@ -86,7 +86,7 @@ pub(crate) fn with(header: &str, lines: &str) -> String {
     source
 }
 
-/// Beside the file: two certificates with their keys, one that has expired, and an authority.
+/// Beside the file: certificates with their keys, one of which has expired, and an authority.
 impl Environment for Certificates {
     fn cores(&self) -> usize {
         Given::default().cores()
@@ -113,6 +113,7 @@ static FILES: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
     let authority = Authority::new("ours");
     let [app, other] = [&["app.example.com"], &["other.example.com"]].map(|names| authority.server(names));
     let old = authority.expired_server(&["old.example.com"]);
+    let client = authority.client("gateway", &[]);
     BTreeMap::from([
         ("clients.pem", authority.pem().to_owned()),
         ("app.pem", app.certificate),
@@ -121,6 +122,9 @@ static FILES: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
         ("other.key", other.key),
         ("old.pem", old.certificate),
         ("old.key", old.key),
+        ("ca.pem", authority.pem().to_owned()),
+        ("client.pem", client.certificate),
+        ("client.key", client.key),
         ("text.pem", "no certificate".to_owned()),
     ])
 });

@@ -5,7 +5,7 @@ use crate::fixture::{accepted, read};
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 25] = [
+const EXAMPLES: [&str; 31] = [
     "redirect_to_https",
     "hsts",
     "certificates",
@@ -31,6 +31,12 @@ const EXAMPLES: [&str; 25] = [
     "version",
     "expires = ",
     "created",
+    "path = \"/healthz",
+    "status = \"500",
+    "ca = ",
+    "server_name",
+    "cert = ",
+    "key = \"client",
 ];
 
 #[test]
@@ -88,7 +94,11 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
         "certificates" => return file.replace("# [listeners.tls]", "[listeners.tls]"),
         _ => {}
     }
-    let Some(bare) = header.strip_prefix("# ") else { return file.to_owned() };
+    let Some(bare) = header.strip_prefix("# ") else {
+        // What only servers of these kinds have a use for.
+        let file = if matches!(key, "protocol" | "resolve") { over_tls(file) } else { file.to_owned() };
+        return file;
+    };
     if bare.starts_with("[sessions.shop") {
         let needed =
             ["[sessions.shop", "format = ", "table = \"shop", "cookie.name", "payload", "expires = "];
@@ -102,9 +112,19 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
     let file = file.replacen(header, bare, 1);
     match (bare, key) {
         ("[store.dynamodb]", _) => file.replace("[store.embedded]", "# [store.embedded]"),
+        ("[upstreams.app.queue]", _) => file.replace("# max_connections = 0", "max_connections = 8"),
+        ("[upstreams.app.health]", "path") => file,
+        ("[upstreams.app.health]", _) => file.replace("# path = \"/healthz", "path = \"/healthz"),
+        ("[upstreams.app.tls]", "cert") => over_tls(&file).replace("# key = \"client", "key = \"client"),
+        ("[upstreams.app.tls]", "key") => over_tls(&file).replace("# cert = \"client", "cert = \"client"),
+        ("[upstreams.app.tls]", _) => over_tls(&file),
         ("[sessions.main.keys]", "previous") => file.replace("# current = ", "current = "),
         _ => file,
     }
+}
+
+fn over_tls(file: &str) -> String {
+    file.replace("servers = [\"builtin:demo\"]", "servers = [\"https://app.example.com\"]")
 }
 
 fn is_key(line: &str) -> bool {
