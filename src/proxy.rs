@@ -186,7 +186,9 @@ async fn resolve(route: &Route, request: &Sanitized, now: Now, record: &mut Reco
 /// Starts the reissue of a session that is due, while the upstream works.
 fn start_reissue(admitted: &Admitted, now: Now) -> Option<Reissuing> {
     match (admitted.visitor(), &admitted.route().realm) {
-        (Visitor::Session(active), Some(realm)) => active.life.due.map(|due| realm.reissue(active, due, now)),
+        (Visitor::Session(active), Some(realm)) => {
+            active.life.due.map(|due| realm.reissue(&active.session, due, now))
+        },
         (Visitor::Session(_) | Visitor::Public | Visitor::Anonymous | Visitor::Unknown, _) => None,
     }
 }
