@@ -33,7 +33,9 @@ use self::environment::{Environment, System};
 pub use self::listeners::ListenerConfig;
 use self::names::Names;
 pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart};
-pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig, StreamsConfig, WebsocketConfig};
+pub use self::routes::{
+    Access, HostPattern, LoginTemplate, Requirement, RouteConfig, StreamsConfig, WebsocketConfig,
+};
 use self::section::{Problems, Section};
 pub use self::server::{LogFormat, OddHeaders, ServerConfig};
 pub use self::upstreams::{Server, UpstreamConfig};

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::proxy::Gateway;
+use crate::proxy::{Gateway, Tunnels};
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 
@@ -85,6 +85,7 @@ impl Server {
             }
         }
         let (stop, stopped) = watch::channel(false);
+        let tunnels = Arc::new(Tunnels::default());
         let mut workers = Vec::new();
         for (number, sockets) in sockets.into_iter().enumerate() {
             let seed = worker::Seed {
@@ -94,6 +95,7 @@ impl Server {
                 stopped: stopped.clone(),
                 header_timeout: config.server.header_timeout,
                 drain: config.server.drain,
+                tunnels: Arc::clone(&tunnels),
             };
             workers.push(worker::spawn(seed)?);
         }

@@ -182,7 +182,8 @@ impl Pool {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let task = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            // An upgraded connection goes on without this task.
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
         });

@@ -6,18 +6,24 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::Response;
+use http::header::CONTENT_TYPE;
+use hyper::body::Body as _;
 use tokio::sync::watch;
 
 use super::Route;
 use super::admit::{Visitor, holds};
+use super::body::ResponseBody;
 use super::inject::Exchange;
-use crate::session::{Active, Standing, Usage, Watch};
+use super::respond::Renewal;
+use crate::config::StreamsConfig;
+use crate::session::{Outcome, Session, Standing, Usage, Watch};
 
 /// What is needed to look after the session behind something that has begun.
 #[derive(Debug)]
 pub(super) struct Bond {
     route: Arc<Route>,
-    active: Box<Active>,
+    session: Arc<Session>,
     /// When the first look is due.
     due: Instant,
 }
@@ -41,14 +47,19 @@ pub enum Ending {
 }
 
 impl Bond {
-    /// The bond of what was begun for a request of `began`; none if nobody's session is behind it, or the route has it
-    /// go on regardless.
-    pub(super) fn new(exchange: Exchange, began: Instant) -> Option<Self> {
+    /// The bond of the response to a request of `began`; none if nobody's session is behind it, or the route has it go
+    /// on regardless.
+    pub(super) fn new(exchange: Exchange, renewal: &Renewal, began: Instant) -> Option<Self> {
         let Exchange { visitor, route, .. } = exchange;
-        match (visitor, route.streams.recheck) {
-            (Visitor::Session(active), Some(recheck)) => Some(Self { route, active, due: began + recheck }),
-            (Visitor::Session(_) | Visitor::Public | Visitor::Anonymous | Visitor::Unknown, _) => None,
-        }
+        let due = began + route.streams.recheck?;
+        let session = match (renewal, visitor) {
+            // It may be another one by now.
+            (Renewal::Ordered(Outcome::Goes(going)), _) => Arc::clone(&going.session),
+            (Renewal::Ordered(Outcome::Ended), _) => return None,
+            (_, Visitor::Session(active)) => active.session,
+            (_, Visitor::Public | Visitor::Anonymous | Visitor::Unknown) => return None,
+        };
+        Some(Self { route, session, due })
     }
 
     /// When the first look is due.
@@ -58,9 +69,9 @@ impl Bond {
 
     /// Looks after the session from now on.
     pub(super) fn tie(self) -> Option<Tie> {
-        let Self { route, active, due } = self;
+        let Self { route, session, due } = self;
         let (realm, recheck) = (route.realm.as_ref()?, route.streams.recheck?);
-        let watch = realm.watch(&active.session, recheck, due - recheck);
+        let watch = realm.watch(&session, recheck, due - recheck);
         Some(Tie { route, watch })
     }
 }
@@ -83,6 +94,26 @@ impl Tie {
                 }
             }
         }
+    }
+}
+
+/// Ties a response's body to its session. A stream of events goes on by nature: it is tied from the start, may be silent
+/// for long, and does not keep the gateway from ending.
+pub(super) fn bind(
+    response: &mut Response<ResponseBody>,
+    bond: Option<Bond>,
+    streams: &StreamsConfig,
+    stopped: &watch::Receiver<bool>,
+) {
+    let kind = response.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let kind = kind.and_then(|kind| kind.split(|&byte| byte == b';').next());
+    let is_events = kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
+    let body = response.body_mut();
+    if is_events && !body.is_end_stream() {
+        let ending = loosed_or_stopped(bond.and_then(Bond::tie), stopped.clone());
+        body.go_on(streams.idle_timeout, Box::pin(ending));
+    } else if let Some(bond) = bond {
+        body.bind(bond);
     }
 }
 

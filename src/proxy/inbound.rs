@@ -6,11 +6,12 @@
 //! 1. Exactly one Host, which is a host; it agrees with an absolute request target.
 //! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits. (Of
 //!    the two together hyper leaves the first, and closes the connection after the answer, as RFC 9112, 6.1 allows.)
-//! 3. The target is a path. CONNECT and TRACE are not taken; nothing is upgraded.
+//! 3. The target is a path. TRACE is not taken, nor CONNECT but for a WebSocket; what a client wishes for besides an
+//!    answer is put aside (`upgrade.rs`).
 //! 4. Hop-by-hop headers go, with all that any Connection line nominates, and trailers.
 //! 5. Every header goes that an upstream could take for one of ours, whatever its spelling.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use hyper::body::{Body as _, Incoming};
@@ -18,6 +19,7 @@ use smallvec::SmallVec;
 
 use super::peer::{Origin, Peer};
 use super::refusal::{Malformed, Refusal};
+use super::upgrade::Wish;
 use crate::headers::{self, Fate, Scrub};
 use crate::route::canonical_host;
 
@@ -42,8 +44,8 @@ pub(super) struct Head {
     pub(super) host: Host,
     pub(super) headers: HeaderMap,
     pub(super) body: Incoming,
-    /// Whether the client asked for another protocol, which it does not get.
-    pub(super) upgrade: bool,
+    /// What the client asks for besides an answer.
+    pub(super) wish: Wish,
 }
 
 /// The host that a request is for.
@@ -61,10 +63,14 @@ impl Inbound {
     /// # Errors
     /// If it could be read in two ways, or asks for something that is not done here.
     pub fn read(request: Request<Incoming>) -> Result<Self, Refusal> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         check_framing(&parts.headers)?;
-        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-            return Err(Refusal::Method(Vec::new()));
+        let wish = Wish::read(&parts.method, &parts.headers, &mut parts.extensions);
+        match (&parts.method, &wish) {
+            // As HTTP/1.1 asks, and as the upstream will be asked.
+            (&Method::CONNECT, Wish::Connect(_)) => parts.method = Method::GET,
+            (&(Method::CONNECT | Method::TRACE), _) => return Err(Refusal::Method(Vec::new())),
+            (_, _) => {}
         }
         let host = Host::read(&parts.uri, &parts.headers, parts.version)?;
         let target = match parts.uri.into_parts().path_and_query {
@@ -76,8 +82,7 @@ impl Inbound {
                 return Err(Refusal::Expectation);
             }
         }
-        let upgrade = parts.headers.contains_key(UPGRADE);
-        Ok(Self { head: Head { method: parts.method, target, host, headers: parts.headers, body, upgrade } })
+        Ok(Self { head: Head { method: parts.method, target, host, headers: parts.headers, body, wish } })
     }
 
     /// Takes off what the client may not say, and reads what `peer` may say about the request's way.
@@ -129,7 +134,15 @@ impl Sanitized {
 
     /// Whether the client asked for another protocol.
     pub fn wants_upgrade(&self) -> bool {
-        self.head.upgrade
+        !matches!(self.head.wish, Wish::None)
+    }
+
+    pub(super) fn take_wish(&mut self) -> Wish {
+        std::mem::replace(&mut self.head.wish, Wish::None)
+    }
+
+    pub(super) fn body(&self) -> &Incoming {
+        &self.head.body
     }
 
     pub(super) fn into_parts(self) -> (Head, Origin) {

@@ -21,11 +21,13 @@
 //! ```
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header::{COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use hyper::body::Body as _;
 
+use super::Route;
 use super::admit::{Admitted, Visitor};
 use super::mapping;
 use super::refusal::Refusal;
@@ -44,6 +46,8 @@ pub struct Outbound {
     pub(super) request: Request<RequestBody>,
     /// Index of the upstream in the gateway.
     pub(super) upstream: usize,
+    /// The `Sec-WebSocket-Accept` of a 101 that the request asks for.
+    pub(super) accept: Option<String>,
 }
 
 /// What injection needs to know besides the request.
@@ -63,6 +67,7 @@ pub struct Injection<'g> {
 #[derive(Debug)]
 pub struct Exchange {
     pub(super) visitor: Visitor,
+    pub(super) route: Arc<Route>,
     pub(super) secure: bool,
 }
 
@@ -128,7 +133,8 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     *outbound.uri_mut() = Uri::from(head.target);
     *outbound.version_mut() = Version::HTTP_11;
     *outbound.headers_mut() = headers;
-    Ok((Outbound { request: outbound, upstream: route.upstream }, Exchange { visitor, secure }))
+    let outbound = Outbound { request: outbound, upstream: route.upstream, accept: None };
+    Ok((outbound, Exchange { visitor, route, secure }))
 }
 
 impl Visitor {

@@ -29,14 +29,16 @@ use sha1::{Digest as _, Sha1};
 
 use super::admit::Admitted;
 use super::body::ResponseBody;
+use super::bond::Bond;
 use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
-use crate::config::{Access, WebsocketConfig};
+use crate::config::{Access, StreamsConfig, WebsocketConfig};
 use crate::upstream::Lease;
 
 pub(crate) use relay::Scratch;
+use tunnel::Terms;
+pub(super) use tunnel::Tunnel;
 pub use tunnel::Tunnels;
-pub(super) use tunnel::{Terms, Tunnel};
 
 const WEBSOCKET: &[u8] = b"websocket";
 /// RFC 6455, 1.3.
@@ -147,8 +149,31 @@ impl Handshake {
         outbound.accept = Some(accept(&self.key));
     }
 
+    /// Makes the tunnel of a response that agrees to one.
+    ///
+    /// # Errors
+    /// If the client would take the response for an agreement, and it is none.
+    pub(super) fn conclude(
+        self,
+        response: &mut Response<ResponseBody>,
+        far: Option<Far>,
+        bond: Option<Bond>,
+        streams: &StreamsConfig,
+    ) -> Result<Option<Tunnel>, Refusal> {
+        match (far, &streams.websocket) {
+            (Some(far), Some(config)) => {
+                self.agree(response);
+                let (idle_timeout, max_age) = (streams.idle_timeout, config.max_age);
+                let terms = Terms { idle_timeout, max_age };
+                Ok(Some(Tunnel { handshake: self, far, bond, terms }))
+            }
+            (_, _) if self.by == By::Connect && response.status().is_success() => Err(Refusal::BadAnswer),
+            (_, _) => Ok(None),
+        }
+    }
+
     /// Makes the response that the upstream agreed with the client's.
-    pub(super) fn agree(&self, response: &mut Response<ResponseBody>) {
+    fn agree(&self, response: &mut Response<ResponseBody>) {
         let headers = response.headers_mut();
         headers.remove(CONTENT_LENGTH);
         match self.by {
@@ -162,11 +187,6 @@ impl Handshake {
                 *response.status_mut() = StatusCode::OK;
             }
         }
-    }
-
-    /// Whether the client would take any success for a tunnel.
-    pub(super) fn takes_any_success(&self) -> bool {
-        self.by == By::Connect
     }
 }
 

@@ -122,6 +122,7 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
             writes: route.writes,
             flash: route.flash,
             csrf: route.csrf,
+            streams: route.streams.clone(),
             upstream: route.upstream,
         };
         (route, Arc::new(leads_to))

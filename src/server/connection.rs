@@ -23,7 +23,7 @@ pub(super) async fn serve<S>(
     mut stopped: watch::Receiver<bool>,
     header_timeout: Duration,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = Rc::new(peer);
     let service = service_fn(move |request| {
@@ -34,7 +34,8 @@ pub(super) async fn serve<S>(
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         biased;

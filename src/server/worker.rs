@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::listener::Socket;
 use super::{StartError, connection};
-use crate::proxy::{Gateway, Peer, RequestIds, Worker};
+use crate::proxy::{Gateway, Peer, RequestIds, Tunnels, Worker};
 use crate::time::Clock;
 
 /// How often a worker closes connections that have been idle for too long.
@@ -30,6 +30,7 @@ pub(super) struct Seed {
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) header_timeout: Duration,
     pub(super) drain: Duration,
+    pub(super) tunnels: Arc<Tunnels>,
 }
 
 /// Starts a worker.
@@ -62,7 +63,7 @@ pub(super) fn spawn(seed: Seed) -> Result<JoinHandle<()>, StartError> {
 
 async fn run(mut seed: Seed, ids: RequestIds) {
     let gateway = Arc::clone(&seed.gateways.borrow_and_update());
-    let worker = Rc::new(Worker::new(seed.number, gateway, ids));
+    let worker = Rc::new(Worker::new(seed.number, gateway, ids, seed.stopped.clone(), seed.tunnels));
     let connections = TaskTracker::new();
     let mut acceptors = tokio::task::JoinSet::new();
     for socket in seed.sockets {
@@ -91,8 +92,18 @@ async fn run(mut seed: Seed, ids: RequestIds) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
     acceptors.shutdown().await;
     connections.close();
-    if tokio::time::timeout(seed.drain, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections were cut at the end of the drain");
+    let tunnels = worker.tasks();
+    tunnels.close();
+    // In this order: a connection makes no tunnel any more once it is gone.
+    let all = async {
+        connections.wait().await;
+        tunnels.wait().await;
+    };
+    if tokio::time::timeout(seed.drain, all).await.is_err() {
+        tracing::warn!(
+            connections = connections.len() + tunnels.len(),
+            "connections were cut at the end of the drain"
+        );
     }
 }
 

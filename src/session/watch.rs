@@ -67,7 +67,12 @@ pub(crate) struct Usage(Arc<Watched>);
 
 impl Realm {
     /// Watches `session`, which was good at `known`: from then on it is read again at least every `interval`.
-    pub(crate) fn watch(self: &Arc<Self>, session: &Arc<Session>, interval: Duration, known: Instant) -> Watch {
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        interval: Duration,
+        known: Instant,
+    ) -> Watch {
         let next = known + interval;
         let mut all = self.watches.lock();
         if let Some(watched) = all.get(&session.key) {

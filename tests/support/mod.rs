@@ -26,6 +26,7 @@ pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod table;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::future::Future;

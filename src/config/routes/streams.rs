@@ -39,7 +39,9 @@ const MAX_AGE: Duration = DAY;
 
 pub(super) fn read(section: &mut Section<'_, '_>, access: Access) -> StreamsConfig {
     let recheck = section.get("recheck", |value| match duration(Duration::ZERO..=HOUR)(value)? {
-        short if !short.is_zero() && short < SECOND => Err(Fault::new("must be at least 1s, or 0s for never")),
+        short if !short.is_zero() && short < SECOND => {
+            Err(Fault::new("must be at least 1s, or 0s for never"))
+        }
         recheck => Ok(recheck),
     });
     if section.has("recheck") && access == Access::Public {

@@ -136,10 +136,7 @@ impl Close {
         // Reasons are our own, and shorter than the 125 bytes that a control frame may hold.
         let length = u8::try_from(payload.len()).unwrap_or(2) & 0x7f;
         let mut frame = vec![0x88, length | if mask.is_some() { 0x80 } else { 0 }];
-        let mask = mask.map(|mask| {
-            frame.extend(mask);
-            mask
-        });
+        frame.extend(mask.into_iter().flatten());
         let mask = mask.unwrap_or_default();
         frame.extend(payload.into_iter().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
         frame

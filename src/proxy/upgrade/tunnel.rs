@@ -125,7 +125,10 @@ impl Tunnels {
 
     /// How many have been closed, by cause.
     pub fn closed(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Cause::ALL.iter().zip(&self.closed).map(|(cause, count)| (cause.label(), count.load(Ordering::Relaxed)))
+        Cause::ALL
+            .iter()
+            .zip(&self.closed)
+            .map(|(cause, count)| (cause.label(), count.load(Ordering::Relaxed)))
     }
 
     fn count(&self, cause: Cause) {
@@ -183,7 +186,7 @@ impl Tunnel {
         drop(far.lease);
         tunnels.count(cause);
         if let Some(mut record) = record {
-            record.tunnel(ends.received, cause.label());
+            (record.received, record.closed) = (Some(ends.received), Some(cause.label()));
             record.write(ends.sent, cause == Cause::Client || cause == Cause::Upstream);
         }
     }
