@@ -6,6 +6,8 @@ mod body;
 mod bond;
 mod csrf;
 mod forward;
+mod grpc;
+mod handover;
 mod inbound;
 mod inject;
 mod mapping;
@@ -25,12 +27,13 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, COOKIE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 pub use admit::{Admitted, Visitor, holds};
 pub use body::ResponseBody;
+pub use handover::{Duplex, Handed, Handover};
 pub use inbound::{Inbound, Sanitized};
 pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;
@@ -41,12 +44,12 @@ pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 pub use upgrade::Tunnels;
 
-use crate::config::{Access, HeaderRule, LoginTemplate, Requirement, StreamsConfig};
+use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, StreamsConfig, Timeouts};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
 use crate::session::{Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
-use crate::upstream::Upstream;
+use crate::upstream::{Pace, Upstream};
 use bond::Bond;
 use record::Record;
 use refusal::Style;
@@ -59,7 +62,7 @@ pub struct Gateway {
     /// Finds routes.
     pub router: Router<Route>,
     /// What clients may not say.
-    pub scrub: Scrub,
+    pub scrub: Arc<Scrub>,
     /// The upstreams, by index.
     pub upstreams: Vec<Arc<Upstream>>,
     /// The names of the cookies that no upstream is to see.
@@ -68,6 +71,17 @@ pub struct Gateway {
     pub max_header_bytes: usize,
     /// Whether each request writes a line.
     pub access_log: bool,
+    /// The most that a client may ask for at once.
+    pub limits: Limits,
+    /// How long clients are waited for.
+    pub timeouts: Timeouts,
+}
+
+impl Gateway {
+    /// How fast clients have to send bodies.
+    fn pace(&self) -> Pace {
+        Pace { limit: self.timeouts.body, rate: self.timeouts.body_rate }
+    }
 }
 
 /// What a route leads to.
@@ -104,7 +118,8 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let now = Clock.now();
     let snapshot = worker.snapshot();
     let id = worker.ids().of(request.headers());
-    let style = if admit::prefers_html(request.headers()) { Style::Page } else { Style::Problem };
+    let style = Style::of(request.method(), request.headers());
+    let version = request.version();
     let mut record = Record::new(id.clone(), now.mono);
     let early = upgrade::is_asked(&request);
     let story = serve(worker, &snapshot, peer, request, &id, now, &mut record);
@@ -114,7 +129,10 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
         (refusal.respond(&id, style), None)
     });
     response.headers_mut().insert(REQUEST_ID, id);
-    if early && tunnel.is_none() {
+    if version == Version::HTTP_2 {
+        // There, a connection is not a header's business; what a refusal leaves unread of a body is reset.
+        response.headers_mut().remove(CONNECTION);
+    } else if early && tunnel.is_none() {
         // What may have come after such a request was not meant as the next one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -137,7 +155,7 @@ async fn serve(
     record: &mut Record,
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
     let gateway = &snapshot.gateway;
-    let sanitized = Inbound::read(request)?.sanitize(&gateway.scrub, peer);
+    let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, peer);
     if gateway.access_log {
         record.request(&sanitized);
     }
@@ -158,6 +176,8 @@ async fn serve(
         request_id,
         flash: &visit.flash,
         hidden: &gateway.hidden_cookies,
+        pace: gateway.pace(),
+        scrub: &gateway.scrub,
     };
     let (mut outbound, exchange) = inject(admitted, &injection)?;
     if let Some(handshake) = &handshake {

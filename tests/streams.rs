@@ -43,7 +43,7 @@ async fn alice(engine: &Engine) -> Session {
 /// Asks for `target` and reads up to the silence.
 async fn begun(gateway: &Gateway, target: &str, cookie: &str) -> Client {
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get(target).cookie(cookie)).await;
+    client.start(&Request::get(target).cookie(cookie).header("Connection", "close")).await;
     client.read_until("data: one").await;
     client
 }

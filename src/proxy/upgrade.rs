@@ -21,7 +21,8 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Body as _;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
@@ -30,6 +31,7 @@ use sha1::{Digest as _, Sha1};
 use super::admit::Admitted;
 use super::body::ResponseBody;
 use super::bond::Bond;
+use super::handover::Handover;
 use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
 use crate::config::{Access, StreamsConfig, WebsocketConfig};
@@ -45,30 +47,30 @@ const WEBSOCKET: &[u8] = b"websocket";
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What a request asks for besides an answer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// Nothing.
     None,
     /// Some other protocol, which it does not get.
     Other,
-    /// A WebSocket, by an Upgrade header.
-    Upgrade(OnUpgrade),
-    /// A WebSocket, by an extended CONNECT.
-    Connect(OnUpgrade),
+    /// A WebSocket.
+    Websocket(By),
 }
 
 /// A handshake that its route allows.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    near: OnUpgrade,
     by: By,
     /// For the upstream to show that it speaks WebSocket, and to us.
     key: HeaderValue,
 }
 
+/// How a WebSocket is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+pub(super) enum By {
+    /// By an Upgrade header.
     Upgrade,
+    /// By an extended CONNECT.
     Connect,
 }
 
@@ -87,24 +89,20 @@ pub(super) fn is_asked<B>(request: &Request<B>) -> bool {
 
 impl Wish {
     /// Reads what a request asks for.
-    pub(super) fn read(method: &Method, headers: &HeaderMap, extensions: &mut Extensions) -> Self {
+    pub(super) fn read(parts: &Parts) -> Self {
+        let Parts { method, headers, extensions, version, .. } = parts;
         if *method == Method::CONNECT {
             let is_websocket = extensions.get::<Protocol>().is_some_and(|name| name.as_ref() == WEBSOCKET);
-            return match extensions.remove().filter(|_| is_websocket) {
-                Some(near) => Self::Connect(near),
-                None => Self::Other,
-            };
+            return if is_websocket { Self::Websocket(By::Connect) } else { Self::Other };
         }
         if !headers.contains_key(UPGRADE) {
             return Self::None;
         }
         let is_websocket = *method == Method::GET
+            && *version == Version::HTTP_11
             && names(headers, &UPGRADE, WEBSOCKET)
             && names(headers, &CONNECTION, b"upgrade");
-        match extensions.remove().filter(|_| is_websocket) {
-            Some(near) => Self::Upgrade(near),
-            None => Self::Other,
-        }
+        if is_websocket { Self::Websocket(By::Upgrade) } else { Self::Other }
     }
 }
 
@@ -118,26 +116,26 @@ impl Handshake {
         let Some(config) = &admitted.route.streams.websocket else {
             return match wish {
                 // There is no ordinary request that this could go on as.
-                Wish::Connect(_) => Err(Refusal::Method(Vec::new())),
-                Wish::None | Wish::Other | Wish::Upgrade(_) => Ok(None),
+                Wish::Websocket(By::Connect) => Err(Refusal::Method(Vec::new())),
+                Wish::None | Wish::Other | Wish::Websocket(By::Upgrade) => Ok(None),
             };
         };
         let headers = admitted.request.headers();
-        let (near, by, key) = match wish {
+        let (by, key) = match wish {
             Wish::None | Wish::Other => return Ok(None),
-            Wish::Connect(near) => (near, By::Connect, new_key()?),
-            Wish::Upgrade(near) => {
+            Wish::Websocket(By::Connect) => (By::Connect, new_key()?),
+            Wish::Websocket(By::Upgrade) => {
                 if !admitted.request.body().is_end_stream() {
                     return Err(Refusal::Malformed(Malformed::Framing));
                 }
-                (near, By::Upgrade, key(headers).ok_or(Refusal::Malformed(Malformed::Handshake))?)
+                (By::Upgrade, key(headers).ok_or(Refusal::Malformed(Malformed::Handshake))?)
             }
         };
         let matters = admitted.route.access != Access::Public || !config.origins.is_empty();
         if matters && !is_welcome(headers, config, admitted.request.origin().site()) {
             return Err(Refusal::CrossSite);
         }
-        Ok(Some(Self { near, by, key }))
+        Ok(Some(Self { by, key }))
     }
 
     /// Makes the request a handshake to the upstream.
@@ -163,9 +161,11 @@ impl Handshake {
         match (far, &streams.websocket) {
             (Some(far), Some(config)) => {
                 self.agree(response);
+                let (handover, near) = Handover::channel();
+                response.body_mut().hand_over(handover);
                 let (idle_timeout, max_age) = (streams.idle_timeout, config.max_age);
                 let terms = Terms { idle_timeout, max_age };
-                Ok(Some(Tunnel { handshake: self, far, bond, terms }))
+                Ok(Some(Tunnel { near, far, bond, terms }))
             }
             (_, _) if self.by == By::Connect && response.status().is_success() => Err(Refusal::BadAnswer),
             (_, _) => Ok(None),

@@ -10,14 +10,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
+use crate::proxy::Duplex;
 
 /// One side of a tunnel.
-pub(super) type Side = TokioIo<Upgraded>;
+pub(super) type Side = Pin<Box<dyn Duplex>>;
 
 /// Where a worker's tunnels read into.
 #[derive(Debug)]

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use super::Far;
 use super::frames::Close;
 use super::relay::{Broken, Pipe, Scratch, Side};
-use super::{Far, Handshake};
+use crate::proxy::Handed;
 use crate::proxy::bond::{self, Bond, Ending};
 use crate::proxy::record::Record;
 use crate::session::Usage;
@@ -33,7 +33,7 @@ const HALF_CLOSED: Duration = Duration::from_secs(30);
 /// A tunnel that both sides have agreed to.
 #[derive(Debug)]
 pub(in crate::proxy) struct Tunnel {
-    pub(in crate::proxy) handshake: Handshake,
+    pub(in crate::proxy) near: oneshot::Receiver<Handed>,
     pub(in crate::proxy) far: Far,
     pub(in crate::proxy) bond: Option<Bond>,
     pub(in crate::proxy) terms: Terms,
@@ -164,16 +164,16 @@ impl Tunnel {
         tunnels: &Tunnels,
         record: Option<Box<Record>>,
     ) {
-        let Self { handshake, far, bond, terms } = self;
+        let Self { near, far, bond, terms } = self;
         let _open = Open::new(tunnels);
-        let both = async { tokio::try_join!(handshake.near, far.on) };
+        let both = async { (near.await.ok(), far.on.await.ok()) };
         let mut ends = Ends::default();
         let cause = match tokio::time::timeout(SWITCH, both).await {
-            Ok(Ok((near, upstream))) => {
+            Ok((Some(Handed { stream: near, hold: _hold }), Some(upstream))) => {
                 let tie = bond.and_then(Bond::tie);
                 let usage = tie.as_ref().map(bond::Tie::usage);
                 let ending = pin!(bond::loosed_or_stopped(tie, stopped));
-                let mut relay = Relay::new(near, upstream, scratch);
+                let mut relay = Relay::new(near, Box::pin(TokioIo::new(upstream)), scratch);
                 let cause = relay.run(ending, usage, terms).await;
                 if let Some(close) = cause.close() {
                     relay.close(close).await;
@@ -181,7 +181,7 @@ impl Tunnel {
                 ends = Ends { received: relay.up.moved(), sent: relay.down.moved() };
                 cause
             }
-            Ok(Err(_)) | Err(_) => Cause::Unopened,
+            Ok((_, _)) | Err(_) => Cause::Unopened,
         };
         drop(far.lease);
         tunnels.count(cause);
@@ -211,9 +211,9 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(near: Upgraded, far: Upgraded, scratch: Rc<Scratch>) -> Self {
+    fn new(near: Side, far: Side, scratch: Rc<Scratch>) -> Self {
         let (up, down) = (Pipe::default(), Pipe::default());
-        Self { near: TokioIo::new(near), far: TokioIo::new(far), up, down, scratch }
+        Self { near, far, up, down, scratch }
     }
 
     /// Relays until there is a reason to stop.
