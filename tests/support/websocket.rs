@@ -80,11 +80,11 @@ impl Drop for Echo {
 }
 
 async fn echo(stream: TcpStream, seen: Arc<watch::Sender<Seen>>) {
+    #[expect(clippy::result_large_err, reason = "the library's callback")]
     let note = |request: &Request, response: Response| {
         seen.send_modify(|seen| seen.handshakes.push(request.headers().clone()));
         Ok(response)
     };
-    #[expect(clippy::result_large_err, reason = "the library's callback")]
     let accepted = tokio_tungstenite::accept_hdr_async(stream, note).await;
     let Ok(mut socket) = accepted else { return };
     let mut end = None;
@@ -94,7 +94,7 @@ async fn echo(stream: TcpStream, seen: Arc<watch::Sender<Seen>>) {
             Message::Text(_) | Message::Binary(_) => {
                 let _gone = socket.send(message).await;
             }
-            _ => {}
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
     }
     seen.send_modify(|seen| seen.ends.push(end));
@@ -142,12 +142,9 @@ impl Socket {
     /// Waits for the Close frame, past what else comes.
     pub(crate) async fn close(&mut self) -> Option<(u16, String)> {
         loop {
-            match self.next().await? {
-                Message::Close(frame) => {
-                    let frame = frame?;
-                    return Some((frame.code.into(), frame.reason.to_string()));
-                }
-                _ => {}
+            if let Message::Close(frame) = self.next().await? {
+                let frame = frame?;
+                return Some((frame.code.into(), frame.reason.to_string()));
             }
         }
     }
