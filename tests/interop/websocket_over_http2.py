@@ -42,7 +42,7 @@ def step(until):
 def request(*pseudo, end):
     stream = http.get_next_available_stream_id()
     authority = (":authority", f"{host}:{port}")
-    headers = [*pseudo, (":scheme", "http"), authority, ("cookie", cookie)]
+    headers = [*pseudo, (":scheme", "http"), authority, ("cookie", cookie), ("sec-websocket-version", "13")]
     http.send_headers(stream, headers, end_stream=end)
     step(lambda: stream in heads)
     return stream
