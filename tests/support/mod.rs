@@ -24,6 +24,7 @@ pub(crate) mod ministack;
 pub(crate) mod node;
 pub(crate) mod program;
 pub(crate) mod python;
+pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod table;
