@@ -1,6 +1,8 @@
 //! Several servers behind one name: which one a request goes to, what happens when one fails, and how each kind of
 //! server is reached.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "in a test, a failure is a panic")]
+
 mod support;
 
 #[path = "upstreams/balance.rs"]
