@@ -25,11 +25,13 @@ pub(crate) mod ministack;
 pub(crate) mod node;
 pub(crate) mod program;
 pub(crate) mod python;
+pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod table;
 pub(crate) mod tls;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::future::Future;
