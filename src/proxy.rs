@@ -4,6 +4,7 @@
 mod admit;
 mod body;
 mod csrf;
+mod edit;
 mod forward;
 mod inbound;
 mod inject;
@@ -11,10 +12,12 @@ mod mapping;
 mod order;
 mod peer;
 mod record;
+mod redirect;
 mod refusal;
 mod rehearsal;
 mod request_id;
 mod respond;
+mod rewrite;
 mod snapshot;
 mod visit;
 
@@ -34,16 +37,17 @@ pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;
 pub use peer::Peer;
 pub use refusal::Refusal;
-pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
+pub(crate) use rehearsal::{Ending, Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 
-use crate::config::{Access, HeaderRule, LoginTemplate, Requirement};
+use crate::config::{Access, Destination, HeaderEdits, HeaderRule, LoginTemplate, Requirement};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
 use crate::session::{Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
 use crate::upstream::Upstream;
+use edit::{Facts, Prepared};
 use record::Record;
 use refusal::Style;
 use respond::Renewal;
@@ -88,8 +92,12 @@ pub struct Route {
     pub flash: bool,
     /// Whether unsafe methods must prove that they come from this site.
     pub csrf: bool,
-    /// Index of the upstream.
-    pub upstream: usize,
+    /// What is done to the headers of what is forwarded.
+    pub request_headers: HeaderEdits,
+    /// What is done to the headers of every answer.
+    pub response_headers: HeaderEdits,
+    /// Where requests go.
+    pub destination: Destination,
 }
 
 /// Answers a request of `peer`. Never fails: what goes wrong is an answer too, and a panic stays in its request.
@@ -99,7 +107,9 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let id = worker.ids().of(request.headers());
     let style = if admit::prefers_html(request.headers()) { Style::Page } else { Style::Problem };
     let mut record = Record::new(id.clone(), now.mono);
-    let story = AssertUnwindSafe(serve(&snapshot, peer, request, &id, now, &mut record)).catch_unwind().await;
+    let story = AssertUnwindSafe(serve(&snapshot, peer, request, (&id, style), now, &mut record))
+        .catch_unwind()
+        .await;
     let mut response = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
         record.verdict = refusal.label();
         refusal.respond(&id, style)
@@ -116,7 +126,7 @@ async fn serve(
     snapshot: &Snapshot,
     peer: &Peer,
     request: Request<Incoming>,
-    request_id: &HeaderValue,
+    (request_id, style): (&HeaderValue, Style),
     now: Now,
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
@@ -129,9 +139,34 @@ async fn serve(
     if gateway.access_log {
         route.name.clone_into(&mut record.route);
     }
+    let edits = Prepared::new(&route.response_headers, &Facts::of(&sanitized, request_id));
+    let passed = pass(snapshot, route, sanitized, request_id, &edits, now, record).await;
+    Ok(passed.unwrap_or_else(|refusal| {
+        record.verdict = refusal.label();
+        let mut response = refusal.respond(request_id, style);
+        edits.complete(response.headers_mut());
+        response
+    }))
+}
+
+/// Takes a request along its route.
+async fn pass(
+    snapshot: &Snapshot,
+    route: &Arc<Route>,
+    sanitized: Sanitized,
+    request_id: &HeaderValue,
+    edits: &Prepared<'_>,
+    now: Now,
+    record: &mut Record,
+) -> Result<Response<ResponseBody>, Refusal> {
+    let gateway = &snapshot.gateway;
     let resolution = resolve(route, &sanitized, now, record).await;
     let mut admitted = admit::admit(sanitized, route, resolution)?;
     record.verdict = admitted.visitor().label();
+    if let Some(mut answer) = redirect::answer(&admitted)? {
+        edits.complete(answer.headers_mut());
+        return Ok(answer);
+    }
     csrf::check(&admitted)?;
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
     let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };
@@ -161,7 +196,7 @@ async fn serve(
         None if again => Renewal::Again,
         None => Renewal::No,
     };
-    Ok(respond::respond(answer, route, &exchange, &renewal))
+    Ok(respond::respond(answer, route, &exchange, &renewal, edits))
 }
 
 /// Resolves the session that the request's cookies name. A public route never asks.

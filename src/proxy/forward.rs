@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Response, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::body::ResponseBody;
@@ -80,11 +80,16 @@ impl ForwardError {
 /// # Errors
 /// See [`ForwardError`].
 pub(super) async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answer, ForwardError> {
-    let limit = pool.upstream().response_timeout;
+    let limit = outbound.response_timeout.unwrap_or(pool.upstream().response_timeout);
     let mut request = outbound.request;
     let progress = request.body().progress();
     loop {
         let mut connection = pool.connect().await?;
+        if outbound.host_is_server
+            && let Ok(host) = HeaderValue::from_str(&connection.server())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
         let sending = connection.sender().try_send_request(request);
         let Some(sent) = within(limit, &progress, sending).await else {
             let server = connection.server();

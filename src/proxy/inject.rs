@@ -21,15 +21,19 @@
 //! ```
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::header::{COOKIE, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use hyper::body::Body as _;
 
 use super::admit::{Admitted, Visitor};
+use super::edit::{Facts, Prepared};
 use super::mapping;
 use super::refusal::Refusal;
+use super::rewrite::{self, Site};
 use super::visit;
+use crate::config::{Destination, UpstreamHost};
 use crate::headers::{
     REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
 };
@@ -44,6 +48,10 @@ pub struct Outbound {
     pub(super) request: Request<RequestBody>,
     /// Index of the upstream in the gateway.
     pub(super) upstream: usize,
+    /// Whether its Host is the server's, which only who sends it knows.
+    pub(super) host_is_server: bool,
+    /// The route's own limit of waiting for the response.
+    pub(super) response_timeout: Option<Duration>,
 }
 
 /// What injection needs to know besides the request.
@@ -64,17 +72,26 @@ pub struct Injection<'g> {
 pub struct Exchange {
     pub(super) visitor: Visitor,
     pub(super) secure: bool,
+    /// What paths in the answer are changed back to, where they are.
+    pub(super) site: Option<Site>,
 }
 
 /// Writes what is known of the session into the request.
 ///
 /// # Errors
-/// If the route's headers exceed their budget.
+/// If the route's headers exceed their budget, or it has no upstream.
 pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound, Exchange), Refusal> {
     let Admitted { request, route, visitor } = admitted;
+    let Destination::Upstream(forwarding) = &route.destination else { return Err(Refusal::Internal) };
+    let edits = Prepared::new(&route.request_headers, &Facts::of(&request, injection.request_id));
     let (head, origin) = request.into_parts();
     let mut headers = head.headers;
-    headers.insert(HOST, head.host.header);
+    edits.apply_to_request(&mut headers);
+    let host = match &forwarding.host {
+        UpstreamHost::Preserve | UpstreamHost::Server => head.host.header,
+        UpstreamHost::Name(name) => HeaderValue::from_str(name).map_err(|_| Refusal::Internal)?,
+    };
+    headers.insert(HOST, host);
     headers.insert(REQUEST_ID, injection.request_id.clone());
     headers.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
     if headers.contains_key(COOKIE) {
@@ -118,17 +135,26 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         }
     }
     let secure = origin.secure;
+    let site = forwarding.rewrite.answers.then(|| Site::new(origin.site()));
     origin.write(&mut headers);
+    rewrite::write_prefix(&forwarding.rewrite, &mut headers);
+    let target = rewrite::target(&forwarding.rewrite, head.target)?;
     // Left to itself, hyper would take a GET to have no body, and send none.
     if !head.body.is_end_stream() && head.body.size_hint().exact().is_none() {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let mut outbound = Request::new(RequestBody::new(head.body));
     *outbound.method_mut() = head.method;
-    *outbound.uri_mut() = Uri::from(head.target);
+    *outbound.uri_mut() = Uri::from(target);
     *outbound.version_mut() = Version::HTTP_11;
     *outbound.headers_mut() = headers;
-    Ok((Outbound { request: outbound, upstream: route.upstream }, Exchange { visitor, secure }))
+    let outbound = Outbound {
+        request: outbound,
+        upstream: forwarding.upstream,
+        host_is_server: forwarding.host == UpstreamHost::Server,
+        response_timeout: forwarding.response_timeout,
+    };
+    Ok((outbound, Exchange { visitor, secure, site }))
 }
 
 impl Visitor {

@@ -3,7 +3,9 @@
 //! 1. Hop-by-hop headers and every `X-Session-*` go, on every status.
 //! 2. A Set-Cookie of the realm's cookie is the app's own word on the session: it goes on with the realm's attributes,
 //!    and ours is not added. Every other Set-Cookie goes on byte for byte, in order.
-//! 3. A response that carries the session's cookie is no shared cache's business.
+//! 3. Paths of the upstream's become paths of the client's, and the operator's headers are written, before the session's
+//!    cookie is.
+//! 4. A response that carries the session's cookie is no shared cache's business.
 
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, Entry, SET_COOKIE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -11,8 +13,11 @@ use smallvec::SmallVec;
 
 use super::Route;
 use super::body::ResponseBody;
+use super::edit::Prepared;
 use super::forward::Answer;
 use super::inject::Exchange;
+use super::rewrite;
+use crate::config::Destination;
 use crate::headers;
 use crate::session::{Outcome, Realm};
 
@@ -33,10 +38,15 @@ pub(super) fn respond(
     route: &Route,
     exchange: &Exchange,
     renewal: &Renewal,
+    edits: &Prepared<'_>,
 ) -> Response<ResponseBody> {
     let mut response = answer.response;
     let headers = response.headers_mut();
     clean(headers);
+    if let (Destination::Upstream(forwarding), Some(site)) = (&route.destination, &exchange.site) {
+        rewrite::change_back(headers, forwarding, site, &answer.server);
+    }
+    edits.apply_to_answer(headers);
     let Some(realm) = &route.realm else { return response };
     let ours = match renewal {
         Renewal::Ordered(Outcome::Goes(going)) => Some(realm.cookie_of(going, exchange.secure)),

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Access;
+use crate::config::{Access, Destination, Forwarding, HeaderEdits};
 
 fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConfig {
     RouteConfig {
@@ -17,7 +17,9 @@ fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConf
         writes: false,
         flash: false,
         csrf: false,
-        upstream: 0,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        destination: Destination::Upstream(Forwarding::default()),
         encoded_slashes: path.starts_with("/slashes"),
     }
 }

@@ -9,7 +9,7 @@ use super::StartError;
 use crate::config::{self, Access, Config, OddHeaders, RealmConfig, StoreConfig, UpstreamConfig};
 use crate::demo;
 use crate::format::{self, Format};
-use crate::headers::Scrub;
+use crate::headers::{self, Scrub};
 use crate::proxy::{Gateway, Route};
 use crate::route::Router;
 use crate::session::Realm;
@@ -40,7 +40,8 @@ pub(super) async fn assemble(
     let mut apps = Vec::new();
     let mut upstreams = Vec::new();
     for (index, upstream) in config.upstreams.iter().enumerate() {
-        let writes = config.routes.iter().any(|route| route.upstream == index && route.writes);
+        let writes =
+            config.routes.iter().any(|route| route.destination.upstream() == Some(index) && route.writes);
         upstreams.push(Arc::new(resolve(upstream, &names, writes, &mut apps).await?));
     }
     Ok(Assembled { gateway: gateway(config, store, tasks, upstreams), apps })
@@ -75,9 +76,14 @@ pub(crate) fn gateway(
     }
 }
 
-/// The names of all headers that any route injects.
+/// The names of all headers that an upstream could take the gateway's word for: those that any route injects, and those
+/// that one sets, unless every client sends such.
 fn injected(config: &Config) -> impl Iterator<Item = HeaderName> {
-    config.routes.iter().flat_map(|route| route.headers.iter().map(|rule| rule.name.clone()))
+    config.routes.iter().flat_map(|route| {
+        let set = route.request_headers.set.iter().map(|edit| &edit.name);
+        let set = set.filter(|name| !headers::is_clients_own(name));
+        route.headers.iter().map(|rule| &rule.name).chain(set).cloned()
+    })
 }
 
 fn table(store: &Store, realm: &RealmConfig, format: &dyn Format) -> Table {
@@ -122,7 +128,9 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
             writes: route.writes,
             flash: route.flash,
             csrf: route.csrf,
-            upstream: route.upstream,
+            request_headers: route.request_headers.clone(),
+            response_headers: route.response_headers.clone(),
+            destination: route.destination.clone(),
         };
         (route, Arc::new(leads_to))
     };
