@@ -135,7 +135,7 @@ fn rewriting() {
         let config = accepted(&route(&format!("upstream = \"app\"|{lines}")));
         match config.routes[1].destination.clone() {
             Destination::Upstream(to) => (to.rewrite, to.host),
-            other => panic!("{other:?}"),
+            Destination::Redirect(_) | Destination::Respond(_) => panic!("{lines}"),
         }
     };
     let rewrite =

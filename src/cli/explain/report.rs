@@ -50,7 +50,7 @@ impl Explanation {
                 match ending {
                     Ending::Forwarded { target, .. } if *target == args.path => {}
                     Ending::Forwarded { target, .. } => {
-                        line("path", &format!("forwarded as {}", visible(target)))?
+                        line("path", &format!("forwarded as {}", visible(target)))?;
                     }
                     Ending::Answered(status, None) => line("answer", status.as_str())?,
                     Ending::Answered(status, Some(location)) => {
@@ -112,7 +112,7 @@ impl Explanation {
             Known::Unavailable => json!({ "status": "unavailable" }),
         });
         let access = match outcome {
-            Ok(Ending::Forwarded { target, .. }) => json!({ "admitted": true, "forwarded_as": target }),
+            Ok(Ending::Forwarded { .. }) => json!({ "admitted": true }),
             Ok(Ending::Answered(status, location)) => json!({
                 "admitted": true,
                 "status": status.as_u16(),
@@ -130,6 +130,10 @@ impl Explanation {
                 })
             }
         };
+        let forwarded_as = match outcome {
+            Ok(Ending::Forwarded { target, .. }) => Some(target),
+            Ok(Ending::Answered(..)) | Err(_) => None,
+        };
         let headers = outcome.iter().flat_map(|ending| injected(ending, route.as_deref()));
         json!({
             "request": { "method": args.method.as_str(), "host": args.host, "path": args.path },
@@ -138,6 +142,7 @@ impl Explanation {
             "cookies": cookies,
             "session": session,
             "access": access,
+            "forwarded_as": forwarded_as,
             "headers": headers.map(|(name, value)| (name, Value::String(value))).collect::<Map<_, _>>(),
         })
     }
