@@ -8,6 +8,7 @@
 pub mod diagnostic;
 pub mod environment;
 pub mod layout;
+mod limits;
 mod listeners;
 mod mask;
 mod names;
@@ -30,6 +31,7 @@ use toml::de::DeTable;
 
 use self::diagnostic::{Diagnostic, Report};
 use self::environment::{Environment, System};
+pub use self::limits::Limits;
 pub use self::listeners::ListenerConfig;
 use self::names::Names;
 pub use self::routes::destination::{Destination, Forwarding};
@@ -40,7 +42,7 @@ pub use self::routes::rewrite::{Rewrite, UpstreamHost};
 pub use self::routes::template::Piece;
 pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
 use self::section::{Problems, Section};
-pub use self::server::{LogFormat, OddHeaders, ServerConfig};
+pub use self::server::{LogFormat, OddHeaders, ServerConfig, Timeouts};
 pub use self::upstreams::{Server, UpstreamConfig};
 use crate::secret::Secret;
 

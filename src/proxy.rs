@@ -6,6 +6,8 @@ mod body;
 mod csrf;
 mod edit;
 mod forward;
+mod grpc;
+mod handover;
 mod inbound;
 mod inject;
 mod mapping;
@@ -25,13 +27,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use http::header::COOKIE;
-use http::{HeaderValue, Request, Response};
+use http::header::{CONNECTION, COOKIE};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 pub use admit::{Admitted, Visitor, holds};
 pub use body::ResponseBody;
+pub use handover::{Duplex, Handed, Handover};
 pub use inbound::{Inbound, Sanitized};
 pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;
@@ -41,12 +44,14 @@ pub(crate) use rehearsal::{Ending, Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 
-use crate::config::{Access, Destination, HeaderEdits, HeaderRule, LoginTemplate, Requirement};
+use crate::config::{
+    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Requirement, Timeouts,
+};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
 use crate::session::{Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
-use crate::upstream::Upstream;
+use crate::upstream::{Pace, Upstream};
 use edit::{Facts, Prepared};
 use record::Record;
 use refusal::Style;
@@ -58,7 +63,7 @@ pub struct Gateway {
     /// Finds routes.
     pub router: Router<Route>,
     /// What clients may not say.
-    pub scrub: Scrub,
+    pub scrub: Arc<Scrub>,
     /// The upstreams, by index.
     pub upstreams: Vec<Arc<Upstream>>,
     /// The names of the cookies that no upstream is to see.
@@ -67,6 +72,17 @@ pub struct Gateway {
     pub max_header_bytes: usize,
     /// Whether each request writes a line.
     pub access_log: bool,
+    /// The most that a client may ask for at once.
+    pub limits: Limits,
+    /// How long clients are waited for.
+    pub timeouts: Timeouts,
+}
+
+impl Gateway {
+    /// How fast clients have to send bodies.
+    fn pace(&self) -> Pace {
+        Pace { limit: self.timeouts.body, rate: self.timeouts.body_rate }
+    }
 }
 
 /// What a route leads to.
@@ -105,7 +121,8 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let now = Clock.now();
     let snapshot = worker.snapshot();
     let id = worker.ids().of(request.headers());
-    let style = if admit::prefers_html(request.headers()) { Style::Page } else { Style::Problem };
+    let style = Style::of(request.method(), request.headers());
+    let version = request.version();
     let mut record = Record::new(id.clone(), now.mono);
     let story = AssertUnwindSafe(serve(&snapshot, peer, request, (&id, style), now, &mut record))
         .catch_unwind()
@@ -115,6 +132,10 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
         refusal.respond(&id, style)
     });
     response.headers_mut().insert(REQUEST_ID, id);
+    if version == Version::HTTP_2 {
+        // There, a connection is not a header's business; what a refusal leaves unread of a body is reset.
+        response.headers_mut().remove(CONNECTION);
+    }
     if snapshot.gateway.access_log {
         record.status = response.status();
         response.body_mut().record(Box::new(record));
@@ -131,7 +152,7 @@ async fn serve(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let gateway = &snapshot.gateway;
-    let sanitized = Inbound::read(request)?.sanitize(&gateway.scrub, peer);
+    let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, peer);
     if gateway.access_log {
         record.request(&sanitized);
     }
@@ -176,6 +197,8 @@ async fn pass(
         request_id,
         flash: &visit.flash,
         hidden: &gateway.hidden_cookies,
+        pace: gateway.pace(),
+        scrub: &gateway.scrub,
     };
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };

@@ -21,26 +21,27 @@
 //! ```
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{COOKIE, HOST, TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use hyper::body::Body as _;
 
 use super::admit::{Admitted, Visitor};
 use super::edit::{Facts, Prepared};
-use super::mapping;
 use super::refusal::Refusal;
 use super::rewrite::{self, Site};
-use super::visit;
+use super::{grpc, mapping, visit};
 use crate::config::{Destination, UpstreamHost};
 use crate::headers::{
     REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
+    Scrub,
 };
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
 use crate::time::Timestamp;
-use crate::upstream::RequestBody;
+use crate::upstream::{Pace, RequestBody};
 
 /// A request that says nothing but what the gateway answers for.
 #[derive(Debug)]
@@ -65,6 +66,10 @@ pub struct Injection<'g> {
     pub flash: &'g [String],
     /// The names of the cookies that no upstream is to see, whatever route a request takes.
     pub hidden: &'g [String],
+    /// How fast the client has to send the body.
+    pub pace: Pace,
+    /// What clients may not say.
+    pub scrub: &'g Arc<Scrub>,
 }
 
 /// What the response needs to know of the request.
@@ -74,6 +79,8 @@ pub struct Exchange {
     pub(super) secure: bool,
     /// What paths in the answer are changed back to, where they are.
     pub(super) site: Option<Site>,
+    /// Whether the client takes trailers.
+    pub(super) trailers: bool,
 }
 
 /// Writes what is known of the session into the request.
@@ -139,11 +146,14 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     origin.write(&mut headers);
     rewrite::write_prefix(&forwarding.rewrite, &mut headers);
     let target = rewrite::target(&forwarding.rewrite, head.target)?;
+    headers.append(VIA, via(head.version));
     // Left to itself, hyper would take a GET to have no body, and send none.
     if !head.body.is_end_stream() && head.body.size_hint().exact().is_none() {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let mut outbound = Request::new(RequestBody::new(head.body));
+    // A call of gRPC may be quiet for as long as the two ends of it like.
+    let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
+    let mut outbound = Request::new(RequestBody::new(head.body, pace, injection.scrub));
     *outbound.method_mut() = head.method;
     *outbound.uri_mut() = Uri::from(target);
     *outbound.version_mut() = Version::HTTP_11;
@@ -154,7 +164,16 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         host_is_server: forwarding.host == UpstreamHost::Server,
         response_timeout: forwarding.response_timeout,
     };
-    Ok((outbound, Exchange { visitor, secure, site }))
+    Ok((outbound, Exchange { visitor, secure, site, trailers: head.trailers }))
+}
+
+/// The protocol of the hop to us, and who we are (RFC 9110, 7.6.3).
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 sessiongate",
+        Version::HTTP_2 => "2.0 sessiongate",
+        _ => "1.1 sessiongate",
+    })
 }
 
 impl Visitor {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::inbound::Sanitized;
 use crate::session::Source;
@@ -18,6 +18,8 @@ pub(super) struct Record {
     started: Instant,
     client: Option<IpAddr>,
     method: Method,
+    /// What the client speaks.
+    protocol: &'static str,
     host: String,
     /// Without the query, which may hold what is nobody's business.
     path: String,
@@ -46,6 +48,7 @@ impl Record {
             started,
             client: None,
             method: Method::GET,
+            protocol: "-",
             host: String::new(),
             path: String::new(),
             route: String::new(),
@@ -67,6 +70,11 @@ impl Record {
     pub(super) fn request(&mut self, request: &Sanitized) {
         self.client = Some(request.origin().client);
         self.method = request.method().clone();
+        self.protocol = match request.version() {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2.0",
+            _ => "HTTP/1.1",
+        };
         request.host().clone_into(&mut self.host);
         request.path().clone_into(&mut self.path);
     }
@@ -80,6 +88,7 @@ impl Record {
             id = self.id.to_str().unwrap_or_default(),
             client = self.client.map(tracing::field::display),
             method = self.method.as_str(),
+            protocol = self.protocol,
             host = self.host,
             path = self.path,
             route = self.route,

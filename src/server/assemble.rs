@@ -63,7 +63,7 @@ pub(crate) fn gateway(
     let realms: Vec<_> = config.realms.iter().enumerate().map(realm).collect();
     Gateway {
         router: Router::new(routes(config, &realms)),
-        scrub: Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass),
+        scrub: Arc::new(Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass)),
         upstreams,
         hidden_cookies: config
             .realms
@@ -73,6 +73,8 @@ pub(crate) fn gateway(
             .collect(),
         max_header_bytes: config.server.max_header_bytes,
         access_log: config.server.access_log,
+        limits: config.server.limits,
+        timeouts: config.server.timeouts,
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod ministack;
 pub(crate) mod node;
+pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod server;
 pub(crate) mod service;
