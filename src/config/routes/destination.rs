@@ -10,7 +10,7 @@ use crate::config::section::Section;
 use crate::config::value::{Fault, duration, size, string};
 
 /// Where a route leads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Destination {
     /// To an upstream.
     Upstream(Forwarding),
@@ -21,7 +21,7 @@ pub enum Destination {
 }
 
 /// How requests go to an upstream.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forwarding {
     /// Index into [`Config::upstreams`](crate::config::Config::upstreams).
     pub upstream: usize,
@@ -41,6 +41,17 @@ impl Destination {
         match self {
             Self::Upstream(forwarding) => Some(forwarding.upstream),
             Self::Redirect(_) | Self::Respond(_) => None,
+        }
+    }
+
+    /// The same, with its upstream, if there is one, at another index.
+    #[must_use]
+    pub(in crate::config) fn moved(self, upstream: Option<usize>) -> Self {
+        match (self, upstream) {
+            (Self::Upstream(forwarding), Some(upstream)) => {
+                Self::Upstream(Forwarding { upstream, ..forwarding })
+            }
+            (unmoved, _) => unmoved,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::config::section::Section;
 use crate::config::value::{Fault, text};
 
 /// What is done to the headers of one direction, in this order: removed, set, added.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeaderEdits {
     /// These go.
     pub remove: Vec<HeaderName>,
@@ -25,7 +25,7 @@ pub struct HeaderEdits {
 }
 
 /// A header that is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeaderEdit {
     /// Its name.
     pub name: HeaderName,
@@ -34,7 +34,7 @@ pub struct HeaderEdit {
 }
 
 /// A header's value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum EditValue {
     /// The same for every request.
     Constant(HeaderValue),
