@@ -10,6 +10,7 @@ mod grpc;
 mod handover;
 mod inbound;
 mod inject;
+mod limit;
 mod mapping;
 mod order;
 mod peer;
@@ -48,6 +49,7 @@ use crate::config::{
     Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Requirement, Timeouts,
 };
 use crate::headers::{REQUEST_ID, Scrub};
+use crate::rate::{Limiter, Meter};
 use crate::route::Router;
 use crate::session::{Place, Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
@@ -76,6 +78,10 @@ pub struct Gateway {
     pub limits: Limits,
     /// How long clients are waited for.
     pub timeouts: Timeouts,
+    /// How often a client may ask for anything.
+    pub rate: Option<Limiter>,
+    /// How often a client may name a session that is none.
+    pub misses: Option<Limiter>,
 }
 
 impl Gateway {
@@ -112,6 +118,8 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// What is done to the headers of every answer.
     pub response_headers: HeaderEdits,
+    /// How often a client may ask for it.
+    pub rate: Option<Limiter>,
     /// Where requests go.
     pub destination: Destination,
 }
@@ -156,6 +164,7 @@ async fn serve(
     if gateway.access_log {
         record.request(&sanitized);
     }
+    limit::rate(gateway.rate.as_ref(), &sanitized, now)?;
     let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
     if gateway.access_log {
         route.name.clone_into(&mut record.route);
@@ -181,7 +190,10 @@ async fn pass(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let gateway = &snapshot.gateway;
-    let resolution = resolve(route, &sanitized, now, record).await;
+    limit::rate(route.rate.as_ref(), &sanitized, now)?;
+    limit::body(&route.destination, &sanitized)?;
+    let misses = limit::meter(gateway.misses.as_ref(), &sanitized);
+    let resolution = resolve(route, &sanitized, misses, now, record).await;
     let mut admitted = admit::admit(sanitized, route, resolution)?;
     record.verdict = admitted.visitor().label();
     if let Some(mut answer) = redirect::answer(&admitted)? {
@@ -203,7 +215,7 @@ async fn pass(
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     let sent = Clock.mono();
-    let answer = forward::forward(pool, outbound).await;
+    let answer = forward::forward(pool, outbound, || exchange.affinity()).await;
     record.upstream_time = Clock.mono().saturating_duration_since(sent);
     let answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());
@@ -223,17 +235,24 @@ async fn pass(
 }
 
 /// Resolves the session that the request's cookies name. A public route never asks.
-async fn resolve(route: &Route, request: &Sanitized, now: Now, record: &mut Record) -> Option<Resolution> {
+async fn resolve(
+    route: &Route,
+    request: &Sanitized,
+    misses: Meter<'_>,
+    now: Now,
+    record: &mut Record,
+) -> Option<Resolution> {
     let realm = route.realm.as_ref().filter(|_| route.access != Access::Public)?;
     let lines = request.headers().get_all(COOKIE).iter();
     let cookies: SmallVec<[&[u8]; 4]> =
         lines.flat_map(|line| cookie::values(line.as_bytes(), realm.cookie_name())).collect();
-    let (resolution, source) = realm.resolve(&cookies, now).await;
+    let (resolution, source) = realm.resolve(&cookies, misses, now).await;
     record.cache = source;
     match &resolution {
         Resolution::Active(active) => record.session = Some(active.session.reference()),
         Resolution::Anonymous(why) => record.reason = why.label(),
         Resolution::Unavailable => record.reason = "unavailable",
+        Resolution::Throttled(_) => record.reason = "misses",
     }
     if source != crate::session::Source::Hit {
         record.store_time = Clock.mono().saturating_duration_since(now.mono);

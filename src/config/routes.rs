@@ -22,10 +22,12 @@ use self::destination::Destination;
 use self::edit::HeaderEdits;
 use self::headers::HeaderRule;
 use super::diagnostic::Diagnostic;
+use super::limits;
 use super::names::Names;
 use super::section::Section;
 use super::value::{Fault, boolean, one_of, string, text, wrong_type};
 use crate::claims::ClaimPath;
+use crate::rate::Rate;
 
 /// One of `[[routes]]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +60,8 @@ pub struct RouteConfig {
     pub request_headers: HeaderEdits,
     /// What is done to the headers of every answer.
     pub response_headers: HeaderEdits,
+    /// How often a client's address may ask for it.
+    pub rate: Option<Rate>,
     /// Where requests go.
     pub destination: Destination,
     /// Whether `%2F` may stand in the path.
@@ -179,6 +183,7 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         is_on
     };
     let (writes, flash, csrf) = (switch("writes"), switch("flash"), switch("csrf"));
+    let rate = limits::rate(section, "rate");
     let destination = destination::read(section, path.as_deref(), upstreams);
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
 
@@ -199,6 +204,7 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         csrf,
         request_headers,
         response_headers,
+        rate,
         destination,
         encoded_slashes: encoded_slashes.unwrap_or(false),
     };

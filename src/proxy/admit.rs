@@ -74,6 +74,9 @@ pub(super) fn admit(
         {
             Visitor::Unknown
         }
+        (Access::Required | Access::Optional, Some(Resolution::Throttled(wait)), _) => {
+            return Err(Refusal::TooMany(wait));
+        }
         // Whoever cannot be told gets neither through nor logged out.
         (Access::Required | Access::Optional, _, _) => return Err(Refusal::StoreUnavailable),
     };

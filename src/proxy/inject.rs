@@ -21,12 +21,12 @@
 //! ```
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HOST, TRANSFER_ENCODING, VIA};
+use http::header::{COOKIE, HOST, TE, VIA};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
-use hyper::body::Body as _;
 
 use super::admit::{Admitted, Visitor};
 use super::edit::{Facts, Prepared};
@@ -41,7 +41,7 @@ use crate::headers::{
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
 use crate::time::Timestamp;
-use crate::upstream::{Pace, RequestBody};
+use crate::upstream::{self, Pace, RequestBody};
 
 /// A request that says nothing but what the gateway answers for.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ pub struct Injection<'g> {
 pub struct Exchange {
     pub(super) visitor: Visitor,
     pub(super) secure: bool,
+    client: IpAddr,
     /// What paths in the answer are changed back to, where they are.
     pub(super) site: Option<Site>,
     /// Whether the client takes trailers.
@@ -140,19 +141,18 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
             }
         }
     }
-    let secure = origin.secure;
+    let (secure, client) = (origin.secure, origin.client);
     let site = forwarding.rewrite.answers.then(|| Site::new(origin.site()));
     origin.write(&mut headers);
     rewrite::write_prefix(&forwarding.rewrite, &mut headers);
     let target = rewrite::target(&forwarding.rewrite, head.target)?;
     headers.append(VIA, via(head.version));
-    // Left to itself, hyper would take a GET to have no body, and send none.
-    if !head.body.is_end_stream() && head.body.size_hint().exact().is_none() {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if head.trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     // A call of gRPC may be quiet for as long as the two ends of it like.
     let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
-    let mut outbound = Request::new(RequestBody::new(head.body, pace, injection.scrub));
+    let mut outbound = Request::new(RequestBody::new(head.body, forwarding.max_body, pace, injection.scrub));
     *outbound.method_mut() = head.method;
     *outbound.uri_mut() = Uri::from(target);
     *outbound.version_mut() = Version::HTTP_11;
@@ -163,7 +163,7 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         host_is_server: forwarding.host == UpstreamHost::Server,
         response_timeout: forwarding.response_timeout,
     };
-    Ok((outbound, Exchange { visitor, secure, site, trailers: head.trailers }))
+    Ok((outbound, Exchange { visitor, secure, client, site, trailers: head.trailers }))
 }
 
 /// The protocol of the hop to us, and who we are (RFC 9110, 7.6.3).
@@ -243,6 +243,14 @@ pub(super) fn join(headers: &HeaderMap) -> Vec<u8> {
 }
 
 impl Exchange {
+    /// What keeps a session with the server that it is with; without one, a client's address.
+    pub(super) fn affinity(&self) -> u64 {
+        match self.active() {
+            Some(active) => active.session.reference().affinity(),
+            None => upstream::affinity(self.client),
+        }
+    }
+
     /// The session that the request came with.
     pub(super) fn active(&self) -> Option<&Active> {
         match &self.visitor {

@@ -3,6 +3,8 @@
 //! A body says what happened in constant words and under which id; never a detail of the store, the upstream or the
 //! configuration. The log has those under the same id.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -45,10 +47,18 @@ pub enum Refusal {
     Unwritable,
     /// The store did not answer.
     StoreUnavailable,
+    /// The request's body is larger than the route takes.
+    BodyTooLarge,
+    /// The client's address asks too often, for so long.
+    TooMany(Duration),
     /// The client stopped sending its request's body.
     BodyTimeout,
     /// No server of the upstream took the connection.
     Unreachable,
+    /// No server of the upstream is healthy.
+    NoServer,
+    /// Every server of the upstream has as many requests as it may have.
+    Busy,
     /// The upstream broke off, or answered what is not HTTP.
     BadAnswer,
     /// The upstream did not answer in time.
@@ -117,7 +127,9 @@ impl Refusal {
             Self::Login(_) => StatusCode::FOUND,
             Self::Forbidden | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::Conflict => StatusCode::CONFLICT,
-            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::NoServer | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -144,8 +156,12 @@ impl Refusal {
             Self::Conflict => "conflict",
             Self::Unwritable => "unwritable",
             Self::StoreUnavailable => "store-unavailable",
+            Self::BodyTooLarge => "body-too-large",
+            Self::TooMany(_) => "rate",
             Self::BodyTimeout => "body-timeout",
             Self::Unreachable => "upstream-unreachable",
+            Self::NoServer => "upstream-no-server",
+            Self::Busy => "upstream-busy",
             Self::BadAnswer => "upstream-bad-answer",
             Self::Timeout => "upstream-timeout",
             Self::MappingTooLarge => "headers-too-large",
@@ -167,7 +183,10 @@ impl Refusal {
             Self::Forbidden => "You may not see this",
             Self::CrossSite => "The request may come from another site",
             Self::Conflict => "Your session has changed meanwhile",
-            Self::StoreUnavailable => "The service is unavailable for the moment",
+            Self::StoreUnavailable | Self::NoServer => "The service is unavailable for the moment",
+            Self::Busy => "The service is busy",
+            Self::BodyTooLarge => "The request is too large",
+            Self::TooMany(_) => "There are too many requests from your address",
             Self::BodyTimeout => "The request took too long to arrive",
             Self::Unreachable => "The application cannot be reached",
             Self::BadAnswer => "The application gave no usable answer",
@@ -190,7 +209,7 @@ impl Refusal {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             // What comes after a head that could be read in two ways is anybody's guess.
-            Self::Malformed(_) | Self::BodyTimeout | Self::Internal => {
+            Self::Malformed(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::Internal => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Method(allowed) => {
@@ -205,10 +224,14 @@ impl Refusal {
                     headers.insert(WWW_AUTHENTICATE, challenge);
                 }
             }
+            Self::TooMany(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            }
             Self::Login(location) => {
                 headers.insert(LOCATION, location);
             }
-            Self::StoreUnavailable => {
+            Self::StoreUnavailable | Self::NoServer | Self::Busy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Ambiguous(_)

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::record::Record;
-use super::{Gateway, Inbound, Injection, Peer, Refusal, Route, Sanitized, admit, inject, redirect};
+use super::{Gateway, Inbound, Injection, Peer, Refusal, Route, Sanitized, admit, inject, limit, redirect};
 use crate::headers::Fate;
 use crate::session::judge::Life;
 use crate::session::reference::Ref;
@@ -83,7 +83,14 @@ async fn play(
     let id = HeaderValue::from_static("rehearsal");
     let route = gateway.router.find(request.host(), request.path(), request.method())?;
     rehearsal.route = Some(Arc::clone(route));
-    let resolution = super::resolve(route, &request, now, &mut Record::new(id.clone(), now.mono)).await;
+    let resolution = super::resolve(
+        route,
+        &request,
+        limit::meter(None, &request),
+        now,
+        &mut Record::new(id.clone(), now.mono),
+    )
+    .await;
     rehearsal.known = resolution.as_ref().map(Known::from);
     let admitted = admit::admit(request, route, resolution)?;
     if let Some(answer) = redirect::answer(&admitted)? {
@@ -107,7 +114,7 @@ impl From<&Resolution> for Known {
         match resolution {
             Resolution::Active(active) => Self::Active(active.session.reference(), active.life),
             Resolution::Anonymous(why) => Self::Anonymous(why.clone()),
-            Resolution::Unavailable => Self::Unavailable,
+            Resolution::Unavailable | Resolution::Throttled(_) => Self::Unavailable,
         }
     }
 }

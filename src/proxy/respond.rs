@@ -52,7 +52,7 @@ pub(super) fn respond(
         headers.insert(TRAILER, names);
     }
     if let (Destination::Upstream(forwarding), Some(site)) = (&route.destination, &exchange.site) {
-        rewrite::change_back(headers, forwarding, site, &answer.server);
+        rewrite::change_back(headers, forwarding, site, answer.authority.as_str());
     }
     edits.apply_to_answer(headers);
     let Some(realm) = &route.realm else { return response };

@@ -19,6 +19,7 @@ fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConf
         csrf: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        rate: None,
         destination: Destination::Upstream(Forwarding::default()),
         encoded_slashes: path.starts_with("/slashes"),
     }

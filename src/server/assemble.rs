@@ -9,17 +9,20 @@ use http::HeaderName;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use crate::config::{self, Access, Config, OddHeaders, RealmConfig, StoreConfig, UpstreamConfig};
+use crate::config::{
+    self, Access, Config, OddHeaders, RealmConfig, ServerAddress, StoreConfig, UpstreamConfig,
+};
 use crate::demo;
 use crate::format::{self, Format};
 use crate::headers::{self, Scrub};
 use crate::proxy::{Gateway, Route};
+use crate::rate::Limiter;
 use crate::route::Router;
 use crate::session::{Place, Realm};
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::store::table::Table;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::Upstream;
 
 /// The gateway, and what the next one may keep of it.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ pub(super) async fn assemble(
     for (index, wanted) in config.upstreams.iter().enumerate() {
         upstreams.push(match before.and_then(|before| kept_upstream(index, config, before)) {
             Some(kept) => kept,
-            None => resolve(wanted, &names, obeys(config, index)).await?,
+            None => open(wanted, &names, obeys(config, index)).await?,
         });
     }
     let edition = before.map_or(0, |(old, assembled)| {
@@ -109,6 +112,8 @@ fn gateway_over(
         access_log: config.server.access_log,
         limits: config.server.limits,
         timeouts: config.server.timeouts,
+        rate: config.server.limits.rate.map(Limiter::new),
+        misses: config.server.limits.misses.map(Limiter::new),
     }
 }
 
@@ -197,7 +202,8 @@ fn routes<'c>(
             csrf: route.csrf,
             request_headers: route.request_headers.clone(),
             response_headers: route.response_headers.clone(),
-            destination: route.destination.clone(),
+            rate: route.rate.map(Limiter::new),
+            destination: route.destination.clone().with_max_body(config.server.limits.max_body),
         };
         (route, Arc::new(leads_to))
     };
@@ -208,32 +214,20 @@ fn routes<'c>(
     routes
 }
 
-async fn resolve(
+async fn open(
     upstream: &UpstreamConfig,
     injected: &[HeaderName],
     writes: bool,
 ) -> Result<Resolved, StartError> {
     let mut apps = Vec::new();
-    let mut servers = Vec::new();
-    for server in &upstream.servers {
-        servers.push(match server {
-            config::Server::Http { host, port } => Endpoint::new(host, *port),
-            config::Server::Demo => {
-                let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
-                let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
-                let address = app.address();
-                apps.push(Arc::new(app));
-                Endpoint::new(&address.ip().to_string(), address.port())
-            }
-        });
+    for _ in upstream.servers.iter().filter(|server| server.address == ServerAddress::Demo) {
+        let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
+        let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
+        apps.push(Arc::new(app));
     }
-    let upstream = Arc::new(Upstream {
-        name: upstream.name.clone(),
-        servers,
-        connect_timeout: upstream.connect_timeout,
-        response_timeout: upstream.response_timeout,
-        keep_alive: upstream.keep_alive,
-        idle_timeout: upstream.idle_timeout,
-    });
+    let demos: Vec<_> = apps.iter().map(|app| app.address()).collect();
+    let upstream = Upstream::new(upstream.clone(), &demos);
+    let upstream = upstream.map_err(|error| StartError::System { what: "TLS to an upstream", error })?;
+    upstream.start().await;
     Ok(Resolved { upstream, apps })
 }

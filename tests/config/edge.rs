@@ -1,6 +1,7 @@
 //! What routes may not say of paths, headers and answers of their own.
 
 use sessiongate::config::{Destination, EditValue, Piece, Place, Rewrite, UpstreamHost};
+use sessiongate::rate::Rate;
 
 use crate::fixture::{BASE, accepted, errors, with};
 
@@ -48,6 +49,33 @@ fn destinations() {
         ),
         ("upstream = \"app\"|max_body = \"2TiB\"", "`routes.max_body` must be from 0 B to 1.0 TiB"),
     ]);
+    check(&[
+        ("upstream = \"app\"|rate = {}", "`routes.rate.per_second` is missing"),
+        (
+            "upstream = \"app\"|rate = { per_second = 0 }",
+            "`routes.rate.per_second` must be from 1 to 1000000",
+        ),
+        (
+            "upstream = \"app\"|rate = { per_second = 1, burst = 0 }",
+            "`routes.rate.burst` must be from 1 to 1000000",
+        ),
+        ("upstream = \"app\"|rate = 10", "`routes.rate` must be a table, not an integer"),
+    ]);
+    for (lines, expected) in [
+        ("misses = \"of\"", "`server.limits.misses` must be `unlimited`"),
+        ("misses = {}", "`server.limits.misses.per_second` is missing"),
+        ("rate = { burst = 1 }", "`server.limits.rate.per_second` is missing"),
+        ("max_body = \"2TiB\"", "`server.limits.max_body` must be from 0 B to 1.0 TiB"),
+    ] {
+        assert_eq!(errors(&with("[server]", &format!("limits.{lines}"))), [expected], "{lines}");
+    }
+    let rate = |per_second, burst| Some(Rate { per_second, burst });
+    let limits =
+        accepted(&with("[server]", "limits.misses = \"unlimited\"|limits.rate = { per_second = 5 }"))
+            .server
+            .limits;
+    assert_eq!((limits.misses, limits.rate), (None, rate(5, 5)));
+    assert_eq!(accepted(BASE).server.limits.misses, rate(10, 20));
     accepted(&route("respond = { body = \"\" }"));
     accepted(&route(
         "redirect = { to = \"/x\", status = 303 }|[routes.response_headers]|set = { X-A = \"b\" }",

@@ -44,6 +44,15 @@ impl Destination {
         }
     }
 
+    /// The same, with `max_body` where it does not say.
+    #[must_use]
+    pub fn with_max_body(self, max_body: Option<u64>) -> Self {
+        match self {
+            Self::Upstream(to) => Self::Upstream(Forwarding { max_body: to.max_body.or(max_body), ..to }),
+            own @ (Self::Redirect(_) | Self::Respond(_)) => own,
+        }
+    }
+
     /// The same, with its upstream, if there is one, at another index.
     #[must_use]
     pub(in crate::config) fn moved(self, upstream: Option<usize>) -> Self {
