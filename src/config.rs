@@ -43,7 +43,9 @@ pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart
 pub use self::routes::redirect::{Place, Redirect, Respond};
 pub use self::routes::rewrite::{Rewrite, UpstreamHost};
 pub use self::routes::template::Piece;
-pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
+pub use self::routes::{
+    Access, HostPattern, LoginTemplate, Requirement, RouteConfig, StreamsConfig, WebsocketConfig,
+};
 use self::section::{Problems, Section};
 pub use self::server::{LogFormat, OddHeaders, ServerConfig, Timeouts};
 use self::sources::Recorder;

@@ -3,6 +3,7 @@
 
 mod admit;
 mod body;
+mod bond;
 mod csrf;
 mod edit;
 mod forward;
@@ -22,6 +23,7 @@ mod request_id;
 mod respond;
 mod rewrite;
 mod snapshot;
+mod upgrade;
 mod visit;
 
 use std::panic::AssertUnwindSafe;
@@ -44,9 +46,10 @@ pub use refusal::Refusal;
 pub(crate) use rehearsal::{Ending, Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
+pub use upgrade::Tunnels;
 
 use crate::config::{
-    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Requirement, Timeouts,
+    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Requirement, StreamsConfig, Timeouts,
 };
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::rate::{Limiter, Meter};
@@ -54,10 +57,12 @@ use crate::route::Router;
 use crate::session::{Place, Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
 use crate::upstream::{Pace, Upstream};
+use bond::Bond;
 use edit::{Facts, Prepared};
 use record::Record;
 use refusal::Style;
 use respond::Renewal;
+use upgrade::{Handshake, Tunnel};
 
 /// What all workers share: the configuration, ready for use.
 #[derive(Debug)]
@@ -114,6 +119,8 @@ pub struct Route {
     pub flash: bool,
     /// Whether unsafe methods must prove that they come from this site.
     pub csrf: bool,
+    /// What goes on for long: WebSockets, streams of events.
+    pub streams: StreamsConfig,
     /// What is done to the headers of what is forwarded.
     pub request_headers: HeaderEdits,
     /// What is done to the headers of every answer.
@@ -124,6 +131,15 @@ pub struct Route {
     pub destination: Destination,
 }
 
+/// A request as it arrived.
+#[derive(Clone, Copy, Debug)]
+struct Arrival<'r> {
+    id: &'r HeaderValue,
+    /// How it is told that it is refused.
+    style: Style,
+    now: Now,
+}
+
 /// Answers a request of `peer`. Never fails: what goes wrong is an answer too, and a panic stays in its request.
 pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
     let now = Clock.now();
@@ -132,63 +148,69 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let style = Style::of(request.method(), request.headers());
     let version = request.version();
     let mut record = Record::new(id.clone(), now.mono);
-    let story = AssertUnwindSafe(serve(&snapshot, peer, request, (&id, style), now, &mut record))
-        .catch_unwind()
-        .await;
-    let mut response = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
+    let arrival = Arrival { id: &id, style, now };
+    let early = upgrade::is_asked(&request);
+    let story = serve(worker, &snapshot, peer, request, arrival, &mut record);
+    let story = AssertUnwindSafe(story).catch_unwind().await;
+    let (mut response, tunnel) = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
         record.verdict = refusal.label();
-        refusal.respond(&id, style)
+        (refusal.respond(&id, style), None)
     });
     response.headers_mut().insert(REQUEST_ID, id);
     if version == Version::HTTP_2 {
         // There, a connection is not a header's business; what a refusal leaves unread of a body is reset.
         response.headers_mut().remove(CONNECTION);
+    } else if early && tunnel.is_none() {
+        // What may have come after such a request was not meant as the next one.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if snapshot.gateway.access_log {
-        record.status = response.status();
-        response.body_mut().record(Box::new(record));
+    record.status = response.status();
+    let record = snapshot.gateway.access_log.then(|| Box::new(record));
+    match tunnel {
+        Some(tunnel) => worker.open(tunnel, record),
+        None => record.into_iter().for_each(|record| response.body_mut().record(record)),
     }
     response
 }
 
 async fn serve(
+    worker: &Worker,
     snapshot: &Snapshot,
     peer: &Peer,
     request: Request<Incoming>,
-    (request_id, style): (&HeaderValue, Style),
-    now: Now,
+    arrival: Arrival<'_>,
     record: &mut Record,
-) -> Result<Response<ResponseBody>, Refusal> {
+) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
     let gateway = &snapshot.gateway;
     let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, peer);
     if gateway.access_log {
         record.request(&sanitized);
     }
-    limit::rate(gateway.rate.as_ref(), &sanitized, now)?;
+    limit::rate(gateway.rate.as_ref(), &sanitized, arrival.now)?;
     let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
     if gateway.access_log {
         route.name.clone_into(&mut record.route);
     }
-    let edits = Prepared::new(&route.response_headers, &Facts::of(&sanitized, request_id));
-    let passed = pass(snapshot, route, sanitized, request_id, &edits, now, record).await;
+    let edits = Prepared::new(&route.response_headers, &Facts::of(&sanitized, arrival.id));
+    let passed = pass(worker, snapshot, route, sanitized, arrival, &edits, record).await;
     Ok(passed.unwrap_or_else(|refusal| {
         record.verdict = refusal.label();
-        let mut response = refusal.respond(request_id, style);
+        let mut response = refusal.respond(arrival.id, arrival.style);
         edits.complete(response.headers_mut());
-        response
+        (response, None)
     }))
 }
 
 /// Takes a request along its route.
 async fn pass(
+    worker: &Worker,
     snapshot: &Snapshot,
     route: &Arc<Route>,
     sanitized: Sanitized,
-    request_id: &HeaderValue,
+    Arrival { id, now, .. }: Arrival<'_>,
     edits: &Prepared<'_>,
-    now: Now,
     record: &mut Record,
-) -> Result<Response<ResponseBody>, Refusal> {
+) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
     let gateway = &snapshot.gateway;
     limit::rate(route.rate.as_ref(), &sanitized, now)?;
     limit::body(&route.destination, &sanitized)?;
@@ -198,26 +220,30 @@ async fn pass(
     record.verdict = admitted.visitor().label();
     if let Some(mut answer) = redirect::answer(&admitted)? {
         edits.complete(answer.headers_mut());
-        return Ok(answer);
+        return Ok((answer, None));
     }
     csrf::check(&admitted)?;
+    let handshake = Handshake::of(&mut admitted)?;
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
     let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };
     record.reissue = reissuing.is_some();
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
-        request_id,
+        request_id: id,
         flash: &visit.flash,
         hidden: &gateway.hidden_cookies,
         pace: gateway.pace(),
         scrub: &gateway.scrub,
     };
-    let (outbound, exchange) = inject(admitted, &injection)?;
+    let (mut outbound, exchange) = inject(admitted, &injection)?;
+    if let Some(handshake) = &handshake {
+        handshake.ask(&mut outbound);
+    }
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     let sent = Clock.mono();
     let answer = forward::forward(pool, outbound, || exchange.affinity()).await;
     record.upstream_time = Clock.mono().saturating_duration_since(sent);
-    let answer = answer.map_err(|error| {
+    let mut answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());
         error.refusal()
     })?;
@@ -231,7 +257,17 @@ async fn pass(
         None if again => Renewal::Again,
         None => Renewal::No,
     };
-    Ok(respond::respond(answer, route, &exchange, &renewal, edits))
+    let far = answer.far.take();
+    let mut response = respond::respond(answer, route, &exchange, &renewal, edits);
+    let bond = Bond::new(exchange, &renewal, now.mono);
+    let tunnel = match handshake {
+        Some(handshake) => handshake.conclude(&mut response, far, bond, &route.streams)?,
+        None => {
+            bond::bind(&mut response, bond, &route.streams, &worker.stopped);
+            None
+        }
+    };
+    Ok((response, tunnel))
 }
 
 /// Resolves the session that the request's cookies name. A public route never asks.
@@ -263,7 +299,9 @@ async fn resolve(
 /// Starts the reissue of a session that is due, while the upstream works.
 fn start_reissue(admitted: &Admitted, now: Now) -> Option<Reissuing> {
     match (admitted.visitor(), &admitted.route().realm) {
-        (Visitor::Session(active), Some(realm)) => active.life.due.map(|due| realm.reissue(active, due, now)),
+        (Visitor::Session(active), Some(realm)) => {
+            active.life.due.map(|due| realm.reissue(&active.session, due, now))
+        }
         (Visitor::Session(_) | Visitor::Public | Visitor::Anonymous | Visitor::Unknown, _) => None,
     }
 }

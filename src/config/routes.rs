@@ -10,6 +10,7 @@ mod login;
 mod pattern;
 pub(super) mod redirect;
 pub(super) mod rewrite;
+mod streams;
 pub(super) mod template;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ use toml::de::DeValue;
 use self::destination::Destination;
 use self::edit::HeaderEdits;
 use self::headers::HeaderRule;
+pub use self::streams::{StreamsConfig, WebsocketConfig};
 use super::diagnostic::Diagnostic;
 use super::limits;
 use super::names::Names;
@@ -56,6 +58,8 @@ pub struct RouteConfig {
     pub flash: bool,
     /// Whether unsafe methods need a proof that they come from this site.
     pub csrf: bool,
+    /// What goes on for long: WebSockets, streams of events.
+    pub streams: StreamsConfig,
     /// What is done to the headers of what is forwarded.
     pub request_headers: HeaderEdits,
     /// What is done to the headers of every answer.
@@ -183,6 +187,7 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         is_on
     };
     let (writes, flash, csrf) = (switch("writes"), switch("flash"), switch("csrf"));
+    let streams = streams::read(section, access);
     let rate = limits::rate(section, "rate");
     let destination = destination::read(section, path.as_deref(), upstreams);
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
@@ -202,6 +207,7 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         writes,
         flash,
         csrf,
+        streams,
         request_headers,
         response_headers,
         rate,

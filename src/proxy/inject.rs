@@ -28,6 +28,7 @@ use std::time::Duration;
 use http::header::{COOKIE, HOST, TE, VIA};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 
+use super::Route;
 use super::admit::{Admitted, Visitor};
 use super::edit::{Facts, Prepared};
 use super::refusal::Refusal;
@@ -53,6 +54,8 @@ pub struct Outbound {
     pub(super) host_is_server: bool,
     /// The route's own limit of waiting for the response.
     pub(super) response_timeout: Option<Duration>,
+    /// The `Sec-WebSocket-Accept` of a 101 that the request asks for.
+    pub(super) accept: Option<String>,
 }
 
 /// What injection needs to know besides the request.
@@ -76,6 +79,7 @@ pub struct Injection<'g> {
 #[derive(Debug)]
 pub struct Exchange {
     pub(super) visitor: Visitor,
+    pub(super) route: Arc<Route>,
     pub(super) secure: bool,
     client: IpAddr,
     /// What paths in the answer are changed back to, where they are.
@@ -162,8 +166,9 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         upstream: forwarding.upstream,
         host_is_server: forwarding.host == UpstreamHost::Server,
         response_timeout: forwarding.response_timeout,
+        accept: None,
     };
-    Ok((outbound, Exchange { visitor, secure, client, site, trailers: head.trailers }))
+    Ok((outbound, Exchange { visitor, route, secure, client, site, trailers: head.trailers }))
 }
 
 /// The protocol of the hop to us, and who we are (RFC 9110, 7.6.3).

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Access, Destination, Forwarding, HeaderEdits};
+use crate::config::{Access, Destination, Forwarding, HeaderEdits, StreamsConfig};
 
 fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConfig {
     RouteConfig {
@@ -17,6 +17,7 @@ fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConf
         writes: false,
         flash: false,
         csrf: false,
+        streams: StreamsConfig { recheck: None, idle_timeout: std::time::Duration::ZERO, websocket: None },
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         rate: None,

@@ -200,6 +200,7 @@ fn routes<'c>(
             writes: route.writes,
             flash: route.flash,
             csrf: route.csrf,
+            streams: route.streams.clone(),
             request_headers: route.request_headers.clone(),
             response_headers: route.response_headers.clone(),
             rate: route.rate.map(Limiter::new),

@@ -66,7 +66,7 @@ impl Destination {
 }
 
 /// The keys that have no effect where nothing is forwarded.
-const FORWARDING: [&str; 11] = [
+const FORWARDING: [&str; 14] = [
     "headers",
     "request_headers",
     "writes",
@@ -78,6 +78,9 @@ const FORWARDING: [&str; 11] = [
     "upstream_host",
     "max_body",
     "response_timeout",
+    "websocket",
+    "recheck",
+    "idle_timeout",
 ];
 
 /// Reads the destination of a route that takes the paths below `path`.
