@@ -107,20 +107,19 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
             let make = |record: &crate::format::Record| {
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)
             };
-            match session.mapped(mapping, make) {
-                Some(Ok(mapped)) => {
+            match session.mapped(mapping, make).as_ref() {
+                Ok(mapped) => {
                     for (name, value) in mapped {
                         headers.insert(name.clone(), value.clone());
                     }
                 }
-                Some(Err(MappingTooLarge(name))) => {
+                Err(MappingTooLarge(name)) => {
                     tracing::error!(
                         route = %route.name, session = %session.reference(), header = %name,
                         "the injected headers exceed max_header_bytes"
                     );
                     return Err(Refusal::MappingTooLarge);
                 }
-                None => {}
             }
         }
     }
