@@ -2,42 +2,17 @@
 
 mod support;
 
-use std::time::Duration;
-
-use tokio::io::AsyncWriteExt as _;
-
 use support::answer::Answer;
 use support::client::{Client, Request};
+use support::eventually;
 use support::gateway::{Builder, Gateway, field};
 use support::upstream::Upstream;
-use support::wire::Message;
-use support::{eventually, within};
 
 fn public(upstream: &Upstream, timeouts: &str) -> Builder {
     Gateway::builder()
         .upstream("app", upstream)
         .route("/", "public", "")
         .server(&format!("workers = 1\n{timeouts}"))
-}
-
-/// Sends a byte at a time, each of which is a short wait, until there is an answer; its head.
-async fn drip(client: Client) -> Message {
-    let (mut from, mut to) = client.split();
-    let drip = async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            if to.write_all(b"x").await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    let read = async {
-        tokio::select! {
-            head = from.head() => head,
-            () = drip => unreachable!("it never ends"),
-        }
-    };
-    within("an answer", read).await.unwrap().expect("an answer")
 }
 
 #[tokio::test]
@@ -68,7 +43,7 @@ async fn a_byte_at_a_time_does_not_prolong_a_head() {
     let gateway = public(&upstream, "header_timeout = \"300ms\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
-    let head = drip(client).await;
+    let head = client.drip().await;
     assert!(head.start.starts_with("HTTP/1.1 408"), "{}", head.start);
 }
 
@@ -122,7 +97,7 @@ async fn a_body_that_drips_is_told_408_in_the_end() {
     let gateway = public(&upstream, "body_timeout = \"500ms\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
-    let head = drip(client).await;
+    let head = client.drip().await;
     assert!(head.start.starts_with("HTTP/1.1 408"), "{}", head.start);
     assert_eq!(upstream.hits(), 0);
 }
