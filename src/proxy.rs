@@ -166,7 +166,7 @@ async fn serve(
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     let sent = Clock.mono();
-    let answer = forward::forward(pool, outbound).await;
+    let answer = forward::forward(pool, outbound, || exchange.affinity()).await;
     record.upstream_time = Clock.mono().saturating_duration_since(sent);
     let answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());
