@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -117,6 +118,7 @@ async fn run(seed: Seed, ids: RequestIds) {
                 drain = generation.drain;
                 worker.swap(Arc::clone(&generation.gateway));
                 acceptors.follow(&generation);
+                generation.followed.add_permits(1);
             }
             _ = tick.tick() => {
                 let now = Clock.mono();
@@ -130,7 +132,14 @@ async fn run(seed: Seed, ids: RequestIds) {
     drop(generations);
     acceptors.stop().await;
     connections.close();
-    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+    let mut last = pin!(tokio::time::timeout(drain, connections.wait()));
+    let ended = loop {
+        tokio::select! {
+            ended = last.as_mut() => break ended,
+            _ = tick.tick() => state.beat(number, Clock.mono()),
+        }
+    };
+    if ended.is_err() {
         tracing::warn!(connections = connections.len(), "connections were cut at the end of the drain");
     }
 }
