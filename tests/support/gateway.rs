@@ -212,6 +212,12 @@ impl Gateway {
         (status, self.log())
     }
 
+    /// Waits until the gateway, which has had its signal, has ended.
+    pub(crate) async fn terminate_now(mut self) -> (ExitStatus, String) {
+        let status = self.exit().await;
+        (status, self.log())
+    }
+
     /// Waits until the gateway has ended by itself.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         within("the gateway's end", self.log.end()).await;

@@ -15,6 +15,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod app;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod gate;
@@ -25,10 +26,12 @@ pub(crate) mod node;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod python_client;
+pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod table;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::future::Future;
