@@ -26,6 +26,7 @@ use http::header::COOKIE;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
+use tracing::{Instrument as _, debug_span};
 
 pub use admit::{Admitted, Visitor, holds};
 pub use body::ResponseBody;
@@ -38,10 +39,13 @@ pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 
-use crate::config::{Access, HeaderRule, LoginTemplate, Requirement};
+use crate::config::{Access, HeaderRule, LoginTemplate, Requirement, Source, Traces};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
-use crate::session::{Realm, Reissuing, Resolution, cookie};
+use crate::session::{Realm, Reissuing, Resolution, Source as Asked, cookie};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::throttle::Throttle;
 use crate::time::{Clock, Now};
 use crate::upstream::Upstream;
 use record::Record;
@@ -61,8 +65,20 @@ pub struct Gateway {
     pub hidden_cookies: Vec<String>,
     /// The budget of injected headers.
     pub max_header_bytes: usize,
-    /// Whether each request writes a line.
-    pub access_log: bool,
+    /// Where each request writes a line, if it does.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// What requests without a trace get.
+    pub traces: Traces,
+    /// What is counted and timed.
+    pub metrics: Arc<Metrics>,
+    /// The same, of requests that no route takes.
+    pub unrouted: RouteMetrics,
+    /// Failed requests are logged this often, where no access log says what failed.
+    pub failures: Throttle,
+    /// The kinds of sessions.
+    pub realms: Vec<Arc<Realm>>,
+    /// What the configuration said.
+    pub source: Source,
 }
 
 /// What a route leads to.
@@ -70,6 +86,8 @@ pub struct Gateway {
 pub struct Route {
     /// Its name in logs.
     pub name: String,
+    /// What is counted and timed of it.
+    pub metrics: RouteMetrics,
     /// Its rule.
     pub access: Access,
     /// Whose sessions it takes.
@@ -96,18 +114,26 @@ pub struct Route {
 pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
     let now = Clock.now();
     let snapshot = worker.snapshot();
+    let gateway = &snapshot.gateway;
     let id = worker.ids().of(request.headers());
     let style = if admit::prefers_html(request.headers()) { Style::Page } else { Style::Problem };
-    let mut record = Record::new(id.clone(), now.mono);
-    let story = AssertUnwindSafe(serve(&snapshot, peer, request, &id, now, &mut record)).catch_unwind().await;
-    let mut response = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
-        record.verdict = refusal.label();
+    let trace = worker.traces().place(request.headers(), gateway.traces);
+    let mut record = Record::new(id.clone(), trace, now);
+    let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
+    let story = serve(&snapshot, peer, request, &id, now, &mut record).instrument(span);
+    let story = AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| {
+        let id = id.to_str().unwrap_or_default();
+        tracing::error!(id, trace = record.trace_id(), "a request ended in a panic");
+        Err(Refusal::Internal)
+    });
+    let mut response = story.unwrap_or_else(|refusal| {
+        record.refused(gateway, &refusal);
         refusal.respond(&id, style)
     });
+    record.answered(gateway, response.status());
     response.headers_mut().insert(REQUEST_ID, id);
-    if snapshot.gateway.access_log {
-        record.status = response.status();
-        response.body_mut().record(Box::new(record));
+    if let Some(log) = &gateway.access_log {
+        response.body_mut().record(Box::new(record.into_entry(log, worker.number())));
     }
     response
 }
@@ -122,39 +148,41 @@ async fn serve(
 ) -> Result<Response<ResponseBody>, Refusal> {
     let gateway = &snapshot.gateway;
     let sanitized = Inbound::read(request)?.sanitize(&gateway.scrub, peer);
-    if gateway.access_log {
-        record.request(&sanitized);
+    if gateway.access_log.is_some() {
+        record.asked(&sanitized);
+    }
+    if sanitized.scrubbed() > 0 {
+        gateway.metrics.scrubbed(sanitized.scrubbed());
     }
     let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
-    if gateway.access_log {
-        route.name.clone_into(&mut record.route);
-    }
-    let resolution = resolve(route, &sanitized, now, record).await;
-    let mut admitted = admit::admit(sanitized, route, resolution)?;
-    record.verdict = admitted.visitor().label();
+    record.routed(route);
+    let resolution = resolve(route, &sanitized, now, record).instrument(debug_span!("resolve")).await;
+    let mut admitted = debug_span!("admit").in_scope(|| admit::admit(sanitized, route, resolution))?;
+    record.admitted(admitted.visitor());
     csrf::check(&admitted)?;
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
+    record.store += visit.took;
     let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };
     record.reissue = reissuing.is_some();
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
         request_id,
+        trace: record.trace(),
         flash: &visit.flash,
         hidden: &gateway.hidden_cookies,
     };
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
-    let sent = Clock.mono();
-    let answer = forward::forward(pool, outbound).await;
-    record.upstream_time = Clock.mono().saturating_duration_since(sent);
+    record.sent = Some(Clock.mono());
+    let answer = forward::forward(pool, outbound).instrument(debug_span!("forward")).await;
+    record.received = Some(Clock.mono());
     let answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());
         error.refusal()
     })?;
-    if gateway.access_log {
-        record.upstream = Some(answer.server.clone());
-    }
-    let ordered = order::carry_out(answer.response.headers(), route, &exchange, record).await?;
+    record.upstream = Some(Arc::clone(&answer.server));
+    let ordered = order::carry_out(answer.response.headers(), route, &exchange, record);
+    let ordered = ordered.instrument(debug_span!("order")).await?;
     let again = visit.written || reissuing.is_some_and(|reissuing| !reissuing.is_gone());
     let renewal = match ordered {
         Some(outcome) => Renewal::Ordered(outcome),
@@ -173,12 +201,12 @@ async fn resolve(route: &Route, request: &Sanitized, now: Now, record: &mut Reco
     let (resolution, source) = realm.resolve(&cookies, now).await;
     record.cache = source;
     match &resolution {
-        Resolution::Active(active) => record.session = Some(active.session.reference()),
+        Resolution::Active(active) => record.session = Some(active.session.headers().reference.clone()),
         Resolution::Anonymous(why) => record.reason = why.label(),
         Resolution::Unavailable => record.reason = "unavailable",
     }
-    if source != crate::session::Source::Hit {
-        record.store_time = Clock.mono().saturating_duration_since(now.mono);
+    if matches!(source, Asked::Miss | Asked::Stale) {
+        record.store = Clock.mono().saturating_duration_since(now.mono);
     }
     Some(resolution)
 }

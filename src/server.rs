@@ -17,10 +17,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{Admin, Subject};
 use crate::config::Config;
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
+use crate::telemetry::Telemetry;
 
 pub(crate) use assemble::gateway;
 pub use listener::BindError;
@@ -37,6 +39,8 @@ pub struct Server {
     _gateways: watch::Sender<Arc<Gateway>>,
     stop: watch::Sender<bool>,
     tasks: TaskTracker,
+    /// Answers until the very end: whoever asks is told that the gateway is draining.
+    _admin: Option<Admin>,
     /// The built-in apps that serve as upstreams end with the server.
     _apps: Vec<crate::demo::Running>,
 }
@@ -70,9 +74,9 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`]. A store that does not answer is none: it may, later.
-    pub async fn start(config: &Config, store: &Store) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, store: &Store, telemetry: &Telemetry) -> Result<Self, StartError> {
         let tasks = TaskTracker::new();
-        let assembled = assemble::assemble(config, store, &tasks).await?;
+        let assembled = assemble::assemble(config, store, &tasks, telemetry).await?;
         let (gateways, _) = watch::channel(Arc::new(assembled.gateway));
         let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<listener::Socket>> =
@@ -97,14 +101,43 @@ impl Server {
             };
             workers.push(worker::spawn(seed)?);
         }
+        let admin = config.admin.as_ref().map(|admin| {
+            let subject = Subject {
+                gateway: {
+                    let gateways = gateways.subscribe();
+                    Box::new(move || Arc::clone(&gateways.borrow()))
+                },
+                is_alive: Box::new(|| true),
+                is_draining: {
+                    let stopped = stopped.clone();
+                    Box::new(move || *stopped.borrow())
+                },
+                telemetry: telemetry.clone(),
+                workers: config.server.workers,
+            };
+            Admin::start(admin, subject)
+                .map_err(|error| StartError::System { what: "the admin listener", error })
+        });
+        let admin = admin.transpose()?;
         for address in &addresses {
             tracing::info!(%address, listener = "http", "listening");
         }
         if let Some(address) = store.served_at() {
             tracing::info!(%address, listener = "dynamodb", "listening");
         }
+        if let Some(admin) = &admin {
+            tracing::info!(address = admin.address(), listener = "admin", "listening");
+        }
         tracing::info!(workers = config.server.workers, "ready");
-        Ok(Self { addresses, workers, _gateways: gateways, stop, tasks, _apps: assembled.apps })
+        Ok(Self {
+            addresses,
+            workers,
+            _gateways: gateways,
+            stop,
+            tasks,
+            _admin: admin,
+            _apps: assembled.apps,
+        })
     }
 
     /// The addresses that are listened on, in the order of the configuration.

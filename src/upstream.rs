@@ -51,6 +51,13 @@ pub struct Endpoint {
     pub label: Arc<str>,
 }
 
+impl Upstream {
+    /// Whether a server takes requests, as far as is known.
+    pub fn is_available(&self) -> bool {
+        !self.servers.is_empty()
+    }
+}
+
 impl Endpoint {
     /// The server at `host` and `port`.
     pub fn new(host: &str, port: u16) -> Self {

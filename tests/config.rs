@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "in a test, a failure is a panic")]
 
+#[path = "config/admin.rs"]
+mod admin;
 #[path = "config/fixture.rs"]
 mod fixture;
 #[path = "config/layouts.rs"]

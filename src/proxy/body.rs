@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::record::Record;
+use super::record::Entry;
 use crate::upstream::{Lease, Progress};
 
 /// A response's body on its way to the client.
@@ -21,7 +21,7 @@ pub struct ResponseBody {
     /// Whether it was read to its end, which a chunked body shows in no other way.
     ended: bool,
     /// Written to the access log when the body has gone, or the client has.
-    record: Option<Box<Record>>,
+    record: Option<Box<Entry>>,
 }
 
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl ResponseBody {
     }
 
     /// Has `record` written when the body has gone.
-    pub(super) fn record(&mut self, record: Box<Record>) {
+    pub(super) fn record(&mut self, record: Box<Entry>) {
         self.record = Some(record);
     }
 }

@@ -68,12 +68,13 @@ async fn play(
     let id = HeaderValue::from_static("rehearsal");
     let route = gateway.router.find(request.host(), request.path(), request.method())?;
     rehearsal.route = Some(Arc::clone(route));
-    let resolution = super::resolve(route, &request, now, &mut Record::new(id.clone(), now.mono)).await;
+    let resolution = super::resolve(route, &request, now, &mut Record::new(id.clone(), None, now)).await;
     rehearsal.known = resolution.as_ref().map(Known::from);
     let admitted = admit::admit(request, route, resolution)?;
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
         request_id: &id,
+        trace: None,
         flash: &[],
         hidden: &gateway.hidden_cookies,
     };

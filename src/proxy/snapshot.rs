@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Gateway, RequestIds};
+use crate::telemetry::trace::TraceIds;
 use crate::upstream::Pool;
 
 /// What one worker has for itself.
@@ -17,6 +18,7 @@ pub struct Worker {
     number: usize,
     snapshot: RefCell<Rc<Snapshot>>,
     ids: RequestIds,
+    traces: TraceIds,
 }
 
 /// One configuration on one worker.
@@ -32,7 +34,7 @@ impl Worker {
     /// Worker `number`, which makes ids for requests that bring none with `ids`.
     pub fn new(number: usize, gateway: Arc<Gateway>, ids: RequestIds) -> Self {
         let snapshot = Snapshot::new(gateway, number, &[]);
-        Self { number, snapshot: RefCell::new(Rc::new(snapshot)), ids }
+        Self { number, snapshot: RefCell::new(Rc::new(snapshot)), ids, traces: TraceIds::default() }
     }
 
     /// The current snapshot.
@@ -46,9 +48,19 @@ impl Worker {
         self.snapshot.replace(Rc::new(snapshot));
     }
 
+    /// Its number among the workers.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// Makes ids for requests that bring none.
     pub fn ids(&self) -> &RequestIds {
         &self.ids
+    }
+
+    /// Makes the ids of traces and spans.
+    pub fn traces(&self) -> &TraceIds {
+        &self.traces
     }
 }
 

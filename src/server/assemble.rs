@@ -16,6 +16,9 @@ use crate::session::Realm;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::store::table::Table;
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttle::Throttle;
 use crate::upstream::{Endpoint, Upstream};
 
 /// The gateway, and the apps that run with it.
@@ -29,6 +32,7 @@ pub(super) async fn assemble(
     config: &Config,
     store: &Store,
     tasks: &TaskTracker,
+    telemetry: &Telemetry,
 ) -> Result<Assembled, StartError> {
     for realm in &config.realms {
         let format = format::open(realm);
@@ -43,7 +47,7 @@ pub(super) async fn assemble(
         let writes = config.routes.iter().any(|route| route.upstream == index && route.writes);
         upstreams.push(Arc::new(resolve(upstream, &names, writes, &mut apps).await?));
     }
-    Ok(Assembled { gateway: gateway(config, store, tasks, upstreams), apps })
+    Ok(Assembled { gateway: gateway(config, store, tasks, telemetry, upstreams), apps })
 }
 
 /// The gateway of `config` over `upstreams`, of which nothing has been asked yet, and neither of the store.
@@ -51,17 +55,19 @@ pub(crate) fn gateway(
     config: &Config,
     store: &Store,
     tasks: &TaskTracker,
+    telemetry: &Telemetry,
     upstreams: Vec<Arc<Upstream>>,
 ) -> Gateway {
+    let metrics = &telemetry.metrics;
     let control = tokio::runtime::Handle::current();
     let realm = |(number, realm): (usize, &RealmConfig)| {
-        let table = table(store, realm, format::open(realm).as_ref());
+        let table = table(store, realm, format::open(realm).as_ref()).measured(metrics.table(&realm.table));
         let mappings = config.routes.iter().filter(|route| route.realm == Some(number)).count();
-        Realm::new(realm, table, &control, tasks, mappings)
+        Realm::new(realm, table, metrics.realm(&realm.name), &control, tasks, mappings)
     };
     let realms: Vec<_> = config.realms.iter().enumerate().map(realm).collect();
     Gateway {
-        router: Router::new(routes(config, &realms)),
+        router: Router::new(routes(config, &realms, metrics)),
         scrub: Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass),
         upstreams,
         hidden_cookies: config
@@ -71,7 +77,13 @@ pub(crate) fn gateway(
             .map(|realm| realm.cookie.name.clone())
             .collect(),
         max_header_bytes: config.server.max_header_bytes,
-        access_log: config.server.access_log,
+        access_log: telemetry.access_log.clone(),
+        traces: config.server.traces,
+        metrics: Arc::clone(metrics),
+        unrouted: metrics.route(None),
+        failures: Throttle::default(),
+        realms,
+        source: config.source.clone(),
     }
 }
 
@@ -101,7 +113,11 @@ async fn ensure(store: &StoreConfig, table: &Table, ttl_attribute: Option<&str>)
     }
 }
 
-fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::RouteConfig, Arc<Route>)> {
+fn routes<'c>(
+    config: &'c Config,
+    realms: &[Arc<Realm>],
+    metrics: &Metrics,
+) -> Vec<(&'c config::RouteConfig, Arc<Route>)> {
     // Each route of a realm has a place of its own in what its sessions remember.
     let mut mappings = vec![0; realms.len()];
     let mut number = |realm: usize| {
@@ -113,6 +129,7 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
         let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut number);
         let leads_to = Route {
             name: route.name.clone(),
+            metrics: metrics.route(Some(&route.name)),
             access: route.access,
             realm: route.realm.and_then(|realm| realms.get(realm)).map(Arc::clone),
             require: route.require.clone(),
