@@ -19,6 +19,7 @@ pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod gate;
 pub(crate) mod gateway;
+pub(crate) mod metrics;
 pub(crate) mod ministack;
 pub(crate) mod node;
 pub(crate) mod python;
