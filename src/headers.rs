@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 /// What kind of session the request has: `active`, `anonymous`, `unavailable`.
 pub const SESSION_STATUS: HeaderName = HeaderName::from_static("x-session-status");
@@ -89,6 +89,39 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
             | "transfer-encoding"
             | "upgrade"
     )
+}
+
+/// Whether a field named `name` may come after a body, either way: not what a recipient needs before it, or would take
+/// more seriously than a trailer deserves (RFC 9110, 6.5.1), and nothing of ours.
+pub fn is_trailer(name: &HeaderName) -> bool {
+    !is_hop_by_hop(name)
+        && !is_control(name)
+        && !matches!(
+            name.as_str(),
+            "authorization"
+                | "cache-control"
+                | "content-encoding"
+                | "content-length"
+                | "content-range"
+                | "content-type"
+                | "cookie"
+                | "expect"
+                | "host"
+                | "location"
+                | "max-forwards"
+                | "set-cookie"
+                | "vary"
+                | "www-authenticate"
+        )
+}
+
+/// Those of `fields` whose names `goes` lets go on; none if there are none.
+pub(crate) fn kept(mut fields: HeaderMap, goes: impl Fn(&HeaderName) -> bool) -> Option<HeaderMap> {
+    let barred: Vec<HeaderName> = fields.keys().filter(|name| !goes(name)).cloned().collect();
+    for name in barred {
+        fields.remove(name);
+    }
+    (!fields.is_empty()).then_some(fields)
 }
 
 /// Which client headers an upstream could mistake for something the gateway says.

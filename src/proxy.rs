@@ -5,6 +5,8 @@ mod admit;
 mod body;
 mod csrf;
 mod forward;
+mod grpc;
+mod handover;
 mod inbound;
 mod inject;
 mod mapping;
@@ -22,14 +24,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use http::header::COOKIE;
-use http::{HeaderValue, Request, Response};
+use http::header::{CONNECTION, COOKIE};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tracing::{Instrument as _, debug_span};
 
 pub use admit::{Admitted, Visitor, holds};
 pub use body::ResponseBody;
+pub use handover::{Duplex, Handed, Handover};
 pub use inbound::{Inbound, Sanitized};
 pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;
@@ -39,7 +42,7 @@ pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 
-use crate::config::{Access, HeaderRule, LoginTemplate, Requirement, Source, Traces};
+use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, Source, Timeouts, Traces};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
 use crate::session::{Realm, Reissuing, Resolution, Source as Asked, cookie};
@@ -47,7 +50,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::telemetry::throttle::Throttle;
 use crate::time::{Clock, Now};
-use crate::upstream::Upstream;
+use crate::upstream::{Pace, Upstream};
 use record::Record;
 use refusal::Style;
 use respond::Renewal;
@@ -58,7 +61,7 @@ pub struct Gateway {
     /// Finds routes.
     pub router: Router<Route>,
     /// What clients may not say.
-    pub scrub: Scrub,
+    pub scrub: Arc<Scrub>,
     /// The upstreams, by index.
     pub upstreams: Vec<Arc<Upstream>>,
     /// The names of the cookies that no upstream is to see.
@@ -79,6 +82,17 @@ pub struct Gateway {
     pub realms: Vec<Arc<Realm>>,
     /// What the configuration said.
     pub source: Source,
+    /// The most that a client may ask for at once.
+    pub limits: Limits,
+    /// How long clients are waited for.
+    pub timeouts: Timeouts,
+}
+
+impl Gateway {
+    /// How fast clients have to send bodies.
+    fn pace(&self) -> Pace {
+        Pace { limit: self.timeouts.body, rate: self.timeouts.body_rate }
+    }
 }
 
 /// What a route leads to.
@@ -116,7 +130,8 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let snapshot = worker.snapshot();
     let gateway = &snapshot.gateway;
     let id = worker.ids().of(request.headers());
-    let style = if admit::prefers_html(request.headers()) { Style::Page } else { Style::Problem };
+    let style = Style::of(request.method(), request.headers());
+    let version = request.version();
     let trace = worker.traces().place(request.headers(), gateway.traces);
     let mut record = Record::new(id.clone(), trace, now);
     let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
@@ -132,6 +147,10 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     });
     record.answered(gateway, response.status());
     response.headers_mut().insert(REQUEST_ID, id);
+    if version == Version::HTTP_2 {
+        // There, a connection is not a header's business; what a refusal leaves unread of a body is reset.
+        response.headers_mut().remove(CONNECTION);
+    }
     if let Some(log) = &gateway.access_log {
         response.body_mut().record(Box::new(record.into_entry(log, worker.number())));
     }
@@ -147,7 +166,7 @@ async fn serve(
     record: &mut Record,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let gateway = &snapshot.gateway;
-    let sanitized = Inbound::read(request)?.sanitize(&gateway.scrub, peer);
+    let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, peer);
     if gateway.access_log.is_some() {
         record.asked(&sanitized);
     }
@@ -170,6 +189,8 @@ async fn serve(
         trace: record.trace(),
         flash: &visit.flash,
         hidden: &gateway.hidden_cookies,
+        pace: gateway.pace(),
+        scrub: &gateway.scrub,
     };
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };

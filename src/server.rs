@@ -96,7 +96,6 @@ impl Server {
                 gateways: gateways.subscribe(),
                 sockets,
                 stopped: stopped.clone(),
-                header_timeout: config.server.header_timeout,
                 drain: config.server.drain,
             };
             workers.push(worker::spawn(seed)?);

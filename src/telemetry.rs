@@ -62,7 +62,7 @@ pub fn init(format: LogFormat) {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             builder.with_ansi(colour).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
     };
     if started.is_err() {
         tracing::debug!("logging was started already");

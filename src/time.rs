@@ -1,7 +1,11 @@
 //! Time as a value. The rest of the crate takes `now` as an argument; [`Clock`] is the only reader of the system's
 //! clocks, so that everything which judges time can be tested by tables.
 
+mod alarm;
+
 use std::time::{Duration, Instant, SystemTime};
+
+pub(crate) use alarm::Alarm;
 
 /// A moment of wall-clock time, in milliseconds since the Unix epoch.
 ///

@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::time::Clock;
 
 pub(crate) use body::Progress;
-pub use body::RequestBody;
+pub use body::{Pace, RequestBody, RequestBodyError};
 
 /// An upstream, resolved. Shared by all workers.
 #[derive(Debug)]

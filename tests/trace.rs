@@ -85,7 +85,7 @@ async fn every_phase_is_a_span() {
     let gateway = builder("debug").start().await;
     let request = Request::get("/").cookie(&session.cookie()).header("traceparent", PARENT);
     gateway.send(&request.header("X-Request-Id", "the-request")).await;
-    for phase in ["resolve", "admit", "forward", "reissue"] {
+    for phase in ["resolve", "admit", "forward", "order"] {
         let span = gateway
             .event(phase, |event| field(event, "message") == "close" && event["span"]["name"] == phase)
             .await;
@@ -94,6 +94,10 @@ async fn every_phase_is_a_span() {
         let request = request.unwrap_or_else(|| panic!("{phase} is in no request: {span}"));
         assert_eq!((request["id"].as_str(), request["trace"].as_str()), (Some("the-request"), Some(TRACE)));
     }
+    // What outlives the request is found by it too.
+    let reissue = gateway.event("the reissue", |event| field(event, "message") == "reissue").await;
+    let spans = reissue["spans"].as_array().unwrap();
+    assert!(spans.iter().any(|span| span["trace"] == TRACE), "{reissue}");
     let quiet = builder("info").start().await;
     quiet.send(&Request::get("/").cookie(&session.cookie())).await;
     line(&quiet).await;

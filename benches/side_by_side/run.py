@@ -8,27 +8,20 @@ but 200 in full is thrown away whole.
 """
 
 import argparse
-import base64
-import hashlib
-import http.client
 import json
 import os
 import random
 import shutil
-import signal
-import socket
 import statistics
-import string
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from stage import ROOT, SESSION, Failure, cpu_nanos, free_ports, on_stage, put_session, request, spawn, template, wait_for
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 CONNECTIONS = 64
-SESSION = "side-by-side-session-id-of-43-characters-00"
 EXPECTED = "Alice|admin,staff|Alice of acme|acme"
 # name: (method, path, bytes of the request's body, least bytes of an answer)
 WORKLOADS = {
@@ -36,10 +29,6 @@ WORKLOADS = {
     "post": ("POST", "/post", 10 * 1024, 2),
     "big": ("GET", "/big", 0, 100 * 1024),
 }
-
-
-class Failure(Exception):
-    """Something that makes every figure worthless."""
 
 
 class Target:
@@ -53,71 +42,6 @@ class Target:
 
     def start(self, core, log):
         self.process = spawn(self.command, core, log)
-
-
-def spawn(command, core, log):
-    return subprocess.Popen(
-        ["taskset", "-c", str(core), *map(str, command)],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-        env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true"},
-    )
-
-
-def free_ports(count):
-    """Ports that nobody listens on now: nginx and HAProxy cannot be asked which one the system chose."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def wait_for(port, process, seconds=20):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise Failure(f"{process.args[3]} ended with status {process.returncode}")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise Failure(f"{process.args[3]} does not listen on port {port}")
-
-
-def request(port, method, path, headers=None, body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, body, headers or {})
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, text
-
-
-def process_tree(pid):
-    """The process and all its descendants."""
-    pids = [pid]
-    for parent in pids:
-        for task in Path(f"/proc/{parent}/task").iterdir():
-            pids += [int(child) for child in (task / "children").read_text().split()]
-    return pids
-
-
-def cpu_nanos(pid):
-    """User and system time of a process tree so far."""
-    total = 0
-    for member in process_tree(pid):
-        tasks = list(Path(f"/proc/{member}/task").iterdir())
-        try:
-            # To the nanosecond, where the kernel keeps it.
-            total += sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
-        except OSError:
-            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) * 10**9 // os.sysconf("SC_CLK_TCK")
-    return total
 
 
 def load(port, workload, seconds, core, pause_ms=0.0):
@@ -136,37 +60,6 @@ def load(port, workload, seconds, core, pause_ms=0.0):
     return report
 
 
-def put_session(port):
-    """Writes the one session into the gateway's embedded table, by DynamoDB's API."""
-    now = int(time.time())
-    claims = {"user": {"name": "Alice", "id": 42}, "roles": ["admin", "staff"], "tenant": "acme"}
-    table = {
-        "TableName": "sessions",
-        "AttributeDefinitions": [{"AttributeName": "sid", "AttributeType": "B"}],
-        "KeySchema": [{"AttributeName": "sid", "KeyType": "HASH"}],
-        "BillingMode": "PAY_PER_REQUEST",
-    }
-    item = {
-        "sid": {"B": base64.b64encode(hashlib.sha256(SESSION.encode()).digest()).decode()},
-        "dat": {"S": json.dumps(claims)},
-        "ver": {"N": "1"},
-        "iss": {"N": str(now)},
-        "exp": {"N": str(now + 1200)},
-    }
-    for operation, body in (("CreateTable", table), ("PutItem", {"TableName": "sessions", "Item": item})):
-        headers = {
-            "Content-Type": "application/x-amz-json-1.0",
-            "X-Amz-Target": f"DynamoDB_20120810.{operation}",
-            "X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-            "Authorization": "AWS4-HMAC-SHA256 Credential=test/20200101/eu-central-1/dynamodb/aws4_request,"
-            " SignedHeaders=host, Signature=test",
-        }
-        status, text = request(port, "POST", "/", headers, json.dumps(body))
-        # The gateway may have made the table itself.
-        if status != 200 and "ResourceInUse" not in text:
-            raise Failure(f"{operation}: {status} {text}")
-
-
 def check_injection(port):
     """The figure is worth nothing unless the upstream gets the session's headers, and no forged ones."""
     headers = {"Cookie": f"session_id={SESSION}/1", "X-User": "mallory", "X_User": "mallory"}
@@ -178,11 +71,6 @@ def check_injection(port):
         raise Failure(f"the gateway answered {status} without a session")
 
 
-def template(name, target, **values):
-    target.write_text(string.Template((HERE / name).read_text()).substitute(values))
-    return target
-
-
 def prepare(options, directory):
     """Configures everything; gives the upstream's command and port, and the targets with the gateways' store ports."""
     upstream, haproxy, nginx, nginx_auth, *gateway_ports = free_ports(8)
@@ -190,9 +78,9 @@ def prepare(options, directory):
     (directory / "files" / "small").write_text("x" * 1024)
     (directory / "files" / "big").write_text("x" * 100 * 1024)
     values = {"dir": directory, "upstream_port": upstream, "nginx_port": nginx, "nginx_auth_port": nginx_auth}
-    upstream_file = template("upstream.conf", directory / "upstream.conf", **values)
-    nginx_file = template("nginx.conf", directory / "nginx.conf", **values)
-    haproxy_file = template("haproxy.cfg", directory / "haproxy.cfg", upstream_port=upstream, haproxy_port=haproxy)
+    upstream_file = template(HERE / "upstream.conf", directory / "upstream.conf", **values)
+    nginx_file = template(HERE / "nginx.conf", directory / "nginx.conf", **values)
+    haproxy_file = template(HERE / "haproxy.cfg", directory / "haproxy.cfg", upstream_port=upstream, haproxy_port=haproxy)
     targets = {
         "haproxy": Target("haproxy", ["haproxy", "-db", "-f", haproxy_file], haproxy),
         "nginx": Target("nginx", ["nginx", "-c", nginx_file, "-e", directory / "nginx.log"], nginx),
@@ -202,7 +90,7 @@ def prepare(options, directory):
     for name, access_log in (("gateway", "false"), ("gateway-log", "true")):
         port, store = gateway_ports.pop(), gateway_ports.pop()
         file = directory / f"{name}.toml"
-        template("gateway.toml", file, port=port, store_port=store, upstream_port=upstream, access_log=access_log)
+        template(HERE / "gateway.toml", file, port=port, store_port=store, upstream_port=upstream, access_log=access_log)
         targets[name] = Target(name, [options.gateway, "serve", "--config", file], port)
         stores[name] = store
     wanted = {name: targets[name] for name in options.targets}
@@ -334,28 +222,7 @@ def main():
     if first:
         print("first:\n  " + "\n  ".join(first), file=sys.stderr)
         return 2
-    processes = []
-    # nginx's worker, which is not root if the master is, has to get at the files.
-    with tempfile.TemporaryDirectory(prefix="side-by-side-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        try:
-            return compare(options, directory, processes)
-        except Failure as failure:
-            print(f"failed: {failure}", file=sys.stderr)
-            for log in sorted(directory.glob("*.log")):
-                text = log.read_text(errors="replace")[-2000:]
-                if text:
-                    print(f"--- {log.name}\n{text}", file=sys.stderr)
-            return 1
-        finally:
-            for process in reversed(processes):
-                process.send_signal(signal.SIGTERM)
-            for process in processes:
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+    return on_stage(lambda directory, processes: compare(options, directory, processes))
 
 
 if __name__ == "__main__":

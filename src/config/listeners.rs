@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
 use super::section::Section;
-use super::value::{Fault, address, text};
+use super::value::{Fault, address, boolean, text};
 
 /// One of `[[listeners]]`.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether HTTP/2 is served beside HTTP/1.1.
+    pub http2: bool,
 }
 
 pub(super) fn read(root: &mut Section<'_, '_>) -> Vec<ListenerConfig> {
@@ -26,6 +28,7 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Vec<ListenerConfig> {
     let mut seen: Vec<(ListenerConfig, Option<Range<usize>>)> = Vec::new();
     root.tables("listeners", |listener| {
         let trusted_proxies = listener.list("trusted_proxies", text(network)).unwrap_or_default();
+        let http2 = listener.get("http2", boolean).unwrap_or(true);
         let address = listener.require("address", text(address))?;
         let span = listener.span("address");
         let same = seen.iter().find(|(other, _)| other.address == address && address.port() != 0);
@@ -34,7 +37,7 @@ pub(super) fn read(root: &mut Section<'_, '_>) -> Vec<ListenerConfig> {
             let again = first.iter().fold(again, |again, first| again.related(first.clone(), "the first"));
             listener.report(again, span.clone());
         }
-        seen.push((ListenerConfig { address, trusted_proxies }, span));
+        seen.push((ListenerConfig { address, trusted_proxies, http2 }, span));
         Some(())
     });
     seen.into_iter().map(|(listener, _)| listener).collect()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::environment::Environment;
+use super::limits::{self, Limits};
 use super::section::Section;
 use super::value::{Fault, duration, integer, one_of, size, string};
 
@@ -24,10 +25,27 @@ pub struct ServerConfig {
     pub max_header_bytes: usize,
     /// What happens to client headers whose names a CGI-like server might read as another name.
     pub odd_headers: OddHeaders,
-    /// How long a connection may take to send a request's head, and may stay idle between requests.
-    pub header_timeout: Duration,
+    /// How long clients are waited for.
+    pub timeouts: Timeouts,
+    /// `[server.limits]`
+    pub limits: Limits,
     /// How long requests in flight may take to finish after SIGTERM.
     pub drain: Duration,
+}
+
+/// How long clients are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the whole head of a request, from the first byte of it, and for that of a connection's first.
+    pub header: Duration,
+    /// For the next request of a connection, once the last one has been answered.
+    pub idle: Duration,
+    /// For the next piece of a request's body.
+    pub body: Duration,
+    /// Bytes a second of a request's body that a client sends at least once `body` has been waited in all; 0: any.
+    pub body_rate: usize,
+    /// For a client that has left off reading its response.
+    pub send: Duration,
 }
 
 /// How log lines are written.
@@ -83,7 +101,6 @@ pub(super) fn read(
         let odd_headers = one_of(&[("drop", OddHeaders::Drop), ("pass", OddHeaders::Pass)]);
         let traces =
             one_of(&[("sampled", Traces::Sampled), ("unsampled", Traces::Unsampled), ("pass", Traces::Pass)]);
-        let header_timeout = duration(Duration::from_millis(100)..=Duration::from_hours(1));
         let drain = duration(Duration::ZERO..=Duration::from_hours(24));
         ServerConfig {
             workers: workers.unwrap_or_else(|| environment.cores().max(1)),
@@ -94,10 +111,25 @@ pub(super) fn read(
             traces: server.get("traces", traces).unwrap_or(Traces::Sampled),
             max_header_bytes: server.get("max_header_bytes", size(256..=64 * 1024)).unwrap_or(8 * 1024),
             odd_headers: server.get("odd_headers", odd_headers).unwrap_or(OddHeaders::Drop),
-            header_timeout: server.get("header_timeout", header_timeout).unwrap_or(Duration::from_secs(15)),
+            timeouts: timeouts(server),
+            limits: limits::read(server),
             drain: server.get("drain", drain).unwrap_or(Duration::from_secs(30)),
         }
     })
+}
+
+fn timeouts(server: &mut Section<'_, '_>) -> Timeouts {
+    let mut wait = |key, default| {
+        let limit = duration(Duration::from_millis(100)..=Duration::from_hours(1));
+        server.get(key, limit).unwrap_or(Duration::from_secs(default))
+    };
+    Timeouts {
+        header: wait("header_timeout", 15),
+        idle: wait("idle_timeout", 60),
+        body: wait("body_timeout", 30),
+        send: wait("send_timeout", 30),
+        body_rate: server.get("body_rate", size(0..=1024 * 1024)).unwrap_or(500),
+    }
 }
 
 /// `true`, `false`, `"stdout"`, `"stderr"` or `{ file = "path" }`.

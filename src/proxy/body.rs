@@ -10,7 +10,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::handover::Handover;
 use super::record::Entry;
+use crate::headers;
 use crate::upstream::{Lease, Progress};
 
 /// A response's body on its way to the client.
@@ -22,6 +24,8 @@ pub struct ResponseBody {
     ended: bool,
     /// Written to the access log when the body has gone, or the client has.
     record: Option<Box<Entry>>,
+    /// Of a 101: who gets the connection.
+    handover: Option<Box<Handover>>,
 }
 
 #[derive(Debug)]
@@ -39,6 +43,8 @@ struct Upstream {
     /// How far the request's body has come.
     request: Rc<Progress>,
     idle: Idle,
+    /// Whether the client takes trailers.
+    carries_trailers: bool,
 }
 
 /// The limit of waiting for the next piece.
@@ -62,7 +68,7 @@ pub enum BodyError {
 
 impl ResponseBody {
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { source: Source::Full(Some(bytes)), sent: 0, ended: false, record: None }
+        Self { source: Source::Full(Some(bytes)), sent: 0, ended: false, record: None, handover: None }
     }
 
     /// The body of an upstream's response, which comes over `lease`. That is put back at the body's end if by then the
@@ -74,11 +80,28 @@ impl ResponseBody {
         idle_limit: Duration,
     ) -> Self {
         let idle = Idle { limit: idle_limit, sleep: None, waiting: false };
-        let mut upstream = Upstream { incoming, lease: Some(lease), request, idle };
+        let mut upstream = Upstream { incoming, lease: Some(lease), request, idle, carries_trailers: false };
         if upstream.incoming.is_end_stream() {
             upstream.end();
         }
-        Self { source: Source::Upstream(upstream), sent: 0, ended: false, record: None }
+        Self { source: Source::Upstream(upstream), sent: 0, ended: false, record: None, handover: None }
+    }
+
+    /// Passes trailers on, to a client that takes them.
+    pub(super) fn carry_trailers(&mut self) {
+        if let Source::Upstream(upstream) = &mut self.source {
+            upstream.carries_trailers = true;
+        }
+    }
+
+    /// Has the client's connection given away once the head of this response, a 101, is written.
+    pub fn hand_over(&mut self, handover: Handover) {
+        self.handover = Some(Box::new(handover));
+    }
+
+    /// Who gets the client's connection.
+    pub fn take_handover(&mut self) -> Option<Box<Handover>> {
+        self.handover.take()
     }
 
     /// Has `record` written when the body has gone.
@@ -97,17 +120,26 @@ impl Upstream {
         }
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.idle.waiting = false;
-                    // Trailers stay behind: HTTP/1.1 has them for who asks, and nobody can ask through us.
-                    let Ok(data) = frame.into_data() else { continue };
+                    let frame = match frame.into_data() {
+                        Ok(data) => Frame::data(data),
+                        Err(frame) => {
+                            let said = frame.into_trailers().ok().filter(|_| self.carries_trailers);
+                            let said = said.and_then(|said| headers::kept(said, headers::is_trailer));
+                            let Some(said) = said else { continue };
+                            // Nothing comes after them, and nobody asks whether something does.
+                            self.end();
+                            return Poll::Ready(Some(Ok(Frame::trailers(said))));
+                        }
+                    };
                     if self.incoming.is_end_stream() {
                         self.end();
                     }
-                    return Poll::Ready(Some(Ok(data)));
+                    return Poll::Ready(Some(Ok(frame)));
                 }
                 Poll::Ready(Some(Err(error))) => {
                     self.lease = None;
@@ -151,15 +183,18 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = match &mut this.source {
-            Source::Full(bytes) => bytes.take().map(Ok),
-            Source::Upstream(upstream) => ready!(upstream.poll_data(cx)),
+            Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Source::Upstream(upstream) => ready!(upstream.poll_frame(cx)),
         };
         match &polled {
-            Some(Ok(data)) => this.sent += data.len() as u64,
+            Some(Ok(frame)) => match frame.data_ref() {
+                Some(data) => this.sent += data.len() as u64,
+                None => this.ended = true,
+            },
             Some(Err(_)) => {}
             None => this.ended = true,
         }
-        Poll::Ready(polled.map(|data| data.map(Frame::data)))
+        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {

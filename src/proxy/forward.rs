@@ -100,6 +100,7 @@ pub(super) async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answe
             Ok(response) => return answer(response, connection, &progress, limit),
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) if connection.is_reused() => request = unsent,
+                _ if progress.is_slow() => return Err(ForwardError::ClientStalled),
                 _ if progress.is_broken() => return Err(ForwardError::ClientBroken),
                 _ => {
                     let server = connection.server();

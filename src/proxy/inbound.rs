@@ -7,17 +7,21 @@
 //! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits. (Of
 //!    the two together hyper leaves the first, and closes the connection after the answer, as RFC 9112, 6.1 allows.)
 //! 3. The target is a path. CONNECT and TRACE are not taken; nothing is upgraded.
-//! 4. Hop-by-hop headers go, with all that any Connection line nominates, and trailers.
-//! 5. Every header goes that an upstream could take for one of ours, whatever its spelling.
+//! 4. Its target and its header lines are not beyond the limits; hyper has counted the bytes.
+//! 5. Hop-by-hop headers go, with all that any Connection line nominates.
+//! 6. Every header goes that an upstream could take for one of ours, whatever its spelling.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
 
+use super::inject::join;
 use super::peer::{Origin, Peer};
 use super::refusal::{Malformed, Refusal};
+use crate::config::Limits;
 use crate::headers::{self, Fate, Scrub};
 use crate::route::canonical_host;
 
@@ -45,6 +49,10 @@ pub(super) struct Head {
     pub(super) body: Incoming,
     /// Whether the client asked for another protocol, which it does not get.
     pub(super) upgrade: bool,
+    /// What the client speaks.
+    pub(super) version: Version,
+    /// Whether the client takes trailers.
+    pub(super) trailers: bool,
 }
 
 /// The host that a request is for.
@@ -61,8 +69,15 @@ impl Inbound {
     ///
     /// # Errors
     /// If it could be read in two ways, or asks for something that is not done here.
-    pub fn read(request: Request<Incoming>) -> Result<Self, Refusal> {
-        let (parts, body) = request.into_parts();
+    pub fn read(request: Request<Incoming>, limits: &Limits) -> Result<Self, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let version = parts.version;
+        if version == Version::HTTP_2 {
+            join_crumbs(&mut parts.headers);
+        }
+        if parts.headers.len() > limits.headers {
+            return Err(Refusal::TooManyHeaders);
+        }
         check_framing(&parts.headers)?;
         if matches!(parts.method, Method::CONNECT | Method::TRACE) {
             return Err(Refusal::Method(Vec::new()));
@@ -72,13 +87,18 @@ impl Inbound {
             Some(target) if target.path().starts_with('/') => target,
             _ => return Err(Refusal::Malformed(Malformed::Target)),
         };
+        if target.as_str().len() > limits.uri {
+            return Err(Refusal::UriTooLong);
+        }
         for expectation in parts.headers.get_all(EXPECT) {
             if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
                 return Err(Refusal::Expectation);
             }
         }
         let upgrade = parts.headers.contains_key(UPGRADE);
-        Ok(Self { head: Head { method: parts.method, target, host, headers: parts.headers, body, upgrade } })
+        let trailers = version == Version::HTTP_2 || takes_trailers(&parts.headers);
+        let (method, headers) = (parts.method, parts.headers);
+        Ok(Self { head: Head { method, target, host, headers, body, upgrade, version, trailers } })
     }
 
     /// Takes off what the client may not say, and reads what `peer` may say about the request's way.
@@ -134,6 +154,11 @@ impl Sanitized {
         self.scrubbed
     }
 
+    /// What the client speaks.
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
     /// Whether the client asked for another protocol.
     pub fn wants_upgrade(&self) -> bool {
         self.head.upgrade
@@ -170,6 +195,26 @@ fn nominated(headers: &HeaderMap) -> SmallVec<[&[u8]; 4]> {
     names
         .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
         .collect()
+}
+
+/// HTTP/2 lets a client send each cookie as a field of its own; nobody behind us is to see more than one line (RFC 9113,
+/// 8.2.3).
+fn join_crumbs(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    // These are bytes of header values, so they make one.
+    if let Ok(mut line) = HeaderValue::from_maybe_shared(Bytes::from(join(headers))) {
+        line.set_sensitive(true);
+        headers.insert(COOKIE, line);
+    }
+}
+
+/// Whether a TE line says so (RFC 9110, 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TE).iter();
+    let mut codings = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -210,6 +255,10 @@ impl Host {
             }
             (None, _) if version == Version::HTTP_10 => {
                 return Ok(Self { header: HeaderValue::from_static(""), name: String::new() });
+            }
+            // As HTTP/2 names it.
+            (None, Some(authority)) if version == Version::HTTP_2 => {
+                HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?
             }
             (None, _) => return Err(malformed()),
         };

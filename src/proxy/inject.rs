@@ -21,23 +21,24 @@
 //! ```
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use http::header::{COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{COOKIE, HOST, TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use hyper::body::Body as _;
 
 use super::admit::{Admitted, Visitor};
-use super::mapping;
 use super::refusal::Refusal;
-use super::visit;
+use super::{grpc, mapping, visit};
 use crate::headers::{
     REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
+    Scrub,
 };
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
 use crate::telemetry::trace::Trace;
 use crate::time::Timestamp;
-use crate::upstream::RequestBody;
+use crate::upstream::{Pace, RequestBody};
 
 /// A request that says nothing but what the gateway answers for.
 #[derive(Debug)]
@@ -60,6 +61,10 @@ pub struct Injection<'g> {
     pub flash: &'g [String],
     /// The names of the cookies that no upstream is to see, whatever route a request takes.
     pub hidden: &'g [String],
+    /// How fast the client has to send the body.
+    pub pace: Pace,
+    /// What clients may not say.
+    pub scrub: &'g Arc<Scrub>,
 }
 
 /// What the response needs to know of the request.
@@ -67,6 +72,8 @@ pub struct Injection<'g> {
 pub struct Exchange {
     pub(super) visitor: Visitor,
     pub(super) secure: bool,
+    /// Whether the client takes trailers.
+    pub(super) trailers: bool,
 }
 
 /// Writes what is known of the session into the request.
@@ -127,16 +134,31 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     }
     let secure = origin.secure;
     origin.write(&mut headers);
+    headers.append(VIA, via(head.version));
     // Left to itself, hyper would take a GET to have no body, and send none.
     if !head.body.is_end_stream() && head.body.size_hint().exact().is_none() {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let mut outbound = Request::new(RequestBody::new(head.body));
+    // A call of gRPC may be quiet for as long as the two ends of it like.
+    let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
+    let mut outbound = Request::new(RequestBody::new(head.body, pace, injection.scrub));
     *outbound.method_mut() = head.method;
     *outbound.uri_mut() = Uri::from(head.target);
     *outbound.version_mut() = Version::HTTP_11;
     *outbound.headers_mut() = headers;
-    Ok((Outbound { request: outbound, upstream: route.upstream }, Exchange { visitor, secure }))
+    Ok((
+        Outbound { request: outbound, upstream: route.upstream },
+        Exchange { visitor, secure, trailers: head.trailers },
+    ))
+}
+
+/// The protocol of the hop to us, and who we are (RFC 9110, 7.6.3).
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 sessiongate",
+        Version::HTTP_2 => "2.0 sessiongate",
+        _ => "1.1 sessiongate",
+    })
 }
 
 impl Visitor {

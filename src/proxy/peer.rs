@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::header::{FORWARDED, VIA};
+use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
@@ -109,7 +109,6 @@ impl Origin {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
         headers.insert(FORWARDED_HOST, self.forwarded_host);
         headers.insert(FORWARDED, self.forwarded);
-        headers.append(VIA, HeaderValue::from_static("1.1 sessiongate"));
     }
 }
 

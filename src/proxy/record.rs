@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::admit::Visitor;
 use super::inbound::Sanitized;
@@ -60,6 +60,7 @@ struct Asked {
     method: Method,
     host: String,
     target: PathAndQuery,
+    protocol: Version,
 }
 
 /// A record on its way to the access log.
@@ -102,6 +103,7 @@ impl Record {
             method: request.method().clone(),
             host: request.host().to_owned(),
             target: request.target().clone(),
+            protocol: request.version(),
         });
     }
 
@@ -189,6 +191,7 @@ impl Entry {
             if let Some(asked) = &record.asked {
                 line.plain("client", asked.client)
                     .text("method", asked.method.as_str().as_bytes())
+                    .text("protocol", protocol(asked.protocol))
                     .text("host", asked.host.as_bytes())
                     // Without the query, which may hold what is nobody's business.
                     .text("path", asked.target.path().as_bytes());
@@ -215,5 +218,13 @@ impl Entry {
                 line.text("detail", detail.as_bytes());
             }
         });
+    }
+}
+
+fn protocol(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_10 => b"HTTP/1.0",
+        Version::HTTP_2 => b"HTTP/2.0",
+        _ => b"HTTP/1.1",
     }
 }

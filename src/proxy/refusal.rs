@@ -7,9 +7,11 @@ use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 
+use super::admit::prefers_html;
 use super::body::ResponseBody;
+use super::grpc;
 use crate::route::{Ambiguity, NoRoute};
 
 /// Why a request is not answered by its upstream.
@@ -23,6 +25,10 @@ pub enum Refusal {
     NotFound,
     /// A route takes it with other methods.
     Method(Vec<Method>),
+    /// The request's target is too long.
+    UriTooLong,
+    /// The request has too many header lines.
+    TooManyHeaders,
     /// `Expect` with anything but `100-continue`.
     Expectation,
     /// A session is required and there is none.
@@ -80,6 +86,21 @@ pub enum Style {
     Problem,
     /// A small page.
     Page,
+    /// As a gRPC client reads it.
+    Grpc,
+}
+
+impl Style {
+    /// How a request with this method and these headers is refused.
+    pub fn of(method: &Method, headers: &HeaderMap) -> Self {
+        if grpc::is_call(method, headers) {
+            Self::Grpc
+        } else if prefers_html(headers) {
+            Self::Page
+        } else {
+            Self::Problem
+        }
+    }
 }
 
 impl Refusal {
@@ -89,6 +110,8 @@ impl Refusal {
             Self::Malformed(_) | Self::Ambiguous(_) => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Login(_) => StatusCode::FOUND,
@@ -111,6 +134,8 @@ impl Refusal {
             Self::Ambiguous(_) => "ambiguous-path",
             Self::NotFound => "no-route",
             Self::Method(_) => "method",
+            Self::UriTooLong => "uri-too-long",
+            Self::TooManyHeaders => "too-many-headers",
             Self::Expectation => "expectation",
             Self::Unauthenticated(_) => "unauthenticated",
             Self::Login(_) => "login",
@@ -135,6 +160,8 @@ impl Refusal {
             Self::Ambiguous(_) => "The path is ambiguous",
             Self::NotFound => "There is nothing here",
             Self::Method(_) => "The method is not allowed here",
+            Self::UriTooLong => "The address is too long",
+            Self::TooManyHeaders => "The request has too many headers",
             Self::Expectation => "The expectation cannot be met",
             Self::Unauthenticated(_) | Self::Login(_) => "You are not logged in",
             Self::Forbidden => "You may not see this",
@@ -151,6 +178,9 @@ impl Refusal {
 
     /// The answer to the request `id`, with `style`'s body.
     pub fn respond(self, id: &HeaderValue, style: Style) -> Response<ResponseBody> {
+        if style == Style::Grpc {
+            return grpc::refuse(self.status(), self.title());
+        }
         let status = self.status();
         let (content_type, body) = self.body(status, id.to_str().unwrap_or_default(), style);
         let mut response = Response::new(ResponseBody::full(body));
@@ -183,6 +213,8 @@ impl Refusal {
             }
             Self::Ambiguous(_)
             | Self::NotFound
+            | Self::UriTooLong
+            | Self::TooManyHeaders
             | Self::Expectation
             | Self::Forbidden
             | Self::CrossSite
@@ -199,7 +231,7 @@ impl Refusal {
     fn body(&self, status: StatusCode, id: &str, style: Style) -> (HeaderValue, Bytes) {
         let title = self.title();
         match style {
-            Style::Problem => {
+            Style::Problem | Style::Grpc => {
                 let problem = serde_json::json!({
                     "type": "about:blank",
                     "title": title,

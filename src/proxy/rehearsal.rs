@@ -52,7 +52,7 @@ pub(crate) async fn rehearse(
         known: None,
         outcome: Err(Refusal::Internal),
     };
-    rehearsal.outcome = match Inbound::read(request) {
+    rehearsal.outcome = match Inbound::read(request, &gateway.limits) {
         Ok(inbound) => play(gateway, inbound.sanitize(&gateway.scrub, peer), now, &mut rehearsal).await,
         Err(refusal) => Err(refusal),
     };
@@ -77,6 +77,8 @@ async fn play(
         trace: None,
         flash: &[],
         hidden: &gateway.hidden_cookies,
+        pace: gateway.pace(),
+        scrub: &gateway.scrub,
     };
     let (outbound, _) = inject(admitted, &injection)?;
     Ok(outbound.request.headers().clone())

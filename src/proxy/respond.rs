@@ -3,9 +3,10 @@
 //! 1. Hop-by-hop headers and every `X-Session-*` go, on every status.
 //! 2. A Set-Cookie of the realm's cookie is the app's own word on the session: it goes on with the realm's attributes,
 //!    and ours is not added. Every other Set-Cookie goes on byte for byte, in order.
-//! 3. A response that carries the session's cookie is no shared cache's business.
+//! 3. Trailers go on to clients that take them, held to what holds for headers.
+//! 4. A response that carries the session's cookie is no shared cache's business.
 
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, Entry, SET_COOKIE, VARY};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, Entry, SET_COOKIE, TRAILER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use smallvec::SmallVec;
 
@@ -35,8 +36,15 @@ pub(super) fn respond(
     renewal: &Renewal,
 ) -> Response<ResponseBody> {
     let mut response = answer.response;
+    let announced = response.headers_mut().remove(TRAILER).filter(|_| exchange.trailers);
+    if exchange.trailers {
+        response.body_mut().carry_trailers();
+    }
     let headers = response.headers_mut();
     clean(headers);
+    if let Some(names) = announced.as_ref().and_then(trailer_names) {
+        headers.insert(TRAILER, names);
+    }
     let Some(realm) = &route.realm else { return response };
     let ours = match renewal {
         Renewal::Ordered(Outcome::Goes(going)) => Some(realm.cookie_of(going, exchange.secure)),
@@ -106,6 +114,15 @@ fn clean(headers: &mut HeaderMap) {
     for name in removed {
         headers.remove(name);
     }
+}
+
+/// Those of the trailers that a response announces that will come.
+fn trailer_names(announced: &HeaderValue) -> Option<HeaderValue> {
+    let names = announced.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii);
+    let names = names.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(headers::is_trailer);
+    let names: Vec<_> = names.collect();
+    let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
+    HeaderValue::from_str(&names.join(", ")).ok().filter(|line| !line.is_empty())
 }
 
 /// Keeps a response with a session's cookie out of shared caches (RFC 9111, 5.2.2).

@@ -68,7 +68,7 @@ pub(crate) fn gateway(
     let realms: Vec<_> = config.realms.iter().enumerate().map(realm).collect();
     Gateway {
         router: Router::new(routes(config, &realms, metrics)),
-        scrub: Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass),
+        scrub: Arc::new(Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass)),
         upstreams,
         hidden_cookies: config
             .realms
@@ -84,6 +84,8 @@ pub(crate) fn gateway(
         failures: Throttle::default(),
         realms,
         source: config.source.clone(),
+        limits: config.server.limits,
+        timeouts: config.server.timeouts,
     }
 }
 

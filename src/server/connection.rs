@@ -1,51 +1,150 @@
-//! One client connection, from accept to close.
+//! One client connection, from its first byte to its last: which protocol it speaks, and what it is waited for.
+//!
+//! 1. Nothing is set aside for a connection that has not said anything: hyper comes in with the first byte.
+//! 2. Every wait for a client has a limit ([`Activity`] says which wait it is); none is for the upstream's slowness.
+//! 3. Who is refused is let read it: what it has yet to send is thrown away for a moment before the connection closes.
+//!
+//! What a request comes to is `proxy`'s to say.
 
-use std::convert::Infallible;
+mod activity;
+mod http1;
+mod http2;
+mod wire;
+
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
-use crate::proxy::{Peer, Worker, handle};
+use crate::config::{Limits, Timeouts};
+use crate::proxy::{Peer, Worker};
 
-/// The bound of a request's head, and of what is read ahead of a body.
-const MAX_BUFFER: usize = 64 * 1024;
+/// What an HTTP/2 client begins with (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a farewell may take: what the client still sends, and the end of an encrypted stream.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// The most that is read and thrown away of what a client sends after its answer.
+const LEFTOVERS: usize = 256 * 1024;
 
-/// Serves HTTP/1.1 on `stream` until either side has had enough.
+/// The protocol that a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1 and nothing else.
+    Http1,
+    /// HTTP/2, as was negotiated.
+    #[expect(dead_code, reason = "TLS negotiates it")]
+    Http2,
+    /// HTTP/2 if the client begins with its preface, HTTP/1.1 if with anything else.
+    Unknown,
+}
+
+/// What all requests of a connection have in common.
+#[derive(Clone, Debug)]
+struct Terms {
+    peer: Rc<Peer>,
+    worker: Rc<Worker>,
+    limits: Limits,
+    timeouts: Timeouts,
+}
+
+/// Serves `stream` until either side has had enough.
 pub(super) async fn serve<S>(
-    stream: S,
+    mut stream: S,
+    protocol: Protocol,
     peer: Peer,
     worker: Rc<Worker>,
     mut stopped: watch::Receiver<bool>,
-    header_timeout: Duration,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let peer = Rc::new(peer);
-    let service = service_fn(move |request| {
-        let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
-        async move { Ok::<_, Infallible>(handle(&worker, &peer, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        biased;
-        served = connection.as_mut() => served,
-        // The request under way is finished, and with it the connection.
-        _ = stopped.wait_for(|stopped| *stopped) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let (limits, timeouts) = {
+        let gateway = &worker.snapshot().gateway;
+        (gateway.limits, gateway.timeouts)
+    };
+    let terms = Terms { peer: Rc::new(peer), worker, limits, timeouts };
+    let first = match protocol {
+        Protocol::Http2 => return http2::serve(stream, Bytes::new(), &terms, stopped).await,
+        Protocol::Http1 => first_bytes(&mut stream, &[], timeouts.header, &mut stopped).await,
+        Protocol::Unknown => first_bytes(&mut stream, PREFACE, timeouts.header, &mut stopped).await,
+    };
+    match first {
+        First::Nothing => close(&mut stream).await,
+        First::Partial => http1::refuse_slow(&mut stream).await,
+        First::Bytes(bytes) if protocol == Protocol::Unknown && bytes == PREFACE => {
+            http2::serve(stream, bytes, &terms, stopped).await;
+        }
+        First::Bytes(bytes) => http1::serve(stream, bytes, &terms, stopped).await,
+    }
+}
+
+/// What a connection begins with.
+enum First {
+    /// Nothing, and nothing is waited for any more.
+    Nothing,
+    /// A part of what might have become the preface of HTTP/2.
+    Partial,
+    /// These bytes; the preface as a whole, if they are that.
+    Bytes(Bytes),
+}
+
+/// Reads the first bytes: no more than are needed to tell whether they are `preface`.
+async fn first_bytes<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    preface: &[u8],
+    limit: Duration,
+    stopped: &mut watch::Receiver<bool>,
+) -> First {
+    let mut buffer = [0; PREFACE.len()];
+    let mut length = 0;
+    let read = async {
+        loop {
+            let Some(free) = buffer.get_mut(length..) else { break true };
+            match stream.read(free).await {
+                Ok(0) | Err(_) => break false,
+                Ok(count) => length += count,
+            }
+            let so_far = buffer.get(..length).unwrap_or_default();
+            if length >= preface.len() || !preface.starts_with(so_far) {
+                break true;
+            }
         }
     };
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended");
+    let read = tokio::select! {
+        read = tokio::time::timeout(limit, read) => read,
+        // Nobody is served who has not yet asked.
+        _ = stopped.wait_for(|stopped| *stopped) => Ok(false),
+    };
+    match read {
+        Ok(true) => First::Bytes(Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default())),
+        Err(_) if length > 0 => First::Partial,
+        Ok(false) | Err(_) => First::Nothing,
     }
+}
+
+/// Ends a connection that has nothing more to say.
+async fn close<S: AsyncWrite + Unpin>(stream: &mut S) {
+    // Who does not take the end of its stream is closed without.
+    let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
+}
+
+/// Ends a connection whose client may still be sending. To close at once would reset it, and the client's system would
+/// throw away the answer that it has not read yet (RFC 9112, 9.6).
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let farewell = async {
+        stream.shutdown().await?;
+        let mut buffer = [0; 1024];
+        let mut left = LEFTOVERS;
+        while left > 0 {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Its end is all that was wanted, however it came.
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }

@@ -27,6 +27,7 @@ pub struct BindError {
 pub(super) struct Socket {
     pub(super) listener: TcpListener,
     pub(super) trusted_proxies: Arc<[IpNet]>,
+    pub(super) http2: bool,
 }
 
 /// The sockets of one address, one for each worker.
@@ -48,7 +49,11 @@ pub(super) fn bind(config: &ListenerConfig, workers: usize) -> Result<Bound, Bin
         for _ in 1..workers {
             listeners.push(open(address, Share::Yes)?);
         }
-        let socket = |listener| Socket { listener, trusted_proxies: Arc::clone(&trusted_proxies) };
+        let socket = |listener| Socket {
+            listener,
+            trusted_proxies: Arc::clone(&trusted_proxies),
+            http2: config.http2,
+        };
         Ok(Bound { address, sockets: listeners.into_iter().map(socket).collect() })
     };
     bind().map_err(|error| BindError { address: config.address, error })

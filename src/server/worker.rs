@@ -10,6 +10,7 @@ use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::connection::Protocol;
 use super::listener::Socket;
 use super::{StartError, connection};
 use crate::proxy::{Gateway, Peer, RequestIds, Worker};
@@ -28,7 +29,6 @@ pub(super) struct Seed {
     pub(super) gateways: watch::Receiver<Arc<Gateway>>,
     pub(super) sockets: Vec<Socket>,
     pub(super) stopped: watch::Receiver<bool>,
-    pub(super) header_timeout: Duration,
     pub(super) drain: Duration,
 }
 
@@ -68,7 +68,7 @@ async fn run(mut seed: Seed, ids: RequestIds) {
     for socket in seed.sockets {
         let (worker, connections, stopped) = (Rc::clone(&worker), connections.clone(), seed.stopped.clone());
         acceptors.spawn_local(async move {
-            accept(socket, &worker, &connections, &stopped, seed.header_timeout).await;
+            accept(socket, &worker, &connections, &stopped).await;
         });
     }
     let sweeper = Rc::clone(&worker);
@@ -101,8 +101,8 @@ async fn accept(
     worker: &Rc<Worker>,
     connections: &TaskTracker,
     stopped: &watch::Receiver<bool>,
-    header_timeout: Duration,
 ) {
+    let protocol = if socket.http2 { Protocol::Unknown } else { Protocol::Http1 };
     let listener = match TcpListener::from_std(socket.listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -118,8 +118,7 @@ async fn accept(
                     continue;
                 }
                 let peer = Peer::new(address, &socket.trusted_proxies);
-                let serving =
-                    connection::serve(stream, peer, Rc::clone(worker), stopped.clone(), header_timeout);
+                let serving = connection::serve(stream, protocol, peer, Rc::clone(worker), stopped.clone());
                 // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.
                 connections.spawn_local(serving);
             }

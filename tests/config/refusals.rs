@@ -49,12 +49,32 @@ fn server() {
         ("[server]", "header_timeout = \"0s\"", "`server.header_timeout` must be from 100ms to 1h"),
         ("[server]", "header_timeout = 15", "`server.header_timeout` must be a duration, not an integer"),
         ("[server]", "header_timeout = \"15\"", "`server.header_timeout` is not a duration"),
+        ("[server]", "idle_timeout = \"50ms\"", "`server.idle_timeout` must be from 100ms to 1h"),
+        ("[server]", "body_timeout = \"2h\"", "`server.body_timeout` must be from 100ms to 1h"),
+        ("[server]", "send_timeout = 30", "`server.send_timeout` must be a duration, not an integer"),
+        ("[server]", "body_rate = \"2MiB\"", "`server.body_rate` must be from 0 B to 1.0 MiB"),
         // The parser's own arithmetic overflows here.
         ("[server]", "drain = \"18446744073709551615s 1000ms\"", "`server.drain` is not a duration"),
         ("[server]", "drain = \"100years\"", "`server.drain` must be from 0s to 1day"),
         ("", "[[server.x]]", "unknown key `x` in `server`"),
     ]);
     assert_eq!(errors(&BASE.replace("[server]", "server = 3")), ["`server` must be a table, not an integer"]);
+}
+
+#[test]
+fn limits() {
+    let limit = |line: &str| format!("[server]\n[server.limits]\n{line}");
+    for (line, expected) in [
+        ("streams = 0", "`server.limits.streams` must be from 1 to 10000"),
+        ("resets = 0", "`server.limits.resets` must be from 1 to 10000"),
+        ("header_bytes = \"1KiB\"", "`server.limits.header_bytes` must be from 4.0 KiB to 1.0 MiB"),
+        ("headers = 9", "`server.limits.headers` must be from 10 to 10000"),
+        ("uri = \"64KiB\"", "`server.limits.uri` must be from 256 B to 64.0 KiB"),
+        ("header_bytes = \"8KiB\"", "`server.limits.uri` must not be above `header_bytes`, which holds it"),
+        ("stream = 1", "unknown key `stream` in `server.limits`"),
+    ] {
+        assert_eq!(errors(&BASE.replace("[server]", &limit(line))), [expected], "{line}");
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) mod gateway;
 pub(crate) mod metrics;
 pub(crate) mod ministack;
 pub(crate) mod node;
+pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod server;
 pub(crate) mod service;

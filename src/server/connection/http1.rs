@@ -1,0 +1,151 @@
+//! HTTP/1.1 on a connection.
+//!
+//! A connection that stays idle is parked: hyper's state and buffers are given up, and taken up again with the next
+//! byte. A client that comes and goes pays for that nothing; one that comes back after a while, a few allocations.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1::{Builder, Connection};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+
+use super::activity::{Activity, Deadline, Wait, Watched};
+use super::wire::Wire;
+use super::{FAREWELL, First, Terms, close, first_bytes, linger};
+use crate::proxy::handle;
+
+/// What is read ahead of a body, and written ahead of a client, at most; heads have a bound of their own.
+const MAX_BUFFER: usize = 64 * 1024;
+/// hyper's own bound of header lines, for which it has room on the stack.
+const USUAL_HEADERS: usize = 100;
+/// How long an idle connection keeps its buffers.
+const PARK: Duration = Duration::from_secs(1);
+/// What a client gets whose head does not come to an end.
+const SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How a connection came out of hyper.
+enum End {
+    /// It is over.
+    Closed,
+    /// The client was waited for in vain.
+    Expired(Wait),
+}
+
+/// Serves `stream`, which begins with the bytes `first`.
+pub(super) async fn serve<S>(
+    mut stream: S,
+    mut first: Bytes,
+    terms: &Terms,
+    mut stopped: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let limits = terms.limits;
+    let mut builder = Builder::new();
+    builder.header_read_timeout(None).max_header_size(limits.header_bytes);
+    builder.max_buf_size(limits.header_bytes.max(MAX_BUFFER));
+    if limits.headers != USUAL_HEADERS {
+        builder.max_headers(limits.headers);
+    }
+    loop {
+        let activity = Rc::new(Activity::default());
+        let handover = Rc::new(RefCell::default());
+        let service = service_fn(|request: Request<Incoming>| {
+            let exchange = activity.begin(!request.body().is_end_stream(), None);
+            let (terms, handover) = (terms.clone(), Rc::clone(&handover));
+            async move {
+                let mut response = handle(&terms.worker, &terms.peer, request).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    handover.replace(response.body_mut().take_handover());
+                }
+                Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
+            }
+        });
+        let wire = Wire::new(stream, first, Rc::clone(&activity));
+        let mut connection = builder.serve_connection(TokioIo::new(wire), service);
+        let end = drive(&mut connection, &activity, terms, &mut stopped).await;
+        let parts = connection.into_parts();
+        stream = parts.io.into_inner().into_stream();
+        if let Some(handover) = handover.take() {
+            // The rest is between the client and whoever asked for it.
+            return handover.give(Wire::new(stream, parts.read_buf, Rc::default()));
+        }
+        first = match end {
+            End::Closed if activity.is_unheard() => return linger(&mut stream).await,
+            // What could not be written in time is not waited for again.
+            End::Closed | End::Expired(Wait::Reader | Wait::Nothing) => return,
+            End::Expired(Wait::Head) => return refuse_slow(&mut stream).await,
+            // The beginning of a request that came along with the last one.
+            End::Expired(Wait::Request) if !parts.read_buf.is_empty() => parts.read_buf,
+            End::Expired(Wait::Request) => {
+                let rest = terms.timeouts.idle.saturating_sub(PARK);
+                match first_bytes(&mut stream, &[], rest, &mut stopped).await {
+                    First::Bytes(bytes) => bytes,
+                    First::Nothing | First::Partial => return close(&mut stream).await,
+                }
+            }
+        };
+    }
+}
+
+/// Answers a client whose head does not come to an end, and ends its connection.
+pub(super) async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    if matches!(tokio::time::timeout(FAREWELL, stream.write_all(SLOW)).await, Ok(Ok(()))) {
+        linger(stream).await;
+    }
+}
+
+/// Runs hyper until the connection is over, or has been idle for long enough to be parked, or its client for too long.
+async fn drive<S, H>(
+    connection: &mut Connection<TokioIo<Wire<S>>, H>,
+    activity: &Activity,
+    terms: &Terms,
+    stopped: &mut watch::Receiver<bool>,
+) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    H: HttpService<Incoming, ResBody = Watched>,
+    H::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let timeouts = terms.timeouts;
+    let mut deadline = Deadline::default();
+    let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
+    let mut stopping = false;
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(served) = Pin::new(&mut *connection).poll(cx) {
+                if let Err(error) = served {
+                    tracing::debug!(%error, "a connection ended");
+                }
+                return Poll::Ready(End::Closed);
+            }
+            if stopping || stop.as_mut().poll(cx).is_pending() {
+                break;
+            }
+            // The request under way is finished, and with it the connection.
+            stopping = true;
+            Pin::new(&mut *connection).graceful_shutdown();
+        }
+        let wait = activity.wait();
+        let limit = match wait.0 {
+            Wait::Nothing => None,
+            Wait::Request => Some(timeouts.idle.min(PARK)),
+            Wait::Head => Some(timeouts.header),
+            Wait::Reader => Some(timeouts.send),
+        };
+        ready!(deadline.poll(cx, wait, limit));
+        Poll::Ready(End::Expired(wait.0))
+    })
+    .await
+}

@@ -1,0 +1,150 @@
+//! HTTP/2 on a connection.
+//!
+//! hyper and h2 read frames and hold clients to the protocol; the bounds here are what one connection may cost:
+//! streams, resets, windows. A connection on which nothing happens is told to go, and a stream whose client does not
+//! take its response is reset, without harm to the others.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use hyper::body::{Body as _, Incoming};
+use hyper::rt::Executor;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use super::Terms;
+use super::activity::{Activity, Deadline, Reader, Wait};
+use super::wire::Wire;
+use crate::proxy::handle;
+
+/// What a client may send of one request's body before any of it is taken.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same of all requests of a connection: what their bodies may cost in memory.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is buffered of one response.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams of a connection that may break the protocol before the connection is done with (CVE-2025-8671).
+const MISTAKES: usize = 100;
+/// How often a silent client is asked whether it is still there.
+const PING: Duration = Duration::from_secs(20);
+/// And how long it has to say so.
+const PONG: Duration = Duration::from_secs(10);
+
+/// Serves `stream`, of which `first` has been read already.
+pub(super) async fn serve<S>(stream: S, first: Bytes, terms: &Terms, mut stopped: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (limits, timeouts) = (terms.limits, terms.timeouts);
+    let activity = Rc::new(Activity::default());
+    let streams = Streams { next: Rc::default(), send_timeout: timeouts.send };
+    let next = Rc::clone(&streams.next);
+    let service = service_fn(|request: Request<Incoming>| {
+        let reader = Rc::new(Reader::default());
+        next.replace(Some(Rc::clone(&reader)));
+        let exchange = activity.begin(!request.body().is_end_stream(), Some(reader));
+        let terms = terms.clone();
+        async move {
+            let response = handle(&terms.worker, &terms.peer, request).await;
+            Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
+        }
+    });
+    let connection = Builder::new(streams)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(limits.resets)
+        .max_local_error_reset_streams(MISTAKES)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG)
+        .serve_connection(TokioIo::new(Wire::new(stream, first, Rc::clone(&activity))), service);
+    let mut connection = pin!(connection);
+    let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
+    let mut deadline = Deadline::default();
+    let mut leaving = false;
+    let served = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+                return Poll::Ready(served);
+            }
+            let wait = activity.wait();
+            let limit = match wait.0 {
+                Wait::Nothing => None,
+                Wait::Request | Wait::Head if leaving => Some(PONG),
+                Wait::Request | Wait::Head => Some(timeouts.idle),
+                Wait::Reader => Some(timeouts.send),
+            };
+            let expired = deadline.poll(cx, wait, limit).is_ready();
+            if expired && (leaving || wait.0 == Wait::Reader) {
+                return Poll::Ready(Ok(()));
+            }
+            if leaving || !(expired || stop.as_mut().poll(cx).is_ready()) {
+                return Poll::Pending;
+            }
+            // New streams are refused, those under way are finished, and with them the connection.
+            leaving = true;
+            deadline = Deadline::default();
+            connection.as_mut().graceful_shutdown();
+        }
+    })
+    .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Runs each stream as a task of its own on the connection's thread.
+#[derive(Clone, Debug)]
+struct Streams {
+    /// Whether the stream that is about to be run waits for its client: the service has just been called for it.
+    next: Rc<RefCell<Option<Rc<Reader>>>>,
+    send_timeout: Duration,
+}
+
+pin_project! {
+    /// A stream, until its response has been taken or its client has been waited for in vain. To drop it resets it.
+    struct Stream<F> {
+        #[pin]
+        stream: F,
+        reader: Option<Rc<Reader>>,
+        deadline: Deadline,
+        send_timeout: Duration,
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let reader = self.next.take();
+        let (deadline, send_timeout) = (Deadline::default(), self.send_timeout);
+        // It ends with its connection, which is tracked.
+        tokio::task::spawn_local(Stream { stream, reader, deadline, send_timeout });
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Stream<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.stream.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(reader) = this.reader else { return Poll::Pending };
+        let wait = reader.wait();
+        this.deadline.poll(cx, wait, (wait.0 == Wait::Reader).then_some(*this.send_timeout))
+    }
+}

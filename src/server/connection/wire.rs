@@ -1,0 +1,92 @@
+//! A connection's stream under hyper: it gives back what was read ahead, and tells what comes and what gets stuck.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::activity::Activity;
+
+/// A stream, and who is told of it.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    stream: S,
+    /// Read already, and to be read again first.
+    ahead: Bytes,
+    activity: Rc<Activity>,
+}
+
+impl<S> Wire<S> {
+    pub(super) fn new(stream: S, ahead: Bytes, activity: Rc<Activity>) -> Self {
+        Self { stream, ahead, activity }
+    }
+
+    pub(super) fn into_stream(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Wire<S> {
+    fn write<T>(&mut self, write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let written = write(Pin::new(&mut self.stream));
+        self.activity.wrote(written.is_pending());
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        if this.ahead.is_empty() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        } else {
+            let count = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&this.ahead.split_to(count));
+            if !this.ahead.has_remaining() && buffer.remaining() > 0 {
+                // What is here of the rest comes along, which saves a parser a try at a part. An end or an error shows
+                // again at the next read.
+                let _ = Pin::new(&mut this.stream).poll_read(cx, buffer);
+            }
+        }
+        if buffer.filled().len() > before {
+            this.activity.received();
+        } else {
+            this.activity.ended();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().write(|stream| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().write(|stream| stream.poll_write_vectored(cx, bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().write(|stream| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().write(|stream| stream.poll_shutdown(cx))
+    }
+}
