@@ -40,8 +40,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::AdminConfig;
 use crate::proxy::Gateway;
 use crate::secret::Secret;
-use crate::telemetry::Telemetry;
-use crate::time::{Clock, Now};
+use crate::telemetry::metrics::Metrics;
+use crate::time::{Clock, Now, Timestamp};
 use readiness::Readiness;
 use socket::{Socket, Stream};
 
@@ -69,10 +69,25 @@ pub struct Subject {
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
     /// Whether the gateway is about to end.
     pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
-    /// What is counted, and the access log.
-    pub telemetry: Telemetry,
+    /// What became of reloads.
+    pub reloads: Box<dyn Fn() -> Reloads + Send + Sync>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// How many workers there are.
     pub workers: usize,
+}
+
+/// What became of reloads.
+#[derive(Clone, Copy, Debug)]
+pub struct Reloads {
+    /// How many were carried out.
+    pub done: u64,
+    /// How many changed nothing because something was wrong.
+    pub failed: u64,
+    /// When the configuration in force came into force.
+    pub last: Timestamp,
+    /// Its number; the first is 1.
+    pub generation: u64,
 }
 
 /// The running listener; it ends when this is dropped.

@@ -7,6 +7,7 @@
 
 mod admin;
 pub mod diagnostic;
+mod difference;
 pub mod environment;
 pub mod layout;
 mod limits;
@@ -17,6 +18,7 @@ mod realms;
 mod routes;
 mod section;
 mod server;
+mod sources;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,8 @@ use toml::de::DeTable;
 
 pub use self::admin::{AdminAddress, AdminConfig};
 use self::diagnostic::{Diagnostic, Report};
-use self::environment::{Environment, System};
+pub use self::difference::{Change, Difference};
+use self::environment::Environment;
 pub use self::limits::Limits;
 pub use self::listeners::ListenerConfig;
 use self::names::Names;
@@ -41,11 +44,13 @@ pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart
 pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
 use self::section::{Problems, Section};
 pub use self::server::{AccessLogTarget, LogFormat, OddHeaders, ServerConfig, Timeouts, Traces};
+use self::sources::Recorder;
+pub use self::sources::{Sources, Watch};
 pub use self::upstreams::{Server, UpstreamConfig};
 use crate::secret::Secret;
 
 /// The whole configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`
     pub server: ServerConfig,
@@ -66,7 +71,7 @@ pub struct Config {
 }
 
 /// What a file said, as JSON text in which no secret is left.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Source(Arc<str>);
 
 impl Source {
@@ -84,7 +89,7 @@ impl fmt::Debug for Source {
 }
 
 /// `[store.embedded]` or `[store.dynamodb]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     /// DynamoDB's API inside the process.
     Embedded {
@@ -98,7 +103,7 @@ pub enum StoreConfig {
 }
 
 /// `[store.dynamodb]`. What is absent comes from the AWS SDK's own chain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DynamodbConfig {
     /// AWS region.
     pub region: Option<String>,
@@ -115,7 +120,7 @@ pub struct DynamodbConfig {
 }
 
 /// `[sessions.NAME]`: one kind of session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealmConfig {
     /// Its name.
     pub name: String,
@@ -185,7 +190,7 @@ pub enum OnStoreError {
 }
 
 /// `[sessions.NAME.cookie]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieConfig {
     /// Its name.
     pub name: String,
@@ -228,7 +233,7 @@ pub enum SameSite {
 }
 
 /// `[sessions.NAME.cache]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
     /// How long a row is used without being read again. Zero: the cache is off.
     pub ttl: Duration,
@@ -237,7 +242,7 @@ pub struct CacheConfig {
 }
 
 /// `[sessions.NAME.keys]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysConfig {
     /// Signs, and verifies first.
     pub current: Secret,
@@ -280,7 +285,18 @@ impl std::error::Error for Failure {}
 /// # Errors
 /// If the file cannot be read, or something in it is wrong: everything that is.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Failure> {
-    let bytes = System.file(path).map_err(|error| {
+    load_sources(path).1
+}
+
+/// Reads a file, as [`load`] does, and tells which files that took, whatever came of it.
+pub fn load_sources(path: &Path) -> (Sources, Result<(Config, Warnings), Failure>) {
+    let recorder = Recorder::default();
+    let loaded = load_in(path, &recorder);
+    (recorder.into_sources(), loaded)
+}
+
+fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnings), Failure> {
+    let bytes = environment.file(path).map_err(|error| {
         let unreadable = Diagnostic::error(format!("the configuration cannot be read: {error}"));
         Failure(Report::new(path, String::new(), vec![unreadable.hint("`--config FILE` names another file")]))
     })?;
@@ -290,7 +306,7 @@ pub fn load(path: &Path) -> Result<(Config, Warnings), Failure> {
         let not_text = Diagnostic::error("the configuration is not UTF-8 text").at(at..at + 1);
         Failure(Report::new(path, source, vec![not_text]))
     })?;
-    match parse(&source, path, &System) {
+    match parse(&source, path, environment) {
         (Some(config), report) => Ok((config, Warnings(report))),
         (None, report) => Err(Failure(report)),
     }

@@ -45,7 +45,7 @@ pub use snapshot::{Snapshot, Worker};
 use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, Source, Timeouts, Traces};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
-use crate::session::{Realm, Reissuing, Resolution, Source as Asked, cookie};
+use crate::session::{Place, Realm, Reissuing, Resolution, Source as Asked, cookie};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::telemetry::throttle::Throttle;
@@ -112,8 +112,8 @@ pub struct Route {
     pub login: Option<LoginTemplate>,
     /// Headers to inject.
     pub headers: Vec<HeaderRule>,
-    /// The number of its mapping among those of its realm.
-    pub mapping: Option<usize>,
+    /// Where sessions of its realm remember what its mapping makes of them.
+    pub mapping: Option<Place>,
     /// Whether the upstream may change the session.
     pub writes: bool,
     /// Whether flash messages are taken out and handed over.

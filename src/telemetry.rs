@@ -9,7 +9,7 @@ pub mod metrics;
 pub mod throttle;
 pub mod trace;
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
@@ -29,20 +29,46 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Opens the access log that is configured.
+    /// Metrics, and the access log that is configured.
     ///
     /// # Errors
     /// If its file cannot be opened.
     pub fn open(config: &ServerConfig) -> io::Result<Self> {
-        Self::over(AccessLog::open(&config.access_log, config.log, config.workers)?)
+        let silent = Self::silent()?;
+        let access_log = silent.open_log(config)?;
+        Ok(Self { access_log, ..silent })
     }
 
-    /// Metrics, and this access log.
+    /// Metrics, and no access log.
     ///
     /// # Errors
     /// If two metrics have one name, which is a defect that every start would show.
-    pub fn over(access_log: Option<Arc<AccessLog>>) -> io::Result<Self> {
-        Ok(Self { metrics: Arc::new(Metrics::new().map_err(io::Error::other)?), access_log })
+    pub fn silent() -> io::Result<Self> {
+        Ok(Self { metrics: Arc::new(Metrics::new().map_err(io::Error::other)?), access_log: None })
+    }
+
+    /// The same metrics, and an access log of JSON lines to `output`.
+    ///
+    /// # Errors
+    /// If there can be no thread to write it.
+    pub fn writing_to(&self, output: Box<dyn Write + Send>, workers: usize) -> io::Result<Self> {
+        let log = AccessLog::to(output, workers, self.metrics.access_log())?;
+        Ok(Self { access_log: Some(log), metrics: Arc::clone(&self.metrics) })
+    }
+
+    /// The same, with the access log of `wanted` if it is another than that of `current`.
+    ///
+    /// # Errors
+    /// If its file cannot be opened.
+    pub fn following(&self, current: &ServerConfig, wanted: &ServerConfig) -> io::Result<Self> {
+        if current.access_log == wanted.access_log {
+            return Ok(self.clone());
+        }
+        Ok(Self { access_log: self.open_log(wanted)?, metrics: Arc::clone(&self.metrics) })
+    }
+
+    fn open_log(&self, config: &ServerConfig) -> io::Result<Option<Arc<AccessLog>>> {
+        AccessLog::open(&config.access_log, config.log, config.workers, self.metrics.access_log())
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::{Display, Write as _};
 
 use prometheus::TextEncoder;
 
-use super::Subject;
 use super::process::Process;
+use super::{Reloads, Subject};
 use crate::proxy::Gateway;
 use crate::time::Now;
 
@@ -33,10 +33,10 @@ pub(super) fn exposition(
     began: Now,
 ) -> Result<String, prometheus::Error> {
     let mut text = Exposition::default();
-    TextEncoder::new().encode_utf8(&subject.telemetry.metrics.registry().gather(), &mut text.0)?;
+    TextEncoder::new().encode_utf8(&subject.metrics.registry().gather(), &mut text.0)?;
     text.realms(gateway);
     text.upstreams(gateway);
-    text.access_log(subject);
+    text.access_log(gateway);
     text.server(subject);
     text.process(began);
     Ok(text.0)
@@ -109,17 +109,9 @@ impl Exposition {
         }
     }
 
-    fn access_log(&mut self, subject: &Subject) {
-        let Some(log) = &subject.telemetry.access_log else { return };
-        let ((written, dropped), (used, limit)) = (log.counts(), log.fill());
-        let name = "sessiongate_access_log_lines_total";
-        self.family(
-            Kind::Counter,
-            name,
-            "Lines of the access log: written, or dropped since it did not keep up.",
-        );
-        self.sample(name, &[("outcome", "written")], written);
-        self.sample(name, &[("outcome", "dropped")], dropped);
+    fn access_log(&mut self, gateway: &Gateway) {
+        let Some(log) = &gateway.access_log else { return };
+        let (used, limit) = log.fill();
         let help = "Lines of the access log that wait to be written.";
         self.single(Kind::Gauge, "sessiongate_access_log_queue_bytes", help, used);
         let help = "The bound of the lines that wait.";
@@ -130,6 +122,15 @@ impl Exposition {
         let name = "sessiongate_build_info";
         self.family(Kind::Gauge, name, "Which build this is; always 1.");
         self.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let Reloads { done, failed, last, generation } = (subject.reloads)();
+        let name = "sessiongate_reloads_total";
+        self.family(Kind::Counter, name, "Reloads of the configuration: carried out, or refused.");
+        self.sample(name, &[("outcome", "done")], done);
+        self.sample(name, &[("outcome", "failed")], failed);
+        let name = "sessiongate_configuration_generation";
+        self.single(Kind::Gauge, name, "The number of the configuration in force, from 1.", generation);
+        let name = "sessiongate_configuration_loaded_time_seconds";
+        self.single(Kind::Gauge, name, "When it came into force, in Unix seconds.", last.as_secs());
         self.single(Kind::Gauge, "sessiongate_workers", "Threads that serve requests.", subject.workers);
         let draining = u8::from((subject.is_draining)());
         self.single(Kind::Gauge, "sessiongate_draining", "Whether the gateway is about to end.", draining);

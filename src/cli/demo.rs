@@ -19,10 +19,9 @@ use tokio::sync::mpsc;
 use crate::config::environment::System;
 use crate::config::{self, Config};
 use crate::demo::{App, Entrance};
-use crate::server::{BindError, Server, StartError};
+use crate::server::{BindError, Inherited, Server, StartError};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
-use crate::telemetry::access_log::AccessLog;
 
 use super::args::Demo;
 use super::failure::{Failure, Outcome};
@@ -56,8 +55,8 @@ async fn demo(port: u16) -> Outcome {
     let wanted = SocketAddr::new(ANY_PORT.ip(), port);
     let config = resolved(wanted, ANY_PORT, app_address)?;
     let store = Store::open(&config.store).await?;
-    let log = AccessLog::to(Box::new(Ear::new(news.clone())), config.server.workers);
-    let telemetry = log.and_then(|log| Telemetry::over(Some(log)));
+    let ear = Box::new(Ear::new(news.clone()));
+    let telemetry = Telemetry::silent().and_then(|silent| silent.writing_to(ear, config.server.workers));
     let telemetry = telemetry.map_err(|error| Failure::internal(error.to_string()))?;
     let (server, port_was_taken) = start(&config, &store, &telemetry, app_address).await?;
     let gateway = server.addresses().first().copied().unwrap_or(wanted);
@@ -99,10 +98,11 @@ async fn start(
     telemetry: &Telemetry,
     app: SocketAddr,
 ) -> Result<(Server, bool), Failure> {
-    match Server::start(config, store, telemetry).await {
+    match Server::start(config, store, telemetry, Inherited::none()).await {
         Ok(server) => Ok((server, false)),
         Err(StartError::Bind(BindError { error, .. })) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Ok((Server::start(&resolved(ANY_PORT, ANY_PORT, app)?, store, telemetry).await?, true))
+            let config = resolved(ANY_PORT, ANY_PORT, app)?;
+            Ok((Server::start(&config, store, telemetry, Inherited::none()).await?, true))
         }
         Err(error) => Err(error.into()),
     }

@@ -70,7 +70,7 @@ async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result
     let now = Clock.now();
     let store = store(config, given).await?;
     let tasks = TaskTracker::new();
-    let telemetry = Telemetry::over(None).map_err(|error| Failure::internal(error.to_string()))?;
+    let telemetry = Telemetry::silent().map_err(|error| Failure::internal(error.to_string()))?;
     let gateway = Arc::new(server::gateway(config, &store, &tasks, &telemetry, Vec::new()));
     // The header's name is the realm's, and the realm is the route's, which takes a request to find.
     let first = play(&gateway, request(args, None)?, now).await?;

@@ -1,11 +1,10 @@
 //! `sessiongate serve`: the gateway, from its configuration until somebody says stop.
 
-use std::time::Duration;
+mod reloader;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::server::{Server, StartError};
+use crate::server::{Inherited, Server, StartError};
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::telemetry::{self, Telemetry};
@@ -13,28 +12,52 @@ use crate::telemetry::{self, Telemetry};
 use super::args::ConfigFile;
 use super::failure::{Failure, Outcome};
 use super::site;
+use reloader::Reloader;
 
-/// Threads for what is not on a request's path: the store, and the wait for the end.
+/// Threads for what is not on a request's path: the store, reloads, and the wait for the end.
 const CONTROL_THREADS: usize = 2;
-/// How long the access log may take to be written to its end.
-const LAST_LINES: Duration = Duration::from_secs(5);
 
 pub(super) fn run(file: &ConfigFile) -> Outcome {
-    let config = site::load(file)?;
+    // While there is one thread only.
+    let inherited = Inherited::from_environment()
+        .map_err(|error| Failure::refused(format!("a socket passed to the gateway is of no use: {error}")))?;
+    let (config, watch) = site::load_watched(file)?;
     telemetry::init(config.server.log);
     on_control_runtime(async {
         // Before anything else, so that whoever stops a gateway that is starting is heard.
         let mut stop = Stop::listen()?;
+        let mut hangup = listen(SignalKind::hangup())?;
         let store = Store::open(&config.store).await?;
+        let mut rotated = listen(SignalKind::user_defined1())?;
         let telemetry = Telemetry::open(&config.server)
             .map_err(|error| Failure::refused(format!("the access log: {error}")))?;
-        let _rotation = reopen_on_signal(&telemetry)?;
-        let server = Server::start(&config, &store, &telemetry).await?;
-        stop.heard().await;
+        let mut server = Server::start(&config, &store, &telemetry, inherited).await?;
+        let mut reloader = Reloader::new(file.config.clone(), watch);
+        loop {
+            let is_watched = server.config().server.watch;
+            tokio::select! {
+                () = stop.heard() => break,
+                // Signals that come while one is being obeyed are heard after it, as one.
+                _ = hangup.recv() => {}
+                // Whoever rotates logs has moved the file away.
+                _ = rotated.recv() => {
+                    server.reopen_access_log();
+                    continue;
+                }
+                () = reloader.changed(), if is_watched => {}
+            }
+            tokio::select! {
+                () = stop.heard() => break,
+                () = reloader.reload(&mut server, &store) => {}
+            }
+        }
         drain(server, &mut stop).await;
-        close(&telemetry).await;
         Ok(())
     })
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
 }
 
 /// Ends `server` in order, or at once if somebody says stop again: who asks twice does not want to wait.
@@ -43,26 +66,6 @@ pub(super) async fn drain(server: Server, stop: &mut Stop) {
         () = server.drain() => {}
         // What is under way is broken off with the process; every write to the store is whole or not there.
         () = stop.heard() => {}
-    }
-}
-
-/// Opens the access log again at each SIGUSR1, which is how logs are rotated.
-fn reopen_on_signal(telemetry: &Telemetry) -> Result<AbortOnDropHandle<()>, Failure> {
-    let mut rotated = signal(SignalKind::user_defined1())
-        .map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))?;
-    let log = telemetry.access_log.clone();
-    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-        while rotated.recv().await.is_some() {
-            log.iter().for_each(|log| log.reopen());
-        }
-    })))
-}
-
-/// Has the last lines of the access log written, as far as whoever reads them does so in time.
-pub(super) async fn close(telemetry: &Telemetry) {
-    let Some(log) = &telemetry.access_log else { return };
-    if tokio::time::timeout(LAST_LINES, log.close()).await.is_err() {
-        tracing::warn!("the last lines of the access log could not be written");
     }
 }
 
@@ -80,16 +83,13 @@ pub(super) fn on_control_runtime(work: impl Future<Output = Outcome>) -> Outcome
 /// SIGTERM and SIGINT.
 #[derive(Debug)]
 pub(super) struct Stop {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Stop {
     /// Takes the signals over; until then each of them ends the process.
     pub(super) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
-        };
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 

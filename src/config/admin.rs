@@ -13,7 +13,7 @@ use super::value::{self, Fault, text};
 use crate::secret::Secret;
 
 /// `[admin]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
     /// Where to listen.
     pub address: AdminAddress,

@@ -7,7 +7,7 @@ use super::section::Section;
 use super::value::{Fault, duration, integer, text};
 
 /// `[upstreams.NAME]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// Its name.
     pub name: String,

@@ -113,13 +113,13 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
             let make = |record: &crate::format::Record| {
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)
             };
-            match session.mapped(mapping, make) {
-                Some(Ok(mapped)) => {
+            match session.mapped(mapping, make).as_ref() {
+                Ok(mapped) => {
                     for (name, value) in mapped {
                         headers.insert(name.clone(), value.clone());
                     }
                 }
-                Some(Err(MappingTooLarge(name))) => {
+                Err(MappingTooLarge(name)) => {
                     tracing::error!(
                         id = injection.request_id.to_str().unwrap_or_default(),
                         trace = injection.trace.map(Trace::id),
@@ -128,7 +128,6 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
                     );
                     return Err(Refusal::MappingTooLarge);
                 }
-                None => {}
             }
         }
     }

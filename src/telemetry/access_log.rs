@@ -11,13 +11,14 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::{AccessLogTarget, LogFormat};
 use crate::telemetry::line::{Line, Stamp};
+use crate::telemetry::metrics::LineMetrics;
 use crate::telemetry::throttle::Throttle;
 use crate::time::{Clock, Timestamp};
 
@@ -36,8 +37,7 @@ pub struct AccessLog {
 struct Shared {
     sheets: Box<[Mutex<Sheet>]>,
     format: LogFormat,
-    written: AtomicU64,
-    dropped: AtomicU64,
+    metrics: LineMetrics,
     /// The file is to be opened again.
     reopen: AtomicBool,
     /// What there is to be written is the last.
@@ -69,6 +69,7 @@ impl AccessLog {
         target: &AccessLogTarget,
         format: LogFormat,
         workers: usize,
+        metrics: LineMetrics,
     ) -> io::Result<Option<Arc<Self>>> {
         let output = match target {
             AccessLogTarget::Off => return Ok(None),
@@ -81,23 +82,27 @@ impl AccessLog {
                 Output::File { file, path: path.clone() }
             }
         };
-        Self::start(output, format, workers).map(Some)
+        Self::start(output, format, workers, metrics).map(Some)
     }
 
     /// An access log of JSON lines that goes to `output`.
     ///
     /// # Errors
     /// If there can be no thread.
-    pub fn to(output: Box<dyn Write + Send>, workers: usize) -> io::Result<Arc<Self>> {
-        Self::start(Output::Other(output), LogFormat::Json, workers)
+    pub fn to(output: Box<dyn Write + Send>, workers: usize, metrics: LineMetrics) -> io::Result<Arc<Self>> {
+        Self::start(Output::Other(output), LogFormat::Json, workers, metrics)
     }
 
-    fn start(output: Output, format: LogFormat, workers: usize) -> io::Result<Arc<Self>> {
+    fn start(
+        output: Output,
+        format: LogFormat,
+        workers: usize,
+        metrics: LineMetrics,
+    ) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
             sheets: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             format,
-            written: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            metrics,
             reopen: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         });
@@ -117,7 +122,7 @@ impl AccessLog {
         let mut sheet = sheet.lock().unwrap_or_else(PoisonError::into_inner);
         let Sheet { text, lines, stamp } = &mut *sheet;
         if text.len() >= SHEET {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.metrics.dropped.inc();
             return;
         }
         let first = text.is_empty();
@@ -149,11 +154,6 @@ impl AccessLog {
     fn end(&self) {
         self.shared.ending.store(true, Ordering::Release);
         self.thread.thread().unpark();
-    }
-
-    /// How many lines were written, and how many dropped.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.shared.written.load(Ordering::Relaxed), self.shared.dropped.load(Ordering::Relaxed))
     }
 
     /// How many bytes wait to be written, of how many at most.
@@ -204,11 +204,9 @@ impl Writer {
         let written = self.output.write(batch);
         batch.clear();
         match written {
-            Ok(()) => {
-                self.shared.written.fetch_add(lines, Ordering::Relaxed);
-            }
+            Ok(()) => self.shared.metrics.written.inc_by(lines),
             Err(error) => {
-                self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
+                self.shared.metrics.dropped.inc_by(lines);
                 if let Some(suppressed) = self.failures.pass(Clock.mono()) {
                     tracing::warn!(%error, suppressed, "the access log cannot be written");
                 }
@@ -259,10 +257,6 @@ impl Drop for AccessLog {
 
 impl fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (written, dropped) = self.counts();
-        f.debug_struct("AccessLog")
-            .field("written", &written)
-            .field("dropped", &dropped)
-            .finish_non_exhaustive()
+        f.debug_struct("AccessLog").finish_non_exhaustive()
     }
 }

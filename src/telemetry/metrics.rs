@@ -35,6 +35,7 @@ pub struct Metrics {
     upstream_seconds: HistogramVec,
     refusals: IntCounterVec,
     scrubbed: IntCounter,
+    access_log: LineMetrics,
     resolutions: IntCounterVec,
     cache: IntCounterVec,
     reissues: IntCounterVec,
@@ -96,6 +97,15 @@ pub struct RealmMetrics {
     pub changes: Kinds,
 }
 
+/// What the access log counts.
+#[derive(Clone, Debug)]
+pub struct LineMetrics {
+    /// Lines that were written.
+    pub written: IntCounter,
+    /// Lines that were not, since the output did not keep up or failed.
+    pub dropped: IntCounter,
+}
+
 /// What a table counts.
 #[derive(Clone, Debug)]
 pub struct TableMetrics {
@@ -122,6 +132,11 @@ impl Metrics {
         let registry = Registry::new();
         let new = Families(&registry);
         let outcomes = &["table", "operation", "outcome"];
+        let lines = new.counters(
+            "sessiongate_access_log_lines_total",
+            "Lines of the access log: written, or dropped since its output did not keep up or failed.",
+            &["outcome"],
+        )?;
         Ok(Self {
             requests: new.counters(
                 "sessiongate_requests_total",
@@ -157,6 +172,10 @@ impl Metrics {
                 "sessiongate_scrubbed_headers_total",
                 "Client headers that were removed since an upstream could take them for the gateway's.",
             )?,
+            access_log: LineMetrics {
+                written: lines.with_label_values(&["written"]),
+                dropped: lines.with_label_values(&["dropped"]),
+            },
             resolutions: new.counters(
                 "sessiongate_session_resolutions_total",
                 "What the cookies of requests came to: an active session, none and why, or unavailable.",
@@ -241,6 +260,11 @@ impl Metrics {
             seconds: self.operation_seconds.clone(),
             capacity: self.capacity.clone(),
         }
+    }
+
+    /// Those of the access log.
+    pub fn access_log(&self) -> LineMetrics {
+        self.access_log.clone()
     }
 
     /// A request was refused for this cause.
