@@ -46,7 +46,10 @@ use self::section::{Problems, Section};
 pub use self::server::{AccessLogTarget, LogFormat, OddHeaders, ServerConfig, Timeouts, Traces};
 use self::sources::Recorder;
 pub use self::sources::{Sources, Watch};
-pub use self::upstreams::{Server, UpstreamConfig};
+pub use self::upstreams::{
+    Balance, ClientIdentity, Ejection, Health, Protocol, Queue, Retries, Scheme, Server, ServerAddress,
+    StatusRanges, UpstreamConfig, UpstreamTls,
+};
 use crate::secret::Secret;
 
 /// The whole configuration.
@@ -348,7 +351,7 @@ fn resolve<'d>(
         let listeners = listeners::read(root);
         let store = store::read(root, directory);
         let realms = realms::read(root, directory, environment);
-        let upstreams = upstreams::read(root);
+        let upstreams = upstreams::read(root, directory, environment);
         let routes = routes::read(root, &mut realm_names, &mut upstream_names);
         realm_names.warn_of_unused(root);
         upstream_names.warn_of_unused(root);

@@ -195,7 +195,8 @@ async fn serve(
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     record.sent = Some(Clock.mono());
-    let answer = forward::forward(pool, outbound).instrument(debug_span!("forward")).await;
+    let answer = forward::forward(pool, outbound, || exchange.affinity());
+    let answer = answer.instrument(debug_span!("forward")).await;
     record.received = Some(Clock.mono());
     let answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());

@@ -4,6 +4,9 @@
 
 #[path = "config/admin.rs"]
 mod admin;
+#[allow(dead_code, reason = "the other tests use the rest")]
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "config/fixture.rs"]
 mod fixture;
 #[path = "config/layouts.rs"]

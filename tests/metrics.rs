@@ -219,7 +219,15 @@ async fn scrubbed_headers_the_process_and_the_build() {
     assert!(metrics.sum("process_resident_memory_bytes", &[]) > 1_000_000.0);
     assert!(metrics.sum("process_open_fds", &[]) < metrics.sum("process_max_fds", &[]));
     assert!(metrics.sum("process_start_time_seconds", &[]) <= table::now() as f64);
-    assert_eq!(metrics.sum("sessiongate_upstream_available", &[("upstream", "app")]), 1.0);
+    let app = [("upstream", "app")];
+    for (name, expected) in [
+        ("upstream_available", 1.0),
+        ("server_healthy", 1.0),
+        ("server_ejected", 0.0),
+        ("server_connections_total", 1.0),
+    ] {
+        assert_eq!(metrics.sum(&format!("sessiongate_{name}"), &app), expected, "{name}");
+    }
 }
 
 /// What a client may make up, it may make up a million times: no series comes of it.

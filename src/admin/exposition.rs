@@ -1,7 +1,9 @@
 //! All metrics as Prometheus's text: the counters that are kept in a registry, and everything that is read when somebody
 //! asks, which is what other parts count for themselves and how full every bound is.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 use prometheus::TextEncoder;
 
@@ -9,6 +11,7 @@ use super::process::Process;
 use super::{Reloads, Subject};
 use crate::proxy::Gateway;
 use crate::time::Now;
+use crate::upstream::{Report, ServerReport, Upstream};
 
 /// What a family of samples is.
 #[derive(Clone, Copy, Debug)]
@@ -102,10 +105,117 @@ impl Exposition {
     }
 
     fn upstreams(&mut self, gateway: &Gateway) {
-        let name = "sessiongate_upstream_available";
-        self.family(Kind::Gauge, name, "Whether an upstream has a server that takes requests.");
-        for upstream in &gateway.upstreams {
-            self.sample(name, &[("upstream", &upstream.name)], u8::from(upstream.is_available()));
+        let named = |upstream: &Arc<Upstream>| (upstream.config().name.clone(), upstream.report());
+        let reports: Vec<_> = gateway.upstreams.iter().map(named).collect();
+        let whole: [(_, _, _, fn(&Report) -> u64); 5] = [
+            (
+                Kind::Gauge,
+                "sessiongate_upstream_available",
+                "Whether an upstream has a server that takes requests.",
+                |it| u64::from(it.is_available()),
+            ),
+            (
+                Kind::Gauge,
+                "sessiongate_upstream_queued_requests",
+                "Requests that wait for room at a server.",
+                |it| it.queued as u64,
+            ),
+            (Kind::Gauge, "sessiongate_upstream_queue_limit_requests", "How many may wait.", |it| {
+                it.queue_size as u64
+            }),
+            (
+                Kind::Counter,
+                "sessiongate_upstream_retries_total",
+                "Requests that were sent once more.",
+                |it| it.retries,
+            ),
+            (
+                Kind::Counter,
+                "sessiongate_upstream_retries_denied_total",
+                "Requests that were not sent once more, since the budget was spent.",
+                |it| it.retries_denied,
+            ),
+        ];
+        for (kind, name, help, value) in whole {
+            self.family(kind, name, help);
+            for (upstream, report) in &reports {
+                self.sample(name, &[("upstream", upstream)], value(report));
+            }
+        }
+        let each: [(_, _, _, fn(&ServerReport) -> u64); 9] = [
+            (
+                Kind::Gauge,
+                "sessiongate_server_healthy",
+                "Whether a server answers its health checks, or has none.",
+                |it| u64::from(it.healthy),
+            ),
+            (
+                Kind::Gauge,
+                "sessiongate_server_ejected",
+                "Whether a server is ejected after failures.",
+                |it| u64::from(it.ejected),
+            ),
+            (Kind::Gauge, "sessiongate_server_requests_in_flight", "Requests under way at a server.", |it| {
+                it.in_flight as u64
+            }),
+            (Kind::Gauge, "sessiongate_server_connections_open", "Open connections to a server.", |it| {
+                it.connections as u64
+            }),
+            (
+                Kind::Gauge,
+                "sessiongate_server_connections_idle",
+                "Open connections without a request.",
+                |it| it.idle as u64,
+            ),
+            (Kind::Counter, "sessiongate_server_connections_total", "Connections that were opened.", |it| {
+                it.connected
+            }),
+            (
+                Kind::Counter,
+                "sessiongate_server_connect_failures_total",
+                "Connections that could not be opened.",
+                |it| it.connect_failures,
+            ),
+            (Kind::Counter, "sessiongate_server_ejections_total", "How often a server was ejected.", |it| {
+                it.ejections
+            }),
+            (
+                Kind::Counter,
+                "sessiongate_server_health_changes_total",
+                "How often health checks changed their mind.",
+                |it| it.health_changes,
+            ),
+        ];
+        for (kind, name, help, value) in each {
+            self.servers(kind, name, help, &reports, |server| Some(value(server)));
+        }
+        let name = "sessiongate_server_requests_limit";
+        self.servers(Kind::Gauge, name, "How many requests a server may have at once.", &reports, |server| {
+            server.max_connections.map(|limit| limit as u64)
+        });
+    }
+
+    /// A family with a sample for each address of each server that has one.
+    fn servers(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        help: &str,
+        reports: &[(String, Report)],
+        value: impl Fn(&ServerReport) -> Option<u64>,
+    ) {
+        self.family(kind, name, help);
+        // Two entries of one address stand under one label.
+        let mut sums = BTreeMap::new();
+        for (upstream, report) in reports {
+            for server in &report.servers {
+                if let Some(value) = value(server) {
+                    *sums.entry((upstream, &server.label)).or_insert(0) += value;
+                }
+            }
+        }
+        for ((upstream, server), value) in sums {
+            self.sample(name, &[("upstream", upstream), ("server", server)], value);
         }
     }
 

@@ -7,8 +7,8 @@ pub(super) fn page(gateway: &Gateway) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let rows = gateway.upstreams.iter().map(|upstream| {
         let (class, word) =
-            if upstream.is_available() { ("good", "available") } else { ("bad", "no server") };
-        format!("<tr><th>{}<td class={class}>{word}", escaped(&upstream.name))
+            if upstream.report().is_available() { ("good", "available") } else { ("bad", "no server") };
+        format!("<tr><th>{}<td class={class}>{word}", escaped(&upstream.config().name))
     });
     let upstreams: String = rows.collect();
     let rows = gateway.realms.iter().map(|realm| {

@@ -46,8 +46,8 @@ impl Readiness {
         }
         let stores = join_all(gateway.realms.iter().map(|realm| store(realm))).await;
         let upstreams = gateway.upstreams.iter().map(|upstream| {
-            let word = if upstream.is_available() { OK } else { "no healthy server" };
-            (upstream.name.clone(), word)
+            let word = if upstream.report().is_available() { OK } else { "no healthy server" };
+            (upstream.config().name.clone(), word)
         });
         let report = Report { stores: stores.into_iter().collect(), upstreams: upstreams.collect() };
         let report = Arc::new(report);

@@ -9,7 +9,9 @@ use http::HeaderName;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use crate::config::{self, Access, Config, OddHeaders, RealmConfig, StoreConfig, UpstreamConfig};
+use crate::config::{
+    self, Access, Config, OddHeaders, RealmConfig, ServerAddress, StoreConfig, UpstreamConfig,
+};
 use crate::demo;
 use crate::format::{self, Format};
 use crate::headers::Scrub;
@@ -22,7 +24,7 @@ use crate::store::table::Table;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::Upstream;
 
 /// The gateway, and what the next one may keep of it.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ pub(super) async fn assemble(
     for (index, wanted) in config.upstreams.iter().enumerate() {
         upstreams.push(match before.and_then(|before| kept_upstream(index, config, before)) {
             Some(kept) => kept,
-            None => resolve(wanted, &names, obeys(config, index)).await?,
+            None => open(wanted, &names, obeys(config, index)).await?,
         });
     }
     let edition = before.map_or(0, |(old, assembled)| {
@@ -217,32 +219,20 @@ fn routes<'c>(
     routes
 }
 
-async fn resolve(
+async fn open(
     upstream: &UpstreamConfig,
     injected: &[HeaderName],
     writes: bool,
 ) -> Result<Resolved, StartError> {
     let mut apps = Vec::new();
-    let mut servers = Vec::new();
-    for server in &upstream.servers {
-        servers.push(match server {
-            config::Server::Http { host, port } => Endpoint::new(host, *port),
-            config::Server::Demo => {
-                let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
-                let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
-                let address = app.address();
-                apps.push(Arc::new(app));
-                Endpoint::new(&address.ip().to_string(), address.port())
-            }
-        });
+    for _ in upstream.servers.iter().filter(|server| server.address == ServerAddress::Demo) {
+        let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
+        let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
+        apps.push(Arc::new(app));
     }
-    let upstream = Arc::new(Upstream {
-        name: upstream.name.clone(),
-        servers,
-        connect_timeout: upstream.connect_timeout,
-        response_timeout: upstream.response_timeout,
-        keep_alive: upstream.keep_alive,
-        idle_timeout: upstream.idle_timeout,
-    });
+    let demos: Vec<_> = apps.iter().map(|app| app.address()).collect();
+    let upstream = Upstream::new(upstream.clone(), &demos);
+    let upstream = upstream.map_err(|error| StartError::System { what: "TLS to an upstream", error })?;
+    upstream.start().await;
     Ok(Resolved { upstream, apps })
 }
