@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -11,6 +12,7 @@ use hyper::body::Incoming;
 use super::body::ResponseBody;
 use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
+use super::upgrade::{self, Far};
 use crate::upstream::{ConnectError, Connection, Pool, Progress, RequestBody};
 
 /// An upstream's response, its body still coming.
@@ -19,6 +21,8 @@ pub(super) struct Answer {
     pub(super) response: Response<ResponseBody>,
     /// Which server gave it.
     pub(super) server: Arc<str>,
+    /// Its end of the tunnel, if it switches protocols as it was asked to.
+    pub(super) far: Option<Far>,
 }
 
 /// Why there is no answer.
@@ -121,7 +125,7 @@ pub(super) async fn forward(
         let mut failed = match sent {
             Ok(response) => {
                 connection.answered(response.status());
-                return answer(response, connection, &progress, limit);
+                return answer(response, connection, &progress, limit, outbound.accept.as_deref());
             }
             Err(failed) => failed,
         };
@@ -216,12 +220,23 @@ async fn within<F: Future>(limit: Duration, progress: &Progress, sending: F) -> 
 }
 
 fn answer(
-    response: Response<Incoming>,
+    mut response: Response<Incoming>,
     connection: Connection,
     progress: &Rc<Progress>,
     limit: Duration,
+    accept: Option<&str>,
 ) -> Result<Answer, ForwardError> {
     let server = connection.server();
+    if let Some(accept) = accept.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        upgrade::check_agreement(response.headers(), accept)
+            .map_err(|what| ForwardError::Malformed { server: Arc::clone(&server), what })?;
+        let far = Far::new(hyper::upgrade::on(&mut response), connection.into_lease());
+        return Ok(Answer {
+            response: response.map(|_| ResponseBody::full(Bytes::new())),
+            server,
+            far: Some(far),
+        });
+    }
     let headers = response.headers();
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     let what = match (encodings.next(), encodings.next()) {
@@ -237,7 +252,7 @@ fn answer(
                 .map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
             // That of the connection to the client, whatever the upstream speaks (RFC 9110, 2.5).
             *response.version_mut() = Version::HTTP_11;
-            return Ok(Answer { response, server });
+            return Ok(Answer { response, server, far: None });
         }
     };
     Err(ForwardError::Malformed { server, what })

@@ -41,6 +41,10 @@ pub(super) struct Record {
     /// What the upstream's order came to.
     pub(super) change: &'static str,
     pub(super) upstream: Option<Arc<str>>,
+    /// Of a tunnel: the bytes that the client sent.
+    pub(super) received: Option<u64>,
+    /// Of a tunnel, or a body that could have gone on: why it ended.
+    pub(super) closed: Option<&'static str>,
     /// What the client is not told.
     pub(super) detail: Option<String>,
     /// Time spent waiting for the store.
@@ -48,7 +52,7 @@ pub(super) struct Record {
     /// When the request went to the upstream.
     pub(super) sent: Option<Instant>,
     /// When the upstream had answered, or failed to.
-    pub(super) received: Option<Instant>,
+    pub(super) heard: Option<Instant>,
     /// When all was known that the response's head says.
     answered: Option<Instant>,
 }
@@ -88,10 +92,12 @@ impl Record {
             reissue: false,
             change: NONE,
             upstream: None,
+            received: None,
+            closed: None,
             detail: None,
             store: Duration::ZERO,
             sent: None,
-            received: None,
+            heard: None,
             answered: None,
         }
     }
@@ -150,7 +156,7 @@ impl Record {
     /// The store was asked once more, after the upstream had answered.
     pub(super) fn ordered(&mut self) {
         let now = Clock.mono();
-        self.store += now.saturating_duration_since(self.received.unwrap_or(now));
+        self.store += now.saturating_duration_since(self.heard.unwrap_or(now));
         self.answered = Some(now);
     }
 
@@ -158,7 +164,7 @@ impl Record {
     pub(super) fn answered(&mut self, gateway: &Gateway, status: StatusCode) {
         self.status = status;
         // What is done after the upstream's answer takes a microsecond, which is not worth a look at the clock.
-        let answered = self.answered.or(self.received).unwrap_or_else(|| Clock.mono());
+        let answered = self.answered.or(self.heard).unwrap_or_else(|| Clock.mono());
         let times = Times {
             total: answered.saturating_duration_since(self.started.mono),
             store: self.store,
@@ -169,7 +175,7 @@ impl Record {
     }
 
     fn upstream_time(&self) -> Option<Duration> {
-        Some(self.received?.saturating_duration_since(self.sent?))
+        Some(self.heard?.saturating_duration_since(self.sent?))
     }
 
     /// On its way to `log`, as a line of `worker`.
@@ -179,6 +185,16 @@ impl Record {
 }
 
 impl Entry {
+    /// Why a body, or a tunnel, that could have gone on has ended.
+    pub(super) fn closed(&mut self, why: &'static str) {
+        self.record.closed = Some(why);
+    }
+
+    /// How many bytes a tunnel's client has sent.
+    pub(super) fn received(&mut self, bytes: u64) {
+        self.record.received = Some(bytes);
+    }
+
     /// Writes the line.
     pub(super) fn write(self, bytes: u64, complete: bool) {
         let Self { record, log, worker } = self;
@@ -209,9 +225,14 @@ impl Entry {
             if let Some(upstream) = &record.upstream {
                 line.text("upstream", upstream.as_bytes());
             }
-            line.number("bytes", bytes)
-                .flag("complete", complete)
-                .millis("ms", took)
+            line.number("bytes", bytes).flag("complete", complete);
+            if let Some(received) = record.received {
+                line.number("received", received);
+            }
+            if let Some(closed) = record.closed {
+                line.text("closed", closed.as_bytes());
+            }
+            line.millis("ms", took)
                 .millis("store_ms", record.store)
                 .millis("upstream_ms", record.upstream_time().unwrap_or_default());
             if let Some(detail) = &record.detail {

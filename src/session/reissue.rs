@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 use super::flight::Seat;
 use super::judge::Reissue;
 use super::lookup::Row;
-use super::{Active, Realm, Session};
+use super::{Realm, Session};
 use crate::store::table::Written;
 use crate::time::Now;
 
@@ -46,17 +46,17 @@ impl Reissued {
 
 impl Realm {
     /// Starts the reissue of a session that is due, or joins the one that is under way.
-    pub fn reissue(self: &Arc<Self>, active: &Active, due: Reissue, now: Now) -> Reissuing {
+    pub fn reissue(self: &Arc<Self>, session: &Arc<Session>, due: Reissue, now: Now) -> Reissuing {
         // A store that is down is not asked to write as well; the cookie goes out, the deadline moves later.
         if self.outage.is_on(now.mono) {
             return Reissuing(None);
         }
-        let (realm, session) = (Arc::clone(self), Arc::clone(&active.session));
+        let (realm, touched) = (Arc::clone(self), Arc::clone(session));
         let touch = || {
             let span = tracing::debug_span!("reissue", realm = %realm.name);
-            async move { realm.touch(&session, due, now).await }.instrument(span)
+            async move { realm.touch(&touched, due, now).await }.instrument(span)
         };
-        Reissuing(self.reissues.join(&active.session.key, touch))
+        Reissuing(self.reissues.join(&session.key, touch))
     }
 
     async fn touch(&self, session: &Arc<Session>, due: Reissue, now: Now) -> Reissued {
@@ -86,6 +86,7 @@ impl Realm {
             }
             Ok(Written::Refused(None)) => {
                 self.cache.remember_missing(&session.key, session.record.version, read_at, epoch);
+                self.watches.end(&session.key);
                 Reissued::Gone
             }
             Err(error) => {
