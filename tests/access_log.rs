@@ -1,6 +1,8 @@
 //! The access log: one whole line for each request, whatever it holds, wherever it goes, however it ends; and never a
 //! request that waits for it.
 
+#![allow(clippy::indexing_slicing, clippy::panic, reason = "test code: a panic is how a test fails")]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! The admin listener: who may see what, and what is said while things are well, and while they are not.
 
+#![allow(clippy::indexing_slicing, clippy::panic, reason = "test code: a panic is how a test fails")]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -22,6 +22,9 @@ enum Kind {
     Gauge,
 }
 
+/// A family read off a report: its kind, its name, its help, and its value.
+type Family<T> = (Kind, &'static str, &'static str, fn(&T) -> u64);
+
 /// The text in the making.
 #[derive(Debug, Default)]
 struct Exposition(String);
@@ -107,7 +110,7 @@ impl Exposition {
     fn upstreams(&mut self, gateway: &Gateway) {
         let named = |upstream: &Arc<Upstream>| (upstream.config().name.clone(), upstream.report());
         let reports: Vec<_> = gateway.upstreams.iter().map(named).collect();
-        let whole: [(_, _, _, fn(&Report) -> u64); 5] = [
+        let whole: [Family<Report>; 5] = [
             (
                 Kind::Gauge,
                 "sessiongate_upstream_available",
@@ -142,7 +145,7 @@ impl Exposition {
                 self.sample(name, &[("upstream", upstream)], value(report));
             }
         }
-        let each: [(_, _, _, fn(&ServerReport) -> u64); 9] = [
+        let each: [Family<ServerReport>; 9] = [
             (
                 Kind::Gauge,
                 "sessiongate_server_healthy",
