@@ -15,6 +15,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod app;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod gate;
