@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::AdminConfig;
-use crate::proxy::Gateway;
+use crate::proxy::{Gateway, Tunnels};
 use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 use crate::time::{Clock, Now, Timestamp};
@@ -71,6 +71,8 @@ pub struct Subject {
     pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
     /// What became of reloads.
     pub reloads: Box<dyn Fn() -> Reloads + Send + Sync>,
+    /// WebSockets.
+    pub tunnels: Arc<Tunnels>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How many workers there are.

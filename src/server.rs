@@ -310,6 +310,7 @@ fn subject(
             let Reloads { done, failed, last, generation } = reloads.reloads();
             admin::Reloads { done, failed, last, generation }
         }),
+        tunnels: Arc::clone(state.tunnels()),
         metrics: Arc::clone(&telemetry.metrics),
         workers,
     }

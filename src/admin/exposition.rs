@@ -235,6 +235,13 @@ impl Exposition {
         let name = "sessiongate_build_info";
         self.family(Kind::Gauge, name, "Which build this is; always 1.");
         self.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let open = subject.tunnels.open();
+        self.single(Kind::Gauge, "sessiongate_tunnels_open", "Open WebSockets.", open);
+        let name = "sessiongate_tunnels_closed_total";
+        self.family(Kind::Counter, name, "WebSockets that have ended, by cause.");
+        for (cause, count) in subject.tunnels.closed() {
+            self.sample(name, &[("cause", cause)], count);
+        }
         let Reloads { done, failed, last, generation } = (subject.reloads)();
         let name = "sessiongate_reloads_total";
         self.family(Kind::Counter, name, "Reloads of the configuration: carried out, or refused.");
