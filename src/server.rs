@@ -31,10 +31,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{self, Admin, Subject};
 use crate::config::{Config, Difference, ListenerAddress};
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
+use crate::telemetry::Telemetry;
 use crate::time::Timestamp;
 
 use assemble::Assembled;
@@ -53,6 +55,9 @@ const FOLLOWED: Duration = Duration::from_secs(5);
 /// How long store operations under way may take to end after the last request has; each has a limit of its own.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
+/// How long the access log may take to be written to its end.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
 /// A running gateway.
 #[derive(Debug)]
 pub struct Server {
@@ -67,6 +72,9 @@ pub struct Server {
     state: Arc<State>,
     connections: Arc<Connections>,
     tasks: TaskTracker,
+    telemetry: Telemetry,
+    /// Answers until the very end: whoever asks is told that the gateway is draining.
+    _admin: Option<Admin>,
 }
 
 /// The certificates of all listeners of a server, whatever reloads make of them.
@@ -116,9 +124,14 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`]. A store that does not answer is none: it may, later.
-    pub async fn start(config: &Config, store: &Store, mut inherited: Inherited) -> Result<Self, StartError> {
+    pub async fn start(
+        config: &Config,
+        store: &Store,
+        telemetry: &Telemetry,
+        mut inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let tasks = TaskTracker::new();
-        let assembled = assemble::assemble(config, store, &tasks, None).await?;
+        let assembled = assemble::assemble(config, store, &tasks, telemetry, None).await?;
         let count = config.server.workers;
         let connections = Arc::new(Connections::new(&config.server.limits, count, config.listeners.len()));
         let open = |listener| Listener::open(listener, count, &mut inherited, &connections);
@@ -137,12 +150,20 @@ impl Server {
                 state: Arc::clone(&state),
             })?);
         }
+        let admin = config.admin.as_ref().map(|admin| {
+            Admin::start(admin, subject(&following, &state, telemetry, count))
+                .map_err(|error| StartError::System { what: "the admin listener", error })
+        });
+        let admin = admin.transpose()?;
         inherited.finish();
         for listener in &listeners {
             tracing::info!(address = %listener.address, listener = listener.kind(), "listening");
         }
         if let Some(address) = store.served_at() {
             tracing::info!(%address, listener = "dynamodb", "listening");
+        }
+        if let Some(admin) = &admin {
+            tracing::info!(address = admin.address(), listener = "admin", "listening");
         }
         tracing::info!(workers = count, "ready");
         Ok(Self {
@@ -155,6 +176,8 @@ impl Server {
             state,
             connections,
             tasks,
+            telemetry: telemetry.clone(),
+            _admin: admin,
         })
     }
 
@@ -167,7 +190,11 @@ impl Server {
     pub async fn reload(&mut self, config: &Config, store: &Store) -> Result<Difference, StartError> {
         let (config, difference) = Difference::apply(&self.config, config);
         let before = Some((&self.config, &self.assembled));
-        let assembled = assemble::assemble(&config, store, &self.tasks, before).await?;
+        let telemetry = self
+            .telemetry
+            .following(&self.config.server, &config.server)
+            .map_err(|error| StartError::System { what: "the access log", error })?;
+        let assembled = assemble::assemble(&config, store, &self.tasks, &telemetry, before).await?;
         let listeners = self.listeners(&config)?;
         let opened = listeners.iter().filter(|listener| !self.listens_on(&listener.address));
         for listener in opened {
@@ -176,6 +203,8 @@ impl Server {
         // From here on nothing can fail.
         let generation = Arc::new(Generation::new(&config, &assembled, &listeners));
         self.config = config;
+        self.telemetry = telemetry;
+        self.reopen_access_log();
         self.assembled = assembled;
         self.listeners = listeners;
         self.generations.send_replace(Arc::clone(&generation));
@@ -233,6 +262,11 @@ impl Server {
         &self.config
     }
 
+    /// Opens the file of the access log again, by its name.
+    pub fn reopen_access_log(&self) {
+        self.telemetry.access_log.iter().for_each(|log| log.reopen());
+    }
+
     /// What others may know of this gateway.
     pub fn state(&self) -> &Arc<State> {
         &self.state
@@ -287,6 +321,11 @@ impl Server {
         if tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
             tracing::warn!("store operations were still under way at the end");
         }
+        if let Some(log) = &self.telemetry.access_log
+            && tokio::time::timeout(LAST_LINES, log.close()).await.is_err()
+        {
+            tracing::warn!("the last lines of the access log could not be written");
+        }
         tracing::info!("stopped");
     }
 }
@@ -295,6 +334,29 @@ impl Certificates {
     /// When the first of them expires; none: there are none.
     pub fn not_after(&self) -> Option<Timestamp> {
         self.generations.borrow().listeners.iter().filter_map(|listener| listener.entrance.not_after()).min()
+    }
+}
+
+/// What the admin listener shows.
+fn subject(
+    generations: &watch::Receiver<Arc<Generation>>,
+    state: &Arc<State>,
+    telemetry: &Telemetry,
+    workers: usize,
+) -> Subject {
+    let generations = generations.clone();
+    let (alive, draining, reloads) = (Arc::clone(state), Arc::clone(state), Arc::clone(state));
+    Subject {
+        gateway: Box::new(move || Arc::clone(&generations.borrow().gateway)),
+        is_alive: Box::new(move || alive.is_alive()),
+        is_draining: Box::new(move || draining.is_draining()),
+        reloads: Box::new(move || {
+            let Reloads { done, failed, last, generation } = reloads.reloads();
+            admin::Reloads { done, failed, last, generation }
+        }),
+        tunnels: Arc::clone(state.tunnels()),
+        metrics: Arc::clone(&telemetry.metrics),
+        workers,
     }
 }
 
