@@ -6,6 +6,7 @@
 //! answered is not waited for.
 
 mod body;
+mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
