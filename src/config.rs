@@ -6,6 +6,7 @@
 //! [`parse`] is pure: what it needs from outside the file comes through an [`Environment`]. [`load`] is its rim.
 
 pub mod diagnostic;
+mod difference;
 pub mod environment;
 pub mod layout;
 mod limits;
@@ -16,6 +17,7 @@ mod realms;
 mod routes;
 mod section;
 mod server;
+mod sources;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,8 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use self::diagnostic::{Diagnostic, Report};
-use self::environment::{Environment, System};
+pub use self::difference::{Change, Difference};
+use self::environment::Environment;
 pub use self::limits::Limits;
 pub use self::listeners::ListenerConfig;
 use self::names::Names;
@@ -38,11 +41,16 @@ pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart
 pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
 use self::section::{Problems, Section};
 pub use self::server::{LogFormat, OddHeaders, ServerConfig, Timeouts};
-pub use self::upstreams::{Server, UpstreamConfig};
+use self::sources::Recorder;
+pub use self::sources::{Sources, Watch};
+pub use self::upstreams::{
+    Balance, ClientIdentity, Ejection, Health, Protocol, Queue, Retries, Scheme, Server, ServerAddress,
+    StatusRanges, UpstreamConfig, UpstreamTls,
+};
 use crate::secret::Secret;
 
 /// The whole configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// `[server]`
     pub server: ServerConfig,
@@ -59,7 +67,7 @@ pub struct Config {
 }
 
 /// `[store.embedded]` or `[store.dynamodb]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     /// DynamoDB's API inside the process.
     Embedded {
@@ -73,7 +81,7 @@ pub enum StoreConfig {
 }
 
 /// `[store.dynamodb]`. What is absent comes from the AWS SDK's own chain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DynamodbConfig {
     /// AWS region.
     pub region: Option<String>,
@@ -90,7 +98,7 @@ pub struct DynamodbConfig {
 }
 
 /// `[sessions.NAME]`: one kind of session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealmConfig {
     /// Its name.
     pub name: String,
@@ -160,7 +168,7 @@ pub enum OnStoreError {
 }
 
 /// `[sessions.NAME.cookie]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieConfig {
     /// Its name.
     pub name: String,
@@ -203,7 +211,7 @@ pub enum SameSite {
 }
 
 /// `[sessions.NAME.cache]`
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
     /// How long a row is used without being read again. Zero: the cache is off.
     pub ttl: Duration,
@@ -212,7 +220,7 @@ pub struct CacheConfig {
 }
 
 /// `[sessions.NAME.keys]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysConfig {
     /// Signs, and verifies first.
     pub current: Secret,
@@ -255,7 +263,18 @@ impl std::error::Error for Failure {}
 /// # Errors
 /// If the file cannot be read, or something in it is wrong: everything that is.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Failure> {
-    let bytes = System.file(path).map_err(|error| {
+    load_sources(path).1
+}
+
+/// Reads a file, as [`load`] does, and tells which files that took, whatever came of it.
+pub fn load_sources(path: &Path) -> (Sources, Result<(Config, Warnings), Failure>) {
+    let recorder = Recorder::default();
+    let loaded = load_in(path, &recorder);
+    (recorder.into_sources(), loaded)
+}
+
+fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnings), Failure> {
+    let bytes = environment.file(path).map_err(|error| {
         let unreadable = Diagnostic::error(format!("the configuration cannot be read: {error}"));
         Failure(Report::new(path, String::new(), vec![unreadable.hint("`--config FILE` names another file")]))
     })?;
@@ -265,7 +284,7 @@ pub fn load(path: &Path) -> Result<(Config, Warnings), Failure> {
         let not_text = Diagnostic::error("the configuration is not UTF-8 text").at(at..at + 1);
         Failure(Report::new(path, source, vec![not_text]))
     })?;
-    match parse(&source, path, &System) {
+    match parse(&source, path, environment) {
         (Some(config), report) => Ok((config, Warnings(report))),
         (None, report) => Err(Failure(report)),
     }
@@ -306,7 +325,7 @@ fn resolve<'d>(
         let listeners = listeners::read(root);
         let store = store::read(root, directory);
         let realms = realms::read(root, directory, environment);
-        let upstreams = upstreams::read(root);
+        let upstreams = upstreams::read(root, directory, environment);
         let routes = routes::read(root, &mut realm_names, &mut upstream_names);
         realm_names.warn_of_unused(root);
         upstream_names.warn_of_unused(root);

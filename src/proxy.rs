@@ -44,7 +44,7 @@ pub use snapshot::{Snapshot, Worker};
 use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, Timeouts};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
-use crate::session::{Realm, Reissuing, Resolution, cookie};
+use crate::session::{Place, Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
 use crate::upstream::{Pace, Upstream};
 use record::Record;
@@ -94,8 +94,8 @@ pub struct Route {
     pub login: Option<LoginTemplate>,
     /// Headers to inject.
     pub headers: Vec<HeaderRule>,
-    /// The number of its mapping among those of its realm.
-    pub mapping: Option<usize>,
+    /// Where sessions of its realm remember what its mapping makes of them.
+    pub mapping: Option<Place>,
     /// Whether the upstream may change the session.
     pub writes: bool,
     /// Whether flash messages are taken out and handed over.
@@ -166,7 +166,7 @@ async fn serve(
     let (outbound, exchange) = inject(admitted, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     let sent = Clock.mono();
-    let answer = forward::forward(pool, outbound).await;
+    let answer = forward::forward(pool, outbound, || exchange.affinity()).await;
     record.upstream_time = Clock.mono().saturating_duration_since(sent);
     let answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());

@@ -3,13 +3,20 @@
 //! A worker is a thread with a runtime of its own, its own socket on every address (SO_REUSEPORT), its own connections
 //! and its own pools; a request never leaves it but to ask the store. Everything else runs on the runtime that
 //! [`Server::start`] is called on.
+//!
+//! What the configuration says is made ready as a [`Generation`] and handed to the workers as one. A reload makes the
+//! next one of the last: what has not changed is the same object in both, and so keeps what it holds (sockets, pools,
+//! caches). Nothing is swapped before all of it is ready.
 
 mod assemble;
 mod connection;
+mod inherited;
 mod listener;
+mod state;
 mod worker;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,13 +24,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, Difference};
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 
+use assemble::Assembled;
+use listener::Listener;
+
 pub(crate) use assemble::gateway;
+pub use inherited::Inherited;
 pub use listener::BindError;
+pub use state::{Reloads, State};
 
 /// How long store operations under way may take to end after the last request has; each has a limit of its own.
 const LAST_WRITES: Duration = Duration::from_secs(10);
@@ -31,17 +43,28 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 /// A running gateway.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    /// The configuration in force.
+    config: Config,
+    assembled: Assembled,
+    listeners: Vec<Arc<Listener>>,
     workers: Vec<JoinHandle<()>>,
     /// What workers take each new configuration from.
-    _gateways: watch::Sender<Arc<Gateway>>,
+    generations: watch::Sender<Arc<Generation>>,
     stop: watch::Sender<bool>,
+    state: Arc<State>,
     tasks: TaskTracker,
-    /// The built-in apps that serve as upstreams end with the server.
-    _apps: Vec<crate::demo::Running>,
 }
 
-/// Why a gateway does not start.
+/// One configuration, ready for the workers.
+#[derive(Debug)]
+struct Generation {
+    gateway: Arc<Gateway>,
+    listeners: Vec<Arc<Listener>>,
+    /// How long connections have to end.
+    drain: Duration,
+}
+
+/// Why a gateway does not start, or a configuration does not come into force.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A realm's table is not there, or not as its format needs it.
@@ -66,55 +89,137 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Starts a gateway over `store`: makes sure of the tables, binds every address, and serves.
+    /// Starts a gateway over `store`: makes sure of the tables, binds every address that `inherited` has no socket of,
+    /// and serves.
     ///
     /// # Errors
     /// See [`StartError`]. A store that does not answer is none: it may, later.
-    pub async fn start(config: &Config, store: &Store) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, store: &Store, mut inherited: Inherited) -> Result<Self, StartError> {
         let tasks = TaskTracker::new();
-        let assembled = assemble::assemble(config, store, &tasks).await?;
-        let (gateways, _) = watch::channel(Arc::new(assembled.gateway));
-        let mut addresses = Vec::new();
-        let mut sockets: Vec<Vec<listener::Socket>> =
-            (0..config.server.workers).map(|_| Vec::new()).collect();
-        for listener in &config.listeners {
-            let bound = listener::bind(listener, config.server.workers)?;
-            addresses.push(bound.address);
-            for (worker, socket) in sockets.iter_mut().zip(bound.sockets) {
-                worker.push(socket);
-            }
-        }
+        let assembled = assemble::assemble(config, store, &tasks, None).await?;
+        let count = config.server.workers;
+        let open = |listener| Listener::open(listener, count, &mut inherited);
+        let listeners = config.listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let state = Arc::new(State::new(count));
+        let (generations, following) =
+            watch::channel(Arc::new(Generation::new(config, &assembled, &listeners)));
         let (stop, stopped) = watch::channel(false);
         let mut workers = Vec::new();
-        for (number, sockets) in sockets.into_iter().enumerate() {
-            let seed = worker::Seed {
+        for number in 0..count {
+            workers.push(worker::spawn(worker::Seed {
                 number,
-                gateways: gateways.subscribe(),
-                sockets,
+                workers: count,
+                generations: following.clone(),
                 stopped: stopped.clone(),
-                drain: config.server.drain,
-            };
-            workers.push(worker::spawn(seed)?);
+                state: Arc::clone(&state),
+            })?);
         }
-        for address in &addresses {
-            tracing::info!(%address, listener = "http", "listening");
+        inherited.finish();
+        for listener in &listeners {
+            tracing::info!(address = %listener.address, listener = "http", "listening");
         }
         if let Some(address) = store.served_at() {
             tracing::info!(%address, listener = "dynamodb", "listening");
         }
-        tracing::info!(workers = config.server.workers, "ready");
-        Ok(Self { addresses, workers, _gateways: gateways, stop, tasks, _apps: assembled.apps })
+        tracing::info!(workers = count, "ready");
+        Ok(Self { config: config.clone(), assembled, listeners, workers, generations, stop, state, tasks })
+    }
+
+    /// Puts `config` into force, but for what only a new process can change. Requests under way are finished as they
+    /// began. Either all of it comes into force or nothing does; a future that is dropped leaves everything as it was.
+    ///
+    /// # Errors
+    /// If a table is not as a new realm needs it, or a new address cannot be listened on. A store that does not answer
+    /// is no error here either.
+    pub async fn reload(&mut self, config: &Config, store: &Store) -> Result<Difference, StartError> {
+        let (config, difference) = Difference::apply(&self.config, config);
+        let before = Some((&self.config, &self.assembled));
+        let assembled = assemble::assemble(&config, store, &self.tasks, before).await?;
+        let listeners = self.listeners(&config)?;
+        let opened = listeners.iter().filter(|listener| !self.listens_on(listener.address));
+        for listener in opened {
+            tracing::info!(address = %listener.address, listener = "http", "listening");
+        }
+        // From here on nothing can fail.
+        let generation = Arc::new(Generation::new(&config, &assembled, &listeners));
+        self.config = config;
+        self.assembled = assembled;
+        self.listeners = listeners;
+        self.generations.send_replace(generation);
+        self.state.reloaded();
+        Ok(difference)
+    }
+
+    /// The listeners of `config`: those that are as they were, those that take the sockets of one over, and new ones.
+    fn listeners(&self, config: &Config) -> Result<Vec<Arc<Listener>>, BindError> {
+        let mut left = self.listeners.clone();
+        let mut listeners = Vec::new();
+        for wanted in &config.listeners {
+            let kept = left.iter().position(|listener| listener.config.address == wanted.address);
+            listeners.push(match kept.map(|index| left.remove(index)) {
+                Some(kept) if kept.config == *wanted => kept,
+                Some(changed) => changed.reconfigured(wanted),
+                None => Listener::open(wanted, self.config.server.workers, &mut Inherited::none())?,
+            });
+        }
+        Ok(listeners)
+    }
+
+    fn listens_on(&self, address: SocketAddr) -> bool {
+        self.listeners.iter().any(|listener| listener.address == address)
     }
 
     /// The addresses that are listened on, in the order of the configuration.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|listener| listener.address).collect()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What others may know of this gateway.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// All sockets that are listened on once more, to be passed to the process that takes over.
+    ///
+    /// # Errors
+    /// If there is no descriptor left for one of them.
+    pub fn descriptors(&self) -> std::io::Result<Vec<OwnedFd>> {
+        let mut all = Vec::new();
+        for listener in &self.listeners {
+            all.extend(listener.descriptors()?);
+        }
+        Ok(all)
+    }
+
+    /// Ends the gateway: readiness goes first, and after the configured delay, in which balancers are to notice, so does
+    /// all else as [`Self::end`] says.
+    pub async fn drain(self) {
+        self.state.drain();
+        let delay = self.config.server.drain_delay;
+        if !delay.is_zero() {
+            tracing::info!(?delay, "not ready any more");
+            tokio::time::sleep(delay).await;
+        }
+        self.end().await;
     }
 
     /// Ends the gateway: no new connections, requests under way are finished within the configured time, and so is
     /// every write to the store.
-    pub async fn drain(self) {
+    pub async fn end(self) {
+        self.state.drain();
         tracing::info!("draining");
+        let Self { listeners, generations, .. } = self;
+        // Once the workers let go of them, nothing may hold the sockets open for connections that nobody accepts.
+        drop(listeners);
+        generations.send_modify(|generation| {
+            let (gateway, drain) = (Arc::clone(&generation.gateway), generation.drain);
+            *generation = Arc::new(Generation { gateway, listeners: Vec::new(), drain });
+        });
         // Workers that are gone already need no telling.
         let _ = self.stop.send(true);
         for worker in self.workers {
@@ -128,5 +233,15 @@ impl Server {
             tracing::warn!("store operations were still under way at the end");
         }
         tracing::info!("stopped");
+    }
+}
+
+impl Generation {
+    fn new(config: &Config, assembled: &Assembled, listeners: &[Arc<Listener>]) -> Self {
+        Self {
+            gateway: Arc::clone(&assembled.gateway),
+            listeners: listeners.to_vec(),
+            drain: config.server.drain,
+        }
     }
 }

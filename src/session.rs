@@ -17,11 +17,14 @@ pub(crate) mod csrf;
 pub(crate) mod flash;
 mod flight;
 mod lookup;
+mod mapped;
 mod patch;
 mod reissue;
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -42,6 +45,7 @@ use set_cookie::CookieWriter;
 
 pub use change::{Action, ChangeError, Edit, Going, Order, Outcome};
 pub use create::{CreateError, Created, create};
+pub use mapped::{Mapped, MappingTooLarge, Place};
 pub use reissue::{Reissued, Reissuing};
 pub use set_cookie::Adopted;
 
@@ -60,7 +64,8 @@ pub struct Realm {
     on_store_error: OnStoreError,
     cookie: CookieWriter,
     forward_cookie: bool,
-    mappings: usize,
+    /// How many mappings each session read from now on has room for.
+    mappings: AtomicUsize,
     cache: Cache,
     lookups: Arc<Flights<(Key, u64), Lookup>>,
     reissues: Arc<Flights<Key, Reissued>>,
@@ -79,7 +84,7 @@ pub struct Session {
     record: Record,
     size: usize,
     headers: SessionHeaders,
-    mapped: Box<[OnceLock<Mapped>]>,
+    mapped: mapped::Memory,
 }
 
 /// The headers that say which session this is, made once.
@@ -90,13 +95,6 @@ pub struct SessionHeaders {
     /// `X-Session-Version`
     pub version: HeaderValue,
 }
-
-/// The headers that one route's mapping makes of a session's claims.
-pub type Mapped = Result<Box<[(http::HeaderName, HeaderValue)]>, MappingTooLarge>;
-
-/// A mapping that exceeds the header budget, at this header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MappingTooLarge(pub http::HeaderName);
 
 /// What the store had to say of a key.
 #[derive(Clone, Debug)]
@@ -186,7 +184,7 @@ impl Realm {
             on_store_error: config.on_store_error,
             cookie: CookieWriter::new(&config.cookie),
             forward_cookie: config.forward_cookie,
-            mappings,
+            mappings: AtomicUsize::new(mappings),
             cache: Cache::new(config.cache),
             lookups: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
             reissues: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
@@ -197,6 +195,16 @@ impl Realm {
             tasks: tasks.clone(),
             clock: Clock,
         })
+    }
+
+    /// Gives sessions that are read from now on room for `mappings` sets of injected headers.
+    pub fn make_room(&self, mappings: usize) {
+        self.mappings.store(mappings, Ordering::Relaxed);
+    }
+
+    /// A session of this realm.
+    fn session(&self, key: Key, record: Record, size: usize) -> Session {
+        Session::new(key, record, size, self.mappings.load(Ordering::Relaxed))
     }
 
     /// The realm's name.
@@ -346,13 +354,12 @@ impl Session {
             reference: text(reference.to_string()).unwrap_or(HeaderValue::from_static("")),
             version: text(record.version.to_string()).unwrap_or(HeaderValue::from_static("")),
         };
-        let mapped = (0..mappings).map(|_| OnceLock::new()).collect();
-        Self { key, reference, record, size, headers, mapped }
+        Self { key, reference, record, size, headers, mapped: mapped::Memory::new(mappings) }
     }
 
     /// The same session at another point of its life.
     fn with_record(&self, record: Record) -> Self {
-        Self::new(self.key.clone(), record, self.size, self.mapped.len())
+        Self::new(self.key.clone(), record, self.size, self.mapped.room())
     }
 
     /// The key of its row.
@@ -380,9 +387,9 @@ impl Session {
         self.size
     }
 
-    /// The headers of mapping number `mapping`, made by `make` the first time they are asked for.
-    pub fn mapped(&self, mapping: usize, make: impl FnOnce(&Record) -> Mapped) -> Option<&Mapped> {
-        Some(self.mapped.get(mapping)?.get_or_init(|| make(&self.record)))
+    /// The headers of the mapping at `place`, made by `make` the first time they are asked for.
+    pub fn mapped(&self, place: Place, make: impl Fn(&Record) -> Mapped) -> Cow<'_, Mapped> {
+        self.mapped.at(place, || make(&self.record))
     }
 
     #[cfg(test)]

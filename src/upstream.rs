@@ -1,243 +1,158 @@
 //! The servers behind the gateway, and the connections to them.
 //!
+//! | file | holds |
+//! | --- | --- |
+//! | `endpoint`, `target` | a server as configured; each address of it, with what all workers know of it |
+//! | `resolve`, `health` | what the control runtime finds out: addresses, and whether they answer |
+//! | `balance`, `queue`, `budget` | which server, how long a wait for it, how many second tries |
+//! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, and the bytes under that |
+//! | `body` | a request's body, and how far it has come |
+//!
 //! Each worker has pools of its own: taking a connection out and putting it back needs no lock and wakes no other
 //! thread. A connection comes back only when a response has been read to its end over it and the request had been
 //! sent to its end; everything else closes it, there and then: what a client has yet to send of a request that is
-//! answered is not waited for.
+//! answered is not waited for. (Of an HTTP/2 connection, which many requests share, it is the stream that is closed.)
+//!
+//! What is sent again, and when, is [`forward`](crate::proxy)'s to decide; what this module knows is whether there is
+//! another server to send it to, and whether the budget allows it.
 
+mod balance;
 mod body;
+mod budget;
+mod endpoint;
+mod health;
+mod link;
+mod pool;
+mod probe;
+mod queue;
+mod report;
+mod resolve;
+mod stream;
+mod target;
 mod wire;
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use rustls::{ClientConfig, RootCertStore};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::time::Clock;
+use crate::config::{ServerAddress, UpstreamConfig, UpstreamTls};
+use budget::Budget;
+use endpoint::Endpoint;
+use resolve::Targets;
 
 pub(crate) use body::Progress;
 pub use body::{Pace, RequestBody, RequestBodyError};
+pub use pool::{ConnectError, Connection, Lease, Pool};
+pub(crate) use probe::reach;
+pub use report::{Report, ServerReport};
 
-/// An upstream, resolved. Shared by all workers.
+/// An upstream, shared by all workers. What runs for it in the background ends with it.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its name.
-    pub name: String,
-    /// Its servers, at least one.
-    pub servers: Vec<Endpoint>,
-    /// The limit of opening a connection.
-    pub connect_timeout: Duration,
-    /// The limit of waiting for a response's head, and for each piece of its body.
-    pub response_timeout: Duration,
-    /// Idle connections kept to each server.
-    pub keep_alive: usize,
-    /// How long one is kept.
-    pub idle_timeout: Duration,
+    config: UpstreamConfig,
+    endpoints: Vec<Arc<Endpoint>>,
+    targets: Targets,
+    budget: Budget,
+    queued: AtomicUsize,
+    retries: AtomicU64,
+    retries_denied: AtomicU64,
+    background: OnceLock<[Option<AbortOnDropHandle<()>>; 2]>,
 }
 
-/// One server.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// Its name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Both, for logs.
-    pub label: Arc<str>,
-}
-
-impl Endpoint {
-    /// The server at `host` and `port`.
-    pub fn new(host: &str, port: u16) -> Self {
-        let label = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        Self { host: host.to_owned(), port, label: label.into() }
-    }
-}
-
-/// A worker's connections to one upstream.
-#[derive(Debug)]
-pub struct Pool {
-    upstream: Arc<Upstream>,
-    /// Per server, the one used last at the back.
-    idle: Vec<RefCell<VecDeque<Idle>>>,
-    next: Cell<usize>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    link: Link,
-    since: Instant,
-}
-
-/// An open connection. It is closed when this is dropped.
-#[derive(Debug)]
-struct Link {
-    sender: SendRequest<RequestBody>,
-    _task: AbortOnDropHandle<()>,
-}
-
-/// A connection in use.
-#[derive(Debug)]
-pub struct Connection {
-    lease: Lease,
-    reused: bool,
-}
-
-/// A connection that may be used again.
-#[derive(Debug)]
-pub struct Lease {
-    link: Link,
-    pool: Rc<Pool>,
-    server: usize,
-}
-
-/// No server took a connection.
-#[derive(Debug, thiserror::Error)]
-#[error("upstream `{upstream}`: {server}: {reason}")]
-pub struct ConnectError {
-    upstream: String,
-    server: Arc<str>,
-    reason: String,
-}
-
-impl Pool {
-    /// An empty pool. `worker` spreads the first turns of the workers over the servers.
-    pub fn new(upstream: &Arc<Upstream>, worker: usize) -> Rc<Self> {
-        let idle = upstream.servers.iter().map(|_| RefCell::default()).collect();
-        Rc::new(Self { upstream: Arc::clone(upstream), idle, next: Cell::new(worker) })
-    }
-
-    /// The upstream.
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
-    }
-
-    /// A connection to the server whose turn it is; if it takes none, to the next that does.
+impl Upstream {
+    /// The upstream, before anything is known of its servers. `demos` are where its demo apps are, in the order of its
+    /// servers.
     ///
     /// # Errors
-    /// If no server takes one.
-    pub async fn connect(self: &Rc<Self>) -> Result<Connection, ConnectError> {
-        let count = self.upstream.servers.len();
-        let turn = self.next.get();
-        self.next.set(turn.wrapping_add(1));
-        let mut failed = None;
-        for server in (0..count).map(|step| turn.wrapping_add(step) % count) {
-            if let Some(link) = self.take(server).await {
-                return Ok(Connection { lease: self.lease(link, server), reused: true });
-            }
-            match self.open(server).await {
-                Ok(link) => return Ok(Connection { lease: self.lease(link, server), reused: false }),
-                Err(reason) => {
-                    tracing::warn!(upstream = %self.upstream.name, server = %self.label(server), %reason, "no connection");
-                    failed = Some((server, reason));
-                }
-            }
-        }
-        let (server, reason) = failed.unwrap_or((0, "there is no server".to_owned()));
-        let (upstream, server) = (self.upstream.name.clone(), self.label(server));
-        Err(ConnectError { upstream, server, reason })
+    /// If it needs the system's certificate authorities and there are none, or its own certificate is not usable.
+    pub fn new(config: UpstreamConfig, demos: &[SocketAddr]) -> io::Result<Arc<Self>> {
+        let endpoints = endpoints(&config, demos)?;
+        Ok(Arc::new(Self {
+            targets: Targets::new(&endpoints, config.max_connections),
+            endpoints,
+            budget: Budget::new(config.retries.budget),
+            queued: AtomicUsize::new(0),
+            retries: AtomicU64::new(0),
+            retries_denied: AtomicU64::new(0),
+            background: OnceLock::new(),
+            config,
+        }))
     }
 
-    fn lease(self: &Rc<Self>, link: Link, server: usize) -> Lease {
-        Lease { link, pool: Rc::clone(self), server }
-    }
-
-    fn label(&self, server: usize) -> Arc<str> {
-        self.upstream.servers.get(server).map_or_else(|| "".into(), |endpoint| Arc::clone(&endpoint.label))
-    }
-
-    /// An idle connection that is still open.
-    async fn take(&self, server: usize) -> Option<Link> {
-        let idle = self.idle.get(server)?;
-        loop {
-            let Idle { mut link, since } = idle.borrow_mut().pop_back()?;
-            if Clock.mono().saturating_duration_since(since) > self.upstream.idle_timeout {
-                // The others have been idle for longer.
-                idle.borrow_mut().clear();
-                return None;
-            }
-            // Ready at once but for the moment between the end of a response and its connection's next turn.
-            // A server that has answered without reading all of the last request may keep it from ever getting there.
-            let ready = tokio::time::timeout(self.upstream.connect_timeout, link.sender.ready()).await;
-            if matches!(ready, Ok(Ok(()))) {
-                return Some(link);
+    /// Looks its names up, for no longer than a connection may take, and goes on with that and with health checks on
+    /// the runtime that this is called on. A name that has no address yet is no error: it may have one later.
+    pub async fn start(self: &Arc<Self>) {
+        let mut failing = Vec::new();
+        let named = self.config.servers.iter().any(crate::config::Server::is_named);
+        if named {
+            let first = resolve::once(self, &mut failing);
+            if tokio::time::timeout(self.config.connect_timeout, first).await.is_err() {
+                tracing::warn!(upstream = %self.config.name, "names are still being looked up");
+                failing.clear();
             }
         }
+        let (here, interval) = (Arc::downgrade(self), self.config.resolve);
+        let resolving = named.then(|| tokio::spawn(resolve::keep_up(here.clone(), interval, failing)));
+        let checking = self.config.health.clone().map(|health| tokio::spawn(health::keep_up(here, health)));
+        // Started once: whoever comes second finds it done, and its own tasks end here.
+        let _ = self.background.set([resolving, checking].map(|task| task.map(AbortOnDropHandle::new)));
     }
 
-    async fn open(&self, server: usize) -> Result<Link, String> {
-        let endpoint = self.upstream.servers.get(server).ok_or("there is no such server")?;
-        let connecting = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-        let stream = match tokio::time::timeout(self.upstream.connect_timeout, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err(format!("no connection within {:?}", self.upstream.connect_timeout)),
-        };
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        let task = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an upstream connection ended");
-            }
-        });
-        Ok(Link { sender, _task: AbortOnDropHandle::new(task) })
+    /// What it was made of.
+    pub fn config(&self) -> &UpstreamConfig {
+        &self.config
     }
 
-    /// Closes what has been idle for too long.
-    pub fn sweep(&self, now: Instant) {
-        for idle in &self.idle {
-            idle.borrow_mut().retain(|idle| {
-                !idle.link.sender.is_closed()
-                    && now.saturating_duration_since(idle.since) <= self.upstream.idle_timeout
-            });
-        }
+    /// How it stands.
+    pub fn report(&self) -> Report {
+        Report::of(self)
+    }
+
+    /// There is a request.
+    pub(crate) fn count_request(&self) {
+        self.budget.deposit();
+    }
+
+    /// Whether the budget allows a retry, which is then counted.
+    pub(crate) fn allows_retry(&self) -> bool {
+        let allowed = self.budget.withdraw();
+        let count = if allowed { &self.retries } else { &self.retries_denied };
+        count.fetch_add(1, Relaxed);
+        allowed
     }
 }
 
-impl Connection {
-    /// What sends requests over it.
-    pub fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.lease.link.sender
-    }
-
-    /// Whether it has carried a request before.
-    pub fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// The server, for logs.
-    pub fn server(&self) -> Arc<str> {
-        self.lease.pool.label(self.lease.server)
-    }
-
-    /// What puts it back.
-    pub fn into_lease(self) -> Lease {
-        self.lease
+/// What keeps a client without a session with the server that it is with.
+pub(crate) fn affinity(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(address) => balance::hash(&address.octets()),
+        IpAddr::V6(address) => balance::hash(&address.octets()),
     }
 }
 
-impl Lease {
-    /// Puts the connection back.
-    pub fn release(self) {
-        let Self { link, pool, server } = self;
-        if link.sender.is_closed() {
-            return;
-        }
-        if let Some(idle) = pool.idle.get(server) {
-            let mut idle = idle.borrow_mut();
-            if idle.len() >= pool.upstream.keep_alive {
-                idle.pop_front();
-            }
-            if pool.upstream.keep_alive > 0 {
-                idle.push_back(Idle { link, since: Clock.mono() });
-            }
-        }
+fn endpoints(config: &UpstreamConfig, demos: &[SocketAddr]) -> io::Result<Vec<Arc<Endpoint>>> {
+    let tls = config.tls.as_ref().map(client).transpose()?;
+    let mut demos = demos.iter().copied();
+    let endpoints = config.servers.iter().filter_map(|server| {
+        let demo = matches!(server.address, ServerAddress::Demo).then(|| demos.next()).flatten();
+        Endpoint::new(config, server, demo, tls.as_ref()).map(Arc::new)
+    });
+    Ok(endpoints.collect())
+}
+
+fn client(tls: &UpstreamTls) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let believed = match &tls.authorities {
+        Some(authorities) => authorities.clone(),
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    roots.add_parsable_certificates(believed);
+    if roots.is_empty() {
+        return Err(io::Error::other("the system has no certificate authorities; set `tls.ca`"));
     }
+    tls.client(roots).map_err(io::Error::other)
 }

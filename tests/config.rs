@@ -2,6 +2,9 @@
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "in a test, a failure is a panic")]
 
+#[allow(dead_code, reason = "the other tests use the rest")]
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "config/fixture.rs"]
 mod fixture;
 #[path = "config/layouts.rs"]

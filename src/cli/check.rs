@@ -2,12 +2,10 @@
 //! also a look at every table and a connection to every upstream server. It stops at nothing, so that one run tells
 //! all there is to mend.
 
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
 use crate::config::{Config, Server, StoreConfig, UpstreamConfig};
 use crate::format;
 use crate::store::schema::SchemaError;
+use crate::upstream;
 
 use super::args::Check;
 use super::failure::{Failure, Outcome};
@@ -85,20 +83,6 @@ async fn tables(config: &Config) -> Vec<Finding> {
 }
 
 async fn reach(upstream: &UpstreamConfig, server: &Server) -> Finding {
-    let name = &upstream.name;
-    match server {
-        Server::Demo => Ok(format!("upstream `{name}`: the demo app is part of the gateway")),
-        Server::Http { host, port } => {
-            let place =
-                if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-            match timeout(upstream.connect_timeout, TcpStream::connect((host.as_str(), *port))).await {
-                Ok(Ok(_)) => Ok(format!("upstream `{name}`: {place} accepts connections")),
-                Ok(Err(error)) => Err(format!("upstream `{name}`: cannot connect to {place}: {error}")),
-                Err(_) => Err(format!(
-                    "upstream `{name}`: {place} does not answer within {}",
-                    humantime::format_duration(upstream.connect_timeout)
-                )),
-            }
-        }
-    }
+    let told = |what: String| format!("upstream `{}`: {what}", upstream.name);
+    upstream::reach(upstream, server).await.map(told).map_err(told)
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::config::environment::System;
 use crate::config::{self, Config};
 use crate::demo::{App, Entrance};
-use crate::server::{BindError, Server, StartError};
+use crate::server::{BindError, Inherited, Server, StartError};
 use crate::store::Store;
 
 use super::args::Demo;
@@ -89,10 +89,11 @@ async fn demo(port: u16) -> Outcome {
 
 /// Starts the gateway, on another port if the one of the configuration is taken.
 async fn start(config: &Config, store: &Store, app: SocketAddr) -> Result<(Server, bool), Failure> {
-    match Server::start(config, store).await {
+    match Server::start(config, store, Inherited::none()).await {
         Ok(server) => Ok((server, false)),
         Err(StartError::Bind(BindError { error, .. })) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Ok((Server::start(&resolved(ANY_PORT, ANY_PORT, app)?, store).await?, true))
+            let config = resolved(ANY_PORT, ANY_PORT, app)?;
+            Ok((Server::start(&config, store, Inherited::none()).await?, true))
         }
         Err(error) => Err(error.into()),
     }

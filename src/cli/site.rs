@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use crate::config::diagnostic::Severity;
-use crate::config::{self, Config, DynamodbConfig, RealmConfig, StoreConfig};
+use crate::config::{self, Config, DynamodbConfig, RealmConfig, StoreConfig, Watch};
 use crate::format::{self, Format};
 use crate::secret::Secret;
 use crate::store::table::Table;
@@ -43,11 +43,17 @@ pub(super) enum Reach {
 
 /// Loads the configuration; its problems go to stderr.
 pub(super) fn load(file: &ConfigFile) -> Result<Config, Failure> {
+    Ok(load_watched(file)?.0)
+}
+
+/// Loads the configuration, and tells when there is another.
+pub(super) fn load_watched(file: &ConfigFile) -> Result<(Config, Watch), Failure> {
     let path = &file.config;
-    match config::load(path) {
+    let (sources, loaded) = config::load_sources(path);
+    match loaded {
         Ok((config, warnings)) => {
             output::report(warnings.report())?;
-            Ok(config)
+            Ok((config, Watch::new(sources)))
         }
         Err(problems) => {
             output::report(problems.report())?;

@@ -110,6 +110,16 @@ impl Report {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
+    /// Where a problem of this report is: `file:line:column`, or the file if it concerns all of it.
+    pub fn place(&self, diagnostic: &Diagnostic) -> String {
+        let Some(span) = &diagnostic.span else { return self.file.clone() };
+        let start = self.source.floor_char_boundary(span.start);
+        let before = self.source.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("{}:{line}:{column}", self.file)
+    }
+
     /// The problems as text for people, a blank line between two.
     pub fn render(&self, colour: Colour) -> String {
         let renderer = match colour {

@@ -10,7 +10,7 @@ use super::section::Section;
 use super::value::{Fault, address, boolean, text};
 
 /// One of `[[listeners]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// Where to listen; port 0 lets the system choose.
     pub address: SocketAddr,

@@ -21,7 +21,7 @@ use super::value::{Fault, boolean, one_of, string, text, wrong_type};
 use crate::claims::ClaimPath;
 
 /// One of `[[routes]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteConfig {
     /// How the access log names it: its `host` and `path` as configured.
     pub name: String,
@@ -74,7 +74,7 @@ pub enum Access {
 }
 
 /// One line of `require`: the claim is, or holds, one of the values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Requirement {
     /// Which claim.
     pub claim: ClaimPath,

@@ -8,7 +8,7 @@ use super::section::Section;
 use super::value::{boolean, duration, integer, one_of, size};
 
 /// `[server]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Worker threads; never 0 once resolved.
     pub workers: usize,
@@ -24,7 +24,11 @@ pub struct ServerConfig {
     pub timeouts: Timeouts,
     /// `[server.limits]`
     pub limits: Limits,
-    /// How long requests in flight may take to finish after SIGTERM.
+    /// Whether a change of the configuration's files is a reload.
+    pub watch: bool,
+    /// How long requests are taken still after SIGTERM, though readiness is gone.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take to finish after that.
     pub drain: Duration,
 }
 
@@ -66,7 +70,7 @@ pub(super) fn read(root: &mut Section<'_, '_>, environment: &dyn Environment) ->
         let workers = server.get("workers", integer(0..=1024)).filter(|workers| *workers > 0);
         let log = one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         let odd_headers = one_of(&[("drop", OddHeaders::Drop), ("pass", OddHeaders::Pass)]);
-        let drain = duration(Duration::ZERO..=Duration::from_hours(24));
+        let drain = || duration(Duration::ZERO..=Duration::from_hours(24));
         ServerConfig {
             workers: workers.unwrap_or_else(|| environment.cores().max(1)),
             log: server.get("log", log).unwrap_or(LogFormat::Text),
@@ -75,7 +79,9 @@ pub(super) fn read(root: &mut Section<'_, '_>, environment: &dyn Environment) ->
             odd_headers: server.get("odd_headers", odd_headers).unwrap_or(OddHeaders::Drop),
             timeouts: timeouts(server),
             limits: limits::read(server),
-            drain: server.get("drain", drain).unwrap_or(Duration::from_secs(30)),
+            watch: server.get("watch", boolean).unwrap_or(true),
+            drain_delay: server.get("drain_delay", drain()).unwrap_or(Duration::ZERO),
+            drain: server.get("drain", drain()).unwrap_or(Duration::from_secs(30)),
         }
     })
 }

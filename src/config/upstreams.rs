@@ -1,18 +1,31 @@
 //! `[upstreams.NAME]`
 
-use std::net::Ipv6Addr;
+mod server;
+mod status;
+mod tls;
+
+use std::path::Path;
 use std::time::Duration;
 
+use super::environment::Environment;
 use super::section::Section;
-use super::value::{Fault, duration, integer, text};
+use super::value::{Fault, duration, integer, one_of, ratio, text};
+
+pub use server::{Scheme, Server, ServerAddress};
+pub use status::StatusRanges;
+pub use tls::{ClientIdentity, UpstreamTls};
 
 /// `[upstreams.NAME]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamConfig {
     /// Its name.
     pub name: String,
     /// At least one.
     pub servers: Vec<Server>,
+    /// How a request gets to one of them.
+    pub balance: Balance,
+    /// What is spoken where that can be chosen: over TLS, and over Unix sockets.
+    pub protocol: Protocol,
     /// The limit of opening a connection.
     pub connect_timeout: Duration,
     /// The limit from sending a request's head to receiving the response's.
@@ -21,96 +34,239 @@ pub struct UpstreamConfig {
     pub keep_alive: usize,
     /// How long one is kept idle.
     pub idle_timeout: Duration,
+    /// Requests that each server is sent at a time, by all workers together; none: any number.
+    pub max_connections: Option<usize>,
+    /// `queue`: those that wait while every server has its most.
+    pub queue: Queue,
+    /// How often names are looked up.
+    pub resolve: Duration,
+    /// `retries`
+    pub retries: Retries,
+    /// `health`; none: servers are not asked.
+    pub health: Option<Health>,
+    /// `ejection`; none: servers that fail stay in.
+    pub ejection: Option<Ejection>,
+    /// `tls`; there where a server is reached over TLS.
+    pub tls: Option<UpstreamTls>,
 }
 
-/// One server of an upstream.
+/// How a request gets to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, by weight.
+    RoundRobin,
+    /// The one with the fewest requests under way for its weight.
+    LeastConnections,
+    /// Of two at random, the one with fewer.
+    RandomTwo,
+    /// Always the same one for a session; without one, for a client's address.
+    Sticky,
+}
+
+/// What is spoken to servers that leave a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Over TLS what the server prefers of both; over a Unix socket HTTP/1.1.
+    Auto,
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+}
+
+/// `[upstreams.NAME.queue]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// How many requests may wait, of all workers together.
+    pub size: usize,
+    /// How long one waits.
+    pub timeout: Duration,
+}
+
+/// `[upstreams.NAME.retries]`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retries {
+    /// How often a request is sent, the first time included.
+    pub attempts: u32,
+    /// Retries for each request, in the long run.
+    pub budget: f64,
+}
+
+/// `[upstreams.NAME.health]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Server {
-    /// `http://host:port`: the host and port to connect to.
-    Http {
-        /// A name or an address, without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// `builtin:demo`: the demo app, run by the gateway itself on a loopback port.
-    Demo,
+pub struct Health {
+    /// What is asked for.
+    pub path: String,
+    /// The Host that is asked; none: the server's own.
+    pub host: Option<String>,
+    /// How often.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// After so many good answers a server that was out is in.
+    pub healthy: u32,
+    /// After so many others one that was in is out.
+    pub unhealthy: u32,
+    /// What is good.
+    pub status: StatusRanges,
 }
 
-pub(super) fn read(root: &mut Section<'_, '_>) -> Vec<UpstreamConfig> {
+/// `[upstreams.NAME.ejection]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// After so many failures in a row a server is out.
+    pub failures: u32,
+    /// For this long at first; each time that follows upon the last, for twice as long.
+    pub period: Duration,
+    /// Answers that are failures too.
+    pub status: StatusRanges,
+}
+
+pub(super) fn read(
+    root: &mut Section<'_, '_>,
+    directory: &Path,
+    environment: &dyn Environment,
+) -> Vec<UpstreamConfig> {
     root.named("upstreams", |name, upstream| {
-        let limit = || duration(Duration::from_millis(1)..=Duration::from_hours(24));
         let connect_timeout = upstream.get("connect_timeout", limit());
         let response_timeout = upstream.get("response_timeout", limit());
         let keep_alive = upstream.get("keep_alive", integer(0..=4096));
         let idle_timeout = upstream.get("idle_timeout", limit());
+        let balance = upstream.get(
+            "balance",
+            one_of(&[
+                ("round_robin", Balance::RoundRobin),
+                ("least_connections", Balance::LeastConnections),
+                ("random_two", Balance::RandomTwo),
+                ("sticky", Balance::Sticky),
+            ]),
+        );
+        let words = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
+        let protocol = upstream.get("protocol", one_of(&words));
+        let max_connections = upstream.get("max_connections", integer(0..=100_000)).filter(|most| *most > 0);
+        let resolve = upstream.get("resolve", duration(Duration::from_secs(1)..=Duration::from_hours(24)));
+        let queue = queue(upstream, max_connections.is_some());
+        let retries = retries(upstream);
+        let health = health(upstream);
+        let ejection = ejection(upstream);
+        let tls = tls::read(upstream, directory, environment);
         if !upstream.has("servers") {
             upstream.refuse("servers", Fault::new("is missing"));
         }
-        let servers = upstream.list("servers", text(server))?;
+        let servers = upstream.list("servers", server::read)?;
         if servers.is_empty() {
             upstream.refuse("servers", Fault::new("must name at least one server"));
         }
+        refuse_useless(upstream, &servers);
+        let is_tls = servers.iter().any(Server::is_tls);
         Some(UpstreamConfig {
             name: name.to_owned(),
             servers,
+            balance: balance.unwrap_or(Balance::RoundRobin),
+            protocol: protocol.unwrap_or(Protocol::Auto),
             connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(2)),
-            response_timeout: response_timeout.unwrap_or(Duration::from_secs(60)),
+            response_timeout: response_timeout.unwrap_or(Duration::from_mins(1)),
             keep_alive: keep_alive.unwrap_or(64),
             // Below the 5 s after which the usual app servers close, so that they do not close under a request.
             idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(4)),
+            max_connections,
+            queue,
+            resolve: resolve.unwrap_or(Duration::from_secs(30)),
+            retries,
+            health,
+            ejection,
+            tls: is_tls.then(|| tls.unwrap_or_default()),
         })
     })
 }
 
-fn server(text: &str) -> Result<Server, Fault> {
-    let fault = || Fault::new("must be a server's URL").hint("such as \"http://127.0.0.1:8000\"");
-    if text == "builtin:demo" {
-        return Ok(Server::Demo);
-    }
-    if text.starts_with("https://") || text.starts_with("unix:") {
-        return Err(Fault::new("is of a kind that sessiongate does not support yet")
-            .hint("servers are reached over plain HTTP: \"http://host:port\""));
-    }
-    let authority = text.strip_prefix("http://").ok_or_else(fault)?;
-    if authority.contains('@') {
-        return Err(Fault::new("must not hold a user or a password"));
-    }
-    if authority.contains(['/', '?', '#']) {
-        let bare = authority.split(['/', '?', '#']).next().unwrap_or_default();
-        return Err(Fault::new("must not have a path or a query: requests are forwarded with their own")
-            .hint(format!("write \"http://{bare}\"")));
-    }
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once(']').ok_or_else(fault)?;
-            host.parse::<Ipv6Addr>().map_err(|_| fault())?;
-            (host, port)
-        }
-        None => {
-            let colon = authority.find(':').unwrap_or(authority.len());
-            let (host, port) = authority.split_at_checked(colon).ok_or_else(fault)?;
-            if !is_host(host) {
-                return Err(fault());
-            }
-            (host, port)
-        }
-    };
-    let port = match port.strip_prefix(':') {
-        None if port.is_empty() => 80,
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse().ok().filter(|port| *port > 0).ok_or_else(fault)?
-        }
-        Some(_) | None => return Err(fault()),
-    };
-    Ok(Server::Http { host: host.to_ascii_lowercase(), port })
+/// What a wait may be limited to.
+fn limit() -> impl Fn(&toml::de::DeValue<'_>) -> Result<Duration, Fault> {
+    duration(Duration::from_millis(1)..=Duration::from_hours(24))
 }
 
-/// A name or an IPv4 address. Names of containers and services often hold `_`.
-fn is_host(host: &str) -> bool {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+/// Settings of what no server of the upstream does.
+fn refuse_useless(upstream: &mut Section<'_, '_>, servers: &[Server]) {
+    if !servers.iter().any(Server::is_tls) {
+        let fault = Fault::new("is of no use: no server is reached over TLS");
+        if upstream.has("tls") {
+            upstream.refuse("tls", fault.hint("\"https://host:port\" is"));
+        }
+    }
+    if upstream.has("protocol") && !servers.iter().any(Server::leaves_protocol_open) {
+        let fault = Fault::new("is of no use: the servers' URLs say what is spoken");
+        upstream.refuse("protocol", fault.hint("\"http://\" is HTTP/1.1, \"h2c://\" is HTTP/2"));
+    }
+    if upstream.has("resolve") && !servers.iter().any(Server::is_named) {
+        upstream.refuse("resolve", Fault::new("is of no use: no server has a name to look up"));
+    }
+}
+
+fn queue(upstream: &mut Section<'_, '_>, bounded: bool) -> Queue {
+    if upstream.has("queue") && !bounded {
+        let fault = Fault::new("is of no use: without `max_connections` no request waits");
+        upstream.refuse("queue", fault);
+    }
+    upstream.table("queue", |queue| Queue {
+        size: queue.get("size", integer(0..=100_000)).unwrap_or(100),
+        timeout: queue.get("timeout", limit()).unwrap_or(Duration::from_secs(1)),
+    })
+}
+
+fn retries(upstream: &mut Section<'_, '_>) -> Retries {
+    upstream.table("retries", |retries| {
+        let attempts = retries.get("attempts", integer(1..=10)).unwrap_or(2);
+        let budget = retries.get("budget", ratio(0.001..=1.0));
+        if attempts == 1 && retries.has("budget") {
+            retries.refuse("budget", Fault::new("is of no use: with one attempt there is no retry"));
+        }
+        Retries { attempts, budget: budget.unwrap_or(0.2) }
+    })
+}
+
+fn health(upstream: &mut Section<'_, '_>) -> Option<Health> {
+    let is_there = upstream.has("health");
+    upstream.table("health", |health| {
+        let path = if is_there { health.require("path", text(path)) } else { health.get("path", text(path)) };
+        let host = health.get("host", text(host));
+        let interval = health
+            .get("interval", duration(Duration::from_millis(100)..=Duration::from_hours(1)))
+            .unwrap_or(Duration::from_secs(5));
+        let timeout = health.get("timeout", limit()).unwrap_or(Duration::from_secs(2).min(interval));
+        if timeout > interval {
+            health.refuse_or("timeout", "interval", Fault::new("is longer than `interval`"));
+        }
+        let healthy = health.get("healthy", integer(1..=100)).unwrap_or(2);
+        let unhealthy = health.get("unhealthy", integer(1..=100)).unwrap_or(3);
+        let status = health.get("status", text(status::read)).unwrap_or_else(StatusRanges::good);
+        Some(Health { path: path?, host, interval, timeout, healthy, unhealthy, status })
+    })
+}
+
+fn ejection(upstream: &mut Section<'_, '_>) -> Option<Ejection> {
+    upstream.table("ejection", |ejection| {
+        let failures = ejection.get("failures", integer(0..=1000)).unwrap_or(5);
+        let period = ejection.get("for", duration(Duration::from_millis(100)..=Duration::from_hours(1)));
+        let status = ejection.get("status", text(status::read)).unwrap_or_default();
+        if failures == 0 {
+            for key in ["for", "status"].into_iter().filter(|key| ejection.has(key)).collect::<Vec<_>>() {
+                ejection.refuse(key, Fault::new("is of no use: with `failures = 0` no server is put out"));
+            }
+            return None;
+        }
+        Some(Ejection { failures, period: period.unwrap_or(Duration::from_secs(10)), status })
+    })
+}
+
+/// A request's target: a path, perhaps with a query.
+fn path(text: &str) -> Result<String, Fault> {
+    let target = text.parse::<http::uri::PathAndQuery>().ok();
+    let sound = text.starts_with('/') && !text.contains('#') && target.is_some();
+    if sound { Ok(text.to_owned()) } else { Err(Fault::new("must be a path").hint("such as \"/healthz\"")) }
+}
+
+fn host(text: &str) -> Result<String, Fault> {
+    let authority = text.parse::<http::uri::Authority>().ok().filter(|_| !text.contains('@'));
+    let fault = || Fault::new("must be a host, perhaps with a port").hint("such as \"app.internal\"");
+    authority.map(|_| text.to_owned()).ok_or_else(fault)
 }

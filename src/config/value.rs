@@ -79,6 +79,18 @@ where
     }
 }
 
+/// A number in `range`.
+pub(super) fn ratio(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Result<f64, Fault> {
+    move |value| {
+        let digits = value.as_float().map(|float| float.as_str());
+        let digits = digits.or_else(|| value.as_integer().map(|integer| integer.as_str()));
+        let number = digits.ok_or_else(|| wrong_type(value, "a number"))?.parse().ok();
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| Fault::new(format!("must be from {} to {}", range.start(), range.end())))
+    }
+}
+
 /// A duration in `range`: text with a unit, such as `"20m"`.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) -> Result<Duration, Fault> {
     /// More than any duration in range needs, and too few to take the parser to the limits of its arithmetic.

@@ -4,14 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Response, StatusCode, Version};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
-use crate::upstream::{ConnectError, Connection, Pool, Progress};
+use crate::upstream::{ConnectError, Connection, Pool, Progress, RequestBody};
 
 /// An upstream's response, its body still coming.
 #[derive(Debug)]
@@ -63,7 +63,9 @@ impl ForwardError {
     /// What the client is told.
     pub(super) fn refusal(&self) -> Refusal {
         match self {
-            Self::Connect(_) => Refusal::Unreachable,
+            Self::Connect(ConnectError::Failed { .. }) => Refusal::Unreachable,
+            Self::Connect(ConnectError::NoServer(_)) => Refusal::NoServer,
+            Self::Connect(ConnectError::Busy { .. }) => Refusal::Busy,
             Self::Broken { .. } | Self::Malformed { .. } => Refusal::BadAnswer,
             Self::Timeout { .. } => Refusal::Timeout,
             Self::ClientStalled => Refusal::BodyTimeout,
@@ -72,21 +74,41 @@ impl ForwardError {
     }
 }
 
-/// Sends `outbound` over a connection of `pool`.
+/// Sends `outbound` to a server of `pool`. `affinity` is what sessions stick to servers by.
 ///
-/// A pooled connection may have been closed by the server while it was idle. As long as nothing of the request has
-/// been written it goes over the next one; after that it is not repeated, since the server may have acted on it.
+/// What is sent twice:
+///
+/// 1. A request of which nothing was written, whatever it is: to another server if the connection could not be had, over
+///    another connection if it was closed while it was idle.
+/// 2. A request that the server says it has not looked at (HTTP/2's REFUSED_STREAM, and GOAWAY in order).
+/// 3. A request with an idempotent method (RFC 9110, 9.2.2) whose connection broke before any of the response came.
+///
+/// The last two only if nothing of the body was taken from the client, at most `attempts` times, and within the
+/// upstream's budget. No response, and so no order of the session, has been seen by then. Everything else the server
+/// may have acted on, and it is not repeated.
 ///
 /// # Errors
 /// See [`ForwardError`].
-pub(super) async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answer, ForwardError> {
-    let limit = pool.upstream().response_timeout;
+pub(super) async fn forward(
+    pool: &Rc<Pool>,
+    outbound: Outbound,
+    affinity: impl FnOnce() -> u64,
+) -> Result<Answer, ForwardError> {
+    let upstream = pool.upstream();
+    let limit = upstream.config().response_timeout;
+    let mut attempts_left = upstream.config().retries.attempts.saturating_sub(1);
+    upstream.count_request();
     let mut request = outbound.request;
     let progress = request.body().progress();
+    let mut choice = pool.choose(affinity);
+    if request.headers().contains_key(UPGRADE) {
+        choice.only_http1();
+    }
     loop {
-        let mut connection = pool.connect().await?;
-        let sending = connection.sender().try_send_request(request);
-        let Some(sent) = within(limit, &progress, sending).await else {
+        let mut connection = choice.connect().await?;
+        let spare = (attempts_left > 0 && (is_idempotent(request.method()) || connection.is_http2()))
+            .then(|| Spare::of(&request));
+        let Some(sent) = within(limit, &progress, connection.send(request)).await else {
             let server = connection.server();
             // An upstream that does not read keeps the client from sending.
             let stalled = progress.is_waiting();
@@ -96,19 +118,87 @@ pub(super) async fn forward(pool: &Rc<Pool>, outbound: Outbound) -> Result<Answe
                 ForwardError::Timeout { server, limit }
             });
         };
-        match sent {
-            Ok(response) => return answer(response, connection, &progress, limit),
-            Err(mut failed) => match failed.take_message() {
-                Some(unsent) if connection.is_reused() => request = unsent,
-                _ if progress.is_slow() => return Err(ForwardError::ClientStalled),
-                _ if progress.is_broken() => return Err(ForwardError::ClientBroken),
-                _ => {
-                    let server = connection.server();
-                    return Err(ForwardError::Broken { server, error: failed.error().to_string() });
-                }
-            },
+        let mut failed = match sent {
+            Ok(response) => {
+                connection.answered(response.status());
+                return answer(response, connection, &progress, limit);
+            }
+            Err(failed) => failed,
+        };
+        if let Some(unsent) = failed.take_message() {
+            request = unsent;
+            let (reused, error) = (connection.is_reused(), failed.error().to_string());
+            let failed = if reused { connection.give_up() } else { connection.fail(&error) };
+            if reused {
+                choice.unsent();
+            } else if !choice.again(&failed, error.clone()) {
+                return Err(ForwardError::Broken { server: failed.server, error });
+            }
+            continue;
+        }
+        if progress.is_slow() {
+            return Err(ForwardError::ClientStalled);
+        }
+        if progress.is_broken() {
+            return Err(ForwardError::ClientBroken);
+        }
+        let error = failed.into_error();
+        let refused = is_refused(&error);
+        let again = spare.filter(|spare| refused || is_idempotent(&spare.method));
+        let again = again.and_then(|spare| spare.request(&progress));
+        let error = error.to_string();
+        let failed = if refused { connection.give_up() } else { connection.fail(&error) };
+        match again {
+            Some(again) if choice.again(&failed, error.clone()) && upstream.allows_retry() => {
+                tracing::debug!(server = %failed.server, %error, "sent again");
+                attempts_left = attempts_left.saturating_sub(1);
+                request = again;
+            }
+            Some(_) | None => return Err(ForwardError::Broken { server: failed.server, error }),
         }
     }
+}
+
+/// What a request is made of but for its body, kept so that it can be sent again.
+#[derive(Debug)]
+struct Spare {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Spare {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        Self { method, uri, headers: request.headers().clone() }
+    }
+
+    /// The request, if its body is still whole.
+    fn request(self, progress: &Rc<Progress>) -> Option<Request<RequestBody>> {
+        let mut request = Request::new(progress.again()?);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        Some(request)
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    // Not `Method::is_idempotent`, which would take in whatever is added to it.
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    )
+}
+
+/// Whether the server says that it has not looked at the request (RFC 9113, 8.7).
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| match cause.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => cause.is_remote(),
+        Some(h2::Reason::NO_ERROR) => cause.is_remote() && cause.is_go_away(),
+        Some(_) | None => false,
+    })
 }
 
 /// Waits for the response's head: as long as the body is still being sent, `limit` is that of its next piece.

@@ -21,11 +21,11 @@
 //! ```
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{COOKIE, HOST, TRANSFER_ENCODING, VIA};
+use http::header::{COOKIE, HOST, TE, VIA};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
-use hyper::body::Body as _;
 
 use super::admit::{Admitted, Visitor};
 use super::refusal::Refusal;
@@ -37,7 +37,7 @@ use crate::headers::{
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
 use crate::time::Timestamp;
-use crate::upstream::{Pace, RequestBody};
+use crate::upstream::{self, Pace, RequestBody};
 
 /// A request that says nothing but what the gateway answers for.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ pub struct Injection<'g> {
 pub struct Exchange {
     pub(super) visitor: Visitor,
     pub(super) secure: bool,
+    client: IpAddr,
     /// Whether the client takes trailers.
     pub(super) trailers: bool,
 }
@@ -107,29 +108,27 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
             let make = |record: &crate::format::Record| {
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)
             };
-            match session.mapped(mapping, make) {
-                Some(Ok(mapped)) => {
+            match session.mapped(mapping, make).as_ref() {
+                Ok(mapped) => {
                     for (name, value) in mapped {
                         headers.insert(name.clone(), value.clone());
                     }
                 }
-                Some(Err(MappingTooLarge(name))) => {
+                Err(MappingTooLarge(name)) => {
                     tracing::error!(
                         route = %route.name, session = %session.reference(), header = %name,
                         "the injected headers exceed max_header_bytes"
                     );
                     return Err(Refusal::MappingTooLarge);
                 }
-                None => {}
             }
         }
     }
-    let secure = origin.secure;
+    let (secure, client) = (origin.secure, origin.client);
     origin.write(&mut headers);
     headers.append(VIA, via(head.version));
-    // Left to itself, hyper would take a GET to have no body, and send none.
-    if !head.body.is_end_stream() && head.body.size_hint().exact().is_none() {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if head.trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     // A call of gRPC may be quiet for as long as the two ends of it like.
     let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
@@ -140,7 +139,7 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     *outbound.headers_mut() = headers;
     Ok((
         Outbound { request: outbound, upstream: route.upstream },
-        Exchange { visitor, secure, trailers: head.trailers },
+        Exchange { visitor, secure, client, trailers: head.trailers },
     ))
 }
 
@@ -221,6 +220,14 @@ pub(super) fn join(headers: &HeaderMap) -> Vec<u8> {
 }
 
 impl Exchange {
+    /// What keeps a session with the server that it is with; without one, a client's address.
+    pub(super) fn affinity(&self) -> u64 {
+        match self.active() {
+            Some(active) => active.session.reference().affinity(),
+            None => upstream::affinity(self.client),
+        }
+    }
+
     /// The session that the request came with.
     pub(super) fn active(&self) -> Option<&Active> {
         match &self.visitor {

@@ -49,6 +49,10 @@ pub enum Refusal {
     BodyTimeout,
     /// No server of the upstream took the connection.
     Unreachable,
+    /// No server of the upstream is healthy.
+    NoServer,
+    /// Every server of the upstream has as many requests as it may have.
+    Busy,
     /// The upstream broke off, or answered what is not HTTP.
     BadAnswer,
     /// The upstream did not answer in time.
@@ -117,7 +121,7 @@ impl Refusal {
             Self::Login(_) => StatusCode::FOUND,
             Self::Forbidden | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::Conflict => StatusCode::CONFLICT,
-            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::NoServer | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -146,6 +150,8 @@ impl Refusal {
             Self::StoreUnavailable => "store-unavailable",
             Self::BodyTimeout => "body-timeout",
             Self::Unreachable => "upstream-unreachable",
+            Self::NoServer => "upstream-no-server",
+            Self::Busy => "upstream-busy",
             Self::BadAnswer => "upstream-bad-answer",
             Self::Timeout => "upstream-timeout",
             Self::MappingTooLarge => "headers-too-large",
@@ -167,7 +173,8 @@ impl Refusal {
             Self::Forbidden => "You may not see this",
             Self::CrossSite => "The request may come from another site",
             Self::Conflict => "Your session has changed meanwhile",
-            Self::StoreUnavailable => "The service is unavailable for the moment",
+            Self::StoreUnavailable | Self::NoServer => "The service is unavailable for the moment",
+            Self::Busy => "The service is busy",
             Self::BodyTimeout => "The request took too long to arrive",
             Self::Unreachable => "The application cannot be reached",
             Self::BadAnswer => "The application gave no usable answer",
@@ -208,7 +215,7 @@ impl Refusal {
             Self::Login(location) => {
                 headers.insert(LOCATION, location);
             }
-            Self::StoreUnavailable => {
+            Self::StoreUnavailable | Self::NoServer | Self::Busy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Ambiguous(_)

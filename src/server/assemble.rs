@@ -1,4 +1,7 @@
 //! From the configuration to what workers share.
+//!
+//! A reload keeps what its configuration leaves as it was: realms with what they remember, upstreams with their
+//! connections, the built-in apps.
 
 use std::sync::Arc;
 
@@ -6,44 +9,75 @@ use http::HeaderName;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use crate::config::{self, Access, Config, OddHeaders, RealmConfig, StoreConfig, UpstreamConfig};
+use crate::config::{
+    self, Access, Config, OddHeaders, RealmConfig, ServerAddress, StoreConfig, UpstreamConfig,
+};
 use crate::demo;
 use crate::format::{self, Format};
 use crate::headers::Scrub;
 use crate::proxy::{Gateway, Route};
 use crate::route::Router;
-use crate::session::Realm;
+use crate::session::{Place, Realm};
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::store::table::Table;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::Upstream;
 
-/// The gateway, and the apps that run with it.
+/// The gateway, and what the next one may keep of it.
 #[derive(Debug)]
 pub(super) struct Assembled {
-    pub(super) gateway: Gateway,
-    pub(super) apps: Vec<demo::Running>,
+    pub(super) gateway: Arc<Gateway>,
+    /// By the index that the configuration gives them.
+    realms: Vec<Arc<Realm>>,
+    upstreams: Vec<Resolved>,
+    /// Which routes the places of mappings are numbered by.
+    edition: u64,
 }
 
+/// An upstream, and the built-in apps among its servers.
+#[derive(Clone, Debug)]
+struct Resolved {
+    upstream: Arc<Upstream>,
+    apps: Vec<Arc<demo::Running>>,
+}
+
+/// Makes `config` ready, over what it leaves as it was of `before`.
 pub(super) async fn assemble(
     config: &Config,
     store: &Store,
     tasks: &TaskTracker,
+    before: Option<(&Config, &Assembled)>,
 ) -> Result<Assembled, StartError> {
-    for realm in &config.realms {
-        let format = format::open(realm);
-        ensure(&config.store, &table(store, realm, format.as_ref()), format.ttl_attribute())
-            .await
-            .map_err(|error| StartError::Table { realm: realm.name.clone(), error })?;
+    let mut realms = Vec::new();
+    for wanted in &config.realms {
+        realms.push(match before.and_then(|before| kept_realm(wanted, before)) {
+            Some(kept) => kept,
+            None => {
+                let format = format::open(wanted);
+                ensure(&config.store, &table(store, wanted, format.as_ref()), format.ttl_attribute())
+                    .await
+                    .map_err(|error| StartError::Table { realm: wanted.name.clone(), error })?;
+                realm(wanted, store, tasks)
+            }
+        });
     }
     let names: Vec<_> = injected(config).collect();
-    let mut apps = Vec::new();
     let mut upstreams = Vec::new();
-    for (index, upstream) in config.upstreams.iter().enumerate() {
-        let writes = config.routes.iter().any(|route| route.upstream == index && route.writes);
-        upstreams.push(Arc::new(resolve(upstream, &names, writes, &mut apps).await?));
+    for (index, wanted) in config.upstreams.iter().enumerate() {
+        upstreams.push(match before.and_then(|before| kept_upstream(index, config, before)) {
+            Some(kept) => kept,
+            None => open(wanted, &names, obeys(config, index)).await?,
+        });
     }
-    Ok(Assembled { gateway: gateway(config, store, tasks, upstreams), apps })
+    let edition = before.map_or(0, |(old, assembled)| {
+        let is_same = old.routes == config.routes
+            && old.realms == config.realms
+            && old.server.max_header_bytes == config.server.max_header_bytes;
+        assembled.edition + u64::from(!is_same)
+    });
+    let shared = upstreams.iter().map(|resolved| Arc::clone(&resolved.upstream)).collect();
+    let gateway = Arc::new(gateway_over(config, &realms, shared, edition));
+    Ok(Assembled { gateway, realms, upstreams, edition })
 }
 
 /// The gateway of `config` over `upstreams`, of which nothing has been asked yet, and neither of the store.
@@ -53,15 +87,18 @@ pub(crate) fn gateway(
     tasks: &TaskTracker,
     upstreams: Vec<Arc<Upstream>>,
 ) -> Gateway {
-    let control = tokio::runtime::Handle::current();
-    let realm = |(number, realm): (usize, &RealmConfig)| {
-        let table = table(store, realm, format::open(realm).as_ref());
-        let mappings = config.routes.iter().filter(|route| route.realm == Some(number)).count();
-        Realm::new(realm, table, &control, tasks, mappings)
-    };
-    let realms: Vec<_> = config.realms.iter().enumerate().map(realm).collect();
+    let realms: Vec<_> = config.realms.iter().map(|config| realm(config, store, tasks)).collect();
+    gateway_over(config, &realms, upstreams, 0)
+}
+
+fn gateway_over(
+    config: &Config,
+    realms: &[Arc<Realm>],
+    upstreams: Vec<Arc<Upstream>>,
+    edition: u64,
+) -> Gateway {
     Gateway {
-        router: Router::new(routes(config, &realms)),
+        router: Router::new(routes(config, realms, edition)),
         scrub: Arc::new(Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass)),
         upstreams,
         hidden_cookies: config
@@ -75,6 +112,33 @@ pub(crate) fn gateway(
         limits: config.server.limits,
         timeouts: config.server.timeouts,
     }
+}
+
+fn realm(config: &RealmConfig, store: &Store, tasks: &TaskTracker) -> Arc<Realm> {
+    let table = table(store, config, format::open(config).as_ref());
+    Realm::new(config, table, &tokio::runtime::Handle::current(), tasks, 0)
+}
+
+/// The realm that is configured as `wanted` is, if there is one.
+fn kept_realm(wanted: &RealmConfig, (config, assembled): (&Config, &Assembled)) -> Option<Arc<Realm>> {
+    let index = config.realms.iter().position(|realm| realm == wanted)?;
+    assembled.realms.get(index).map(Arc::clone)
+}
+
+/// The upstream that is what `config.upstreams[index]` is to be, if there is one. What the built-in app shows and obeys
+/// depends on the routes, too.
+fn kept_upstream(index: usize, config: &Config, (old, assembled): (&Config, &Assembled)) -> Option<Resolved> {
+    let wanted = config.upstreams.get(index)?;
+    let at = old.upstreams.iter().position(|upstream| upstream == wanted)?;
+    let kept = assembled.upstreams.get(at)?;
+    let fits = kept.apps.is_empty()
+        || (injected(config).eq(injected(old)) && obeys(config, index) == obeys(old, at));
+    fits.then(|| kept.clone())
+}
+
+/// Whether any route lets upstream number `index` change sessions.
+fn obeys(config: &Config, index: usize) -> bool {
+    config.routes.iter().any(|route| route.upstream == index && route.writes)
 }
 
 /// The names of all headers that any route injects.
@@ -103,16 +167,20 @@ async fn ensure(store: &StoreConfig, table: &Table, ttl_attribute: Option<&str>)
     }
 }
 
-fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::RouteConfig, Arc<Route>)> {
+fn routes<'c>(
+    config: &'c Config,
+    realms: &[Arc<Realm>],
+    edition: u64,
+) -> Vec<(&'c config::RouteConfig, Arc<Route>)> {
     // Each route of a realm has a place of its own in what its sessions remember.
     let mut mappings = vec![0; realms.len()];
-    let mut number = |realm: usize| {
+    let mut place = |realm: usize| {
         let next = mappings.get_mut(realm)?;
         *next += 1;
-        Some(*next - 1)
+        Some(Place { number: *next - 1, edition })
     };
     let route = |route: &'c config::RouteConfig| {
-        let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut number);
+        let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut place);
         let leads_to = Route {
             name: route.name.clone(),
             access: route.access,
@@ -128,34 +196,27 @@ fn routes<'c>(config: &'c Config, realms: &[Arc<Realm>]) -> Vec<(&'c config::Rou
         };
         (route, Arc::new(leads_to))
     };
-    config.routes.iter().map(route).collect()
+    let routes = config.routes.iter().map(route).collect();
+    for (realm, mappings) in realms.iter().zip(mappings) {
+        realm.make_room(mappings);
+    }
+    routes
 }
 
-async fn resolve(
+async fn open(
     upstream: &UpstreamConfig,
     injected: &[HeaderName],
     writes: bool,
-    apps: &mut Vec<demo::Running>,
-) -> Result<Upstream, StartError> {
-    let mut servers = Vec::new();
-    for server in &upstream.servers {
-        servers.push(match server {
-            config::Server::Http { host, port } => Endpoint::new(host, *port),
-            config::Server::Demo => {
-                let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
-                let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
-                let address = app.address();
-                apps.push(app);
-                Endpoint::new(&address.ip().to_string(), address.port())
-            }
-        });
+) -> Result<Resolved, StartError> {
+    let mut apps = Vec::new();
+    for _ in upstream.servers.iter().filter(|server| server.address == ServerAddress::Demo) {
+        let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
+        let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
+        apps.push(Arc::new(app));
     }
-    Ok(Upstream {
-        name: upstream.name.clone(),
-        servers,
-        connect_timeout: upstream.connect_timeout,
-        response_timeout: upstream.response_timeout,
-        keep_alive: upstream.keep_alive,
-        idle_timeout: upstream.idle_timeout,
-    })
+    let demos: Vec<_> = apps.iter().map(|app| app.address()).collect();
+    let upstream = Upstream::new(upstream.clone(), &demos);
+    let upstream = upstream.map_err(|error| StartError::System { what: "TLS to an upstream", error })?;
+    upstream.start().await;
+    Ok(Resolved { upstream, apps })
 }

@@ -12,6 +12,7 @@ mod http2;
 mod wire;
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use crate::proxy::{Peer, Worker};
 
 /// What an HTTP/2 client begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a connection that is to end may stay idle. To close it at once could meet a request that is on its way; the
+/// answer to one that comes within this time tells the client that it is the last.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
 /// How long a farewell may take: what the client still sends, and the end of an encrypted stream.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The most that is read and thrown away of what a client sends after its answer.
@@ -112,10 +116,11 @@ async fn first_bytes<S: AsyncRead + Unpin>(
             }
         }
     };
+    let mut read = pin!(read);
     let read = tokio::select! {
-        read = tokio::time::timeout(limit, read) => read,
-        // Nobody is served who has not yet asked.
-        _ = stopped.wait_for(|stopped| *stopped) => Ok(false),
+        read = tokio::time::timeout(limit, read.as_mut()) => read,
+        // Who has been accepted may have asked already, though nothing has arrived yet.
+        _ = stopped.wait_for(|stopped| *stopped) => tokio::time::timeout(LAST_REQUEST.min(limit), read).await,
     };
     match read {
         Ok(true) => First::Bytes(Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default())),

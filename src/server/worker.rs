@@ -1,22 +1,30 @@
-//! A worker thread: accepts connections and serves them.
+//! A worker thread: accepts connections and serves them, as the configuration in force says.
+//!
+//! What a worker accepts on follows the configuration: a listener that is new gets an acceptor, one that is gone loses
+//! its own. Nobody is left behind on an address that goes: who is in the system's queue already is taken in, and every
+//! connection is told to end after its next answer.
 
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use super::connection::Protocol;
-use super::listener::Socket;
-use super::{StartError, connection};
-use crate::proxy::{Gateway, Peer, RequestIds, Worker};
+use super::listener::Listener;
+use super::state::State;
+use super::{Generation, StartError, connection};
+use crate::proxy::{Peer, RequestIds, Worker};
 use crate::time::Clock;
 
-/// How often a worker closes connections that have been idle for too long.
+/// How often a worker closes connections that have been idle for too long, and reports that it is alive.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long a worker waits when the system has no descriptor left for a connection, instead of asking again at once.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -25,11 +33,31 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Seed {
     pub(super) number: usize,
-    /// The current configuration, made ready; each new one replaces it.
-    pub(super) gateways: watch::Receiver<Arc<Gateway>>,
-    pub(super) sockets: Vec<Socket>,
+    /// How many workers there are.
+    pub(super) workers: usize,
+    /// The configuration in force; each new one replaces it.
+    pub(super) generations: watch::Receiver<Arc<Generation>>,
     pub(super) stopped: watch::Receiver<bool>,
-    pub(super) drain: Duration,
+    pub(super) state: Arc<State>,
+}
+
+/// What a worker accepts on.
+struct Acceptors {
+    number: usize,
+    workers: usize,
+    worker: Rc<Worker>,
+    connections: TaskTracker,
+    running: Vec<Acceptor>,
+    /// Those that have been stopped and may still be emptying their queues.
+    ending: JoinSet<()>,
+}
+
+/// One listener's share of a worker.
+struct Acceptor {
+    listener: Arc<Listener>,
+    /// Told to its connections, too.
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
 }
 
 /// Starts a worker.
@@ -56,76 +84,178 @@ pub(super) fn spawn(seed: Seed) -> Result<JoinHandle<()>, StartError> {
     match reported.recv() {
         Ok(Ok(())) => Ok(thread),
         Ok(Err(error)) => Err(failed("a worker's runtime")(error)),
-        Err(_) => Err(failed("a worker's runtime")(std::io::Error::other("it panicked"))),
+        Err(_) => Err(failed("a worker's runtime")(io::Error::other("it panicked"))),
     }
 }
 
-async fn run(mut seed: Seed, ids: RequestIds) {
-    let gateway = Arc::clone(&seed.gateways.borrow_and_update());
-    let worker = Rc::new(Worker::new(seed.number, gateway, ids));
+async fn run(seed: Seed, ids: RequestIds) {
+    let Seed { number, workers, mut generations, mut stopped, state } = seed;
+    let first = Arc::clone(&generations.borrow_and_update());
+    let mut drain = first.drain;
+    let worker = Rc::new(Worker::new(number, Arc::clone(&first.gateway), ids));
     let connections = TaskTracker::new();
-    let mut acceptors = tokio::task::JoinSet::new();
-    for socket in seed.sockets {
-        let (worker, connections, stopped) = (Rc::clone(&worker), connections.clone(), seed.stopped.clone());
-        acceptors.spawn_local(async move {
-            accept(socket, &worker, &connections, &stopped).await;
-        });
+    let mut acceptors = Acceptors {
+        number,
+        workers,
+        worker: Rc::clone(&worker),
+        connections: connections.clone(),
+        running: Vec::new(),
+        ending: JoinSet::new(),
+    };
+    acceptors.follow(&first);
+    drop(first);
+    let mut tick = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            // A sender that is gone means the same as being told.
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+            changed = generations.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let generation = Arc::clone(&generations.borrow_and_update());
+                drain = generation.drain;
+                worker.swap(Arc::clone(&generation.gateway));
+                acceptors.follow(&generation);
+            }
+            _ = tick.tick() => {
+                let now = Clock.mono();
+                state.beat(number, now);
+                worker.snapshot().pools.iter().for_each(|pool| pool.sweep(now));
+                while acceptors.ending.try_join_next().is_some() {}
+            }
+        }
     }
-    let sweeper = Rc::clone(&worker);
-    acceptors.spawn_local(async move {
-        let mut tick = tokio::time::interval(SWEEP);
-        loop {
-            tick.tick().await;
-            sweeper.snapshot().pools.iter().for_each(|pool| pool.sweep(Clock.mono()));
-        }
-    });
-    let follower = Rc::clone(&worker);
-    acceptors.spawn_local(async move {
-        while seed.gateways.changed().await.is_ok() {
-            let gateway = Arc::clone(&seed.gateways.borrow_and_update());
-            follower.swap(gateway);
-        }
-    });
-    let mut stopped = seed.stopped;
-    // A sender that is gone means the same as being told.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
-    acceptors.shutdown().await;
+    // Nothing but the acceptors may hold the sockets, or connections would go on queueing up behind them.
+    drop(generations);
+    acceptors.stop().await;
     connections.close();
-    if tokio::time::timeout(seed.drain, connections.wait()).await.is_err() {
+    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections were cut at the end of the drain");
     }
 }
 
-async fn accept(
-    socket: Socket,
-    worker: &Rc<Worker>,
-    connections: &TaskTracker,
-    stopped: &watch::Receiver<bool>,
-) {
-    let protocol = if socket.http2 { Protocol::Unknown } else { Protocol::Http1 };
-    let listener = match TcpListener::from_std(socket.listener) {
-        Ok(listener) => listener,
+impl Acceptors {
+    /// Accepts on the listeners of `generation` and no others.
+    fn follow(&mut self, generation: &Generation) {
+        let stays = |acceptor: &mut Acceptor| {
+            generation.listeners.iter().any(|listener| Arc::ptr_eq(listener, &acceptor.listener))
+        };
+        let gone: Vec<_> = self.running.extract_if(.., |acceptor| !stays(acceptor)).collect();
+        for listener in &generation.listeners {
+            if !self.running.iter().any(|acceptor| Arc::ptr_eq(listener, &acceptor.listener)) {
+                self.start(listener);
+            }
+        }
+        for acceptor in gone {
+            self.ending.spawn_local(acceptor.end());
+        }
+    }
+
+    fn start(&mut self, listener: &Arc<Listener>) {
+        let sockets = match listener.of_worker(self.number, self.workers) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                tracing::error!(address = %listener.address, %error, "a worker cannot accept connections");
+                return;
+            }
+        };
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for socket in sockets {
+            let door = Door {
+                listener: Arc::clone(listener),
+                worker: Rc::clone(&self.worker),
+                connections: self.connections.clone(),
+                stopped: stopped.clone(),
+            };
+            tasks.spawn_local(accept(socket, door));
+        }
+        self.running.push(Acceptor { listener: Arc::clone(listener), stop, tasks });
+    }
+
+    /// Accepts nothing any more but what is in the queues.
+    async fn stop(mut self) {
+        for acceptor in self.running.drain(..) {
+            self.ending.spawn_local(acceptor.end());
+        }
+        while self.ending.join_next().await.is_some() {}
+    }
+}
+
+impl Acceptor {
+    async fn end(self) {
+        let Self { listener, stop, mut tasks } = self;
+        drop(listener);
+        // Its acceptors may have failed.
+        let _ = stop.send(true);
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// What becomes of connections that are accepted.
+struct Door {
+    listener: Arc<Listener>,
+    worker: Rc<Worker>,
+    connections: TaskTracker,
+    stopped: watch::Receiver<bool>,
+}
+
+async fn accept(socket: std::net::TcpListener, mut door: Door) {
+    let socket = match TcpListener::from_std(socket) {
+        Ok(socket) => socket,
         Err(error) => {
             tracing::error!(%error, "a listener failed");
             return;
         }
     };
     loop {
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "a connection was gone before it began");
-                    continue;
-                }
-                let peer = Peer::new(address, &socket.trusted_proxies);
-                let serving = connection::serve(stream, protocol, peer, Rc::clone(worker), stopped.clone());
-                // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.
-                connections.spawn_local(serving);
-            }
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = door.stopped.wait_for(|stopped| *stopped) => break,
+        };
+        match accepted {
+            Ok((stream, address)) => door.enter(stream, address),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(BACK_OFF).await;
             }
         }
+    }
+    if let Err(error) = last(socket, &door) {
+        tracing::warn!(%error, "connections were lost when a listener was closed");
+    }
+}
+
+/// Takes in who is in the system's queue already: the last socket of an address that is closed resets them, though they
+/// have been told that they are connected.
+fn last(socket: TcpListener, door: &Door) -> io::Result<()> {
+    let socket = socket.into_std()?;
+    loop {
+        match socket.accept() {
+            Ok((stream, address)) => {
+                stream.set_nonblocking(true)?;
+                door.enter(TcpStream::from_std(stream)?, address);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // Gone between its connecting and now.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Door {
+    fn enter(&self, stream: TcpStream, address: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection was gone before it began");
+            return;
+        }
+        let peer = Peer::new(address, &self.listener.trusted_proxies);
+        let (worker, stopped) = (Rc::clone(&self.worker), self.stopped.clone());
+        let protocol = if self.listener.config.http2 { Protocol::Unknown } else { Protocol::Http1 };
+        let serving = connection::serve(stream, protocol, peer, worker, stopped);
+        // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.
+        self.connections.spawn_local(serving);
     }
 }

@@ -380,9 +380,7 @@ impl Realm {
         row: Option<crate::item::Item>,
     ) -> Result<Arc<Session>, ChangeError> {
         match self.row(row) {
-            Row::Session { record, size } => {
-                Ok(Arc::new(Session::new(session.key.clone(), record, size, self.mappings)))
-            }
+            Row::Session { record, size } => Ok(Arc::new(self.session(session.key.clone(), record, size))),
             Row::None(_) => {
                 self.cache.forget(&session.key);
                 Err(ChangeError::Conflict)
@@ -394,7 +392,7 @@ impl Realm {
     fn goes(&self, id: SessionId, record: Record, flash: Vec<String>) -> Outcome {
         let key = self.format.key(&id);
         let size = serde_json::to_string(&record.claims).map_or(0, |text| text.len());
-        let session = Arc::new(Session::new(key, record, size, self.mappings));
+        let session = Arc::new(self.session(key, record, size));
         self.remember(&session);
         Outcome::Goes(Box::new(Going { id, session, flash }))
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cache::Hit;
-use super::{Lookup, Realm, Session};
+use super::{Lookup, Realm};
 use crate::config::Consistency;
 use crate::format::{Record, RowFault};
 use crate::item::{Attribute, Item, Key};
@@ -40,7 +40,7 @@ impl Realm {
                 // A strongly consistent read has the last word: a cookie that claims more is wrong, not early.
                 let trusted = strong || self.consistency == Consistency::Eventual;
                 let answers = if trusted { record.version.max(asked) } else { record.version };
-                let session = Arc::new(Session::new(key.clone(), record, size, self.mappings));
+                let session = Arc::new(self.session(key.clone(), record, size));
                 self.cache.remember(&session, answers, read_at, epoch);
                 Lookup::Found(session)
             }

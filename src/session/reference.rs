@@ -20,6 +20,11 @@ impl Ref {
         Self(u64::from_be_bytes(*head))
     }
 
+    /// The same for the session wherever it is seen, and evenly spread.
+    pub(crate) fn affinity(self) -> u64 {
+        self.0
+    }
+
     /// Reads what `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());

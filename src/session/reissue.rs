@@ -61,7 +61,7 @@ impl Realm {
                 match self.row(Some(item)) {
                     Row::Session { record, size } => {
                         let answers = record.version;
-                        let session = Session::new(session.key.clone(), record, size, self.mappings);
+                        let session = self.session(session.key.clone(), record, size);
                         self.cache.remember(&Arc::new(session), answers, read_at, epoch);
                     }
                     Row::None(_) => self.cache.forget(&session.key),

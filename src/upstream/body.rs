@@ -1,10 +1,13 @@
 //! A request's body on its way to the upstream, and how far it has come.
+//!
+//! The body is shared by who sends it and who waits for the answer. So a body of which nothing has been sent can be
+//! sent again over another connection, and one that nobody wants any more can be let go of.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,16 +20,12 @@ use crate::time::{Alarm, Clock};
 
 /// A request's body on its way to the upstream.
 ///
-/// Its trailers stay behind unless [`RequestBody::carry_trailers`] says otherwise: an upstream that folds them into its
-/// headers would take them for ours. Those that are carried are held to what holds for headers.
+/// Its trailers stay behind over HTTP/1.1: an upstream that folds them into its headers would take them for ours. Those
+/// that go on over HTTP/2 are held to what holds for headers.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
     progress: Rc<Progress>,
-    wait: Option<Wait>,
-    /// What trailers may not say; none where there is no body.
-    scrub: Option<Arc<Scrub>>,
-    carries_trailers: bool,
+    is_http2: bool,
 }
 
 /// How long a client may take to send a body.
@@ -47,16 +46,32 @@ pub enum RequestBodyError {
     /// The client was waited for in vain.
     #[error("the request's body comes too slowly")]
     Slow,
+    /// The request is over, and nobody wants the rest.
+    #[error("the request is over")]
+    Abandoned,
 }
 
-/// How far a request's body has come.
-#[derive(Debug, Default)]
+/// A request's body, and how far it has come.
+#[derive(Debug)]
 pub(crate) struct Progress {
+    /// None when it was abandoned.
+    source: RefCell<Option<Source>>,
     done: Cell<bool>,
     waiting: Cell<bool>,
     broken: Cell<bool>,
     slow: Cell<bool>,
     frames: Cell<u64>,
+}
+
+/// Where a body comes from.
+#[derive(Debug)]
+struct Source {
+    incoming: Incoming,
+    wait: Option<Wait>,
+    /// What trailers may not say; none where there is no body.
+    scrub: Option<Arc<Scrub>>,
+    /// Who sends it over HTTP/2, and does not end with the request.
+    sender: Option<Waker>,
 }
 
 /// The waits for a client's body.
@@ -74,24 +89,38 @@ impl RequestBody {
     /// The body `incoming`, which comes at least at `pace`; none: at any.
     pub(crate) fn new(incoming: Incoming, pace: Option<Pace>, scrub: &Arc<Scrub>) -> Self {
         let done = incoming.is_end_stream();
-        let progress = Rc::new(Progress { done: Cell::new(done), ..Progress::default() });
         let wait = pace.filter(|_| !done).map(Wait::new);
         let scrub = (!done).then(|| Arc::clone(scrub));
-        Self { incoming, progress, wait, scrub, carries_trailers: false }
+        let progress = Progress {
+            source: RefCell::new(Some(Source { incoming, wait, scrub, sender: None })),
+            done: Cell::new(done),
+            waiting: Cell::new(false),
+            broken: Cell::new(false),
+            slow: Cell::new(false),
+            frames: Cell::new(0),
+        };
+        Self { progress: Rc::new(progress), is_http2: false }
     }
 
     pub(crate) fn progress(&self) -> Rc<Progress> {
         Rc::clone(&self.progress)
     }
 
-    /// Passes trailers on, where they are told apart from headers.
-    pub fn carry_trailers(&mut self) {
-        self.carries_trailers = true;
+    /// It goes over HTTP/1.1.
+    pub(super) fn of_http1(&mut self) {
+        self.is_http2 = false;
     }
 
+    /// It goes over HTTP/2.
+    pub(super) fn of_http2(&mut self) {
+        self.is_http2 = true;
+    }
+}
+
+impl Source {
     /// What goes on of a piece; none: nothing.
-    fn passed_on(&self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        let scrub = self.scrub.as_ref().filter(|_| self.carries_trailers);
+    fn passed_on(&self, frame: Frame<Bytes>, trailers: bool) -> Option<Frame<Bytes>> {
+        let scrub = self.scrub.as_ref().filter(|_| trailers);
         match (frame.into_data(), scrub) {
             (Ok(data), _) => Some(Frame::data(data)),
             (Err(frame), Some(scrub)) => {
@@ -129,6 +158,21 @@ impl Progress {
     pub(crate) fn frames(&self) -> u64 {
         self.frames.get()
     }
+
+    /// The same body again, if there is none, or nothing of it has been taken yet.
+    pub(crate) fn again(self: &Rc<Self>) -> Option<RequestBody> {
+        let whole = self.frames.get() == 0 && self.source.borrow().is_some();
+        whole.then(|| RequestBody { progress: Rc::clone(self), is_http2: false })
+    }
+
+    /// Lets go of what has not been sent. Whoever sends it over HTTP/2 is told, since its connection lives on.
+    pub(super) fn abandon(&self) {
+        if !self.done.get()
+            && let Some(Source { sender: Some(sender), .. }) = self.source.take()
+        {
+            sender.wake();
+        }
+    }
 }
 
 impl Wait {
@@ -164,47 +208,54 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        let this = self.get_mut();
+        let (progress, is_http2) = (&*self.progress, self.is_http2);
+        let mut source = progress.source.borrow_mut();
+        let Some(source) = source.as_mut() else {
+            return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
+        };
         let polled = loop {
-            let polled = Pin::new(&mut this.incoming).poll_frame(cx);
-            this.progress.waiting.set(polled.is_pending());
+            let polled = Pin::new(&mut source.incoming).poll_frame(cx);
+            progress.waiting.set(polled.is_pending());
             match polled {
                 Poll::Pending => {
-                    let Some(wait) = &mut this.wait else { return Poll::Pending };
-                    if wait.poll(cx).is_pending() {
+                    if source.wait.as_mut().is_none_or(|wait| wait.poll(cx).is_pending()) {
+                        if is_http2 {
+                            source.sender = Some(cx.waker().clone());
+                        }
                         return Poll::Pending;
                     }
-                    this.progress.slow.set(true);
+                    progress.slow.set(true);
                     break Some(Err(RequestBodyError::Slow));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    if let Some(wait) = &mut this.wait {
+                    if let Some(wait) = &mut source.wait {
                         wait.received(frame.data_ref().map_or(0, Bytes::len));
                     }
-                    if let Some(frame) = this.passed_on(frame) {
+                    if let Some(frame) = source.passed_on(frame, is_http2) {
                         break Some(Ok(frame));
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    this.progress.broken.set(true);
+                    progress.broken.set(true);
                     break Some(Err(RequestBodyError::Broken(error)));
                 }
                 Poll::Ready(None) => break None,
             }
         };
-        this.progress.frames.set(this.progress.frames.get() + 1);
+        progress.frames.set(progress.frames.get() + 1);
         // An error leaves the body undone, which keeps its connection from being used again.
-        if polled.is_none() || (this.incoming.is_end_stream() && !matches!(polled, Some(Err(_)))) {
-            this.progress.done.set(true);
+        if polled.is_none() || (source.incoming.is_end_stream() && !matches!(polled, Some(Err(_)))) {
+            progress.done.set(true);
         }
         Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.progress.source.borrow().as_ref().is_some_and(|source| source.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let source = self.progress.source.borrow();
+        source.as_ref().map_or_else(SizeHint::default, |source| source.incoming.size_hint())
     }
 }

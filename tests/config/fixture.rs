@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sessiongate::config::diagnostic::{Report, Severity};
 use sessiongate::config::environment::Environment;
 use sessiongate::config::{Config, parse};
+
+use crate::certificates::Authority;
 
 /// The least file that says something in every section.
 pub(crate) const BASE: &str = r#"
@@ -80,6 +83,22 @@ pub(crate) fn with(header: &str, lines: &str) -> String {
 
 pub(crate) fn read(source: &str) -> (Option<Config>, Report) {
     parse(source, Path::new("etc/gateway.toml"), &Given::default())
+}
+
+/// Reads a file beside which there are `ca.pem`, and a client's certificate: `client.pem` and `client.key`.
+pub(crate) fn read_with_certificates(source: &str) -> (Option<Config>, Report) {
+    static FILES: OnceLock<[(&str, &str); 3]> = OnceLock::new();
+    let files = FILES.get_or_init(|| {
+        let authority = Authority::new("Test");
+        let client = authority.client("gateway", &[]);
+        [
+            ("ca.pem", authority.pem().to_owned().leak()),
+            ("client.pem", client.certificate.leak()),
+            ("client.key", client.key.leak()),
+        ]
+    });
+    let files = files.iter().map(|(name, content)| (Path::new("etc").join(name), *content)).collect();
+    parse(source, Path::new("etc/gateway.toml"), &Given { files, ..Given::default() })
 }
 
 /// The configuration of a file that must have no problem.

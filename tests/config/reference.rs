@@ -1,11 +1,11 @@
 //! `gateway.toml` at the root of the repository: it runs as it stands, and what it says of a key is so.
 
-use crate::fixture::{accepted, read};
+use crate::fixture::{accepted, read_with_certificates as read};
 
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 21] = [
+const EXAMPLES: [&str; 27] = [
     "path = \"var",
     "listen",
     "region",
@@ -27,6 +27,12 @@ const EXAMPLES: [&str; 21] = [
     "version",
     "expires = ",
     "created",
+    "path = \"/healthz",
+    "status = \"500",
+    "ca = ",
+    "server_name",
+    "cert = ",
+    "key = \"client",
 ];
 
 #[test]
@@ -75,7 +81,11 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
         let keys = "[sessions.main.keys]\ncurrent = \"0123456789abcdef\"\n";
         return file.replace("format = \"native\"", "format = \"django\"") + keys;
     }
-    let Some(bare) = header.strip_prefix("# ") else { return file.to_owned() };
+    let Some(bare) = header.strip_prefix("# ") else {
+        // What only servers of these kinds have a use for.
+        let file = if matches!(key, "protocol" | "resolve") { over_tls(file) } else { file.to_owned() };
+        return file;
+    };
     if bare.starts_with("[sessions.shop") {
         let needed =
             ["[sessions.shop", "format = ", "table = \"shop", "cookie.name", "payload", "expires = "];
@@ -89,9 +99,19 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
     let file = file.replacen(header, bare, 1);
     match (bare, key) {
         ("[store.dynamodb]", _) => file.replace("[store.embedded]", "# [store.embedded]"),
+        ("[upstreams.app.queue]", _) => file.replace("# max_connections = 0", "max_connections = 8"),
+        ("[upstreams.app.health]", "path") => file,
+        ("[upstreams.app.health]", _) => file.replace("# path = \"/healthz", "path = \"/healthz"),
+        ("[upstreams.app.tls]", "cert") => over_tls(&file).replace("# key = \"client", "key = \"client"),
+        ("[upstreams.app.tls]", "key") => over_tls(&file).replace("# cert = \"client", "cert = \"client"),
+        ("[upstreams.app.tls]", _) => over_tls(&file),
         ("[sessions.main.keys]", "previous") => file.replace("# current = ", "current = "),
         _ => file,
     }
+}
+
+fn over_tls(file: &str) -> String {
+    file.replace("servers = [\"builtin:demo\"]", "servers = [\"https://app.example.com\"]")
 }
 
 fn is_key(line: &str) -> bool {

@@ -1,6 +1,6 @@
 //! One case for each rule: what a file must not say. Every other rule holds in each of them, so there is one error.
 
-use crate::fixture::{BASE, accepted, errors, with};
+use crate::fixture::{BASE, accepted, errors, read_with_certificates, with};
 
 /// Header, lines put under it (`|` for a new line), and the error.
 type Case = (&'static str, &'static str, &'static str);
@@ -347,7 +347,6 @@ fn realms_that_share_a_cookie() {
 #[test]
 fn upstreams() {
     let url = "`upstreams.app.servers` must be a server's URL";
-    let unsupported = "`upstreams.app.servers` is of a kind that sessiongate does not support yet";
     let path =
         "`upstreams.app.servers` must not have a path or a query: requests are forwarded with their own";
     let cases = [
@@ -367,8 +366,16 @@ fn upstreams() {
         ("servers = [\"http://[::1\"]", url),
         ("servers = [\"http://[a]:80\"]", url),
         ("servers = [\"builtin:echo\"]", url),
-        ("servers = [\"https://a\"]", unsupported),
-        ("servers = [\"unix:/run/app.sock\"]", unsupported),
+        ("servers = [\"ftp://a\"]", url),
+        ("servers = [\"unix:app.sock\"]", "`upstreams.app.servers` must have an absolute path after `unix:`"),
+        (
+            "servers = [{ weight = 2 }]",
+            "`upstreams.app.servers` must be a URL, or `{ url = \"…\", weight = 1 }`",
+        ),
+        (
+            "servers = [{ url = \"http://a\", weight = 0 }]",
+            "`upstreams.app.servers` has a weight that must be from 1 to 1000",
+        ),
         ("servers = [\"http://a/\"]", path),
         ("servers = [\"http://a/app\"]", path),
         ("servers = [\"http://a?b\"]", path),
@@ -380,6 +387,65 @@ fn upstreams() {
         ("weight = 4", "unknown key `weight` in `upstreams.app`"),
     ];
     check(&cases.map(|(lines, expected)| ("[upstreams.app]", lines, expected)));
+    let cases = [
+        (
+            "balance = \"random\"",
+            "`upstreams.app.balance` must be `round_robin`, `least_connections`, `random_two` or `sticky`",
+        ),
+        ("resolve = \"30s\"", "`upstreams.app.resolve` is of no use: no server has a name to look up"),
+        (
+            "protocol = \"http2\"",
+            "`upstreams.app.protocol` is of no use: the servers' URLs say what is spoken",
+        ),
+        ("queue.size = 3", "`upstreams.app.queue` is of no use: without `max_connections` no request waits"),
+        ("retries.attempts = 0", "`upstreams.app.retries.attempts` must be from 1 to 10"),
+        ("retries.budget = 0.0", "`upstreams.app.retries.budget` must be from 0.001 to 1"),
+        ("retries.budget = \"a\"", "`upstreams.app.retries.budget` must be a number, not a string"),
+        (
+            "retries = { attempts = 1, budget = 0.5 }",
+            "`upstreams.app.retries.budget` is of no use: with one attempt there is no retry",
+        ),
+        (
+            "ejection = { failures = 0, for = \"1s\" }",
+            "`upstreams.app.ejection.for` is of no use: with `failures = 0` no server is put out",
+        ),
+        ("ejection.status = \"5xx\"", "`upstreams.app.ejection.status` must be statuses from 100 to 599"),
+        ("ejection.status = \"599-500\"", "`upstreams.app.ejection.status` must be statuses from 100 to 599"),
+        ("health.interval = \"1s\"", "`upstreams.app.health.path` is missing"),
+        ("health.path = \"healthz\"", "`upstreams.app.health.path` must be a path"),
+        (
+            "health = { path = \"/\", host = \"a b\" }",
+            "`upstreams.app.health.host` must be a host, perhaps with a port",
+        ),
+        (
+            "health = { path = \"/\", timeout = \"9s\" }",
+            "`upstreams.app.health.timeout` is longer than `interval`",
+        ),
+        ("tls.server_name = \"a\"", "`upstreams.app.tls` is of no use: no server is reached over TLS"),
+    ];
+    check(&cases.map(|(lines, expected)| ("[upstreams.app]", lines, expected)));
+    let https = "servers = [\"https://a\"]";
+    let tls = |lines: &str| {
+        let source = with("[upstreams.app]", &format!("{https}|tls = {{ {lines} }}"));
+        let (_, report) = read_with_certificates(&source);
+        report.diagnostics().iter().map(|problem| problem.message.clone()).collect::<Vec<_>>()
+    };
+    assert!(tls("ca = \"ca.pem\", cert = \"client.pem\", key = \"client.key\"").is_empty());
+    for (lines, expected) in [
+        ("cert = \"client.pem\"", "`upstreams.app.tls.cert` is given without `key`"),
+        ("key = \"client.key\"", "`upstreams.app.tls.key` is given without `cert`"),
+        ("ca = \"client.key\"", "`upstreams.app.tls.ca` holds no certificate in PEM"),
+        ("ca = \"none.pem\"", "`upstreams.app.tls.ca` cannot be read from `etc/none.pem`: entity not found"),
+        ("cert = \"client.pem\", key = \"ca.pem\"", "`upstreams.app.tls.key` is not a private key in PEM"),
+        (
+            "cert = \"ca.pem\", key = \"client.key\"",
+            "`upstreams.app.tls.key` does not go with `cert`: keys may not be consistent: KeyMismatch",
+        ),
+        ("server_name = \"a b\"", "`upstreams.app.tls.server_name` must be a name or an address"),
+        ("verify = false", "unknown key `verify` in `upstreams.app.tls`"),
+    ] {
+        assert_eq!(tls(lines), [expected], "{lines}");
+    }
     let none = BASE.replace("servers = [\"http://127.0.0.1:8000\"]", "");
     assert_eq!(errors(&none), ["`upstreams.app.servers` is missing"]);
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sessiongate::claims::ClaimPath;
 use sessiongate::config::layout::{CookieCodec, Signer};
 use sessiongate::config::{
-    Access, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern, LoginTemplate, OnStoreError,
-    SameSite, Secure, Server, TemplatePart,
+    Access, Balance, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern, LoginTemplate,
+    OnStoreError, Retries, SameSite, Scheme, Secure, Server, ServerAddress, TemplatePart,
 };
 
 use crate::fixture::{BASE, accepted, read, with};
@@ -108,11 +108,37 @@ fn addresses_and_networks() {
 
 #[test]
 fn servers() {
-    let lines =
-        "servers = [\"http://App_1\", \"http://10.0.0.1:8000\", \"http://[::1]:81\", \"builtin:demo\"]";
-    let http = |host: &str, port| Server::Http { host: host.to_owned(), port };
-    let expected = [http("app_1", 80), http("10.0.0.1", 8000), http("::1", 81), Server::Demo];
+    let lines = "servers = [\"http://App_1\", \"http://10.0.0.1:8000\", \"http://[::1]:81\", \"builtin:demo\", \
+                 \"https://a\", \"h2c://a\", \"unix:/run/app.sock\", { url = \"https://b:8443\", weight = 3 }]";
+    let tcp = |scheme, host: &str, port| ServerAddress::Tcp { scheme, host: host.to_owned(), port };
+    let expected = [
+        (tcp(Scheme::Http, "app_1", 80), 1),
+        (tcp(Scheme::Http, "10.0.0.1", 8000), 1),
+        (tcp(Scheme::Http, "::1", 81), 1),
+        (ServerAddress::Demo, 1),
+        (tcp(Scheme::Https, "a", 443), 1),
+        (tcp(Scheme::H2c, "a", 80), 1),
+        (ServerAddress::Unix("/run/app.sock".into()), 1),
+        (tcp(Scheme::Https, "b", 8443), 3),
+    ];
+    let expected = expected.map(|(address, weight)| Server { address, weight });
     assert_eq!(accepted(&with("[upstreams.app]", lines)).upstreams[0].servers, expected);
+}
+
+#[test]
+fn upstreams() {
+    let upstream = |lines: &str| accepted(&with("[upstreams.app]", lines)).upstreams.remove(0);
+    let plain = upstream("");
+    assert_eq!((plain.health, plain.max_connections, plain.balance), (None, None, Balance::RoundRobin));
+    assert_eq!(plain.retries, Retries { attempts: 2, budget: 0.2 });
+    assert_eq!(plain.ejection.map(|ejection| ejection.failures), Some(5));
+    assert_eq!(upstream("ejection.failures = 0").ejection, None);
+    assert_eq!(upstream("retries = { attempts = 3, budget = 1 }").retries.budget, 1.0);
+    let health = upstream("health = { path = \"/up?a=b\", interval = \"1s\" }").health.unwrap();
+    assert_eq!((health.path.as_str(), health.timeout), ("/up?a=b", Duration::from_secs(1)));
+    let ejection = upstream("ejection.status = \"500, 502-504\"").ejection.unwrap();
+    let is_failure = |status| ejection.status.contains(http::StatusCode::from_u16(status).unwrap());
+    assert_eq!([500, 501, 502, 504, 505].map(is_failure), [true, false, true, true, false]);
 }
 
 #[test]

@@ -19,6 +19,11 @@ use super::table::TABLE;
 use super::upstream::Upstream;
 use super::within;
 
+/// What the log says of a reload.
+pub(crate) const RELOADED: &str = "configuration reloaded";
+/// What it says of one that was refused.
+pub(crate) const NOT_RELOADED: &str = "configuration not reloaded: the one in force stays";
+
 /// A running gateway; it is killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -36,6 +41,7 @@ pub(crate) struct Builder {
     store: String,
     rest: String,
     environment: HashMap<String, String>,
+    files: Vec<(String, String)>,
 }
 
 /// What a gateway writes, line by line.
@@ -97,6 +103,42 @@ impl Gateway {
     /// Waits for an event that `wanted` accepts.
     pub(crate) async fn event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.log.event(what, wanted).await.unwrap_or_else(|| panic!("no {what} in the log:\n{}", self.log()))
+    }
+
+    /// Waits until there are `count` events with this message; the last of them.
+    pub(crate) async fn nth(&self, message: &str, count: usize) -> Value {
+        let enough = |log: &Lines| {
+            let events = log.lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            events.filter(|event| field(event, "message") == message).count() >= count
+        };
+        let mut lines = self.log.lines.subscribe();
+        let until = lines.wait_for(|log| log.ended == 2 || enough(log));
+        let _all = tokio::time::timeout(super::DEADLINE, until).await;
+        let events = self.events(message);
+        assert!(events.len() >= count, "{} of {count} `{message}` in the log:\n{}", events.len(), self.log());
+        events[count - 1].clone()
+    }
+
+    /// Changes its configuration file, all of it at once; it takes no notice of that by itself if `watch` is off.
+    pub(crate) fn configure(&self, change: impl FnOnce(String) -> String) {
+        let (file, next) = (self.directory.join("gateway.toml"), self.directory.join("next.toml"));
+        let text = fs::read_to_string(&file).expect("reads the configuration");
+        fs::write(&next, change(text)).expect("writes the configuration");
+        fs::rename(&next, &file).expect("replaces the configuration");
+    }
+
+    /// Tells it to reload, and waits until it has; the event that says so.
+    pub(crate) async fn reload(&self) -> Value {
+        let before = self.events(RELOADED).len();
+        self.signal("HUP");
+        self.nth(RELOADED, before + 1).await
+    }
+
+    /// Tells it to reload, and waits until it has refused; the event that says so.
+    pub(crate) async fn refuse_reload(&self) -> Value {
+        let before = self.events(NOT_RELOADED).len();
+        self.signal("HUP");
+        self.nth(NOT_RELOADED, before + 1).await
     }
 
     /// Waits for a line that holds `text`, in any case.
@@ -221,6 +263,12 @@ impl Builder {
         self
     }
 
+    /// Puts a file beside the configuration.
+    pub(crate) fn file(mut self, name: &str, content: &str) -> Self {
+        self.files.push((name.into(), content.into()));
+        self
+    }
+
     /// Starts the gateway and waits until it serves.
     pub(crate) async fn start(self) -> Gateway {
         let gateway = self.spawn();
@@ -239,7 +287,10 @@ impl Builder {
     fn spawn(self) -> Gateway {
         let directory = directory();
         let file = directory.join("gateway.toml");
-        fs::write(&file, self.file()).expect("writes the configuration");
+        fs::write(&file, self.text()).expect("writes the configuration");
+        for (name, content) in &self.files {
+            fs::write(directory.join(name), content).expect("writes a file");
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_sessiongate"));
         command.args(["serve", "--config"]).arg(&file).current_dir(&directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -265,7 +316,7 @@ impl Builder {
         Gateway { child, log, directory }
     }
 
-    fn file(&self) -> String {
+    fn text(&self) -> String {
         let or =
             |text: &String, default: &str| if text.is_empty() { default.to_owned() } else { text.clone() };
         let mut file = String::from("[server]\nlog = \"json\"\n");

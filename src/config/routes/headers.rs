@@ -11,7 +11,7 @@ use crate::config::section::{Entry, Section};
 use crate::config::value::{Fault, one_of, text};
 
 /// One injected header.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderRule {
     /// Its name: letters, digits and `-`, and not a name that the gateway or HTTP itself uses.
     pub name: HeaderName,
@@ -22,7 +22,7 @@ pub struct HeaderRule {
 }
 
 /// Where an injected header's value comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderSource {
     /// One claim; a list is joined.
     Claim {

@@ -3,7 +3,7 @@
 //! A connection that stays idle is parked: hyper's state and buffers are given up, and taken up again with the next
 //! byte. A client that comes and goes pays for that nothing; one that comes back after a while, a few allocations.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -12,7 +12,8 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 
 use super::activity::{Activity, Deadline, Wait, Watched};
 use super::wire::Wire;
-use super::{FAREWELL, First, Terms, close, first_bytes, linger};
+use super::{FAREWELL, First, LAST_REQUEST, Terms, close, first_bytes, linger};
 use crate::proxy::handle;
 
 /// What is read ahead of a body, and written ahead of a client, at most; heads have a bound of their own.
@@ -40,6 +41,8 @@ enum End {
     Closed,
     /// The client was waited for in vain.
     Expired(Wait),
+    /// It was to end, and no further request has come.
+    Dismissed,
 }
 
 /// Serves `stream`, which begins with the bytes `first`.
@@ -61,20 +64,23 @@ pub(super) async fn serve<S>(
     loop {
         let activity = Rc::new(Activity::default());
         let handover = Rc::new(RefCell::default());
+        let last = Rc::new(Cell::new(false));
         let service = service_fn(|request: Request<Incoming>| {
             let exchange = activity.begin(!request.body().is_end_stream(), None);
-            let (terms, handover) = (terms.clone(), Rc::clone(&handover));
+            let (terms, handover, last) = (terms.clone(), Rc::clone(&handover), Rc::clone(&last));
             async move {
                 let mut response = handle(&terms.worker, &terms.peer, request).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     handover.replace(response.body_mut().take_handover());
+                } else if last.get() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
             }
         });
         let wire = Wire::new(stream, first, Rc::clone(&activity));
         let mut connection = builder.serve_connection(TokioIo::new(wire), service);
-        let end = drive(&mut connection, &activity, terms, &mut stopped).await;
+        let end = drive(&mut connection, &activity, terms, &last, &mut stopped).await;
         let parts = connection.into_parts();
         stream = parts.io.into_inner().into_stream();
         if let Some(handover) = handover.take() {
@@ -85,6 +91,7 @@ pub(super) async fn serve<S>(
             End::Closed if activity.is_unheard() => return linger(&mut stream).await,
             // What could not be written in time is not waited for again.
             End::Closed | End::Expired(Wait::Reader | Wait::Nothing) => return,
+            End::Dismissed => return close(&mut stream).await,
             End::Expired(Wait::Head) => return refuse_slow(&mut stream).await,
             // The beginning of a request that came along with the last one.
             End::Expired(Wait::Request) if !parts.read_buf.is_empty() => parts.read_buf,
@@ -111,6 +118,7 @@ async fn drive<S, H>(
     connection: &mut Connection<TokioIo<Wire<S>>, H>,
     activity: &Activity,
     terms: &Terms,
+    last: &Cell<bool>,
     stopped: &mut watch::Receiver<bool>,
 ) -> End
 where
@@ -121,31 +129,29 @@ where
     let timeouts = terms.timeouts;
     let mut deadline = Deadline::default();
     let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
-    let mut stopping = false;
     poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(served) = Pin::new(&mut *connection).poll(cx) {
-                if let Err(error) = served {
-                    tracing::debug!(%error, "a connection ended");
-                }
-                return Poll::Ready(End::Closed);
+        if let Poll::Ready(served) = Pin::new(&mut *connection).poll(cx) {
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection ended");
             }
-            if stopping || stop.as_mut().poll(cx).is_pending() {
-                break;
-            }
-            // The request under way is finished, and with it the connection.
-            stopping = true;
-            Pin::new(&mut *connection).graceful_shutdown();
+            return Poll::Ready(End::Closed);
+        }
+        if !last.get() && stop.as_mut().poll(cx).is_ready() {
+            // The next answer says that it is the last.
+            last.set(true);
+            deadline = Deadline::default();
         }
         let wait = activity.wait();
         let limit = match wait.0 {
             Wait::Nothing => None,
+            Wait::Request if last.get() => Some(timeouts.idle.min(LAST_REQUEST)),
             Wait::Request => Some(timeouts.idle.min(PARK)),
             Wait::Head => Some(timeouts.header),
             Wait::Reader => Some(timeouts.send),
         };
         ready!(deadline.poll(cx, wait, limit));
-        Poll::Ready(End::Expired(wait.0))
+        let dismissed = last.get() && wait.0 == Wait::Request;
+        Poll::Ready(if dismissed { End::Dismissed } else { End::Expired(wait.0) })
     })
     .await
 }

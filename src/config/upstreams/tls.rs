@@ -1,0 +1,111 @@
+//! `[upstreams.NAME.tls]`: whom the gateway believes to be the server, and who it is to it.
+//!
+//! A server's certificate is always verified. There is no setting that turns this off: `ca` names the authority of a
+//! server whose certificate no public one has signed, or that certificate itself.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use toml::de::DeValue;
+
+use crate::config::environment::Environment;
+use crate::config::section::Section;
+use crate::config::value::{Fault, string, text};
+use crate::secret::Secret;
+
+/// `[upstreams.NAME.tls]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpstreamTls {
+    /// The authorities that are believed; none: those that the system believes.
+    pub authorities: Option<Vec<CertificateDer<'static>>>,
+    /// What the certificate must be for, and what is asked for by SNI; none: the server's own name.
+    pub server_name: Option<ServerName<'static>>,
+    /// What the gateway shows.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// A client certificate with its chain, and its key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientIdentity {
+    chain: Vec<CertificateDer<'static>>,
+    /// As PEM.
+    key: Secret,
+}
+
+impl UpstreamTls {
+    /// What TLS needs to know, with the servers' certificates signed by one of `roots`.
+    ///
+    /// # Errors
+    /// If the key is not the certificate's, or of a kind that is not known.
+    pub(crate) fn client(&self, roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        match &self.identity {
+            None => Ok(builder.with_no_client_auth()),
+            Some(ClientIdentity { chain, key }) => {
+                let key = PrivateKeyDer::from_pem_slice(key.expose())
+                    .map_err(|_| rustls::Error::General("the key is not PEM".to_owned()))?;
+                builder.with_client_auth_cert(chain.clone(), key)
+            }
+        }
+    }
+}
+
+pub(super) fn read(
+    upstream: &mut Section<'_, '_>,
+    directory: &Path,
+    environment: &dyn Environment,
+) -> Option<UpstreamTls> {
+    let content = |value: &DeValue<'_>| {
+        let path = directory.join(string(value)?);
+        let unreadable = |error| Fault::new(format!("cannot be read from `{}`: {error}", path.display()));
+        environment.file(&path).map_err(unreadable)
+    };
+    let certificates = |value: &DeValue<'_>| certificates(&content(value)?);
+    upstream.table("tls", |tls| {
+        let authorities = tls.get("ca", |value| {
+            let authorities = certificates(value)?;
+            let mut roots = RootCertStore::empty();
+            match authorities.iter().try_for_each(|authority| roots.add(authority.clone())) {
+                Ok(()) => Ok(authorities),
+                Err(_) => Err(Fault::new("holds what is not an X.509 certificate")),
+            }
+        });
+        let server_name = tls.get("server_name", text(name));
+        let chain = tls.get("cert", certificates);
+        let key = tls.get("key", |value| {
+            let pem = content(value)?;
+            let key = PrivateKeyDer::from_pem_slice(&pem).map(|_| Secret::new(pem));
+            key.map_err(|_| Fault::new("is not a private key in PEM"))
+        });
+        for (one, other) in [("cert", "key"), ("key", "cert")] {
+            if tls.has(one) && !tls.has(other) {
+                tls.refuse(one, Fault::new(format!("is given without `{other}`")));
+            }
+        }
+        let identity = chain.zip(key).map(|(chain, key)| ClientIdentity { chain, key });
+        let read = UpstreamTls { authorities, server_name, identity };
+        if let Err(error) = read.client(RootCertStore::empty()) {
+            tls.refuse("key", Fault::new(format!("does not go with `cert`: {error}")));
+        }
+        tls.is_there().then_some(read)
+    })
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => Err(Fault::new("holds no certificate in PEM")),
+    }
+}
+
+fn name(text: &str) -> Result<ServerName<'static>, Fault> {
+    let fault = |_| Fault::new("must be a name or an address").hint("such as \"app.internal\"");
+    ServerName::try_from(text.to_owned()).map_err(fault)
+}

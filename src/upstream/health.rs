@@ -1,0 +1,93 @@
+//! Active health checks: every target is asked for a path, over a connection of its own, of the kind that requests
+//! take. They run on the control runtime, for as long as the upstream lives.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::time::MissedTickBehavior;
+
+use super::Upstream;
+use super::endpoint::Speech;
+use super::stream::{Offer, Stream, Version};
+use super::target::Target;
+use crate::config::{Health, UpstreamConfig};
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("sessiongate/", env!("CARGO_PKG_VERSION")));
+
+/// Checks every target of the upstream, again and again.
+pub(super) async fn keep_up(upstream: Weak<Upstream>, health: Health) {
+    let mut tick = tokio::time::interval(health.interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Some(upstream) = upstream.upgrade() else { return };
+        let targets = upstream.targets.current();
+        let checks = targets.iter().map(|target| async {
+            let checked =
+                tokio::time::timeout(health.timeout, check(&upstream.config, target, &health)).await;
+            let late = || Err(format!("no answer within {}", humantime::format_duration(health.timeout)));
+            target.checked(&upstream.config.name, &health, checked.unwrap_or_else(|_| late()));
+        });
+        join_all(checks).await;
+    }
+}
+
+/// Asks one target. Within `health.timeout`: the caller sees to that.
+async fn check(upstream: &UpstreamConfig, target: &Arc<Target>, health: &Health) -> Result<(), String> {
+    let endpoint = &target.endpoint;
+    let limit = upstream.connect_timeout.min(health.timeout);
+    let (stream, version) = Stream::open(endpoint, &target.address, limit, Offer::All).await?;
+    let authority = health.host.as_ref().and_then(|host| Authority::try_from(host.as_str()).ok());
+    let authority = authority.unwrap_or_else(|| endpoint.authority.clone());
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = Method::GET;
+    request.headers_mut().insert(USER_AGENT, AGENT);
+    let broken = |error: hyper::Error| error.to_string();
+    let status = match version {
+        Version::Http1 => {
+            *request.uri_mut() = health.path.parse().map_err(|_| "the path is no path")?;
+            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| "the host is no host")?;
+            request.headers_mut().insert(HOST, host);
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            let sending = async { sender.send_request(request).await.map(|response| response.status()) };
+            alongside(connection, sending).await
+        }
+        Version::Http2 => {
+            let scheme = if matches!(endpoint.speech, Speech::Tls(_)) { "https" } else { "http" };
+            let uri =
+                Uri::builder().scheme(scheme).authority(authority).path_and_query(&*health.path).build();
+            *request.uri_mut() = uri.map_err(|_| "the path is no path")?;
+            *request.version_mut() = http::Version::HTTP_2;
+            let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+            let (mut sender, connection) = handshake.await.map_err(broken)?;
+            let sending = async { sender.send_request(request).await.map(|response| response.status()) };
+            alongside(connection, sending).await
+        }
+    };
+    let status = status?;
+    if health.status.contains(status) { Ok(()) } else { Err(format!("it answered {}", status.as_u16())) }
+}
+
+/// Drives the connection until the answer has come.
+async fn alongside(
+    connection: impl Future<Output = hyper::Result<()>>,
+    sending: impl Future<Output = hyper::Result<http::StatusCode>>,
+) -> Result<http::StatusCode, String> {
+    let mut connection = std::pin::pin!(connection);
+    let mut sending = std::pin::pin!(sending);
+    tokio::select! {
+        biased;
+        sent = sending.as_mut() => return sent.map_err(|error| error.to_string()),
+        // It may end with the answer already there.
+        _ = connection.as_mut() => {}
+    }
+    sending.await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,153 @@
+//! The bytes' way to a server: TCP or a Unix socket, and TLS over the first.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::endpoint::{Address, Endpoint, Speech};
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Which version of HTTP is spoken over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Http1,
+    Http2,
+}
+
+/// What may be offered to a server that has a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// What the configuration allows.
+    All,
+    /// HTTP/1.1 alone.
+    Http1,
+}
+
+impl Stream {
+    /// Connects to `address` of `endpoint`, TLS included, within `limit`.
+    ///
+    /// # Errors
+    /// What failed, in words for the log.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        address: &Address,
+        limit: Duration,
+        offer: Offer,
+    ) -> Result<(Self, Version), String> {
+        match tokio::time::timeout(limit, Self::connect(endpoint, address, offer)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(format!("no connection within {}", humantime::format_duration(limit))),
+        }
+    }
+
+    async fn connect(
+        endpoint: &Endpoint,
+        address: &Address,
+        offer: Offer,
+    ) -> Result<(Self, Version), String> {
+        let stream = match address {
+            Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Address::Tcp(address) => TcpStream::connect(address).await.and_then(|stream| {
+                stream.set_nodelay(true)?;
+                Ok(Self::Tcp(stream))
+            }),
+        };
+        let stream = stream.map_err(|error| error.to_string())?;
+        match (&endpoint.speech, stream) {
+            (Speech::Tls(secure), Self::Tcp(stream)) => {
+                let config = match offer {
+                    Offer::All => &secure.config,
+                    Offer::Http1 => &secure.http1,
+                };
+                let connector = TlsConnector::from(Arc::clone(config));
+                let stream = connector.connect(secure.name.clone(), stream).await;
+                let stream = stream.map_err(|error| format!("TLS: {error}"))?;
+                let version = match stream.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => Version::Http2,
+                    // Who does not know of the choice speaks what there was before it.
+                    None if config.alpn_protocols == [b"h2"] => {
+                        return Err("TLS: the server does not speak HTTP/2".to_owned());
+                    }
+                    Some(_) | None => Version::Http1,
+                };
+                Ok((Self::Tls(Box::new(stream)), version))
+            }
+            (Speech::Http2, stream) => Ok((stream, Version::Http2)),
+            (Speech::Http1 | Speech::Tls(_), stream) => Ok((stream, Version::Http1)),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
