@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::handover::Handover;
 use super::record::Record;
 use crate::headers;
-use crate::upstream::{Lease, Progress};
+use crate::upstream::{Incoming, IncomingError, Lease, Progress};
 
 /// A response's body on its way to the client.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ struct Idle {
 pub enum BodyError {
     /// The upstream closed the connection, or sent what is not HTTP.
     #[error("the upstream broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] IncomingError),
     /// The upstream sent nothing for too long.
     #[error("the upstream stopped sending")]
     Idle,

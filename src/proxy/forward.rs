@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
-use crate::upstream::{ConnectError, Connection, Pool, Progress, RequestBody};
+use crate::upstream::{ConnectError, Connection, Incoming, Pool, Progress, RequestBody, SendError};
 
 /// An upstream's response, its body still coming.
 #[derive(Debug)]
@@ -106,8 +106,8 @@ pub(super) async fn forward(
     }
     loop {
         let mut connection = choice.connect().await?;
-        let spare = (attempts_left > 0 && (is_idempotent(request.method()) || connection.is_http2()))
-            .then(|| Spare::of(&request));
+        // HTTP/1.1 gives the head back by itself.
+        let mut spare = (attempts_left > 0 && connection.is_http2()).then(|| Spare::of(&request));
         let Some(sent) = within(limit, &progress, connection.send(request)).await else {
             let server = connection.server();
             // An upstream that does not read keeps the client from sending.
@@ -118,22 +118,27 @@ pub(super) async fn forward(
                 ForwardError::Timeout { server, limit }
             });
         };
-        let mut failed = match sent {
+        let SendError { parts, unsent, cause } = match sent {
             Ok(response) => {
                 connection.answered(response.status());
                 return answer(response, connection, &progress, limit);
             }
             Err(failed) => failed,
         };
-        if let Some(unsent) = failed.take_message() {
-            request = unsent;
-            let (reused, error) = (connection.is_reused(), failed.error().to_string());
+        spare = parts.map(Spare::from).or_else(|| spare.take());
+        let error = cause.to_string();
+        if unsent
+            && let Some(again) =
+                spare.take_if(|_| progress.is_whole()).and_then(|spare| spare.request(&progress))
+        {
+            let reused = connection.is_reused();
             let failed = if reused { connection.give_up() } else { connection.fail(&error) };
             if reused {
                 choice.unsent();
             } else if !choice.again(&failed, error.clone()) {
                 return Err(ForwardError::Broken { server: failed.server, error });
             }
+            request = again;
             continue;
         }
         if progress.is_slow() {
@@ -142,11 +147,9 @@ pub(super) async fn forward(
         if progress.is_broken() {
             return Err(ForwardError::ClientBroken);
         }
-        let error = failed.into_error();
-        let refused = is_refused(&error);
-        let again = spare.filter(|spare| refused || is_idempotent(&spare.method));
+        let refused = cause.is_refused();
+        let again = spare.filter(|spare| attempts_left > 0 && (refused || is_idempotent(&spare.method)));
         let again = again.and_then(|spare| spare.request(&progress));
-        let error = error.to_string();
         let failed = if refused { connection.give_up() } else { connection.fail(&error) };
         match again {
             Some(again) if choice.again(&failed, error.clone()) && upstream.allows_retry() => {
@@ -183,22 +186,18 @@ impl Spare {
     }
 }
 
+impl From<Parts> for Spare {
+    fn from(parts: Parts) -> Self {
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
+    }
+}
+
 fn is_idempotent(method: &Method) -> bool {
     // Not `Method::is_idempotent`, which would take in whatever is added to it.
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
     )
-}
-
-/// Whether the server says that it has not looked at the request (RFC 9113, 8.7).
-fn is_refused(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| match cause.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => cause.is_remote(),
-        Some(h2::Reason::NO_ERROR) => cause.is_remote() && cause.is_go_away(),
-        Some(_) | None => false,
-    })
 }
 
 /// Waits for the response's head: as long as the body is still being sent, `limit` is that of its next piece.

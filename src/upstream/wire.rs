@@ -68,20 +68,25 @@ struct Sending<B> {
     /// The body, until all of it is in the queue.
     body: Option<B>,
     chunked: bool,
-    /// The request, until something of it has been written.
-    unsent: Option<Unsent<B>>,
+    /// The request's head, until it is answered.
+    parts: Option<Parts>,
+    /// Whether anything has been written.
+    begun: bool,
+    /// The first piece of the body, until something has been written.
+    first: Option<Bytes>,
     unflushed: bool,
     /// Why nothing more can be written.
     failed: Option<io::Error>,
 }
 
-/// A request of which nothing has been written: its head, what was taken of its body, and the rest of that if it has
-/// left the queue's side already.
+/// What can be had back of a request that was not answered.
 #[derive(Debug)]
-struct Unsent<B> {
-    parts: Parts,
-    first: Option<Bytes>,
-    body: Option<B>,
+pub(super) struct Recovered {
+    pub(super) parts: Parts,
+    /// Whether nothing of it was written.
+    pub(super) unsent: bool,
+    /// What was taken off the front of its body, if nothing was written.
+    pub(super) first: Option<Bytes>,
 }
 
 /// Why there is no response, or no more of it.
@@ -156,25 +161,17 @@ where
         head::write(&request, chunked, &mut head);
         inner.method = request.method().clone();
         let (parts, body) = request.into_parts();
-        let sending = &mut inner.sending;
-        *sending = Sending { chunked, ..Sending::none() };
-        sending.queue.push(head.freeze());
-        let mut unsent = Unsent { parts, first: None, body: None };
-        if body.is_end_stream() {
-            unsent.body = Some(body);
-        } else {
-            sending.body = Some(body);
-        }
-        sending.unsent = Some(unsent);
+        let body = Some(body).filter(|body| !body.is_end_stream());
+        let mut queue = SmallVec::new();
+        queue.push(head.freeze());
+        inner.sending = Sending { queue, body, chunked, parts: Some(parts), ..Sending::none() };
         inner.persists = false;
     }
 
-    /// The request, if nothing of it has been written, and what was taken off the front of its body.
-    pub(super) fn take_unsent(&self) -> Option<(Request<B>, Option<Bytes>)> {
+    /// What there is to send again of a request that failed.
+    pub(super) fn recover(&self) -> Option<Recovered> {
         let sending = &mut self.inner.borrow_mut().sending;
-        let Unsent { parts, first, body } = sending.unsent.take()?;
-        let body = body.or_else(|| sending.body.take())?;
-        Some((Request::from_parts(parts, body), first))
+        Some(Recovered { parts: sending.parts.take()?, unsent: !sending.begun, first: sending.first.take() })
     }
 
     /// Sends the request, and reads the response's head.
@@ -187,6 +184,7 @@ where
         let head = ready!(inner.poll_head(cx))?;
         inner.persists = head.persists && head.status != StatusCode::SWITCHING_PROTOCOLS;
         inner.decoder = head.body;
+        inner.sending.parts = None;
         let ended = inner.decoder.is_ended();
         drop(inner);
         let mut response = Response::new(Incoming { inner: Rc::clone(&self.inner), ended });
@@ -208,17 +206,11 @@ impl<B> Sending<B> {
             queue: SmallVec::new(),
             body: None,
             chunked: false,
-            unsent: None,
+            parts: None,
+            begun: false,
+            first: None,
             unflushed: false,
             failed: None,
-        }
-    }
-
-    /// All of the body is in the queue.
-    fn drained(&mut self) {
-        let body = self.body.take();
-        if let Some(unsent) = &mut self.unsent {
-            unsent.body = body;
         }
     }
 
@@ -282,8 +274,8 @@ where
                         continue;
                     }
                     let over = body.is_end_stream();
-                    if let Some(unsent) = &mut sending.unsent {
-                        unsent.first = Some(data.clone());
+                    if !sending.begun {
+                        sending.first = Some(data.clone());
                     }
                     if sending.chunked {
                         let mut size = BytesMut::with_capacity(20);
@@ -296,7 +288,7 @@ where
                         sending.queue.push(data);
                     }
                     if over {
-                        sending.drained();
+                        sending.body = None;
                     }
                     return Ok(true);
                 }
@@ -304,7 +296,7 @@ where
                     if sending.chunked {
                         sending.queue.push(Bytes::from_static(b"0\r\n\r\n"));
                     }
-                    sending.drained();
+                    sending.body = None;
                     return Ok(true);
                 }
             }
@@ -320,7 +312,8 @@ where
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        sending.unsent = None;
+        sending.begun = true;
+        sending.first = None;
         sending.unflushed = true;
         sending.queue.retain(|piece| {
             let here = written.min(piece.len());

@@ -132,8 +132,8 @@ async fn a_request_of_which_nothing_was_written_is_handed_back() {
     drop(far);
     wire.begin(post(Full::new(Bytes::from("abc")).boxed()));
     assert!(answer(&wire).await.is_err());
-    let (request, first) = wire.take_unsent().unwrap();
-    assert_eq!(request.method(), Method::POST);
+    let Recovered { parts, unsent, first } = wire.recover().unwrap();
+    assert_eq!((parts.method, unsent), (Method::POST, true));
     assert_eq!(first.unwrap(), "abc");
 
     let (wire, mut far) = pair();
@@ -144,7 +144,7 @@ async fn a_request_of_which_nothing_was_written_is_handed_back() {
     };
     let (response, ()) = tokio::join!(answer(&wire), server);
     assert!(matches!(response, Err(WireError::Closed)));
-    assert!(wire.take_unsent().is_none());
+    assert!(!wire.recover().unwrap().unsent);
 }
 
 #[tokio::test]
