@@ -38,7 +38,9 @@ pub use self::limits::Limits;
 pub use self::listeners::ListenerConfig;
 use self::names::Names;
 pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart};
-pub use self::routes::{Access, HostPattern, LoginTemplate, Requirement, RouteConfig};
+pub use self::routes::{
+    Access, HostPattern, LoginTemplate, Requirement, RouteConfig, StreamsConfig, WebsocketConfig,
+};
 use self::section::{Problems, Section};
 pub use self::server::{LogFormat, OddHeaders, ServerConfig, Timeouts};
 use self::sources::Recorder;

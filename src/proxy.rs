@@ -3,6 +3,7 @@
 
 mod admit;
 mod body;
+mod bond;
 mod csrf;
 mod forward;
 mod grpc;
@@ -18,6 +19,7 @@ mod rehearsal;
 mod request_id;
 mod respond;
 mod snapshot;
+mod upgrade;
 mod visit;
 
 use std::panic::AssertUnwindSafe;
@@ -40,16 +42,19 @@ pub use refusal::Refusal;
 pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
+pub use upgrade::Tunnels;
 
-use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, Timeouts};
+use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, StreamsConfig, Timeouts};
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::route::Router;
 use crate::session::{Place, Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
 use crate::upstream::{Pace, Upstream};
+use bond::Bond;
 use record::Record;
 use refusal::Style;
 use respond::Renewal;
+use upgrade::{Handshake, Tunnel};
 
 /// What all workers share: the configuration, ready for use.
 #[derive(Debug)]
@@ -102,6 +107,8 @@ pub struct Route {
     pub flash: bool,
     /// Whether unsafe methods must prove that they come from this site.
     pub csrf: bool,
+    /// What goes on for long: WebSockets, streams of events.
+    pub streams: StreamsConfig,
     /// Index of the upstream.
     pub upstream: usize,
 }
@@ -114,31 +121,39 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let style = Style::of(request.method(), request.headers());
     let version = request.version();
     let mut record = Record::new(id.clone(), now.mono);
-    let story = AssertUnwindSafe(serve(&snapshot, peer, request, &id, now, &mut record)).catch_unwind().await;
-    let mut response = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
+    let early = upgrade::is_asked(&request);
+    let story = serve(worker, &snapshot, peer, request, &id, now, &mut record);
+    let story = AssertUnwindSafe(story).catch_unwind().await;
+    let (mut response, tunnel) = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
         record.verdict = refusal.label();
-        refusal.respond(&id, style)
+        (refusal.respond(&id, style), None)
     });
     response.headers_mut().insert(REQUEST_ID, id);
     if version == Version::HTTP_2 {
         // There, a connection is not a header's business; what a refusal leaves unread of a body is reset.
         response.headers_mut().remove(CONNECTION);
+    } else if early && tunnel.is_none() {
+        // What may have come after such a request was not meant as the next one.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if snapshot.gateway.access_log {
-        record.status = response.status();
-        response.body_mut().record(Box::new(record));
+    record.status = response.status();
+    let record = snapshot.gateway.access_log.then(|| Box::new(record));
+    match tunnel {
+        Some(tunnel) => worker.open(tunnel, record),
+        None => record.into_iter().for_each(|record| response.body_mut().record(record)),
     }
     response
 }
 
 async fn serve(
+    worker: &Worker,
     snapshot: &Snapshot,
     peer: &Peer,
     request: Request<Incoming>,
     request_id: &HeaderValue,
     now: Now,
     record: &mut Record,
-) -> Result<Response<ResponseBody>, Refusal> {
+) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
     let gateway = &snapshot.gateway;
     let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, peer);
     if gateway.access_log {
@@ -152,6 +167,7 @@ async fn serve(
     let mut admitted = admit::admit(sanitized, route, resolution)?;
     record.verdict = admitted.visitor().label();
     csrf::check(&admitted)?;
+    let handshake = Handshake::of(&mut admitted)?;
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
     let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };
     record.reissue = reissuing.is_some();
@@ -163,12 +179,15 @@ async fn serve(
         pace: gateway.pace(),
         scrub: &gateway.scrub,
     };
-    let (outbound, exchange) = inject(admitted, &injection)?;
+    let (mut outbound, exchange) = inject(admitted, &injection)?;
+    if let Some(handshake) = &handshake {
+        handshake.ask(&mut outbound);
+    }
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     let sent = Clock.mono();
     let answer = forward::forward(pool, outbound, || exchange.affinity()).await;
     record.upstream_time = Clock.mono().saturating_duration_since(sent);
-    let answer = answer.map_err(|error| {
+    let mut answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());
         error.refusal()
     })?;
@@ -182,7 +201,17 @@ async fn serve(
         None if again => Renewal::Again,
         None => Renewal::No,
     };
-    Ok(respond::respond(answer, route, &exchange, &renewal))
+    let far = answer.far.take();
+    let mut response = respond::respond(answer, route, &exchange, &renewal);
+    let bond = Bond::new(exchange, &renewal, now.mono);
+    let tunnel = match handshake {
+        Some(handshake) => handshake.conclude(&mut response, far, bond, &route.streams)?,
+        None => {
+            bond::bind(&mut response, bond, &route.streams, &worker.stopped);
+            None
+        }
+    };
+    Ok((response, tunnel))
 }
 
 /// Resolves the session that the request's cookies name. A public route never asks.
@@ -207,7 +236,9 @@ async fn resolve(route: &Route, request: &Sanitized, now: Now, record: &mut Reco
 /// Starts the reissue of a session that is due, while the upstream works.
 fn start_reissue(admitted: &Admitted, now: Now) -> Option<Reissuing> {
     match (admitted.visitor(), &admitted.route().realm) {
-        (Visitor::Session(active), Some(realm)) => active.life.due.map(|due| realm.reissue(active, due, now)),
+        (Visitor::Session(active), Some(realm)) => {
+            active.life.due.map(|due| realm.reissue(&active.session, due, now))
+        }
         (Visitor::Session(_) | Visitor::Public | Visitor::Anonymous | Visitor::Unknown, _) => None,
     }
 }

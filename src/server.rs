@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Difference};
@@ -37,6 +37,8 @@ pub use inherited::Inherited;
 pub use listener::BindError;
 pub use state::{Reloads, State};
 
+/// How long workers are waited for to go by a new configuration, which takes them no more than getting round to it.
+const FOLLOWED: Duration = Duration::from_secs(5);
 /// How long store operations under way may take to end after the last request has; each has a limit of its own.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
@@ -62,6 +64,8 @@ struct Generation {
     listeners: Vec<Arc<Listener>>,
     /// How long connections have to end.
     drain: Duration,
+    /// A permit from each worker that goes by it.
+    followed: Semaphore,
 }
 
 /// Why a gateway does not start, or a configuration does not come into force.
@@ -145,8 +149,12 @@ impl Server {
         self.config = config;
         self.assembled = assembled;
         self.listeners = listeners;
-        self.generations.send_replace(generation);
+        self.generations.send_replace(Arc::clone(&generation));
         self.state.reloaded();
+        let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
+        if tokio::time::timeout(FOLLOWED, generation.followed.acquire_many(workers)).await.is_err() {
+            tracing::warn!("a worker has not taken the new configuration up yet");
+        }
         Ok(difference)
     }
 
@@ -218,7 +226,8 @@ impl Server {
         drop(listeners);
         generations.send_modify(|generation| {
             let (gateway, drain) = (Arc::clone(&generation.gateway), generation.drain);
-            *generation = Arc::new(Generation { gateway, listeners: Vec::new(), drain });
+            *generation =
+                Arc::new(Generation { gateway, listeners: Vec::new(), drain, followed: Semaphore::new(0) });
         });
         // Workers that are gone already need no telling.
         let _ = self.stop.send(true);
@@ -242,6 +251,7 @@ impl Generation {
             gateway: Arc::clone(&assembled.gateway),
             listeners: listeners.to_vec(),
             drain: config.server.drain,
+            followed: Semaphore::new(0),
         }
     }
 }

@@ -20,6 +20,7 @@ mod lookup;
 mod mapped;
 mod patch;
 mod reissue;
+mod watch;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,12 +43,14 @@ use flight::Flights;
 use judge::{Life, Policy, Verdict, judge};
 use reference::Ref;
 use set_cookie::CookieWriter;
+use watch::Watches;
 
 pub use change::{Action, ChangeError, Edit, Going, Order, Outcome};
 pub use create::{CreateError, Created, create};
 pub use mapped::{Mapped, MappingTooLarge, Place};
 pub use reissue::{Reissued, Reissuing};
 pub use set_cookie::Adopted;
+pub(crate) use watch::{Standing, Usage, Watch};
 
 /// How many sessions the cookies of a request may make us look up.
 const MAX_COOKIES: usize = 4;
@@ -69,6 +72,7 @@ pub struct Realm {
     cache: Cache,
     lookups: Arc<Flights<(Key, u64), Lookup>>,
     reissues: Arc<Flights<Key, Reissued>>,
+    watches: Watches,
     outage: lookup::Outage,
     turns: change::Turns,
     rotation_grace: Duration,
@@ -188,6 +192,7 @@ impl Realm {
             cache: Cache::new(config.cache),
             lookups: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
             reissues: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
+            watches: Watches::default(),
             outage: lookup::Outage::new(Clock),
             turns: change::Turns::default(),
             rotation_grace: config.rotation_grace,
@@ -337,6 +342,8 @@ impl Realm {
         let adopted = self.cookie.adopt(set_cookie.as_bytes(), secure, self.clock.now().wall)?;
         if let Some(active) = active {
             self.cache.forget(&active.session.key);
+            // Whether it still is a session is for the table to say.
+            self.watches.hasten(&active.session.key, self.clock.mono());
         }
         if let Ok(reference) = self.format.parse_cookie(adopted.value.expose()) {
             self.cache.forget(&self.format.key(&reference.id));

@@ -89,13 +89,12 @@ impl Upstream {
     /// Looks its names up, for no longer than a connection may take, and goes on with that and with health checks on
     /// the runtime that this is called on. A name that has no address yet is no error: it may have one later.
     pub async fn start(self: &Arc<Self>) {
-        let mut failing = Vec::new();
+        let mut failing = vec![false; self.endpoints.len()];
         let named = self.config.servers.iter().any(crate::config::Server::is_named);
         if named {
             let first = resolve::once(self, &mut failing);
             if tokio::time::timeout(self.config.connect_timeout, first).await.is_err() {
                 tracing::warn!(upstream = %self.config.name, "names are still being looked up");
-                failing.clear();
             }
         }
         let (here, interval) = (Arc::downgrade(self), self.config.resolve);

@@ -20,5 +20,7 @@ mod refusals;
 mod reports;
 #[path = "config/secrets.rs"]
 mod secrets;
+#[path = "config/streams.rs"]
+mod streams;
 #[path = "config/values.rs"]
 mod values;

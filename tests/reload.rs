@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 use support::answer::Answer;
 use support::client::{Client, Request};
 use support::engine::Engine;
-use support::eventually;
 use support::gate::Gate;
 use support::gateway::{self, Gateway};
 use support::table::{self, Session};
 use support::upstream::Upstream;
+use support::{eventually, within};
 
 /// Only signals reload.
 const SIGNALS: &str = "workers = 2\nwatch = false";
@@ -249,7 +249,9 @@ async fn listeners_come_and_go() {
     let third = gateway.addresses("http")[2];
     assert_eq!(Request::get("/").send(third).await.status, 200);
     // Who is connected still gets an answer, and it is the last.
-    assert_eq!(idle.request(&Request::get("/")).await.header("connection"), Some("close"));
+    let told =
+        async { while idle.request(&Request::get("/")).await.header("connection") != Some("close") {} };
+    within("the last answer", told).await;
     assert!(idle.is_closed().await);
     for address in [first, second] {
         eventually("the end of a listener", || async move { TcpStream::connect(address).await.is_err() })
@@ -271,9 +273,13 @@ async fn trust_in_proxies_changes_for_new_connections_and_ends_old_ones() {
         .configure(|text| text.replace("[[listeners]]", "[[listeners]]\ntrusted_proxies = [\"127.0.0.1\"]"));
     assert_eq!(text(&gateway.reload().await, "listeners"), "~127.0.0.1:0");
 
-    request.send(gateway.address()).await;
-    assert_eq!(upstream.last().header("x-forwarded-for"), Some("192.0.2.7, 127.0.0.1"));
-    assert_eq!(old.request(&request).await.header("connection"), Some("close"));
+    eventually("trust", || async {
+        request.send(gateway.address()).await;
+        upstream.last().header("x-forwarded-for") == Some("192.0.2.7, 127.0.0.1")
+    })
+    .await;
+    let told = async { while old.request(&request).await.header("connection") != Some("close") {} };
+    within("the last answer", told).await;
 }
 
 #[tokio::test]

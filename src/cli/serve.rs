@@ -1,6 +1,8 @@
 //! `sessiongate serve`: the gateway, from its configuration until somebody says stop.
 
+mod manager;
 mod reloader;
+mod successor;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -13,6 +15,7 @@ use super::args::ConfigFile;
 use super::failure::{Failure, Outcome};
 use super::site;
 use reloader::Reloader;
+use successor::{HandoverError, Successor};
 
 /// Threads for what is not on a request's path: the store, reloads, and the wait for the end.
 const CONTROL_THREADS: usize = 2;
@@ -25,27 +28,103 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
     telemetry::init(config.server.log);
     on_control_runtime(async {
         // Before anything else, so that whoever stops a gateway that is starting is heard.
-        let mut stop = Stop::listen()?;
-        let mut hangup = listen(SignalKind::hangup())?;
+        let mut signals = Signals::listen()?;
         let store = Store::open(&config.store).await?;
         let mut server = Server::start(&config, &store, inherited).await?;
-        let mut reloader = Reloader::new(file.config.clone(), watch);
-        loop {
-            let is_watched = server.config().server.watch;
-            tokio::select! {
-                () = stop.heard() => break,
-                // Signals that come while one is being obeyed are heard after it, as one.
-                _ = hangup.recv() => {}
-                () = reloader.changed(), if is_watched => {}
-            }
-            tokio::select! {
-                () = stop.heard() => break,
-                () = reloader.reload(&mut server, &store) => {}
-            }
+        if let Err(error) = successor::announce() {
+            tracing::warn!(%error, "the process before this one could not be told that this one serves");
         }
-        drain(server, &mut stop).await;
+        manager::ready(&server);
+        let _watchdog = manager::watchdog(&server);
+        let mut reloader = Reloader::new(file.config.clone(), watch);
+        let ending = loop {
+            let stop = &mut signals.stop;
+            let is_watched = server.config().server.watch;
+            // What comes while something else is being done is heard after it, several signals of a kind as one.
+            let wish = tokio::select! {
+                () = stop.heard() => break Ending::Stop,
+                _ = signals.hangup.recv() => Wish::Reload,
+                () = reloader.changed(), if is_watched => Wish::Reload,
+                _ = signals.user2.recv() => Wish::HandOver,
+            };
+            match wish {
+                Wish::Reload => {
+                    manager::reloading();
+                    tokio::select! {
+                        () = stop.heard() => break Ending::Stop,
+                        () = reloader.reload(&mut server, &store) => {}
+                    }
+                    manager::ready(&server);
+                }
+                Wish::HandOver => match hand_over(&server, stop).await {
+                    Ok(Some(ending)) => break ending,
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!(reason = %error, "not handed over: this process goes on");
+                    }
+                },
+            }
+        };
+        match ending {
+            Ending::Stop => {
+                manager::stopping();
+                drain(server, &mut signals.stop).await;
+            }
+            Ending::HandedOver => until_stopped(server.end(), &mut signals.stop).await,
+        }
         Ok(())
     })
+}
+
+/// What the running gateway is asked to do.
+enum Wish {
+    Reload,
+    HandOver,
+}
+
+/// Why it ends.
+enum Ending {
+    Stop,
+    HandedOver,
+}
+
+/// Starts the next process and waits until it serves; none: this one goes on.
+async fn hand_over(server: &Server, stop: &mut Stop) -> Result<Option<Ending>, HandoverError> {
+    let mut successor = Successor::start(server)?;
+    let ready = tokio::select! {
+        ready = successor.ready() => ready,
+        () = stop.heard() => {
+            successor.abandon().await;
+            return Ok(Some(Ending::Stop));
+        }
+    };
+    match ready {
+        Ok(()) => {
+            successor.take_over().await;
+            Ok(Some(Ending::HandedOver))
+        }
+        Err(error) => {
+            successor.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+/// What the gateway listens to.
+struct Signals {
+    stop: Stop,
+    hangup: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            stop: Stop::listen()?,
+            hangup: listen(SignalKind::hangup())?,
+            user2: listen(SignalKind::user_defined2())?,
+        })
+    }
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {
@@ -54,8 +133,12 @@ fn listen(kind: SignalKind) -> Result<Signal, Failure> {
 
 /// Ends `server` in order, or at once if somebody says stop again: who asks twice does not want to wait.
 pub(super) async fn drain(server: Server, stop: &mut Stop) {
+    until_stopped(server.drain(), stop).await;
+}
+
+async fn until_stopped(ending: impl Future<Output = ()>, stop: &mut Stop) {
     tokio::select! {
-        () = server.drain() => {}
+        () = ending => {}
         // What is under way is broken off with the process; every write to the store is whole or not there.
         () = stop.heard() => {}
     }

@@ -6,6 +6,7 @@
 pub(super) mod headers;
 mod login;
 mod pattern;
+mod streams;
 
 use std::ops::Range;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use toml::de::DeValue;
 
 use self::headers::HeaderRule;
+pub use self::streams::{StreamsConfig, WebsocketConfig};
 use super::diagnostic::Diagnostic;
 use super::names::Names;
 use super::section::Section;
@@ -47,6 +49,8 @@ pub struct RouteConfig {
     pub flash: bool,
     /// Whether unsafe methods need a proof that they come from this site.
     pub csrf: bool,
+    /// What goes on for long: WebSockets, streams of events.
+    pub streams: StreamsConfig,
     /// Index into [`Config::upstreams`](super::Config::upstreams).
     pub upstream: usize,
     /// Whether `%2F` may stand in the path.
@@ -161,6 +165,7 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         is_on
     };
     let (writes, flash, csrf) = (switch("writes"), switch("flash"), switch("csrf"));
+    let streams = streams::read(section, access);
     let upstream = section.require("upstream", |value| upstreams.resolve(&string(value)?));
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
 
@@ -179,6 +184,7 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         writes,
         flash,
         csrf,
+        streams,
         upstream: upstream.unwrap_or_default(),
         encoded_slashes: encoded_slashes.unwrap_or(false),
     };

@@ -1,17 +1,20 @@
 //! Bodies on their way through: never collected, never complete when they are not.
 
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
+use super::bond::{self, Bond, Ending};
 use super::handover::Handover;
 use super::record::Record;
 use crate::headers;
+use crate::time::Clock;
 use crate::upstream::{Incoming, IncomingError, Lease, Progress};
 
 /// A response's body on its way to the client.
@@ -42,6 +45,7 @@ struct Upstream {
     /// How far the request's body has come.
     request: Rc<Progress>,
     idle: Idle,
+    leash: Leash,
     /// Whether the client takes trailers.
     carries_trailers: bool,
 }
@@ -51,7 +55,18 @@ struct Upstream {
 struct Idle {
     limit: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    /// When the piece that is waited for is late.
+    deadline: Option<Instant>,
+}
+
+/// What else may end a body.
+enum Leash {
+    /// Nothing.
+    None,
+    /// If it goes on, its session.
+    Slack(Bond),
+    /// This.
+    Taut(Pin<Box<dyn Future<Output = Ending>>>),
 }
 
 /// Why a response's body broke off.
@@ -63,6 +78,9 @@ pub enum BodyError {
     /// The upstream sent nothing for too long.
     #[error("the upstream stopped sending")]
     Idle,
+    /// It could have gone on.
+    #[error("{}", .0.label())]
+    Ended(Ending),
 }
 
 impl ResponseBody {
@@ -78,8 +96,9 @@ impl ResponseBody {
         request: Rc<Progress>,
         idle_limit: Duration,
     ) -> Self {
-        let idle = Idle { limit: idle_limit, sleep: None, waiting: false };
-        let mut upstream = Upstream { incoming, lease: Some(lease), request, idle, carries_trailers: false };
+        let idle = Idle { limit: idle_limit, sleep: None, deadline: None };
+        let (lease, leash) = (Some(lease), Leash::None);
+        let mut upstream = Upstream { incoming, lease, request, idle, leash, carries_trailers: false };
         if upstream.incoming.is_end_stream() {
             upstream.end();
         }
@@ -103,6 +122,21 @@ impl ResponseBody {
         self.handover.take()
     }
 
+    /// Ties a body that goes on for long to its session.
+    pub(super) fn bind(&mut self, bond: Bond) {
+        if let Source::Upstream(upstream) = &mut self.source {
+            upstream.leash = Leash::Slack(bond);
+        }
+    }
+
+    /// Lets the body be silent for `idle_limit`, and end with `ending`.
+    pub(super) fn go_on(&mut self, idle_limit: Duration, ending: Pin<Box<dyn Future<Output = Ending>>>) {
+        if let Source::Upstream(upstream) = &mut self.source {
+            upstream.idle.limit = idle_limit;
+            upstream.leash = Leash::Taut(ending);
+        }
+    }
+
     /// Has `record` written when the body has gone.
     pub(super) fn record(&mut self, record: Box<Record>) {
         self.record = Some(record);
@@ -121,9 +155,16 @@ impl Upstream {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
+            if let Leash::Taut(ending) = &mut self.leash
+                && let Poll::Ready(ending) = ending.as_mut().poll(cx)
+            {
+                self.leash = Leash::None;
+                self.lease = None;
+                return Poll::Ready(Some(Err(BodyError::Ended(ending))));
+            }
             match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.idle.waiting = false;
+                    self.idle.deadline = None;
                     let frame = match frame.into_data() {
                         Ok(data) => Frame::data(data),
                         Err(frame) => {
@@ -149,7 +190,10 @@ impl Upstream {
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    ready!(self.idle.poll(cx));
+                    if ready!(self.idle.poll(cx, self.leash.due())) == Due::Look {
+                        self.leash.draw();
+                        continue;
+                    }
                     self.lease = None;
                     return Poll::Ready(Some(Err(BodyError::Idle)));
                 }
@@ -159,16 +203,57 @@ impl Upstream {
 }
 
 impl Idle {
-    /// Ready when nothing has come for too long. One timer serves the whole body.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when nothing has come for too long, or it is time for the first look. One timer serves the whole body.
+    fn poll(&mut self, cx: &mut Context<'_>, look: Option<Instant>) -> Poll<Due> {
         let limit = self.limit;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !self.waiting {
-            self.waiting = true;
-            let deadline = tokio::time::Instant::from_std(crate::time::Clock.mono()) + limit;
-            sleep.as_mut().reset(deadline);
+        let deadline = *self.deadline.get_or_insert_with(|| Clock.mono() + limit);
+        let (at, due) = match look {
+            Some(look) if look < deadline => (look.into(), Due::Look),
+            Some(_) | None => (deadline.into(), Due::Late),
+        };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if sleep.deadline() != at {
+            sleep.as_mut().reset(at);
         }
-        sleep.as_mut().poll(cx)
+        sleep.as_mut().poll(cx).map(|()| due)
+    }
+}
+
+/// What a body's timer has gone off for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The next piece is late.
+    Late,
+    /// The session is to be looked after.
+    Look,
+}
+
+impl Leash {
+    /// When it is to be drawn.
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Slack(bond) => Some(bond.due()),
+            Self::None | Self::Taut(_) => None,
+        }
+    }
+
+    /// The body goes on for long: its session is looked after from now on.
+    fn draw(&mut self) {
+        if let Self::Slack(bond) = std::mem::replace(self, Self::None)
+            && let Some(tie) = bond.tie()
+        {
+            *self = Self::Taut(Box::pin(bond::loosed(Some(tie))));
+        }
+    }
+}
+
+impl fmt::Debug for Leash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Slack(_) => "Slack",
+            Self::Taut(_) => "Taut",
+        })
     }
 }
 
@@ -190,7 +275,10 @@ impl Body for ResponseBody {
                 Some(data) => this.sent += data.len() as u64,
                 None => this.ended = true,
             },
-            Some(Err(_)) => {}
+            Some(Err(BodyError::Ended(ending))) => {
+                this.record.iter_mut().for_each(|record| record.closed = Some(ending.label()));
+            }
+            Some(Err(BodyError::Broken(_) | BodyError::Idle)) => {}
             None => this.ended = true,
         }
         Poll::Ready(polled)

@@ -4,14 +4,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use bytes::Bytes;
+use http::header::UPGRADE;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
-use crate::upstream::{ConnectError, Connection, Incoming, Pool, Progress, RequestBody, SendError};
+use super::upgrade;
+use crate::upstream::{ConnectError, Connection, Incoming, Lease, Pool, Progress, RequestBody, SendError};
 
 /// An upstream's response, its body still coming.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(super) struct Answer {
     pub(super) response: Response<ResponseBody>,
     /// Which server gave it.
     pub(super) server: Arc<str>,
+    /// Its end of the tunnel, if it switches protocols as it was asked to.
+    pub(super) far: Option<Lease>,
 }
 
 /// Why there is no answer.
@@ -121,7 +125,7 @@ pub(super) async fn forward(
         let SendError { parts, unsent, cause } = match sent {
             Ok(response) => {
                 connection.answered(response.status());
-                return answer(response, connection, &progress, limit);
+                return answer(response, connection, &progress, limit, outbound.accept.as_deref());
             }
             Err(failed) => failed,
         };
@@ -219,25 +223,25 @@ fn answer(
     connection: Connection,
     progress: &Rc<Progress>,
     limit: Duration,
+    accept: Option<&str>,
 ) -> Result<Answer, ForwardError> {
     let server = connection.server();
-    let headers = response.headers();
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let what = match (encodings.next(), encodings.next()) {
-        _ if response.status() == StatusCode::SWITCHING_PROTOCOLS => "switches protocols unasked",
-        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => "has two framings",
-        // hyper takes any coding off whose last is chunked; the rest would go on undeclared.
-        (Some(coding), more) if more.is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            "has a transfer coding other than chunked"
-        }
-        _ => {
-            let progress = Rc::clone(progress);
-            let mut response = response
-                .map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
-            // That of the connection to the client, whatever the upstream speaks (RFC 9110, 2.5).
-            *response.version_mut() = Version::HTTP_11;
-            return Ok(Answer { response, server });
-        }
-    };
-    Err(ForwardError::Malformed { server, what })
+    if let Some(accept) = accept.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        upgrade::check_agreement(response.headers(), accept)
+            .map_err(|what| ForwardError::Malformed { server: Arc::clone(&server), what })?;
+        return Ok(Answer {
+            response: response.map(|_| ResponseBody::full(Bytes::new())),
+            server,
+            far: Some(connection.into_lease()),
+        });
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(ForwardError::Malformed { server, what: "switches protocols unasked" });
+    }
+    let progress = Rc::clone(progress);
+    let mut response =
+        response.map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
+    // That of the connection to the client, whatever the upstream speaks (RFC 9110, 2.5).
+    *response.version_mut() = Version::HTTP_11;
+    Ok(Answer { response, server, far: None })
 }

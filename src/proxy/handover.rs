@@ -1,7 +1,8 @@
 //! A client's connection that ceases to be HTTP's: what the connection gives up, and what whoever asked for it gets.
 //!
-//! Over HTTP/1.1 the whole connection is handed over, once its 101 is written; over HTTP/2, hyper hands over a stream.
+//! Over HTTP/1.1 the whole connection is handed over, once its 101 is written; over HTTP/2, one stream of it.
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 
@@ -17,8 +18,12 @@ impl<S: AsyncRead + AsyncWrite> Duplex for S {}
 #[derive(Debug)]
 pub struct Handover(oneshot::Sender<Handed>);
 
-/// A connection, from the first byte after the 101's head.
-pub struct Handed(pub Pin<Box<dyn Duplex>>);
+/// A connection, from the first byte after the 101's head; or a stream of one.
+pub struct Handed {
+    pub(super) stream: Pin<Box<dyn Duplex>>,
+    /// What is to be kept for as long as it is in use.
+    pub(super) hold: Box<dyn Any>,
+}
 
 impl Handover {
     /// What gives, and what gets; nothing comes if the connection ends before.
@@ -28,9 +33,9 @@ impl Handover {
         (Self(sender), receiver)
     }
 
-    /// Gives `stream`. Whoever waited may have left, which closes it.
-    pub fn give<S: Duplex + 'static>(self, stream: S) {
-        let _ = self.0.send(Handed(Box::pin(stream)));
+    /// Gives `stream`, and `hold` to be kept with it. Whoever waited may have left, which closes it.
+    pub fn give<S: Duplex + 'static>(self, stream: S, hold: impl Any) {
+        let _ = self.0.send(Handed { stream: Box::pin(stream), hold: Box::new(hold) });
     }
 }
 

@@ -6,13 +6,14 @@
 //! 1. Exactly one Host, which is a host; it agrees with an absolute request target.
 //! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits. (Of
 //!    the two together hyper leaves the first, and closes the connection after the answer, as RFC 9112, 6.1 allows.)
-//! 3. The target is a path. CONNECT and TRACE are not taken; nothing is upgraded.
+//! 3. The target is a path. TRACE is not taken, nor CONNECT but for a WebSocket; what a client wishes for besides an
+//!    answer is put aside (`upgrade.rs`).
 //! 4. Its target and its header lines are not beyond the limits; hyper has counted the bytes.
 //! 5. Hop-by-hop headers go, with all that any Connection line nominates.
 //! 6. Every header goes that an upstream could take for one of ours, whatever its spelling.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use hyper::body::{Body as _, Incoming};
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 use super::inject::join;
 use super::peer::{Origin, Peer};
 use super::refusal::{Malformed, Refusal};
+use super::upgrade::Wish;
 use crate::config::Limits;
 use crate::headers::{self, Fate, Scrub};
 use crate::route::canonical_host;
@@ -46,8 +48,8 @@ pub(super) struct Head {
     pub(super) host: Host,
     pub(super) headers: HeaderMap,
     pub(super) body: Incoming,
-    /// Whether the client asked for another protocol, which it does not get.
-    pub(super) upgrade: bool,
+    /// What the client asks for besides an answer.
+    pub(super) wish: Wish,
     /// What the client speaks.
     pub(super) version: Version,
     /// Whether the client takes trailers.
@@ -78,8 +80,12 @@ impl Inbound {
             return Err(Refusal::TooManyHeaders);
         }
         check_framing(&parts.headers)?;
-        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-            return Err(Refusal::Method(Vec::new()));
+        let wish = Wish::read(&parts);
+        match (&parts.method, wish) {
+            // As HTTP/1.1 asks, and as the upstream will be asked.
+            (&Method::CONNECT, Wish::Websocket(_)) => parts.method = Method::GET,
+            (&(Method::CONNECT | Method::TRACE), _) => return Err(Refusal::Method(Vec::new())),
+            (_, _) => {}
         }
         let host = Host::read(&parts.uri, &parts.headers, parts.version)?;
         let target = match parts.uri.into_parts().path_and_query {
@@ -94,10 +100,9 @@ impl Inbound {
                 return Err(Refusal::Expectation);
             }
         }
-        let upgrade = parts.headers.contains_key(UPGRADE);
         let trailers = version == Version::HTTP_2 || takes_trailers(&parts.headers);
         let (method, headers) = (parts.method, parts.headers);
-        Ok(Self { head: Head { method, target, host, headers, body, upgrade, version, trailers } })
+        Ok(Self { head: Head { method, target, host, headers, body, wish, version, trailers } })
     }
 
     /// Takes off what the client may not say, and reads what `peer` may say about the request's way.
@@ -154,7 +159,15 @@ impl Sanitized {
 
     /// Whether the client asked for another protocol.
     pub fn wants_upgrade(&self) -> bool {
-        self.head.upgrade
+        !matches!(self.head.wish, Wish::None)
+    }
+
+    pub(super) fn take_wish(&mut self) -> Wish {
+        std::mem::replace(&mut self.head.wish, Wish::None)
+    }
+
+    pub(super) fn body(&self) -> &Incoming {
+        &self.head.body
     }
 
     pub(super) fn into_parts(self) -> (Head, Origin) {

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use http::header::{COOKIE, HOST, TE, VIA};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 
+use super::Route;
 use super::admit::{Admitted, Visitor};
 use super::refusal::Refusal;
 use super::{grpc, mapping, visit};
@@ -45,6 +46,8 @@ pub struct Outbound {
     pub(super) request: Request<RequestBody>,
     /// Index of the upstream in the gateway.
     pub(super) upstream: usize,
+    /// The `Sec-WebSocket-Accept` of a 101 that the request asks for.
+    pub(super) accept: Option<String>,
 }
 
 /// What injection needs to know besides the request.
@@ -68,6 +71,7 @@ pub struct Injection<'g> {
 #[derive(Debug)]
 pub struct Exchange {
     pub(super) visitor: Visitor,
+    pub(super) route: Arc<Route>,
     pub(super) secure: bool,
     client: IpAddr,
     /// Whether the client takes trailers.
@@ -137,10 +141,8 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     *outbound.uri_mut() = Uri::from(head.target);
     *outbound.version_mut() = Version::HTTP_11;
     *outbound.headers_mut() = headers;
-    Ok((
-        Outbound { request: outbound, upstream: route.upstream },
-        Exchange { visitor, secure, client, trailers: head.trailers },
-    ))
+    let outbound = Outbound { request: outbound, upstream: route.upstream, accept: None };
+    Ok((outbound, Exchange { visitor, route, secure, client, trailers: head.trailers }))
 }
 
 /// The protocol of the hop to us, and who we are (RFC 9110, 7.6.3).

@@ -35,6 +35,10 @@ pub(super) struct Record {
     /// What the upstream's order came to.
     pub(super) change: &'static str,
     pub(super) upstream: Option<Arc<str>>,
+    /// Of a tunnel: the bytes that the client sent.
+    pub(super) received: Option<u64>,
+    /// Of a tunnel, or a body that could have gone on: why it ended.
+    pub(super) closed: Option<&'static str>,
     /// What the client is not told.
     pub(super) detail: Option<String>,
     pub(super) store_time: Duration,
@@ -60,6 +64,8 @@ impl Record {
             reissue: false,
             change: "-",
             upstream: None,
+            received: None,
+            closed: None,
             detail: None,
             store_time: Duration::ZERO,
             upstream_time: Duration::ZERO,
@@ -102,6 +108,8 @@ impl Record {
             upstream = self.upstream.as_deref(),
             bytes,
             complete,
+            received = self.received,
+            closed = self.closed,
             ms = round(Clock.mono().saturating_duration_since(self.started)),
             store_ms = round(self.store_time),
             upstream_ms = round(self.upstream_time),

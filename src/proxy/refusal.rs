@@ -72,6 +72,8 @@ pub enum Malformed {
     Framing,
     /// The request target is not a path.
     Target,
+    /// A WebSocket's handshake without its key.
+    Handshake,
 }
 
 /// What a `WWW-Authenticate` says.
@@ -135,6 +137,7 @@ impl Refusal {
             Self::Malformed(Malformed::Host) => "bad-host",
             Self::Malformed(Malformed::Framing) => "bad-framing",
             Self::Malformed(Malformed::Target) => "bad-target",
+            Self::Malformed(Malformed::Handshake) => "bad-handshake",
             Self::Ambiguous(_) => "ambiguous-path",
             Self::NotFound => "no-route",
             Self::Method(_) => "method",

@@ -8,6 +8,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use super::record::Record;
+use super::upgrade::{Scratch, Tunnel, Tunnels};
 use super::{Gateway, RequestIds};
 use crate::upstream::Pool;
 
@@ -17,6 +22,10 @@ pub struct Worker {
     number: usize,
     snapshot: RefCell<Rc<Snapshot>>,
     ids: RequestIds,
+    scratch: Rc<Scratch>,
+    pub(super) stopped: watch::Receiver<bool>,
+    tunnels: Arc<Tunnels>,
+    tasks: TaskTracker,
 }
 
 /// One configuration on one worker.
@@ -29,10 +38,31 @@ pub struct Snapshot {
 }
 
 impl Worker {
-    /// Worker `number`, which makes ids for requests that bring none with `ids`.
-    pub fn new(number: usize, gateway: Arc<Gateway>, ids: RequestIds) -> Self {
-        let snapshot = Snapshot::new(gateway, number, &[]);
-        Self { number, snapshot: RefCell::new(Rc::new(snapshot)), ids }
+    /// Worker `number`, which makes ids for requests that bring none with `ids`. What goes on for long ends when
+    /// `stopped` says so; WebSockets are counted in `tunnels`.
+    pub fn new(
+        number: usize,
+        gateway: Arc<Gateway>,
+        ids: RequestIds,
+        stopped: watch::Receiver<bool>,
+        tunnels: Arc<Tunnels>,
+    ) -> Self {
+        let snapshot = RefCell::new(Rc::new(Snapshot::new(gateway, number, &[])));
+        let (scratch, tasks) = (Rc::default(), TaskTracker::new());
+        Self { number, snapshot, ids, scratch, stopped, tunnels, tasks }
+    }
+
+    /// Serves a tunnel from now on.
+    pub(super) fn open(&self, tunnel: Tunnel, record: Option<Box<Record>>) {
+        let (scratch, stopped) = (Rc::clone(&self.scratch), self.stopped.clone());
+        let tunnels = Arc::clone(&self.tunnels);
+        // Owned by the tracker, which the worker waits for at its end.
+        self.tasks.spawn_local(async move { tunnel.serve(scratch, stopped, &tunnels, record).await });
+    }
+
+    /// What outlives its request: tunnels.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// The current snapshot.

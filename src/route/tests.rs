@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Access;
+use crate::config::{Access, StreamsConfig};
 
 fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConfig {
     RouteConfig {
@@ -17,6 +17,7 @@ fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConf
         writes: false,
         flash: false,
         csrf: false,
+        streams: StreamsConfig { recheck: None, idle_timeout: std::time::Duration::ZERO, websocket: None },
         upstream: 0,
         encoded_slashes: path.starts_with("/slashes"),
     }

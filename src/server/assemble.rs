@@ -192,6 +192,7 @@ fn routes<'c>(
             writes: route.writes,
             flash: route.flash,
             csrf: route.csrf,
+            streams: route.streams.clone(),
             upstream: route.upstream,
         };
         (route, Arc::new(leads_to))

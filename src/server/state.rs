@@ -2,9 +2,11 @@
 //! alive, and what became of its reloads. Read by probes and metrics, written by the server alone; it never decides
 //! anything itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::proxy::Tunnels;
 use crate::time::{Clock, Timestamp};
 
 /// A worker that has not been heard of for this long is stuck. They report every second, between requests.
@@ -22,6 +24,7 @@ pub struct State {
     refused: AtomicU64,
     /// Milliseconds since the epoch.
     last_reload: AtomicI64,
+    tunnels: Arc<Tunnels>,
 }
 
 /// What became of the reloads so far.
@@ -48,6 +51,7 @@ impl State {
             reloaded: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             last_reload: AtomicI64::new(now.wall.as_millis()),
+            tunnels: Arc::default(),
         }
     }
 
@@ -63,6 +67,11 @@ impl State {
             let last = Duration::from_millis(pulse.load(Ordering::Relaxed));
             age.saturating_sub(last) < SILENCE
         })
+    }
+
+    /// The WebSockets that are open, and what became of those that were.
+    pub fn tunnels(&self) -> &Arc<Tunnels> {
+        &self.tunnels
     }
 
     /// What became of the reloads.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -92,7 +93,8 @@ async fn run(seed: Seed, ids: RequestIds) {
     let Seed { number, workers, mut generations, mut stopped, state } = seed;
     let first = Arc::clone(&generations.borrow_and_update());
     let mut drain = first.drain;
-    let worker = Rc::new(Worker::new(number, Arc::clone(&first.gateway), ids));
+    let gateway = Arc::clone(&first.gateway);
+    let worker = Rc::new(Worker::new(number, gateway, ids, stopped.clone(), Arc::clone(state.tunnels())));
     let connections = TaskTracker::new();
     let mut acceptors = Acceptors {
         number,
@@ -117,6 +119,7 @@ async fn run(seed: Seed, ids: RequestIds) {
                 drain = generation.drain;
                 worker.swap(Arc::clone(&generation.gateway));
                 acceptors.follow(&generation);
+                generation.followed.add_permits(1);
             }
             _ = tick.tick() => {
                 let now = Clock.mono();
@@ -130,8 +133,23 @@ async fn run(seed: Seed, ids: RequestIds) {
     drop(generations);
     acceptors.stop().await;
     connections.close();
-    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections were cut at the end of the drain");
+    let tunnels = worker.tasks();
+    tunnels.close();
+    // In this order: a connection makes no tunnel any more once it is gone.
+    let all = async {
+        connections.wait().await;
+        tunnels.wait().await;
+    };
+    let mut last = pin!(tokio::time::timeout(drain, all));
+    let ended = loop {
+        tokio::select! {
+            ended = last.as_mut() => break ended,
+            _ = tick.tick() => state.beat(number, Clock.mono()),
+        }
+    };
+    if ended.is_err() {
+        let connections = connections.len() + tunnels.len();
+        tracing::warn!(connections, "connections were cut at the end of the drain");
     }
 }
 

@@ -118,6 +118,11 @@ impl Cache {
         }
     }
 
+    /// The row of `key` and when it was read, however long ago.
+    pub(crate) fn last(&self, key: &Key) -> Option<(Arc<Session>, Instant)> {
+        self.found.get(key).map(|found| (found.session, found.read_at))
+    }
+
     /// Where `key`'s history stands; to be taken before the row is read.
     pub(crate) fn epoch(&self, key: &Key) -> Epoch {
         Epoch(self.epoch_of(key).load(Ordering::Acquire))

@@ -350,6 +350,7 @@ impl Realm {
         match self.table.rotate(item, &session.key, &retirement).await? {
             Rotated::Done => {
                 self.cache.forget(&session.key);
+                self.watches.rename(&session.key, &self.format.key(&id));
                 Ok(Attempt::Done(self.goes(id, record, merged.flash)))
             }
             Rotated::Taken => Err(ChangeError::Contended),
@@ -368,6 +369,7 @@ impl Realm {
             Written::Refused(Some(row)) => Ok(Attempt::MovedOn(self.moved_on(session, Some(row))?)),
             Written::Done | Written::Refused(None) => {
                 self.cache.forget(&session.key);
+                self.watches.end(&session.key);
                 Ok(Attempt::Done(Outcome::Ended))
             }
         }
@@ -409,6 +411,7 @@ impl Realm {
         self.cache.forget(&session.key);
         let epoch = self.cache.epoch(&session.key);
         self.cache.remember(session, session.record.version, self.clock.mono(), epoch);
+        self.watches.publish(session);
     }
 }
 

@@ -25,6 +25,11 @@ impl Realm {
             Hit::Missing => return Lookup::Absent(None),
             Hit::Stale(..) | Hit::Nothing => {}
         }
+        self.read_anew(key, asked).await
+    }
+
+    /// The same, whatever the cache has.
+    pub(super) async fn read_anew(&self, key: &Key, asked: u64) -> Lookup {
         let epoch = self.cache.epoch(key);
         let read_at = self.clock.mono();
         let (row, strong) = match self.fetch(key, asked).await {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::flight::Seat;
 use super::judge::Reissue;
 use super::lookup::Row;
-use super::{Active, Realm, Session};
+use super::{Realm, Session};
 use crate::store::table::Written;
 use crate::time::Now;
 
@@ -32,15 +32,13 @@ pub struct Reissuing(Option<Seat<Reissued>>);
 
 impl Realm {
     /// Starts the reissue of a session that is due, or joins the one that is under way.
-    pub fn reissue(self: &Arc<Self>, active: &Active, due: Reissue, now: Now) -> Reissuing {
+    pub fn reissue(self: &Arc<Self>, session: &Arc<Session>, due: Reissue, now: Now) -> Reissuing {
         // A store that is down is not asked to write as well; the cookie goes out, the deadline moves later.
         if self.outage.is_on(now.mono) {
             return Reissuing(None);
         }
-        let (realm, session) = (Arc::clone(self), Arc::clone(&active.session));
-        Reissuing(
-            self.reissues.join(&active.session.key, || async move { realm.touch(&session, due, now).await }),
-        )
+        let (realm, touched) = (Arc::clone(self), Arc::clone(session));
+        Reissuing(self.reissues.join(&session.key, || async move { realm.touch(&touched, due, now).await }))
     }
 
     async fn touch(&self, session: &Arc<Session>, due: Reissue, now: Now) -> Reissued {
@@ -70,6 +68,7 @@ impl Realm {
             }
             Ok(Written::Refused(None)) => {
                 self.cache.remember_missing(&session.key, session.record.version, read_at, epoch);
+                self.watches.end(&session.key);
                 Reissued::Gone
             }
             Err(error) => {

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use http::{Request, Response};
 use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Upstream;
@@ -519,6 +520,14 @@ impl Connection {
 }
 
 impl Lease {
+    /// The bytes both ways, once the response has been 101.
+    pub(crate) fn tunnel(&self) -> Option<impl AsyncRead + AsyncWrite + use<>> {
+        match &self.link {
+            Leased::Http1(link) => Some(link.wire.clone()),
+            Leased::Http2(_) => None,
+        }
+    }
+
     /// Puts the connection back.
     pub fn release(self) {
         let Self { link, flight } = self;

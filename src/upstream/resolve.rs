@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use super::Upstream;
 use super::endpoint::{Address, Endpoint, Place};
 use super::target::Target;
@@ -69,49 +71,66 @@ impl Targets {
     }
 }
 
-/// Looks every name up once.
-pub(super) async fn once(upstream: &Upstream, failing: &mut Vec<Arc<str>>) {
-    for endpoint in &upstream.endpoints {
-        let Place::Name { host, port } = &endpoint.place else { continue };
-        let name = &upstream.config.name;
-        let looked_up =
-            match tokio::time::timeout(LIMIT, tokio::net::lookup_host((host.as_str(), *port))).await {
-                Ok(Ok(addresses)) => Ok(distinct(addresses)),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("no answer within {}", humantime::format_duration(LIMIT))),
-            };
-        let was_failing = failing.iter().any(|label| *label == endpoint.label);
-        match looked_up {
-            Ok(addresses) if !addresses.is_empty() => {
-                failing.retain(|label| *label != endpoint.label);
-                if upstream.targets.place(endpoint, &addresses) {
-                    let addresses = addresses.len();
-                    tracing::info!(upstream = %name, server = %endpoint.label, addresses, "a name was looked up");
-                } else if was_failing {
-                    tracing::info!(upstream = %name, server = %endpoint.label, "a name can be looked up again");
-                }
+/// Looks every name up once, all at the same time. `failing` says of each server whether its name could not be looked up
+/// the last time, so that this is said once.
+pub(super) async fn once(upstream: &Upstream, failing: &mut [bool]) {
+    let lookups = upstream.endpoints.iter().zip(failing).map(|(endpoint, failing)| async {
+        if let Place::Name { host, port } = &endpoint.place {
+            *failing = look_up(upstream, endpoint, (host.as_str(), *port), *failing).await;
+        }
+    });
+    join_all(lookups).await;
+}
+
+/// Whether it failed.
+async fn look_up(
+    upstream: &Upstream,
+    endpoint: &Arc<Endpoint>,
+    name: (&str, u16),
+    was_failing: bool,
+) -> bool {
+    let (upstream, targets) = (&upstream.config.name, &upstream.targets);
+    let addresses = match tokio::time::timeout(LIMIT, tokio::net::lookup_host(name)).await {
+        Ok(looked_up) => looked_up.map(distinct).map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {}", humantime::format_duration(LIMIT))),
+    };
+    let addresses = addresses.and_then(|addresses| match addresses.len() {
+        0 => Err("it has no address".to_owned()),
+        _ => Ok(addresses),
+    });
+    match addresses {
+        Ok(addresses) => {
+            let is_news = targets.place(endpoint, &addresses);
+            if is_news || was_failing {
+                let addresses = addresses.len();
+                tracing::info!(upstream, server = %endpoint.label, addresses, "a name was looked up");
             }
-            Ok(_) | Err(_) if was_failing => {}
-            failed => {
-                let reason = failed.err().unwrap_or_else(|| "it has no address".to_owned());
-                tracing::warn!(upstream = %name, server = %endpoint.label, reason, "a name cannot be looked up");
-                failing.push(Arc::clone(&endpoint.label));
+            false
+        }
+        Err(reason) => {
+            if !was_failing {
+                tracing::warn!(upstream, server = %endpoint.label, reason, "a name cannot be looked up");
             }
+            true
         }
     }
 }
 
 /// Looks every name up for as long as the upstream lives.
-pub(super) async fn keep_up(upstream: Weak<Upstream>, interval: Duration, mut failing: Vec<Arc<str>>) {
-    let mut pause = if failing.is_empty() { interval } else { SOON.min(interval) };
+pub(super) async fn keep_up(upstream: Weak<Upstream>, interval: Duration, mut failing: Vec<bool>) {
     loop {
+        let Some(pause) = upstream.upgrade().map(|upstream| {
+            let targets = upstream.targets.current();
+            let has_address = |endpoint: &Arc<Endpoint>| {
+                targets.iter().any(|target| Arc::ptr_eq(&target.endpoint, endpoint))
+            };
+            if upstream.endpoints.iter().all(has_address) { interval } else { SOON.min(interval) }
+        }) else {
+            return;
+        };
         tokio::time::sleep(pause).await;
         let Some(upstream) = upstream.upgrade() else { return };
         once(&upstream, &mut failing).await;
-        let list = upstream.targets.current();
-        let homeless =
-            |endpoint: &Arc<Endpoint>| !list.iter().any(|target| Arc::ptr_eq(&target.endpoint, endpoint));
-        pause = if upstream.endpoints.iter().any(homeless) { SOON.min(interval) } else { interval };
     }
 }
 

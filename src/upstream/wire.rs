@@ -11,6 +11,7 @@ mod body;
 mod head;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -191,12 +192,6 @@ where
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         Poll::Ready(Ok(response))
-    }
-
-    /// The bytes' own way, and what has been read of what follows the head; if nobody else holds the connection.
-    pub(super) fn into_stream(self) -> Option<(S, Bytes)> {
-        let inner = Rc::into_inner(self.inner)?.into_inner();
-        Some((inner.stream, inner.read.freeze()))
     }
 }
 

@@ -493,7 +493,7 @@ fn routes() {
         ("access = \"open\"", "`routes.access` must be `required`, `optional` or `public`".to_owned()),
         ("encoded_slashes = true", "`routes.encoded_slashes` must be `refuse` or `pass`".to_owned()),
         ("access = \"optional\"|login = \"/login\"", format!("`routes.login` {inert}")),
-        ("websocket = true", "unknown key `websocket` in `routes`".to_owned()),
+        ("websockets = true", "unknown key `websockets` in `routes`".to_owned()),
     ];
     for (lines, expected) in &cases {
         // A table without an entry has no effect on any route, but it is there; so it is not, where that matters.

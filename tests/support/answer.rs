@@ -60,6 +60,19 @@ impl Answer {
         Self { before: vec![Step::Write(head.into_bytes()), Step::Echo], ..Self::default() }
     }
 
+    /// These bytes, then every byte that comes is sent back.
+    pub(crate) fn raw_then_echo(head: &str) -> Self {
+        Self { before: vec![Step::Write(head.into()), Step::Echo], ..Self::default() }
+    }
+
+    /// Sends these bytes when the gate is open, before what comes is sent back.
+    #[must_use]
+    pub(crate) fn before_echo(mut self, gate: &Gate, bytes: &[u8]) -> Self {
+        let echo = self.before.len() - 1;
+        self.before.splice(echo..echo, [Step::Wait(gate.clone()), Step::Write(bytes.to_vec())]);
+        self
+    }
+
     /// Nothing, for ever.
     pub(crate) fn silence() -> Self {
         Self::default().after(&Gate::closed())

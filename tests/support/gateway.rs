@@ -19,6 +19,29 @@ use super::table::TABLE;
 use super::upstream::Upstream;
 use super::within;
 
+/// Passes sockets on as sd_listen_fds(3) says. The addresses are its first argument, the rest is what it becomes.
+const ACTIVATOR: &str = r#"
+import json, os, socket, sys
+opened = []
+for address in sys.argv[1].split():
+    host, port = address.rsplit(":", 1)
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    listener = socket.socket(family)
+    listener.bind((host.strip("[]"), int(port)))
+    listener.listen(64)
+    opened.append(listener)
+names = [l.getsockname() for l in opened]
+print(json.dumps({"bound": [f"[{n[0]}]:{n[1]}" if ":" in n[0] else f"{n[0]}:{n[1]}" for n in names]}), flush=True)
+# Above the range first, so that none of them is overwritten before it is passed on.
+high = [os.dup2(l.fileno(), 100 + i) for i, l in enumerate(opened)]
+for i, fd in enumerate(high):
+    os.dup2(fd, 3 + i)
+    os.close(fd)
+os.environ["LISTEN_FDS"] = str(len(opened))
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
 /// What the log says of a reload.
 pub(crate) const RELOADED: &str = "configuration reloaded";
 /// What it says of one that was refused.
@@ -28,6 +51,8 @@ pub(crate) const NOT_RELOADED: &str = "configuration not reloaded: the one in fo
 #[derive(Debug)]
 pub(crate) struct Gateway {
     child: Child,
+    /// The processes that took over, one from the other.
+    successors: Vec<u32>,
     log: Log,
     directory: PathBuf,
 }
@@ -42,6 +67,7 @@ pub(crate) struct Builder {
     rest: String,
     environment: HashMap<String, String>,
     files: Vec<(String, String)>,
+    passed: Vec<String>,
 }
 
 /// What a gateway writes, line by line.
@@ -141,6 +167,15 @@ impl Gateway {
         self.nth(NOT_RELOADED, before + 1).await
     }
 
+    /// Has it hand over to another process of its own, and waits until it has; that process, which is meant from now on.
+    pub(crate) async fn hand_over(&mut self) -> u32 {
+        self.signal("USR2");
+        let event = self.nth("handed over", self.successors.len() + 1).await;
+        let pid = field(&event, "pid").as_u64().and_then(|pid| pid.try_into().ok()).expect("a process");
+        self.successors.push(pid);
+        pid
+    }
+
     /// Waits for a line that holds `text`, in any case.
     pub(crate) async fn line(&self, text: &str) -> String {
         let text = text.to_lowercase();
@@ -155,7 +190,7 @@ impl Gateway {
 
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.successors.last().copied().unwrap_or_else(|| self.child.id())
     }
 
     /// Where its configuration file is; it also runs in this directory.
@@ -177,6 +212,12 @@ impl Gateway {
         (status, self.log())
     }
 
+    /// Waits until the gateway, which has had its signal, has ended.
+    pub(crate) async fn terminate_now(mut self) -> (ExitStatus, String) {
+        let status = self.exit().await;
+        (status, self.log())
+    }
+
     /// Waits until the gateway has ended by itself.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         within("the gateway's end", self.log.end()).await;
@@ -188,6 +229,9 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         // Either may fail only because the process has ended, or was waited for, already.
         let _ended = self.child.kill().and_then(|()| self.child.wait());
+        for pid in &self.successors {
+            let _ended = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
@@ -269,6 +313,12 @@ impl Builder {
         self
     }
 
+    /// Has another program open sockets on these addresses and pass them on, as a service manager does; it logs where.
+    pub(crate) fn activated(mut self, addresses: &[&str]) -> Self {
+        self.passed = addresses.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// Starts the gateway and waits until it serves.
     pub(crate) async fn start(self) -> Gateway {
         let gateway = self.spawn();
@@ -291,7 +341,7 @@ impl Builder {
         for (name, content) in &self.files {
             fs::write(directory.join(name), content).expect("writes a file");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sessiongate"));
+        let mut command = self.program();
         command.args(["serve", "--config"]).arg(&file).current_dir(&directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // The SDK must find these credentials and no others: whatever the developer has would be a real account.
@@ -313,7 +363,17 @@ impl Builder {
         let log = Log { lines: Arc::default() };
         log.follow(child.stderr.take().expect("piped"));
         log.follow(child.stdout.take().expect("piped"));
-        Gateway { child, log, directory }
+        Gateway { child, successors: Vec::new(), log, directory }
+    }
+
+    fn program(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_sessiongate");
+        if self.passed.is_empty() {
+            return Command::new(program);
+        }
+        let mut command = Command::new("python3");
+        command.args(["-c", ACTIVATOR, &self.passed.join(" "), program]);
+        command
     }
 
     fn text(&self) -> String {

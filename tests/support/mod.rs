@@ -15,18 +15,22 @@
 
 pub(crate) mod answer;
 pub(crate) mod app;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod gate;
 pub(crate) mod gateway;
+pub(crate) mod load;
 pub(crate) mod ministack;
 pub(crate) mod node;
 pub(crate) mod program;
 pub(crate) mod python;
+pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod table;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::future::Future;

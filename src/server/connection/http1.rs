@@ -85,7 +85,7 @@ pub(super) async fn serve<S>(
         stream = parts.io.into_inner().into_stream();
         if let Some(handover) = handover.take() {
             // The rest is between the client and whoever asked for it.
-            return handover.give(Wire::new(stream, parts.read_buf, Rc::default()));
+            return handover.give(Wire::new(stream, parts.read_buf, Rc::default()), ());
         }
         first = match end {
             End::Closed if activity.is_unheard() => return linger(&mut stream).await,

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
@@ -50,18 +50,28 @@ where
     let activity = Rc::new(Activity::default());
     let streams = Streams { next: Rc::default(), send_timeout: timeouts.send };
     let next = Rc::clone(&streams.next);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         let reader = Rc::new(Reader::default());
         next.replace(Some(Rc::clone(&reader)));
         let exchange = activity.begin(!request.body().is_end_stream(), Some(reader));
-        let terms = terms.clone();
+        let (terms, activity) = (terms.clone(), Rc::clone(&activity));
+        let upgrade = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
         async move {
-            let response = handle(&terms.worker, &terms.peer, request).await;
+            let mut response = handle(&terms.worker, &terms.peer, request).await;
+            if let (Some(upgrade), Some(handover)) = (upgrade, response.body_mut().take_handover()) {
+                // It is over as soon as the response's head is on its way, or the stream has been reset.
+                tokio::task::spawn_local(async move {
+                    if let Ok(stream) = upgrade.await {
+                        handover.give(TokioIo::new(stream), activity.begin(false, None));
+                    }
+                });
+            }
             Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
         }
     });
     let connection = Builder::new(streams)
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(limits.resets)
         .max_local_error_reset_streams(MISTAKES)
