@@ -21,6 +21,7 @@ use sessiongate::format::pyramid::Pyramid;
 use sessiongate::format::{Format as _, Record};
 use sessiongate::headers::{Fate, Scrub};
 use sessiongate::proxy::map;
+use sessiongate::rate::Meter;
 use sessiongate::route::Router;
 use sessiongate::session::judge::{Policy, judge};
 use sessiongate::session::{Realm, Resolution, cookie, create};
@@ -157,12 +158,18 @@ fn cache_hit(bencher: Bencher<'_, '_>) {
         let made = create(format.as_ref(), &table, &policy, claims(), Clock.now().wall).await.unwrap();
         let realm = Realm::new(&config, table, runtime.handle(), &TaskTracker::new(), 0);
         let value = made.cookie.expose().to_vec();
-        assert!(matches!(realm.resolve(&[&value], Clock.now()).await.0, Resolution::Active(_)));
+        assert!(matches!(realm.resolve(&[&value], anybody(), Clock.now()).await.0, Resolution::Active(_)));
         (realm, value)
     });
     let now = Clock.now();
     bencher.bench_local(|| {
-        let resolved = futures_util::FutureExt::now_or_never(realm.resolve(&[black_box(&value)], now));
+        let resolved =
+            futures_util::FutureExt::now_or_never(realm.resolve(&[black_box(&value)], anybody(), now));
         assert!(matches!(resolved, Some((Resolution::Active(_), _))));
     });
+}
+
+/// A client that no limit holds for.
+fn anybody() -> Meter<'static> {
+    Meter::new(None, std::net::Ipv4Addr::LOCALHOST.into())
 }

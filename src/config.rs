@@ -37,7 +37,12 @@ use self::environment::Environment;
 pub use self::limits::Limits;
 pub use self::listeners::ListenerConfig;
 use self::names::Names;
+pub use self::routes::destination::{Destination, Forwarding};
+pub use self::routes::edit::{EditValue, HeaderEdit, HeaderEdits, Variable};
 pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart};
+pub use self::routes::redirect::{Place, Redirect, Respond};
+pub use self::routes::rewrite::{Rewrite, UpstreamHost};
+pub use self::routes::template::Piece;
 pub use self::routes::{
     Access, HostPattern, LoginTemplate, Requirement, RouteConfig, StreamsConfig, WebsocketConfig,
 };

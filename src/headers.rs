@@ -36,6 +36,8 @@ pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for")
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The host that the client asked for.
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// What was cut off the path that the client asked for.
+pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// What `name` begins with when it is one of the gateway's own.
 const SESSION_PREFIX: &str = "x-session-";
 
@@ -44,6 +46,46 @@ pub fn fold(name: &str) -> String {
     name.bytes()
         .map(|b| if b.is_ascii_alphanumeric() { b.to_ascii_uppercase() as char } else { '_' })
         .collect()
+}
+
+/// Whether an app could take one name for the other.
+pub fn is_alike(one: &str, other: &str) -> bool {
+    one.len() == other.len()
+        && one.bytes().zip(other.bytes()).all(|(one, other)| {
+            one.eq_ignore_ascii_case(&other)
+                || !(one.is_ascii_alphanumeric() || other.is_ascii_alphanumeric())
+        })
+}
+
+/// Whether `name` is for every client to send, so that what it says on one route is no business of another's.
+pub fn is_clients_own(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "accept"
+            | "accept-charset"
+            | "accept-encoding"
+            | "accept-language"
+            | "authorization"
+            | "cache-control"
+            | "dnt"
+            | "from"
+            | "if-match"
+            | "if-modified-since"
+            | "if-none-match"
+            | "if-range"
+            | "if-unmodified-since"
+            | "max-forwards"
+            | "origin"
+            | "pragma"
+            | "prefer"
+            | "priority"
+            | "range"
+            | "referer"
+            | "save-data"
+            | "upgrade-insecure-requests"
+            | "user-agent"
+            | "x-requested-with"
+    )
 }
 
 /// `name` as documents spell it: `X-User`. Case means nothing on the wire, but people read this one faster.

@@ -5,19 +5,23 @@ mod admit;
 mod body;
 mod bond;
 mod csrf;
+mod edit;
 mod forward;
 mod grpc;
 mod handover;
 mod inbound;
 mod inject;
+mod limit;
 mod mapping;
 mod order;
 mod peer;
 mod record;
+mod redirect;
 mod refusal;
 mod rehearsal;
 mod request_id;
 mod respond;
+mod rewrite;
 mod snapshot;
 mod upgrade;
 mod visit;
@@ -39,18 +43,22 @@ pub use inject::{Injection, Outbound, inject};
 pub use mapping::map;
 pub use peer::Peer;
 pub use refusal::Refusal;
-pub(crate) use rehearsal::{Known, Rehearsal, rehearse};
+pub(crate) use rehearsal::{Ending, Known, Rehearsal, rehearse};
 pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 pub use upgrade::Tunnels;
 
-use crate::config::{Access, HeaderRule, Limits, LoginTemplate, Requirement, StreamsConfig, Timeouts};
+use crate::config::{
+    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Requirement, StreamsConfig, Timeouts,
+};
 use crate::headers::{REQUEST_ID, Scrub};
+use crate::rate::{Limiter, Meter};
 use crate::route::Router;
 use crate::session::{Place, Realm, Reissuing, Resolution, cookie};
 use crate::time::{Clock, Now};
 use crate::upstream::{Pace, Upstream};
 use bond::Bond;
+use edit::{Facts, Prepared};
 use record::Record;
 use refusal::Style;
 use respond::Renewal;
@@ -75,6 +83,10 @@ pub struct Gateway {
     pub limits: Limits,
     /// How long clients are waited for.
     pub timeouts: Timeouts,
+    /// How often a client may ask for anything.
+    pub rate: Option<Limiter>,
+    /// How often a client may name a session that is none.
+    pub misses: Option<Limiter>,
 }
 
 impl Gateway {
@@ -109,8 +121,23 @@ pub struct Route {
     pub csrf: bool,
     /// What goes on for long: WebSockets, streams of events.
     pub streams: StreamsConfig,
-    /// Index of the upstream.
-    pub upstream: usize,
+    /// What is done to the headers of what is forwarded.
+    pub request_headers: HeaderEdits,
+    /// What is done to the headers of every answer.
+    pub response_headers: HeaderEdits,
+    /// How often a client may ask for it.
+    pub rate: Option<Limiter>,
+    /// Where requests go.
+    pub destination: Destination,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Copy, Debug)]
+struct Arrival<'r> {
+    id: &'r HeaderValue,
+    /// How it is told that it is refused.
+    style: Style,
+    now: Now,
 }
 
 /// Answers a request of `peer`. Never fails: what goes wrong is an answer too, and a panic stays in its request.
@@ -121,8 +148,9 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let style = Style::of(request.method(), request.headers());
     let version = request.version();
     let mut record = Record::new(id.clone(), now.mono);
+    let arrival = Arrival { id: &id, style, now };
     let early = upgrade::is_asked(&request);
-    let story = serve(worker, &snapshot, peer, request, &id, now, &mut record);
+    let story = serve(worker, &snapshot, peer, request, arrival, &mut record);
     let story = AssertUnwindSafe(story).catch_unwind().await;
     let (mut response, tunnel) = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
         record.verdict = refusal.label();
@@ -150,8 +178,7 @@ async fn serve(
     snapshot: &Snapshot,
     peer: &Peer,
     request: Request<Incoming>,
-    request_id: &HeaderValue,
-    now: Now,
+    arrival: Arrival<'_>,
     record: &mut Record,
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
     let gateway = &snapshot.gateway;
@@ -159,13 +186,42 @@ async fn serve(
     if gateway.access_log {
         record.request(&sanitized);
     }
+    limit::rate(gateway.rate.as_ref(), &sanitized, arrival.now)?;
     let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
     if gateway.access_log {
         route.name.clone_into(&mut record.route);
     }
-    let resolution = resolve(route, &sanitized, now, record).await;
+    let edits = Prepared::new(&route.response_headers, &Facts::of(&sanitized, arrival.id));
+    let passed = pass(worker, snapshot, route, sanitized, arrival, &edits, record).await;
+    Ok(passed.unwrap_or_else(|refusal| {
+        record.verdict = refusal.label();
+        let mut response = refusal.respond(arrival.id, arrival.style);
+        edits.complete(response.headers_mut());
+        (response, None)
+    }))
+}
+
+/// Takes a request along its route.
+async fn pass(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    route: &Arc<Route>,
+    sanitized: Sanitized,
+    Arrival { id, now, .. }: Arrival<'_>,
+    edits: &Prepared<'_>,
+    record: &mut Record,
+) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
+    let gateway = &snapshot.gateway;
+    limit::rate(route.rate.as_ref(), &sanitized, now)?;
+    limit::body(&route.destination, &sanitized)?;
+    let misses = limit::meter(gateway.misses.as_ref(), &sanitized);
+    let resolution = resolve(route, &sanitized, misses, now, record).await;
     let mut admitted = admit::admit(sanitized, route, resolution)?;
     record.verdict = admitted.visitor().label();
+    if let Some(mut answer) = redirect::answer(&admitted)? {
+        edits.complete(answer.headers_mut());
+        return Ok((answer, None));
+    }
     csrf::check(&admitted)?;
     let handshake = Handshake::of(&mut admitted)?;
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
@@ -173,7 +229,7 @@ async fn serve(
     record.reissue = reissuing.is_some();
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
-        request_id,
+        request_id: id,
         flash: &visit.flash,
         hidden: &gateway.hidden_cookies,
         pace: gateway.pace(),
@@ -202,7 +258,7 @@ async fn serve(
         None => Renewal::No,
     };
     let far = answer.far.take();
-    let mut response = respond::respond(answer, route, &exchange, &renewal);
+    let mut response = respond::respond(answer, route, &exchange, &renewal, edits);
     let bond = Bond::new(exchange, &renewal, now.mono);
     let tunnel = match handshake {
         Some(handshake) => handshake.conclude(&mut response, far, bond, &route.streams)?,
@@ -215,17 +271,24 @@ async fn serve(
 }
 
 /// Resolves the session that the request's cookies name. A public route never asks.
-async fn resolve(route: &Route, request: &Sanitized, now: Now, record: &mut Record) -> Option<Resolution> {
+async fn resolve(
+    route: &Route,
+    request: &Sanitized,
+    misses: Meter<'_>,
+    now: Now,
+    record: &mut Record,
+) -> Option<Resolution> {
     let realm = route.realm.as_ref().filter(|_| route.access != Access::Public)?;
     let lines = request.headers().get_all(COOKIE).iter();
     let cookies: SmallVec<[&[u8]; 4]> =
         lines.flat_map(|line| cookie::values(line.as_bytes(), realm.cookie_name())).collect();
-    let (resolution, source) = realm.resolve(&cookies, now).await;
+    let (resolution, source) = realm.resolve(&cookies, misses, now).await;
     record.cache = source;
     match &resolution {
         Resolution::Active(active) => record.session = Some(active.session.reference()),
         Resolution::Anonymous(why) => record.reason = why.label(),
         Resolution::Unavailable => record.reason = "unavailable",
+        Resolution::Throttled(_) => record.reason = "misses",
     }
     if source != crate::session::Source::Hit {
         record.store_time = Clock.mono().saturating_duration_since(now.mono);

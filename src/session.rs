@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Consistency, OnStoreError, RealmConfig};
 use crate::format::{self, CookieFault, Format, Record, RowFault, SessionId, SessionRef};
 use crate::item::Key;
+use crate::rate::Meter;
 use crate::store::table::Table;
 use crate::time::{Clock, Now};
 
@@ -120,6 +121,8 @@ pub enum Resolution {
     Anonymous(Anonymous),
     /// The store did not answer, so it cannot be told.
     Unavailable,
+    /// The store was not asked, and is not for so long: the client's address has named too many sessions that are none.
+    Throttled(Duration),
 }
 
 /// A live session, as this request holds it.
@@ -242,7 +245,14 @@ impl Realm {
     /// All are tried: who can set a cookie for a parent domain can put one in front of the user's own. If two name
     /// different live sessions, there is no telling which is the user's, so there is none; nor is there if more are
     /// named than are looked up, since the user's may be among the rest.
-    pub async fn resolve(self: &Arc<Self>, cookies: &[&[u8]], now: Now) -> (Resolution, Source) {
+    ///
+    /// `misses` counts the reads that found nothing against the client's address: made-up ids cost reads, which cost money.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        cookies: &[&[u8]],
+        misses: Meter<'_>,
+        now: Now,
+    ) -> (Resolution, Source) {
         let mut anonymous = Anonymous::NoCookie;
         let mut source = Source::Unasked;
         let mut active: Option<Active> = None;
@@ -262,7 +272,10 @@ impl Realm {
             if tried.len() == MAX_COOKIES {
                 return (Resolution::Anonymous(Anonymous::Ambiguous), source);
             }
-            let (lookup, from) = self.look_up(&key, version, now).await;
+            let (lookup, from) = match self.look_up(&key, version, misses, now).await {
+                Ok(looked_up) => looked_up,
+                Err(wait) => return (Resolution::Throttled(wait), source),
+            };
             tried.push(key);
             source = from;
             match lookup {
@@ -287,22 +300,34 @@ impl Realm {
     }
 
     /// The row of `key` for a browser that has seen version `asked`: from the cache, or by a read that all concurrent
-    /// requests share.
-    async fn look_up(self: &Arc<Self>, key: &Key, asked: u64, now: Now) -> (Lookup, Source) {
+    /// requests share, unless too many of the client's came to nothing.
+    async fn look_up(
+        self: &Arc<Self>,
+        key: &Key,
+        asked: u64,
+        misses: Meter<'_>,
+        now: Now,
+    ) -> Result<(Lookup, Source), Duration> {
         let stale = match self.cache.look(key, asked, now.mono) {
-            Hit::Fresh(session) => return (Lookup::Found(session), Source::Hit),
-            Hit::Missing => return (Lookup::Absent(None), Source::Negative),
+            Hit::Fresh(session) => return Ok((Lookup::Found(session), Source::Hit)),
+            Hit::Missing => return Ok((Lookup::Absent(None), Source::Negative)),
+            // There was such a session a moment ago, so its id is not made up.
             Hit::Stale(session, age) => self.may_use_stale(age).then_some(session),
-            Hit::Nothing => None,
+            Hit::Nothing => {
+                misses.left(now.mono)?;
+                None
+            }
         };
         // While the store is down, who has a row that will do does not wait to be told so again.
         if let Some(session) = &stale
             && self.outage.is_on(now.mono)
         {
-            return (Lookup::Found(Arc::clone(session)), Source::Stale);
+            return Ok((Lookup::Found(Arc::clone(session)), Source::Stale));
         }
         let realm = Arc::clone(self);
+        let mut leads = false;
         let seat = self.lookups.join(&(key.clone(), asked), || {
+            leads = true;
             let key = key.clone();
             async move { realm.read(&key, asked).await }
         });
@@ -310,10 +335,14 @@ impl Realm {
             Some(seat) => seat.arrive().await.unwrap_or(Lookup::Unavailable),
             None => Lookup::Unavailable,
         };
-        match (lookup, stale) {
+        // Those who share a read share its price, which the first one pays.
+        if leads && matches!(lookup, Lookup::Absent(_)) {
+            misses.spend(now.mono);
+        }
+        Ok(match (lookup, stale) {
             (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), Source::Stale),
             (lookup, _) => (lookup, Source::Miss),
-        }
+        })
     }
 
     fn may_use_stale(&self, age: Duration) -> bool {

@@ -459,3 +459,27 @@ fn an_explanation_without_a_cookie_needs_no_store() {
     assert!(site.run(&["explain"]).done().stdout.contains("goes through"));
     site.run(&["explain", "--cookie", "x"]).with(1);
 }
+
+#[test]
+fn an_explanation_tells_where_a_route_leads() {
+    let routes = "\n[[routes]]\npath = \"/app\"\naccess = \"public\"\nupstream = \"app\"\nstrip_prefix = true\n\
+                  [routes.request_headers]\nset = { X-Env = \"prod\" }\n\
+                  [[routes]]\npath = \"/old\"\naccess = \"public\"\nredirect = \"https://new.example{uri}\"\n\
+                  [[routes]]\npath = \"/down\"\naccess = \"public\"\nrespond = { status = 503 }\n";
+    let site = Site::new(&format!("{CONFIG}{routes}"));
+    for (path, expected) in [
+        (
+            "/app/x?y",
+            &["forwarded as /x?y", "X-Forwarded-Prefix: /app", "X-Env: prod", "upstream `app`"] as &[&str],
+        ),
+        ("/old/x", &["a redirect", "answer   308 to https://new.example/old/x"]),
+        ("/down", &["an answer of its own", "answer   503"]),
+    ] {
+        let text = site.run(&["explain", "--path", path]).done().stdout;
+        for expected in expected {
+            assert!(text.contains(expected), "{path}: {expected}\n{text}");
+        }
+    }
+    let json = site.run(&["explain", "--json", "--path", "/app/x"]).done().json();
+    assert_eq!(json["forwarded_as"], "/x");
+}

@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "the other tests use the rest")]
 #[path = "support/certificates.rs"]
 mod certificates;
+#[path = "config/edge.rs"]
+mod edge;
 #[path = "config/fixture.rs"]
 mod fixture;
 #[path = "config/layouts.rs"]

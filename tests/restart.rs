@@ -27,7 +27,7 @@ use support::load::Load;
 use support::server::Server;
 use support::table::{self, Session};
 use support::upstream::Upstream;
-use support::within;
+use support::{eventually, within};
 
 const SIGNALS: &str = "workers = 2\nwatch = false\naccess_log = false";
 
@@ -114,7 +114,8 @@ async fn a_connection_that_is_kept_gets_one_more_answer_and_is_told() {
         async { while client.request(&Request::get("/")).await.header("connection") != Some("close") {} };
     within("the last answer", told).await;
     assert!(client.is_closed().await);
-    assert!(within("a refusal", TcpStream::connect(gateway.address())).await.is_err());
+    let address = gateway.address();
+    eventually("a refusal", || async move { TcpStream::connect(address).await.is_err() }).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use support::table::{self, Session};
 use support::upstream::Upstream;
 
 /// What the gateway injects, here or anywhere.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "X-User",
     "X-Roles",
     "Remote-User",
@@ -23,6 +23,7 @@ const OURS: [&str; 10] = [
     "X-Session-Anything",
     "X-Forwarded-For",
     "X-Forwarded-Proto",
+    "X-Env",
 ];
 /// No claim has this value, so wherever it shows a client put it there.
 const FORGED: &str = "forged";
@@ -39,7 +40,11 @@ fn gateway(upstream: &Upstream, engine: &support::engine::Engine, odd: &str) -> 
             "required",
             "[routes.headers]\nX-User = \"user\"\nX-Roles = \"roles\"\nRemote-User = \"nobody\"",
         )
-        .route("/optional", "optional", "[routes.headers]\nX-User = \"user\"")
+        .route(
+            "/optional",
+            "optional",
+            "[routes.headers]\nX-User = \"user\"\n[routes.request_headers]\nset = { X-Env = \"prod\" }",
+        )
         .route("/", "public", "")
 }
 
@@ -115,6 +120,7 @@ async fn no_spelling_of_any_of_our_headers_gets_through() {
         let found = (seen.header("x-user"), seen.header("x-roles"), seen.header("x-session-status").unwrap());
         prop_assert_eq!(found, expected);
         prop_assert_eq!(seen.header("remote-user"), None);
+        prop_assert_eq!(seen.header("x-env"), (path == "/optional").then_some("prod"));
         Ok(())
     };
     tokio::task::block_in_place(|| runner.run(&requests, check)).unwrap();

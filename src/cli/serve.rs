@@ -57,8 +57,7 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
                     manager::ready(&server);
                 }
                 Wish::HandOver => match hand_over(&server, stop).await {
-                    Ok(Some(ending)) => break ending,
-                    Ok(None) => {}
+                    Ok(ending) => break ending,
                     Err(error) => {
                         tracing::error!(reason = %error, "not handed over: this process goes on");
                     }
@@ -88,20 +87,20 @@ enum Ending {
     HandedOver,
 }
 
-/// Starts the next process and waits until it serves; none: this one goes on.
-async fn hand_over(server: &Server, stop: &mut Stop) -> Result<Option<Ending>, HandoverError> {
+/// Starts the next process and waits until it serves, or until somebody says stop.
+async fn hand_over(server: &Server, stop: &mut Stop) -> Result<Ending, HandoverError> {
     let mut successor = Successor::start(server)?;
     let ready = tokio::select! {
         ready = successor.ready() => ready,
         () = stop.heard() => {
             successor.abandon().await;
-            return Ok(Some(Ending::Stop));
+            return Ok(Ending::Stop);
         }
     };
     match ready {
         Ok(()) => {
             successor.take_over().await;
-            Ok(Some(Ending::HandedOver))
+            Ok(Ending::HandedOver)
         }
         Err(error) => {
             successor.abandon().await;

@@ -160,9 +160,14 @@ fn same_route(current: &Config, before: &RouteConfig, wanted: &Config, after: &R
         route.realm.and_then(|index| config.realms.get(index)).map(|realm| realm.name.clone())
     };
     let upstream = |config: &Config, route: &RouteConfig| {
-        config.upstreams.get(route.upstream).map(|upstream| upstream.name.clone())
+        route
+            .destination
+            .upstream()
+            .and_then(|index| config.upstreams.get(index))
+            .map(|upstream| upstream.name.clone())
     };
-    let moved = RouteConfig { realm: after.realm, upstream: after.upstream, ..before.clone() };
+    let destination = before.destination.clone().moved(after.destination.upstream());
+    let moved = RouteConfig { realm: after.realm, destination, ..before.clone() };
     moved == *after
         && realm(current, before) == realm(wanted, after)
         && upstream(current, before) == upstream(wanted, after)

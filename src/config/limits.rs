@@ -1,7 +1,8 @@
 //! `[server.limits]`: the most that a client may ask for at once.
 
 use super::section::Section;
-use super::value::{Fault, integer, size};
+use super::value::{Fault, integer, one_of, size};
+use crate::rate::Rate;
 
 /// `[server.limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,12 @@ pub struct Limits {
     pub headers: usize,
     /// A request's target.
     pub uri: usize,
+    /// A request's body, where the route does not say.
+    pub max_body: Option<u64>,
+    /// Requests of one address.
+    pub rate: Option<Rate>,
+    /// Reads for cookies of one address that name no session.
+    pub misses: Option<Rate>,
 }
 
 pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
@@ -26,6 +33,9 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
             header_bytes: limits.get("header_bytes", size(4096..=1024 * 1024)).unwrap_or(64 * 1024),
             headers: limits.get("headers", integer(10..=10_000)).unwrap_or(100),
             uri: limits.get("uri", size(256..=64 * 1024 - 2)).unwrap_or(16 * 1024),
+            max_body: limits.get("max_body", size(0..=1 << 40)).map(|size| size as u64),
+            rate: rate(limits, "rate"),
+            misses: misses(limits),
         };
         if read.uri > read.header_bytes {
             let fault = Fault::new("must not be above `header_bytes`, which holds it");
@@ -33,4 +43,30 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
         }
         read
     })
+}
+
+/// `{ per_second = 10, burst = 20 }`; none: as often as anybody likes.
+pub(super) fn rate(section: &mut Section<'_, '_>, key: &'static str) -> Option<Rate> {
+    section.table(key, |rate| {
+        let per_second = rate.get("per_second", integer(1..=1_000_000));
+        let burst = rate.get("burst", integer(1..=1_000_000));
+        if rate.is_there() && !rate.has("per_second") {
+            rate.refuse("per_second", Fault::new("is missing"));
+        }
+        let per_second = per_second?;
+        Some(Rate { per_second, burst: burst.unwrap_or(per_second) })
+    })
+}
+
+/// The same, but on unless it is turned off.
+fn misses(limits: &mut Section<'_, '_>) -> Option<Rate> {
+    let is_off = limits.get("misses", |value| match value.as_table() {
+        Some(_) => Ok(false),
+        None => one_of(&[("unlimited", true)])(value),
+    });
+    match is_off {
+        None if !limits.has("misses") => Some(Rate { per_second: 10, burst: 20 }),
+        None | Some(true) => None,
+        Some(false) => rate(limits, "misses"),
+    }
 }

@@ -3,10 +3,15 @@
 //! Who may see what is said here, so nothing about it is implied: a route without a session says `access = "public"`, and
 //! no option stands where it would do nothing.
 
+pub(super) mod destination;
+pub(super) mod edit;
 pub(super) mod headers;
 mod login;
 mod pattern;
+pub(super) mod redirect;
+pub(super) mod rewrite;
 mod streams;
+pub(super) mod template;
 
 use std::ops::Range;
 
@@ -14,13 +19,17 @@ use http::Method;
 use serde_json::Value;
 use toml::de::DeValue;
 
+use self::destination::Destination;
+use self::edit::HeaderEdits;
 use self::headers::HeaderRule;
 pub use self::streams::{StreamsConfig, WebsocketConfig};
 use super::diagnostic::Diagnostic;
+use super::limits;
 use super::names::Names;
 use super::section::Section;
 use super::value::{Fault, boolean, one_of, string, text, wrong_type};
 use crate::claims::ClaimPath;
+use crate::rate::Rate;
 
 /// One of `[[routes]]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,8 +60,14 @@ pub struct RouteConfig {
     pub csrf: bool,
     /// What goes on for long: WebSockets, streams of events.
     pub streams: StreamsConfig,
-    /// Index into [`Config::upstreams`](super::Config::upstreams).
-    pub upstream: usize,
+    /// What is done to the headers of what is forwarded.
+    pub request_headers: HeaderEdits,
+    /// What is done to the headers of every answer.
+    pub response_headers: HeaderEdits,
+    /// How often a client's address may ask for it.
+    pub rate: Option<Rate>,
+    /// Where requests go.
+    pub destination: Destination,
     /// Whether `%2F` may stand in the path.
     pub encoded_slashes: bool,
 }
@@ -153,7 +168,14 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
             section.refuse(key, fault);
         }
     }
+    let name = format!(
+        "{}{}",
+        host.as_ref().map(HostPattern::to_string).unwrap_or_default(),
+        path.as_deref().unwrap_or_default()
+    );
     let headers = section.table("headers", headers::read);
+    let request_headers = edit::request(section, &name, &headers);
+    let response_headers = edit::response(section, &name);
     if section.has("headers") && access == Access::Public {
         section.refuse("headers", Fault::new("needs a session, and a public route looks none up"));
     }
@@ -166,13 +188,14 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
     };
     let (writes, flash, csrf) = (switch("writes"), switch("flash"), switch("csrf"));
     let streams = streams::read(section, access);
-    let upstream = section.require("upstream", |value| upstreams.resolve(&string(value)?));
+    let rate = limits::rate(section, "rate");
+    let destination = destination::read(section, path.as_deref(), upstreams);
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
 
     let is_placed = host.is_some() == section.has("host") && methods.is_some() == section.has("methods");
     let path = path.filter(|_| is_placed)?;
     let route = RouteConfig {
-        name: format!("{}{path}", host.as_ref().map(HostPattern::to_string).unwrap_or_default()),
+        name,
         host,
         path,
         methods: methods.unwrap_or_default(),
@@ -185,7 +208,10 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         flash,
         csrf,
         streams,
-        upstream: upstream.unwrap_or_default(),
+        request_headers,
+        response_headers,
+        rate,
+        destination,
         encoded_slashes: encoded_slashes.unwrap_or(false),
     };
     let login = section.has("login").then(|| section.span("login")).flatten();

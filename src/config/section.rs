@@ -131,6 +131,26 @@ impl<'d, 'p> Section<'d, 'p> {
         Section::open(table, path, Some(value.span()), self.problems, read)
     }
 
+    /// A value that is written as text, or as a table if there is more to say. An absent one is read as a table, whose
+    /// keys are then absent too.
+    pub(super) fn text_or_table<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, Fault>,
+        read: impl FnOnce(&mut Section<'d, '_>) -> Option<T>,
+    ) -> Option<T> {
+        match self.value(key) {
+            Some(value) if value.get_ref().as_table().is_none() => {
+                let wanted = |value: &DeValue<'_>| match value.as_str() {
+                    Some(_) => value::text(&parse)(value),
+                    None => Err(value::wrong_type(value, "a string or a table")),
+                };
+                self.get(key, wanted)
+            }
+            Some(_) | None => self.table(key, read),
+        }
+    }
+
     /// The tables of `[[key]]`, in order.
     pub(super) fn tables<T>(
         &mut self,

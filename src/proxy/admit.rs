@@ -22,7 +22,8 @@ const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// What `encodeURIComponent` leaves alone.
-const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+pub(super) const URI_COMPONENT: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A request that its route's rule lets through.
 #[derive(Debug)]
@@ -72,6 +73,9 @@ pub(super) fn admit(
             if realm.on_store_error() == OnStoreError::Anonymous =>
         {
             Visitor::Unknown
+        }
+        (Access::Required | Access::Optional, Some(Resolution::Throttled(wait)), _) => {
+            return Err(Refusal::TooMany(wait));
         }
         // Whoever cannot be told gets neither through nor logged out.
         (Access::Required | Access::Optional, _, _) => return Err(Refusal::StoreUnavailable),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::UPGRADE;
+use http::header::{HOST, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::inject::Outbound;
@@ -21,6 +22,8 @@ pub(super) struct Answer {
     pub(super) response: Response<ResponseBody>,
     /// Which server gave it.
     pub(super) server: Arc<str>,
+    /// Its host and port.
+    pub(super) authority: Authority,
     /// Its end of the tunnel, if it switches protocols as it was asked to.
     pub(super) far: Option<Lease>,
 }
@@ -55,6 +58,9 @@ pub(super) enum ForwardError {
         /// The limit.
         limit: Duration,
     },
+    /// The request's body turned out to be larger than it may be.
+    #[error("the request's body is larger than `max_body`")]
+    BodyTooLarge,
     /// The client stopped sending its request's body.
     #[error("the client stopped sending")]
     ClientStalled,
@@ -72,6 +78,7 @@ impl ForwardError {
             Self::Connect(ConnectError::Busy { .. }) => Refusal::Busy,
             Self::Broken { .. } | Self::Malformed { .. } => Refusal::BadAnswer,
             Self::Timeout { .. } => Refusal::Timeout,
+            Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::ClientStalled => Refusal::BodyTimeout,
             Self::ClientBroken => Refusal::Malformed(Malformed::Framing),
         }
@@ -99,7 +106,7 @@ pub(super) async fn forward(
     affinity: impl FnOnce() -> u64,
 ) -> Result<Answer, ForwardError> {
     let upstream = pool.upstream();
-    let limit = upstream.config().response_timeout;
+    let limit = outbound.response_timeout.unwrap_or(upstream.config().response_timeout);
     let mut attempts_left = upstream.config().retries.attempts.saturating_sub(1);
     upstream.count_request();
     let mut request = outbound.request;
@@ -110,6 +117,11 @@ pub(super) async fn forward(
     }
     loop {
         let mut connection = choice.connect().await?;
+        if outbound.host_is_server
+            && let Ok(host) = HeaderValue::from_str(connection.authority().as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
         // HTTP/1.1 gives the head back by itself.
         let mut spare = (attempts_left > 0 && connection.is_http2()).then(|| Spare::of(&request));
         let Some(sent) = within(limit, &progress, connection.send(request)).await else {
@@ -144,6 +156,9 @@ pub(super) async fn forward(
             }
             request = again;
             continue;
+        }
+        if progress.is_too_large() {
+            return Err(ForwardError::BodyTooLarge);
         }
         if progress.is_slow() {
             return Err(ForwardError::ClientStalled);
@@ -225,13 +240,14 @@ fn answer(
     limit: Duration,
     accept: Option<&str>,
 ) -> Result<Answer, ForwardError> {
-    let server = connection.server();
+    let (server, authority) = (connection.server(), connection.authority().clone());
     if let Some(accept) = accept.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
         upgrade::check_agreement(response.headers(), accept)
             .map_err(|what| ForwardError::Malformed { server: Arc::clone(&server), what })?;
         return Ok(Answer {
             response: response.map(|_| ResponseBody::full(Bytes::new())),
             server,
+            authority,
             far: Some(connection.into_lease()),
         });
     }
@@ -243,5 +259,5 @@ fn answer(
         response.map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
     // That of the connection to the client, whatever the upstream speaks (RFC 9110, 2.5).
     *response.version_mut() = Version::HTTP_11;
-    Ok(Answer { response, server, far: None })
+    Ok(Answer { response, server, authority, far: None })
 }

@@ -142,6 +142,11 @@ impl Sanitized {
         &self.head.host.name
     }
 
+    /// How many bytes the body has at least, by what the head says.
+    pub(super) fn announced_size(&self) -> u64 {
+        self.head.body.size_hint().lower()
+    }
+
     /// The headers that are left.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers

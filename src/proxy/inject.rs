@@ -23,14 +23,18 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{COOKIE, HOST, TE, VIA};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 
 use super::Route;
 use super::admit::{Admitted, Visitor};
+use super::edit::{Facts, Prepared};
 use super::refusal::Refusal;
+use super::rewrite::{self, Site};
 use super::{grpc, mapping, visit};
+use crate::config::{Destination, UpstreamHost};
 use crate::headers::{
     REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
     Scrub,
@@ -46,6 +50,10 @@ pub struct Outbound {
     pub(super) request: Request<RequestBody>,
     /// Index of the upstream in the gateway.
     pub(super) upstream: usize,
+    /// Whether its Host is the server's, which only who sends it knows.
+    pub(super) host_is_server: bool,
+    /// The route's own limit of waiting for the response.
+    pub(super) response_timeout: Option<Duration>,
     /// The `Sec-WebSocket-Accept` of a 101 that the request asks for.
     pub(super) accept: Option<String>,
 }
@@ -74,6 +82,8 @@ pub struct Exchange {
     pub(super) route: Arc<Route>,
     pub(super) secure: bool,
     client: IpAddr,
+    /// What paths in the answer are changed back to, where they are.
+    pub(super) site: Option<Site>,
     /// Whether the client takes trailers.
     pub(super) trailers: bool,
 }
@@ -81,12 +91,19 @@ pub struct Exchange {
 /// Writes what is known of the session into the request.
 ///
 /// # Errors
-/// If the route's headers exceed their budget.
+/// If the route's headers exceed their budget, or it has no upstream.
 pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound, Exchange), Refusal> {
     let Admitted { request, route, visitor } = admitted;
+    let Destination::Upstream(forwarding) = &route.destination else { return Err(Refusal::Internal) };
+    let edits = Prepared::new(&route.request_headers, &Facts::of(&request, injection.request_id));
     let (head, origin) = request.into_parts();
     let mut headers = head.headers;
-    headers.insert(HOST, head.host.header);
+    edits.apply_to_request(&mut headers);
+    let host = match &forwarding.host {
+        UpstreamHost::Preserve | UpstreamHost::Server => head.host.header,
+        UpstreamHost::Name(name) => HeaderValue::from_str(name).map_err(|_| Refusal::Internal)?,
+    };
+    headers.insert(HOST, host);
     headers.insert(REQUEST_ID, injection.request_id.clone());
     headers.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
     if headers.contains_key(COOKIE) {
@@ -129,20 +146,29 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         }
     }
     let (secure, client) = (origin.secure, origin.client);
+    let site = forwarding.rewrite.answers.then(|| Site::new(origin.site()));
     origin.write(&mut headers);
+    rewrite::write_prefix(&forwarding.rewrite, &mut headers);
+    let target = rewrite::target(&forwarding.rewrite, head.target)?;
     headers.append(VIA, via(head.version));
     if head.trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     // A call of gRPC may be quiet for as long as the two ends of it like.
     let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
-    let mut outbound = Request::new(RequestBody::new(head.body, pace, injection.scrub));
+    let mut outbound = Request::new(RequestBody::new(head.body, forwarding.max_body, pace, injection.scrub));
     *outbound.method_mut() = head.method;
-    *outbound.uri_mut() = Uri::from(head.target);
+    *outbound.uri_mut() = Uri::from(target);
     *outbound.version_mut() = Version::HTTP_11;
     *outbound.headers_mut() = headers;
-    let outbound = Outbound { request: outbound, upstream: route.upstream, accept: None };
-    Ok((outbound, Exchange { visitor, route, secure, client, trailers: head.trailers }))
+    let outbound = Outbound {
+        request: outbound,
+        upstream: forwarding.upstream,
+        host_is_server: forwarding.host == UpstreamHost::Server,
+        response_timeout: forwarding.response_timeout,
+        accept: None,
+    };
+    Ok((outbound, Exchange { visitor, route, secure, client, site, trailers: head.trailers }))
 }
 
 /// The protocol of the hop to us, and who we are (RFC 9110, 7.6.3).

@@ -3,6 +3,8 @@
 //! A body says what happened in constant words and under which id; never a detail of the store, the upstream or the
 //! configuration. The log has those under the same id.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -45,6 +47,10 @@ pub enum Refusal {
     Unwritable,
     /// The store did not answer.
     StoreUnavailable,
+    /// The request's body is larger than the route takes.
+    BodyTooLarge,
+    /// The client's address asks too often, for so long.
+    TooMany(Duration),
     /// The client stopped sending its request's body.
     BodyTimeout,
     /// No server of the upstream took the connection.
@@ -124,6 +130,8 @@ impl Refusal {
             Self::Forbidden | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::Conflict => StatusCode::CONFLICT,
             Self::StoreUnavailable | Self::NoServer | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -151,6 +159,8 @@ impl Refusal {
             Self::Conflict => "conflict",
             Self::Unwritable => "unwritable",
             Self::StoreUnavailable => "store-unavailable",
+            Self::BodyTooLarge => "body-too-large",
+            Self::TooMany(_) => "rate",
             Self::BodyTimeout => "body-timeout",
             Self::Unreachable => "upstream-unreachable",
             Self::NoServer => "upstream-no-server",
@@ -178,6 +188,8 @@ impl Refusal {
             Self::Conflict => "Your session has changed meanwhile",
             Self::StoreUnavailable | Self::NoServer => "The service is unavailable for the moment",
             Self::Busy => "The service is busy",
+            Self::BodyTooLarge => "The request is too large",
+            Self::TooMany(_) => "There are too many requests from your address",
             Self::BodyTimeout => "The request took too long to arrive",
             Self::Unreachable => "The application cannot be reached",
             Self::BadAnswer => "The application gave no usable answer",
@@ -200,7 +212,7 @@ impl Refusal {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             // What comes after a head that could be read in two ways is anybody's guess.
-            Self::Malformed(_) | Self::BodyTimeout | Self::Internal => {
+            Self::Malformed(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::Internal => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Method(allowed) => {
@@ -214,6 +226,10 @@ impl Refusal {
                 if let Ok(challenge) = HeaderValue::from_str(&challenge) {
                     headers.insert(WWW_AUTHENTICATE, challenge);
                 }
+            }
+            Self::TooMany(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
             }
             Self::Login(location) => {
                 headers.insert(LOCATION, location);

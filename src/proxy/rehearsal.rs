@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::record::Record;
-use super::{Gateway, Inbound, Injection, Peer, Refusal, Route, Sanitized, admit, inject};
+use super::{Gateway, Inbound, Injection, Peer, Refusal, Route, Sanitized, admit, inject, limit, redirect};
 use crate::headers::Fate;
 use crate::session::judge::Life;
 use crate::session::reference::Ref;
@@ -23,8 +24,22 @@ pub(crate) struct Rehearsal {
     pub(crate) route: Option<Arc<Route>>,
     /// What the cookies came to, if they were looked at.
     pub(crate) known: Option<Known>,
-    /// The headers that the upstream would receive, or the refusal.
-    pub(crate) outcome: Result<HeaderMap, Refusal>,
+    /// What it would come to, or the refusal.
+    pub(crate) outcome: Result<Ending, Refusal>,
+}
+
+/// What a request comes to that is let through.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// The upstream would receive this.
+    Forwarded {
+        /// Path and query.
+        target: String,
+        /// The headers.
+        headers: HeaderMap,
+    },
+    /// The route answers by itself: with this status, and a location if it redirects.
+    Answered(StatusCode, Option<HeaderValue>),
 }
 
 /// What the cookies of a request come to.
@@ -64,13 +79,23 @@ async fn play(
     request: Sanitized,
     now: Now,
     rehearsal: &mut Rehearsal,
-) -> Result<HeaderMap, Refusal> {
+) -> Result<Ending, Refusal> {
     let id = HeaderValue::from_static("rehearsal");
     let route = gateway.router.find(request.host(), request.path(), request.method())?;
     rehearsal.route = Some(Arc::clone(route));
-    let resolution = super::resolve(route, &request, now, &mut Record::new(id.clone(), now.mono)).await;
+    let resolution = super::resolve(
+        route,
+        &request,
+        limit::meter(None, &request),
+        now,
+        &mut Record::new(id.clone(), now.mono),
+    )
+    .await;
     rehearsal.known = resolution.as_ref().map(Known::from);
     let admitted = admit::admit(request, route, resolution)?;
+    if let Some(answer) = redirect::answer(&admitted)? {
+        return Ok(Ending::Answered(answer.status(), answer.headers().get(LOCATION).cloned()));
+    }
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
         request_id: &id,
@@ -80,7 +105,8 @@ async fn play(
         scrub: &gateway.scrub,
     };
     let (outbound, _) = inject(admitted, &injection)?;
-    Ok(outbound.request.headers().clone())
+    let target = outbound.request.uri().to_string();
+    Ok(Ending::Forwarded { target, headers: outbound.request.headers().clone() })
 }
 
 impl From<&Resolution> for Known {
@@ -88,7 +114,7 @@ impl From<&Resolution> for Known {
         match resolution {
             Resolution::Active(active) => Self::Active(active.session.reference(), active.life),
             Resolution::Anonymous(why) => Self::Anonymous(why.clone()),
-            Resolution::Unavailable => Self::Unavailable,
+            Resolution::Unavailable | Resolution::Throttled(_) => Self::Unavailable,
         }
     }
 }

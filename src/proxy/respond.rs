@@ -4,7 +4,9 @@
 //! 2. A Set-Cookie of the realm's cookie is the app's own word on the session: it goes on with the realm's attributes,
 //!    and ours is not added. Every other Set-Cookie goes on byte for byte, in order.
 //! 3. Trailers go on to clients that take them, held to what holds for headers.
-//! 4. A response that carries the session's cookie is no shared cache's business.
+//! 4. Paths of the upstream's become paths of the client's, and the operator's headers are written, before the session's
+//!    cookie is.
+//! 5. A response that carries the session's cookie is no shared cache's business.
 
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, Entry, SET_COOKIE, TRAILER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -12,8 +14,11 @@ use smallvec::SmallVec;
 
 use super::Route;
 use super::body::ResponseBody;
+use super::edit::Prepared;
 use super::forward::Answer;
 use super::inject::Exchange;
+use super::rewrite;
+use crate::config::Destination;
 use crate::headers;
 use crate::session::{Outcome, Realm};
 
@@ -34,6 +39,7 @@ pub(super) fn respond(
     route: &Route,
     exchange: &Exchange,
     renewal: &Renewal,
+    edits: &Prepared<'_>,
 ) -> Response<ResponseBody> {
     let mut response = answer.response;
     let announced = response.headers_mut().remove(TRAILER).filter(|_| exchange.trailers);
@@ -45,6 +51,10 @@ pub(super) fn respond(
     if let Some(names) = announced.as_ref().and_then(trailer_names) {
         headers.insert(TRAILER, names);
     }
+    if let (Destination::Upstream(forwarding), Some(site)) = (&route.destination, &exchange.site) {
+        rewrite::change_back(headers, forwarding, site, answer.authority.as_str());
+    }
+    edits.apply_to_answer(headers);
     let Some(realm) = &route.realm else { return response };
     let ours = match renewal {
         Renewal::Ordered(Outcome::Goes(going)) => Some(realm.cookie_of(going, exchange.secure)),

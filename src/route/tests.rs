@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Access, StreamsConfig};
+use crate::config::{Access, Destination, Forwarding, HeaderEdits, StreamsConfig};
 
 fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConfig {
     RouteConfig {
@@ -18,7 +18,10 @@ fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConf
         flash: false,
         csrf: false,
         streams: StreamsConfig { recheck: None, idle_timeout: std::time::Duration::ZERO, websocket: None },
-        upstream: 0,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        rate: None,
+        destination: Destination::Upstream(Forwarding::default()),
         encoded_slashes: path.starts_with("/slashes"),
     }
 }

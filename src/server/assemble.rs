@@ -14,8 +14,9 @@ use crate::config::{
 };
 use crate::demo;
 use crate::format::{self, Format};
-use crate::headers::Scrub;
+use crate::headers::{self, Scrub};
 use crate::proxy::{Gateway, Route};
+use crate::rate::Limiter;
 use crate::route::Router;
 use crate::session::{Place, Realm};
 use crate::store::Store;
@@ -111,6 +112,8 @@ fn gateway_over(
         access_log: config.server.access_log,
         limits: config.server.limits,
         timeouts: config.server.timeouts,
+        rate: config.server.limits.rate.map(Limiter::new),
+        misses: config.server.limits.misses.map(Limiter::new),
     }
 }
 
@@ -138,12 +141,17 @@ fn kept_upstream(index: usize, config: &Config, (old, assembled): (&Config, &Ass
 
 /// Whether any route lets upstream number `index` change sessions.
 fn obeys(config: &Config, index: usize) -> bool {
-    config.routes.iter().any(|route| route.upstream == index && route.writes)
+    config.routes.iter().any(|route| route.destination.upstream() == Some(index) && route.writes)
 }
 
-/// The names of all headers that any route injects.
+/// The names of all headers that an upstream could take the gateway's word for: those that any route injects, and those
+/// that one sets, unless every client sends such.
 fn injected(config: &Config) -> impl Iterator<Item = HeaderName> {
-    config.routes.iter().flat_map(|route| route.headers.iter().map(|rule| rule.name.clone()))
+    config.routes.iter().flat_map(|route| {
+        let set = route.request_headers.set.iter().map(|edit| &edit.name);
+        let set = set.filter(|name| !headers::is_clients_own(name));
+        route.headers.iter().map(|rule| &rule.name).chain(set).cloned()
+    })
 }
 
 fn table(store: &Store, realm: &RealmConfig, format: &dyn Format) -> Table {
@@ -193,7 +201,10 @@ fn routes<'c>(
             flash: route.flash,
             csrf: route.csrf,
             streams: route.streams.clone(),
-            upstream: route.upstream,
+            request_headers: route.request_headers.clone(),
+            response_headers: route.response_headers.clone(),
+            rate: route.rate.map(Limiter::new),
+            destination: route.destination.clone().with_max_body(config.server.limits.max_body),
         };
         (route, Arc::new(leads_to))
     };

@@ -46,6 +46,9 @@ pub enum RequestBodyError {
     /// The client was waited for in vain.
     #[error("the request's body comes too slowly")]
     Slow,
+    /// It is larger than it may be.
+    #[error("the request's body is too large")]
+    TooLarge,
     /// The request is over, and nobody wants the rest.
     #[error("the request is over")]
     Abandoned,
@@ -60,6 +63,7 @@ pub(crate) struct Progress {
     waiting: Cell<bool>,
     broken: Cell<bool>,
     slow: Cell<bool>,
+    too_large: Cell<bool>,
     frames: Cell<u64>,
 }
 
@@ -69,6 +73,8 @@ struct Source {
     incoming: Incoming,
     /// A piece that was taken and not sent.
     returned: Option<Bytes>,
+    /// How many more bytes there may be.
+    left: u64,
     wait: Option<Wait>,
     /// What trailers may not say; none where there is no body.
     scrub: Option<Arc<Scrub>>,
@@ -88,17 +94,25 @@ struct Wait {
 }
 
 impl RequestBody {
-    /// The body `incoming`, which comes at least at `pace`; none: at any.
-    pub(crate) fn new(incoming: Incoming, pace: Option<Pace>, scrub: &Arc<Scrub>) -> Self {
+    /// The body `incoming`, of at most `most` bytes, which comes at least at `pace`; none: of any size, at any pace.
+    pub(crate) fn new(incoming: Incoming, most: Option<u64>, pace: Option<Pace>, scrub: &Arc<Scrub>) -> Self {
         let done = incoming.is_end_stream();
         let wait = pace.filter(|_| !done).map(Wait::new);
         let scrub = (!done).then(|| Arc::clone(scrub));
         let progress = Progress {
-            source: RefCell::new(Some(Source { incoming, returned: None, wait, scrub, sender: None })),
+            source: RefCell::new(Some(Source {
+                incoming,
+                returned: None,
+                left: most.unwrap_or(u64::MAX),
+                wait,
+                scrub,
+                sender: None,
+            })),
             done: Cell::new(done),
             waiting: Cell::new(false),
             broken: Cell::new(false),
             slow: Cell::new(false),
+            too_large: Cell::new(false),
             frames: Cell::new(0),
         };
         Self { progress: Rc::new(progress), is_http2: false }
@@ -166,6 +180,11 @@ impl Progress {
     /// Whether the client was given up as too slow.
     pub(crate) fn is_slow(&self) -> bool {
         self.slow.get()
+    }
+
+    /// Whether it was broken off as too large.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.too_large.get()
     }
 
     /// How many pieces of it have been passed on.
@@ -258,9 +277,15 @@ impl Body for RequestBody {
                     break Some(Err(RequestBodyError::Slow));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
+                    let size = frame.data_ref().map_or(0, Bytes::len);
                     if let Some(wait) = &mut source.wait {
-                        wait.received(frame.data_ref().map_or(0, Bytes::len));
+                        wait.received(size);
                     }
+                    let Some(left) = source.left.checked_sub(size as u64) else {
+                        progress.too_large.set(true);
+                        break Some(Err(RequestBodyError::TooLarge));
+                    };
+                    source.left = left;
                     if let Some(frame) = source.passed_on(frame, is_http2) {
                         break Some(Ok(frame));
                     }

@@ -210,6 +210,8 @@ fn for_http2(request: &mut Request<RequestBody>, endpoint: &Endpoint) {
     *request.version_mut() = http::Version::HTTP_2;
     request.body_mut().of_http2();
     request.headers_mut().remove(TRANSFER_ENCODING);
+    // Trailers are taken here; whether the client takes them is asked when they come.
+    request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
     let Some(host) = request.headers_mut().remove(HOST) else { return };
     let authority = Authority::try_from(host.as_bytes()).unwrap_or_else(|_| endpoint.authority.clone());
     let scheme = match endpoint.speech {

@@ -487,6 +487,11 @@ impl Connection {
         Arc::clone(&self.lease.flight.slot.target.label)
     }
 
+    /// The server's host and port.
+    pub(crate) fn authority(&self) -> &http::uri::Authority {
+        &self.lease.flight.slot.target.endpoint.authority
+    }
+
     /// The request was answered with `status`.
     pub(crate) fn answered(&self, status: http::StatusCode) {
         let (config, target) = (&self.lease.flight.pool.upstream.config, &self.lease.flight.slot.target);

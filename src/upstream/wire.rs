@@ -408,7 +408,7 @@ where
         }
         let mut inner = this.inner.borrow_mut();
         let step = ready!(inner.poll_step(cx));
-        this.ended = inner.decoder.is_ended() || step.is_err();
+        this.ended = inner.decoder.is_ended();
         Poll::Ready(match step {
             Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),

@@ -5,7 +5,7 @@ use crate::fixture::{accepted, read_with_certificates as read};
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 27] = [
+const EXAMPLES: [&str; 37] = [
     "path = \"var",
     "listen",
     "region",
@@ -27,6 +27,16 @@ const EXAMPLES: [&str; 27] = [
     "version",
     "expires = ",
     "created",
+    "redirect",
+    "respond",
+    "strip_prefix",
+    "prefix",
+    "max_body",
+    "rate = ",
+    "response_timeout = \"5m",
+    "set",
+    "add",
+    "remove",
     "path = \"/healthz",
     "status = \"500",
     "ca = ",
@@ -86,6 +96,16 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
         let file = if matches!(key, "protocol" | "resolve") { over_tls(file) } else { file.to_owned() };
         return file;
     };
+    if bare == "[[routes]]" {
+        let answers = "[[routes]]\npath = \"/old\"\naccess = \"public\"\n";
+        let rewrites = "[[routes]]\npath = \"/app\"\naccess = \"public\"\nupstream = \"app\"\n";
+        let commented = |lines: &str| lines.lines().map(|line| format!("# {line}\n")).collect::<String>();
+        let strip = if key == "rewrite_location" { "strip_prefix = true\n" } else { "" };
+        let (this, other) =
+            if ["redirect", "respond"].contains(&key) { (answers, rewrites) } else { (rewrites, answers) };
+        let file = file.replace(&commented(other), "");
+        return file.replace(&commented(this), &format!("{this}{strip}"));
+    }
     if bare.starts_with("[sessions.shop") {
         let needed =
             ["[sessions.shop", "format = ", "table = \"shop", "cookie.name", "payload", "expires = "];

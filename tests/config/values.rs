@@ -193,8 +193,8 @@ fn names_are_indices_in_the_files_order() {
     ));
     let route = &config.routes[1];
     assert_eq!(config.realms[route.realm.unwrap()].name, "b");
-    assert_eq!(config.upstreams[route.upstream].name, "a");
-    assert_eq!(config.upstreams[config.routes[0].upstream].name, "app");
+    assert_eq!(config.upstreams[route.destination.upstream().unwrap()].name, "a");
+    assert_eq!(config.upstreams[config.routes[0].destination.upstream().unwrap()].name, "app");
 }
 
 #[test]

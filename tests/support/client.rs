@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -100,6 +101,29 @@ impl Client {
     /// Sends these bytes and no others.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("sending", self.reader.stream().write_all(bytes.as_ref())).await.expect("sends");
+    }
+
+    /// Sends a byte at a time, each of which is a short wait, until there is an answer; its head.
+    pub(crate) async fn drip(self) -> Message {
+        let (read, stream) = self.reader.into_parts();
+        assert!(read.is_empty(), "bytes are left");
+        let (from, mut to) = stream.into_split();
+        let mut from = Reader::new(from);
+        let drip = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                if to.write_all(b"x").await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let read = async {
+            tokio::select! {
+                head = from.head() => head,
+                () = drip => unreachable!("it never ends"),
+            }
+        };
+        within("an answer", read).await.expect("reads").expect("an answer")
     }
 
     /// Sends a request without reading its answer.

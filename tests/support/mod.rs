@@ -25,6 +25,7 @@ pub(crate) mod ministack;
 pub(crate) mod node;
 pub(crate) mod program;
 pub(crate) mod python;
+pub(crate) mod python_client;
 pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod service;

@@ -3,15 +3,15 @@
 use std::io;
 
 use http::HeaderName;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::HeaderValue;
 use serde_json::{Map, Value, json};
 
 use crate::cli::args::Explain;
 use crate::cli::output::{self, BAD, BOLD, GOOD, visible};
 use crate::cli::row::Claims;
-use crate::config::{Access, Config};
+use crate::config::{Access, Config, Destination};
 use crate::headers;
-use crate::proxy::{Known, Refusal, Rehearsal, Route};
+use crate::proxy::{Ending, Known, Refusal, Rehearsal, Route};
 use crate::session::Anonymous;
 
 use super::{Cookie, Explanation};
@@ -45,7 +45,19 @@ impl Explanation {
             line("session", &self.session(known))?;
         }
         match outcome {
-            Ok(_) => line("access", &format!("{GOOD}goes through{GOOD:#}"))?,
+            Ok(ending) => {
+                line("access", &format!("{GOOD}goes through{GOOD:#}"))?;
+                match ending {
+                    Ending::Forwarded { target, .. } if *target == args.path => {}
+                    Ending::Forwarded { target, .. } => {
+                        line("path", &format!("forwarded as {}", visible(target)))?;
+                    }
+                    Ending::Answered(status, None) => line("answer", status.as_str())?,
+                    Ending::Answered(status, Some(location)) => {
+                        line("answer", &format!("{} to {}", status.as_str(), visible(&text(location))))?;
+                    }
+                }
+            }
             Err(refusal) => {
                 line("access", &format!("{BAD}{}{BAD:#} {}", refusal.status().as_u16(), refusal.label()))?;
             }
@@ -62,7 +74,7 @@ impl Explanation {
         if let Err(Refusal::Login(location)) = outcome {
             line("", &format!("to {}", visible(&text(location))))?;
         }
-        for (name, value) in outcome.iter().flat_map(|headers| injected(headers, route.as_deref())) {
+        for (name, value) in outcome.iter().flat_map(|ending| injected(ending, route.as_deref())) {
             line("header", &format!("{name}: {}", visible(&value)))?;
         }
         Ok(())
@@ -100,7 +112,12 @@ impl Explanation {
             Known::Unavailable => json!({ "status": "unavailable" }),
         });
         let access = match outcome {
-            Ok(_) => json!({ "admitted": true }),
+            Ok(Ending::Forwarded { .. }) => json!({ "admitted": true }),
+            Ok(Ending::Answered(status, location)) => json!({
+                "admitted": true,
+                "status": status.as_u16(),
+                "location": location.as_ref().map(text),
+            }),
             Err(refusal) => {
                 let refusal_page = self.page.as_ref().unwrap_or(refusal);
                 let location =
@@ -113,7 +130,11 @@ impl Explanation {
                 })
             }
         };
-        let headers = outcome.iter().flat_map(|headers| injected(headers, route.as_deref()));
+        let forwarded_as = match outcome {
+            Ok(Ending::Forwarded { target, .. }) => Some(target),
+            Ok(Ending::Answered(..)) | Err(_) => None,
+        };
+        let headers = outcome.iter().flat_map(|ending| injected(ending, route.as_deref()));
         json!({
             "request": { "method": args.method.as_str(), "host": args.host, "path": args.path },
             "scrubbed": scrubbed.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
@@ -121,6 +142,7 @@ impl Explanation {
             "cookies": cookies,
             "session": session,
             "access": access,
+            "forwarded_as": forwarded_as,
             "headers": headers.map(|(name, value)| (name, Value::String(value))).collect::<Map<_, _>>(),
         })
     }
@@ -148,15 +170,28 @@ fn describe(route: &Route, config: &Config) -> String {
         Access::Public => "public",
     };
     let realm = route.realm.as_ref().map(|realm| format!(", realm `{}`", realm.name())).unwrap_or_default();
-    let upstream = config.upstreams.get(route.upstream).map_or("", |upstream| upstream.name.as_str());
-    format!("`{}`: {access}{realm}, upstream `{upstream}`", route.name)
+    let leads_to = match &route.destination {
+        Destination::Upstream(to) => {
+            let upstream = config.upstreams.get(to.upstream).map_or("", |upstream| upstream.name.as_str());
+            format!("upstream `{upstream}`")
+        }
+        Destination::Redirect(_) => "a redirect".to_owned(),
+        Destination::Respond(_) => "an answer of its own".to_owned(),
+    };
+    format!("`{}`: {access}{realm}, {leads_to}", route.name)
 }
 
 /// What is injected, of the headers that the upstream would receive.
-fn injected(headers: &HeaderMap, route: Option<&Route>) -> Vec<(String, String)> {
+fn injected(ending: &Ending, route: Option<&Route>) -> Vec<(String, String)> {
+    let Ending::Forwarded { headers, .. } = ending else { return Vec::new() };
+    let is_the_routes = |route: &Route, name: &HeaderName| {
+        let is_set = route.request_headers.set.iter().any(|edit| edit.name == name);
+        is_set || route.headers.iter().any(|rule| rule.name == name)
+    };
     let is_ours = |name: &HeaderName| {
         headers::is_control(name)
-            || route.is_some_and(|route| route.headers.iter().any(|rule| rule.name == name))
+            || *name == headers::FORWARDED_PREFIX
+            || route.is_some_and(|route| is_the_routes(route, name))
     };
     let ours = headers.iter().filter(|(name, _)| is_ours(name));
     ours.map(|(name, value)| (headers::spelled(name), text(value))).collect()

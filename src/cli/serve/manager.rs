@@ -1,6 +1,7 @@
 //! What a service manager is told (sd_notify(3)): that the gateway serves, reloads, ends, and is alive. Without one,
 //! nothing happens.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -45,11 +46,11 @@ pub(super) fn succeeded_by(pid: u32) {
 /// long as its workers are. None if the manager does not ask for that.
 pub(super) fn watchdog(server: &Server) -> Option<AbortOnDropHandle<()>> {
     let limit = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())?;
-    let alive = report(limit / 2, std::sync::Arc::clone(server.state()));
+    let alive = report(limit / 2, Arc::clone(server.state()));
     Some(AbortOnDropHandle::new(tokio::spawn(alive)))
 }
 
-async fn report(period: Duration, state: std::sync::Arc<State>) {
+async fn report(period: Duration, state: Arc<State>) {
     let mut tick = tokio::time::interval(period);
     loop {
         tick.tick().await;

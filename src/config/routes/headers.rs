@@ -5,6 +5,7 @@
 
 use http::HeaderName;
 
+use super::template::{self, Piece};
 use crate::claims::ClaimPath;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::section::{Entry, Section};
@@ -102,20 +103,29 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Vec<HeaderRule> {
 }
 
 fn name(text: &str) -> Result<HeaderName, Fault> {
+    let name = plain(text)?;
+    if is_reserved(&name) {
+        return Err(Fault::new("is a name that HTTP or sessiongate itself uses")
+            .hint("choose another, such as `X-User`"));
+    }
+    Ok(name)
+}
+
+/// A name that is no other one to whoever takes odd characters for `_`.
+pub(super) fn plain(text: &str) -> Result<HeaderName, Fault> {
     let fault = "is not a header's name";
     if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(
             Fault::new(fault).hint("only letters, digits and `-`: upstreams read others as `-` or `_`")
         );
     }
-    let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_| Fault::new(fault))?;
-    let is_reserved = RESERVED.contains(&name.as_str())
-        || RESERVED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
-    if is_reserved {
-        return Err(Fault::new("is a name that HTTP or sessiongate itself uses")
-            .hint("choose another, such as `X-User`"));
-    }
-    Ok(name)
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| Fault::new(fault))
+}
+
+/// Whether HTTP or the gateway itself gives a request's header of this name a meaning.
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
+    RESERVED.contains(&name.as_str())
+        || RESERVED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
 /// `"claim.path"`, `{ claim = … }` or `{ template = … }`.
@@ -174,39 +184,16 @@ fn template(text: &str) -> Result<Vec<TemplatePart>, Fault> {
         return Err(Fault::new(format!("must not hold `{}`", c.escape_debug()))
             .hint("only claims may hold non-ASCII"));
     }
-    let unbalanced =
-        || Fault::new("has a brace without its counterpart").hint("write `{{` and `}}` for braces");
-    let mut parts = Vec::new();
-    let mut literal = String::new();
-    let mut rest = text;
-    while let Some(brace) = rest.find(['{', '}']) {
-        let (before, from_brace) = rest.split_at_checked(brace).unwrap_or((rest, ""));
-        literal.push_str(before);
-        if let Some(after) = from_brace.strip_prefix("{{") {
-            literal.push('{');
-            rest = after;
-        } else if let Some(after) = from_brace.strip_prefix("}}") {
-            literal.push('}');
-            rest = after;
-        } else {
-            let inside = from_brace.strip_prefix('{').ok_or_else(unbalanced)?;
-            let (path, after) = inside.split_once('}').ok_or_else(unbalanced)?;
-            if path.contains('{') {
-                return Err(unbalanced());
-            }
-            if !literal.is_empty() {
-                parts.push(TemplatePart::Text(std::mem::take(&mut literal)));
-            }
-            parts.push(TemplatePart::Claim(claim(path)?));
-            rest = after;
-        }
-    }
-    literal.push_str(rest);
-    if parts.is_empty() {
+    let pieces = template::parse(text, claim)?;
+    let parts: Vec<_> = pieces
+        .into_iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => TemplatePart::Text(text),
+            Piece::Variable(claim) => TemplatePart::Claim(claim),
+        })
+        .collect();
+    if !parts.iter().any(|part| matches!(part, TemplatePart::Claim(_))) {
         return Err(Fault::new("names no claim").hint("such as \"{user.name} of {tenant}\""));
-    }
-    if !literal.is_empty() {
-        parts.push(TemplatePart::Text(literal));
     }
     Ok(parts)
 }

@@ -96,6 +96,7 @@ pub(super) async fn serve<S>(
             // The beginning of a request that came along with the last one.
             End::Expired(Wait::Request) if !parts.read_buf.is_empty() => parts.read_buf,
             End::Expired(Wait::Request) => {
+                tracing::debug!("an idle connection is parked");
                 let rest = terms.timeouts.idle.saturating_sub(PARK);
                 match first_bytes(&mut stream, &[], rest, &mut stopped).await {
                     First::Bytes(bytes) => bytes,

@@ -1,0 +1,130 @@
+//! Where a route leads: to an upstream, to another place, or to an answer of its own. Exactly one of these.
+
+use std::time::Duration;
+
+use super::redirect::{self, Redirect, Respond};
+use super::rewrite::{self, Rewrite, UpstreamHost};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::names::Names;
+use crate::config::section::Section;
+use crate::config::value::{Fault, duration, size, string};
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Destination {
+    /// To an upstream.
+    Upstream(Forwarding),
+    /// To another place.
+    Redirect(Redirect),
+    /// No further.
+    Respond(Respond),
+}
+
+/// How requests go to an upstream.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Forwarding {
+    /// Index into [`Config::upstreams`](crate::config::Config::upstreams).
+    pub upstream: usize,
+    /// What becomes of the path.
+    pub rewrite: Rewrite,
+    /// The Host that the upstream gets.
+    pub host: UpstreamHost,
+    /// How large a request's body may be; none: as `[server.limits]` says.
+    pub max_body: Option<u64>,
+    /// The limit of waiting for the response's head, and for each piece of its body; none: the upstream's.
+    pub response_timeout: Option<Duration>,
+}
+
+impl Destination {
+    /// The upstream, if it is one.
+    pub fn upstream(&self) -> Option<usize> {
+        match self {
+            Self::Upstream(forwarding) => Some(forwarding.upstream),
+            Self::Redirect(_) | Self::Respond(_) => None,
+        }
+    }
+
+    /// The same, with `max_body` where it does not say.
+    #[must_use]
+    pub fn with_max_body(self, max_body: Option<u64>) -> Self {
+        match self {
+            Self::Upstream(to) => Self::Upstream(Forwarding { max_body: to.max_body.or(max_body), ..to }),
+            own @ (Self::Redirect(_) | Self::Respond(_)) => own,
+        }
+    }
+
+    /// The same, with its upstream, if there is one, at another index.
+    #[must_use]
+    pub(in crate::config) fn moved(self, upstream: Option<usize>) -> Self {
+        match (self, upstream) {
+            (Self::Upstream(forwarding), Some(upstream)) => {
+                Self::Upstream(Forwarding { upstream, ..forwarding })
+            }
+            (unmoved, _) => unmoved,
+        }
+    }
+}
+
+/// The keys that have no effect where nothing is forwarded.
+const FORWARDING: [&str; 14] = [
+    "headers",
+    "request_headers",
+    "writes",
+    "flash",
+    "csrf",
+    "strip_prefix",
+    "prefix",
+    "rewrite_location",
+    "upstream_host",
+    "max_body",
+    "response_timeout",
+    "websocket",
+    "recheck",
+    "idle_timeout",
+];
+
+/// Reads the destination of a route that takes the paths below `path`.
+pub(super) fn read(
+    section: &mut Section<'_, '_>,
+    path: Option<&str>,
+    upstreams: &mut Names<'_>,
+) -> Destination {
+    let (rewrite, host) = rewrite::read(section, path);
+    let max_body = section.get("max_body", size(0..=1 << 40));
+    let response_timeout =
+        section.get("response_timeout", duration(Duration::from_millis(1)..=Duration::from_hours(24)));
+    let redirect = redirect::redirect(section);
+    let respond = redirect::respond(section);
+    let given: Vec<_> =
+        ["upstream", "redirect", "respond"].into_iter().filter(|key| section.has(key)).collect();
+    let name = |value: &toml::de::DeValue<'_>| string(value);
+    match given.as_slice() {
+        [] | ["upstream"] => {
+            let upstream = section.require("upstream", |value| upstreams.resolve(&name(value)?));
+            let max_body = max_body.map(|size| size as u64);
+            let upstream = upstream.unwrap_or_default();
+            return Destination::Upstream(Forwarding { upstream, rewrite, host, max_body, response_timeout });
+        }
+        [_, second, ..] => {
+            // It counts as used, whatever becomes of the route.
+            section.get("upstream", |value| upstreams.resolve(&name(value)?));
+            let fault =
+                Diagnostic::error("a route leads to more than one of `upstream`, `redirect` and `respond`");
+            section.report(fault, section.span(second));
+        }
+        [_] => {
+            section.get("upstream", string);
+            for key in FORWARDING {
+                if section.has(key) {
+                    section.refuse(key, Fault::new("has no effect on a route without `upstream`"));
+                }
+            }
+        }
+    }
+    match (redirect, respond) {
+        (Some(redirect), _) => Destination::Redirect(redirect),
+        (None, Some(respond)) => Destination::Respond(respond),
+        // One of them is wrong, so the file is not used.
+        (None, None) => Destination::Upstream(Forwarding::default()),
+    }
+}

@@ -1,0 +1,172 @@
+//! `redirect` and `respond`: routes that answer by themselves.
+//!
+//! Where a redirect leads is never a client's choice: the host of the new location is the operator's text, or the host
+//! that the client asked for anyway, and nothing of the request stands where it could become part of it.
+
+use http::StatusCode;
+
+use super::rewrite::authority;
+use super::template::{self, Piece};
+use crate::config::section::Section;
+use crate::config::value::{Fault, integer, string, text};
+
+/// `redirect = "https://new.example.com{uri}"`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// The new location; all text is printable ASCII without spaces.
+    pub to: Vec<Piece<Place>>,
+}
+
+/// A part of the request in a redirect's location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `{uri}`: path and query as they are.
+    Uri,
+    /// `{path}`
+    Path,
+    /// `{uri}` after a `?`, percent-encoded.
+    EncodedUri,
+    /// `{path}` after a `?`, percent-encoded.
+    EncodedPath,
+    /// `{query}`, only after a `?`.
+    Query,
+    /// `{host}`: lower case, without port.
+    Host,
+}
+
+/// `respond = { status = 503, body = "…" }`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Respond {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// Empty for 204 and 304.
+    pub body: String,
+    /// Of the body, if there is one.
+    pub content_type: String,
+}
+
+pub(super) fn redirect(section: &mut Section<'_, '_>) -> Option<Redirect> {
+    let permanent = StatusCode::PERMANENT_REDIRECT;
+    section.text_or_table(
+        "redirect",
+        |text| Ok(Redirect { status: permanent, to: location(text)? }),
+        |section| {
+            let to = section.get("to", text(location));
+            if section.is_there() && !section.has("to") {
+                section.refuse("to", Fault::new("is missing"));
+            }
+            let status = section.get("status", |value| {
+                let statuses = [301, 302, 303, 307, 308].map(|code| (code, StatusCode::from_u16(code).ok()));
+                let code = integer(300..=399)(value).unwrap_or_default();
+                let status = statuses.into_iter().find(|(known, _)| *known == code);
+                status
+                    .and_then(|(_, status)| status)
+                    .ok_or_else(|| Fault::new("must be 301, 302, 303, 307 or 308"))
+            });
+            Some(Redirect { status: status.unwrap_or(permanent), to: to? })
+        },
+    )
+}
+
+pub(super) fn respond(section: &mut Section<'_, '_>) -> Option<Respond> {
+    section.table("respond", |section| {
+        let status = section.get("status", |value| {
+            let code: u16 = integer(200..=599)(value)?;
+            StatusCode::from_u16(code).map_err(|_| Fault::new("is not a status"))
+        });
+        let body = section.get("body", |value| match value.as_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => string(value),
+        });
+        let content_type = section.get("content_type", text(content_type));
+        let status = status.unwrap_or(StatusCode::OK);
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+            && section.has("body")
+        {
+            section.refuse("body", Fault::new(format!("cannot be sent with {}", status.as_u16())));
+        }
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            section.refuse("status", Fault::new("needs a location").hint("`redirect` answers with one"));
+        }
+        if section.has("content_type") && !section.has("body") {
+            section.refuse("content_type", Fault::new("has no effect without a `body`"));
+        }
+        section.is_there().then(|| Respond {
+            status,
+            body: body.unwrap_or_default(),
+            content_type: content_type.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
+        })
+    })
+}
+
+fn content_type(text: &str) -> Result<String, Fault> {
+    let is_kind = text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty());
+    if is_kind && text.chars().all(|c| matches!(c, ' '..='~')) && !text.ends_with(' ') {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("is not a media type").hint("such as \"text/html; charset=utf-8\""))
+}
+
+fn location(text: &str) -> Result<Vec<Piece<Place>>, Fault> {
+    if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '\\' | '"' | '<' | '>')) {
+        return Err(
+            Fault::new(format!("must not hold `{}`", c.escape_debug())).hint("write it percent-encoded")
+        );
+    }
+    match text.split_once("://") {
+        Some(("http" | "https", rest)) => host(rest)?,
+        Some(_) | None if text.starts_with('/') && !text.starts_with("//") => {}
+        Some(_) | None => {
+            let fault = Fault::new("must begin with `https://`, `http://` or one `/`");
+            return Err(fault.hint("such as \"https://new.example.com{uri}\""));
+        }
+    }
+    let mut pieces = template::parse(text, |name| match name {
+        "uri" => Ok(Place::Uri),
+        "path" => Ok(Place::Path),
+        "query" => Ok(Place::Query),
+        "host" => Ok(Place::Host),
+        _ => {
+            let fault = Fault::new(format!("knows no `{{{name}}}`"));
+            Err(fault.hint("there are {uri}, {path}, {query} and {host}"))
+        }
+    })?;
+    // `before`: what stands in front of a piece. Of the host, only `{host}` can be made of the request: `host` saw to it.
+    let mut before = String::new();
+    for piece in &mut pieces {
+        let in_query = before.contains(['?', '#']);
+        match piece {
+            Piece::Text(text) => before.push_str(text),
+            Piece::Variable(Place::Host) => before.push_str("{host}"),
+            Piece::Variable(Place::Query) if !in_query => {
+                let fault = Fault::new("must have `{query}` after a `?`");
+                return Err(fault.hint("`{uri}` is the path and its query"));
+            }
+            Piece::Variable(Place::Query) => before.push('q'),
+            // `//` in front of a path would make a host of its first segment.
+            Piece::Variable(Place::Uri | Place::Path) if !in_query && before.ends_with('/') => {
+                return Err(Fault::new("must not have `/` before `{uri}` or `{path}`, which begin with one"));
+            }
+            Piece::Variable(place) => {
+                if in_query {
+                    *place = if *place == Place::Uri { Place::EncodedUri } else { Place::EncodedPath };
+                }
+                before.push_str("/p");
+            }
+        }
+    }
+    Ok(pieces)
+}
+
+/// Whether what follows `://` begins with a host, of which nothing but `{host}` is made of the request.
+fn host(rest: &str) -> Result<(), Fault> {
+    let ends = [rest.find(['/', '?', '#']), rest.find("{uri}"), rest.find("{path}")];
+    let end = ends.into_iter().flatten().min().unwrap_or(rest.len());
+    let host = rest.get(..end).unwrap_or(rest);
+    if host.contains("{query}") {
+        return Err(Fault::new("must not have `{query}` in its host"));
+    }
+    authority(&host.replace("{host}", "host.example")).map(drop)
+}

@@ -1,0 +1,310 @@
+//! A route's cut and paste: off the path on the way to the upstream, and back on in what the upstream says of paths.
+//!
+//! 1. The path was judged as the client sent it. What is forwarded is that path without a constant beginning and with
+//!    another: nothing is decoded, encoded or normalised, and what is left begins where a segment did.
+//! 2. In answers, a Location, Content-Location or Refresh is changed back if it leads to this site or to the server
+//!    itself, and so is the Path of a cookie. What leads elsewhere stays as it is.
+
+use std::borrow::Cow;
+
+use http::header::{CONTENT_LOCATION, LOCATION, REFRESH, SET_COOKIE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue};
+
+use super::refusal::{Malformed, Refusal};
+use crate::config::{Forwarding, Rewrite, UpstreamHost};
+use crate::headers::FORWARDED_PREFIX;
+use crate::route::is_prefix;
+
+/// This site as the client sees it.
+#[derive(Debug)]
+pub(super) struct Site {
+    scheme: &'static str,
+    /// With the port.
+    host: String,
+}
+
+impl Site {
+    pub(super) fn new((scheme, host): (&'static str, &[u8])) -> Self {
+        Self { scheme, host: String::from_utf8_lossy(host).into_owned() }
+    }
+}
+
+/// The target that the upstream gets.
+///
+/// # Errors
+/// If it would be no path, or too long a one.
+pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
+    if rewrite.strip.is_empty() && rewrite.prefix.is_empty() {
+        return Ok(target);
+    }
+    // Every path of the route begins with what is cut off; one that did not would not go on.
+    let rest = target.as_str().strip_prefix(&rewrite.strip).ok_or(Refusal::Internal)?;
+    let text = match rest.as_bytes().first() {
+        Some(b'/') => format!("{}{rest}", rewrite.prefix),
+        Some(b'?') | None if rewrite.prefix.is_empty() => format!("/{rest}"),
+        Some(b'?') | None => format!("{}{rest}", rewrite.prefix),
+        Some(_) => return Err(Refusal::Internal),
+    };
+    PathAndQuery::from_maybe_shared(bytes::Bytes::from(text))
+        .map_err(|_| Refusal::Malformed(Malformed::Target))
+}
+
+/// Tells the upstream what was cut off, after what proxies before us cut off.
+pub(super) fn write_prefix(rewrite: &Rewrite, headers: &mut HeaderMap) {
+    if rewrite.strip.is_empty() {
+        return;
+    }
+    let before = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let before = before.trim_end_matches('/');
+    let before = if before.starts_with('/') { before } else { "" };
+    if let Ok(prefix) = HeaderValue::from_str(&format!("{before}{}", rewrite.strip)) {
+        headers.insert(FORWARDED_PREFIX, prefix);
+    }
+}
+
+/// Changes back what the answer of `server` says of paths.
+pub(super) fn change_back(headers: &mut HeaderMap, forwarding: &Forwarding, site: &Site, server: &str) {
+    let back = Back { forwarding, site, server };
+    for name in [LOCATION, CONTENT_LOCATION] {
+        if let Some(value) = headers.get_mut(name) {
+            replace(value, |text| back.location(text));
+        }
+    }
+    if let Some(value) = headers.get_mut(REFRESH) {
+        replace(value, |text| {
+            let at = text.to_ascii_lowercase().find("url=")? + 4;
+            let (before, location) = text.split_at_checked(at)?;
+            Some(format!("{before}{}", back.location(location)?))
+        });
+    }
+    for (_, value) in headers.iter_mut().filter(|(name, _)| **name == SET_COOKIE) {
+        if let Some(changed) = cookie(&forwarding.rewrite, value.as_bytes())
+            && let Ok(changed) = HeaderValue::from_bytes(&changed)
+        {
+            *value = changed;
+        }
+    }
+}
+
+struct Back<'r> {
+    forwarding: &'r Forwarding,
+    site: &'r Site,
+    server: &'r str,
+}
+
+impl Back<'_> {
+    /// What a location is to the client, if that is something else.
+    fn location(&self, text: &str) -> Option<String> {
+        let rewrite = &self.forwarding.rewrite;
+        if text.starts_with('/') {
+            let is_path = !text.starts_with("//") && !text.starts_with("/\\");
+            return path(rewrite, text).filter(|_| is_path);
+        }
+        let (scheme, rest) = text.split_once("://")?;
+        let port = match scheme.to_ascii_lowercase().as_str() {
+            "http" => ":80",
+            "https" => ":443",
+            _ => return None,
+        };
+        let (authority, tail) = rest.split_at_checked(rest.find(['/', '?', '#']).unwrap_or(rest.len()))?;
+        let tail = if tail.starts_with('/') { Cow::from(tail) } else { format!("/{tail}").into() };
+        let is = |other: &str| {
+            let bare = |host: &str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
+            !other.is_empty() && bare(authority) == bare(other)
+        };
+        if is(&self.site.host) {
+            return path(rewrite, &tail).map(|path| format!("{scheme}://{authority}{path}"));
+        }
+        let named = match &self.forwarding.host {
+            UpstreamHost::Name(name) => name.as_str(),
+            UpstreamHost::Preserve | UpstreamHost::Server => "",
+        };
+        if (is(self.server) || is(named)) && !self.site.host.is_empty() {
+            let path = path(rewrite, &tail).unwrap_or_else(|| tail.into_owned());
+            return Some(format!("{}://{}{path}", self.site.scheme, self.site.host));
+        }
+        None
+    }
+}
+
+/// What the upstream's path, with all that follows it, is to the client. None: that same path, since the upstream knows
+/// the client's, or one that no request gets to.
+fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
+    if rewrite.strip.is_empty() && rewrite.prefix.is_empty() {
+        return None;
+    }
+    let (path, tail) = text.split_at_checked(text.find(['?', '#']).unwrap_or(text.len()))?;
+    if rewrite.prefix.is_empty() && is_prefix(&rewrite.strip, path) {
+        return None;
+    }
+    let rest = path.strip_prefix(&rewrite.prefix)?;
+    if !rest.is_empty() && !rest.starts_with('/') {
+        return None;
+    }
+    let root = if rewrite.strip.is_empty() && rest.is_empty() { "/" } else { "" };
+    Some(format!("{}{root}{rest}{tail}", rewrite.strip))
+}
+
+/// A Set-Cookie whose Path is changed back. `/` stays: it holds for the client's paths too, and `__Host-` demands it.
+fn cookie(rewrite: &Rewrite, line: &[u8]) -> Option<Vec<u8>> {
+    let mut changed = false;
+    let parts: Vec<Cow<'_, [u8]>> = line
+        .split(|&byte| byte == b';')
+        .enumerate()
+        .map(|(at, part)| {
+            let attribute =
+                std::str::from_utf8(part).ok().filter(|_| at > 0).and_then(|part| part.split_once('='));
+            let is_path = |name: &str| name.trim_matches([' ', '\t']).eq_ignore_ascii_case("path");
+            let Some((name, value)) = attribute.filter(|(name, _)| is_path(name)) else { return part.into() };
+            let value = value.trim_matches([' ', '\t']);
+            match path(rewrite, value).filter(|_| value.starts_with('/') && value != "/") {
+                Some(path) => {
+                    changed = true;
+                    format!("{name}={path}").into_bytes().into()
+                }
+                None => part.into(),
+            }
+        })
+        .collect();
+    changed.then(|| parts.join(&b';'))
+}
+
+fn replace(value: &mut HeaderValue, change: impl FnOnce(&str) -> Option<String>) {
+    let changed = value.to_str().ok().and_then(change);
+    if let Some(changed) = changed.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        *value = changed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::route::ambiguity;
+
+    fn rewrite(strip: &str, prefix: &str) -> Rewrite {
+        Rewrite { strip: strip.into(), prefix: prefix.into(), answers: true }
+    }
+
+    fn forwarded(strip: &str, prefix: &str, text: &str) -> String {
+        target(&rewrite(strip, prefix), text.parse().unwrap()).unwrap().as_str().to_owned()
+    }
+
+    #[test]
+    fn a_constant_goes_and_another_comes() {
+        for (strip, prefix, from, to) in [
+            ("", "", "/a?b", "/a?b"),
+            ("/app", "", "/app", "/"),
+            ("/app", "", "/app?x=/app", "/?x=/app"),
+            ("/app", "", "/app/", "/"),
+            ("/app", "", "/app/a%2Fb;c/?d", "/a%2Fb;c/?d"),
+            ("/app", "/old", "/app", "/old"),
+            ("/app", "/old", "/app?x", "/old?x"),
+            ("/app", "/old", "/app/", "/old/"),
+            ("/app", "/old", "/app/x/app", "/old/x/app"),
+            ("", "/old", "/", "/old/"),
+            ("", "/old", "/x?y", "/old/x?y"),
+        ] {
+            assert_eq!(forwarded(strip, prefix, from), to);
+        }
+        for text in ["/apple", "/other", "/"] {
+            assert!(target(&rewrite("/app", ""), text.parse().unwrap()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn locations_are_changed_back() {
+        let site = Site::new(("https", b"www.example"));
+        for (strip, prefix, host, from, to) in [
+            ("/app", "", UpstreamHost::Preserve, "/login?a#b", Some("/app/login?a#b")),
+            ("/app", "", UpstreamHost::Preserve, "/", Some("/app/")),
+            ("/app", "", UpstreamHost::Preserve, "/app/x", None),
+            ("/app", "", UpstreamHost::Preserve, "/apple", Some("/app/apple")),
+            ("/app", "", UpstreamHost::Preserve, "login", None),
+            ("/app", "", UpstreamHost::Preserve, "//other/x", None),
+            ("/app", "", UpstreamHost::Preserve, "/\\other/x", None),
+            ("/app", "", UpstreamHost::Preserve, "https://other/x", None),
+            ("/app", "", UpstreamHost::Preserve, "mailto://www.example/x", None),
+            (
+                "/app",
+                "",
+                UpstreamHost::Preserve,
+                "http://WWW.example:80/x",
+                Some("http://WWW.example:80/app/x"),
+            ),
+            ("/app", "", UpstreamHost::Preserve, "https://www.example", Some("https://www.example/app/")),
+            ("/app", "", UpstreamHost::Preserve, "http://10.0.0.1:8000/x", Some("https://www.example/app/x")),
+            ("/app", "/old", UpstreamHost::Preserve, "/old/x", Some("/app/x")),
+            ("/app", "/old", UpstreamHost::Preserve, "/old", Some("/app")),
+            ("/app", "/old", UpstreamHost::Preserve, "/older", None),
+            ("", "/old", UpstreamHost::Preserve, "/old", Some("/")),
+            ("", "/old", UpstreamHost::Preserve, "/old?x", Some("/?x")),
+            ("", "", UpstreamHost::Server, "http://10.0.0.1:8000/x?y", Some("https://www.example/x?y")),
+            ("", "", UpstreamHost::Server, "/x", None),
+            (
+                "",
+                "",
+                UpstreamHost::Name("in.example".into()),
+                "http://in.example/x",
+                Some("https://www.example/x"),
+            ),
+        ] {
+            let forwarding = Forwarding { rewrite: rewrite(strip, prefix), host, ..Forwarding::default() };
+            let back = Back { forwarding: &forwarding, site: &site, server: "10.0.0.1:8000" };
+            assert_eq!(back.location(from).as_deref(), to, "{strip} {prefix} {from}");
+        }
+    }
+
+    #[test]
+    fn the_paths_of_cookies_are_changed_back() {
+        for (prefix, from, to) in [
+            ("", "a=b; Path=/x; HttpOnly", Some("a=b; Path=/app/x; HttpOnly")),
+            ("", "a=path=/x;path = /x", Some("a=path=/x;path =/app/x")),
+            ("", "a=b; Path=/", None),
+            ("", "a=b; Path=/app", None),
+            ("", "a=b; Path=x", None),
+            ("", "Path=/x", None),
+            ("/old", "a=b; Path=/old", Some("a=b; Path=/app")),
+            ("/old", "a=b; Path=/other", None),
+        ] {
+            let changed = cookie(&rewrite("/app", prefix), from.as_bytes());
+            assert_eq!(changed.map(|line| String::from_utf8(line).unwrap()).as_deref(), to, "{from}");
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_before_is_told_too() {
+        for (before, expected) in [
+            (None, "/app"),
+            (Some("/outer"), "/outer/app"),
+            (Some("/outer/"), "/outer/app"),
+            (Some("x"), "/app"),
+        ] {
+            let mut headers = HeaderMap::new();
+            before.map(|before| headers.insert(FORWARDED_PREFIX, HeaderValue::from_static(before)));
+            write_prefix(&rewrite("/app", ""), &mut headers);
+            assert_eq!(headers[FORWARDED_PREFIX], expected);
+        }
+    }
+
+    proptest! {
+        /// What is unambiguous stays so, and comes back as it was.
+        #[test]
+        fn a_judged_path_stays_what_it_is(rest in "(/[a-z0-9%2Ff;=.]{1,6}){0,4}/?", strip in "(/[a-z]{1,5}){0,2}", prefix in "(/[a-z]{1,5}){0,2}") {
+            let judged = format!("{strip}{rest}");
+            if judged.starts_with('/') && ambiguity(&judged).is_none() {
+                let rewrite = rewrite(&strip, &prefix);
+                let text = target(&rewrite, judged.parse().unwrap()).unwrap();
+                prop_assert_eq!(ambiguity(text.path()), None);
+                prop_assert!(text.path().ends_with(&rest));
+                let changes = strip != prefix && !(prefix.is_empty() && is_prefix(&strip, text.path()));
+                if changes {
+                    let back = path(&rewrite, text.path()).unwrap();
+                    prop_assert!(back == judged || back == format!("{judged}/"), "{} {}", back, judged);
+                }
+            }
+        }
+    }
+}
