@@ -27,6 +27,7 @@ use sessiongate::session::judge::{Policy, judge};
 use sessiongate::session::{Realm, Resolution, cookie, create};
 use sessiongate::store::Store;
 use sessiongate::store::embedded::Engine;
+use sessiongate::telemetry::metrics::Metrics;
 use sessiongate::time::{Clock, Timestamp};
 use tokio_util::task::TaskTracker;
 
@@ -156,7 +157,8 @@ fn cache_hit(bencher: Bencher<'_, '_>) {
         table.provision(None).await.unwrap();
         let policy = Policy::new(&config);
         let made = create(format.as_ref(), &table, &policy, claims(), Clock.now().wall).await.unwrap();
-        let realm = Realm::new(&config, table, runtime.handle(), &TaskTracker::new(), 0);
+        let metrics = Metrics::new().unwrap().realm("main");
+        let realm = Realm::new(&config, table, metrics, runtime.handle(), &TaskTracker::new(), 0);
         let value = made.cookie.expose().to_vec();
         assert!(matches!(realm.resolve(&[&value], anybody(), Clock.now()).await.0, Resolution::Active(_)));
         (realm, value)

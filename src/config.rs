@@ -5,6 +5,7 @@
 //!
 //! [`parse`] is pure: what it needs from outside the file comes through an [`Environment`]. [`load`] is its rim.
 
+mod admin;
 pub mod diagnostic;
 mod difference;
 pub mod environment;
@@ -27,10 +28,12 @@ mod value;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use self::admin::{AdminAddress, AdminConfig};
 use self::diagnostic::{Diagnostic, Report};
 pub use self::difference::{Change, Difference};
 use self::environment::Environment;
@@ -47,7 +50,7 @@ pub use self::routes::{
     Access, HostPattern, LoginTemplate, Requirement, RouteConfig, StreamsConfig, WebsocketConfig,
 };
 use self::section::{Problems, Section};
-pub use self::server::{LogFormat, OddHeaders, ServerConfig, Timeouts};
+pub use self::server::{AccessLogTarget, LogFormat, OddHeaders, ServerConfig, Timeouts, Traces};
 use self::sources::Recorder;
 pub use self::sources::{Sources, Watch};
 pub use self::upstreams::{
@@ -61,6 +64,8 @@ use crate::secret::Secret;
 pub struct Config {
     /// `[server]`
     pub server: ServerConfig,
+    /// `[admin]`
+    pub admin: Option<AdminConfig>,
     /// `[[listeners]]`, at least one.
     pub listeners: Vec<ListenerConfig>,
     /// `[store.*]`, exactly one.
@@ -71,6 +76,26 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// `[[routes]]`, at least one, no two alike.
     pub routes: Vec<RouteConfig>,
+    /// What the file said.
+    pub source: Source,
+}
+
+/// What a file said, as JSON text in which no secret is left.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Source(Arc<str>);
+
+impl Source {
+    /// The text.
+    pub fn as_json(&self) -> &Arc<str> {
+        &self.0
+    }
+}
+
+/// Everything in it is beside it, resolved.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source")
+    }
 }
 
 /// `[store.embedded]` or `[store.dynamodb]`.
@@ -328,7 +353,8 @@ fn resolve<'d>(
     Section::root(document, problems, |root| {
         let mut realm_names = Names::of(root, "sessions");
         let mut upstream_names = Names::of(root, "upstreams");
-        let server = server::read(root, environment);
+        let server = server::read(root, directory, environment);
+        let admin = admin::read(root, directory, environment);
         let listeners = listeners::read(root);
         let store = store::read(root, directory);
         let realms = realms::read(root, directory, environment);
@@ -336,6 +362,7 @@ fn resolve<'d>(
         let routes = routes::read(root, &mut realm_names, &mut upstream_names);
         realm_names.warn_of_unused(root);
         upstream_names.warn_of_unused(root);
-        Some(Config { server, listeners, store: store?, realms, upstreams, routes })
+        let source = Source(format!("{:#}\n", mask::shown(document)).into());
+        Some(Config { server, admin, listeners, store: store?, realms, upstreams, routes, source })
     })
 }

@@ -30,6 +30,10 @@ pub const SESSION_IF_VERSION: HeaderName = HeaderName::from_static("x-session-if
 pub const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 /// The request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The trace that the request belongs to (W3C Trace Context).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What tracing systems say of the trace among themselves.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The client's address, and those of the proxies on the way.
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The scheme that the client used.

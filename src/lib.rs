@@ -22,9 +22,11 @@ pub mod upstream;
 
 pub mod proxy;
 
+pub mod telemetry;
+
+pub mod admin;
 pub mod demo;
 pub mod server;
-pub mod telemetry;
 
 pub mod cli;
 

@@ -34,6 +34,7 @@ use http::header::{CONNECTION, COOKIE};
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
+use tracing::{Instrument as _, debug_span};
 
 pub use admit::{Admitted, Visitor, holds};
 pub use body::ResponseBody;
@@ -49,12 +50,16 @@ pub use snapshot::{Snapshot, Worker};
 pub use upgrade::Tunnels;
 
 use crate::config::{
-    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Requirement, StreamsConfig, Timeouts,
+    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Requirement, Source, StreamsConfig,
+    Timeouts, Traces,
 };
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::rate::{Limiter, Meter};
 use crate::route::Router;
-use crate::session::{Place, Realm, Reissuing, Resolution, cookie};
+use crate::session::{Place, Realm, Reissuing, Resolution, Source as Asked, cookie};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::throttle::Throttle;
 use crate::time::{Clock, Now};
 use crate::upstream::{Pace, Upstream};
 use bond::Bond;
@@ -77,8 +82,20 @@ pub struct Gateway {
     pub hidden_cookies: Vec<String>,
     /// The budget of injected headers.
     pub max_header_bytes: usize,
-    /// Whether each request writes a line.
-    pub access_log: bool,
+    /// Where each request writes a line, if it does.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// What requests without a trace get.
+    pub traces: Traces,
+    /// What is counted and timed.
+    pub metrics: Arc<Metrics>,
+    /// The same, of requests that no route takes.
+    pub unrouted: RouteMetrics,
+    /// Failed requests are logged this often, where no access log says what failed.
+    pub failures: Throttle,
+    /// The kinds of sessions.
+    pub realms: Vec<Arc<Realm>>,
+    /// What the configuration said.
+    pub source: Source,
     /// The most that a client may ask for at once.
     pub limits: Limits,
     /// How long clients are waited for.
@@ -101,6 +118,8 @@ impl Gateway {
 pub struct Route {
     /// Its name in logs.
     pub name: String,
+    /// What is counted and timed of it.
+    pub metrics: RouteMetrics,
     /// Its rule.
     pub access: Access,
     /// Whose sessions it takes.
@@ -144,18 +163,26 @@ struct Arrival<'r> {
 pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
     let now = Clock.now();
     let snapshot = worker.snapshot();
+    let gateway = &snapshot.gateway;
     let id = worker.ids().of(request.headers());
     let style = Style::of(request.method(), request.headers());
     let version = request.version();
-    let mut record = Record::new(id.clone(), now.mono);
+    let trace = worker.traces().place(request.headers(), gateway.traces);
+    let mut record = Record::new(id.clone(), trace, now);
     let arrival = Arrival { id: &id, style, now };
     let early = upgrade::is_asked(&request);
-    let story = serve(worker, &snapshot, peer, request, arrival, &mut record);
-    let story = AssertUnwindSafe(story).catch_unwind().await;
-    let (mut response, tunnel) = story.unwrap_or(Err(Refusal::Internal)).unwrap_or_else(|refusal| {
-        record.verdict = refusal.label();
+    let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
+    let story = serve(worker, &snapshot, peer, request, arrival, &mut record).instrument(span);
+    let story = AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| {
+        let id = id.to_str().unwrap_or_default();
+        tracing::error!(id, trace = record.trace_id(), "a request ended in a panic");
+        Err(Refusal::Internal)
+    });
+    let (mut response, tunnel) = story.unwrap_or_else(|refusal| {
+        record.refused(gateway, &refusal);
         (refusal.respond(&id, style), None)
     });
+    record.answered(gateway, response.status());
     response.headers_mut().insert(REQUEST_ID, id);
     if version == Version::HTTP_2 {
         // There, a connection is not a header's business; what a refusal leaves unread of a body is reset.
@@ -164,11 +191,10 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
         // What may have come after such a request was not meant as the next one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    record.status = response.status();
-    let record = snapshot.gateway.access_log.then(|| Box::new(record));
+    let entry = gateway.access_log.as_ref().map(|log| Box::new(record.into_entry(log, worker.number())));
     match tunnel {
-        Some(tunnel) => worker.open(tunnel, record),
-        None => record.into_iter().for_each(|record| response.body_mut().record(record)),
+        Some(tunnel) => worker.open(tunnel, entry),
+        None => entry.into_iter().for_each(|entry| response.body_mut().record(entry)),
     }
     response
 }
@@ -183,18 +209,19 @@ async fn serve(
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
     let gateway = &snapshot.gateway;
     let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, peer);
-    if gateway.access_log {
-        record.request(&sanitized);
+    if gateway.access_log.is_some() {
+        record.asked(&sanitized);
+    }
+    if sanitized.scrubbed() > 0 {
+        gateway.metrics.scrubbed(sanitized.scrubbed());
     }
     limit::rate(gateway.rate.as_ref(), &sanitized, arrival.now)?;
     let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
-    if gateway.access_log {
-        route.name.clone_into(&mut record.route);
-    }
+    record.routed(route);
     let edits = Prepared::new(&route.response_headers, &Facts::of(&sanitized, arrival.id));
     let passed = pass(worker, snapshot, route, sanitized, arrival, &edits, record).await;
     Ok(passed.unwrap_or_else(|refusal| {
-        record.verdict = refusal.label();
+        record.refused(gateway, &refusal);
         let mut response = refusal.respond(arrival.id, arrival.style);
         edits.complete(response.headers_mut());
         (response, None)
@@ -215,9 +242,9 @@ async fn pass(
     limit::rate(route.rate.as_ref(), &sanitized, now)?;
     limit::body(&route.destination, &sanitized)?;
     let misses = limit::meter(gateway.misses.as_ref(), &sanitized);
-    let resolution = resolve(route, &sanitized, misses, now, record).await;
-    let mut admitted = admit::admit(sanitized, route, resolution)?;
-    record.verdict = admitted.visitor().label();
+    let resolution = resolve(route, &sanitized, misses, now, record).instrument(debug_span!("resolve")).await;
+    let mut admitted = debug_span!("admit").in_scope(|| admit::admit(sanitized, route, resolution))?;
+    record.admitted(admitted.visitor());
     if let Some(mut answer) = redirect::answer(&admitted)? {
         edits.complete(answer.headers_mut());
         return Ok((answer, None));
@@ -225,11 +252,13 @@ async fn pass(
     csrf::check(&admitted)?;
     let handshake = Handshake::of(&mut admitted)?;
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
+    record.store += visit.took;
     let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };
     record.reissue = reissuing.is_some();
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
         request_id: id,
+        trace: record.trace(),
         flash: &visit.flash,
         hidden: &gateway.hidden_cookies,
         pace: gateway.pace(),
@@ -240,17 +269,17 @@ async fn pass(
         handshake.ask(&mut outbound);
     }
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
-    let sent = Clock.mono();
-    let answer = forward::forward(pool, outbound, || exchange.affinity()).await;
-    record.upstream_time = Clock.mono().saturating_duration_since(sent);
+    record.sent = Some(Clock.mono());
+    let answer = forward::forward(pool, outbound, || exchange.affinity());
+    let answer = answer.instrument(debug_span!("forward")).await;
+    record.heard = Some(Clock.mono());
     let mut answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());
         error.refusal()
     })?;
-    if gateway.access_log {
-        record.upstream = Some(answer.server.clone());
-    }
-    let ordered = order::carry_out(answer.response.headers(), route, &exchange, record).await?;
+    record.upstream = Some(Arc::clone(&answer.server));
+    let ordered = order::carry_out(answer.response.headers(), route, &exchange, record);
+    let ordered = ordered.instrument(debug_span!("order")).await?;
     let again = visit.written || reissuing.is_some_and(|reissuing| !reissuing.is_gone());
     let renewal = match ordered {
         Some(outcome) => Renewal::Ordered(outcome),
@@ -285,13 +314,13 @@ async fn resolve(
     let (resolution, source) = realm.resolve(&cookies, misses, now).await;
     record.cache = source;
     match &resolution {
-        Resolution::Active(active) => record.session = Some(active.session.reference()),
+        Resolution::Active(active) => record.session = Some(active.session.headers().reference.clone()),
         Resolution::Anonymous(why) => record.reason = why.label(),
         Resolution::Unavailable => record.reason = "unavailable",
         Resolution::Throttled(_) => record.reason = "misses",
     }
-    if source != crate::session::Source::Hit {
-        record.store_time = Clock.mono().saturating_duration_since(now.mono);
+    if matches!(source, Asked::Miss | Asked::Stale) {
+        record.store = Clock.mono().saturating_duration_since(now.mono);
     }
     Some(resolution)
 }

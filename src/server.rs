@@ -24,10 +24,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::admin::{self, Admin, Subject};
 use crate::config::{Config, Difference};
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
+use crate::telemetry::Telemetry;
 
 use assemble::Assembled;
 use listener::Listener;
@@ -42,6 +44,9 @@ const FOLLOWED: Duration = Duration::from_secs(5);
 /// How long store operations under way may take to end after the last request has; each has a limit of its own.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
+/// How long the access log may take to be written to its end.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
 /// A running gateway.
 #[derive(Debug)]
 pub struct Server {
@@ -55,6 +60,9 @@ pub struct Server {
     stop: watch::Sender<bool>,
     state: Arc<State>,
     tasks: TaskTracker,
+    telemetry: Telemetry,
+    /// Answers until the very end: whoever asks is told that the gateway is draining.
+    _admin: Option<Admin>,
 }
 
 /// One configuration, ready for the workers.
@@ -98,9 +106,14 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`]. A store that does not answer is none: it may, later.
-    pub async fn start(config: &Config, store: &Store, mut inherited: Inherited) -> Result<Self, StartError> {
+    pub async fn start(
+        config: &Config,
+        store: &Store,
+        telemetry: &Telemetry,
+        mut inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let tasks = TaskTracker::new();
-        let assembled = assemble::assemble(config, store, &tasks, None).await?;
+        let assembled = assemble::assemble(config, store, &tasks, telemetry, None).await?;
         let count = config.server.workers;
         let open = |listener| Listener::open(listener, count, &mut inherited);
         let listeners = config.listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -118,6 +131,11 @@ impl Server {
                 state: Arc::clone(&state),
             })?);
         }
+        let admin = config.admin.as_ref().map(|admin| {
+            Admin::start(admin, subject(&following, &state, telemetry, count))
+                .map_err(|error| StartError::System { what: "the admin listener", error })
+        });
+        let admin = admin.transpose()?;
         inherited.finish();
         for listener in &listeners {
             tracing::info!(address = %listener.address, listener = "http", "listening");
@@ -125,8 +143,22 @@ impl Server {
         if let Some(address) = store.served_at() {
             tracing::info!(%address, listener = "dynamodb", "listening");
         }
+        if let Some(admin) = &admin {
+            tracing::info!(address = admin.address(), listener = "admin", "listening");
+        }
         tracing::info!(workers = count, "ready");
-        Ok(Self { config: config.clone(), assembled, listeners, workers, generations, stop, state, tasks })
+        Ok(Self {
+            config: config.clone(),
+            assembled,
+            listeners,
+            workers,
+            generations,
+            stop,
+            state,
+            tasks,
+            telemetry: telemetry.clone(),
+            _admin: admin,
+        })
     }
 
     /// Puts `config` into force, but for what only a new process can change. Requests under way are finished as they
@@ -138,7 +170,11 @@ impl Server {
     pub async fn reload(&mut self, config: &Config, store: &Store) -> Result<Difference, StartError> {
         let (config, difference) = Difference::apply(&self.config, config);
         let before = Some((&self.config, &self.assembled));
-        let assembled = assemble::assemble(&config, store, &self.tasks, before).await?;
+        let telemetry = self
+            .telemetry
+            .following(&self.config.server, &config.server)
+            .map_err(|error| StartError::System { what: "the access log", error })?;
+        let assembled = assemble::assemble(&config, store, &self.tasks, &telemetry, before).await?;
         let listeners = self.listeners(&config)?;
         let opened = listeners.iter().filter(|listener| !self.listens_on(listener.address));
         for listener in opened {
@@ -147,6 +183,8 @@ impl Server {
         // From here on nothing can fail.
         let generation = Arc::new(Generation::new(&config, &assembled, &listeners));
         self.config = config;
+        self.telemetry = telemetry;
+        self.reopen_access_log();
         self.assembled = assembled;
         self.listeners = listeners;
         self.generations.send_replace(Arc::clone(&generation));
@@ -185,6 +223,11 @@ impl Server {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Opens the file of the access log again, by its name.
+    pub fn reopen_access_log(&self) {
+        self.telemetry.access_log.iter().for_each(|log| log.reopen());
     }
 
     /// What others may know of this gateway.
@@ -241,7 +284,35 @@ impl Server {
         if tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
             tracing::warn!("store operations were still under way at the end");
         }
+        if let Some(log) = &self.telemetry.access_log
+            && tokio::time::timeout(LAST_LINES, log.close()).await.is_err()
+        {
+            tracing::warn!("the last lines of the access log could not be written");
+        }
         tracing::info!("stopped");
+    }
+}
+
+/// What the admin listener shows.
+fn subject(
+    generations: &watch::Receiver<Arc<Generation>>,
+    state: &Arc<State>,
+    telemetry: &Telemetry,
+    workers: usize,
+) -> Subject {
+    let generations = generations.clone();
+    let (alive, draining, reloads) = (Arc::clone(state), Arc::clone(state), Arc::clone(state));
+    Subject {
+        gateway: Box::new(move || Arc::clone(&generations.borrow().gateway)),
+        is_alive: Box::new(move || alive.is_alive()),
+        is_draining: Box::new(move || draining.is_draining()),
+        reloads: Box::new(move || {
+            let Reloads { done, failed, last, generation } = reloads.reloads();
+            admin::Reloads { done, failed, last, generation }
+        }),
+        tunnels: Arc::clone(state.tunnels()),
+        metrics: Arc::clone(&telemetry.metrics),
+        workers,
     }
 }
 

@@ -37,6 +37,7 @@ use crate::format::{self, CookieFault, Format, Record, RowFault, SessionId, Sess
 use crate::item::Key;
 use crate::rate::Meter;
 use crate::store::table::Table;
+use crate::telemetry::metrics::RealmMetrics;
 use crate::time::{Clock, Now};
 
 use cache::{Cache, Hit};
@@ -79,6 +80,8 @@ pub struct Realm {
     rotation_grace: Duration,
     control: tokio::runtime::Handle,
     tasks: TaskTracker,
+    metrics: RealmMetrics,
+    failures: lookup::Failures,
     clock: Clock,
 }
 
@@ -172,12 +175,26 @@ pub enum Source {
     Stale,
 }
 
+/// How much of what is bounded is in use: each with its bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    /// Cached sessions, large ones counting for several.
+    pub sessions: (u64, u64),
+    /// Remembered misses.
+    pub misses: (u64, u64),
+    /// Reads under way.
+    pub lookups: (u64, u64),
+    /// Reissues under way.
+    pub reissues: (u64, u64),
+}
+
 impl Realm {
     /// A realm over `table`. Store operations run on `control` and are tracked by `tasks`; each session has room for
     /// `mappings` sets of injected headers.
     pub fn new(
         config: &RealmConfig,
         table: Table,
+        metrics: RealmMetrics,
         control: &tokio::runtime::Handle,
         tasks: &TaskTracker,
         mappings: usize,
@@ -201,6 +218,8 @@ impl Realm {
             rotation_grace: config.rotation_grace,
             control: control.clone(),
             tasks: tasks.clone(),
+            metrics,
+            failures: lookup::Failures::default(),
             clock: Clock,
         })
     }
@@ -240,11 +259,22 @@ impl Realm {
         self.format.parse_cookie(value).is_ok()
     }
 
-    /// Resolves the cookies of the realm's name, in the order they came.
-    ///
-    /// All are tried: who can set a cookie for a parent domain can put one in front of the user's own. If two name
-    /// different live sessions, there is no telling which is the user's, so there is none; nor is there if more are
-    /// named than are looked up, since the user's may be among the rest.
+    /// How full what it keeps is.
+    pub fn fill(&self) -> Fill {
+        Fill {
+            sessions: self.cache.sessions(),
+            misses: self.cache.misses(),
+            lookups: self.lookups.fill(),
+            reissues: self.reissues.fill(),
+        }
+    }
+
+    /// The table of its rows.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Resolves the cookies of the realm's name, in the order they came, and counts what they came to.
     ///
     /// `misses` counts the reads that found nothing against the client's address: made-up ids cost reads, which cost money.
     pub async fn resolve(
@@ -253,6 +283,25 @@ impl Realm {
         misses: Meter<'_>,
         now: Now,
     ) -> (Resolution, Source) {
+        let (resolution, source) = self.tell(cookies, misses, now).await;
+        self.metrics.resolutions.count(match &resolution {
+            Resolution::Active(_) => "active",
+            Resolution::Anonymous(why) => why.label(),
+            Resolution::Unavailable => "unavailable",
+            Resolution::Throttled(_) => "throttled",
+        });
+        if source != Source::Unasked {
+            self.metrics.cache.count(source.label());
+        }
+        (resolution, source)
+    }
+
+    /// Resolves the cookies of the realm's name.
+    ///
+    /// All are tried: who can set a cookie for a parent domain can put one in front of the user's own. If two name
+    /// different live sessions, there is no telling which is the user's, so there is none; nor is there if more are
+    /// named than are looked up, since the user's may be among the rest.
+    async fn tell(self: &Arc<Self>, cookies: &[&[u8]], misses: Meter<'_>, now: Now) -> (Resolution, Source) {
         let mut anonymous = Anonymous::NoCookie;
         let mut source = Source::Unasked;
         let mut active: Option<Active> = None;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "in a test, a failure is a panic")]
 
+#[path = "config/admin.rs"]
+mod admin;
 #[allow(dead_code, reason = "the other tests use the rest")]
 #[path = "support/certificates.rs"]
 mod certificates;

@@ -21,6 +21,7 @@ use crate::config::{self, Config};
 use crate::demo::{App, Entrance};
 use crate::server::{BindError, Inherited, Server, StartError};
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 
 use super::args::Demo;
 use super::failure::{Failure, Outcome};
@@ -28,7 +29,7 @@ use super::serve::{self, Stop};
 use super::site::{self, Site};
 
 use alice::{Alice, Visit};
-use narrator::{Narrator, News};
+use narrator::{Ear, Narrator, News};
 use welcome::Welcome;
 
 const CONFIG: &str = include_str!("demo/gateway.toml");
@@ -47,14 +48,17 @@ async fn demo(port: u16) -> Outcome {
     let mut stop = Stop::listen()?;
     let home = home()?;
     let (news, told) = mpsc::channel(UNTOLD);
-    narrator::listen(&news);
+    narrator::listen();
 
     let app = TcpListener::bind(ANY_PORT).await.map_err(|error| no_port(&error))?;
     let app_address = app.local_addr().map_err(|error| no_port(&error))?;
     let wanted = SocketAddr::new(ANY_PORT.ip(), port);
     let config = resolved(wanted, ANY_PORT, app_address)?;
     let store = Store::open(&config.store).await?;
-    let (server, port_was_taken) = start(&config, &store, app_address).await?;
+    let ear = Box::new(Ear::new(news.clone()));
+    let telemetry = Telemetry::silent().and_then(|silent| silent.writing_to(ear, config.server.workers));
+    let telemetry = telemetry.map_err(|error| Failure::internal(error.to_string()))?;
+    let (server, port_was_taken) = start(&config, &store, &telemetry, app_address).await?;
     let gateway = server.addresses().first().copied().unwrap_or(wanted);
     let file = write_down(&home, gateway, store.served_at().unwrap_or(ANY_PORT), app_address)?;
 
@@ -88,12 +92,17 @@ async fn demo(port: u16) -> Outcome {
 }
 
 /// Starts the gateway, on another port if the one of the configuration is taken.
-async fn start(config: &Config, store: &Store, app: SocketAddr) -> Result<(Server, bool), Failure> {
-    match Server::start(config, store, Inherited::none()).await {
+async fn start(
+    config: &Config,
+    store: &Store,
+    telemetry: &Telemetry,
+    app: SocketAddr,
+) -> Result<(Server, bool), Failure> {
+    match Server::start(config, store, telemetry, Inherited::none()).await {
         Ok(server) => Ok((server, false)),
         Err(StartError::Bind(BindError { error, .. })) if error.kind() == std::io::ErrorKind::AddrInUse => {
             let config = resolved(ANY_PORT, ANY_PORT, app)?;
-            Ok((Server::start(&config, store, Inherited::none()).await?, true))
+            Ok((Server::start(&config, store, telemetry, Inherited::none()).await?, true))
         }
         Err(error) => Err(error.into()),
     }

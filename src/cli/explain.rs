@@ -23,6 +23,7 @@ use crate::server;
 use crate::session::reference::Ref;
 use crate::store::Store;
 use crate::store::table::Read;
+use crate::telemetry::Telemetry;
 use crate::time::{Clock, Now};
 
 use super::args::Explain;
@@ -69,7 +70,8 @@ async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result
     let now = Clock.now();
     let store = store(config, given).await?;
     let tasks = TaskTracker::new();
-    let gateway = Arc::new(server::gateway(config, &store, &tasks, Vec::new()));
+    let telemetry = Telemetry::silent().map_err(|error| Failure::internal(error.to_string()))?;
+    let gateway = Arc::new(server::gateway(config, &store, &tasks, &telemetry, Vec::new()));
     // The header's name is the realm's, and the realm is the route's, which takes a request to find.
     let first = play(&gateway, request(args, None)?, now).await?;
     let realm = first.route.as_ref().and_then(|route| route.realm.as_ref());

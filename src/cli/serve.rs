@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::server::{Inherited, Server, StartError};
 use crate::store::Store;
 use crate::store::schema::SchemaError;
-use crate::telemetry;
+use crate::telemetry::{self, Telemetry};
 
 use super::args::ConfigFile;
 use super::failure::{Failure, Outcome};
@@ -30,7 +30,9 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
         // Before anything else, so that whoever stops a gateway that is starting is heard.
         let mut signals = Signals::listen()?;
         let store = Store::open(&config.store).await?;
-        let mut server = Server::start(&config, &store, inherited).await?;
+        let telemetry = Telemetry::open(&config.server)
+            .map_err(|error| Failure::refused(format!("the access log: {error}")))?;
+        let mut server = Server::start(&config, &store, &telemetry, inherited).await?;
         if let Err(error) = successor::announce() {
             tracing::warn!(%error, "the process before this one could not be told that this one serves");
         }
@@ -45,6 +47,7 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
                 () = stop.heard() => break Ending::Stop,
                 _ = signals.hangup.recv() => Wish::Reload,
                 () = reloader.changed(), if is_watched => Wish::Reload,
+                _ = signals.user1.recv() => Wish::ReopenLog,
                 _ = signals.user2.recv() => Wish::HandOver,
             };
             match wish {
@@ -56,6 +59,7 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
                     }
                     manager::ready(&server);
                 }
+                Wish::ReopenLog => server.reopen_access_log(),
                 Wish::HandOver => match hand_over(&server, stop).await {
                     Ok(ending) => break ending,
                     Err(error) => {
@@ -78,6 +82,7 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
 /// What the running gateway is asked to do.
 enum Wish {
     Reload,
+    ReopenLog,
     HandOver,
 }
 
@@ -113,6 +118,7 @@ async fn hand_over(server: &Server, stop: &mut Stop) -> Result<Ending, HandoverE
 struct Signals {
     stop: Stop,
     hangup: Signal,
+    user1: Signal,
     user2: Signal,
 }
 
@@ -121,6 +127,7 @@ impl Signals {
         Ok(Self {
             stop: Stop::listen()?,
             hangup: listen(SignalKind::hangup())?,
+            user1: listen(SignalKind::user_defined1())?,
             user2: listen(SignalKind::user_defined2())?,
         })
     }

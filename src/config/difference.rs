@@ -41,7 +41,8 @@ pub struct Change {
 impl Difference {
     /// What `wanted` comes to in a process that runs `current`: all of it but for what waits for a restart.
     pub fn apply(current: &Config, wanted: &Config) -> (Config, Self) {
-        let Config { server, listeners, store, realms, upstreams, routes } = wanted;
+        // What the file said shows in what it comes to.
+        let Config { server, admin, listeners, store, realms, upstreams, routes, source: _ } = wanted;
         let mut difference = Self {
             listeners: Change::between(&current.listeners, listeners, address, PartialEq::eq),
             realms: Change::between(&current.realms, realms, |realm| realm.name.clone(), PartialEq::eq),
@@ -59,6 +60,10 @@ impl Difference {
             difference.restart.push("store");
             config.store = current.store.clone();
         }
+        if current.admin != *admin {
+            difference.restart.push("admin");
+            config.admin = current.admin.clone();
+        }
         config.server = difference.of_server(&current.server, server);
         (config, difference)
     }
@@ -68,6 +73,7 @@ impl Difference {
             workers,
             log,
             access_log,
+            traces,
             max_header_bytes,
             odd_headers,
             timeouts,
@@ -80,6 +86,7 @@ impl Difference {
         let restart = [("server.workers", *workers != current.workers), ("server.log", *log != current.log)];
         let live = [
             ("access_log", *access_log != current.access_log),
+            ("traces", *traces != current.traces),
             ("max_header_bytes", *max_header_bytes != current.max_header_bytes),
             ("odd_headers", *odd_headers != current.odd_headers),
             ("header_timeout", *header != current.timeouts.header),

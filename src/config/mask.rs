@@ -5,11 +5,15 @@
 
 use std::ops::Range;
 
+use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Below these, values are secrets. Misplaced and misspelt sections are shown too, so where they stand is no matter.
-const SECRET_KEYS: [&str; 3] = ["keys", "current", "previous"];
+const SECRET_KEYS: [&str; 4] = ["keys", "current", "previous", "token"];
+
+/// What stands where a secret stood.
+const MASK: &str = "***";
 
 /// `source` with each byte of a secret replaced, so that every offset still holds.
 pub(super) fn parsed(source: &str, document: &DeTable<'_>) -> String {
@@ -44,11 +48,46 @@ pub(super) fn unparsed(source: &str) -> String {
     text(bytes)
 }
 
+/// What the file says, secrets replaced, comments left out: those may hold secrets that nothing marks.
+pub(super) fn shown(document: &DeTable<'_>) -> Value {
+    shown_table(document, false)
+}
+
+fn shown_table(table: &DeTable<'_>, secret: bool) -> Value {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    let entries = entries.into_iter().map(|(key, value)| {
+        let key: &str = key.get_ref();
+        let hidden = (secret && !is_reference(key, value)) || SECRET_KEYS.contains(&key);
+        (key.to_owned(), shown_value(value.get_ref(), hidden))
+    });
+    Value::Object(entries.collect())
+}
+
+fn shown_value(value: &DeValue<'_>, secret: bool) -> Value {
+    let number = |text: &str| serde_json::from_str(&text.replace('_', "")).unwrap_or_else(|_| text.into());
+    match value {
+        DeValue::Table(table) => shown_table(table, secret),
+        DeValue::Array(array) => array.iter().map(|element| shown_value(element.get_ref(), secret)).collect(),
+        DeValue::String(text) if has_credentials(text) => MASK.into(),
+        _ if secret => MASK.into(),
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Integer(integer) => number(integer.as_str()),
+        DeValue::Float(float) => number(float.as_str()),
+        DeValue::Datetime(moment) => moment.to_string().into(),
+    }
+}
+
+/// The name of a variable or a file, which is no secret.
+fn is_reference(key: &str, value: &Spanned<DeValue<'_>>) -> bool {
+    matches!(key, "env" | "file") && value.get_ref().is_str()
+}
+
 fn collect_table(table: &DeTable<'_>, secret: bool, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         let key: &str = key.get_ref();
-        let reference = matches!(key, "env" | "file") && value.get_ref().is_str();
-        collect(value, (secret && !reference) || SECRET_KEYS.contains(&key), secrets);
+        collect(value, (secret && !is_reference(key, value)) || SECRET_KEYS.contains(&key), secrets);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `[sessions.NAME]`
 
 mod cookie;
-mod keys;
+pub(super) mod keys;
 mod layout;
 mod presets;
 

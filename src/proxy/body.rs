@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use super::bond::{self, Bond, Ending};
 use super::handover::Handover;
-use super::record::Record;
+use super::record::Entry;
 use crate::headers;
 use crate::time::Clock;
 use crate::upstream::{Incoming, IncomingError, Lease, Progress};
@@ -25,7 +25,7 @@ pub struct ResponseBody {
     /// Whether it was read to its end, which a chunked body shows in no other way.
     ended: bool,
     /// Written to the access log when the body has gone, or the client has.
-    record: Option<Box<Record>>,
+    record: Option<Box<Entry>>,
     /// Of a 101: who gets the connection.
     handover: Option<Box<Handover>>,
 }
@@ -138,7 +138,7 @@ impl ResponseBody {
     }
 
     /// Has `record` written when the body has gone.
-    pub(super) fn record(&mut self, record: Box<Record>) {
+    pub(super) fn record(&mut self, record: Box<Entry>) {
         self.record = Some(record);
     }
 }
@@ -276,7 +276,7 @@ impl Body for ResponseBody {
                 None => this.ended = true,
             },
             Some(Err(BodyError::Ended(ending))) => {
-                this.record.iter_mut().for_each(|record| record.closed = Some(ending.label()));
+                this.record.iter_mut().for_each(|record| record.closed(ending.label()));
             }
             Some(Err(BodyError::Broken(_) | BodyError::Idle)) => {}
             None => this.ended = true,

@@ -38,6 +38,7 @@ pub struct Inbound {
 pub struct Sanitized {
     head: Head,
     origin: Origin,
+    scrubbed: u64,
 }
 
 /// The parts of a request.
@@ -114,10 +115,11 @@ impl Inbound {
         if let Some(length) = head.headers.get_mut(CONTENT_LENGTH) {
             *length = HeaderValue::from(head.body.size_hint().exact().unwrap_or(0));
         }
-        for name in barred(&head.headers, scrub, peer) {
+        let (barred, scrubbed) = barred(&head.headers, scrub, peer);
+        for name in barred {
             head.headers.remove(name);
         }
-        Sanitized { head, origin }
+        Sanitized { head, origin, scrubbed }
     }
 }
 
@@ -157,6 +159,11 @@ impl Sanitized {
         &self.origin
     }
 
+    /// How many headers went since an upstream could have taken them for ours.
+    pub fn scrubbed(&self) -> u64 {
+        self.scrubbed
+    }
+
     /// What the client speaks.
     pub fn version(&self) -> Version {
         self.head.version
@@ -180,16 +187,22 @@ impl Sanitized {
     }
 }
 
-/// The names that do not go on.
-fn barred(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> SmallVec<[HeaderName; 8]> {
+/// The names that do not go on, and how many of them could have been taken for ours.
+fn barred(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec<[HeaderName; 8]>, u64) {
     let nominated = nominated(headers);
-    let goes = |name: &HeaderName| {
-        headers::is_hop_by_hop(name)
-            || matches!(*name, EXPECT | HOST)
-            || (scrub.fate(name) == Fate::Scrub && !peer.may_say(name))
-            || nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    let mut scrubbed = 0;
+    let goes = |name: &&HeaderName| {
+        if headers::is_hop_by_hop(name) || matches!(**name, EXPECT | HOST) {
+            return true;
+        }
+        if scrub.fate(name) == Fate::Scrub && !peer.may_say(name) {
+            scrubbed += 1;
+            return true;
+        }
+        nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
     };
-    headers.keys().filter(|name| goes(name)).cloned().collect()
+    let barred = headers.keys().filter(goes).cloned().collect();
+    (barred, scrubbed)
 }
 
 /// The names that Connection lines nominate: all lines, since `HeaderMap::remove` would tell of the first alone.

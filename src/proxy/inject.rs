@@ -41,6 +41,7 @@ use crate::headers::{
 };
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
+use crate::telemetry::trace::Trace;
 use crate::time::Timestamp;
 use crate::upstream::{self, Pace, RequestBody};
 
@@ -65,6 +66,8 @@ pub struct Injection<'g> {
     pub max_header_bytes: usize,
     /// The request's id.
     pub request_id: &'g HeaderValue,
+    /// Its place in a trace.
+    pub trace: Option<&'g Trace>,
     /// Flash messages that were taken out of the session.
     pub flash: &'g [String],
     /// The names of the cookies that no upstream is to see, whatever route a request takes.
@@ -105,6 +108,9 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     };
     headers.insert(HOST, host);
     headers.insert(REQUEST_ID, injection.request_id.clone());
+    if let Some(trace) = injection.trace {
+        trace.write(&mut headers);
+    }
     headers.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
     if headers.contains_key(COOKIE) {
         forward_cookies(&mut headers, route.realm.as_deref(), &visitor, injection.hidden);
@@ -137,6 +143,8 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
                 }
                 Err(MappingTooLarge(name)) => {
                     tracing::error!(
+                        id = injection.request_id.to_str().unwrap_or_default(),
+                        trace = injection.trace.map(Trace::id),
                         route = %route.name, session = %session.reference(), header = %name,
                         "the injected headers exceed max_header_bytes"
                     );

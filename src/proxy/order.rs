@@ -68,7 +68,8 @@ pub(super) async fn carry_out(
         return Ok(None);
     }
     let Some(realm) = route.realm.as_ref().filter(|_| route.writes) else {
-        tracing::warn!(route = %route.name, "an upstream without `writes` orders a change of the session");
+        let trace = record.trace_id();
+        tracing::warn!(trace, route = %route.name, "an upstream without `writes` orders a change of the session");
         return Ok(None);
     };
     let order = read(headers).map_err(|name| {
@@ -82,7 +83,9 @@ pub(super) async fn carry_out(
         // Whether there is a session to change cannot be told.
         Visitor::Unknown | Visitor::Public => return Err(Refusal::StoreUnavailable),
     };
-    match realm.change(active, order).await {
+    let changed = realm.change(active, order).await;
+    record.ordered();
+    match changed {
         Ok(outcome) => {
             record.change = outcome.label();
             Ok(Some(outcome))

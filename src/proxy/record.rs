@@ -1,35 +1,41 @@
-//! What there is to say of a request when it is over: one line of the access log.
+//! What there is to say of a request: what the metrics count when it is answered, and one line of the access log when
+//! its response has gone.
+//!
+//! No clock is read for it that the request's way does not read anyway, but one at its end if there is a line to write.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode, Version};
 
+use super::admit::Visitor;
 use super::inbound::Sanitized;
+use super::refusal::Refusal;
+use super::{Gateway, Route};
 use crate::session::Source;
-use crate::session::reference::Ref;
-use crate::time::Clock;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{NONE, Times, Verdict};
+use crate::telemetry::trace::Trace;
+use crate::time::{Clock, Now};
 
-/// A request's line in the making.
+/// A request's record in the making.
 #[derive(Debug)]
 pub(super) struct Record {
     id: HeaderValue,
-    started: Instant,
-    client: Option<IpAddr>,
-    method: Method,
-    /// What the client speaks.
-    protocol: &'static str,
-    host: String,
-    /// Without the query, which may hold what is nobody's business.
-    path: String,
-    pub(super) route: String,
-    pub(super) status: StatusCode,
-    /// What the gateway made of it: `active`, `anonymous`, `public`, or the cause of a refusal.
-    pub(super) verdict: &'static str,
+    trace: Option<Trace>,
+    started: Now,
+    asked: Option<Asked>,
+    route: Option<Arc<Route>>,
+    status: StatusCode,
+    verdict: Verdict,
+    /// What the gateway made of it: the verdict's word, or the cause of a refusal.
+    label: &'static str,
     /// Why there is no session.
     pub(super) reason: &'static str,
-    pub(super) session: Option<Ref>,
+    /// The session's public name.
+    pub(super) session: Option<HeaderValue>,
     pub(super) cache: Source,
     pub(super) reissue: bool,
     /// What the upstream's order came to.
@@ -41,80 +47,205 @@ pub(super) struct Record {
     pub(super) closed: Option<&'static str>,
     /// What the client is not told.
     pub(super) detail: Option<String>,
-    pub(super) store_time: Duration,
-    pub(super) upstream_time: Duration,
+    /// Time spent waiting for the store.
+    pub(super) store: Duration,
+    /// When the request went to the upstream.
+    pub(super) sent: Option<Instant>,
+    /// When the upstream had answered, or failed to.
+    pub(super) heard: Option<Instant>,
+    /// When all was known that the response's head says.
+    answered: Option<Instant>,
+}
+
+/// What was asked, and by whom; only the access log wants to know.
+#[derive(Debug)]
+struct Asked {
+    client: IpAddr,
+    method: Method,
+    host: String,
+    target: PathAndQuery,
+    protocol: Version,
+}
+
+/// A record on its way to the access log.
+#[derive(Debug)]
+pub(super) struct Entry {
+    record: Record,
+    log: Arc<AccessLog>,
+    worker: usize,
 }
 
 impl Record {
-    pub(super) fn new(id: HeaderValue, started: Instant) -> Self {
+    pub(super) fn new(id: HeaderValue, trace: Option<Trace>, started: Now) -> Self {
         Self {
             id,
+            trace,
             started,
-            client: None,
-            method: Method::GET,
-            protocol: "-",
-            host: String::new(),
-            path: String::new(),
-            route: String::new(),
+            asked: None,
+            route: None,
             status: StatusCode::OK,
-            verdict: "-",
-            reason: "-",
+            verdict: Verdict::Refused,
+            label: NONE,
+            reason: NONE,
             session: None,
             cache: Source::Unasked,
             reissue: false,
-            change: "-",
+            change: NONE,
             upstream: None,
             received: None,
             closed: None,
             detail: None,
-            store_time: Duration::ZERO,
-            upstream_time: Duration::ZERO,
+            store: Duration::ZERO,
+            sent: None,
+            heard: None,
+            answered: None,
         }
     }
 
     /// Takes down what was asked, and by whom.
-    pub(super) fn request(&mut self, request: &Sanitized) {
-        self.client = Some(request.origin().client);
-        self.method = request.method().clone();
-        self.protocol = match request.version() {
-            Version::HTTP_10 => "HTTP/1.0",
-            Version::HTTP_2 => "HTTP/2.0",
-            _ => "HTTP/1.1",
+    pub(super) fn asked(&mut self, request: &Sanitized) {
+        self.asked = Some(Asked {
+            client: request.origin().client,
+            method: request.method().clone(),
+            host: request.host().to_owned(),
+            target: request.target().clone(),
+            protocol: request.version(),
+        });
+    }
+
+    pub(super) fn routed(&mut self, route: &Arc<Route>) {
+        self.route = Some(Arc::clone(route));
+    }
+
+    pub(super) fn admitted(&mut self, visitor: &Visitor) {
+        self.verdict = match visitor {
+            Visitor::Session(_) => Verdict::Active,
+            Visitor::Anonymous => Verdict::Anonymous,
+            Visitor::Unknown => Verdict::Unavailable,
+            Visitor::Public => Verdict::Public,
         };
-        request.host().clone_into(&mut self.host);
-        request.path().clone_into(&mut self.path);
+        self.label = self.verdict.label();
+    }
+
+    /// The request's trace.
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
+    /// The id of the request's trace, for logs.
+    pub(super) fn trace_id(&self) -> &str {
+        self.trace.as_ref().map_or(NONE, Trace::id)
+    }
+
+    /// The gateway answers itself. What is the fault of neither the client nor the session is logged, if the access log
+    /// does not say it already.
+    pub(super) fn refused(&mut self, gateway: &Gateway, refusal: &Refusal) {
+        self.verdict = Verdict::Refused;
+        self.label = refusal.label();
+        gateway.metrics.refused(self.label);
+        if refusal.status().is_server_error()
+            && gateway.access_log.is_none()
+            && let Some(suppressed) = gateway.failures.pass(Clock.mono())
+        {
+            let id = self.id.to_str().unwrap_or_default();
+            let (trace, detail) = (self.trace_id(), self.detail.as_deref());
+            tracing::warn!(id, trace, cause = self.label, detail, suppressed, "a request failed");
+        }
+    }
+
+    /// The store was asked once more, after the upstream had answered.
+    pub(super) fn ordered(&mut self) {
+        let now = Clock.mono();
+        self.store += now.saturating_duration_since(self.heard.unwrap_or(now));
+        self.answered = Some(now);
+    }
+
+    /// The response's head is made: what the metrics count is known.
+    pub(super) fn answered(&mut self, gateway: &Gateway, status: StatusCode) {
+        self.status = status;
+        // What is done after the upstream's answer takes a microsecond, which is not worth a look at the clock.
+        let answered = self.answered.or(self.heard).unwrap_or_else(|| Clock.mono());
+        let times = Times {
+            total: answered.saturating_duration_since(self.started.mono),
+            store: self.store,
+            upstream: self.upstream_time(),
+        };
+        let metrics = self.route.as_deref().map_or(&gateway.unrouted, |route| &route.metrics);
+        metrics.answered(status, self.verdict, times);
+    }
+
+    fn upstream_time(&self) -> Option<Duration> {
+        Some(self.heard?.saturating_duration_since(self.sent?))
+    }
+
+    /// On its way to `log`, as a line of `worker`.
+    pub(super) fn into_entry(self, log: &Arc<AccessLog>, worker: usize) -> Entry {
+        Entry { record: self, log: Arc::clone(log), worker }
+    }
+}
+
+impl Entry {
+    /// Why a body, or a tunnel, that could have gone on has ended.
+    pub(super) fn closed(&mut self, why: &'static str) {
+        self.record.closed = Some(why);
+    }
+
+    /// How many bytes a tunnel's client has sent.
+    pub(super) fn received(&mut self, bytes: u64) {
+        self.record.received = Some(bytes);
     }
 
     /// Writes the line.
     pub(super) fn write(self, bytes: u64, complete: bool) {
-        let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
-        let round = |duration: Duration| (millis(duration) * 1000.0).round() / 1000.0;
-        tracing::info!(
-            target: "access",
-            id = self.id.to_str().unwrap_or_default(),
-            client = self.client.map(tracing::field::display),
-            method = self.method.as_str(),
-            protocol = self.protocol,
-            host = self.host,
-            path = self.path,
-            route = self.route,
-            status = self.status.as_u16(),
-            verdict = self.verdict,
-            reason = self.reason,
-            session = self.session.map(tracing::field::display),
-            cache = self.cache.label(),
-            reissue = self.reissue,
-            change = self.change,
-            upstream = self.upstream.as_deref(),
-            bytes,
-            complete,
-            received = self.received,
-            closed = self.closed,
-            ms = round(Clock.mono().saturating_duration_since(self.started)),
-            store_ms = round(self.store_time),
-            upstream_ms = round(self.upstream_time),
-            detail = self.detail,
-            "request"
-        );
+        let Self { record, log, worker } = self;
+        let took = Clock.mono().saturating_duration_since(record.started.mono);
+        log.write(worker, record.started.wall.plus(took), |line| {
+            line.text("id", record.id.as_bytes());
+            if let Some(trace) = &record.trace {
+                line.text("trace", trace.id().as_bytes()).text("span", trace.span().as_bytes());
+            }
+            if let Some(asked) = &record.asked {
+                line.plain("client", asked.client)
+                    .text("method", asked.method.as_str().as_bytes())
+                    .text("protocol", protocol(asked.protocol))
+                    .text("host", asked.host.as_bytes())
+                    // Without the query, which may hold what is nobody's business.
+                    .text("path", asked.target.path().as_bytes());
+            }
+            line.text("route", record.route.as_deref().map_or(NONE, |route| &route.name).as_bytes())
+                .number("status", record.status.as_u16().into())
+                .text("verdict", record.label.as_bytes())
+                .text("reason", record.reason.as_bytes());
+            if let Some(session) = &record.session {
+                line.text("session", session.as_bytes());
+            }
+            line.text("cache", record.cache.label().as_bytes())
+                .flag("reissue", record.reissue)
+                .text("change", record.change.as_bytes());
+            if let Some(upstream) = &record.upstream {
+                line.text("upstream", upstream.as_bytes());
+            }
+            line.number("bytes", bytes).flag("complete", complete);
+            if let Some(received) = record.received {
+                line.number("received", received);
+            }
+            if let Some(closed) = record.closed {
+                line.text("closed", closed.as_bytes());
+            }
+            line.millis("ms", took)
+                .millis("store_ms", record.store)
+                .millis("upstream_ms", record.upstream_time().unwrap_or_default());
+            if let Some(detail) = &record.detail {
+                line.text("detail", detail.as_bytes());
+            }
+        });
+    }
+}
+
+fn protocol(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_10 => b"HTTP/1.0",
+        Version::HTTP_2 => b"HTTP/2.0",
+        _ => b"HTTP/1.1",
     }
 }

@@ -88,7 +88,7 @@ async fn play(
         &request,
         limit::meter(None, &request),
         now,
-        &mut Record::new(id.clone(), now.mono),
+        &mut Record::new(id.clone(), None, now),
     )
     .await;
     rehearsal.known = resolution.as_ref().map(Known::from);
@@ -99,6 +99,7 @@ async fn play(
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
         request_id: &id,
+        trace: None,
         flash: &[],
         hidden: &gateway.hidden_cookies,
         pace: gateway.pace(),

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::record::Record;
+use super::record::Entry;
 use super::upgrade::{Scratch, Tunnel, Tunnels};
 use super::{Gateway, RequestIds};
+use crate::telemetry::trace::TraceIds;
 use crate::upstream::Pool;
 
 /// What one worker has for itself.
@@ -22,6 +23,7 @@ pub struct Worker {
     number: usize,
     snapshot: RefCell<Rc<Snapshot>>,
     ids: RequestIds,
+    traces: TraceIds,
     scratch: Rc<Scratch>,
     pub(super) stopped: watch::Receiver<bool>,
     tunnels: Arc<Tunnels>,
@@ -49,11 +51,11 @@ impl Worker {
     ) -> Self {
         let snapshot = RefCell::new(Rc::new(Snapshot::new(gateway, number, &[])));
         let (scratch, tasks) = (Rc::default(), TaskTracker::new());
-        Self { number, snapshot, ids, scratch, stopped, tunnels, tasks }
+        Self { number, snapshot, ids, traces: TraceIds::default(), scratch, stopped, tunnels, tasks }
     }
 
     /// Serves a tunnel from now on.
-    pub(super) fn open(&self, tunnel: Tunnel, record: Option<Box<Record>>) {
+    pub(super) fn open(&self, tunnel: Tunnel, record: Option<Box<Entry>>) {
         let (scratch, stopped) = (Rc::clone(&self.scratch), self.stopped.clone());
         let tunnels = Arc::clone(&self.tunnels);
         // Owned by the tracker, which the worker waits for at its end.
@@ -76,9 +78,19 @@ impl Worker {
         self.snapshot.replace(Rc::new(snapshot));
     }
 
+    /// Its number among the workers.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
     /// Makes ids for requests that bring none.
     pub fn ids(&self) -> &RequestIds {
         &self.ids
+    }
+
+    /// Makes the ids of traces and spans.
+    pub fn traces(&self) -> &TraceIds {
+        &self.traces
     }
 }
 

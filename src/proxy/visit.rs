@@ -1,10 +1,13 @@
 //! What a route takes from the session, or gives it, before the upstream is asked: flash messages come out once, and a
 //! CSRF token is made where there is none.
 
+use std::time::Duration;
+
 use http::HeaderValue;
 
 use super::admit::{Admitted, Visitor};
 use crate::session::{Edit, Order, Outcome, csrf, flash};
+use crate::time::Clock;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -13,6 +16,8 @@ pub(super) struct Visit {
     pub(super) flash: Vec<String>,
     /// Whether the session was written, so that the browser must be given its cookie again.
     pub(super) written: bool,
+    /// How long the store took.
+    pub(super) took: Duration,
 }
 
 /// Takes the messages out, of at most `budget` bytes, and makes the token. If it cannot be done the request goes on
@@ -31,16 +36,19 @@ pub(super) async fn visit(admitted: &mut Admitted, budget: usize) -> Visit {
     }
     let edit = Edit::Visit { flash: wants_flash.then_some(budget), csrf: token };
     let order = Order { edits: vec![edit], ..Order::default() };
-    match realm.change(Some(active), order).await {
+    let asked = Clock.mono();
+    let changed = realm.change(Some(active), order).await;
+    let nothing = Visit { took: Clock.mono().saturating_duration_since(asked), ..Visit::default() };
+    match changed {
         Ok(Outcome::Goes(going)) => {
             active.session = going.session;
-            Visit { flash: going.flash, written: true }
+            Visit { flash: going.flash, written: true, ..nothing }
         }
-        Ok(Outcome::Ended | Outcome::Nothing) => Visit::default(),
+        Ok(Outcome::Ended | Outcome::Nothing) => nothing,
         Err(error) => {
             let session = active.session.reference();
             tracing::warn!(route = %route.name, %session, %error, "flash messages and token could not be taken");
-            Visit::default()
+            nothing
         }
     }
 }

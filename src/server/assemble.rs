@@ -22,6 +22,9 @@ use crate::session::{Place, Realm};
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::store::table::Table;
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::throttle::Throttle;
 use crate::upstream::Upstream;
 
 /// The gateway, and what the next one may keep of it.
@@ -47,6 +50,7 @@ pub(super) async fn assemble(
     config: &Config,
     store: &Store,
     tasks: &TaskTracker,
+    telemetry: &Telemetry,
     before: Option<(&Config, &Assembled)>,
 ) -> Result<Assembled, StartError> {
     let mut realms = Vec::new();
@@ -58,7 +62,7 @@ pub(super) async fn assemble(
                 ensure(&config.store, &table(store, wanted, format.as_ref()), format.ttl_attribute())
                     .await
                     .map_err(|error| StartError::Table { realm: wanted.name.clone(), error })?;
-                realm(wanted, store, tasks)
+                realm(wanted, store, tasks, telemetry)
             }
         });
     }
@@ -77,7 +81,7 @@ pub(super) async fn assemble(
         assembled.edition + u64::from(!is_same)
     });
     let shared = upstreams.iter().map(|resolved| Arc::clone(&resolved.upstream)).collect();
-    let gateway = Arc::new(gateway_over(config, &realms, shared, edition));
+    let gateway = Arc::new(gateway_over(config, &realms, telemetry, shared, edition));
     Ok(Assembled { gateway, realms, upstreams, edition })
 }
 
@@ -86,20 +90,23 @@ pub(crate) fn gateway(
     config: &Config,
     store: &Store,
     tasks: &TaskTracker,
+    telemetry: &Telemetry,
     upstreams: Vec<Arc<Upstream>>,
 ) -> Gateway {
-    let realms: Vec<_> = config.realms.iter().map(|config| realm(config, store, tasks)).collect();
-    gateway_over(config, &realms, upstreams, 0)
+    let realms: Vec<_> = config.realms.iter().map(|config| realm(config, store, tasks, telemetry)).collect();
+    gateway_over(config, &realms, telemetry, upstreams, 0)
 }
 
 fn gateway_over(
     config: &Config,
     realms: &[Arc<Realm>],
+    telemetry: &Telemetry,
     upstreams: Vec<Arc<Upstream>>,
     edition: u64,
 ) -> Gateway {
+    let metrics = &telemetry.metrics;
     Gateway {
-        router: Router::new(routes(config, realms, edition)),
+        router: Router::new(routes(config, realms, metrics, edition)),
         scrub: Arc::new(Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass)),
         upstreams,
         hidden_cookies: config
@@ -109,7 +116,13 @@ fn gateway_over(
             .map(|realm| realm.cookie.name.clone())
             .collect(),
         max_header_bytes: config.server.max_header_bytes,
-        access_log: config.server.access_log,
+        access_log: telemetry.access_log.clone(),
+        traces: config.server.traces,
+        metrics: Arc::clone(metrics),
+        unrouted: metrics.route(None),
+        failures: Throttle::default(),
+        realms: realms.to_vec(),
+        source: config.source.clone(),
         limits: config.server.limits,
         timeouts: config.server.timeouts,
         rate: config.server.limits.rate.map(Limiter::new),
@@ -117,9 +130,10 @@ fn gateway_over(
     }
 }
 
-fn realm(config: &RealmConfig, store: &Store, tasks: &TaskTracker) -> Arc<Realm> {
-    let table = table(store, config, format::open(config).as_ref());
-    Realm::new(config, table, &tokio::runtime::Handle::current(), tasks, 0)
+fn realm(config: &RealmConfig, store: &Store, tasks: &TaskTracker, telemetry: &Telemetry) -> Arc<Realm> {
+    let metrics = &telemetry.metrics;
+    let table = table(store, config, format::open(config).as_ref()).measured(metrics.table(&config.table));
+    Realm::new(config, table, metrics.realm(&config.name), &tokio::runtime::Handle::current(), tasks, 0)
 }
 
 /// The realm that is configured as `wanted` is, if there is one.
@@ -178,6 +192,7 @@ async fn ensure(store: &StoreConfig, table: &Table, ttl_attribute: Option<&str>)
 fn routes<'c>(
     config: &'c Config,
     realms: &[Arc<Realm>],
+    metrics: &Metrics,
     edition: u64,
 ) -> Vec<(&'c config::RouteConfig, Arc<Route>)> {
     // Each route of a realm has a place of its own in what its sessions remember.
@@ -191,6 +206,7 @@ fn routes<'c>(
         let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut place);
         let leads_to = Route {
             name: route.name.clone(),
+            metrics: metrics.route(Some(&route.name)),
             access: route.access,
             realm: route.realm.and_then(|realm| realms.get(realm)).map(Arc::clone),
             require: route.require.clone(),

@@ -169,6 +169,16 @@ impl Cache {
         self.missing.remove(key);
     }
 
+    /// How many sessions are kept, and the bound.
+    pub(crate) fn sessions(&self) -> (u64, u64) {
+        (self.found.weight(), self.found.capacity())
+    }
+
+    /// How many misses are kept, and the bound.
+    pub(crate) fn misses(&self) -> (u64, u64) {
+        (self.missing.weight(), self.missing.capacity())
+    }
+
     fn epoch_of(&self, key: &Key) -> &AtomicU64 {
         let [first, ..] = &self.epochs;
         let at = usize::try_from(self.hasher.hash_one(key) % 64).unwrap_or(0);

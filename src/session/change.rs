@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, oneshot};
+use tracing::Instrument as _;
 
 use super::cache::Hit;
 use super::judge::{Verdict, judge};
@@ -124,6 +125,19 @@ pub enum ChangeError {
     Randomness,
 }
 
+impl ChangeError {
+    /// The cause in one word, for counts.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Unwritable(_) => "unwritable",
+            Self::Store(_) => "store",
+            Self::Contended => "contended",
+            Self::Randomness => "randomness",
+        }
+    }
+}
+
 /// Where changes of one session wait for each other: at the same time they would only get into each other's way.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -180,8 +194,14 @@ impl Realm {
             let carried_out = realm.carry_out(held, order);
             tokio::time::timeout(LIMIT, carried_out).await.unwrap_or(Err(ChangeError::Contended))
         };
+        let work = work.instrument(tracing::debug_span!("change", realm = %self.name));
         // The task only ends without an answer if it panics.
-        self.tasks.spawn_on(work, &self.control).await.unwrap_or(Err(ChangeError::Contended))
+        let changed = self.tasks.spawn_on(work, &self.control).await.unwrap_or(Err(ChangeError::Contended));
+        self.metrics.changes.count(match &changed {
+            Ok(outcome) => outcome.label(),
+            Err(error) => error.label(),
+        });
+        changed
     }
 
     async fn carry_out(

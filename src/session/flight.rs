@@ -30,6 +30,12 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Fl
         Arc::new(Self { under_way: Mutex::default(), capacity, tasks, control })
     }
 
+    /// How many operations are under way, and the bound.
+    pub(crate) fn fill(&self) -> (u64, u64) {
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len();
+        (under_way as u64, self.capacity as u64)
+    }
+
     /// Joins the flight of `key`, or starts it with `lead`. `None` if too many are under way.
     ///
     /// A flight is over as soon as `lead` has answered: who comes later starts another.

@@ -11,6 +11,7 @@ use crate::format::{Record, RowFault};
 use crate::item::{Attribute, Item, Key};
 use crate::store::StoreError;
 use crate::store::table::Read;
+use crate::telemetry::throttle::Throttle;
 use crate::time::Clock;
 
 /// How long after a failure the store is taken to be down still, for what can do without it.
@@ -36,7 +37,9 @@ impl Realm {
             Ok(fetched) => fetched,
             Err(error) => {
                 self.outage.report(self.clock.mono());
-                tracing::warn!(realm = %self.name, %error, "a session could not be read");
+                if let Some(suppressed) = self.failures.pass(&error, self.clock.mono()) {
+                    tracing::warn!(realm = %self.name, %error, suppressed, "a session could not be read");
+                }
                 return Lookup::Unavailable;
             }
         };
@@ -105,6 +108,28 @@ fn attribute_size(attribute: &Attribute) -> usize {
         Attribute::StringSet(set) => set.iter().map(String::len).sum(),
         Attribute::NumberSet(set) => set.iter().map(|number| number.as_str().len()).sum(),
         Attribute::BinarySet(set) => set.iter().map(Vec::len).sum(),
+    }
+}
+
+/// Keeps an outage from filling the log: one line a second of each kind of failure.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    throttled: Throttle,
+    unavailable: Throttle,
+    denied: Throttle,
+    other: Throttle,
+}
+
+impl Failures {
+    /// Whether `error` is to be logged, and how many of its kind were not since the last one.
+    pub(super) fn pass(&self, error: &StoreError, now: Instant) -> Option<u64> {
+        let kind = match error {
+            StoreError::Throttled => &self.throttled,
+            StoreError::Unavailable(_) => &self.unavailable,
+            StoreError::Denied(_) => &self.denied,
+            StoreError::NoSuchTable(_) | StoreError::TooLarge | StoreError::Invalid(_) => &self.other,
+        };
+        kind.pass(now)
     }
 }
 

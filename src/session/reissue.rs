@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use super::flight::Seat;
 use super::judge::Reissue;
 use super::lookup::Row;
@@ -30,6 +32,18 @@ pub enum Reissued {
 #[derive(Debug)]
 pub struct Reissuing(Option<Seat<Reissued>>);
 
+impl Reissued {
+    /// The outcome in one word, for counts.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Realm {
     /// Starts the reissue of a session that is due, or joins the one that is under way.
     pub fn reissue(self: &Arc<Self>, session: &Arc<Session>, due: Reissue, now: Now) -> Reissuing {
@@ -38,7 +52,11 @@ impl Realm {
             return Reissuing(None);
         }
         let (realm, touched) = (Arc::clone(self), Arc::clone(session));
-        Reissuing(self.reissues.join(&session.key, || async move { realm.touch(&touched, due, now).await }))
+        let touch = || {
+            let span = tracing::debug_span!("reissue", realm = %realm.name);
+            async move { realm.touch(&touched, due, now).await }.instrument(span)
+        };
+        Reissuing(self.reissues.join(&session.key, touch))
     }
 
     async fn touch(&self, session: &Arc<Session>, due: Reissue, now: Now) -> Reissued {
@@ -73,10 +91,14 @@ impl Realm {
             }
             Err(error) => {
                 self.outage.report(read_at);
-                tracing::warn!(realm = %self.name, session = %session.reference, %error, "a session could not be reissued");
+                if let Some(suppressed) = self.failures.pass(&error, read_at) {
+                    let session = session.reference;
+                    tracing::warn!(realm = %self.name, %session, %error, suppressed, "a session could not be reissued");
+                }
                 Reissued::Failed
             }
         };
+        self.metrics.reissues.count(outcome.label());
         tracing::debug!(realm = %self.name, session = %session.reference, ?outcome, "reissue");
         outcome
     }

@@ -26,6 +26,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The kind in one word, for counts.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Unavailable(_) => "unavailable",
+            Self::Denied(_) => "denied",
+            Self::NoSuchTable(_) => "no-table",
+            Self::TooLarge => "too-large",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+
     /// Whether the same request may succeed later, without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -13,6 +13,17 @@ use aws_sdk_dynamodb::operation::RequestId;
 
 use super::StoreError;
 
+/// How a failed operation ended, in one word.
+pub(super) fn outcome<E>(error: &SdkError<E, HttpResponse>) -> &'static str
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        Some("ConditionalCheckFailedException" | "TransactionCanceledException") => "refused",
+        Some(_) | None => store_error(error, "").label(),
+    }
+}
+
 /// What a failed operation on `table` means.
 pub(super) fn store_error<E>(error: &SdkError<E, HttpResponse>, table: &str) -> StoreError
 where

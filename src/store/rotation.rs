@@ -2,7 +2,10 @@
 //! both alive, or neither.
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{CancellationReason, Delete, Put, TransactWriteItem, Update as SdkUpdate};
+use aws_sdk_dynamodb::types::{
+    CancellationReason, ConsumedCapacity, Delete, Put, ReturnConsumedCapacity, TransactWriteItem,
+    Update as SdkUpdate,
+};
 
 use crate::format::{Condition, Update};
 use crate::item::{Item, Key};
@@ -44,10 +47,13 @@ impl Table {
             .transact_write_items()
             .transact_items(TransactWriteItem::builder().put(self.put_new(new)?).build())
             .transact_items(self.retire(old, retirement)?)
-            // The SDK sends one token with all tries of this call: a try that landed is not carried out again.
-            .send()
-            .await;
-        let Err(error) = request else { return Ok(Rotated::Done) };
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        // The SDK sends one token with all tries of this call: a try that landed is not carried out again.
+        let sending = request.send();
+        let rotated = self.timed("rotate", sending, |answer| {
+            Some(answer.consumed_capacity().iter().filter_map(ConsumedCapacity::capacity_units).sum())
+        });
+        let Err(error) = rotated.await else { return Ok(Rotated::Done) };
         if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
             error.as_service_error()
         {

@@ -8,25 +8,34 @@
 //! [`Created::AlreadyThere`] the row read again, with what was to be written: if it holds the writer's own version and
 //! nonce, the write was done.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    ConsumedCapacity, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
 
 use crate::format::{Condition, Update};
 use crate::item::{Item, Key, KeyType};
+use crate::telemetry::metrics::TableMetrics;
+use crate::time::Clock;
 
 use super::StoreError;
 use super::attribute::{SdkItem, item_from_sdk, item_to_sdk, to_sdk};
 use super::expression::Placeholders;
-use super::fault::store_error;
+use super::fault::{outcome, store_error};
 
 /// The longest value of a key that DynamoDB takes.
 const MAX_KEY_BYTES: usize = 2048;
+/// A key that no session has: no format makes ids like this.
+const PROBE: &str = "sessiongate: is the table there?";
 
 /// A table, by name and key. Cheap to clone.
 #[derive(Clone)]
@@ -37,6 +46,7 @@ struct Inner {
     name: String,
     key_attribute: String,
     key_type: KeyType,
+    metrics: Option<TableMetrics>,
 }
 
 /// How consistent a read is.
@@ -73,7 +83,55 @@ impl Table {
             name: name.to_owned(),
             key_attribute: key_attribute.to_owned(),
             key_type,
+            metrics: None,
         }))
+    }
+
+    /// The same table, whose operations are counted and timed.
+    #[must_use]
+    pub fn measured(&self, metrics: TableMetrics) -> Self {
+        let Inner { client, name, key_attribute, key_type, .. } = &*self.0;
+        Self(Arc::new(Inner {
+            client: client.clone(),
+            name: name.clone(),
+            key_attribute: key_attribute.clone(),
+            key_type: *key_type,
+            metrics: Some(metrics),
+        }))
+    }
+
+    /// Makes sure that rows can be read now, by reading one that no session has.
+    ///
+    /// # Errors
+    /// If the table does not answer, or refuses to.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let key = match self.key_type() {
+            KeyType::String => Key::string(PROBE),
+            KeyType::Binary => Key::binary(PROBE.as_bytes()),
+        };
+        self.get(&key, Read::Eventual).await.map(|_| ())
+    }
+
+    /// Waits for an operation, and counts and times it. `units` is what its answer says that it cost.
+    pub(super) async fn timed<A, E>(
+        &self,
+        operation: &'static str,
+        sending: impl Future<Output = Result<A, SdkError<E, HttpResponse>>>,
+        units: impl FnOnce(&A) -> Option<f64>,
+    ) -> Result<A, SdkError<E, HttpResponse>>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let Some(metrics) = &self.0.metrics else { return sending.await };
+        let began = Clock.mono();
+        let answer = sending.await;
+        let took = Clock.mono().saturating_duration_since(began);
+        let (outcome, units) = match &answer {
+            Ok(answer) => ("done", units(answer)),
+            Err(error) => (outcome(error), None),
+        };
+        metrics.done(operation, outcome, took, units);
+        answer
     }
 
     /// The table's name.
@@ -105,7 +163,10 @@ impl Table {
             return Ok(None);
         }
         let request = self.client().get_item().table_name(self.name()).set_key(Some(self.key(key)));
-        let answer = request.consistent_read(matches!(read, Read::Strong)).send().await;
+        let request = request
+            .consistent_read(matches!(read, Read::Strong))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = self.timed("get", request.send(), |answer| units(answer.consumed_capacity())).await;
         let answer = answer.map_err(|error| store_error(&error, self.name()))?;
         answer.item.map(item_from_sdk).transpose()
     }
@@ -120,8 +181,10 @@ impl Table {
         let request = self.client().put_item().table_name(self.name()).set_item(Some(item_to_sdk(item)));
         let request = request
             .condition_expression(condition)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_expression_attribute_names(Some(placeholders.names()));
-        let Err(error) = request.send().await else { return Ok(Created::Yes) };
+        let created = self.timed("create", request.send(), |answer| units(answer.consumed_capacity())).await;
+        let Err(error) = created else { return Ok(Created::Yes) };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
             return Ok(Created::AlreadyThere);
         }
@@ -141,8 +204,11 @@ impl Table {
             .condition_expression(condition)
             .set_expression_attribute_names(Some(placeholders.names()))
             .set_expression_attribute_values(placeholders.into_values())
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let Err(error) = request.send().await else { return Ok(Written::Done) };
+        let replaced =
+            self.timed("replace", request.send(), |answer| units(answer.consumed_capacity())).await;
+        let Err(error) = replaced else { return Ok(Written::Done) };
         if let Some(PutItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
             return self.refused(refusal.item.clone(), key.as_ref()).await;
         }
@@ -163,8 +229,10 @@ impl Table {
             .condition_expression(condition)
             .set_expression_attribute_names(Some(placeholders.names()))
             .set_expression_attribute_values(placeholders.into_values())
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let Err(error) = request.send().await else { return Ok(Written::Done) };
+        let updated = self.timed("update", request.send(), |answer| units(answer.consumed_capacity())).await;
+        let Err(error) = updated else { return Ok(Written::Done) };
         if let Some(UpdateItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
             return self.refused(refusal.item.clone(), Some(key)).await;
         }
@@ -177,8 +245,11 @@ impl Table {
     /// If the table does not answer, or refuses to; the row may have been deleted nevertheless.
     pub async fn delete(&self, key: &Key, conditions: &[Condition]) -> Result<Written, StoreError> {
         let request = self.client().delete_item().table_name(self.name()).set_key(Some(self.key(key)));
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
         if conditions.is_empty() {
-            let answer = request.return_values(ReturnValue::AllOld).send().await;
+            let request = request.return_values(ReturnValue::AllOld);
+            let answer =
+                self.timed("delete", request.send(), |answer| units(answer.consumed_capacity())).await;
             let answer = answer.map_err(|error| store_error(&error, self.name()))?;
             let was_there = answer.attributes.is_some_and(|item| !item.is_empty());
             return Ok(if was_there { Written::Done } else { Written::Refused(None) });
@@ -190,7 +261,8 @@ impl Table {
             .set_expression_attribute_names(Some(placeholders.names()))
             .set_expression_attribute_values(placeholders.into_values())
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let Err(error) = request.send().await else { return Ok(Written::Done) };
+        let deleted = self.timed("delete", request.send(), |answer| units(answer.consumed_capacity())).await;
+        let Err(error) = deleted else { return Ok(Written::Done) };
         if let Some(DeleteItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
             return self.refused(refusal.item.clone(), Some(key)).await;
         }
@@ -216,6 +288,11 @@ impl Table {
     pub(super) fn key(&self, key: &Key) -> SdkItem {
         SdkItem::from([(self.0.key_attribute.clone(), to_sdk(key.to_attribute()))])
     }
+}
+
+/// What an answer says that it cost.
+fn units(consumed: Option<&ConsumedCapacity>) -> Option<f64> {
+    consumed.and_then(ConsumedCapacity::capacity_units)
 }
 
 impl fmt::Debug for Table {

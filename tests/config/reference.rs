@@ -5,7 +5,9 @@ use crate::fixture::{accepted, read_with_certificates as read};
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 37] = [
+const EXAMPLES: [&str; 39] = [
+    "address = \"127.0.0.1:9090",
+    "token",
     "path = \"var",
     "listen",
     "region",
@@ -60,6 +62,7 @@ fn what_is_commented_out_is_true() {
         + "[[routes]]\nhost = \"app.example.com\"\npath = \"/login\"\naccess = \"public\"\nupstream = \"app\"\n";
     let file = file.replace("{ env = \"SESSION_KEY\" }", "\"0123456789abcdef\"");
     let file = file.replace("{ file = \"old-session-key\" }", "\"0123456789abcdef\"");
+    let file = file.replace("{ env = \"ADMIN_TOKEN\" }", "\"0123456789abcdef\"");
 
     let mut tried = Vec::new();
     let mut header = String::new();
@@ -118,6 +121,7 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
     }
     let file = file.replacen(header, bare, 1);
     match (bare, key) {
+        ("[admin]", "token") => file.replace("# address = \"127.0.0.1:9090", "address = \"127.0.0.1:9090"),
         ("[store.dynamodb]", _) => file.replace("[store.embedded]", "# [store.embedded]"),
         ("[upstreams.app.queue]", _) => file.replace("# max_connections = 0", "max_connections = 8"),
         ("[upstreams.app.health]", "path") => file,

@@ -18,6 +18,8 @@ fn the_base_is_good() {
 
 #[test]
 fn server() {
+    let access_log =
+        "`server.access_log` must be `true`, `false`, `\"stdout\"`, `\"stderr\"` or `{ file = \"path\" }`";
     check(&[
         ("[server]", "wrokers = 2", "unknown key `wrokers` in `server`"),
         ("[server]", "workers = 1025", "`server.workers` must be from 0 to 1024"),
@@ -26,7 +28,11 @@ fn server() {
         ("[server]", "workers = 99999999999999999999", "`server.workers` must be from 0 to 1024"),
         ("[server]", "log = \"jsn\"", "`server.log` must be `text` or `json`"),
         ("[server]", "log = 1", "`server.log` must be `text` or `json`"),
-        ("[server]", "access_log = \"yes\"", "`server.access_log` must be `true` or `false`, not a string"),
+        ("[server]", "access_log = \"yes\"", access_log),
+        ("[server]", "access_log = 1", access_log),
+        ("[server]", "access_log = { path = \"a\" }", access_log),
+        ("[server]", "access_log = { file = \"\" }", "`server.access_log` must not be empty"),
+        ("[server]", "traces = \"make\"", "`server.traces` must be `sampled`, `unsampled` or `pass`"),
         (
             "[server]",
             "max_header_bytes = \"255B\"",

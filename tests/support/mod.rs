@@ -21,6 +21,7 @@ pub(crate) mod engine;
 pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod load;
+pub(crate) mod metrics;
 pub(crate) mod ministack;
 pub(crate) mod node;
 pub(crate) mod program;

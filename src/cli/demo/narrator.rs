@@ -6,10 +6,9 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use clap::builder::styling::Style;
+use serde::Deserialize;
 use tokio::sync::mpsc;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::output::{self, BAD, BOLD, DIM, GOOD, NOTE, visible};
@@ -34,7 +33,8 @@ pub(super) enum News {
 }
 
 /// The gateway's line about a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub(super) struct Answered {
     id: String,
     method: String,
@@ -56,62 +56,42 @@ pub(super) struct Narrator {
 }
 
 /// Listens to the gateway's access log.
-struct Ear(mpsc::Sender<News>);
+pub(super) struct Ear {
+    news: mpsc::Sender<News>,
+}
 
-/// Starts listening. What else the gateway has to say goes to stderr if it is a warning.
-pub(super) fn listen(news: &mpsc::Sender<News>) {
+/// What else the gateway has to say goes to stderr if it is a warning.
+pub(super) fn listen() {
     let warnings = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(false)
         .with_filter(tracing_subscriber::filter::LevelFilter::WARN);
-    let started = tracing_subscriber::registry().with(Ear(news.clone())).with(warnings).try_init();
-    if started.is_err() {
+    if tracing_subscriber::registry().with(warnings).try_init().is_err() {
         tracing::debug!("logging was started already");
     }
 }
 
-impl<S: Subscriber> Layer<S> for Ear {
-    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        *metadata.level() <= Level::WARN || metadata.target() == "access"
-    }
-
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == "access" {
-            let mut answered = Answered::default();
-            event.record(&mut answered);
-            // A full queue means that the terminal cannot keep up, and nobody could read it either.
-            let _untold = self.0.try_send(News::Answered(answered));
-        }
+impl Ear {
+    pub(super) fn new(news: mpsc::Sender<News>) -> Self {
+        Self { news }
     }
 }
 
-impl Visit for Answered {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let slot = match field.name() {
-            "id" => &mut self.id,
-            "method" => &mut self.method,
-            "path" => &mut self.path,
-            "verdict" => &mut self.verdict,
-            "reason" => &mut self.reason,
-            "change" => &mut self.change,
-            _ => return,
-        };
-        value.clone_into(slot);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "status" {
-            self.status = value;
+/// Takes whole lines, as the access log writes them.
+impl io::Write for Ear {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        for line in lines.split(|&byte| byte == b'\n') {
+            if let Ok(answered) = serde_json::from_slice(line) {
+                // A full queue means that the terminal cannot keep up, and nobody could read it either.
+                let _untold = self.news.try_send(News::Answered(answered));
+            }
         }
+        Ok(lines.len())
     }
 
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        if field.name() == "reissue" {
-            self.reissue = value;
-        }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
-
-    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
 impl Narrator {

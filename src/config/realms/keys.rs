@@ -13,6 +13,8 @@ use crate::secret::Secret;
 
 /// Shorter keys can be guessed from one cookie.
 const SHORTEST: usize = 16;
+/// What comes of a key that is known.
+const FORGERY: &str = "who may read the file can forge sessions";
 
 /// What a format has to do with keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +28,9 @@ pub(super) enum Keys {
 }
 
 /// A secret, and whether the file itself holds it.
-struct Found {
-    secret: Secret,
-    is_literal: bool,
+pub(in crate::config) struct Found {
+    pub(in crate::config) secret: Secret,
+    pub(in crate::config) is_literal: bool,
     /// Accepted only of an app, which has signed with it so far.
     is_short: bool,
 }
@@ -46,10 +48,10 @@ pub(super) fn read(
             if keys.is_there() { keys.require("current", found) } else { keys.get("current", found) };
         let previous = keys.list("previous", found).unwrap_or_default();
         if current.iter().any(|found| found.is_literal) {
-            warn_of_literal(keys, "current");
+            warn_of_literal(keys, "current", FORGERY);
         }
         if previous.iter().any(|found| found.is_literal) {
-            warn_of_literal(keys, "previous");
+            warn_of_literal(keys, "previous", FORGERY);
         }
         if current.iter().any(|found| found.is_short) {
             warn_of_short(keys, "current");
@@ -62,10 +64,10 @@ pub(super) fn read(
     })
 }
 
-fn warn_of_literal(keys: &mut Section<'_, '_>, key: &str) {
+pub(in crate::config) fn warn_of_literal(keys: &mut Section<'_, '_>, key: &str, danger: &str) {
     let warning =
         Diagnostic::warning(format!("`{}` stands in the configuration file itself", keys.name(key)));
-    let hint = "who may read the file can forge sessions; use `{ env = \"NAME\" }` or `{ file = \"path\" }`";
+    let hint = format!("{danger}; use `{{ env = \"NAME\" }}` or `{{ file = \"path\" }}`");
     keys.report(warning.hint(hint), keys.span(key));
 }
 
@@ -81,7 +83,7 @@ fn warn_of_short(keys: &mut Section<'_, '_>, key: &str) {
 }
 
 /// `{ env = "NAME" }`, `{ file = "path" }`, or the secret itself.
-fn find(
+pub(in crate::config) fn find(
     value: &DeValue<'_>,
     directory: &Path,
     environment: &dyn Environment,

@@ -17,7 +17,7 @@ use super::frames::Close;
 use super::relay::{Broken, Pipe, Scratch, Side};
 use crate::proxy::Handed;
 use crate::proxy::bond::{self, Bond, Ending};
-use crate::proxy::record::Record;
+use crate::proxy::record::Entry;
 use crate::session::Usage;
 use crate::time::Clock;
 use crate::upstream::Lease;
@@ -162,7 +162,7 @@ impl Tunnel {
         scratch: Rc<Scratch>,
         stopped: watch::Receiver<bool>,
         tunnels: &Tunnels,
-        record: Option<Box<Record>>,
+        record: Option<Box<Entry>>,
     ) {
         let Self { near, far, bond, terms } = self;
         let _open = Open::new(tunnels);
@@ -185,7 +185,8 @@ impl Tunnel {
         drop(far);
         tunnels.count(cause);
         if let Some(mut record) = record {
-            (record.received, record.closed) = (Some(ends.received), Some(cause.label()));
+            record.received(ends.received);
+            record.closed(cause.label());
             record.write(ends.sent, cause == Cause::Client || cause == Cause::Upstream);
         }
     }

@@ -1,0 +1,263 @@
+//! The admin listener: what an orchestrator asks (`/healthz`, `/readyz`), what Prometheus collects (`/metrics`), and what
+//! an operator wants to see (`/config`, `/`).
+//!
+//! 1. It has an address of its own, and is never part of a public listener.
+//! 2. With a token, whoever does not bring it learns only whether the gateway is alive and ready.
+//! 3. It only shows: nothing can be changed here, and no session, cookie, claim or key is shown.
+//! 4. It runs beside the request path, on the control runtime, over few connections with short limits, so that whoever
+//!    asks too much or too slowly gets in nobody's way.
+
+mod exposition;
+mod page;
+mod process;
+mod readiness;
+mod socket;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::AdminConfig;
+use crate::proxy::{Gateway, Tunnels};
+use crate::secret::Secret;
+use crate::telemetry::metrics::Metrics;
+use crate::time::{Clock, Now, Timestamp};
+use readiness::Readiness;
+use socket::{Socket, Stream};
+
+/// How many connections are served at a time; more wait to be accepted.
+const CONNECTIONS: usize = 64;
+/// How long a connection may take to send a request's head, and stay idle between two.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long a connection may live, so that one that does not read its answer does not stay.
+const LIFE: Duration = Duration::from_secs(600);
+/// The bound of a request's head.
+const MAX_BUFFER: usize = 16 * 1024;
+/// What `Authorization` begins with.
+const BEARER: &[u8] = b"Bearer ";
+const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// How long to wait when the system has no descriptor left for a connection.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// What the admin listener shows of the gateway that runs beside it.
+pub struct Subject {
+    /// The configuration in force, ready for use.
+    pub gateway: Box<dyn Fn() -> Arc<Gateway> + Send + Sync>,
+    /// Whether all workers are alive.
+    pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether the gateway is about to end.
+    pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
+    /// What became of reloads.
+    pub reloads: Box<dyn Fn() -> Reloads + Send + Sync>,
+    /// WebSockets.
+    pub tunnels: Arc<Tunnels>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How many workers there are.
+    pub workers: usize,
+}
+
+/// What became of reloads.
+#[derive(Clone, Copy, Debug)]
+pub struct Reloads {
+    /// How many were carried out.
+    pub done: u64,
+    /// How many changed nothing because something was wrong.
+    pub failed: u64,
+    /// When the configuration in force came into force.
+    pub last: Timestamp,
+    /// Its number; the first is 1.
+    pub generation: u64,
+}
+
+/// The running listener; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Admin {
+    address: String,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What all connections share.
+struct Office {
+    subject: Subject,
+    readiness: Readiness,
+    token: Option<Secret>,
+    began: Now,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Admin {
+    /// Starts listening as `config` says. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// If the address cannot be had.
+    pub fn start(config: &AdminConfig, subject: Subject) -> io::Result<Self> {
+        let socket = Socket::bind(&config.address)?;
+        let address = socket.address().to_owned();
+        let readiness = Readiness::default();
+        let office = Office { subject, readiness, token: config.token.clone(), began: Clock.now() };
+        let task = tokio::spawn(accept(socket, Arc::new(office)));
+        Ok(Self { address, _task: AbortOnDropHandle::new(task) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+async fn accept(socket: Socket, office: Arc<Office>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // Dropped with the listener, and with it every connection.
+    let mut connections = JoinSet::new();
+    loop {
+        // Never closed, so there is always a permit in the end.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        while connections.try_join_next().is_some() {}
+        let office = Arc::clone(&office);
+        match socket.accept().await {
+            Ok(Stream::Tcp(stream)) => {
+                connections.spawn(serve(stream, office, place));
+            }
+            Ok(Stream::Unix(stream)) => {
+                connections.spawn(serve(stream, office, place));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an admin connection could not be accepted");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    office: Arc<Office>,
+    _place: OwnedSemaphorePermit,
+) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let office = Arc::clone(&office);
+        async move {
+            let (parts, _) = request.into_parts();
+            Ok::<_, Infallible>(office.answer(&parts.method, parts.uri.path(), &parts.headers).await)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    // Whoever is cut off by the end of its connection's life asks again.
+    if let Ok(Err(error)) = tokio::time::timeout(LIFE, connection).await {
+        tracing::debug!(%error, "an admin connection ended");
+    }
+}
+
+impl Office {
+    async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Answer {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        match path {
+            "/healthz" => return self.health(),
+            "/readyz" => return self.ready().await,
+            _ => {}
+        }
+        if !self.may_see(headers) {
+            let mut answer = text(StatusCode::UNAUTHORIZED, PLAIN, "this needs the token of `[admin]`\n");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return answer;
+        }
+        let gateway = (self.subject.gateway)();
+        match path {
+            "/" => text(StatusCode::OK, "text/html; charset=utf-8", page::page(&gateway)),
+            "/metrics" => self.metrics(&gateway),
+            "/config" => text(StatusCode::OK, JSON, gateway.source.as_json().to_string()),
+            _ => text(StatusCode::NOT_FOUND, PLAIN, "there are /healthz, /readyz, /metrics and /config\n"),
+        }
+    }
+
+    fn health(&self) -> Answer {
+        let alive = (self.subject.is_alive)();
+        let (status, word) = verdict(alive, "alive", "stuck");
+        json(status, &json!({ "status": word, "checks": { "workers": word } }))
+    }
+
+    async fn ready(&self) -> Answer {
+        let is_draining = (self.subject.is_draining)();
+        let report = self.readiness.report(&(self.subject.gateway)()).await;
+        let (status, word) = verdict(report.is_ready() && !is_draining, "ready", "not ready");
+        let serving = if is_draining { "draining" } else { "ok" };
+        let checks = json!({ "serving": serving, "stores": report.stores, "upstreams": report.upstreams });
+        json(status, &json!({ "status": word, "checks": checks }))
+    }
+
+    fn metrics(&self, gateway: &Gateway) -> Answer {
+        match exposition::exposition(&self.subject, gateway, self.began) {
+            Ok(metrics) => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be written");
+                text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "the metrics cannot be written\n")
+            }
+        }
+    }
+
+    /// Whether these headers bring the token, if there is one. What it takes to find out says nothing about it.
+    fn may_see(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else { return true };
+        let mut lines = headers.get_all(AUTHORIZATION).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+        let Some((scheme, brought)) = line.as_bytes().split_at_checked(BEARER.len()) else { return false };
+        let digests = (Sha256::digest(brought.trim_ascii()), Sha256::digest(token.expose()));
+        scheme.eq_ignore_ascii_case(BEARER) && bool::from(digests.0.ct_eq(&digests.1))
+    }
+}
+
+fn verdict(good: bool, yes: &'static str, no: &'static str) -> (StatusCode, &'static str) {
+    if good { (StatusCode::OK, yes) } else { (StatusCode::SERVICE_UNAVAILABLE, no) }
+}
+
+fn json(status: StatusCode, value: &Value) -> Answer {
+    text(status, JSON, format!("{value:#}\n"))
+}
+
+fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,68 @@
+//! What the operating system says of this process, under the names that every Prometheus client uses.
+//!
+//! Read from `/proc` when somebody asks. What cannot be read is left out.
+
+use std::fs;
+
+/// The clock ticks of `/proc/self/stat`: 100 a second on every Linux that programs see.
+const TICKS: f64 = 100.0;
+
+/// A reading.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    pub(super) resident_bytes: Option<u64>,
+    pub(super) cpu_seconds: Option<f64>,
+    pub(super) open_fds: Option<u64>,
+    pub(super) max_fds: Option<u64>,
+    pub(super) threads: Option<u64>,
+}
+
+impl Process {
+    pub(super) fn read() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        Self {
+            resident_bytes: field(&status, "VmRSS:").map(|kib| kib * 1024),
+            cpu_seconds: cpu_seconds(&stat),
+            // The directory itself is open while it is counted.
+            open_fds: fs::read_dir("/proc/self/fd")
+                .ok()
+                .map(|files| (files.count() as u64).saturating_sub(1)),
+            max_fds: field(&limits, "Max open files"),
+            threads: field(&status, "Threads:"),
+        }
+    }
+}
+
+/// The first number after `name`, at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// User and system time: fields 14 and 15, counted from behind the name, which may hold anything.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u32>().ok().map(f64::from);
+    Some((ticks()? + ticks()?) / TICKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_can_be_read() {
+        let process = Process::read();
+        assert!(process.resident_bytes.unwrap() > 100_000);
+        assert!(process.open_fds.unwrap() >= 3 && process.max_fds.unwrap() >= process.open_fds.unwrap());
+        assert!(process.threads.unwrap() >= 1 && process.cpu_seconds.is_some());
+    }
+
+    #[test]
+    fn a_name_with_parentheses_moves_nothing() {
+        let stat = "1 (a) (b) S 1 1 1 0 -1 4194560 1 2 3 4 250 150 0 0 20 0 1 0 1 1 1";
+        assert_eq!(cpu_seconds(stat), Some(4.0));
+    }
+}

@@ -1,0 +1,73 @@
+//! Whether the gateway can serve: the tables of its realms answer, and every upstream that a route uses has a server.
+//!
+//! A report is good for a second, and made once for all who ask meanwhile: a probe of the gateway is no load for what
+//! is behind it. It is made within [`LIMIT`], whatever does not answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::sync::Mutex;
+
+use crate::proxy::Gateway;
+use crate::session::Realm;
+use crate::time::Clock;
+
+/// How long a report is good.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+/// How long a table has to answer.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The latest report.
+#[derive(Debug, Default)]
+pub(super) struct Readiness(Mutex<Option<(Instant, Arc<Report>)>>);
+
+/// What answers and what does not, each in a word.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// By realm.
+    pub(super) stores: BTreeMap<String, &'static str>,
+    /// By upstream.
+    pub(super) upstreams: BTreeMap<String, &'static str>,
+}
+
+/// What is well.
+const OK: &str = "ok";
+
+impl Readiness {
+    /// How it stands now, or stood less than a second ago.
+    pub(super) async fn report(&self, gateway: &Gateway) -> Arc<Report> {
+        let mut latest = self.0.lock().await;
+        if let Some((made, report)) = &*latest
+            && Clock.mono().saturating_duration_since(*made) < GOOD_FOR
+        {
+            return Arc::clone(report);
+        }
+        let stores = join_all(gateway.realms.iter().map(|realm| store(realm))).await;
+        let upstreams = gateway.upstreams.iter().map(|upstream| {
+            let word = if upstream.report().is_available() { OK } else { "no healthy server" };
+            (upstream.config().name.clone(), word)
+        });
+        let report = Report { stores: stores.into_iter().collect(), upstreams: upstreams.collect() };
+        let report = Arc::new(report);
+        *latest = Some((Clock.mono(), Arc::clone(&report)));
+        report
+    }
+}
+
+impl Report {
+    pub(super) fn is_ready(&self) -> bool {
+        self.stores.values().chain(self.upstreams.values()).all(|word| *word == OK)
+    }
+}
+
+async fn store(realm: &Realm) -> (String, &'static str) {
+    let word = match tokio::time::timeout(LIMIT, realm.table().probe()).await {
+        Ok(Ok(())) => OK,
+        // A word, and no more: who asks need not have brought the token.
+        Ok(Err(error)) => error.label(),
+        Err(_) => "no answer",
+    };
+    (realm.name().to_owned(), word)
+}

@@ -1,0 +1,273 @@
+//! W3C Trace Context: which trace a request belongs to, as `traceparent` and `tracestate` say.
+//!
+//! 1. A valid `traceparent` goes on with the same trace and the same flags, and with a new span, which is this
+//!    gateway's and stands in the access log. The client may say it: it is no identity and decides nothing.
+//! 2. One that is not valid is taken for absent, and its `tracestate` goes with it.
+//! 3. A `tracestate` goes on untouched, or not at all if it is malformed or longer than [`MAX_STATE`].
+//!
+//! Nothing is exported: the gateway passes traces on and names them in its logs, and records none itself.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+
+use crate::config::Traces;
+use crate::headers::{TRACEPARENT, TRACESTATE};
+
+/// The most that all lines of `tracestate` may come to; what is longer need not be passed on.
+const MAX_STATE: usize = 512;
+/// The most members of a `tracestate`.
+const MAX_MEMBERS: usize = 32;
+/// The length of a `traceparent` of version 00.
+const LENGTH: usize = 55;
+/// Flag: the caller may have recorded the trace.
+const SAMPLED: u8 = 0x01;
+/// Flag: the id of the trace is random.
+const RANDOM: u8 = 0x02;
+
+/// The place of a request in a trace.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// The `traceparent` for the upstream: always a valid one.
+    header: HeaderValue,
+    keeps_state: bool,
+}
+
+/// Makes the ids of spans and traces: unique, not secret.
+#[derive(Debug, Default)]
+pub struct TraceIds(RefCell<fastrand::Rng>);
+
+impl TraceIds {
+    /// The place of a request with these headers; none if it has none and is to get none.
+    pub fn place(&self, headers: &HeaderMap, traces: Traces) -> Option<Trace> {
+        match (brought(headers), traces) {
+            (Some((header, _)), Traces::Pass) => Some(Trace { header: header.clone(), keeps_state: true }),
+            (None, Traces::Pass) => None,
+            (Some((header, flags)), Traces::Sampled | Traces::Unsampled) => {
+                let trace = header.as_bytes().get(3..35)?;
+                let keeps_state = state_is_valid(headers);
+                Some(Trace { header: self.write(Some(trace), flags & (SAMPLED | RANDOM))?, keeps_state })
+            }
+            (None, Traces::Sampled) => self.begin(SAMPLED | RANDOM),
+            (None, Traces::Unsampled) => self.begin(RANDOM),
+        }
+    }
+
+    fn begin(&self, flags: u8) -> Option<Trace> {
+        Some(Trace { header: self.write(None, flags)?, keeps_state: false })
+    }
+
+    /// A `traceparent` of `trace`, or of a new one, with a new span.
+    fn write(&self, trace: Option<&[u8]>, flags: u8) -> Option<HeaderValue> {
+        let mut random = self.0.borrow_mut();
+        let mut text = Vec::with_capacity(LENGTH);
+        text.extend_from_slice(b"00-");
+        match trace {
+            Some(trace) => text.extend_from_slice(trace),
+            None => {
+                // All zeros would be no trace.
+                hex(&mut text, random.u64(1..));
+                hex(&mut text, random.u64(..));
+            }
+        }
+        text.push(b'-');
+        hex(&mut text, random.u64(1..));
+        text.extend_from_slice(&[b'-', b'0', b'0' | flags]);
+        HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
+    }
+}
+
+impl Trace {
+    /// The id of the trace, 32 hex digits.
+    pub fn id(&self) -> &str {
+        self.part(3, 35)
+    }
+
+    /// The id of the gateway's span, 16 hex digits; that of the caller's where traces pass as they are.
+    pub fn span(&self) -> &str {
+        self.part(36, 52)
+    }
+
+    /// Writes the trace into the headers for the upstream.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(TRACEPARENT, self.header.clone());
+        if !self.keeps_state {
+            headers.remove(TRACESTATE);
+        }
+    }
+
+    fn part(&self, start: usize, end: usize) -> &str {
+        let text = self.header.as_bytes().get(start..end).unwrap_or_default();
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// The only `traceparent`, if it is valid, and its flags.
+fn brought(headers: &HeaderMap) -> Option<(&HeaderValue, u8)> {
+    let mut lines = headers.get_all(TRACEPARENT).iter();
+    let (header, None) = (lines.next()?, lines.next()) else { return None };
+    Some((header, flags(header.as_bytes())?))
+}
+
+/// The flags of a valid `traceparent` (W3C Trace Context, 3.2.2).
+fn flags(text: &[u8]) -> Option<u8> {
+    let lower = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let part = |start: usize, end: usize| text.get(start..end).filter(|part| part.iter().all(lower));
+    let id = |start: usize, end: usize| part(start, end).filter(|id| id.iter().any(|&digit| digit != b'0'));
+    let version = part(0, 2)?;
+    id(3, 35)?;
+    id(36, 52)?;
+    let flags = part(53, LENGTH)?;
+    let dashes = [2, 35, 52].iter().all(|&at| text.get(at) == Some(&b'-'));
+    // Later versions may append more; version ff is none.
+    let ends = match version {
+        b"00" => text.len() == LENGTH,
+        b"ff" => false,
+        _ => text.get(LENGTH).is_none_or(|&next| next == b'-'),
+    };
+    if !dashes || !ends {
+        return None;
+    }
+    u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).ok()
+}
+
+/// Whether `tracestate` is worth passing on (W3C Trace Context, 3.3.1).
+fn state_is_valid(headers: &HeaderMap) -> bool {
+    let (mut length, mut members) = (0, 0);
+    for line in headers.get_all(TRACESTATE) {
+        length += line.len() + 1;
+        for member in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            members += usize::from(!member.is_empty());
+            if !member.is_empty() && !is_member(member) {
+                return false;
+            }
+        }
+    }
+    length <= MAX_STATE + 1 && members <= MAX_MEMBERS
+}
+
+fn is_member(member: &[u8]) -> bool {
+    let Some(equals) = member.iter().position(|&byte| byte == b'=') else { return false };
+    let (key, value) = member.split_at(equals);
+    let is_key = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@');
+    let begins = key.first().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    begins
+        && key.len() <= 256
+        && key.iter().all(is_key)
+        && (2..=257).contains(&value.len())
+        && value.iter().skip(1).all(|byte| matches!(byte, 0x20..=0x7e) && *byte != b'=')
+}
+
+/// 16 hex digits.
+fn hex(text: &mut Vec<u8>, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in number.to_be_bytes() {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn headers(parent: &str, state: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if !parent.is_empty() {
+            headers.insert(TRACEPARENT, HeaderValue::from_str(parent).unwrap());
+        }
+        for state in state {
+            headers.append(TRACESTATE, HeaderValue::from_str(state).unwrap());
+        }
+        headers
+    }
+
+    /// What becomes of these headers.
+    fn after(mut headers: HeaderMap, traces: Traces) -> (Option<String>, usize) {
+        if let Some(trace) = TraceIds::default().place(&headers, traces) {
+            trace.write(&mut headers);
+        }
+        let parent = headers.get(TRACEPARENT).map(|value| value.to_str().unwrap().to_owned());
+        (parent, headers.get_all(TRACESTATE).iter().count())
+    }
+
+    #[test]
+    fn a_valid_one_goes_on_with_a_new_span_and_its_flags() {
+        for (given, flags) in
+            [(GIVEN, "01"), (&GIVEN.replace("-01", "-00"), "00"), (&GIVEN.replace("-01", "-ff"), "03")]
+        {
+            let (parent, states) = after(headers(given, &["a=1", "b@c=x y"]), Traces::Sampled);
+            let parent = parent.unwrap();
+            assert_eq!((&parent[..36], &parent[53..]), (&given[..36], flags));
+            assert_ne!(parent[36..52], given[36..52]);
+            assert_eq!(states, 2);
+        }
+        let later = GIVEN.replacen("00", "cc", 1) + "-what-comes";
+        assert_eq!(after(headers(&later, &[]), Traces::Sampled).0.unwrap()[..36], GIVEN[..36]);
+    }
+
+    #[test]
+    fn what_is_none_is_replaced_and_its_state_goes() {
+        let long = format!("{GIVEN}-x");
+        for bad in [
+            "",
+            "00",
+            &GIVEN.to_uppercase(),
+            &long,
+            &GIVEN.replacen("00", "ff", 1),
+            &GIVEN.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            &GIVEN.replace("b7ad6b7169203331", &"0".repeat(16)),
+            &GIVEN.replace('-', "_"),
+            &GIVEN[..54],
+            &GIVEN.replace("-01", "-0g"),
+        ] {
+            let (parent, states) = after(headers(bad, &["a=1"]), Traces::Unsampled);
+            let parent = parent.unwrap();
+            assert_eq!(flags(parent.as_bytes()), Some(RANDOM), "{parent}");
+            assert!(bad.is_empty() || !parent.contains("0af765"), "{bad}");
+            assert_eq!(states, 0, "{bad}");
+        }
+        let mut two = headers(GIVEN, &[]);
+        two.append(TRACEPARENT, HeaderValue::from_static(GIVEN));
+        assert!(!after(two, Traces::Sampled).0.unwrap().contains("0af765"));
+    }
+
+    #[test]
+    fn a_state_that_is_none_or_too_long_goes() {
+        let long = format!("a={}", "x".repeat(200));
+        let many = ["a=1"; 33].join(",");
+        for (state, left) in [
+            (&["a=1,, b=2 ,"][..], 1),
+            (&[&long, &long], 2),
+            (&[&long, &long, &long], 0),
+            (&[&many], 0),
+            (&["A=1"], 0),
+            (&["a"], 0),
+            (&["a="], 0),
+            (&["a=b=c"], 0),
+        ] {
+            assert_eq!(after(headers(GIVEN, state), Traces::Sampled).1, left, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_passes_is_left_as_it_is() {
+        assert_eq!(after(headers(GIVEN, &["A=?"]), Traces::Pass), (Some(GIVEN.to_owned()), 1));
+        assert_eq!(after(headers("", &[]), Traces::Pass), (None, 0));
+        assert_eq!(after(headers("odd", &["x"]), Traces::Pass), (Some("odd".to_owned()), 1));
+    }
+
+    #[test]
+    fn ids_are_new_each_time() {
+        let ids = TraceIds::default();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1000 {
+            let trace = ids.place(&HeaderMap::new(), Traces::Sampled).unwrap();
+            assert!(seen.insert(trace.id().to_owned()) && seen.insert(trace.span().to_owned()));
+        }
+    }
+}
