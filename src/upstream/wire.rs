@@ -46,6 +46,9 @@ pub(super) struct Incoming<S, B> {
     ended: bool,
 }
 
+/// What a request comes to.
+type Answered<S, B> = Result<Response<Incoming<S, B>>, WireError<<B as Body>::Error>>;
+
 #[derive(Debug)]
 struct Inner<S, B> {
     stream: S,
@@ -176,10 +179,7 @@ where
     }
 
     /// Sends the request, and reads the response's head.
-    pub(super) fn poll_response(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<Incoming<S, B>>, WireError<B::Error>>> {
+    pub(super) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Answered<S, B>> {
         let mut inner = self.inner.borrow_mut();
         inner.poll_send(cx)?;
         let head = ready!(inner.poll_head(cx))?;
