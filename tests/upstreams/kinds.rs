@@ -133,7 +133,8 @@ async fn a_certificate_that_is_not_the_servers_own_is_not_believed() {
     let authority = Authority::new("Internal");
     let Some(nginx) = Nginx::start(&authority) else { return };
     let server = nginx.url("https", TLS);
-    let known = patient(std::slice::from_ref(&server), &nginx.tls("server_name = \"app.internal\"")).start().await;
+    let known =
+        patient(std::slice::from_ref(&server), &nginx.tls("server_name = \"app.internal\"")).start().await;
     nginx.answer(&known).await;
     let stranger = nginx.path().join("stranger.pem");
     Authority::new("Stranger").write(&stranger);
