@@ -75,8 +75,25 @@ pub struct Subject {
     pub tunnels: Arc<Tunnels>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Client connections, and what became of those who made them.
+    pub connections: Box<dyn Fn() -> Connections + Send + Sync>,
     /// How many workers there are.
     pub workers: usize,
+}
+
+/// Client connections.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// How many are open.
+    pub open: usize,
+    /// How many there may be.
+    pub bound: usize,
+    /// What became of those who arrived, by outcome.
+    pub outcomes: [(&'static str, u64); 6],
+    /// Certificates that were read again, and those that could not be used.
+    pub certificates: [(&'static str, u64); 2],
+    /// When the first of the listeners' certificates expires.
+    pub not_after: Option<Timestamp>,
 }
 
 /// What became of reloads.

@@ -151,7 +151,7 @@ impl Server {
             })?);
         }
         let admin = config.admin.as_ref().map(|admin| {
-            Admin::start(admin, subject(&following, &state, telemetry, count))
+            Admin::start(admin, subject(&following, &state, &connections, telemetry, count))
                 .map_err(|error| StartError::System { what: "the admin listener", error })
         });
         let admin = admin.transpose()?;
@@ -341,10 +341,12 @@ impl Certificates {
 fn subject(
     generations: &watch::Receiver<Arc<Generation>>,
     state: &Arc<State>,
+    connections: &Arc<Connections>,
     telemetry: &Telemetry,
     workers: usize,
 ) -> Subject {
-    let generations = generations.clone();
+    let certificates = Certificates { generations: generations.clone() };
+    let (generations, connections) = (generations.clone(), Arc::clone(connections));
     let (alive, draining, reloads) = (Arc::clone(state), Arc::clone(state), Arc::clone(state));
     Subject {
         gateway: Box::new(move || Arc::clone(&generations.borrow().gateway)),
@@ -356,6 +358,26 @@ fn subject(
         }),
         tunnels: Arc::clone(state.tunnels()),
         metrics: Arc::clone(&telemetry.metrics),
+        connections: Box::new(move || {
+            let tally = &connections.tally;
+            admin::Connections {
+                open: connections.open(),
+                bound: connections.bound(),
+                outcomes: [
+                    ("accepted", tally.accepted.get()),
+                    ("over_share", tally.over_share.get()),
+                    ("bad_proxy_header", tally.bad_proxy_headers.get()),
+                    ("handshake", tally.handshakes.get()),
+                    ("failed_handshake", tally.failed_handshakes.get()),
+                    ("plain_at_tls", tally.plain_at_tls.get()),
+                ],
+                certificates: [
+                    ("done", tally.reloaded_certificates.get()),
+                    ("failed", tally.failed_reloads.get()),
+                ],
+                not_after: certificates.not_after(),
+            }
+        }),
         workers,
     }
 }
