@@ -73,7 +73,7 @@ def print_assumptions(options):
     written = write_units(options.item_bytes)
     print("Assumed:\n")
     for line in (
-        f"{options.visits:g} visits a user and day, most at 20:00 and least at 8:00 (1 : {(1 - options.swing) / (1 + options.swing):.2f});"
+        f"{options.visits:g} visits a user and day, most at 20:00 and least at 8:00, {(1 - options.swing) / (1 + options.swing):.0%} of it;"
         f" {options.pages:g} page views a visit, {options.think:g} s apart (exponential) and {options.spread:g} s of loading",
         f"{requests} requests a page view that ask for the session: the document, and {options.assets} more within {options.spread:g} s."
         " What browsers cache or public routes serve asks for none",
