@@ -381,9 +381,14 @@ impl Slot {
             return self.dial(pool, offer).await;
         }
         let failed = self.failed_openings.get();
-        let _opening = self.opening.lock().await;
+        let opening = self.opening.lock().await;
         if let Some(stream) = self.stream() {
             return Ok(Leased::Http2(stream));
+        }
+        if self.chose_http1.get() {
+            // There is nothing to share after all, and so nothing to wait for one after the other.
+            drop(opening);
+            return self.dial(pool, offer).await;
         }
         if self.failed_openings.get() != failed {
             return Err("the connection that others opened failed".to_owned());
@@ -410,7 +415,8 @@ impl Slot {
                 target.connected.fetch_add(1, Relaxed);
                 match link {
                     Link::Http1(link) => {
-                        self.chose_http1.set(true);
+                        // Who was offered nothing else has chosen nothing.
+                        self.chose_http1.set(offer == Offer::All || self.chose_http1.get());
                         Ok(Leased::Http1(link))
                     }
                     Link::Http2(link) => {
