@@ -62,7 +62,7 @@ pub struct Server {
     tasks: TaskTracker,
     telemetry: Telemetry,
     /// Answers until the very end: whoever asks is told that the gateway is draining.
-    _admin: Option<Admin>,
+    admin: Option<Admin>,
 }
 
 /// One configuration, ready for the workers.
@@ -132,7 +132,8 @@ impl Server {
             })?);
         }
         let admin = config.admin.as_ref().map(|admin| {
-            Admin::start(admin, subject(&following, &state, telemetry, count))
+            let passed = inherited.take_admin(&admin.address);
+            Admin::start(admin, passed, subject(&following, &state, telemetry, count))
                 .map_err(|error| StartError::System { what: "the admin listener", error })
         });
         let admin = admin.transpose()?;
@@ -157,7 +158,7 @@ impl Server {
             state,
             tasks,
             telemetry: telemetry.clone(),
-            _admin: admin,
+            admin,
         })
     }
 
@@ -244,7 +245,16 @@ impl Server {
         for listener in &self.listeners {
             all.extend(listener.descriptors()?);
         }
+        // Last, so that no listener on any port takes it for its own.
+        for admin in &self.admin {
+            all.push(admin.descriptor()?);
+        }
         Ok(all)
+    }
+
+    /// Another process has taken over: who asks how the gateway is means that one from now on.
+    pub fn hand_over(&mut self) {
+        self.admin.take().into_iter().for_each(Admin::leave);
     }
 
     /// Ends the gateway: readiness goes first, and after the configured delay, in which balancers are to notice, so does
