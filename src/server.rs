@@ -283,7 +283,7 @@ impl Server {
             all.extend(listener.descriptors()?);
         }
         // Last, so that no listener on any port takes it for its own.
-        for admin in &self.admin {
+        if let Some(admin) = &self.admin {
             all.push(admin.descriptor()?);
         }
         Ok(all)
