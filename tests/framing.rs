@@ -107,6 +107,11 @@ const CASES: &[(&str, Outcome)] = &[
         Passed(&["abc"]),
     ),
     ("HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", Passed(&["abc"])),
+    // Nor does a client take the length off its body.
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: Content-Length\r\nContent-Length: 31\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n",
+        Passed(&["GET /smuggled HTTP/1.1\r\nHost: a"]),
+    ),
     // Several in one piece are as many requests.
     (
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\naPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb",
