@@ -38,7 +38,10 @@ use self::diagnostic::{Diagnostic, Report};
 pub use self::difference::{Change, Difference};
 use self::environment::Environment;
 pub use self::limits::Limits;
-pub use self::listeners::ListenerConfig;
+pub use self::listeners::{
+    CertificateConfig, ClientRule, Hsts, HttpsRedirect, ListenerAddress, ListenerConfig, TlsConfig,
+    TlsVersion, TrustedProxies,
+};
 use self::names::Names;
 pub use self::routes::destination::{Destination, Forwarding};
 pub use self::routes::edit::{EditValue, HeaderEdit, HeaderEdits, Variable};
@@ -355,7 +358,7 @@ fn resolve<'d>(
         let mut upstream_names = Names::of(root, "upstreams");
         let server = server::read(root, directory, environment);
         let admin = admin::read(root, directory, environment);
-        let listeners = listeners::read(root);
+        let listeners = listeners::read(root, directory, environment);
         let store = store::read(root, directory);
         let realms = realms::read(root, directory, environment);
         let upstreams = upstreams::read(root, directory, environment);

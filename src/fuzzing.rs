@@ -18,8 +18,8 @@ use percent_encoding::percent_decode_str;
 use crate::claims::Claims;
 use crate::config::diagnostic::Colour;
 use crate::config::environment::Environment;
-use crate::config::{self, Config, RealmConfig};
-use crate::proxy::{self, Peer};
+use crate::config::{self, Config, RealmConfig, TrustedProxies};
+use crate::proxy::{self, Door, Peer};
 use crate::route::{Router, canonical_host, is_prefix};
 use crate::session::cookie::{self, Stripped};
 use crate::session::set_cookie::CookieWriter;
@@ -194,13 +194,14 @@ pub fn forwarded(lines: &[u8]) {
         let Ok(value) = HeaderValue::from_bytes(line.get(1..).unwrap_or_default()) else { continue };
         headers.append(name, value);
     }
-    let proxies: Arc<[_]> = "10.0.0.0/8".parse().into_iter().collect();
+    let networks = "10.0.0.0/8".parse().into_iter().collect();
+    let door = Arc::new(Door::trusting(TrustedProxies { networks, unix: false }));
     let host = HeaderValue::from_static("app.example");
     let [stranger, proxy] = [[192, 0, 2, 1], [10, 0, 0, 1]].map(IpAddr::from);
-    let of = |address| Peer::new(SocketAddr::new(address, 1), &proxies).origin(&headers, &host);
+    let of = |address| Peer::new(Some(address), &door, None).origin(&headers, &host);
 
     let origin = of(stranger);
-    assert!(origin.client == stranger && !origin.secure, "a stranger is not believed");
+    assert!(origin.client == Some(stranger) && !origin.secure, "a stranger is not believed");
     let origin = of(proxy);
     let said = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
     let addresses = said.flat_map(|line| line.split(',')).map(str::trim);
@@ -209,7 +210,10 @@ pub fn forwarded(lines: &[u8]) {
             text.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip())).ok()
         })
         .map(|address: IpAddr| address.to_canonical());
-    assert!(origin.client == proxy || addresses.any(|address| address == origin.client), "nobody is made up");
+    assert!(
+        origin.client == Some(proxy) || addresses.any(|address| Some(address) == origin.client),
+        "nobody is made up"
+    );
     let mut written = HeaderMap::new();
     origin.write(&mut written);
     let host = written.get("x-forwarded-host").and_then(|host| canonical_host(host.as_bytes()));
@@ -250,6 +254,10 @@ struct Nothing;
 impl Environment for Nothing {
     fn cores(&self) -> usize {
         1
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_800_000_000)
     }
 
     fn variable(&self, _: &str) -> Option<Vec<u8>> {

@@ -9,6 +9,7 @@ pub mod item;
 pub mod rate;
 pub mod secret;
 pub mod time;
+pub mod tls;
 
 pub mod config;
 

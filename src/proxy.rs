@@ -5,6 +5,7 @@ mod admit;
 mod body;
 mod bond;
 mod csrf;
+mod door;
 mod edit;
 mod forward;
 mod grpc;
@@ -38,6 +39,7 @@ use tracing::{Instrument as _, debug_span};
 
 pub use admit::{Admitted, Visitor, holds};
 pub use body::ResponseBody;
+pub use door::{Door, Rule, Secured};
 pub use handover::{Duplex, Handed, Handover};
 pub use inbound::{Inbound, Sanitized};
 pub use inject::{Injection, Outbound, inject};
@@ -184,6 +186,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     });
     record.answered(gateway, response.status());
     response.headers_mut().insert(REQUEST_ID, id);
+    peer.door().mark(response.headers_mut());
     if version == Version::HTTP_2 {
         // There, a connection is not a header's business; what a refusal leaves unread of a body is reset.
         response.headers_mut().remove(CONNECTION);
@@ -216,6 +219,7 @@ async fn serve(
         gateway.metrics.scrubbed(sanitized.scrubbed());
     }
     limit::rate(gateway.rate.as_ref(), &sanitized, arrival.now)?;
+    peer.door().admit(peer, &sanitized)?;
     let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
     record.routed(route);
     let edits = Prepared::new(&route.response_headers, &Facts::of(&sanitized, arrival.id));

@@ -8,11 +8,18 @@
 //! next one of the last: what has not changed is the same object in both, and so keeps what it holds (sockets, pools,
 //! caches). Nothing is swapped before all of it is ready.
 
+mod arrival;
 mod assemble;
 mod connection;
+mod connections;
 mod inherited;
 mod listener;
+mod proxy_protocol;
 mod state;
+mod tally;
+mod tls;
+mod transport;
+mod unix;
 mod worker;
 
 use std::net::SocketAddr;
@@ -25,19 +32,23 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, Subject};
-use crate::config::{Config, Difference};
+use crate::config::{Config, Difference, ListenerAddress};
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::telemetry::Telemetry;
+use crate::time::Timestamp;
 
 use assemble::Assembled;
 use listener::Listener;
 
 pub(crate) use assemble::gateway;
+pub use connections::Connections;
 pub use inherited::Inherited;
-pub use listener::BindError;
+pub use listener::OpenError;
 pub use state::{Reloads, State};
+pub use tally::{Count, Tally};
+pub use tls::TlsError;
 
 /// How long workers are waited for to go by a new configuration, which takes them no more than getting round to it.
 const FOLLOWED: Duration = Duration::from_secs(5);
@@ -59,10 +70,17 @@ pub struct Server {
     generations: watch::Sender<Arc<Generation>>,
     stop: watch::Sender<bool>,
     state: Arc<State>,
+    connections: Arc<Connections>,
     tasks: TaskTracker,
     telemetry: Telemetry,
     /// Answers until the very end: whoever asks is told that the gateway is draining.
     _admin: Option<Admin>,
+}
+
+/// The certificates of all listeners of a server, whatever reloads make of them.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    generations: watch::Receiver<Arc<Generation>>,
 }
 
 /// One configuration, ready for the workers.
@@ -87,9 +105,9 @@ pub enum StartError {
         /// What is wrong with its table.
         error: SchemaError,
     },
-    /// An address cannot be listened on.
+    /// A listener cannot be opened.
     #[error(transparent)]
-    Bind(#[from] BindError),
+    Open(#[from] OpenError),
     /// The operating system refuses a thread, a socket or randomness.
     #[error("{what}: {error}")]
     System {
@@ -115,7 +133,8 @@ impl Server {
         let tasks = TaskTracker::new();
         let assembled = assemble::assemble(config, store, &tasks, telemetry, None).await?;
         let count = config.server.workers;
-        let open = |listener| Listener::open(listener, count, &mut inherited);
+        let connections = Arc::new(Connections::new(&config.server.limits, count, config.listeners.len()));
+        let open = |listener| Listener::open(listener, count, &mut inherited, &connections);
         let listeners = config.listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let state = Arc::new(State::new(count));
         let (generations, following) =
@@ -138,7 +157,7 @@ impl Server {
         let admin = admin.transpose()?;
         inherited.finish();
         for listener in &listeners {
-            tracing::info!(address = %listener.address, listener = "http", "listening");
+            tracing::info!(address = %listener.address, listener = listener.kind(), "listening");
         }
         if let Some(address) = store.served_at() {
             tracing::info!(%address, listener = "dynamodb", "listening");
@@ -155,6 +174,7 @@ impl Server {
             generations,
             stop,
             state,
+            connections,
             tasks,
             telemetry: telemetry.clone(),
             _admin: admin,
@@ -176,9 +196,9 @@ impl Server {
             .map_err(|error| StartError::System { what: "the access log", error })?;
         let assembled = assemble::assemble(&config, store, &self.tasks, &telemetry, before).await?;
         let listeners = self.listeners(&config)?;
-        let opened = listeners.iter().filter(|listener| !self.listens_on(listener.address));
+        let opened = listeners.iter().filter(|listener| !self.listens_on(&listener.address));
         for listener in opened {
-            tracing::info!(address = %listener.address, listener = "http", "listening");
+            tracing::info!(address = %listener.address, listener = listener.kind(), "listening");
         }
         // From here on nothing can fail.
         let generation = Arc::new(Generation::new(&config, &assembled, &listeners));
@@ -197,27 +217,44 @@ impl Server {
     }
 
     /// The listeners of `config`: those that are as they were, those that take the sockets of one over, and new ones.
-    fn listeners(&self, config: &Config) -> Result<Vec<Arc<Listener>>, BindError> {
+    fn listeners(&self, config: &Config) -> Result<Vec<Arc<Listener>>, OpenError> {
         let mut left = self.listeners.clone();
         let mut listeners = Vec::new();
         for wanted in &config.listeners {
             let kept = left.iter().position(|listener| listener.config.address == wanted.address);
             listeners.push(match kept.map(|index| left.remove(index)) {
                 Some(kept) if kept.config == *wanted => kept,
-                Some(changed) => changed.reconfigured(wanted),
-                None => Listener::open(wanted, self.config.server.workers, &mut Inherited::none())?,
+                Some(changed) => changed.reconfigured(wanted, &self.connections)?,
+                None => {
+                    let (workers, none) = (self.config.server.workers, &mut Inherited::none());
+                    Listener::open(wanted, workers, none, &self.connections)?
+                }
             });
         }
         Ok(listeners)
     }
 
-    fn listens_on(&self, address: SocketAddr) -> bool {
-        self.listeners.iter().any(|listener| listener.address == address)
+    fn listens_on(&self, address: &ListenerAddress) -> bool {
+        self.listeners.iter().any(|listener| listener.address == *address)
     }
 
-    /// The addresses that are listened on, in the order of the configuration.
+    /// The addresses that are listened on, in the order of the configuration, without unix sockets.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|listener| listener.address).collect()
+        let address = |listener: &Arc<Listener>| match listener.address {
+            ListenerAddress::Tcp(address) => Some(address),
+            ListenerAddress::Unix(_) => None,
+        };
+        self.listeners.iter().filter_map(address).collect()
+    }
+
+    /// The client connections, and what became of those who made them.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// The listeners' certificates.
+    pub fn certificates(&self) -> Certificates {
+        Certificates { generations: self.generations.subscribe() }
     }
 
     /// The configuration in force.
@@ -290,6 +327,13 @@ impl Server {
             tracing::warn!("the last lines of the access log could not be written");
         }
         tracing::info!("stopped");
+    }
+}
+
+impl Certificates {
+    /// When the first of them expires; none: there are none.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.generations.borrow().listeners.iter().filter_map(|listener| listener.entrance.not_after()).min()
     }
 }
 

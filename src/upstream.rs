@@ -6,7 +6,7 @@
 //! | `resolve`, `health` | what the control runtime finds out: addresses, and whether they answer |
 //! | `balance`, `queue`, `budget` | which server, how long a wait for it, how many second tries |
 //! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, and the bytes under that |
-//! | `body` | a request's body, and how far it has come |
+//! | `body`, `incoming` | a request's body, and how far it has come; a response's |
 //!
 //! Each worker has pools of its own: taking a connection out and putting it back needs no lock and wakes no other
 //! thread. A connection comes back only when a response has been read to its end over it and the request had been
@@ -21,6 +21,7 @@ mod body;
 mod budget;
 mod endpoint;
 mod health;
+mod incoming;
 mod link;
 mod pool;
 mod probe;
@@ -29,6 +30,7 @@ mod report;
 mod resolve;
 mod stream;
 mod target;
+mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -45,6 +47,8 @@ use resolve::Targets;
 
 pub(crate) use body::Progress;
 pub use body::{Pace, RequestBody, RequestBodyError};
+pub use incoming::IncomingError;
+pub(crate) use incoming::{Incoming, SendError};
 pub use pool::{ConnectError, Connection, Lease, Pool};
 pub(crate) use probe::reach;
 pub use report::{Report, ServerReport};

@@ -42,13 +42,15 @@ async fn gateway(engine: &Engine, upstream: &Upstream, silent: &Upstream) -> Gat
     let mapping = "[routes.headers]\nX-User = \"user\"\nX-Roles = \"roles\"";
     Gateway::builder()
         .engine(engine)
-        .env("RUST_LOG", "warn,sessiongate=trace,access=trace")
+        .env("RUST_LOG", "warn,sessiongate=trace")
         .env("AWS_ACCESS_KEY_ID", &format!("{CANARY}-access"))
         .env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws"))
         .env("KEY", KEY)
         .env("OLD_KEY", OLD_KEY)
         .upstream("app", upstream)
         .upstream_at("silent", silent.address(), "response_timeout = \"20ms\"")
+        .env("ADMIN_TOKEN", &format!("{CANARY}-of-the-admin-listener"))
+        .toml("[admin]\naddress = \"127.0.0.1:0\"\ntoken = { env = \"ADMIN_TOKEN\" }")
         .realm("")
         .toml(
             "[sessions.signed]\nformat = \"native\"\ntable = \"sessions\"\ncookie.name = \"signed\"\n\
@@ -173,6 +175,15 @@ async fn no_secret_is_said_by_the_gateway() {
     }
 
     assert!(upstream.requests().iter().any(|r| r.header("x-user").is_some_and(|user| user.contains(CANARY))));
+    for path in ["/healthz", "/readyz", "/", "/metrics", "/config", "/other"] {
+        let request =
+            Request::get(path).header("Authorization", &format!("Bearer {CANARY}-of-the-admin-listener"));
+        let response = request.send(gateway.addresses("admin")[0]).await;
+        assert_eq!(response.status, if path == "/other" { 404 } else { 200 }, "{path}");
+        assert_clean(path, &said(&response));
+        let refused = Request::get(path).header("Authorization", &format!("Bearer {CANARY}"));
+        assert_clean(path, &said(&refused.send(gateway.addresses("admin")[0]).await));
+    }
     let (status, log) = gateway.terminate().await;
     assert!(status.success(), "{log}");
     assert!(log.contains("\"reissue\"") && log.contains("could not be read"), "it said something: {log}");

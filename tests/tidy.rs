@@ -86,6 +86,9 @@ fn the_readmes_configurations_are_accepted() {
         fn cores(&self) -> usize {
             1
         }
+        fn now(&self) -> sessiongate::time::Timestamp {
+            sessiongate::time::Timestamp::from_secs(1_800_000_000)
+        }
         fn variable(&self, _: &str) -> Option<Vec<u8>> {
             Some(b"0123456789abcdef".to_vec())
         }

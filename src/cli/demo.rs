@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::config::environment::System;
 use crate::config::{self, Config};
 use crate::demo::{App, Entrance};
-use crate::server::{BindError, Inherited, Server, StartError};
+use crate::server::{Inherited, OpenError, Server, StartError};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -100,7 +100,9 @@ async fn start(
 ) -> Result<(Server, bool), Failure> {
     match Server::start(config, store, telemetry, Inherited::none()).await {
         Ok(server) => Ok((server, false)),
-        Err(StartError::Bind(BindError { error, .. })) if error.kind() == std::io::ErrorKind::AddrInUse => {
+        Err(StartError::Open(OpenError::Bind { error, .. }))
+            if error.kind() == std::io::ErrorKind::AddrInUse =>
+        {
             let config = resolved(ANY_PORT, ANY_PORT, app)?;
             Ok((Server::start(&config, store, telemetry, Inherited::none()).await?, true))
         }

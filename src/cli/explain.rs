@@ -4,7 +4,7 @@
 mod report;
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,8 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, StoreConfig};
-use crate::proxy::{Gateway, Peer, Refusal, Rehearsal, rehearse};
+use crate::config::{Config, StoreConfig, TrustedProxies};
+use crate::proxy::{Door, Gateway, Peer, Refusal, Rehearsal, rehearse};
 use crate::server;
 use crate::session::reference::Ref;
 use crate::store::Store;
@@ -158,7 +158,8 @@ async fn play(
     let broken = |error: hyper::Error| Failure::usage(format!("this makes no request: {error}"));
     let (client, server) = tokio::io::duplex(PIPE);
     let (sender, mut played) = mpsc::channel(1);
-    let peer = Arc::new(Peer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &Arc::from([])));
+    let door = Door::trusting(TrustedProxies::default());
+    let peer = Arc::new(Peer::new(Some(Ipv4Addr::LOCALHOST.into()), &Arc::new(door), None));
     let service = service_fn(|request: Request<Incoming>| {
         let (gateway, peer, sender) = (Arc::clone(gateway), Arc::clone(&peer), sender.clone());
         async move {

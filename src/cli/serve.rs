@@ -190,7 +190,7 @@ impl From<StartError> for Failure {
             StartError::Table { error: SchemaError::Store(store), .. } => {
                 Self { message, ..Self::from(store) }
             }
-            StartError::Table { .. } | StartError::Bind(_) => Self::refused(message),
+            StartError::Table { .. } | StartError::Open(_) => Self::refused(message),
             StartError::System { .. } => Self::internal(message),
         }
     }

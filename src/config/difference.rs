@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Config, ListenerConfig, RouteConfig, ServerConfig, Timeouts};
+use super::{Config, Limits, ListenerConfig, RouteConfig, ServerConfig, Timeouts};
 
 /// More names than this of one kind are not spelled out.
 const NAMED: usize = 10;
@@ -83,7 +83,21 @@ impl Difference {
             drain,
         } = wanted;
         let Timeouts { header, idle, body, body_rate, send } = timeouts;
-        let restart = [("server.workers", *workers != current.workers), ("server.log", *log != current.log)];
+        // How many connections there may be is counted out at the start.
+        let counted = Limits {
+            connections: current.limits.connections,
+            connections_per_address: current.limits.connections_per_address,
+            ..*limits
+        };
+        let restart = [
+            ("server.workers", *workers != current.workers),
+            ("server.log", *log != current.log),
+            ("server.limits.connections", limits.connections != counted.connections),
+            (
+                "server.limits.connections_per_address",
+                limits.connections_per_address != counted.connections_per_address,
+            ),
+        ];
         let live = [
             ("access_log", *access_log != current.access_log),
             ("traces", *traces != current.traces),
@@ -94,7 +108,7 @@ impl Difference {
             ("body_timeout", *body != current.timeouts.body),
             ("body_rate", *body_rate != current.timeouts.body_rate),
             ("send_timeout", *send != current.timeouts.send),
-            ("limits", *limits != current.limits),
+            ("limits", counted != current.limits),
             ("watch", *watch != current.watch),
             ("drain_delay", *drain_delay != current.drain_delay),
             ("drain", *drain != current.drain),
@@ -104,7 +118,7 @@ impl Difference {
         };
         self.restart.extend(names(&restart));
         self.server.extend(names(&live));
-        ServerConfig { workers: current.workers, log: current.log, ..wanted.clone() }
+        ServerConfig { workers: current.workers, log: current.log, limits: counted, ..wanted.clone() }
     }
 
     /// Whether everything is as it was, and nothing waits.

@@ -5,10 +5,15 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// Secrets that a file only names, and the size of the machine.
+use crate::time::{Clock, Timestamp};
+
+/// Secrets that a file only names, the size of the machine, and the time.
 pub trait Environment {
     /// How many cores this process may run on.
     fn cores(&self) -> usize;
+
+    /// The time: whether a certificate has expired is worth a word.
+    fn now(&self) -> Timestamp;
 
     /// The value of an environment variable, if it is set.
     fn variable(&self, name: &str) -> Option<Vec<u8>>;
@@ -18,6 +23,15 @@ pub trait Environment {
     /// # Errors
     /// If it cannot be read, or is not small.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The content of a file of a certificate or its key, which whoever uses it follows: a change of it is no change of
+    /// the configuration.
+    ///
+    /// # Errors
+    /// The same.
+    fn certificate(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.file(path)
+    }
 }
 
 /// The process's own environment.
@@ -27,6 +41,10 @@ pub struct System;
 impl Environment for System {
     fn cores(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    fn now(&self) -> Timestamp {
+        Clock.now().wall
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! `[server.limits]`: the most that a client may ask for at once.
+//! `[server.limits]`: how much clients may take of what the gateway has.
 
 use super::section::Section;
 use super::value::{Fault, integer, one_of, size};
@@ -7,6 +7,10 @@ use crate::rate::Rate;
 /// `[server.limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Client connections of all listeners at a time.
+    pub connections: usize,
+    /// Connections of one address at a time; none: no bound.
+    pub connections_per_address: Option<usize>,
     /// Requests under way on one HTTP/2 connection.
     pub streams: u32,
     /// Streams of one HTTP/2 connection that were reset and are still accounted for; one more ends the connection.
@@ -28,6 +32,10 @@ pub struct Limits {
 pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
     server.table("limits", |limits| {
         let read = Limits {
+            connections: limits.get("connections", integer(1..=10_000_000)).unwrap_or(20_000),
+            connections_per_address: limits
+                .get("connections_per_address", integer(0..=10_000_000))
+                .filter(|bound| *bound > 0),
             streams: limits.get("streams", integer(1..=10_000)).unwrap_or(100),
             resets: limits.get("resets", integer(1..=10_000)).unwrap_or(20),
             header_bytes: limits.get("header_bytes", size(4096..=1024 * 1024)).unwrap_or(64 * 1024),
@@ -40,6 +48,10 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
         if read.uri > read.header_bytes {
             let fault = Fault::new("must not be above `header_bytes`, which holds it");
             limits.refuse_or("uri", "header_bytes", fault);
+        }
+        if read.connections_per_address.is_some_and(|bound| bound >= read.connections) {
+            let fault = Fault::new("has no effect: no address could have so many");
+            limits.refuse("connections_per_address", fault.hint("it must be below `connections`"));
         }
         read
     })

@@ -233,6 +233,11 @@ impl<'d, 'p> Section<'d, 'p> {
         self.table.is_some()
     }
 
+    /// Whether the key's value is a table, where it may be something shorter too.
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        self.table.and_then(|table| table.get(key)).is_some_and(|value| value.get_ref().is_table())
+    }
+
     /// Where the table begins; none: it is the whole file.
     pub(super) fn here(&self) -> Option<Range<usize>> {
         self.span.clone()

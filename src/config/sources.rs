@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::environment::{Environment, System};
+use crate::time::Timestamp;
 
 /// What a look at a file shows without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +63,16 @@ impl Environment for Recorder {
         System.cores()
     }
 
+    fn now(&self) -> Timestamp {
+        System.now()
+    }
+
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
         System.variable(name)
+    }
+
+    fn certificate(&self, path: &Path) -> io::Result<Vec<u8>> {
+        System.certificate(path)
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {

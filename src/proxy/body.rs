@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::bond::{self, Bond, Ending};
@@ -16,7 +15,7 @@ use super::handover::Handover;
 use super::record::Entry;
 use crate::headers;
 use crate::time::Clock;
-use crate::upstream::{Lease, Progress};
+use crate::upstream::{Incoming, IncomingError, Lease, Progress};
 
 /// A response's body on its way to the client.
 #[derive(Debug)]
@@ -75,7 +74,7 @@ enum Leash {
 pub enum BodyError {
     /// The upstream closed the connection, or sent what is not HTTP.
     #[error("the upstream broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] IncomingError),
     /// The upstream sent nothing for too long.
     #[error("the upstream stopped sending")]
     Idle,

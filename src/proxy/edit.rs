@@ -18,7 +18,7 @@ use crate::headers;
 /// What values may say of a request.
 #[derive(Debug)]
 pub(super) struct Facts<'r> {
-    client: IpAddr,
+    client: Option<IpAddr>,
     host: &'r str,
     secure: bool,
     id: &'r HeaderValue,
@@ -105,7 +105,9 @@ fn value(value: &EditValue, facts: &Facts<'_>) -> HeaderValue {
 fn text(piece: &Piece<Variable>, facts: &Facts<'_>) -> String {
     match piece {
         Piece::Text(text) => text.clone(),
-        Piece::Variable(Variable::ClientIp) => facts.client.to_string(),
+        Piece::Variable(Variable::ClientIp) => {
+            facts.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string())
+        }
         Piece::Variable(Variable::Host) => facts.host.to_owned(),
         Piece::Variable(Variable::Scheme) => if facts.secure { "https" } else { "http" }.to_owned(),
         Piece::Variable(Variable::RequestId) => facts.id.to_str().unwrap_or_default().to_owned(),

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{HOST, UPGRADE};
+use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
-use super::upgrade::{self, Far};
-use crate::upstream::{ConnectError, Connection, Pool, Progress, RequestBody};
+use super::upgrade;
+use crate::upstream::{ConnectError, Connection, Incoming, Lease, Pool, Progress, RequestBody, SendError};
 
 /// An upstream's response, its body still coming.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Answer {
     /// Its host and port.
     pub(super) authority: Authority,
     /// Its end of the tunnel, if it switches protocols as it was asked to.
-    pub(super) far: Option<Far>,
+    pub(super) far: Option<Lease>,
 }
 
 /// Why there is no answer.
@@ -122,8 +122,8 @@ pub(super) async fn forward(
         {
             request.headers_mut().insert(HOST, host);
         }
-        let spare = (attempts_left > 0 && (is_idempotent(request.method()) || connection.is_http2()))
-            .then(|| Spare::of(&request));
+        // HTTP/1.1 gives the head back by itself.
+        let mut spare = (attempts_left > 0 && connection.is_http2()).then(|| Spare::of(&request));
         let Some(sent) = within(limit, &progress, connection.send(request)).await else {
             let server = connection.server();
             // An upstream that does not read keeps the client from sending.
@@ -134,22 +134,27 @@ pub(super) async fn forward(
                 ForwardError::Timeout { server, limit }
             });
         };
-        let mut failed = match sent {
+        let SendError { parts, unsent, cause } = match sent {
             Ok(response) => {
                 connection.answered(response.status());
                 return answer(response, connection, &progress, limit, outbound.accept.as_deref());
             }
             Err(failed) => failed,
         };
-        if let Some(unsent) = failed.take_message() {
-            request = unsent;
-            let (reused, error) = (connection.is_reused(), failed.error().to_string());
+        spare = parts.map(Spare::from).or_else(|| spare.take());
+        let error = cause.to_string();
+        if unsent
+            && let Some(again) =
+                spare.take_if(|_| progress.is_whole()).and_then(|spare| spare.request(&progress))
+        {
+            let reused = connection.is_reused();
             let failed = if reused { connection.give_up() } else { connection.fail(&error) };
             if reused {
                 choice.unsent();
             } else if !choice.again(&failed, error.clone()) {
                 return Err(ForwardError::Broken { server: failed.server, error });
             }
+            request = again;
             continue;
         }
         if progress.is_too_large() {
@@ -161,11 +166,9 @@ pub(super) async fn forward(
         if progress.is_broken() {
             return Err(ForwardError::ClientBroken);
         }
-        let error = failed.into_error();
-        let refused = is_refused(&error);
-        let again = spare.filter(|spare| refused || is_idempotent(&spare.method));
+        let refused = cause.is_refused();
+        let again = spare.filter(|spare| attempts_left > 0 && (refused || is_idempotent(&spare.method)));
         let again = again.and_then(|spare| spare.request(&progress));
-        let error = error.to_string();
         let failed = if refused { connection.give_up() } else { connection.fail(&error) };
         match again {
             Some(again) if choice.again(&failed, error.clone()) && upstream.allows_retry() => {
@@ -202,22 +205,18 @@ impl Spare {
     }
 }
 
+impl From<Parts> for Spare {
+    fn from(parts: Parts) -> Self {
+        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
+    }
+}
+
 fn is_idempotent(method: &Method) -> bool {
     // Not `Method::is_idempotent`, which would take in whatever is added to it.
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
     )
-}
-
-/// Whether the server says that it has not looked at the request (RFC 9113, 8.7).
-fn is_refused(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| match cause.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => cause.is_remote(),
-        Some(h2::Reason::NO_ERROR) => cause.is_remote() && cause.is_go_away(),
-        Some(_) | None => false,
-    })
 }
 
 /// Waits for the response's head: as long as the body is still being sent, `limit` is that of its next piece.
@@ -235,7 +234,7 @@ async fn within<F: Future>(limit: Duration, progress: &Progress, sending: F) -> 
 }
 
 fn answer(
-    mut response: Response<Incoming>,
+    response: Response<Incoming>,
     connection: Connection,
     progress: &Rc<Progress>,
     limit: Duration,
@@ -245,31 +244,20 @@ fn answer(
     if let Some(accept) = accept.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
         upgrade::check_agreement(response.headers(), accept)
             .map_err(|what| ForwardError::Malformed { server: Arc::clone(&server), what })?;
-        let far = Far::new(hyper::upgrade::on(&mut response), connection.into_lease());
         return Ok(Answer {
             response: response.map(|_| ResponseBody::full(Bytes::new())),
             server,
             authority,
-            far: Some(far),
+            far: Some(connection.into_lease()),
         });
     }
-    let headers = response.headers();
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let what = match (encodings.next(), encodings.next()) {
-        _ if response.status() == StatusCode::SWITCHING_PROTOCOLS => "switches protocols unasked",
-        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => "has two framings",
-        // hyper takes any coding off whose last is chunked; the rest would go on undeclared.
-        (Some(coding), more) if more.is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            "has a transfer coding other than chunked"
-        }
-        _ => {
-            let progress = Rc::clone(progress);
-            let mut response = response
-                .map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
-            // That of the connection to the client, whatever the upstream speaks (RFC 9110, 2.5).
-            *response.version_mut() = Version::HTTP_11;
-            return Ok(Answer { response, server, authority, far: None });
-        }
-    };
-    Err(ForwardError::Malformed { server, what })
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(ForwardError::Malformed { server, what: "switches protocols unasked" });
+    }
+    let progress = Rc::clone(progress);
+    let mut response =
+        response.map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
+    // That of the connection to the client, whatever the upstream speaks (RFC 9110, 2.5).
+    *response.version_mut() = Version::HTTP_11;
+    Ok(Answer { response, server, authority, far: None })
 }

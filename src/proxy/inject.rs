@@ -84,7 +84,7 @@ pub struct Exchange {
     pub(super) visitor: Visitor,
     pub(super) route: Arc<Route>,
     pub(super) secure: bool,
-    client: IpAddr,
+    client: Option<IpAddr>,
     /// What paths in the answer are changed back to, where they are.
     pub(super) site: Option<Site>,
     /// Whether the client takes trailers.
@@ -260,7 +260,7 @@ impl Exchange {
     pub(super) fn affinity(&self) -> u64 {
         match self.active() {
             Some(active) => active.session.reference().affinity(),
-            None => upstream::affinity(self.client),
+            None => self.client.map_or(0, upstream::affinity),
         }
     }
 

@@ -1,5 +1,7 @@
 //! How much and how often a client may ask, decided before anything is asked on its behalf.
 
+use std::net::Ipv4Addr;
+
 use super::inbound::Sanitized;
 use super::refusal::Refusal;
 use crate::config::Destination;
@@ -8,7 +10,11 @@ use crate::time::Now;
 
 /// `limiter` as it is about the one who sent `request`.
 pub(super) fn meter<'l>(limiter: Option<&'l Limiter>, request: &Sanitized) -> Meter<'l> {
-    Meter::new(limiter, request.origin().client)
+    match request.origin().client {
+        Some(client) => Meter::new(limiter, client),
+        // Whoever came by a unix socket has no address to be measured by.
+        None => Meter::new(None, Ipv4Addr::UNSPECIFIED.into()),
+    }
 }
 
 /// Counts `request` against what its client may send.

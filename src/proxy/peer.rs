@@ -2,7 +2,7 @@
 //!
 //! Nobody is believed about that but the listener's `trusted_proxies`: from anybody else, every `X-Forwarded-*` and
 //! `Forwarded` is dropped and written anew. The addresses of X-Forwarded-For are read from right to left, past trusted
-//! proxies only, so that a client cannot put one in front.
+//! proxies only, so that a client cannot put one in front. Whoever comes by a unix socket has no address: `unknown`.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -10,27 +10,30 @@ use std::sync::Arc;
 
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use ipnet::IpNet;
 
+use super::door::{Door, Secured};
 use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::route::canonical_host;
 
 /// The other end of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    address: IpAddr,
+    /// None: it came by a unix socket.
+    address: Option<IpAddr>,
     /// `address` as header values, written once for all requests of the connection.
     text: HeaderValue,
     node: String,
     trusted: bool,
-    proxies: Arc<[IpNet]>,
+    door: Arc<Door>,
+    /// What TLS says of it; none: the connection is not encrypted.
+    secured: Option<Secured>,
 }
 
 /// Where a request came from, as far as it can be believed.
 #[derive(Debug)]
 pub struct Origin {
-    /// The client's address.
-    pub client: IpAddr,
+    /// The client's address; none: nobody knows it.
+    pub client: Option<IpAddr>,
     /// Whether the client used TLS.
     pub secure: bool,
     forwarded_for: HeaderValue,
@@ -39,12 +42,23 @@ pub struct Origin {
 }
 
 impl Peer {
-    /// The peer at `address`, on a listener that trusts `proxies`.
-    pub fn new(address: SocketAddr, proxies: &Arc<[IpNet]>) -> Self {
-        let address = address.ip().to_canonical();
-        let text = HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        let trusted = is_trusted(proxies, address);
-        Self { address, text, node: node(address), trusted, proxies: Arc::clone(proxies) }
+    /// The peer at `address` that came in by `door`; without one, it came by a unix socket.
+    pub fn new(address: Option<IpAddr>, door: &Arc<Door>, secured: Option<Secured>) -> Self {
+        let address = address.map(|address| address.to_canonical());
+        let text = address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok());
+        let text = text.unwrap_or(HeaderValue::from_static("unknown"));
+        let trusted = door.proxies().believe(address);
+        Self { address, text, node: node(address), trusted, door: Arc::clone(door), secured }
+    }
+
+    /// What holds for whoever came in where it did.
+    pub(super) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// What TLS says of it.
+    pub(super) fn secured(&self) -> Option<&Secured> {
+        self.secured.as_ref()
     }
 
     /// Whether the peer's header `name` is believed although clients may not send it: what a trusted proxy says of
@@ -55,17 +69,20 @@ impl Peer {
 
     /// Where a request with these headers, as they came, was sent from.
     pub(crate) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> Origin {
+        let secure = self.secured.is_some();
         if !self.trusted {
             return Origin {
                 client: self.address,
-                secure: false,
+                secure,
                 forwarded_for: self.text.clone(),
                 forwarded_host: host.clone(),
-                forwarded: forwarded(None, &self.node, host, false),
+                forwarded: forwarded(None, &self.node, host, secure),
             };
         }
         let addresses = list(headers, &FORWARDED_FOR);
-        let secure = last(headers, &FORWARDED_PROTO).is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
+        // A proxy that says nothing of the client's scheme passes on what came to it as it came.
+        let said = last(headers, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
+        let secure = said.unwrap_or(secure);
         let named = last(headers, &FORWARDED_HOST).filter(|name| canonical_host(name.as_bytes()).is_some());
         let forwarded_host =
             named.and_then(|name| HeaderValue::from_str(&name).ok()).unwrap_or_else(|| host.clone());
@@ -82,15 +99,15 @@ impl Peer {
     }
 
     /// The first address from the right that is not a trusted proxy.
-    fn client(&self, addresses: &[String]) -> IpAddr {
+    fn client(&self, addresses: &[String]) -> Option<IpAddr> {
         let mut client = self.address;
         for address in addresses.iter().rev() {
-            if !is_trusted(&self.proxies, client) {
+            if !self.door.proxies().believe(client) {
                 break;
             }
             // What is not an address ends what can be believed.
             let Some(address) = parse_address(address) else { break };
-            client = address;
+            client = Some(address);
         }
         client
     }
@@ -112,10 +129,6 @@ impl Origin {
     }
 }
 
-fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
-    proxies.iter().any(|network| network.contains(&address))
-}
-
 /// An address as X-Forwarded-For has it: bare, or with a port.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let bare = text.parse().ok();
@@ -123,10 +136,11 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 }
 
 /// An address as RFC 7239, section 6 writes it.
-fn node(address: IpAddr) -> String {
+fn node(address: Option<IpAddr>) -> String {
     match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+        None => "unknown".to_owned(),
     }
 }
 
@@ -162,15 +176,21 @@ fn last(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TrustedProxies;
 
-    fn origin(from: &str, trusted: &[&str], lines: &[(&'static str, &'static str)]) -> Origin {
-        let proxies: Arc<[IpNet]> = trusted.iter().map(|net| net.parse().unwrap()).collect();
+    fn origin(from: Option<&str>, trusted: &[&str], lines: &[(&'static str, &'static str)]) -> Origin {
+        let networks = trusted.iter().filter_map(|net| net.parse().ok()).collect();
+        let proxies = TrustedProxies { networks, unix: trusted.contains(&"unix:") };
         let headers = lines
             .iter()
             .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        Peer::new(SocketAddr::new(from.parse().unwrap(), 1), &proxies)
+        Peer::new(from.map(|from| from.parse().unwrap()), &Arc::new(Door::trusting(proxies)), None)
             .origin(&headers, &HeaderValue::from_static("app.example:8080"))
+    }
+
+    fn client(origin: &Origin) -> String {
+        origin.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string())
     }
 
     const SAID: &[(&str, &str)] = &[
@@ -182,8 +202,8 @@ mod tests {
 
     #[test]
     fn a_stranger_is_not_believed() {
-        let origin = origin("1.2.3.4", &["10.0.0.0/8"], SAID);
-        assert_eq!((origin.client.to_string().as_str(), origin.secure), ("1.2.3.4", false));
+        let origin = origin(Some("1.2.3.4"), &["10.0.0.0/8"], SAID);
+        assert_eq!((client(&origin).as_str(), origin.secure), ("1.2.3.4", false));
         assert_eq!(origin.forwarded_for, "1.2.3.4");
         assert_eq!(origin.forwarded_host, "app.example:8080");
         assert_eq!(origin.forwarded, "for=1.2.3.4;host=\"app.example:8080\";proto=http");
@@ -191,9 +211,9 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_believed_as_far_as_trust_goes() {
-        let origin = origin("10.0.0.1", &["10.0.0.0/8"], SAID);
+        let origin = origin(Some("10.0.0.1"), &["10.0.0.0/8"], SAID);
         assert_eq!(
-            (origin.client.to_string().as_str(), origin.secure),
+            (client(&origin).as_str(), origin.secure),
             ("9.9.9.9", true),
             "not what the client put first"
         );
@@ -205,8 +225,20 @@ mod tests {
     #[test]
     fn what_a_trusted_proxy_garbles_ends_what_is_believed() {
         let garbled = &[("x-forwarded-for", "9.9.9.9, nonsense, 10.0.0.7"), ("x-forwarded-host", "a b")];
-        let origin = origin("::ffff:10.0.0.1", &["10.0.0.0/8"], garbled);
-        assert_eq!(origin.client.to_string(), "10.0.0.7");
+        let origin = origin(Some("::ffff:10.0.0.1"), &["10.0.0.0/8"], garbled);
+        assert_eq!(client(&origin), "10.0.0.7");
         assert_eq!(origin.forwarded_host, "app.example:8080");
+    }
+
+    #[test]
+    fn who_comes_by_a_unix_socket_has_no_address() {
+        let stranger = origin(None, &[], SAID);
+        assert_eq!((client(&stranger).as_str(), stranger.secure), ("unknown", false));
+        assert_eq!(stranger.forwarded_for, "unknown");
+        assert_eq!(stranger.forwarded, "for=unknown;host=\"app.example:8080\";proto=http");
+        let proxy = origin(None, &["unix:", "10.0.0.0/8"], SAID);
+        assert_eq!((client(&proxy).as_str(), proxy.secure), ("9.9.9.9", true));
+        assert_eq!(proxy.forwarded_for, "6.6.6.6, 9.9.9.9, 10.0.0.7, unknown");
+        assert_eq!(proxy.forwarded, "for=9.9.9.9, for=unknown;host=\"public.example\";proto=https");
     }
 }

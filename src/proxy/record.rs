@@ -60,7 +60,7 @@ pub(super) struct Record {
 /// What was asked, and by whom; only the access log wants to know.
 #[derive(Debug)]
 struct Asked {
-    client: IpAddr,
+    client: Option<IpAddr>,
     method: Method,
     host: String,
     target: PathAndQuery,
@@ -205,8 +205,11 @@ impl Entry {
                 line.text("trace", trace.id().as_bytes()).text("span", trace.span().as_bytes());
             }
             if let Some(asked) = &record.asked {
-                line.plain("client", asked.client)
-                    .text("method", asked.method.as_str().as_bytes())
+                match asked.client {
+                    Some(client) => line.plain("client", client),
+                    None => line.text("client", b"unknown"),
+                };
+                line.text("method", asked.method.as_str().as_bytes())
                     .text("protocol", protocol(asked.protocol))
                     .text("host", asked.host.as_bytes())
                     // Without the query, which may hold what is nobody's business.

@@ -23,6 +23,10 @@ pub enum Refusal {
     Malformed(Malformed),
     /// The path could be read as another path.
     Ambiguous(Ambiguity),
+    /// The host is not one that the connection was made for.
+    Misdirected,
+    /// It is to come over TLS: with this status, there.
+    Https(StatusCode, HeaderValue),
     /// No route takes it.
     NotFound,
     /// A route takes it with other methods.
@@ -120,6 +124,8 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Ambiguous(_) => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Https(status, _) => *status,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -147,6 +153,8 @@ impl Refusal {
             Self::Malformed(Malformed::Target) => "bad-target",
             Self::Malformed(Malformed::Handshake) => "bad-handshake",
             Self::Ambiguous(_) => "ambiguous-path",
+            Self::Misdirected => "misdirected",
+            Self::Https(..) => "https",
             Self::NotFound => "no-route",
             Self::Method(_) => "method",
             Self::UriTooLong => "uri-too-long",
@@ -177,6 +185,8 @@ impl Refusal {
         match self {
             Self::Malformed(_) => "The request is malformed",
             Self::Ambiguous(_) => "The path is ambiguous",
+            Self::Misdirected => "The request came to the wrong place",
+            Self::Https(..) => "This site is visited over HTTPS",
             Self::NotFound => "There is nothing here",
             Self::Method(_) => "The method is not allowed here",
             Self::UriTooLong => "The address is too long",
@@ -231,13 +241,14 @@ impl Refusal {
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
                 headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
             }
-            Self::Login(location) => {
+            Self::Login(location) | Self::Https(_, location) => {
                 headers.insert(LOCATION, location);
             }
             Self::StoreUnavailable | Self::NoServer | Self::Busy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Ambiguous(_)
+            | Self::Misdirected
             | Self::NotFound
             | Self::UriTooLong
             | Self::TooManyHeaders

@@ -25,7 +25,6 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Body as _;
 use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
 use sha1::{Digest as _, Sha1};
 
 use super::admit::Admitted;
@@ -72,14 +71,6 @@ pub(super) enum By {
     Upgrade,
     /// By an extended CONNECT.
     Connect,
-}
-
-/// The upstream's end of a tunnel.
-#[derive(Debug)]
-pub(super) struct Far {
-    on: OnUpgrade,
-    /// Held for as long as there is a tunnel, and never used again.
-    lease: Lease,
 }
 
 /// Whether a request asks for a WebSocket by an Upgrade header.
@@ -154,7 +145,7 @@ impl Handshake {
     pub(super) fn conclude(
         self,
         response: &mut Response<ResponseBody>,
-        far: Option<Far>,
+        far: Option<Lease>,
         bond: Option<Bond>,
         streams: &StreamsConfig,
     ) -> Result<Option<Tunnel>, Refusal> {
@@ -201,12 +192,6 @@ pub(super) fn check_agreement(headers: &HeaderMap, accept: &str) -> Result<(), &
         Err("has a body, and switches protocols")
     } else {
         Ok(())
-    }
-}
-
-impl Far {
-    pub(super) fn new(on: OnUpgrade, lease: Lease) -> Self {
-        Self { on, lease }
     }
 }
 

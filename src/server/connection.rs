@@ -39,7 +39,6 @@ pub(super) enum Protocol {
     /// HTTP/1.1 and nothing else.
     Http1,
     /// HTTP/2, as was negotiated.
-    #[expect(dead_code, reason = "TLS negotiates it")]
     Http2,
     /// HTTP/2 if the client begins with its preface, HTTP/1.1 if with anything else.
     Unknown,

@@ -5,14 +5,17 @@
 //! processes change: the socket, and the queue of connections not yet accepted behind it, outlive both.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 
 use listenfd::ListenFd;
+
+use super::listener::Socket;
+use crate::config::ListenerAddress;
 
 /// The sockets that were passed to this process and no listener has taken yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    sockets: Vec<(SocketAddr, TcpListener)>,
+    sockets: Vec<(ListenerAddress, Socket)>,
 }
 
 impl Inherited {
@@ -30,26 +33,36 @@ impl Inherited {
         let mut passed = ListenFd::from_env();
         let mut sockets = Vec::new();
         for index in 0..passed.len() {
-            let Some(socket) = passed.take_tcp_listener(index)? else { continue };
-            socket.set_nonblocking(true)?;
-            sockets.push((socket.local_addr()?, socket));
+            // What is not of the one kind stays, and may be of the other.
+            if let Ok(Some(socket)) = passed.take_unix_listener(index) {
+                socket.set_nonblocking(true)?;
+                let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
+                let path = path.ok_or_else(|| io::Error::other("a unix socket without a path"))?;
+                sockets.push((ListenerAddress::Unix(path), Socket::Unix(socket)));
+            } else if let Some(socket) = passed.take_tcp_listener(index)? {
+                socket.set_nonblocking(true)?;
+                sockets.push((ListenerAddress::Tcp(socket.local_addr()?), Socket::Tcp(socket)));
+            }
         }
         Ok(Self { sockets })
     }
 
     /// The sockets that listen on `address`; for a port that the system chooses, those of the first one left.
-    pub(super) fn take(&mut self, address: SocketAddr) -> Vec<TcpListener> {
-        let is_wanted = |bound: &SocketAddr| match address.port() {
-            0 => bound.ip() == address.ip(),
-            _ => *bound == address,
+    pub(super) fn take(&mut self, address: &ListenerAddress) -> Vec<Socket> {
+        let is_wanted = |bound: &ListenerAddress| match (address, bound) {
+            (ListenerAddress::Tcp(address), ListenerAddress::Tcp(bound)) if address.port() == 0 => {
+                bound.ip() == address.ip()
+            }
+            (address, bound) => address == bound,
         };
-        let Some(found) = self.sockets.iter().map(|(bound, _)| *bound).find(is_wanted) else { return vec![] };
+        let found = self.sockets.iter().map(|(bound, _)| bound).find(|bound| is_wanted(bound)).cloned();
+        let Some(found) = found else { return vec![] };
         self.sockets.extract_if(.., |(bound, _)| *bound == found).map(|(_, socket)| socket).collect()
     }
 
     /// Closes what is left, and says so: an operator who has a socket passed expects it to be used.
     pub(super) fn finish(self) {
-        let mut addresses: Vec<_> = self.sockets.iter().map(|(address, _)| *address).collect();
+        let mut addresses: Vec<_> = self.sockets.iter().map(|(address, _)| address).collect();
         addresses.dedup();
         for address in addresses {
             tracing::warn!(%address, "a socket that was passed to the gateway is closed: no listener has its address");
@@ -59,18 +72,25 @@ impl Inherited {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{SocketAddr, TcpListener};
+
     use super::*;
 
     #[test]
     fn a_listener_gets_the_sockets_of_its_address() {
-        let socket = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let sockets = [socket(), socket(), socket()].map(|socket| (socket.local_addr().unwrap(), socket));
-        let addresses = sockets.each_ref().map(|(address, _)| *address);
+        let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+        let sockets = sockets.map(|socket| (socket.local_addr().unwrap(), socket));
+        let sockets = sockets.map(|(address, socket)| (ListenerAddress::Tcp(address), Socket::Tcp(socket)));
         let mut inherited = Inherited { sockets: sockets.into() };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut take = |address| -> Vec<_> {
-            let taken = inherited.take(address);
-            taken.iter().map(|socket| socket.local_addr().unwrap()).collect()
+            let taken = inherited.take(&ListenerAddress::Tcp(address));
+            let address = |socket: &Socket| match socket {
+                Socket::Tcp(socket) => socket.local_addr().unwrap(),
+                Socket::Unix(_) => panic!("of no kind that was passed"),
+            };
+            taken.iter().map(address).collect()
         };
 
         assert_eq!(take(addresses[1]), [addresses[1]]);

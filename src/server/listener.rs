@@ -4,38 +4,76 @@
 //! something else of the address, another listener takes its sockets over; the workers tell the two apart by identity.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use socket2::{Domain, Protocol, Type};
 
+use super::arrival::Entrance;
+use super::connections::Connections;
 use super::inherited::Inherited;
-use crate::config::ListenerConfig;
+use super::tls::TlsError;
+use super::transport;
+use super::unix::{self, Footprint};
+use crate::config::{ListenerAddress, ListenerConfig};
 
 /// The system's queue of connections not yet accepted.
 const BACKLOG: i32 = 1024;
 
-/// An address that cannot be listened on.
+/// A listener that cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {error}")]
-pub struct BindError {
-    /// Which.
-    pub address: SocketAddr,
-    /// What the system says.
-    pub error: io::Error,
+pub enum OpenError {
+    /// The system does not give its address.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// Which.
+        address: ListenerAddress,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Its certificates cannot be used: their files have changed since the configuration was read.
+    #[error("cannot listen on {address}: {error}")]
+    Tls {
+        /// Which.
+        address: ListenerAddress,
+        /// What is wrong with them.
+        error: TlsError,
+    },
 }
 
 /// One of the addresses, as one configuration has it.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) config: ListenerConfig,
-    pub(super) address: SocketAddr,
-    pub(super) trusted_proxies: Arc<[IpNet]>,
+    /// Where, with the port that the system chose.
+    pub(super) address: ListenerAddress,
+    pub(super) entrance: Arc<Entrance>,
     /// At least one. Each worker accepts on its own, or on its share of them.
-    sockets: Arc<[TcpListener]>,
+    sockets: Arc<[Socket]>,
+    /// What is in the file system of a socket that was made here.
+    footprint: Option<Arc<Footprint>>,
 }
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// The same on a worker's runtime.
+#[derive(Debug)]
+pub(super) enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+/// A client's connection, and its address if it has one.
+pub(super) type Accepted = (transport::Socket, Option<IpAddr>);
+
+// === impl Listener ===
 
 impl Listener {
     /// Listens as `config` says: on sockets that were passed to this process, or else on new ones.
@@ -43,29 +81,63 @@ impl Listener {
         config: &ListenerConfig,
         workers: usize,
         inherited: &mut Inherited,
-    ) -> Result<Arc<Self>, BindError> {
-        let mut open = || -> io::Result<Arc<Self>> {
-            let passed = inherited.take(config.address);
-            let sockets = if passed.is_empty() { bind(config.address, workers)? } else { passed };
-            let address = sockets.first().ok_or(io::ErrorKind::AddrNotAvailable)?.local_addr()?;
-            Ok(Self::over(config, address, sockets.into()))
+        connections: &Arc<Connections>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let entrance = entrance(config, connections)?;
+        let mut bind = || -> io::Result<(Vec<Socket>, Option<Footprint>)> {
+            let passed = inherited.take(&config.address);
+            if !passed.is_empty() {
+                return Ok((passed, None));
+            }
+            match &config.address {
+                ListenerAddress::Tcp(address) => Ok((bind(*address, workers)?, None)),
+                // There is no SO_REUSEPORT for these; all workers accept on one queue.
+                ListenerAddress::Unix(path) => {
+                    let (socket, footprint) = unix::bind(path, config.mode, BACKLOG)?;
+                    Ok((vec![Socket::Unix(socket)], Some(footprint)))
+                }
+            }
         };
-        open().map_err(|error| BindError { address: config.address, error })
+        let failed = |error| OpenError::Bind { address: config.address.clone(), error };
+        let (sockets, footprint) = bind().map_err(failed)?;
+        let address = match (&config.address, sockets.first()) {
+            (ListenerAddress::Tcp(_), Some(Socket::Tcp(socket))) => {
+                ListenerAddress::Tcp(socket.local_addr().map_err(failed)?)
+            }
+            (address, _) => address.clone(),
+        };
+        let footprint = footprint.map(Arc::new);
+        Ok(Arc::new(Self { config: config.clone(), address, entrance, sockets: sockets.into(), footprint }))
     }
 
     /// The same address, as another configuration has it.
-    pub(super) fn reconfigured(&self, config: &ListenerConfig) -> Arc<Self> {
-        Self::over(config, self.address, Arc::clone(&self.sockets))
+    pub(super) fn reconfigured(
+        &self,
+        config: &ListenerConfig,
+        connections: &Arc<Connections>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let entrance = entrance(config, connections)?;
+        if let Some(footprint) = self.footprint.as_ref().filter(|_| config.mode != self.config.mode) {
+            let failed = |error| OpenError::Bind { address: config.address.clone(), error };
+            footprint.set_mode(config.mode).map_err(failed)?;
+        }
+        let (sockets, footprint) = (Arc::clone(&self.sockets), self.footprint.clone());
+        let address = self.address.clone();
+        Ok(Arc::new(Self { config: config.clone(), address, entrance, sockets, footprint }))
     }
 
-    fn over(config: &ListenerConfig, address: SocketAddr, sockets: Arc<[TcpListener]>) -> Arc<Self> {
-        let trusted_proxies = config.trusted_proxies.clone().into();
-        Arc::new(Self { config: config.clone(), address, trusted_proxies, sockets })
+    /// What is spoken here, for the log.
+    pub(super) fn kind(&self) -> &'static str {
+        match (&self.address, &self.config.tls) {
+            (ListenerAddress::Unix(_), _) => "unix",
+            (ListenerAddress::Tcp(_), Some(_)) => "https",
+            (ListenerAddress::Tcp(_), None) => "http",
+        }
     }
 
     /// The sockets on which worker `number` of `workers` accepts. With fewer sockets than workers some share one, with
     /// more some have several: each that somebody may connect to is served.
-    pub(super) fn of_worker(&self, number: usize, workers: usize) -> io::Result<Vec<TcpListener>> {
+    pub(super) fn of_worker(&self, number: usize, workers: usize) -> io::Result<Vec<Socket>> {
         let count = self.sockets.len().max(1);
         let own = self.sockets.iter().enumerate().filter(|(index, _)| {
             if count < workers { *index == number % count } else { index % workers == number }
@@ -73,22 +145,104 @@ impl Listener {
         own.map(|(_, socket)| socket.try_clone()).collect()
     }
 
-    /// All of its sockets once more, to be passed to another process.
+    /// All of its sockets once more, to be passed to another process, whose they are from then on.
     pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
+        let descriptors: io::Result<Vec<_>> =
+            self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect();
+        if let Some(footprint) = &self.footprint {
+            footprint.leave();
+        }
+        descriptors
     }
 }
 
+fn entrance(config: &ListenerConfig, connections: &Arc<Connections>) -> Result<Arc<Entrance>, OpenError> {
+    let entrance = Entrance::new(config, connections);
+    entrance.map(Arc::new).map_err(|error| OpenError::Tls { address: config.address.clone(), error })
+}
+
+// === impl Socket ===
+
+impl Socket {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
+            Self::Unix(socket) => Self::Unix(socket.try_clone()?),
+        })
+    }
+
+    /// The next connection of the system's queue; an error if nobody waits there.
+    pub(super) fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(tcp(tokio::net::TcpStream::from_std(stream)?, address))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((transport::Socket::Unix(tokio::net::UnixStream::from_std(stream)?), None))
+            }
+        }
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        match socket {
+            Socket::Tcp(socket) => socket.into(),
+            Socket::Unix(socket) => socket.into(),
+        }
+    }
+}
+
+// === impl Accepting ===
+
+impl Accepting {
+    /// Must be called on the worker's runtime.
+    pub(super) fn new(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(socket) => Self::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            Socket::Unix(socket) => Self::Unix(tokio::net::UnixListener::from_std(socket)?),
+        })
+    }
+
+    /// Waits for the next connection.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(socket) => socket.accept().await.map(|(stream, address)| tcp(stream, address)),
+            Self::Unix(socket) => {
+                socket.accept().await.map(|(stream, _)| (transport::Socket::Unix(stream), None))
+            }
+        }
+    }
+
+    /// The socket again.
+    pub(super) fn into_socket(self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(socket) => Socket::Tcp(socket.into_std()?),
+            Self::Unix(socket) => Socket::Unix(socket.into_std()?),
+        })
+    }
+}
+
+fn tcp(stream: tokio::net::TcpStream, address: SocketAddr) -> Accepted {
+    // A connection that is gone already shows that when it is read.
+    let _ = stream.set_nodelay(true);
+    (transport::Socket::Tcp(stream), Some(address.ip()))
+}
+
 /// A socket for each worker, between which the system spreads connections.
-fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<Socket>> {
     // SO_REUSEPORT would let a second gateway of the same user take half of the connections of a first one
     // unnoticed; an address that is taken shows only without it.
     drop(open(address, Share::No)?);
     let first = open(address, Share::Yes)?;
     let address = first.local_addr()?;
-    let mut sockets = vec![first];
+    let mut sockets = vec![Socket::Tcp(first)];
     for _ in 1..workers {
-        sockets.push(open(address, Share::Yes)?);
+        sockets.push(Socket::Tcp(open(address, Share::Yes)?));
     }
     Ok(sockets)
 }
@@ -112,14 +266,21 @@ fn open(address: SocketAddr, share: Share) -> io::Result<TcpListener> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::environment::System;
 
     #[test]
     fn every_socket_has_a_worker_and_every_worker_a_socket() {
-        let config =
-            ListenerConfig { address: "127.0.0.1:0".parse().unwrap(), trusted_proxies: vec![], http2: true };
+        let text = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[upstreams.app]\n\
+                    servers = [\"http://127.0.0.1:2\"]\n[[routes]]\npath = \"/\"\naccess = \"public\"\nupstream = \"app\"\n";
+        let (config, report) = crate::config::parse(text, Path::new(""), &System);
+        let config = config.unwrap_or_else(|| panic!("{report}"));
+        let connections = Arc::new(Connections::new(&config.server.limits, 1, 1));
+        let config = &config.listeners[0];
         for sockets in 1..=5 {
-            let listener = Listener::open(&config, sockets, &mut Inherited::none()).unwrap();
+            let listener = Listener::open(config, sockets, &mut Inherited::none(), &connections).unwrap();
             for workers in 1..=5 {
                 let shares: Vec<_> =
                     (0..workers).map(|number| listener.of_worker(number, workers).unwrap().len()).collect();

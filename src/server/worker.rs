@@ -5,24 +5,23 @@
 //! connection is told to end after its next answer.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use super::connection::Protocol;
-use super::listener::Listener;
+use super::arrival::{self, Arrival};
+use super::connections::Place;
+use super::listener::{Accepted, Accepting, Listener, Socket};
 use super::state::State;
-use super::{Generation, StartError, connection};
-use crate::proxy::{Peer, RequestIds, Worker};
+use super::{Generation, StartError};
+use crate::proxy::{RequestIds, Worker};
 use crate::time::Clock;
 
 /// How often a worker closes connections that have been idle for too long, and reports that it is alive.
@@ -219,8 +218,8 @@ struct Door {
     stopped: watch::Receiver<bool>,
 }
 
-async fn accept(socket: std::net::TcpListener, mut door: Door) {
-    let socket = match TcpListener::from_std(socket) {
+async fn accept(socket: Socket, mut door: Door) {
+    let socket = match Accepting::new(socket) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::error!(%error, "a listener failed");
@@ -233,7 +232,10 @@ async fn accept(socket: std::net::TcpListener, mut door: Door) {
             _ = door.stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
-            Ok((stream, address)) => door.enter(stream, address),
+            Ok(accepted) => {
+                let place = door.place().await;
+                door.enter(accepted, place);
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(BACK_OFF).await;
@@ -247,14 +249,11 @@ async fn accept(socket: std::net::TcpListener, mut door: Door) {
 
 /// Takes in who is in the system's queue already: the last socket of an address that is closed resets them, though they
 /// have been told that they are connected.
-fn last(socket: TcpListener, door: &Door) -> io::Result<()> {
-    let socket = socket.into_std()?;
+fn last(socket: Accepting, door: &Door) -> io::Result<()> {
+    let socket = socket.into_socket()?;
     loop {
         match socket.accept() {
-            Ok((stream, address)) => {
-                stream.set_nonblocking(true)?;
-                door.enter(TcpStream::from_std(stream)?, address);
-            }
+            Ok(accepted) => door.enter(accepted, door.listener.entrance.connections.enter_now()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // Gone between its connecting and now.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -264,16 +263,21 @@ fn last(socket: TcpListener, door: &Door) -> io::Result<()> {
 }
 
 impl Door {
-    fn enter(&self, stream: TcpStream, address: SocketAddr) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection was gone before it began");
-            return;
+    /// Waits for a place, and accepts nobody else meanwhile; but not beyond the listener's end.
+    async fn place(&mut self) -> Place {
+        let connections = &self.listener.entrance.connections;
+        tokio::select! {
+            biased;
+            place = connections.enter() => place,
+            _ = self.stopped.wait_for(|stopped| *stopped) => connections.enter_now(),
         }
-        let peer = Peer::new(address, &self.listener.trusted_proxies);
+    }
+
+    fn enter(&self, (socket, address): Accepted, place: Place) {
+        let arrival = Arrival { socket, address, place };
+        let entrance = Arc::clone(&self.listener.entrance);
         let (worker, stopped) = (Rc::clone(&self.worker), self.stopped.clone());
-        let protocol = if self.listener.config.http2 { Protocol::Unknown } else { Protocol::Http1 };
-        let serving = connection::serve(stream, protocol, peer, worker, stopped);
         // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.
-        self.connections.spawn_local(serving);
+        self.connections.spawn_local(arrival::receive(entrance, arrival, worker, stopped));
     }
 }

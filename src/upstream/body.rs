@@ -71,6 +71,8 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 struct Source {
     incoming: Incoming,
+    /// A piece that was taken and not sent.
+    returned: Option<Bytes>,
     /// How many more bytes there may be.
     left: u64,
     wait: Option<Wait>,
@@ -100,6 +102,7 @@ impl RequestBody {
         let progress = Progress {
             source: RefCell::new(Some(Source {
                 incoming,
+                returned: None,
                 left: most.unwrap_or(u64::MAX),
                 wait,
                 scrub,
@@ -131,6 +134,18 @@ impl RequestBody {
 }
 
 impl Source {
+    fn is_end_stream(&self) -> bool {
+        self.returned.is_none() && self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = self.incoming.size_hint();
+        match (&self.returned, hint.exact()) {
+            (Some(piece), Some(rest)) => SizeHint::with_exact(rest + piece.len() as u64),
+            (Some(_) | None, _) => hint,
+        }
+    }
+
     /// What goes on of a piece; none: nothing.
     fn passed_on(&self, frame: Frame<Bytes>, trailers: bool) -> Option<Frame<Bytes>> {
         let scrub = self.scrub.as_ref().filter(|_| trailers);
@@ -177,10 +192,23 @@ impl Progress {
         self.frames.get()
     }
 
+    /// Puts back the first piece, which was not sent after all.
+    pub(super) fn unread(&self, piece: Bytes) {
+        if let Some(source) = self.source.borrow_mut().as_mut() {
+            source.returned = Some(piece);
+            self.frames.set(0);
+            self.done.set(false);
+        }
+    }
+
     /// The same body again, if there is none, or nothing of it has been taken yet.
     pub(crate) fn again(self: &Rc<Self>) -> Option<RequestBody> {
-        let whole = self.frames.get() == 0 && self.source.borrow().is_some();
-        whole.then(|| RequestBody { progress: Rc::clone(self), is_http2: false })
+        self.is_whole().then(|| RequestBody { progress: Rc::clone(self), is_http2: false })
+    }
+
+    /// Whether nothing of it has been taken.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.frames.get() == 0 && self.source.borrow().is_some()
     }
 
     /// Lets go of what has not been sent. Whoever sends it over HTTP/2 is told, since its connection lives on.
@@ -232,6 +260,9 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
         };
         let polled = loop {
+            if let Some(piece) = source.returned.take() {
+                break Some(Ok(Frame::data(piece)));
+            }
             let polled = Pin::new(&mut source.incoming).poll_frame(cx);
             progress.waiting.set(polled.is_pending());
             match polled {
@@ -268,18 +299,18 @@ impl Body for RequestBody {
         };
         progress.frames.set(progress.frames.get() + 1);
         // An error leaves the body undone, which keeps its connection from being used again.
-        if polled.is_none() || (source.incoming.is_end_stream() && !matches!(polled, Some(Err(_)))) {
+        if polled.is_none() || (source.is_end_stream() && !matches!(polled, Some(Err(_)))) {
             progress.done.set(true);
         }
         Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.progress.source.borrow().as_ref().is_some_and(|source| source.incoming.is_end_stream())
+        self.progress.source.borrow().as_ref().is_some_and(Source::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let source = self.progress.source.borrow();
-        source.as_ref().map_or_else(SizeHint::default, |source| source.incoming.size_hint())
+        source.as_ref().map_or_else(SizeHint::default, Source::size_hint)
     }
 }

@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri};
-use hyper::body::Body as _;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::AbortOnDropHandle;
@@ -24,6 +23,7 @@ use super::body::{Progress, RequestBody};
 use super::endpoint::{Endpoint, Speech};
 use super::stream::{Stream, Version};
 use super::target::Target;
+use super::wire::Wire;
 use crate::time::Clock;
 
 /// What is taken in of one response before it is passed on, and of all of a connection: enough for every stream of it
@@ -41,10 +41,9 @@ const PONG: Duration = Duration::from_secs(10);
 /// An HTTP/1.1 connection. It is closed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Http1 {
-    pub(super) sender: http1::SendRequest<RequestBody>,
+    pub(super) wire: Wire<Stream, RequestBody>,
     /// When it was last put back.
     pub(super) since: Instant,
-    _task: AbortOnDropHandle<()>,
     _open: Open,
 }
 
@@ -94,21 +93,11 @@ impl Link {
         stream: Stream,
         version: Version,
     ) -> Result<Self, hyper::Error> {
-        let io = TokioIo::new(stream);
         let since = Clock.mono();
         target.connections.fetch_add(1, Relaxed);
         let _open = Open(Arc::clone(target));
         match version {
-            Version::Http1 => {
-                let (sender, connection) = http1::handshake(io).await?;
-                let _task = spawn(async move {
-                    // What upgrades is taken over when it does.
-                    if let Err(error) = connection.with_upgrades().await {
-                        tracing::debug!(%error, "an upstream connection ended");
-                    }
-                });
-                Ok(Self::Http1(Http1 { sender, since, _task, _open }))
-            }
+            Version::Http1 => Ok(Self::Http1(Http1 { wire: Wire::new(stream), since, _open })),
             Version::Http2 => {
                 let (sender, mut connection) = http2::Builder::new(OnWorker)
                     .timer(TokioTimer::new())
@@ -118,7 +107,7 @@ impl Link {
                     .max_header_list_size(HEADER_LIST)
                     .keep_alive_interval(PING)
                     .keep_alive_timeout(PONG)
-                    .handshake(io)
+                    .handshake(TokioIo::new(stream))
                     .await?;
                 let allowed = Rc::new(Cell::new(STREAMS));
                 let seen = Rc::clone(&allowed);
@@ -215,11 +204,6 @@ pub(super) fn for_http1(request: &mut Request<RequestBody>) {
     }
     // No trailer is passed on.
     request.headers_mut().remove(TE);
-    // Left to itself, hyper would take a GET to have no body, and send none.
-    let open = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
-    if open && !request.headers().contains_key(CONTENT_LENGTH) {
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
 }
 
 fn for_http2(request: &mut Request<RequestBody>, endpoint: &Endpoint) {

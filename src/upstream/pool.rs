@@ -5,21 +5,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Upstream;
 use super::balance::{self, Seat};
 use super::body::RequestBody;
 use super::endpoint::Speech;
+use super::incoming::{Incoming, SendError};
 use super::link::{self, Http1, Http2, Link, StreamOf};
 use super::queue::{self, Full};
 use super::stream::{Offer, Stream};
@@ -159,7 +160,7 @@ impl Pool {
             slot.shared.borrow_mut().retain(|link| link.is_live(now, idle_timeout));
             let mut idle = slot.idle.borrow_mut();
             idle.retain(|link| {
-                !link.sender.is_closed() && now.saturating_duration_since(link.since) <= idle_timeout
+                link.wire.is_open() && now.saturating_duration_since(link.since) <= idle_timeout
             });
             while self.has_surplus(slot) && idle.pop_front().is_some() {}
         }
@@ -306,7 +307,7 @@ impl Choice {
         slot.target.in_flight.fetch_add(1, Relaxed);
         let flight = Flight { pool: Rc::clone(&self.pool), slot: Rc::clone(&slot), _permit: permit };
         if !self.fresh
-            && let Some(link) = slot.take(&self.pool, self.offer).await
+            && let Some(link) = slot.take(&self.pool, self.offer)
         {
             return Some(Connection { lease: Lease { link, flight }, index, reused: true });
         }
@@ -345,24 +346,20 @@ impl Slot {
     }
 
     /// A connection that is open already.
-    async fn take(&self, pool: &Pool, offer: Offer) -> Option<Leased> {
+    fn take(&self, pool: &Pool, offer: Offer) -> Option<Leased> {
         if offer == Offer::All
             && let Some(stream) = self.stream()
         {
             return Some(Leased::Http2(stream));
         }
         loop {
-            let mut link = self.idle.borrow_mut().pop_back()?;
+            let link = self.idle.borrow_mut().pop_back()?;
             if Clock.mono().saturating_duration_since(link.since) > pool.upstream.config.idle_timeout {
                 // The others have been idle for longer.
                 self.idle.borrow_mut().clear();
                 return None;
             }
-            // Ready at once but for the moment between the end of a response and its connection's next turn.
-            // A server that has answered without reading all of the last request may keep it from ever getting there.
-            let limit = pool.upstream.config.connect_timeout;
-            let ready = tokio::time::timeout(limit, link.sender.ready()).await;
-            if matches!(ready, Ok(Ok(()))) {
+            if link.wire.is_open() {
                 return Some(Leased::Http1(link));
             }
         }
@@ -447,15 +444,30 @@ impl Connection {
     pub(crate) async fn send(
         &mut self,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> Result<Response<Incoming>, SendError> {
         match &mut self.lease.link {
             Leased::Http1(link) => {
                 link::for_http1(&mut request);
-                link.sender.try_send_request(request).await
+                let (wire, progress) = (&link.wire, request.body().progress());
+                wire.begin(request);
+                let answered = poll_fn(|cx| wire.poll_response(cx)).await;
+                answered.map(|response| response.map(Incoming::of_http1)).map_err(|cause| {
+                    let recovered = wire.recover();
+                    let unsent = recovered.as_ref().is_some_and(|recovered| recovered.unsent);
+                    let (parts, first) = recovered.map(|back| (back.parts, back.first)).unzip();
+                    if let Some(first) = first.flatten() {
+                        progress.unread(first);
+                    }
+                    SendError { parts, unsent, cause: cause.into() }
+                })
             }
             Leased::Http2(stream) => {
                 let mut sender = stream.sender(&mut request, &self.lease.flight.slot.target.endpoint);
-                sender.try_send_request(request).await
+                let answered = sender.try_send_request(request).await;
+                answered.map(|response| response.map(Incoming::of_http2)).map_err(|mut failed| {
+                    let parts = failed.take_message().map(|request| request.into_parts().0);
+                    SendError { unsent: parts.is_some(), parts, cause: failed.into_error().into() }
+                })
             }
         }
     }
@@ -513,12 +525,20 @@ impl Connection {
 }
 
 impl Lease {
+    /// The bytes both ways, once the response has been 101.
+    pub(crate) fn tunnel(&self) -> Option<impl AsyncRead + AsyncWrite + use<>> {
+        match &self.link {
+            Leased::Http1(link) => Some(link.wire.clone()),
+            Leased::Http2(_) => None,
+        }
+    }
+
     /// Puts the connection back.
     pub fn release(self) {
         let Self { link, flight } = self;
         let Leased::Http1(mut link) = link else { return };
         let keep = flight.pool.upstream.config.keep_alive;
-        if link.sender.is_closed() || keep == 0 || flight.pool.has_surplus(&flight.slot) {
+        if !link.wire.is_reusable() || keep == 0 || flight.pool.has_surplus(&flight.slot) {
             return;
         }
         link.since = Clock.mono();

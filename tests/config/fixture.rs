@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use sessiongate::config::diagnostic::{Report, Severity};
 use sessiongate::config::environment::Environment;
 use sessiongate::config::{Config, parse};
+use sessiongate::time::Timestamp;
 
 use crate::certificates::Authority;
 
@@ -42,6 +43,10 @@ pub(crate) struct Given {
 impl Environment for Given {
     fn cores(&self) -> usize {
         3
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_800_000_000)
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
@@ -81,24 +86,51 @@ pub(crate) fn with(header: &str, lines: &str) -> String {
     source
 }
 
-pub(crate) fn read(source: &str) -> (Option<Config>, Report) {
-    parse(source, Path::new("etc/gateway.toml"), &Given::default())
+/// Beside the file: certificates with their keys, one of which has expired, and an authority.
+impl Environment for Certificates {
+    fn cores(&self) -> usize {
+        Given::default().cores()
+    }
+
+    fn now(&self) -> Timestamp {
+        Given::default().now()
+    }
+
+    fn variable(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let name = path.strip_prefix("etc").map_err(io::Error::other)?;
+        let content = FILES.get(name.to_str().ok_or(io::ErrorKind::NotFound)?);
+        Ok(content.ok_or(io::ErrorKind::NotFound)?.clone().into_bytes())
+    }
 }
 
-/// Reads a file beside which there are `ca.pem`, and a client's certificate: `client.pem` and `client.key`.
-pub(crate) fn read_with_certificates(source: &str) -> (Option<Config>, Report) {
-    static FILES: OnceLock<[(&str, &str); 3]> = OnceLock::new();
-    let files = FILES.get_or_init(|| {
-        let authority = Authority::new("Test");
-        let client = authority.client("gateway", &[]);
-        [
-            ("ca.pem", authority.pem().to_owned().leak()),
-            ("client.pem", client.certificate.leak()),
-            ("client.key", client.key.leak()),
-        ]
-    });
-    let files = files.iter().map(|(name, content)| (Path::new("etc").join(name), *content)).collect();
-    parse(source, Path::new("etc/gateway.toml"), &Given { files, ..Given::default() })
+struct Certificates;
+
+static FILES: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
+    let authority = Authority::new("ours");
+    let [app, other] = [&["app.example.com"], &["other.example.com"]].map(|names| authority.server(names));
+    let old = authority.expired_server(&["old.example.com"]);
+    let client = authority.client("gateway", &[]);
+    BTreeMap::from([
+        ("clients.pem", authority.pem().to_owned()),
+        ("app.pem", app.certificate),
+        ("app.key", app.key),
+        ("other.pem", other.certificate),
+        ("other.key", other.key),
+        ("old.pem", old.certificate),
+        ("old.key", old.key),
+        ("ca.pem", authority.pem().to_owned()),
+        ("client.pem", client.certificate),
+        ("client.key", client.key),
+        ("text.pem", "no certificate".to_owned()),
+    ])
+});
+
+pub(crate) fn read(source: &str) -> (Option<Config>, Report) {
+    parse(source, Path::new("etc/gateway.toml"), &Certificates)
 }
 
 /// The configuration of a file that must have no problem.

@@ -1,13 +1,17 @@
 //! `gateway.toml` at the root of the repository: it runs as it stands, and what it says of a key is so.
 
-use crate::fixture::{accepted, read_with_certificates as read};
+use crate::fixture::{accepted, read};
 
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 39] = [
+const EXAMPLES: [&str; 43] = [
     "address = \"127.0.0.1:9090",
     "token",
+    "redirect_to_https",
+    "hsts",
+    "certificates",
+    "client_ca",
     "path = \"var",
     "listen",
     "region",
@@ -93,6 +97,15 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
     if key == "enforce_age" {
         let keys = "[sessions.main.keys]\ncurrent = \"0123456789abcdef\"\n";
         return file.replace("format = \"native\"", "format = \"django\"") + keys;
+    }
+    let tls =
+        file.replace("# [listeners.tls]", "[listeners.tls]").replace("# certificates = ", "certificates = ");
+    match key {
+        "mode" => return file.replace("address = \"127.0.0.1:8080\"", "address = \"unix:x.sock\""),
+        "hsts" | "client_ca" | "min_version" | "handshake_timeout" => return tls,
+        "client_auth" => return tls.replace("# client_ca = ", "client_ca = "),
+        "certificates" => return file.replace("# [listeners.tls]", "[listeners.tls]"),
+        _ => {}
     }
     let Some(bare) = header.strip_prefix("# ") else {
         // What only servers of these kinds have a use for.

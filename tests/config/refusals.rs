@@ -1,6 +1,6 @@
 //! One case for each rule: what a file must not say. Every other rule holds in each of them, so there is one error.
 
-use crate::fixture::{BASE, accepted, errors, read_with_certificates, with};
+use crate::fixture::{BASE, accepted, errors, read, with};
 
 /// Header, lines put under it (`|` for a new line), and the error.
 type Case = (&'static str, &'static str, &'static str);
@@ -63,6 +63,17 @@ fn server() {
 
 #[test]
 fn limits() {
+    let connections = "`server.limits.connections` must be from 1 to 10000000";
+    let useless = "`server.limits.connections_per_address` has no effect: no address could have so many";
+    check(&[
+        ("[server]", "limits.connections = 0", connections),
+        ("[server]", "limits.connections = 10|limits.connections_per_address = 10", useless),
+        (
+            "[server]",
+            "limits.connections_per_address = -1",
+            "`server.limits.connections_per_address` must be from 0 to 10000000",
+        ),
+    ]);
     let limit = |line: &str| format!("[server]\n[server.limits]\n{line}");
     for (line, expected) in [
         ("streams = 0", "`server.limits.streams` must be from 1 to 10000"),
@@ -78,6 +89,125 @@ fn limits() {
 }
 
 #[test]
+fn https() {
+    let app = "tls.certificates = [{ cert = \"app.pem\", key = \"app.key\" }]";
+    for (lines, expected) in [
+        ("hsts = \"1day\"", "`listeners.hsts` has no effect without `tls`"),
+        (
+            "TLS|hsts = { preload = true, max_age = \"1day\" }",
+            "`listeners.hsts.preload` needs `include_subdomains = true` and a `max_age` of at least 365 days",
+        ),
+        ("TLS|hsts = { preload = true }", "`listeners.hsts.max_age` is missing"),
+        ("TLS|hsts = true", "`listeners.hsts` must be a duration, not a boolean"),
+        (
+            "TLS|redirect_to_https = true",
+            "`listeners.redirect_to_https` has no effect: the listener has `tls`",
+        ),
+        (
+            "redirect_to_https = 443",
+            "`listeners.redirect_to_https` must be `true` or `false`, not an integer",
+        ),
+        ("redirect_to_https = { port = 0 }", "`listeners.redirect_to_https.port` must be from 1 to 65535"),
+        (
+            "redirect_to_https = { status = 303 }",
+            "`listeners.redirect_to_https.status` must be 301, 302, 307 or 308",
+        ),
+        (
+            "redirect_to_https = { status = 200 }",
+            "`listeners.redirect_to_https.status` must be 301, 302, 307 or 308",
+        ),
+    ] {
+        assert_eq!(errors(&with("[[listeners]]", &lines.replace("TLS", app))), [expected], "{lines}");
+    }
+}
+
+#[test]
+fn tls() {
+    let one = |entry: &str| format!("tls.certificates = [{{ {entry} }}]");
+    let app = "cert = \"app.pem\", key = \"app.key\"";
+    for (lines, expected) in [
+        (
+            one("cert = \"app.pem\", key = \"other.key\""),
+            "`listeners.tls.certificates.key` is not the key of the certificate",
+        ),
+        (
+            one("cert = \"app.key\", key = \"app.key\""),
+            "`listeners.tls.certificates.cert` holds no PEM certificate",
+        ),
+        (
+            one("cert = \"text.pem\", key = \"app.key\""),
+            "`listeners.tls.certificates.cert` holds no PEM certificate",
+        ),
+        (
+            one("cert = \"app.pem\", key = \"app.pem\""),
+            "`listeners.tls.certificates.key` holds no PEM private key",
+        ),
+        (one("cert = \"app.pem\""), "`listeners.tls.certificates.key` is missing"),
+        (
+            one("cert = \"gone.pem\", key = \"app.key\""),
+            "`listeners.tls.certificates.cert` cannot be read from `etc/gone.pem`: entity not found",
+        ),
+        (
+            one(&format!("{app}, client_auth = \"none\"")),
+            "`listeners.tls.certificates.client_auth` has no effect: the listener has no `client_ca`",
+        ),
+        (
+            one(&format!("{app}, client_auth = \"none\", client_ca = \"clients.pem\"")),
+            "`listeners.tls.certificates.client_auth` is `none`, yet there is a `client_ca`",
+        ),
+        (
+            one(&format!("{app}, client_auth = \"optional\"")),
+            "`listeners.tls.certificates.client_auth` needs `client_ca`: the authorities of the clients",
+        ),
+        (
+            one(&format!("{app}, client_ca = \"text.pem\"")),
+            "`listeners.tls.certificates.client_ca` holds no PEM certificate",
+        ),
+        (one(&format!("{app}, sni = \"a\"")), "unknown key `sni` in `listeners.tls.certificates`"),
+        (
+            format!("{}|tls.client_auth = \"required\"", one(app)),
+            "`listeners.tls.client_auth` needs `client_ca`: the authorities of the clients",
+        ),
+        (
+            format!("{}|tls.min_version = \"1.1\"", one(app)),
+            "`listeners.tls.min_version` must be `1.2` or `1.3`",
+        ),
+        (
+            format!("{}|tls.handshake_timeout = \"0s\"", one(app)),
+            "`listeners.tls.handshake_timeout` must be from 100ms to 10m",
+        ),
+        (
+            "tls.min_version = \"1.3\"".to_owned(),
+            "`listeners.tls.certificates` must name at least one certificate",
+        ),
+        (
+            "tls.certificates = []".to_owned(),
+            "`listeners.tls.certificates` must name at least one certificate",
+        ),
+        ("tls = true".to_owned(), "`listeners.tls` must be a table, not a boolean"),
+    ] {
+        assert_eq!(errors(&with("[[listeners]]", &lines)), [expected], "{lines}");
+    }
+}
+
+#[test]
+fn certificates_that_serve_nobody_well_are_warned_about() {
+    let app = "{ cert = \"app.pem\", key = \"app.key\" }";
+    for (second, expected) in [
+        (
+            "{ cert = \"old.pem\", key = \"old.key\" }",
+            "the certificate of `listeners.tls.certificates.cert` has expired",
+        ),
+        (app, "`listeners.tls.certificates.cert` is never chosen"),
+    ] {
+        let (config, report) = read(&with("[[listeners]]", &format!("tls.certificates = [{app}, {second}]")));
+        assert!(config.is_some());
+        let warnings: Vec<_> = report.diagnostics().iter().map(|diagnostic| &diagnostic.message).collect();
+        assert_eq!(warnings, [expected]);
+    }
+}
+
+#[test]
 fn listeners() {
     let address = "`listeners.address` must be an IP address, or `localhost`, and a port";
     let twice = "two listeners have the address 127.0.0.1:8080";
@@ -88,7 +218,6 @@ fn listeners() {
         ("[[listeners]]", "address = \"app.example.com:80\"", address),
         ("[[listeners]]", "address = \"localhost:http\"", address),
         ("[[listeners]]", "address = \"127.0.0.1:65536\"", address),
-        ("[[listeners]]", "address = \"unix:/run/x.sock\"", address),
         ("[[listeners]]", "address = \"\"", "`listeners.address` must not be empty"),
         ("[[listeners]]", "addres = \"x\"", "unknown key `addres` in `listeners`"),
         (
@@ -109,6 +238,45 @@ fn listeners() {
         ("[[listeners]]", "address = \"127.0.0.1:8080\"|[[listeners]]|address = \"localhost:8080\"", twice),
         ("", "[[listeners]]", "`listeners.address` is missing"),
     ]);
+    check(&[
+        ("[[listeners]]", "address = \"unix:\"", "`listeners.address` names no socket"),
+        ("[[listeners]]", "mode = \"0600\"", "`listeners.mode` is only for unix sockets"),
+        (
+            "[[listeners]]",
+            "address = \"unix:x\"|mode = \"rw\"",
+            "`listeners.mode` must be a file's permissions",
+        ),
+        (
+            "[[listeners]]",
+            "address = \"unix:x\"|mode = \"07777\"",
+            "`listeners.mode` must be a file's permissions",
+        ),
+        (
+            "[[listeners]]",
+            "address = \"unix:x\"|[[listeners]]|address = \"unix:x\"",
+            "two listeners have the address unix:etc/x",
+        ),
+        (
+            "[[listeners]]",
+            "trusted_proxies = [\"unix:\"]",
+            "`listeners.trusted_proxies` names `unix:`, which nobody is who comes to this address",
+        ),
+        (
+            "[[listeners]]",
+            "address = \"unix:x\"|trusted_proxies = [\"10.0.0.1\"]",
+            "`listeners.trusted_proxies` has no effect: whoever comes to a unix socket has no address",
+        ),
+        (
+            "[[listeners]]",
+            "proxy_protocol = true",
+            "`listeners.proxy_protocol` needs `trusted_proxies`: anybody could claim any address",
+        ),
+    ]);
+    let long = format!("address = \"unix:/{}\"", "x".repeat(107));
+    assert_eq!(
+        errors(&with("[[listeners]]", &long)),
+        ["`listeners.address` is longer than the 107 bytes of a unix socket's path"]
+    );
     accepted(&with("[[listeners]]", "address = \"127.0.0.1:0\"|[[listeners]]|address = \"127.0.0.1:0\""));
 
     let none = BASE.replace("[[listeners]]\naddress = \"127.0.0.1:0\"\n", "");
@@ -433,7 +601,7 @@ fn upstreams() {
     let https = "servers = [\"https://a\"]";
     let tls = |lines: &str| {
         let source = with("[upstreams.app]", &format!("{https}|tls = {{ {lines} }}"));
-        let (_, report) = read_with_certificates(&source);
+        let (_, report) = read(&source);
         report.diagnostics().iter().map(|problem| problem.message.clone()).collect::<Vec<_>>()
     };
     assert!(tls("ca = \"ca.pem\", cert = \"client.pem\", key = \"client.key\"").is_empty());

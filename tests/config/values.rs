@@ -5,8 +5,9 @@ use std::time::Duration;
 use sessiongate::claims::ClaimPath;
 use sessiongate::config::layout::{CookieCodec, Signer};
 use sessiongate::config::{
-    Access, Balance, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern, LoginTemplate,
-    OnStoreError, Retries, SameSite, Scheme, Secure, Server, ServerAddress, TemplatePart,
+    Access, Balance, CertificateConfig, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern,
+    HttpsRedirect, ListenerAddress, LoginTemplate, OnStoreError, Retries, SameSite, Scheme, Secure, Server,
+    ServerAddress, TemplatePart,
 };
 
 use crate::fixture::{BASE, accepted, read, with};
@@ -102,8 +103,64 @@ fn addresses_and_networks() {
     let lines = "address = \"localhost:8080\"|trusted_proxies = [\"10.0.0.0/8\", \"::1\"]";
     let listener = &accepted(&with("[[listeners]]", lines)).listeners[0];
     assert_eq!(listener.address.to_string(), "127.0.0.1:8080");
-    let networks: Vec<_> = listener.trusted_proxies.iter().map(ToString::to_string).collect();
+    let networks: Vec<_> = listener.trusted_proxies.networks.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+}
+
+#[test]
+fn unix_sockets() {
+    let listener = |lines: &str| accepted(&with("[[listeners]]", lines)).listeners.remove(0);
+    let plain = listener("address = \"unix:/run/x.sock\"");
+    assert_eq!((plain.address, plain.mode), (ListenerAddress::Unix("/run/x.sock".into()), 0o660));
+    let lines = "address = \"unix:x.sock\"|mode = \"0600\"|trusted_proxies = [\"unix:\", \"10.0.0.1\"]";
+    let strict = listener(lines);
+    assert_eq!((strict.address, strict.mode), (ListenerAddress::Unix("etc/x.sock".into()), 0o600));
+    assert!(listener(lines).trusted_proxies.unix);
+}
+
+#[test]
+fn https() {
+    let listener = |lines: &str| accepted(&with("[[listeners]]", lines)).listeners.remove(0);
+    let redirect = |lines: &str| listener(&format!("redirect_to_https = {lines}")).redirect_to_https;
+    let to = |port, status: u16| Some(HttpsRedirect { port, status: status.try_into().unwrap() });
+    assert_eq!(redirect("true"), to(443, 308));
+    assert_eq!(redirect("false"), None);
+    assert_eq!(redirect("{ port = 8443 }"), to(8443, 308));
+    assert_eq!(redirect("{ status = 302 }"), to(443, 302));
+
+    let app = "tls.certificates = [{ cert = \"app.pem\", key = \"app.key\" }]";
+    let hsts = |lines: &str| listener(&format!("{app}|hsts = {lines}")).hsts.unwrap().value;
+    assert_eq!(hsts("\"365days\""), "max-age=31536000");
+    assert_eq!(hsts("{ max_age = \"0s\" }"), "max-age=0");
+    let all = "{ max_age = \"730days\", include_subdomains = true, preload = true }";
+    assert_eq!(hsts(all), "max-age=63072000; includeSubDomains; preload");
+}
+
+#[test]
+fn rules_for_clients() {
+    let rules = |lines: &str| {
+        let listener = accepted(&with("[[listeners]]", lines)).listeners.remove(0);
+        let rule = |certificate: CertificateConfig| {
+            certificate.clients.map(|rule| (rule.ca.to_str().unwrap().to_owned(), rule.required))
+        };
+        listener.tls.unwrap().certificates.into_iter().map(rule).collect::<Vec<_>>()
+    };
+    let app = "cert = \"app.pem\", key = \"app.key\"";
+    let other = "cert = \"other.pem\", key = \"other.key\"";
+    let required = Some(("etc/clients.pem".to_owned(), true));
+    let optional = Some(("etc/clients.pem".to_owned(), false));
+    let clients = "tls.client_ca = \"clients.pem\"";
+    assert_eq!(rules(&format!("tls.certificates = [{{ {app} }}]")), [None]);
+    assert_eq!(
+        rules(&format!("tls.certificates = [{{ {app} }}]|{clients}")),
+        std::slice::from_ref(&required)
+    );
+    let lines = format!("tls.certificates = [{{ {app} }}]|{clients}|tls.client_auth = \"optional\"");
+    assert_eq!(rules(&lines), std::slice::from_ref(&optional));
+    let own = "client_ca = \"clients.pem\", client_auth = \"optional\"";
+    assert_eq!(rules(&format!("tls.certificates = [{{ {app} }}, {{ {other}, {own} }}]")), [None, optional]);
+    let lines = format!("tls.certificates = [{{ {app} }}, {{ {other}, client_auth = \"none\" }}]|{clients}");
+    assert_eq!(rules(&lines), [required, None]);
 }
 
 #[test]

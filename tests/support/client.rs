@@ -4,17 +4,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::wire::{Framing, Message, Reader};
 use super::within;
 
-/// One connection.
+/// One connection, of whatever kind.
 #[derive(Debug)]
 pub(crate) struct Client {
-    reader: Reader<TcpStream>,
+    reader: Reader<Box<dyn Stream>>,
 }
+
+/// What a connection is made over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Stream for S {}
 
 /// A request to send.
 #[derive(Clone, Debug)]
@@ -88,7 +93,12 @@ impl Request {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = within("a connection", TcpStream::connect(address)).await.expect("connects");
-        Self { reader: Reader::new(stream) }
+        Self::over(stream)
+    }
+
+    /// A client on a connection that is there already.
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
+        Self { reader: Reader::new(Box::new(stream)) }
     }
 
     /// Sends a request and reads its answer; the connection can be used again.
@@ -103,11 +113,17 @@ impl Client {
         within("sending", self.reader.stream().write_all(bytes.as_ref())).await.expect("sends");
     }
 
+    /// Sends as much of these bytes as the gateway takes.
+    pub(crate) async fn send_what_is_taken(&mut self, bytes: &[u8]) {
+        let stream = self.reader.stream();
+        let _refused = within("sending", stream.write_all(bytes)).await;
+    }
+
     /// Sends a byte at a time, each of which is a short wait, until there is an answer; its head.
     pub(crate) async fn drip(self) -> Message {
         let (read, stream) = self.reader.into_parts();
         assert!(read.is_empty(), "bytes are left");
-        let (from, mut to) = stream.into_split();
+        let (from, mut to) = tokio::io::split(stream);
         let mut from = Reader::new(from);
         let drip = async {
             loop {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::certificates::Identity;
 use super::client::{Request, Response};
 use super::engine::Engine;
 use super::table::TABLE;
@@ -67,6 +68,8 @@ pub(crate) struct Builder {
     rest: String,
     environment: HashMap<String, String>,
     files: Vec<(String, String)>,
+    /// The limit of open files.
+    descriptors: Option<u32>,
     passed: Vec<String>,
 }
 
@@ -313,6 +316,16 @@ impl Builder {
         self
     }
 
+    /// Puts a certificate and its key there, as `NAME.pem` and `NAME.key`.
+    pub(crate) fn certificate(self, name: &str, identity: &Identity) -> Self {
+        self.file(&format!("{name}.pem"), &identity.certificate).file(&format!("{name}.key"), &identity.key)
+    }
+
+    /// Lets the gateway open no more than this many files.
+    pub(crate) fn descriptors(self, limit: u32) -> Self {
+        Self { descriptors: Some(limit), ..self }
+    }
+
     /// Has another program open sockets on these addresses and pass them on, as a service manager does; it logs where.
     pub(crate) fn activated(mut self, addresses: &[&str]) -> Self {
         self.passed = addresses.iter().map(ToString::to_string).collect();
@@ -368,6 +381,11 @@ impl Builder {
 
     fn program(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_sessiongate");
+        if let Some(limit) = self.descriptors {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), program]);
+            return command;
+        }
         if self.passed.is_empty() {
             return Command::new(program);
         }

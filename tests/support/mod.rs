@@ -31,6 +31,7 @@ pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod table;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod websocket;
 pub(crate) mod wire;

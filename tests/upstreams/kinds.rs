@@ -133,7 +133,8 @@ async fn a_certificate_that_is_not_the_servers_own_is_not_believed() {
     let authority = Authority::new("Internal");
     let Some(nginx) = Nginx::start(&authority) else { return };
     let server = nginx.url("https", TLS);
-    let known = patient(&[server.clone()], &nginx.tls("server_name = \"app.internal\"")).start().await;
+    let known =
+        patient(std::slice::from_ref(&server), &nginx.tls("server_name = \"app.internal\"")).start().await;
     nginx.answer(&known).await;
     let stranger = nginx.path().join("stranger.pem");
     Authority::new("Stranger").write(&stranger);
@@ -146,7 +147,7 @@ async fn a_certificate_that_is_not_the_servers_own_is_not_believed() {
             "invalid peer certificate: certificate not valid for name",
         ),
     ] {
-        let gateway = patient(&[server.clone()], &lines).start().await;
+        let gateway = patient(std::slice::from_ref(&server), &lines).start().await;
         let refused = gateway.send(&Request::get("/")).await;
         assert_eq!(refused.status, 502);
         assert!(!refused.text().contains("certificate"), "the client is not told: {}", refused.text());

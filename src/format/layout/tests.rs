@@ -10,6 +10,7 @@ use crate::config::environment::Environment;
 use crate::config::parse;
 use crate::format::{fingerprint, open};
 use crate::item::Number;
+use crate::time::Timestamp;
 
 /// What the real frameworks wrote.
 const VECTORS: &str = include_str!("../../../tests/fixtures/session-vectors.json");
@@ -20,6 +21,10 @@ struct Named;
 impl Environment for Named {
     fn cores(&self) -> usize {
         1
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_800_000_000)
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {

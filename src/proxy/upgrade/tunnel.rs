@@ -10,11 +10,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{oneshot, watch};
 
-use super::Far;
 use super::frames::Close;
 use super::relay::{Broken, Pipe, Scratch, Side};
 use crate::proxy::Handed;
@@ -22,6 +20,7 @@ use crate::proxy::bond::{self, Bond, Ending};
 use crate::proxy::record::Entry;
 use crate::session::Usage;
 use crate::time::Clock;
+use crate::upstream::Lease;
 
 /// To switch protocols once both have agreed to: the time to write a response's head.
 const SWITCH: Duration = Duration::from_secs(10);
@@ -34,7 +33,8 @@ const HALF_CLOSED: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(in crate::proxy) struct Tunnel {
     pub(in crate::proxy) near: oneshot::Receiver<Handed>,
-    pub(in crate::proxy) far: Far,
+    /// Never used again.
+    pub(in crate::proxy) far: Lease,
     pub(in crate::proxy) bond: Option<Bond>,
     pub(in crate::proxy) terms: Terms,
 }
@@ -166,14 +166,13 @@ impl Tunnel {
     ) {
         let Self { near, far, bond, terms } = self;
         let _open = Open::new(tunnels);
-        let both = async { (near.await.ok(), far.on.await.ok()) };
         let mut ends = Ends::default();
-        let cause = match tokio::time::timeout(SWITCH, both).await {
-            Ok((Some(Handed { stream: near, hold: _hold }), Some(upstream))) => {
+        let cause = match (tokio::time::timeout(SWITCH, near).await, far.tunnel()) {
+            (Ok(Ok(Handed { stream: near, hold: _hold })), Some(upstream)) => {
                 let tie = bond.and_then(Bond::tie);
                 let usage = tie.as_ref().map(bond::Tie::usage);
                 let ending = pin!(bond::loosed_or_stopped(tie, stopped));
-                let mut relay = Relay::new(near, Box::pin(TokioIo::new(upstream)), scratch);
+                let mut relay = Relay::new(near, Box::pin(upstream), scratch);
                 let cause = relay.run(ending, usage, terms).await;
                 if let Some(close) = cause.close() {
                     relay.close(close).await;
@@ -181,9 +180,9 @@ impl Tunnel {
                 ends = Ends { received: relay.up.moved(), sent: relay.down.moved() };
                 cause
             }
-            Ok((_, _)) | Err(_) => Cause::Unopened,
+            (Ok(_) | Err(_), _) => Cause::Unopened,
         };
-        drop(far.lease);
+        drop(far);
         tunnels.count(cause);
         if let Some(mut record) = record {
             record.received(ends.received);

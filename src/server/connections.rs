@@ -1,0 +1,218 @@
+//! How many client connections there are, and how many there may be.
+//!
+//! 1. Who comes when all places are taken waits: it is not accepted, and nothing spins meanwhile.
+//! 2. An address that has its share is told by a closed connection. An IPv6 address counts as its /64, which is what one
+//!    customer has. A trusted proxy is many clients, so it has no share, and neither has a unix socket.
+//! 3. A place is taken for as long as the connection's socket is open, whatever becomes of the connection.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::tally::Tally;
+use crate::config::Limits;
+
+/// Descriptors that a worker has for itself: its runtime's, and some for files that are read while it runs.
+const EACH_WORKER: u64 = 8;
+/// Descriptors that the process has whatever it serves: its log, its store's connections, its configuration.
+const PROCESS: u64 = 48;
+/// Descriptors for connections to upstreams: one for each client's, but no more than can be busy at a time.
+const UPSTREAMS: u64 = 4096;
+
+/// The client connections of a gateway.
+#[derive(Debug)]
+pub struct Connections {
+    places: Arc<Semaphore>,
+    bound: usize,
+    shares: Option<Shares>,
+    /// What became of those who arrived.
+    pub tally: Tally,
+}
+
+/// How many connections each address has, where that is bounded. Not larger than there are connections.
+#[derive(Debug)]
+struct Shares {
+    each: usize,
+    taken: Mutex<HashMap<IpAddr, NonZeroUsize>>,
+}
+
+/// A place among the connections, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    share: Option<(Arc<Connections>, IpAddr)>,
+}
+
+impl Connections {
+    /// As many as `limits` says, or as descriptors allow for.
+    pub(super) fn new(limits: &Limits, workers: usize, listeners: usize) -> Self {
+        let reserve = PROCESS + EACH_WORKER.saturating_mul(workers as u64) + (workers * listeners) as u64;
+        let allowed = descriptors().map_or(u64::MAX, |all| {
+            let shared = all.saturating_sub(reserve);
+            shared - (shared / 2).min(UPSTREAMS)
+        });
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).max(1);
+        if allowed < limits.connections {
+            tracing::warn!(
+                connections = allowed,
+                configured = limits.connections,
+                "the limit of open files (RLIMIT_NOFILE) allows for fewer connections than are configured"
+            );
+        }
+        let bound = limits.connections.min(allowed);
+        let shares = limits.connections_per_address.map(|each| Shares { each, taken: Mutex::default() });
+        Self { places: Arc::new(Semaphore::new(bound)), bound, shares, tally: Tally::default() }
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.bound.saturating_sub(self.places.available_permits())
+    }
+
+    /// How many there may be.
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
+
+    /// Waits for a place.
+    pub(super) async fn enter(&self) -> Place {
+        // The semaphore is never closed, and nothing would be lost without a permit but the count.
+        let permit = Arc::clone(&self.places).acquire_owned().await.ok();
+        Place { _permit: permit, share: None }
+    }
+
+    /// A place for whoever cannot wait, since the listener ends; if there is none, one more than there are.
+    pub(super) fn enter_now(&self) -> Place {
+        Place { _permit: Arc::clone(&self.places).try_acquire_owned().ok(), share: None }
+    }
+
+    /// Lets go of `address`'s share.
+    fn leave(&self, address: IpAddr) {
+        let Some(shares) = &self.shares else { return };
+        let mut taken = shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = taken.entry(address) {
+            match NonZeroUsize::new(count.get().get() - 1) {
+                Some(rest) => {
+                    count.insert(rest);
+                }
+                None => {
+                    count.remove();
+                }
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Counts the place as one of `address`; false: it has its share already.
+    pub(super) fn take_share(&mut self, connections: &Arc<Connections>, address: IpAddr) -> bool {
+        let Some(shares) = &connections.shares else { return true };
+        let address = subscriber(address);
+        {
+            let mut taken = shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            match taken.entry(address) {
+                Entry::Occupied(count) if count.get().get() >= shares.each => {
+                    connections.tally.over_share.add();
+                    return false;
+                }
+                Entry::Occupied(mut count) => {
+                    let more = count.get().saturating_add(1);
+                    count.insert(more);
+                }
+                Entry::Vacant(count) => {
+                    count.insert(NonZeroUsize::MIN);
+                }
+            }
+        }
+        self.share = Some((Arc::clone(connections), address));
+        true
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((connections, address)) = self.share.take() {
+            connections.leave(address);
+        }
+    }
+}
+
+/// What one customer of a network is given: one IPv4 address, or an IPv6 /64.
+fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+/// How many descriptors the process may have, after the limit has been raised as far as it goes; none: any number.
+fn descriptors() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return limit.current;
+    }
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+            limit.current
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(bound: usize, each: usize) -> Arc<Connections> {
+        let shares = Some(Shares { each, taken: Mutex::default() });
+        let places = Arc::new(Semaphore::new(bound));
+        Arc::new(Connections { places, bound, shares, tally: Tally::default() })
+    }
+
+    #[tokio::test]
+    async fn a_place_is_free_again_when_it_is_left() {
+        let connections = connections(2, 1);
+        let first = connections.enter().await;
+        let _second = connections.enter().await;
+        assert_eq!((connections.open(), connections.bound()), (2, 2));
+        drop(first);
+        let _third = connections.enter().await;
+        assert_eq!(connections.open(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_address_has_its_share_and_a_network_of_ipv6_one_for_all() {
+        let connections = connections(10, 2);
+        let mut places = Vec::new();
+        for (address, is_let_in) in [
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("10.0.0.1", false),
+            ("10.0.0.2", true),
+            ("2001:db8::1", true),
+            ("2001:db8::2", true),
+            ("2001:db8::3", false),
+            ("2001:db8:0:1::1", true),
+        ] {
+            let mut place = connections.enter().await;
+            assert_eq!(place.take_share(&connections, address.parse().unwrap()), is_let_in, "{address}");
+            places.push(place);
+        }
+        assert_eq!(connections.tally.over_share.get(), 2);
+        drop(places);
+        assert!(
+            connections.shares.as_ref().unwrap().taken.lock().unwrap().is_empty(),
+            "nothing is left behind"
+        );
+    }
+}

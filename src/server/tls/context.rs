@@ -1,0 +1,145 @@
+//! From certificates' files to what handshakes use.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::version::{TLS12, TLS13};
+
+use super::reload::Files;
+use crate::config::{ClientRule, TlsConfig, TlsVersion};
+use crate::time::Timestamp;
+use crate::tls::{Identity, Names, PemError, authorities};
+
+/// What HTTP/1.1 is called where it is negotiated (RFC 7301, 6).
+const HTTP1: &[u8] = b"http/1.1";
+/// Sessions kept for clients of TLS 1.2 that take no tickets, for each certificate.
+const SESSIONS: usize = 1024;
+/// Tickets of TLS 1.3 that a client is given: one for each of two connections it may open next.
+const TICKETS: usize = 2;
+
+/// Everything that the handshakes of a listener use.
+#[derive(Debug)]
+pub(super) struct Contexts {
+    /// In the order of the configuration; the first is there.
+    default: Context,
+    others: Vec<Context>,
+    names: Names,
+    /// From hosts to what is asked of their clients; none: of all the same.
+    pub(super) hosts: Option<Arc<Names>>,
+    /// When the first of the certificates expires.
+    pub(super) not_after: Timestamp,
+}
+
+/// What the handshakes with one certificate use.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) config: Arc<ServerConfig>,
+    /// Which of the rules for clients it has; 0 is that of the first certificate.
+    pub(super) rule: usize,
+}
+
+/// Why files make no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("`{}` cannot be read: {error}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        error: Arc<std::io::Error>,
+    },
+    /// A file is not what it should be.
+    #[error("`{}` {error}", path.display())]
+    Pem {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: PemError,
+    },
+    /// The authorities of clients cannot be used.
+    #[error("the authorities of clients: {0}")]
+    Clients(#[from] VerifierBuilderError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// There is no certificate.
+    #[error("there is no certificate")]
+    Nothing,
+}
+
+impl Contexts {
+    pub(super) fn new(config: &TlsConfig, http2: bool, files: &Files) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let (mut names, mut hosts) = (Names::default(), Names::default());
+        let mut rules: Vec<Option<&ClientRule>> = Vec::new();
+        let mut contexts = Vec::new();
+        let mut not_after = Timestamp::NEVER;
+        for (position, certificate) in config.certificates.iter().enumerate() {
+            let (chain, key) = (files.get(&certificate.cert)?, files.get(&certificate.key)?);
+            let identity = Identity::from_pem(chain, key, &provider).map_err(|error| {
+                let path = if error.is_of_key() { &certificate.key } else { &certificate.cert };
+                TlsError::Pem { path: path.clone(), error }
+            })?;
+            not_after = not_after.min(identity.not_after);
+            let clients = certificate.clients.as_ref();
+            let rule = rules.iter().position(|other| *other == clients).unwrap_or(rules.len());
+            if rule == rules.len() {
+                rules.push(clients);
+            }
+            for name in &identity.names {
+                names.add(name, position);
+                hosts.add(name, rule);
+            }
+            let mut config = server_config(config.min_version, clients, identity, files, &provider)?;
+            config.alpn_protocols =
+                if http2 { vec![super::H2.to_vec(), HTTP1.to_vec()] } else { vec![HTTP1.to_vec()] };
+            contexts.push(Context { config: Arc::new(config), rule });
+        }
+        let mut contexts = contexts.into_iter();
+        let default = contexts.next().ok_or(TlsError::Nothing)?;
+        let hosts = (rules.len() > 1).then(|| Arc::new(hosts));
+        Ok(Self { default, others: contexts.collect(), names, hosts, not_after })
+    }
+
+    /// The context for a client that names `server`.
+    pub(super) fn choose(&self, server: Option<&str>) -> &Context {
+        let position =
+            server.and_then(|server| self.names.find(server)).and_then(|found| found.checked_sub(1));
+        position.and_then(|position| self.others.get(position)).unwrap_or(&self.default)
+    }
+}
+
+fn server_config(
+    min_version: TlsVersion,
+    clients: Option<&ClientRule>,
+    identity: Identity,
+    files: &Files,
+    provider: &Arc<CryptoProvider>,
+) -> Result<ServerConfig, TlsError> {
+    let versions: &[_] = match min_version {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(versions)?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(rule) => {
+            let roots = authorities(files.get(&rule.ca)?);
+            let roots = roots.map_err(|error| TlsError::Pem { path: rule.ca.clone(), error })?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+            let verifier = if rule.required { verifier } else { verifier.allow_unauthenticated() };
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified)));
+    config.ticketer = ring::Ticketer::new()?;
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    config.send_tls13_tickets = TICKETS;
+    Ok(config)
+}

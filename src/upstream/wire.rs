@@ -1,0 +1,431 @@
+//! An HTTP/1.1 connection to a server, with no task of its own: whoever waits for the response sends the request, and
+//! whoever reads the body goes on sending what is left of it.
+//!
+//! 1. Head and first piece of the body leave in one write.
+//! 2. The response is read while the request is still being sent, and after it cannot be sent any more: a server may
+//!    answer early and hang up.
+//! 3. The connection can be used again if both messages came to their end, both sides want that, and nothing was read
+//!    beyond.
+
+mod body;
+mod head;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use self::body::{BadBody, Decoder, Step};
+use self::head::{BadHead, MAX_HEAD};
+
+/// What is read at first, and at most, in one go: more as long as reads are full, since large bodies then cost less.
+const FIRST_READ: usize = 8 * 1024;
+const LAST_READ: usize = 256 * 1024;
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Wire<S, B> {
+    inner: Rc<RefCell<Inner<S, B>>>,
+}
+
+/// The body of a response that comes over a [`Wire`].
+#[derive(Debug)]
+pub(super) struct Incoming<S, B> {
+    inner: Rc<RefCell<Inner<S, B>>>,
+    ended: bool,
+}
+
+/// What a request comes to.
+type Answered<S, B> = Result<Response<Incoming<S, B>>, WireError<<B as Body>::Error>>;
+
+#[derive(Debug)]
+struct Inner<S, B> {
+    stream: S,
+    /// What has been read and not yet looked at.
+    read: BytesMut,
+    /// How much is read in one go.
+    read_size: usize,
+    /// Whether the server has ended its side.
+    closed: bool,
+    sending: Sending<B>,
+    method: Method,
+    decoder: Decoder,
+    persists: bool,
+}
+
+/// A request on its way out.
+#[derive(Debug)]
+struct Sending<B> {
+    /// What is to be written before more of the body is asked for.
+    queue: SmallVec<[Bytes; 4]>,
+    /// The body, until all of it is in the queue.
+    body: Option<B>,
+    chunked: bool,
+    /// The request's head, until it is answered.
+    parts: Option<Parts>,
+    /// Whether anything has been written.
+    begun: bool,
+    /// The first piece of the body, until something has been written.
+    first: Option<Bytes>,
+    unflushed: bool,
+    /// Why nothing more can be written.
+    failed: Option<io::Error>,
+}
+
+/// What can be had back of a request that was not answered.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) parts: Parts,
+    /// Whether nothing of it was written.
+    pub(super) unsent: bool,
+    /// What was taken off the front of its body, if nothing was written.
+    pub(super) first: Option<Bytes>,
+}
+
+/// Why there is no response, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError<E> {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the server closed the connection without an answer")]
+    Closed,
+    #[error("the response {0}")]
+    Head(#[from] BadHead),
+    #[error("the response's body {0}")]
+    Body(#[from] BadBody),
+    #[error("the request's body failed")]
+    Request(E),
+}
+
+impl<S, B> Clone for Wire<S, B> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl<S, B> Wire<S, B>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Speaks HTTP/1.1 over `stream`.
+    pub(super) fn new(stream: S) -> Self {
+        let inner = Inner {
+            stream,
+            read: BytesMut::new(),
+            read_size: FIRST_READ,
+            closed: false,
+            sending: Sending::none(),
+            method: Method::GET,
+            decoder: Decoder::none(),
+            persists: true,
+        };
+        Self { inner: Rc::new(RefCell::new(inner)) }
+    }
+
+    /// Whether the server has not hung up while the connection was idle, nor said anything unasked.
+    pub(super) fn is_open(&self) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let (mut byte, closed) = ([0; 1], inner.closed);
+        let mut byte = ReadBuf::new(&mut byte);
+        !closed
+            && inner.read.is_empty()
+            && Pin::new(&mut inner.stream).poll_read(&mut context, &mut byte).is_pending()
+    }
+
+    /// Whether it may carry another request.
+    pub(super) fn is_reusable(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.persists
+            && !inner.closed
+            && inner.decoder.is_ended()
+            && inner.sending.is_done()
+            && inner.read.is_empty()
+    }
+
+    /// Begins a request. What was under way must be over.
+    pub(super) fn begin(&self, request: Request<B>) {
+        let mut inner = self.inner.borrow_mut();
+        let chunked = !request.body().is_end_stream()
+            && request.body().size_hint().exact().is_none()
+            && !request.headers().contains_key(http::header::CONTENT_LENGTH);
+        let mut head = BytesMut::new();
+        head::write(&request, chunked, &mut head);
+        inner.method = request.method().clone();
+        let (parts, body) = request.into_parts();
+        let body = Some(body).filter(|body| !body.is_end_stream());
+        let mut queue = SmallVec::new();
+        queue.push(head.freeze());
+        inner.sending = Sending { queue, body, chunked, parts: Some(parts), ..Sending::none() };
+        inner.persists = false;
+    }
+
+    /// What there is to send again of a request that failed.
+    pub(super) fn recover(&self) -> Option<Recovered> {
+        let sending = &mut self.inner.borrow_mut().sending;
+        Some(Recovered { parts: sending.parts.take()?, unsent: !sending.begun, first: sending.first.take() })
+    }
+
+    /// Sends the request, and reads the response's head.
+    pub(super) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Answered<S, B>> {
+        let mut inner = self.inner.borrow_mut();
+        inner.poll_send(cx)?;
+        let head = ready!(inner.poll_head(cx))?;
+        inner.persists = head.persists && head.status != StatusCode::SWITCHING_PROTOCOLS;
+        inner.decoder = head.body;
+        inner.sending.parts = None;
+        let ended = inner.decoder.is_ended();
+        drop(inner);
+        let mut response = Response::new(Incoming { inner: Rc::clone(&self.inner), ended });
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<B> Sending<B> {
+    fn none() -> Self {
+        Self {
+            queue: SmallVec::new(),
+            body: None,
+            chunked: false,
+            parts: None,
+            begun: false,
+            first: None,
+            unflushed: false,
+            failed: None,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.queue.is_empty() && self.body.is_none() && !self.unflushed && self.failed.is_none()
+    }
+}
+
+impl<S, B> Inner<S, B>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Sends what can be sent now. What the server does not take any more is not the end: it may have answered.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), WireError<B::Error>> {
+        if self.sending.failed.is_some() {
+            return Ok(());
+        }
+        loop {
+            let blocked = !self.fill(cx)?;
+            if self.sending.queue.is_empty() {
+                if self.sending.unflushed {
+                    match Pin::new(&mut self.stream).poll_flush(cx) {
+                        Poll::Ready(Ok(())) => self.sending.unflushed = false,
+                        Poll::Ready(Err(error)) => self.sending.failed = Some(error),
+                        Poll::Pending => {}
+                    }
+                }
+                if blocked || self.sending.body.is_none() {
+                    return Ok(());
+                }
+                continue;
+            }
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.sending.failed = Some(error);
+                    return Ok(());
+                }
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    /// Asks the body for more, while there is little to write. False: it has none for the moment.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, WireError<B::Error>> {
+        let sending = &mut self.sending;
+        if sending.queue.len() > 1 {
+            return Ok(true);
+        }
+        let Some(body) = &mut sending.body else { return Ok(true) };
+        loop {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Some(Err(error))) => return Err(WireError::Request(error)),
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Trailers stay behind: a server that folds them into its headers would take them for ours.
+                    let Ok(data) = frame.into_data() else { continue };
+                    let length = data.len();
+                    if length == 0 {
+                        continue;
+                    }
+                    let over = body.is_end_stream();
+                    if !sending.begun {
+                        sending.first = Some(data.clone());
+                    }
+                    if sending.chunked {
+                        let mut size = BytesMut::with_capacity(20);
+                        head::write_chunk_size(length, &mut size);
+                        sending.queue.push(size.freeze());
+                        sending.queue.push(data);
+                        let end: &[u8] = if over { b"\r\n0\r\n\r\n" } else { b"\r\n" };
+                        sending.queue.push(Bytes::from_static(end));
+                    } else {
+                        sending.queue.push(data);
+                    }
+                    if over {
+                        sending.body = None;
+                    }
+                    return Ok(true);
+                }
+                Poll::Ready(None) => {
+                    if sending.chunked {
+                        sending.queue.push(Bytes::from_static(b"0\r\n\r\n"));
+                    }
+                    sending.body = None;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sending = &mut self.sending;
+        let slices: SmallVec<[IoSlice<'_>; 4]> =
+            sending.queue.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
+        drop(slices);
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        sending.begun = true;
+        sending.first = None;
+        sending.unflushed = true;
+        sending.queue.retain(|piece| {
+            let here = written.min(piece.len());
+            piece.advance(here);
+            written -= here;
+            !piece.is_empty()
+        });
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::Head, WireError<B::Error>>> {
+        loop {
+            if !self.read.is_empty()
+                && let Some(head) = head::read(&mut self.read, &self.method)?
+            {
+                // Interim responses are for this hop; the one that is not interim is yet to come.
+                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                    continue;
+                }
+                return Poll::Ready(Ok(head));
+            }
+            debug_assert!(self.read.len() < MAX_HEAD, "the head's bound is the buffer's");
+            match ready!(self.poll_read(cx)) {
+                Ok(0) => {
+                    let failed = self.sending.failed.take();
+                    return Poll::Ready(Err(failed.map_or(WireError::Closed, WireError::Io)));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    // What was wrong first says more.
+                    return Poll::Ready(Err(self.sending.failed.take().unwrap_or(error).into()));
+                }
+            }
+        }
+    }
+
+    /// Reads more, and says how much; 0 is the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.read.reserve(self.read_size);
+        let before = self.read.len();
+        let room = self.read.capacity() - before;
+        let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
+        match read {
+            Poll::Pending => {
+                // What nothing came for is not held on to.
+                if self.read.is_empty() {
+                    self.read = BytesMut::new();
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Ok(count)) => {
+                self.closed |= count == 0;
+                if count == room {
+                    self.read_size = (self.read_size * 2).min(LAST_READ);
+                } else if count < self.read_size / 4 {
+                    self.read_size = (self.read_size / 2).max(FIRST_READ);
+                }
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => {
+                self.closed = true;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, WireError<B::Error>>> {
+        // The rest of the request goes on meanwhile.
+        if !self.sending.is_done() {
+            self.poll_send(cx)?;
+        }
+        loop {
+            match self.decoder.next(&mut self.read, self.closed)? {
+                Step::More => {}
+                step @ (Step::Data(_) | Step::Trailers(_) | Step::End) => return Poll::Ready(Ok(step)),
+            }
+            ready!(self.poll_read(cx))?;
+        }
+    }
+}
+
+impl<S, B> Body for Incoming<S, B>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = WireError<B::Error>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let mut inner = this.inner.borrow_mut();
+        let step = ready!(inner.poll_step(cx));
+        this.ended = inner.decoder.is_ended();
+        Poll::Ready(match step {
+            Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Step::End | Step::More) => None,
+            Err(error) => {
+                inner.persists = false;
+                Some(Err(error))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let exact = self.inner.borrow().decoder.remaining();
+        exact.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

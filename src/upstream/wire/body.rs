@@ -1,0 +1,192 @@
+//! Where a response's body ends: after its length, after its last chunk, or with the connection.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The longest line before a chunk: its size, and extensions that nobody reads.
+const MAX_SIZE_LINE: usize = 256;
+/// The most that trailers may take.
+const MAX_TRAILERS: usize = 16 * 1024;
+/// The most trailer lines.
+const MAX_TRAILER_LINES: usize = 64;
+
+/// Takes a body out of what is read from a connection.
+#[derive(Debug)]
+pub(super) struct Decoder(State);
+
+#[derive(Debug)]
+enum State {
+    /// So many bytes more.
+    Length(u64),
+    /// Everything until the connection ends.
+    UntilClose,
+    /// The line before a chunk is next.
+    Size,
+    /// So many bytes more of a chunk.
+    Chunk(u64),
+    /// The line end after a chunk is next.
+    ChunkEnd,
+    /// The lines after the last chunk are next.
+    Trailers,
+    Ended,
+}
+
+/// What comes next of a body.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Some of it.
+    Data(Bytes),
+    /// The lines after the last chunk; nothing follows.
+    Trailers(HeaderMap),
+    /// Nothing more.
+    End,
+    /// What has been read does not say.
+    More,
+}
+
+/// What is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadBody {
+    #[error("broke off before its end")]
+    Short,
+    #[error("has chunks that are none")]
+    Chunks,
+    #[error("has trailers that are none, or too many")]
+    Trailers,
+}
+
+impl Decoder {
+    pub(super) fn none() -> Self {
+        Self(State::Ended)
+    }
+
+    pub(super) fn length(length: u64) -> Self {
+        Self(if length == 0 { State::Ended } else { State::Length(length) })
+    }
+
+    pub(super) fn chunked() -> Self {
+        Self(State::Size)
+    }
+
+    pub(super) fn until_close() -> Self {
+        Self(State::UntilClose)
+    }
+
+    /// Whether nothing more comes.
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.0, State::Ended)
+    }
+
+    /// How much comes, where that is known.
+    pub(super) fn remaining(&self) -> Option<u64> {
+        match self.0 {
+            State::Length(left) => Some(left),
+            State::Ended => Some(0),
+            State::UntilClose | State::Size | State::Chunk(_) | State::ChunkEnd | State::Trailers => None,
+        }
+    }
+
+    /// The next step, out of what has been read; `closed` says that no more will be.
+    pub(super) fn next(&mut self, buffer: &mut BytesMut, closed: bool) -> Result<Step, BadBody> {
+        loop {
+            match &mut self.0 {
+                State::Ended => return Ok(Step::End),
+                State::UntilClose => {
+                    if !buffer.is_empty() {
+                        return Ok(Step::Data(buffer.split().freeze()));
+                    }
+                    if !closed {
+                        return Ok(Step::More);
+                    }
+                    self.0 = State::Ended;
+                }
+                State::Length(left) => {
+                    let Some(data) = take(buffer, left) else { return more(closed) };
+                    if *left == 0 {
+                        self.0 = State::Ended;
+                    }
+                    return Ok(Step::Data(data));
+                }
+                State::Chunk(left) => {
+                    let Some(data) = take(buffer, left) else { return more(closed) };
+                    if *left == 0 {
+                        self.0 = State::ChunkEnd;
+                    }
+                    return Ok(Step::Data(data));
+                }
+                State::Size => match size_line(buffer)? {
+                    None => return more(closed),
+                    Some(0) => self.0 = State::Trailers,
+                    Some(size) => self.0 = State::Chunk(size),
+                },
+                State::ChunkEnd => match buffer.get(..2) {
+                    None => return more(closed),
+                    Some(b"\r\n") => {
+                        buffer.advance(2);
+                        self.0 = State::Size;
+                    }
+                    Some(_) => return Err(BadBody::Chunks),
+                },
+                State::Trailers => match trailers(buffer)? {
+                    None => return more(closed),
+                    Some(trailers) => {
+                        self.0 = State::Ended;
+                        return Ok(if trailers.is_empty() { Step::End } else { Step::Trailers(trailers) });
+                    }
+                },
+            }
+        }
+    }
+}
+
+fn more(closed: bool) -> Result<Step, BadBody> {
+    if closed { Err(BadBody::Short) } else { Ok(Step::More) }
+}
+
+/// What is there of the next `left` bytes.
+fn take(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
+    if buffer.is_empty() {
+        return None;
+    }
+    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+    *left -= here as u64;
+    Some(buffer.split_to(here).freeze())
+}
+
+/// The size in the line before a chunk (RFC 9112, 7.1). Bare line feeds, signs and spaces before the digits are what
+/// others might read otherwise.
+fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, BadBody> {
+    let Some(end) = buffer.iter().take(MAX_SIZE_LINE).position(|&b| b == b'\n') else {
+        return if buffer.len() >= MAX_SIZE_LINE { Err(BadBody::Chunks) } else { Ok(None) };
+    };
+    let line = buffer.split_to(end + 1);
+    let line = line.strip_suffix(b"\r\n").ok_or(BadBody::Chunks)?;
+    let count = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (digits, rest) = line.split_at_checked(count).unwrap_or_default();
+    let extended = rest.trim_ascii_start().first().is_none_or(|&byte| byte == b';');
+    if digits.is_empty() || digits.len() > 15 || !extended || rest.contains(&b'\r') {
+        return Err(BadBody::Chunks);
+    }
+    let text = std::str::from_utf8(digits).map_err(|_| BadBody::Chunks)?;
+    u64::from_str_radix(text, 16).map(Some).map_err(|_| BadBody::Chunks)
+}
+
+fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BadBody> {
+    if buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+        return Ok(Some(HeaderMap::new()));
+    }
+    let mut lines = [httparse::EMPTY_HEADER; MAX_TRAILER_LINES];
+    let (length, lines) = match httparse::parse_headers(buffer, &mut lines) {
+        Ok(httparse::Status::Complete(parsed)) => parsed,
+        Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILERS => return Ok(None),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(BadBody::Trailers),
+    };
+    let line = |line: &httparse::Header<'_>| {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_bytes(line.value).ok()?))
+    };
+    let trailers: Option<HeaderMap> = lines.iter().map(line).collect();
+    buffer.advance(length);
+    trailers.map(Some).ok_or(BadBody::Trailers)
+}

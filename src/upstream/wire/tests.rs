@@ -1,0 +1,368 @@
+//! The wire against scripted servers, and its reading of responses against hyper's.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper_util::rt::TokioIo;
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+use super::*;
+
+type TestBody = BoxBody<Bytes, Infallible>;
+type TestWire = Wire<DuplexStream, TestBody>;
+type TestIncoming = Incoming<DuplexStream, TestBody>;
+
+fn pair() -> (TestWire, DuplexStream) {
+    let (near, far) = duplex(64 * 1024);
+    (Wire::new(near), far)
+}
+
+fn get(method: &str) -> Request<TestBody> {
+    Request::builder().method(method).uri("/x?y").header("host", "h").body(Empty::new().boxed()).unwrap()
+}
+
+fn post(body: TestBody) -> Request<TestBody> {
+    Request::builder().method("POST").uri("/").header("host", "h").body(body).unwrap()
+}
+
+async fn answer(wire: &TestWire) -> Result<Response<TestIncoming>, WireError<Infallible>> {
+    poll_fn(|cx| wire.poll_response(cx)).await
+}
+
+/// The response to `method` of a server that says `bytes` and closes.
+async fn read(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
+    let (wire, mut far) = pair();
+    wire.begin(get(method));
+    let server = async {
+        // A client that has had enough hangs up.
+        let _ = far.write_all(bytes).await;
+        let _ = far.shutdown().await;
+    };
+    let client = async {
+        let response = answer(&wire).await.map_err(|error| error.to_string())?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+        drop(wire);
+        Ok((status, body.to_bytes().to_vec()))
+    };
+    tokio::select! {
+        biased;
+        read = client => read,
+        never = async { server.await; std::future::pending().await } => never,
+    }
+}
+
+async fn until(far: &mut DuplexStream, end: &[u8]) -> String {
+    let mut all = Vec::new();
+    while !all.ends_with(end) {
+        let mut piece = [0; 1024];
+        let count = far.read(&mut piece).await.unwrap();
+        assert!(count > 0, "ended after {}", String::from_utf8_lossy(&all));
+        all.extend_from_slice(&piece[..count]);
+    }
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_carries_one_request_after_another() {
+    let (wire, mut far) = pair();
+    for _ in 0..3 {
+        assert!(wire.is_open());
+        wire.begin(get("GET"));
+        let server = async {
+            assert_eq!(until(&mut far, b"\r\n\r\n").await, "GET /x?y HTTP/1.1\r\nhost: h\r\n\r\n");
+            far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: 1\r\n\r\nhello").await.unwrap();
+        };
+        let (response, ()) = tokio::join!(answer(&wire), server);
+        let response = response.unwrap();
+        assert_eq!(response.headers()["x"], "1");
+        assert!(!wire.is_reusable(), "the body is yet to come");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+        assert!(wire.is_reusable());
+    }
+    drop(far);
+    assert!(!wire.is_open());
+}
+
+#[tokio::test]
+async fn bodies_go_out_with_a_length_or_in_chunks() {
+    for (body, expected) in [
+        (Full::new(Bytes::from("abc")).boxed(), "POST / HTTP/1.1\r\nhost: h\r\n\r\nabc"),
+        (
+            StreamBody::new(futures_util::stream::iter(
+                ["ab", "", "c"].map(|piece| Ok(Frame::data(Bytes::from(piece)))),
+            ))
+            .boxed(),
+            "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+        ),
+    ] {
+        let (wire, mut far) = pair();
+        wire.begin(post(body));
+        let server = async {
+            let said = until(&mut far, &expected.as_bytes()[expected.len() - 4..]).await;
+            assert_eq!(said, expected);
+            far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        };
+        let (response, ()) = tokio::join!(answer(&wire), server);
+        assert_eq!(response.unwrap().status(), 204);
+        assert!(wire.is_reusable());
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_is_read_though_the_server_has_hung_up() {
+    let (near, mut far) = duplex(256);
+    let wire = Wire::new(near);
+    wire.begin(post(Full::new(Bytes::from(vec![b'x'; 100_000])).boxed()));
+    far.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+    drop(far);
+    let response = answer(&wire).await.unwrap();
+    assert_eq!(response.status(), 413);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
+    assert!(!wire.is_reusable());
+}
+
+#[tokio::test]
+async fn a_request_of_which_nothing_was_written_is_handed_back() {
+    let (wire, far) = pair();
+    drop(far);
+    wire.begin(post(Full::new(Bytes::from("abc")).boxed()));
+    assert!(answer(&wire).await.is_err());
+    let Recovered { parts, unsent, first } = wire.recover().unwrap();
+    assert_eq!((parts.method, unsent), (Method::POST, true));
+    assert_eq!(first.unwrap(), "abc");
+
+    let (wire, mut far) = pair();
+    wire.begin(get("GET"));
+    let server = async {
+        until(&mut far, b"\r\n\r\n").await;
+        drop(far);
+    };
+    let (response, ()) = tokio::join!(answer(&wire), server);
+    assert!(matches!(response, Err(WireError::Closed)));
+    assert!(!wire.recover().unwrap().unsent);
+}
+
+#[tokio::test]
+async fn what_can_be_read_in_one_way_is_read() {
+    for (method, bytes, expected) in [
+        ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", (200, "ab")),
+        ("GET", "HTTP/1.0 200 OK\r\n\r\nto the end", (200, "to the end")),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=\"y\"\r\nab\r\n00\r\n\r\n",
+            (200, "ab"),
+        ),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\nA\r\n0123456789\r\n0\r\nX: 1\r\n\r\n",
+            (200, "0123456789"),
+        ),
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", (200, "")),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", (304, "")),
+        (
+            "GET",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No\r\n\r\n",
+            (204, ""),
+        ),
+        ("GET", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", (200, "")),
+    ] {
+        let (status, body) =
+            read(method, bytes.as_bytes()).await.unwrap_or_else(|error| panic!("{bytes}: {error}"));
+        assert_eq!((status, &*String::from_utf8(body).unwrap()), expected, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_not() {
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(MAX_HEAD));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(200));
+    for bytes in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nab\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabX0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nab\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n 2\r\nab\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000002\r\nab\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
+        "HTTP/2 200 OK\r\n\r\n",
+        "hello",
+        "",
+        &long,
+        &many,
+    ] {
+        assert!(read("GET", bytes.as_bytes()).await.is_err(), "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_unasked_or_after_the_end_ends_the_connection() {
+    let (wire, mut far) = pair();
+    wire.begin(get("GET"));
+    far.write_all(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    assert_eq!(answer(&wire).await.unwrap().status(), 204);
+    assert!(!wire.is_reusable());
+
+    let (wire, mut far) = pair();
+    far.write_all(b"H").await.unwrap();
+    assert!(!wire.is_open());
+}
+
+#[tokio::test]
+async fn an_upgrade_hands_over_the_stream_and_what_was_read_of_it() {
+    let (wire, mut far) = pair();
+    wire.begin(get("GET"));
+    far.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\nframes").await.unwrap();
+    let response = answer(&wire).await.unwrap();
+    assert!(!wire.is_reusable());
+    drop(response);
+    let mut near = wire.clone();
+    let mut frames = [0; 6];
+    near.read_exact(&mut frames).await.unwrap();
+    assert_eq!(&frames, b"frames");
+    near.write_all(b"more").await.unwrap();
+    until(&mut far, b"more").await;
+}
+
+/// What hyper reads of the same bytes.
+async fn by_hyper(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
+    let (near, mut far) = duplex(64 * 1024);
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(near)).await.map_err(text)?;
+    let task = tokio::spawn(connection);
+    let sent = sender.send_request(get(method));
+    let server = async {
+        until(&mut far, b"\r\n\r\n").await;
+        far.write_all(bytes).await.unwrap();
+        far.shutdown().await.unwrap();
+        far
+    };
+    let (response, _far) = tokio::join!(sent, server);
+    let response = response.map_err(text)?;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.map_err(text)?.to_bytes().to_vec();
+    task.abort();
+    Ok((status, body))
+}
+
+/// Responses from pieces that make sense, and some that do not.
+fn responses() -> impl Strategy<Value = Vec<u8>> {
+    let status = prop::sample::select(vec![
+        "200 OK",
+        "204 No Content",
+        "304 Not Modified",
+        "100 Continue",
+        "404 X",
+        "9 X",
+        "1000 X",
+    ]);
+    let version = prop::sample::select(vec!["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "http/1.1"]);
+    let line = prop::sample::select(vec![
+        "Content-Length: 3\r\n",
+        "Content-Length: 0\r\n",
+        "Content-Length: 03\r\n",
+        "Content-Length: x\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: gzip\r\n",
+        "Connection: close\r\n",
+        "X: y\r\n",
+        "X:\r\n",
+        "X: \u{e9}\r\n",
+        "X: a\n",
+        "X: a\r\n b\r\n",
+        "X y\r\n",
+        ": y\r\n",
+        "X: a\0b\r\n",
+        "Set-Cookie: a=b; c\r\n",
+    ]);
+    let body = prop::sample::select(vec![
+        "",
+        "abc",
+        "3\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabc\r\n",
+        "0\r\n\r\n",
+        "0\r\nX: y\r\n\r\n",
+        "3;x\r\nabc\r\n0\r\n\r\n",
+        "3 \r\nabc\r\n0\r\n\r\n",
+        "3\nabc\n0\n\n",
+        "x",
+        "fffffffffffffffff\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+    ]);
+    (version, status, prop::collection::vec(line, 0..4), body).prop_map(|(version, status, lines, body)| {
+        format!("{version} {status}\r\n{}\r\n{body}", lines.concat()).into_bytes()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// We may be stricter than hyper, but never read anything else out of the same bytes.
+    #[test]
+    fn what_is_read_is_what_hyper_reads(bytes in responses(), head in any::<bool>()) {
+        let method = if head { "HEAD" } else { "GET" };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (ours, theirs) = runtime.block_on(async { (read(method, &bytes).await, by_hyper(method, &bytes).await) });
+        if let Ok(ours) = ours {
+            prop_assert_eq!(Ok(ours), theirs, "{}", String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    /// However the bytes arrive, they are the same response.
+    #[test]
+    fn pieces_make_no_difference(bytes in responses(), cuts in prop::collection::vec(1_usize..20, 0..20)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let whole = runtime.block_on(read("GET", &bytes));
+        let pieces: Result<_, String> = runtime.block_on(async {
+            let (wire, mut far) = pair();
+            wire.begin(get("GET"));
+            let server = async {
+                let mut rest = &bytes[..];
+                for cut in cuts {
+                    let (piece, after) = rest.split_at(cut.min(rest.len()));
+                    rest = after;
+                    far.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                far.write_all(rest).await.unwrap();
+                far.shutdown().await.unwrap();
+                far
+            };
+            let client = async {
+                let response = answer(&wire).await.map_err(|error| error.to_string())?;
+                let status = response.status().as_u16();
+                let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+                Ok((status, body.to_bytes().to_vec()))
+            };
+            tokio::join!(client, server).0
+        });
+        prop_assert_eq!(whole.is_ok(), pieces.is_ok());
+        if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+            prop_assert_eq!(whole, pieces);
+        }
+    }
+
+    /// No bytes whatever make it panic or hang.
+    #[test]
+    fn anything_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), begin in any::<bool>()) {
+        let mut all = if begin { b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec() } else { Vec::new() };
+        all.extend(bytes);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _read_or_refused = runtime.block_on(read("GET", &all));
+    }
+}
