@@ -8,7 +8,7 @@ HEAD = ["", "", "CPU / HAProxy", "spread", "CPU, µs", "requests/s", "p50, µs",
 LEGEND = """\
 CPU: user and system time of the target's processes for each request, as a ratio to HAProxy's in the same round: median
 and spread. Requests/s: with the target's core saturated. p50, p99: at half the saturated rate of HAProxy, or of the
-gateway where there is no other peer in the table that keeps sessions. Peak: resident memory. Reads, writes: of
+gateway where its sessions are the point. Peak: resident memory. Reads, writes: of
 DynamoDB's table for a thousand requests."""
 
 

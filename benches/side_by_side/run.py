@@ -48,6 +48,7 @@ def turn(generator, workload, target, seconds, rate):
         "peak": target.peak_kib(),
     }
     if operations:
+        # What was under way when the load ended was read but not answered: 64 requests more, at most.
         done = [after - before for before, after in zip(operations, target.store_operations())]
         reads, writes = (1000 * count / max(1, report["requests"]) for count in done)
         figures |= {"reads": reads, "writes": writes}
