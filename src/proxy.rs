@@ -172,7 +172,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let trace = worker.traces().place(request.headers(), gateway.traces);
     let mut record = Record::new(id.clone(), trace, now);
     let arrival = Arrival { id: &id, style, now };
-    let early = upgrade::is_asked(&request);
+    let early = upgrade::may_be_early(&request);
     let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
     let story = serve(worker, &snapshot, peer, request, arrival, &mut record).instrument(span);
     let story = AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| {
@@ -249,12 +249,13 @@ async fn pass(
     let resolution = resolve(route, &sanitized, misses, now, record).instrument(debug_span!("resolve")).await;
     let mut admitted = debug_span!("admit").in_scope(|| admit::admit(sanitized, route, resolution))?;
     record.admitted(admitted.visitor());
+    // Before any answer of the route's own: a tunnel that there is none of must not look like one.
+    let handshake = Handshake::of(&mut admitted)?;
     if let Some(mut answer) = redirect::answer(&admitted)? {
         edits.complete(answer.headers_mut());
         return Ok((answer, None));
     }
     csrf::check(&admitted)?;
-    let handshake = Handshake::of(&mut admitted)?;
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
     record.store += visit.took;
     let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };

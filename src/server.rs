@@ -74,7 +74,7 @@ pub struct Server {
     tasks: TaskTracker,
     telemetry: Telemetry,
     /// Answers until the very end: whoever asks is told that the gateway is draining.
-    _admin: Option<Admin>,
+    admin: Option<Admin>,
 }
 
 /// The certificates of all listeners of a server, whatever reloads make of them.
@@ -151,7 +151,8 @@ impl Server {
             })?);
         }
         let admin = config.admin.as_ref().map(|admin| {
-            Admin::start(admin, subject(&following, &state, telemetry, count))
+            let passed = inherited.take_admin(&admin.address);
+            Admin::start(admin, passed, subject(&following, &state, telemetry, count))
                 .map_err(|error| StartError::System { what: "the admin listener", error })
         });
         let admin = admin.transpose()?;
@@ -177,7 +178,7 @@ impl Server {
             connections,
             tasks,
             telemetry: telemetry.clone(),
-            _admin: admin,
+            admin,
         })
     }
 
@@ -281,7 +282,16 @@ impl Server {
         for listener in &self.listeners {
             all.extend(listener.descriptors()?);
         }
+        // Last, so that no listener on any port takes it for its own.
+        if let Some(admin) = &self.admin {
+            all.push(admin.descriptor()?);
+        }
         Ok(all)
+    }
+
+    /// Another process has taken over: who asks how the gateway is means that one from now on.
+    pub fn hand_over(&mut self) {
+        self.admin.take().into_iter().for_each(Admin::leave);
     }
 
     /// Ends the gateway: readiness goes first, and after the configured delay, in which balancers are to notice, so does

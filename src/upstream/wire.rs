@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -156,11 +157,15 @@ where
     }
 
     /// Begins a request. What was under way must be over.
-    pub(super) fn begin(&self, request: Request<B>) {
+    pub(super) fn begin(&self, mut request: Request<B>) {
         let mut inner = self.inner.borrow_mut();
-        let chunked = !request.body().is_end_stream()
-            && request.body().size_hint().exact().is_none()
-            && !request.headers().contains_key(http::header::CONTENT_LENGTH);
+        // A body always has a framing: without one, the server would take it for the next request.
+        let is_unframed = !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH);
+        let length = request.body().size_hint().exact();
+        let chunked = is_unframed && length.is_none();
+        if let Some(length) = length.filter(|_| is_unframed) {
+            request.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
         let mut head = BytesMut::new();
         head::write(&request, chunked, &mut head);
         inner.method = request.method().clone();
