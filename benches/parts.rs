@@ -1,13 +1,16 @@
 //! The parts of the request path that are ours, one by one. A cached request runs each of them once, so their sum is what
-//! a session costs on top of proxying: a part that grows beyond a microsecond is worth a look.
+//! a session costs on top of proxying: a part that grows beyond a microsecond is worth a look. What it would mean if one
+//! grew stands beside it in [`PARTS`].
 //!
-//! `cargo bench --bench parts`
+//! `cargo bench --bench parts` takes the time of each. `parts count NAME TIMES` runs one of them so many times and says
+//! what its growth would mean, for `benches/instructions/check.py`, which counts its instructions.
 
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a benchmark: a panic is how it fails"
+    reason = "a benchmark: a panic is how it fails, and stdout where it reports"
 )]
 
 use std::sync::Arc;
@@ -54,8 +57,79 @@ X-Tenant = "tenant"
 X-Greeting = { template = "{user.name} of {tenant}" }
 "#;
 
+/// Something that is measured.
+struct Part {
+    name: &'static str,
+    /// What it means if this grows.
+    regression: &'static str,
+    /// Sets up, and gives what is measured.
+    make: fn() -> Box<dyn FnMut()>,
+}
+
+static PARTS: [Part; 8] = [
+    Part {
+        name: "find_the_cookie",
+        regression: "every request that brings cookies pays, for each of them: the header is read more than once, or copied",
+        make: find_the_cookie,
+    },
+    Part {
+        name: "take_the_cookie_out",
+        regression: "every request with a session pays, as the app does not see its cookie: more than one copy of what is left",
+        make: take_the_cookie_out,
+    },
+    Part {
+        name: "cookie_to_key",
+        regression: "every request with a session cookie pays, forged ones too: more than one hash of the id, or more copies",
+        make: cookie_to_key,
+    },
+    Part {
+        name: "scrub_a_browsers_headers",
+        regression: "every request pays, for each of its headers: a name is no longer judged at a glance, but folded or copied",
+        make: scrub_a_browsers_headers,
+    },
+    Part {
+        name: "find_the_route",
+        regression: "every request pays: routes are walked where they were looked up, or the path is copied",
+        make: find_the_route,
+    },
+    Part {
+        name: "judge_a_session",
+        regression: "every request with a session pays: the verdict copies claims, or reads what it does not need",
+        make: judge_a_session,
+    },
+    Part {
+        name: "make_the_headers",
+        regression: "every row that is read pays, not every request: it matters where the cache is off or small",
+        make: make_the_headers,
+    },
+    Part {
+        name: "cache_hit",
+        regression: "every request with a session pays: a hit allocates, locks twice, or copies the row instead of sharing it",
+        make: cache_hit,
+    },
+];
+
 fn main() {
-    divan::main();
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, word, name, times] = arguments.as_slice() else { return divan::main() };
+    if word != "count" {
+        return divan::main();
+    }
+    let (part, times) = (find(name), times.parse::<u64>().unwrap());
+    let mut run = (part.make)();
+    for _ in 0..times {
+        run();
+    }
+    println!("{}", part.regression);
+}
+
+#[divan::bench(args = PARTS.iter().map(|part| part.name))]
+fn part(bencher: Bencher<'_, '_>, name: &str) {
+    bencher.bench_local((find(name).make)());
+}
+
+fn find(name: &str) -> &'static Part {
+    PARTS.iter().find(|part| part.name == name).unwrap_or_else(|| panic!("there is no part `{name}`"))
 }
 
 fn configuration() -> Config {
@@ -86,43 +160,48 @@ fn browser() -> HeaderMap {
     names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("value"))).collect()
 }
 
-#[divan::bench]
-fn find_the_cookie(bencher: Bencher<'_, '_>) {
+fn find_the_cookie() -> Box<dyn FnMut()> {
     let header = format!("theme=dark; _ga=GA1.2.1234567890.1234567890; session_id={ID}/12; lang=en");
-    bencher.bench_local(|| cookie::values(black_box(header.as_bytes()), "session_id").count());
+    Box::new(move || {
+        black_box(cookie::values(black_box(header.as_bytes()), "session_id").count());
+    })
 }
 
-#[divan::bench]
-fn take_the_cookie_out(bencher: Bencher<'_, '_>) {
+fn take_the_cookie_out() -> Box<dyn FnMut()> {
     let header = format!("theme=dark; _ga=GA1.2.1234567890.1234567890; session_id={ID}/12; lang=en");
-    bencher.bench_local(|| cookie::without(black_box(header.as_bytes()), "session_id", None));
+    Box::new(move || {
+        black_box(cookie::without(black_box(header.as_bytes()), "session_id", None));
+    })
 }
 
-#[divan::bench]
-fn cookie_to_key(bencher: Bencher<'_, '_>) {
+fn cookie_to_key() -> Box<dyn FnMut()> {
     let (pyramid, value) = (Pyramid::new("sid"), format!("{ID}/12"));
-    bencher.bench_local(|| pyramid.key(&pyramid.parse_cookie(black_box(value.as_bytes())).unwrap().id));
+    Box::new(move || {
+        black_box(pyramid.key(&pyramid.parse_cookie(black_box(value.as_bytes())).unwrap().id));
+    })
 }
 
-#[divan::bench]
-fn scrub_a_browsers_headers(bencher: Bencher<'_, '_>) {
+fn scrub_a_browsers_headers() -> Box<dyn FnMut()> {
     let (scrub, headers) = (Scrub::new(["x-user", "x-roles"].map(HeaderName::from_static), false), browser());
-    bencher.bench_local(|| headers.keys().filter(|name| scrub.fate(name) == Fate::Pass).count());
+    Box::new(move || {
+        black_box(headers.keys().filter(|name| scrub.fate(name) == Fate::Pass).count());
+    })
 }
 
-#[divan::bench]
-fn find_the_route(bencher: Bencher<'_, '_>) {
+fn find_the_route() -> Box<dyn FnMut()> {
     let mut config = configuration();
     let template = config.routes.remove(0);
     for path in ["/", "/admin", "/api/v1", "/api/v2", "/static", "/login"] {
         config.routes.push(config::RouteConfig { path: path.into(), ..template.clone() });
     }
     let router = Router::new(config.routes.iter().map(|route| (route, Arc::new(()))));
-    bencher.bench_local(|| router.find("app.example", black_box("/api/v2/orders/42"), &Method::GET).is_ok());
+    Box::new(move || {
+        let found = router.find("app.example", black_box("/api/v2/orders/42"), &Method::GET);
+        assert!(black_box(found).is_ok());
+    })
 }
 
-#[divan::bench]
-fn judge_a_session(bencher: Bencher<'_, '_>) {
+fn judge_a_session() -> Box<dyn FnMut()> {
     let (issued, timeout) = (Timestamp::from_secs(1000), Duration::from_secs(1200));
     let policy = Policy { timeout, reissue_time: Duration::from_secs(120), lifetime: None };
     let record = Record {
@@ -135,19 +214,20 @@ fn judge_a_session(bencher: Bencher<'_, '_>) {
         renewal: sessiongate::format::Renewal::Realm,
         stored: sessiongate::item::Item::new(),
     };
-    bencher.bench_local(|| judge(&policy, black_box(&record), Timestamp::from_secs(1060)));
+    Box::new(move || {
+        black_box(judge(&policy, black_box(&record), Timestamp::from_secs(1060)));
+    })
 }
 
-/// Done once for each row that is read, not for each request.
-#[divan::bench]
-fn make_the_headers(bencher: Bencher<'_, '_>) {
+fn make_the_headers() -> Box<dyn FnMut()> {
     let (config, claims) = (configuration(), claims());
-    bencher.bench_local(|| map(&config.routes[0].headers, black_box(&claims), 8192));
+    Box::new(move || {
+        drop(black_box(map(&config.routes[0].headers, black_box(&claims), 8192)));
+    })
 }
 
 /// From the cookie to a live session that is in the cache.
-#[divan::bench]
-fn cache_hit(bencher: Bencher<'_, '_>) {
+fn cache_hit() -> Box<dyn FnMut()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (realm, value) = runtime.block_on(async {
         let config = configuration().realms.remove(0);
@@ -164,11 +244,13 @@ fn cache_hit(bencher: Bencher<'_, '_>) {
         (realm, value)
     });
     let now = Clock.now();
-    bencher.bench_local(|| {
+    Box::new(move || {
+        // What the realm does behind a request runs there, for as long as this is asked.
+        let _runtime = &runtime;
         let resolved =
             futures_util::FutureExt::now_or_never(realm.resolve(&[black_box(&value)], anybody(), now));
         assert!(matches!(resolved, Some((Resolution::Active(_), _))));
-    });
+    })
 }
 
 /// A client that no limit holds for.

@@ -1,4 +1,5 @@
-"""What the measurements share: processes that are started and ended, ports, CPU time and memory, the one session."""
+"""What the measurements share: processes that are started and ended, ports, CPU time and memory, sessions,
+certificates."""
 
 import base64
 import hashlib
@@ -16,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SESSION = "side-by-side-session-id-of-43-characters-00"
+# The embedded store takes any.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 class Failure(Exception):
@@ -29,7 +32,7 @@ def spawn(command, core, log):
         stdout=log,
         stderr=log,
         start_new_session=True,
-        env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true"},
+        env={**os.environ, **CREDENTIALS},
     )
 
 
@@ -87,35 +90,70 @@ def cpu_nanos(pid):
     return total
 
 
-def put_session(port):
-    """Writes the one session into the gateway's embedded table, by DynamoDB's API."""
-    now = int(time.time())
+def session_id(number):
+    """A session's id, of the 43 characters that one has."""
+    digest = hashlib.sha256(f"session {number}".encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def session_row(id, now):
     claims = {"user": {"name": "Alice", "id": 42}, "roles": ["admin", "staff"], "tenant": "acme"}
+    return {
+        "sid": {"B": base64.b64encode(hashlib.sha256(id.encode()).digest()).decode()},
+        "dat": {"S": json.dumps(claims)},
+        "ver": {"N": "1"},
+        "iss": {"N": str(now)},
+        "exp": {"N": str(now + 1200)},
+    }
+
+
+def put_session(port):
+    """Writes the one session into a gateway's embedded table."""
+    put_sessions(port, [SESSION])
+
+
+def put_sessions(port, ids):
+    """Writes sessions, issued now, by DynamoDB's API; makes the table if it is not there."""
     table = {
         "TableName": "sessions",
         "AttributeDefinitions": [{"AttributeName": "sid", "AttributeType": "B"}],
         "KeySchema": [{"AttributeName": "sid", "KeyType": "HASH"}],
         "BillingMode": "PAY_PER_REQUEST",
     }
-    item = {
-        "sid": {"B": base64.b64encode(hashlib.sha256(SESSION.encode()).digest()).decode()},
-        "dat": {"S": json.dumps(claims)},
-        "ver": {"N": "1"},
-        "iss": {"N": str(now)},
-        "exp": {"N": str(now + 1200)},
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    call(connection, "CreateTable", table)
+    rows = [{"PutRequest": {"Item": session_row(id, int(time.time()))}} for id in ids]
+    for begin in range(0, len(rows), 25):
+        answer = call(connection, "BatchWriteItem", {"RequestItems": {"sessions": rows[begin : begin + 25]}})
+        if answer.get("UnprocessedItems"):
+            raise Failure("the store did not take all sessions")
+    connection.close()
+
+
+def call(connection, operation, body):
+    """One call of DynamoDB's API."""
+    headers = {
+        "Content-Type": "application/x-amz-json-1.0",
+        "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+        "X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+        "Authorization": "AWS4-HMAC-SHA256 Credential=test/20200101/eu-central-1/dynamodb/aws4_request,"
+        " SignedHeaders=host, Signature=test",
     }
-    for operation, body in (("CreateTable", table), ("PutItem", {"TableName": "sessions", "Item": item})):
-        headers = {
-            "Content-Type": "application/x-amz-json-1.0",
-            "X-Amz-Target": f"DynamoDB_20120810.{operation}",
-            "X-Amz-Date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-            "Authorization": "AWS4-HMAC-SHA256 Credential=test/20200101/eu-central-1/dynamodb/aws4_request,"
-            " SignedHeaders=host, Signature=test",
-        }
-        status, text = request(port, "POST", "/", headers, json.dumps(body))
-        # The gateway may have made the table itself.
-        if status != 200 and "ResourceInUse" not in text:
-            raise Failure(f"{operation}: {status} {text}")
+    connection.request("POST", "/", json.dumps(body), headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    # The gateway may have made the table itself.
+    if answer.status != 200 and "ResourceInUse" not in text:
+        raise Failure(f"{operation}: {answer.status} {text}")
+    return json.loads(text)
+
+
+def make_certificate(directory):
+    """`cert.pem` and `key.pem` for localhost, signed by itself."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command += ["-keyout", directory / "key.pem", "-out", directory / "cert.pem"]
+    subprocess.run([*map(str, command)], check=True, capture_output=True)
 
 
 def template(source, target, **values):

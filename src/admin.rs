@@ -16,6 +16,7 @@ mod socket;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,8 +76,25 @@ pub struct Subject {
     pub tunnels: Arc<Tunnels>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Client connections, and what became of those who made them.
+    pub connections: Box<dyn Fn() -> Connections + Send + Sync>,
     /// How many workers there are.
     pub workers: usize,
+}
+
+/// Client connections.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// How many are open.
+    pub open: usize,
+    /// How many there may be.
+    pub bound: usize,
+    /// What became of those who arrived, by outcome.
+    pub outcomes: [(&'static str, u64); 6],
+    /// Certificates that were read again, and those that could not be used.
+    pub certificates: [(&'static str, u64); 2],
+    /// When the first of the listeners' certificates expires.
+    pub not_after: Option<Timestamp>,
 }
 
 /// What became of reloads.
@@ -95,7 +113,7 @@ pub struct Reloads {
 /// The running listener; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Admin {
-    address: String,
+    socket: Arc<Socket>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -110,26 +128,39 @@ struct Office {
 type Answer = Response<Full<Bytes>>;
 
 impl Admin {
-    /// Starts listening as `config` says. Must be called within a runtime.
+    /// Starts listening as `config` says, on `passed` if the process before this one has passed its socket on. Must be
+    /// called within a runtime.
     ///
     /// # Errors
     /// If the address cannot be had.
-    pub fn start(config: &AdminConfig, subject: Subject) -> io::Result<Self> {
-        let socket = Socket::bind(&config.address)?;
-        let address = socket.address().to_owned();
+    pub fn start(config: &AdminConfig, passed: Option<OwnedFd>, subject: Subject) -> io::Result<Self> {
+        let socket = Arc::new(Socket::open(&config.address, passed)?);
         let readiness = Readiness::default();
         let office = Office { subject, readiness, token: config.token.clone(), began: Clock.now() };
-        let task = tokio::spawn(accept(socket, Arc::new(office)));
-        Ok(Self { address, _task: AbortOnDropHandle::new(task) })
+        let task = tokio::spawn(accept(Arc::clone(&socket), Arc::new(office)));
+        Ok(Self { socket, _task: AbortOnDropHandle::new(task) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> &str {
-        &self.address
+        self.socket.address()
+    }
+
+    /// Its socket once more, to be passed to the process that takes over.
+    ///
+    /// # Errors
+    /// If there is no descriptor left for it.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.socket.descriptor()
+    }
+
+    /// Ends it, and leaves its socket to the process that has taken over.
+    pub fn leave(self) {
+        self.socket.leave();
     }
 }
 
-async fn accept(socket: Socket, office: Arc<Office>) {
+async fn accept(socket: Arc<Socket>, office: Arc<Office>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     // Dropped with the listener, and with it every connection.
     let mut connections = JoinSet::new();

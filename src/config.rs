@@ -45,7 +45,7 @@ pub use self::listeners::{
 use self::names::Names;
 pub use self::routes::destination::{Destination, Forwarding};
 pub use self::routes::edit::{EditValue, HeaderEdit, HeaderEdits, Variable};
-pub use self::routes::headers::{Encoding, HeaderRule, HeaderSource, TemplatePart};
+pub use self::routes::headers::{CertificateField, Encoding, HeaderRule, HeaderSource, TemplatePart};
 pub use self::routes::redirect::{Place, Redirect, Respond};
 pub use self::routes::rewrite::{Rewrite, UpstreamHost};
 pub use self::routes::template::Piece;
@@ -362,7 +362,8 @@ fn resolve<'d>(
         let store = store::read(root, directory);
         let realms = realms::read(root, directory, environment);
         let upstreams = upstreams::read(root, directory, environment);
-        let routes = routes::read(root, &mut realm_names, &mut upstream_names);
+        let has_clients = listeners.iter().any(ListenerConfig::asks_clients);
+        let routes = routes::read(root, &mut realm_names, &mut upstream_names, has_clients);
         realm_names.warn_of_unused(root);
         upstream_names.warn_of_unused(root);
         let source = Source(format!("{:#}\n", mask::shown(document)).into());

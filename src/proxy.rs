@@ -130,8 +130,10 @@ pub struct Route {
     pub require: Vec<Requirement>,
     /// Where a browser without a session is sent.
     pub login: Option<LoginTemplate>,
-    /// Headers to inject.
+    /// Headers to inject of the session.
     pub headers: Vec<HeaderRule>,
+    /// Headers to inject of the client's certificate.
+    pub certificate_headers: Vec<HeaderRule>,
     /// Where sessions of its realm remember what its mapping makes of them.
     pub mapping: Option<Place>,
     /// Whether the upstream may change the session.
@@ -155,6 +157,7 @@ pub struct Route {
 /// A request as it arrived.
 #[derive(Clone, Copy, Debug)]
 struct Arrival<'r> {
+    peer: &'r Peer,
     id: &'r HeaderValue,
     /// How it is told that it is refused.
     style: Style,
@@ -171,10 +174,10 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let version = request.version();
     let trace = worker.traces().place(request.headers(), gateway.traces);
     let mut record = Record::new(id.clone(), trace, now);
-    let arrival = Arrival { id: &id, style, now };
-    let early = upgrade::is_asked(&request);
+    let arrival = Arrival { peer, id: &id, style, now };
+    let early = upgrade::may_be_early(&request);
     let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
-    let story = serve(worker, &snapshot, peer, request, arrival, &mut record).instrument(span);
+    let story = serve(worker, &snapshot, request, arrival, &mut record).instrument(span);
     let story = AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| {
         let id = id.to_str().unwrap_or_default();
         tracing::error!(id, trace = record.trace_id(), "a request ended in a panic");
@@ -205,13 +208,12 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
 async fn serve(
     worker: &Worker,
     snapshot: &Snapshot,
-    peer: &Peer,
     request: Request<Incoming>,
     arrival: Arrival<'_>,
     record: &mut Record,
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
     let gateway = &snapshot.gateway;
-    let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, peer);
+    let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, arrival.peer);
     if gateway.access_log.is_some() {
         record.asked(&sanitized);
     }
@@ -219,7 +221,7 @@ async fn serve(
         gateway.metrics.scrubbed(sanitized.scrubbed());
     }
     limit::rate(gateway.rate.as_ref(), &sanitized, arrival.now)?;
-    peer.door().admit(peer, &sanitized)?;
+    arrival.peer.door().admit(arrival.peer, &sanitized)?;
     let route = gateway.router.find(sanitized.host(), sanitized.path(), sanitized.method())?;
     record.routed(route);
     let edits = Prepared::new(&route.response_headers, &Facts::of(&sanitized, arrival.id));
@@ -238,7 +240,7 @@ async fn pass(
     snapshot: &Snapshot,
     route: &Arc<Route>,
     sanitized: Sanitized,
-    Arrival { id, now, .. }: Arrival<'_>,
+    Arrival { peer, id, now, .. }: Arrival<'_>,
     edits: &Prepared<'_>,
     record: &mut Record,
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
@@ -249,18 +251,20 @@ async fn pass(
     let resolution = resolve(route, &sanitized, misses, now, record).instrument(debug_span!("resolve")).await;
     let mut admitted = debug_span!("admit").in_scope(|| admit::admit(sanitized, route, resolution))?;
     record.admitted(admitted.visitor());
+    // Before any answer of the route's own: a tunnel that there is none of must not look like one.
+    let handshake = Handshake::of(&mut admitted)?;
     if let Some(mut answer) = redirect::answer(&admitted)? {
         edits.complete(answer.headers_mut());
         return Ok((answer, None));
     }
     csrf::check(&admitted)?;
-    let handshake = Handshake::of(&mut admitted)?;
     let visit = visit::visit(&mut admitted, gateway.max_header_bytes).await;
     record.store += visit.took;
     let reissuing = if visit.written { None } else { start_reissue(&admitted, now) };
     record.reissue = reissuing.is_some();
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
+        certificate: peer.certificate(),
         request_id: id,
         trace: record.trace(),
         flash: &visit.flash,

@@ -74,7 +74,7 @@ pub struct Server {
     tasks: TaskTracker,
     telemetry: Telemetry,
     /// Answers until the very end: whoever asks is told that the gateway is draining.
-    _admin: Option<Admin>,
+    admin: Option<Admin>,
 }
 
 /// The certificates of all listeners of a server, whatever reloads make of them.
@@ -151,7 +151,8 @@ impl Server {
             })?);
         }
         let admin = config.admin.as_ref().map(|admin| {
-            Admin::start(admin, subject(&following, &state, telemetry, count))
+            let passed = inherited.take_admin(&admin.address);
+            Admin::start(admin, passed, subject(&following, &state, &connections, telemetry, count))
                 .map_err(|error| StartError::System { what: "the admin listener", error })
         });
         let admin = admin.transpose()?;
@@ -177,7 +178,7 @@ impl Server {
             connections,
             tasks,
             telemetry: telemetry.clone(),
-            _admin: admin,
+            admin,
         })
     }
 
@@ -281,7 +282,16 @@ impl Server {
         for listener in &self.listeners {
             all.extend(listener.descriptors()?);
         }
+        // Last, so that no listener on any port takes it for its own.
+        if let Some(admin) = &self.admin {
+            all.push(admin.descriptor()?);
+        }
         Ok(all)
+    }
+
+    /// Another process has taken over: who asks how the gateway is means that one from now on.
+    pub fn hand_over(&mut self) {
+        self.admin.take().into_iter().for_each(Admin::leave);
     }
 
     /// Ends the gateway: readiness goes first, and after the configured delay, in which balancers are to notice, so does
@@ -341,10 +351,12 @@ impl Certificates {
 fn subject(
     generations: &watch::Receiver<Arc<Generation>>,
     state: &Arc<State>,
+    connections: &Arc<Connections>,
     telemetry: &Telemetry,
     workers: usize,
 ) -> Subject {
-    let generations = generations.clone();
+    let certificates = Certificates { generations: generations.clone() };
+    let (generations, connections) = (generations.clone(), Arc::clone(connections));
     let (alive, draining, reloads) = (Arc::clone(state), Arc::clone(state), Arc::clone(state));
     Subject {
         gateway: Box::new(move || Arc::clone(&generations.borrow().gateway)),
@@ -356,6 +368,26 @@ fn subject(
         }),
         tunnels: Arc::clone(state.tunnels()),
         metrics: Arc::clone(&telemetry.metrics),
+        connections: Box::new(move || {
+            let tally = &connections.tally;
+            admin::Connections {
+                open: connections.open(),
+                bound: connections.bound(),
+                outcomes: [
+                    ("accepted", tally.accepted.get()),
+                    ("over_share", tally.over_share.get()),
+                    ("bad_proxy_header", tally.bad_proxy_headers.get()),
+                    ("handshake", tally.handshakes.get()),
+                    ("failed_handshake", tally.failed_handshakes.get()),
+                    ("plain_at_tls", tally.plain_at_tls.get()),
+                ],
+                certificates: [
+                    ("done", tally.reloaded_certificates.get()),
+                    ("failed", tally.failed_reloads.get()),
+                ],
+                not_after: certificates.not_after(),
+            }
+        }),
         workers,
     }
 }

@@ -107,12 +107,24 @@ const CASES: &[(&str, Outcome)] = &[
         Passed(&["abc"]),
     ),
     ("HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", Passed(&["abc"])),
+    // Nor does a client take the length off its body.
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: Content-Length\r\nContent-Length: 31\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n",
+        Passed(&["GET /smuggled HTTP/1.1\r\nHost: a"]),
+    ),
     // Several in one piece are as many requests.
     (
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\naPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb",
         Passed(&["a", "b"]),
     ),
     ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Passed(&[""])),
+    // Nor is what comes after a request that could not be read, whatever its sender would like to be told, or after one
+    // for a tunnel.
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+        Refused(200),
+    ),
+    ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n", Refused(405)),
     // What is not HTTP/1.1.
     ("\x16\x03\x01\x02\x00\x01\x00\x01\u{7f}\r\n\r\n", Refused(400)),
     ("PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", Refused(400)),

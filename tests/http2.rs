@@ -156,6 +156,23 @@ async fn heads_that_no_client_may_send_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_is_not_agreed_to_by_a_route_that_has_none() {
+    let upstream = Upstream::start();
+    let constant = "[[routes]]\npath = \"/constant\"\naccess = \"public\"\nrespond = { status = 204 }";
+    let gateway = public(&upstream).toml(constant).start().await;
+    let connect = |path: &str| {
+        let asked = but(":method", Some("CONNECT")).into_iter().filter(|(name, _)| name != ":path");
+        asked.chain([(":path".into(), path.into()), (":protocol".into(), "websocket".into())]).collect()
+    };
+    let heads: [Vec<(String, String)>; 2] = ["/constant", "/"].map(connect);
+    let Some(mut client) = client(&gateway, "heads", &[json!(heads)]) else { return };
+    for story in client.story().as_array().unwrap() {
+        assert_eq!(story["status"], 405, "{story}");
+    }
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_another_length_than_was_said_does_not_arrive() {
     let upstream = Upstream::start();
     let gateway = public(&upstream).start().await;

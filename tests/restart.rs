@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use support::answer::Answer;
@@ -183,6 +184,59 @@ async fn the_next_process_takes_the_sockets_and_the_settings_that_waited_for_it(
 }
 
 #[tokio::test]
+async fn the_admin_listener_goes_to_the_next_process() {
+    for address in ["127.0.0.1:0", "unix:admin.sock"] {
+        let (engine, gate) = (table::engine().await, Gate::closed());
+        let held = gate.clone();
+        let upstream = Upstream::answering(move |_| Answer::ok("12345").held_after(2, &held));
+        let mut gateway = Gateway::builder()
+            .server(SIGNALS)
+            .engine(&engine)
+            .upstream("app", &upstream)
+            .route("/", "public", "")
+            .toml(&format!("[admin]\naddress = \"{address}\""))
+            .start()
+            .await;
+        let of_admin = |event: &serde_json::Value| field(event, "listener") == "admin";
+        let listening = |gateway: &Gateway| -> Vec<_> {
+            let events = gateway.events("listening").into_iter().filter(of_admin);
+            events.map(|event| field(&event, "address").as_str().unwrap().to_owned()).collect()
+        };
+        // It keeps the first process, which is not ready any more, from ending.
+        let mut client = Client::connect(gateway.address()).await;
+        client.start(&Request::get("/")).await;
+        gate.arrival().await;
+        gateway.hand_over().await;
+        gateway.nth("draining", 1).await;
+
+        let addresses = listening(&gateway);
+        assert_eq!(addresses[0], addresses[1], "the same socket");
+        for _ in 0..20 {
+            assert_eq!(ready(&addresses[0]).await, 200, "the first process does not answer any more");
+        }
+        gate.open();
+        assert_eq!(client.answer().await.unwrap().text(), "12345");
+        gateway.nth("stopped", 1).await;
+        assert_eq!(ready(&addresses[0]).await, 200, "it stays");
+    }
+}
+
+/// The status of `/readyz` at an admin listener.
+async fn ready(address: &str) -> u16 {
+    match address.strip_prefix("unix:") {
+        None => Request::get("/readyz").send(address.parse().unwrap()).await.status,
+        Some(path) => {
+            let mut stream = tokio::net::UnixStream::connect(path).await.unwrap();
+            let request = "GET /readyz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            within("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+            answer.split(' ').nth(1).unwrap().parse().unwrap()
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_process_that_does_not_get_as_far_as_serving_changes_nothing() {
     let engine = table::engine().await;
     let upstream = Upstream::start();
@@ -270,8 +324,8 @@ async fn a_socket_that_was_opened_before_the_gateway_is_used() {
     assert_eq!(gateway.address().to_string(), bound[0]);
     assert_eq!(gateway.get("/", "").await.status, 200);
     // Who has a socket passed expects it to be used.
-    let unused = gateway.event("the warning", |event| field(event, "level") == "WARN").await;
-    assert_eq!(field(&unused, "address"), bound[1]);
+    let unused = gateway.event("the warning", |event| event["address"] == bound[1]).await;
+    assert_eq!(field(&unused, "level"), "WARN");
     assert!(within("a refusal", TcpStream::connect(bound[1])).await.is_err());
 }
 

@@ -179,6 +179,66 @@ async fn answers(mut client: Client) -> bool {
 }
 
 #[tokio::test]
+async fn what_a_certificate_says_reaches_the_upstream_and_nothing_else_does() {
+    let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
+    let headers = "[routes.headers]\nX-Subject = { tls = \"subject\" }\nX-Issuer = { tls = \"issuer\" }\n\
+                   X-Serial = { tls = \"serial\" }\nX-Fingerprint = { tls = \"fingerprint\" }\n\
+                   X-Names = { tls = \"san\" }";
+    let gateway = Gateway::builder()
+        .listener(&format!(
+            "address = \"127.0.0.1:0\"\n[listeners.tls]\nclient_ca = \"clients.pem\"\nclient_auth = \"optional\"\n{APP}"
+        ))
+        .listener("address = \"127.0.0.1:0\"")
+        .upstream("app", &upstream)
+        .route("/", "public", headers)
+        .route("/other", "public", "")
+        .certificate("app", &ours.server(&["app.test"]))
+        .file("clients.pem", ours.pem())
+        .start()
+        .await;
+    let zoe = ours.client("Zoë 100%", &["zoe.test", "10.0.0.7", "::1"]);
+    let lies = |path: &str| {
+        let names = ["X-Subject", "X-Issuer", "x-serial", "X_Fingerprint", "X-Names"];
+        names.into_iter().fold(Request::get(path), |request, name| request.header(name, "a lie"))
+    };
+
+    let with = tls::client(&ours, Some(&zoe));
+    let mut client = tls::connect(address(&gateway), "app.test", &with).await;
+    assert_eq!(client.request(&lies("/")).await.status, 200);
+    let told = upstream.last();
+    assert_eq!(told.all("x-subject"), ["CN=Zo%C3%AB 100%25,O=Acme\\, Inc."]);
+    assert_eq!(told.all("x-issuer"), ["CN=ours"]);
+    assert_eq!(told.all("x-names"), ["DNS:zoe.test,IP:10.0.0.7,IP:::1"]);
+    let (serial, fingerprint) = (told.header("x-serial").unwrap(), told.header("x-fingerprint").unwrap());
+    if let Some(mut openssl) = program::command("openssl") {
+        openssl.args(["x509", "-noout", "-serial", "-fingerprint", "-sha256"]);
+        let (_, said, _) = program::run(&mut openssl, &zoe.certificate).await;
+        assert!(said.contains(&format!("serial={serial}\n")), "{serial} {said}");
+        assert!(said.replace(':', "").to_lowercase().contains(fingerprint), "{fingerprint} {said}");
+    }
+    // On a resumed session the certificate is the one of the first.
+    drop(client);
+    let stream = tls::handshake(address(&gateway), "app.test", &with).await.unwrap();
+    assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    assert_eq!(Client::over(stream).request(&lies("/")).await.status, 200);
+    assert_eq!(upstream.last().all("x-subject").len(), 1);
+
+    // Without a certificate, without TLS, or on a route that does not ask: none, whatever the client says.
+    let mut nobody = tls::connect(address(&gateway), "app.test", &tls::client(&ours, None)).await;
+    assert_eq!(nobody.request(&lies("/")).await.status, 200);
+    let without = [upstream.last()];
+    assert_eq!(gateway.send(&lies("/")).await.status, 200);
+    let plain = [upstream.last()];
+    let mut client = tls::connect(address(&gateway), "app.test", &with).await;
+    assert_eq!(client.request(&lies("/other")).await.status, 200);
+    for received in without.iter().chain(&plain).chain([&upstream.last()]) {
+        for name in ["x-subject", "x-issuer", "x-serial", "x_fingerprint", "x-fingerprint", "x-names"] {
+            assert_eq!(received.header(name), None, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_for_a_host_with_another_rule_for_clients_is_misdirected() {
     let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
     let gateway = secured(

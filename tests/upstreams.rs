@@ -13,6 +13,8 @@ mod bounds;
 mod failure;
 #[path = "upstreams/kinds.rs"]
 mod kinds;
+#[path = "upstreams/multiplexed.rs"]
+mod multiplexed;
 
 use support::gateway::{Builder, Gateway};
 use support::upstream::Upstream;

@@ -22,7 +22,19 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from stage import ROOT, SESSION, Failure, forget_peak, free_ports, memory_kib, on_stage, put_session, template, wait_for
+from stage import (
+    ROOT,
+    SESSION,
+    Failure,
+    forget_peak,
+    free_ports,
+    make_certificate,
+    memory_kib,
+    on_stage,
+    put_session,
+    template,
+    wait_for,
+)
 
 HERE = Path(__file__).resolve().parent
 COOKIE = f"Cookie: session_id={SESSION}/1"
@@ -67,13 +79,6 @@ class Stage:
 def wait_for_port(port, process):
     process.args = ["", "", "", process.args[0]]
     wait_for(port, process)
-
-
-def make_certificate(directory):
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command += ["-keyout", directory / "key.pem", "-out", directory / "cert.pem"]
-    subprocess.run([*map(str, command)], check=True, capture_output=True)
 
 
 async def hold(port, count, context=None):

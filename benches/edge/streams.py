@@ -5,9 +5,11 @@ import hashlib
 import socket
 import sys
 import threading
+import time
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 EVENTS = 200_000
+TICKS = 40
 
 
 def read_head(connection):
@@ -49,6 +51,16 @@ def events(connection):
     connection.sendall(b"0\r\n\r\n")
 
 
+def ticks(connection):
+    """Events that come one by one, for ten seconds."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for number in range(TICKS):
+        event = b"data: %d\n\n" % number
+        connection.sendall(b"%x\r\n%s\r\n" % (len(event), event))
+        time.sleep(0.25)
+    connection.sendall(b"0\r\n\r\n")
+
+
 def exactly(connection, count, buffer):
     while len(buffer) < count:
         piece = connection.recv(1 << 18)
@@ -81,6 +93,8 @@ def serve(connection):
                 return
             if line.startswith(b"GET /streams/events"):
                 events(connection)
+            elif line.startswith(b"GET /streams/ticks"):
+                ticks(connection)
             elif line.startswith(b"GET"):
                 return echo(connection, headers, rest)
             else:

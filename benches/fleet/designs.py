@@ -67,7 +67,7 @@ class Gateways(Design):
     def requests(self, session, start, burst):
         options, index = self.options, self.index
         ttl, reissue_time = options.ttl, options.reissue_time
-        row, version = session.rows[index], session.version
+        row, version, cache = session.rows[index], session.version, self.last
         reads = writes = 0.0
         for offset in burst:
             time = start + offset

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prometheus::TextEncoder;
 
 use super::process::Process;
-use super::{Reloads, Subject};
+use super::{Connections, Reloads, Subject};
 use crate::proxy::Gateway;
 use crate::time::Now;
 use crate::upstream::{Report, ServerReport, Upstream};
@@ -242,6 +242,7 @@ impl Exposition {
         for (cause, count) in subject.tunnels.closed() {
             self.sample(name, &[("cause", cause)], count);
         }
+        self.connections(&(subject.connections)());
         let Reloads { done, failed, last, generation } = (subject.reloads)();
         let name = "sessiongate_reloads_total";
         self.family(Kind::Counter, name, "Reloads of the configuration: carried out, or refused.");
@@ -254,6 +255,27 @@ impl Exposition {
         self.single(Kind::Gauge, "sessiongate_workers", "Threads that serve requests.", subject.workers);
         let draining = u8::from((subject.is_draining)());
         self.single(Kind::Gauge, "sessiongate_draining", "Whether the gateway is about to end.", draining);
+    }
+
+    fn connections(&mut self, connections: &Connections) {
+        let Connections { open, bound, outcomes, certificates, not_after } = connections;
+        self.single(Kind::Gauge, "sessiongate_connections", "Open client connections.", open);
+        let help = "The bound of open client connections.";
+        self.single(Kind::Gauge, "sessiongate_connections_limit", help, bound);
+        let name = "sessiongate_connections_total";
+        self.family(Kind::Counter, name, "Client connections, by what became of them before any request.");
+        for (outcome, count) in outcomes {
+            self.sample(name, &[("outcome", outcome)], count);
+        }
+        let name = "sessiongate_certificate_reloads_total";
+        self.family(Kind::Counter, name, "Listeners' certificates that changed: taken, or of no use.");
+        for (outcome, count) in certificates {
+            self.sample(name, &[("outcome", outcome)], count);
+        }
+        if let Some(not_after) = not_after {
+            let help = "When the first of the listeners' certificates expires, in Unix seconds.";
+            self.single(Kind::Gauge, "sessiongate_certificate_not_after_seconds", help, not_after.as_secs());
+        }
     }
 
     fn process(&mut self, began: Now) {

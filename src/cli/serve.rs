@@ -73,7 +73,10 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
                 manager::stopping();
                 drain(server, &mut signals.stop).await;
             }
-            Ending::HandedOver => until_stopped(server.end(), &mut signals.stop).await,
+            Ending::HandedOver => {
+                server.hand_over();
+                until_stopped(server.end(), &mut signals.stop).await;
+            }
         }
         Ok(())
     })

@@ -55,6 +55,14 @@ pub enum ListenerAddress {
     Unix(PathBuf),
 }
 
+impl ListenerConfig {
+    /// Whether it asks any of its clients for a certificate.
+    pub fn asks_clients(&self) -> bool {
+        let certificates = self.tls.iter().flat_map(|tls| &tls.certificates);
+        certificates.into_iter().any(|certificate| certificate.clients.is_some())
+    }
+}
+
 impl fmt::Display for ListenerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,7 +1,7 @@
 //! Which parts of a configuration file are secrets, so that no diagnostic shows them with the line they stand on.
 //!
 //! The rule errs on the side of hiding: under a key of [`SECRET_KEYS`], at any depth and in any section, everything is
-//! masked but the names of variables and files. So is every URL with a user and a password.
+//! masked but the names of variables and files, and of headers that are removed. So is every URL with a user and a password.
 
 use std::ops::Range;
 
@@ -10,7 +10,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Below these, values are secrets. Misplaced and misspelt sections are shown too, so where they stand is no matter.
-const SECRET_KEYS: [&str; 4] = ["keys", "current", "previous", "token"];
+/// What is written into requests may be what the upstream knows the gateway by: `Authorization = "Basic …"`.
+const SECRET_KEYS: [&str; 5] = ["keys", "current", "previous", "token", "request_headers"];
 
 /// What stands where a secret stood.
 const MASK: &str = "***";
@@ -79,9 +80,10 @@ fn shown_value(value: &DeValue<'_>, secret: bool) -> Value {
     }
 }
 
-/// The name of a variable or a file, which is no secret.
+/// The name of a variable or a file, or those of headers, which is no secret.
 fn is_reference(key: &str, value: &Spanned<DeValue<'_>>) -> bool {
-    matches!(key, "env" | "file") && value.get_ref().is_str()
+    let value = value.get_ref();
+    matches!(key, "env" | "file") && value.is_str() || key == "remove" && value.is_array()
 }
 
 fn collect_table(table: &DeTable<'_>, secret: bool, secrets: &mut Vec<Range<usize>>) {

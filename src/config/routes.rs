@@ -122,6 +122,7 @@ pub(super) fn read(
     root: &mut Section<'_, '_>,
     realms: &mut Names<'_>,
     upstreams: &mut Names<'_>,
+    has_clients: bool,
 ) -> Vec<RouteConfig> {
     if root.is_empty("routes") {
         let missing = Diagnostic::error("there is no `[[routes]]`");
@@ -129,7 +130,7 @@ pub(super) fn read(
     }
     let mut all_placed = true;
     let routes = root.tables("routes", |section| {
-        let placed = route(section, realms, upstreams);
+        let placed = route(section, realms, upstreams, has_clients);
         all_placed &= placed.is_some();
         placed
     });
@@ -151,7 +152,12 @@ pub(super) fn read(
 
 /// One route; none if what it matches is wrong. What is wrong with its other parts does not hide it from the checks
 /// against other routes: a file with an error is not used, so it does not matter what stands in for the wrong part.
-fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut Names<'_>) -> Option<Placed> {
+fn route(
+    section: &mut Section<'_, '_>,
+    realms: &mut Names<'_>,
+    upstreams: &mut Names<'_>,
+    has_clients: bool,
+) -> Option<Placed> {
     let host = section.get("host", text(pattern::host));
     let path = section.require("path", text(pattern::path));
     let methods = section.list("methods", text(pattern::method));
@@ -173,10 +179,12 @@ fn route(section: &mut Section<'_, '_>, realms: &mut Names<'_>, upstreams: &mut 
         host.as_ref().map(HostPattern::to_string).unwrap_or_default(),
         path.as_deref().unwrap_or_default()
     );
-    let headers = section.table("headers", headers::read);
+    let headers = section.table("headers", |section| headers::read(section, has_clients));
     let request_headers = edit::request(section, &name, &headers);
     let response_headers = edit::response(section, &name);
-    if section.has("headers") && access == Access::Public {
+    // What a certificate says is known without asking anybody.
+    let of_session = headers.is_empty() || headers.iter().any(|rule| !rule.is_of_certificate());
+    if section.has("headers") && of_session && access == Access::Public {
         section.refuse("headers", Fault::new("needs a session, and a public route looks none up"));
     }
     let mut switch = |key: &'static str| {

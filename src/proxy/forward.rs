@@ -128,11 +128,11 @@ pub(super) async fn forward(
             let server = connection.server();
             // An upstream that does not read keeps the client from sending.
             let stalled = progress.is_waiting();
-            return Err(if stalled {
-                ForwardError::ClientStalled
-            } else {
-                ForwardError::Timeout { server, limit }
-            });
+            if stalled {
+                return Err(ForwardError::ClientStalled);
+            }
+            connection.fail("no response in time");
+            return Err(ForwardError::Timeout { server, limit });
         };
         let SendError { parts, unsent, cause } = match sent {
             Ok(response) => {

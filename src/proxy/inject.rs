@@ -43,6 +43,7 @@ use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
 use crate::telemetry::trace::Trace;
 use crate::time::Timestamp;
+use crate::tls::ClientCertificate;
 use crate::upstream::{self, Pace, RequestBody};
 
 /// A request that says nothing but what the gateway answers for.
@@ -64,6 +65,8 @@ pub struct Outbound {
 pub struct Injection<'g> {
     /// The budget of the injected headers.
     pub max_header_bytes: usize,
+    /// The client's certificate.
+    pub certificate: Option<&'g ClientCertificate>,
     /// The request's id.
     pub request_id: &'g HeaderValue,
     /// Its place in a trace.
@@ -114,6 +117,18 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     headers.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
     if headers.contains_key(COOKIE) {
         forward_cookies(&mut headers, route.realm.as_deref(), &visitor, injection.hidden);
+    }
+    // What the client sent under these names is gone already, on every route.
+    if let Some(certificate) = injection.certificate.filter(|_| !route.certificate_headers.is_empty()) {
+        let (rules, budget) = (&route.certificate_headers, injection.max_header_bytes);
+        mapping::certificate(rules, certificate, budget, &mut headers).map_err(|MappingTooLarge(name)| {
+            tracing::error!(
+                id = injection.request_id.to_str().unwrap_or_default(),
+                route = %route.name, header = %name,
+                "the headers of the client's certificate exceed max_header_bytes"
+            );
+            Refusal::MappingTooLarge
+        })?;
     }
     if let Visitor::Session(active) = &visitor {
         let session = &active.session;

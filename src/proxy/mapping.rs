@@ -1,4 +1,4 @@
-//! From claims to header values.
+//! From claims, and from what a client's certificate says, to header values.
 //!
 //! 1. A claim that is missing, null, an empty list or an empty string makes no header.
 //! 2. No claim can end a header, start another, or forge an element of a list: controls, `%`, non-ASCII, spaces at the
@@ -9,12 +9,13 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 
 use crate::claims::Claims;
-use crate::config::{Encoding, HeaderRule, HeaderSource, TemplatePart};
+use crate::config::{CertificateField, Encoding, HeaderRule, HeaderSource, TemplatePart};
 use crate::session::{Mapped, MappingTooLarge};
+use crate::tls::ClientCertificate;
 
 /// The headers that `rules` make of `claims`, of at most `budget` bytes in names and values.
 ///
@@ -60,11 +61,57 @@ fn value(rule: &HeaderRule, claims: &Claims) -> Option<String> {
             }
             text
         }
+        // Of that, no claim knows: see `certificate`.
+        HeaderSource::Certificate(_) => return None,
     };
+    finish(text, rule.encoding)
+}
+
+/// Writes the headers that `rules` make of a client's certificate, of at most `budget` bytes in names and values.
+///
+/// # Errors
+/// The header that exceeds the budget.
+pub(super) fn certificate(
+    rules: &[HeaderRule],
+    certificate: &ClientCertificate,
+    budget: usize,
+    headers: &mut HeaderMap,
+) -> Result<(), MappingTooLarge> {
+    let mut left = budget;
+    for rule in rules {
+        let HeaderSource::Certificate(field) = rule.source else { continue };
+        let elements = match field {
+            CertificateField::Subject => std::slice::from_ref(&certificate.subject),
+            CertificateField::Issuer => std::slice::from_ref(&certificate.issuer),
+            CertificateField::Serial => std::slice::from_ref(&certificate.serial),
+            CertificateField::Fingerprint => std::slice::from_ref(&certificate.fingerprint),
+            CertificateField::Alternatives => &certificate.alternatives,
+        };
+        // Of one text, a comma is a comma.
+        let join = if field == CertificateField::Alternatives { "," } else { "" };
+        let mut text = String::new();
+        for (at, element) in elements.iter().enumerate() {
+            if at > 0 {
+                text.push_str(join);
+            }
+            encode(&mut text, element, join, rule.encoding);
+        }
+        let Some(value) = finish(text, rule.encoding) else { continue };
+        let too_large = || MappingTooLarge(rule.name.clone());
+        left = left.checked_sub(rule.name.as_str().len() + value.len()).ok_or_else(too_large)?;
+        if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+            headers.insert(rule.name.clone(), value);
+        }
+    }
+    Ok(())
+}
+
+/// A header's value of `text`; none if it is empty.
+fn finish(text: String, encoding: Encoding) -> Option<String> {
     if text.is_empty() {
         return None;
     }
-    Some(match rule.encoding {
+    Some(match encoding {
         Encoding::Percent | Encoding::Utf8 => encode_ends(text),
         Encoding::Base64 => STANDARD.encode(text),
     })

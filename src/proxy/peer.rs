@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::door::{Door, Secured};
 use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::route::canonical_host;
+use crate::tls::ClientCertificate;
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -59,6 +60,11 @@ impl Peer {
     /// What TLS says of it.
     pub(super) fn secured(&self) -> Option<&Secured> {
         self.secured.as_ref()
+    }
+
+    /// The client's certificate.
+    pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
+        self.secured.as_ref()?.certificate.as_ref()
     }
 
     /// Whether the peer's header `name` is believed although clients may not send it: what a trusted proxy says of

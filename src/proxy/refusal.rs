@@ -210,6 +210,20 @@ impl Refusal {
 
     /// The answer to the request `id`, with `style`'s body.
     pub fn respond(self, id: &HeaderValue, style: Style) -> Response<ResponseBody> {
+        let is_last = self.is_last();
+        let mut response = self.answer(id, style);
+        if is_last {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Whether the connection ends with it: what comes after a head that could be read in two ways is anybody's guess.
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Malformed(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::Internal)
+    }
+
+    fn answer(self, id: &HeaderValue, style: Style) -> Response<ResponseBody> {
         if style == Style::Grpc {
             return grpc::refuse(self.status(), self.title());
         }
@@ -221,10 +235,6 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, content_type);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
-            // What comes after a head that could be read in two ways is anybody's guess.
-            Self::Malformed(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::Internal => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
             Self::Method(allowed) => {
                 let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
                 if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
@@ -247,7 +257,8 @@ impl Refusal {
             Self::StoreUnavailable | Self::NoServer | Self::Busy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
-            Self::Ambiguous(_)
+            Self::Malformed(_)
+            | Self::Ambiguous(_)
             | Self::Misdirected
             | Self::NotFound
             | Self::UriTooLong
@@ -257,10 +268,13 @@ impl Refusal {
             | Self::CrossSite
             | Self::Conflict
             | Self::Unwritable
+            | Self::BodyTooLarge
+            | Self::BodyTimeout
             | Self::Unreachable
             | Self::BadAnswer
             | Self::Timeout
-            | Self::MappingTooLarge => {}
+            | Self::MappingTooLarge
+            | Self::Internal => {}
         }
         response
     }

@@ -98,6 +98,7 @@ async fn play(
     }
     let injection = Injection {
         max_header_bytes: gateway.max_header_bytes,
+        certificate: None,
         request_id: &id,
         trace: None,
         flash: &[],

@@ -142,6 +142,10 @@ fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
     if !rest.is_empty() && !rest.starts_with('/') {
         return None;
     }
+    // With nothing in front of it, `//host` would lead to another site; browsers read `\` as `/`, and no tabs.
+    if rewrite.strip.is_empty() && rest.get(1..).is_some_and(|rest| rest.starts_with(['/', '\\', '\t'])) {
+        return None;
+    }
     let root = if rewrite.strip.is_empty() && rest.is_empty() { "/" } else { "" };
     Some(format!("{}{root}{rest}{tail}", rewrite.strip))
 }
@@ -241,6 +245,11 @@ mod tests {
             ("/app", "/old", UpstreamHost::Preserve, "/older", None),
             ("", "/old", UpstreamHost::Preserve, "/old", Some("/")),
             ("", "/old", UpstreamHost::Preserve, "/old?x", Some("/?x")),
+            ("", "/old", UpstreamHost::Preserve, "/old/x//y", Some("/x//y")),
+            ("", "/old", UpstreamHost::Preserve, "/old//evil.example", None),
+            ("", "/old", UpstreamHost::Preserve, "/old/\\evil.example", None),
+            ("", "/old", UpstreamHost::Preserve, "/old/\t/evil.example", None),
+            ("/app", "/old", UpstreamHost::Preserve, "/old//x", Some("/app//x")),
             ("", "", UpstreamHost::Server, "http://10.0.0.1:8000/x?y", Some("https://www.example/x?y")),
             ("", "", UpstreamHost::Server, "/x", None),
             (

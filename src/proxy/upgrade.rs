@@ -73,9 +73,9 @@ pub(super) enum By {
     Connect,
 }
 
-/// Whether a request asks for a WebSocket by an Upgrade header.
-pub(super) fn is_asked<B>(request: &Request<B>) -> bool {
-    names(request.headers(), &UPGRADE, WEBSOCKET)
+/// Whether what follows on a request's head may be the first bytes of a tunnel, from a client that did not wait for one.
+pub(super) fn may_be_early<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::CONNECT || names(request.headers(), &UPGRADE, WEBSOCKET)
 }
 
 impl Wish {

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::StartError;
 use crate::config::{
-    self, Access, Config, OddHeaders, RealmConfig, ServerAddress, StoreConfig, UpstreamConfig,
+    self, Access, Config, HeaderRule, OddHeaders, RealmConfig, ServerAddress, StoreConfig, UpstreamConfig,
 };
 use crate::demo;
 use crate::format::{self, Format};
@@ -204,6 +204,8 @@ fn routes<'c>(
     };
     let route = |route: &'c config::RouteConfig| {
         let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut place);
+        let (certificate_headers, headers): (Vec<_>, Vec<_>) =
+            route.headers.iter().cloned().partition(HeaderRule::is_of_certificate);
         let leads_to = Route {
             name: route.name.clone(),
             metrics: metrics.route(Some(&route.name)),
@@ -211,8 +213,9 @@ fn routes<'c>(
             realm: route.realm.and_then(|realm| realms.get(realm)).map(Arc::clone),
             require: route.require.clone(),
             login: route.login.clone(),
-            headers: route.headers.clone(),
-            mapping: mapping.filter(|_| !route.headers.is_empty()),
+            mapping: mapping.filter(|_| !headers.is_empty()),
+            headers,
+            certificate_headers,
             writes: route.writes,
             flash: route.flash,
             csrf: route.csrf,

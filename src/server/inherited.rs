@@ -5,12 +5,13 @@
 //! processes change: the socket, and the queue of connections not yet accepted behind it, outlive both.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use listenfd::ListenFd;
 
 use super::listener::Socket;
-use crate::config::ListenerAddress;
+use crate::config::{AdminAddress, ListenerAddress};
 
 /// The sockets that were passed to this process and no listener has taken yet.
 #[derive(Debug, Default)]
@@ -58,6 +59,15 @@ impl Inherited {
         let found = self.sockets.iter().map(|(bound, _)| bound).find(|bound| is_wanted(bound)).cloned();
         let Some(found) = found else { return vec![] };
         self.sockets.extract_if(.., |(bound, _)| *bound == found).map(|(_, socket)| socket).collect()
+    }
+
+    /// The socket of the admin listener at `address`.
+    pub(super) fn take_admin(&mut self, address: &AdminAddress) -> Option<OwnedFd> {
+        let address = match address {
+            AdminAddress::Tcp(address) => ListenerAddress::Tcp(*address),
+            AdminAddress::Unix(path) => ListenerAddress::Unix(path.clone()),
+        };
+        self.take(&address).into_iter().next().map(OwnedFd::from)
     }
 
     /// Closes what is left, and says so: an operator who has a socket passed expects it to be used.

@@ -25,6 +25,7 @@ use crate::time::{Alarm, Clock};
 #[derive(Debug)]
 pub struct RequestBody {
     progress: Rc<Progress>,
+    attempt: u32,
     is_http2: bool,
 }
 
@@ -54,9 +55,18 @@ pub enum RequestBodyError {
     Abandoned,
 }
 
+/// One attempt at sending a body, for whoever ends it.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    progress: Rc<Progress>,
+    number: u32,
+}
+
 /// A request's body, and how far it has come.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    /// Which attempt may take from it. What is left of those before, in the task of an HTTP/2 connection, may not.
+    attempt: Cell<u32>,
     /// None when it was abandoned.
     source: RefCell<Option<Source>>,
     done: Cell<bool>,
@@ -100,6 +110,7 @@ impl RequestBody {
         let wait = pace.filter(|_| !done).map(Wait::new);
         let scrub = (!done).then(|| Arc::clone(scrub));
         let progress = Progress {
+            attempt: Cell::new(0),
             source: RefCell::new(Some(Source {
                 incoming,
                 returned: None,
@@ -115,7 +126,7 @@ impl RequestBody {
             too_large: Cell::new(false),
             frames: Cell::new(0),
         };
-        Self { progress: Rc::new(progress), is_http2: false }
+        Self { progress: Rc::new(progress), attempt: 0, is_http2: false }
     }
 
     pub(crate) fn progress(&self) -> Rc<Progress> {
@@ -128,8 +139,21 @@ impl RequestBody {
     }
 
     /// It goes over HTTP/2.
-    pub(super) fn of_http2(&mut self) {
+    pub(super) fn of_http2(&mut self) -> Attempt {
         self.is_http2 = true;
+        Attempt { progress: Rc::clone(&self.progress), number: self.attempt }
+    }
+}
+
+impl Attempt {
+    /// Lets go of what has not been sent, unless it is being sent again: who sends it is told, since its connection
+    /// lives on.
+    pub(super) fn abandon(&self) {
+        let progress = &self.progress;
+        if progress.attempt.get() == self.number && !progress.done.get() {
+            let sender = progress.source.take().and_then(|source| source.sender);
+            sender.iter().for_each(Waker::wake_by_ref);
+        }
     }
 }
 
@@ -203,21 +227,19 @@ impl Progress {
 
     /// The same body again, if there is none, or nothing of it has been taken yet.
     pub(crate) fn again(self: &Rc<Self>) -> Option<RequestBody> {
-        self.is_whole().then(|| RequestBody { progress: Rc::clone(self), is_http2: false })
+        if !self.is_whole() {
+            return None;
+        }
+        let attempt = self.attempt.get() + 1;
+        self.attempt.set(attempt);
+        let before = self.source.borrow_mut().as_mut().and_then(|source| source.sender.take());
+        before.iter().for_each(Waker::wake_by_ref);
+        Some(RequestBody { progress: Rc::clone(self), attempt, is_http2: false })
     }
 
     /// Whether nothing of it has been taken.
     pub(crate) fn is_whole(&self) -> bool {
         self.frames.get() == 0 && self.source.borrow().is_some()
-    }
-
-    /// Lets go of what has not been sent. Whoever sends it over HTTP/2 is told, since its connection lives on.
-    pub(super) fn abandon(&self) {
-        if !self.done.get()
-            && let Some(Source { sender: Some(sender), .. }) = self.source.take()
-        {
-            sender.wake();
-        }
     }
 }
 
@@ -256,7 +278,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let (progress, is_http2) = (&*self.progress, self.is_http2);
         let mut source = progress.source.borrow_mut();
-        let Some(source) = source.as_mut() else {
+        let Some(source) = source.as_mut().filter(|_| progress.attempt.get() == self.attempt) else {
             return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
         };
         let polled = loop {

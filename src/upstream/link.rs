@@ -19,7 +19,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::body::{Progress, RequestBody};
+use super::body::{Attempt, RequestBody};
 use super::endpoint::{Endpoint, Speech};
 use super::stream::{Stream, Version};
 use super::target::Target;
@@ -65,7 +65,7 @@ pub(super) struct Http2 {
 pub(super) struct StreamOf {
     link: Rc<Http2>,
     /// The request's body, which is let go of with the stream.
-    body: Option<Rc<Progress>>,
+    body: Option<Attempt>,
 }
 
 /// A connection, of either kind.
@@ -157,8 +157,8 @@ impl StreamOf {
         request: &mut Request<RequestBody>,
         endpoint: &Endpoint,
     ) -> http2::SendRequest<RequestBody> {
+        self.body = Some(request.body_mut().of_http2());
         for_http2(request, endpoint);
-        self.body = Some(request.body().progress());
         self.link.sender.clone()
     }
 }
@@ -208,7 +208,6 @@ pub(super) fn for_http1(request: &mut Request<RequestBody>) {
 
 fn for_http2(request: &mut Request<RequestBody>, endpoint: &Endpoint) {
     *request.version_mut() = http::Version::HTTP_2;
-    request.body_mut().of_http2();
     request.headers_mut().remove(TRANSFER_ENCODING);
     // Trailers are taken here; whether the client takes them is asked when they come.
     request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));

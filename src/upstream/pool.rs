@@ -226,7 +226,8 @@ impl Choice {
     }
 
     /// The request failed at `server` for this reason. Whether there is another way to send it: to another server,
-    /// or, if it went over a connection that the server may have been about to close, over a new one.
+    /// or, if it went over a connection that the server may have been about to close, or that takes no more, over a new
+    /// one.
     pub(crate) fn again(&mut self, failed: &Failed, reason: String) -> bool {
         self.failure = Some((Arc::clone(&failed.server), reason));
         let others = |index: usize| index != failed.index && !self.tried.contains(&index);
@@ -239,7 +240,7 @@ impl Choice {
             self.tried.push(failed.index);
         }
         self.fresh = !other;
-        other || failed.reused
+        other || failed.may_recover
     }
 
     /// Only HTTP/1.1 will do.
@@ -381,9 +382,14 @@ impl Slot {
             return self.dial(pool, offer).await;
         }
         let failed = self.failed_openings.get();
-        let _opening = self.opening.lock().await;
+        let opening = self.opening.lock().await;
         if let Some(stream) = self.stream() {
             return Ok(Leased::Http2(stream));
+        }
+        if self.chose_http1.get() {
+            // There is nothing to share after all, and so nothing to wait for one after the other.
+            drop(opening);
+            return self.dial(pool, offer).await;
         }
         if self.failed_openings.get() != failed {
             return Err("the connection that others opened failed".to_owned());
@@ -410,7 +416,8 @@ impl Slot {
                 target.connected.fetch_add(1, Relaxed);
                 match link {
                     Link::Http1(link) => {
-                        self.chose_http1.set(true);
+                        // Who was offered nothing else has chosen nothing.
+                        self.chose_http1.set(offer == Offer::All || self.chose_http1.get());
                         Ok(Leased::Http1(link))
                     }
                     Link::Http2(link) => {
@@ -436,7 +443,8 @@ impl Slot {
 pub(crate) struct Failed {
     pub(crate) server: Arc<str>,
     index: usize,
-    reused: bool,
+    /// Whether a new connection to the same server may do better.
+    may_recover: bool,
 }
 
 impl Connection {
@@ -507,7 +515,7 @@ impl Connection {
     pub(crate) fn fail(self, reason: &str) -> Failed {
         let (config, target) = (&self.lease.flight.pool.upstream.config, &self.lease.flight.slot.target);
         target.failed(&config.name, config.ejection.as_ref(), reason);
-        Failed { server: self.server(), index: self.index, reused: self.reused }
+        Failed { server: self.server(), index: self.index, may_recover: self.reused }
     }
 
     /// The request was not answered, and that says nothing of the server. The connection is not used again.
@@ -515,7 +523,7 @@ impl Connection {
         if let Leased::Http2(stream) = &self.lease.link {
             self.lease.flight.slot.shared.borrow_mut().retain(|link| !stream.is_of(link));
         }
-        Failed { server: self.server(), index: self.index, reused: self.reused }
+        Failed { server: self.server(), index: self.index, may_recover: true }
     }
 
     /// What puts it back.

@@ -161,6 +161,7 @@ where
     /// Begins a request. What was under way must be over.
     pub(super) fn begin(&self, request: Request<B>) {
         let mut inner = self.inner.borrow_mut();
+        // A body always has a framing: without one, the server would take it for the next request.
         let framing = Framing::of(&request);
         let mut head = BytesMut::new();
         head::write(&request, framing, &mut head);

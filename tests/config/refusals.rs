@@ -191,6 +191,37 @@ fn tls() {
 }
 
 #[test]
+fn what_certificates_say() {
+    let clients =
+        "tls.certificates = [{ cert = \"app.pem\", key = \"app.key\" }]|tls.client_ca = \"clients.pem\"";
+    let file = |headers: &str| {
+        let file = with("[[listeners]]", clients);
+        file.replace("[routes.headers]", &format!("[routes.headers]\n{headers}"))
+    };
+    accepted(&file("X-Client = { tls = \"subject\", encoding = \"utf8\" }"));
+    let public = "session = \"main\"\nupstream = \"app\"";
+    let public =
+        file("X-Client = { tls = \"san\" }").replace(public, "access = \"public\"\nupstream = \"app\"");
+    let (config, report) = read(&public.replace("[routes.require]\n", ""));
+    assert!(config.is_some(), "a public route, too: {report}");
+    for (line, expected) in [
+        (
+            "X-A = { tls = \"name\" }",
+            "`routes.headers.X-A.tls` must be `subject`, `issuer`, `serial`, `fingerprint` or `san`",
+        ),
+        ("X-A = { tls = \"san\", join = \";\" }", "`routes.headers.X-A.join` is only for `claim`"),
+        (
+            "X-A = { tls = \"san\", claim = \"a\" }",
+            "`routes.headers.X-A` needs either `claim`, `template` or `tls`",
+        ),
+    ] {
+        assert_eq!(errors(&file(line)), [expected], "{line}");
+    }
+    let nobody = "`routes.headers.X-A.tls` needs a listener that asks clients for certificates";
+    assert_eq!(errors(&with("[routes.headers]", "X-A = { tls = \"san\" }")), [nobody]);
+}
+
+#[test]
 fn certificates_that_serve_nobody_well_are_warned_about() {
     let app = "{ cert = \"app.pem\", key = \"app.key\" }";
     for (second, expected) in [
@@ -839,10 +870,10 @@ fn headers() {
         ("X-A = \"\"", format!("`routes.headers.X-A` {claim}")),
         ("X-A = \"a..b\"", format!("`routes.headers.X-A` {claim}")),
         ("X-A = 1", "`routes.headers.X-A` must be a table, not an integer".to_owned()),
-        ("X-A = {}", "`routes.headers.X-A` needs either `claim` or `template`".to_owned()),
+        ("X-A = {}", "`routes.headers.X-A` needs either `claim`, `template` or `tls`".to_owned()),
         (
             "X-A = { claim = \"a\", template = \"{a}\" }",
-            "`routes.headers.X-A` needs either `claim` or `template`".to_owned(),
+            "`routes.headers.X-A` needs either `claim`, `template` or `tls`".to_owned(),
         ),
         ("X-A = { claim = \"a.\" }", format!("`routes.headers.X-A.claim` {claim}")),
         ("X-A = { claim = \"a\", join = \"x\" }", format!("`routes.headers.X-A.join` {join}")),

@@ -288,7 +288,7 @@ fn header_templates() {
     let parts =
         |template: &str| match headers(&format!("X-A = {{ template = \"{template}\" }}")).remove(0).source {
             HeaderSource::Template(parts) => parts,
-            HeaderSource::Claim { .. } => panic!("not a template"),
+            HeaderSource::Claim { .. } | HeaderSource::Certificate(_) => panic!("not a template"),
         };
     let text = |text: &str| TemplatePart::Text(text.to_owned());
     let claim = |path| TemplatePart::Claim(ClaimPath::parse(path).unwrap());

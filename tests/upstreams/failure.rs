@@ -129,6 +129,20 @@ async fn who_fails_is_left_out_and_all_of_them_are_tried_all_the_same() {
 }
 
 #[tokio::test]
+async fn who_does_not_answer_is_left_out() {
+    let (silent, good) = (Upstream::answering(|_| Answer::silence()), Upstream::start());
+    let lines = "response_timeout = \"100ms\"\nejection = { failures = 2, for = \"1h\" }";
+    let gateway = gateway(&[url(&silent), url(&good)], lines).start().await;
+    let mut statuses = Vec::new();
+    for _ in 0..8 {
+        statuses.push(gateway.send(&Request::get("/")).await.status);
+    }
+    said(&gateway, "a server is ejected").await;
+    assert_eq!(statuses.iter().filter(|status| **status == 504).count(), 2, "{statuses:?}");
+    assert_eq!(silent.hits(), 2);
+}
+
+#[tokio::test]
 async fn answers_can_be_failures_too() {
     let (bad, good) = (Upstream::answering(|_| Answer::new(503, "")), Upstream::start());
     let lines = "ejection = { failures = 2, for = \"1h\", status = \"503\" }";

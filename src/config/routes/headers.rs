@@ -1,4 +1,4 @@
-//! `[routes.headers]`: the headers that carry claims to the upstream.
+//! `[routes.headers]`: the headers that carry claims, and what a client's certificate says, to the upstream.
 //!
 //! The rule: no name that HTTP or the gateway itself gives a meaning, and no two names of a route that an upstream could
 //! take for one. With letters, digits and `-` only, that is when they differ in case alone.
@@ -34,6 +34,23 @@ pub enum HeaderSource {
     },
     /// Text with claims in it. If one of them is missing, so is the header.
     Template(Vec<TemplatePart>),
+    /// What the client's certificate says; it needs no session.
+    Certificate(CertificateField),
+}
+
+/// A part of a client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateField {
+    /// The subject (RFC 4514).
+    Subject,
+    /// The issuer (RFC 4514).
+    Issuer,
+    /// The serial number in hex digits.
+    Serial,
+    /// The SHA-256 of the certificate in hex digits.
+    Fingerprint,
+    /// The alternative names, joined by commas.
+    Alternatives,
 }
 
 /// A piece of a header template.
@@ -54,6 +71,16 @@ pub enum Encoding {
     Utf8,
     /// All of the value in base64.
     Base64,
+}
+
+impl HeaderRule {
+    /// Whether the header speaks of the client's certificate rather than of the session.
+    pub fn is_of_certificate(&self) -> bool {
+        match self.source {
+            HeaderSource::Certificate(_) => true,
+            HeaderSource::Claim { .. } | HeaderSource::Template(_) => false,
+        }
+    }
 }
 
 /// Names that are never a claim's, in lower case.
@@ -79,7 +106,8 @@ const RESERVED: [&str; 15] = [
 const RESERVED_PREFIXES: [&str; 6] =
     ["content-", "proxy-", "sec-", "transfer-", "x-forwarded-", "x-session-"];
 
-pub(super) fn read(section: &mut Section<'_, '_>) -> Vec<HeaderRule> {
+/// `has_clients`: whether any listener asks its clients for certificates.
+pub(super) fn read(section: &mut Section<'_, '_>, has_clients: bool) -> Vec<HeaderRule> {
     let mut seen: Vec<(HeaderName, std::ops::Range<usize>)> = Vec::new();
     section.entries(|section, entry| {
         let name = match name(entry.name) {
@@ -97,7 +125,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Vec<HeaderRule> {
             section.report(twice, Some(entry.span.clone()));
         }
         seen.push((name.clone(), entry.span.clone()));
-        let (source, encoding) = rule(section, &entry)?;
+        let (source, encoding) = rule(section, &entry, has_clients)?;
         Some(HeaderRule { name, source, encoding })
     })
 }
@@ -128,8 +156,12 @@ pub(super) fn is_reserved(name: &HeaderName) -> bool {
         || RESERVED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
-/// `"claim.path"`, `{ claim = … }` or `{ template = … }`.
-fn rule<'d>(section: &mut Section<'d, '_>, entry: &Entry<'d>) -> Option<(HeaderSource, Encoding)> {
+/// `"claim.path"`, `{ claim = … }`, `{ template = … }` or `{ tls = … }`.
+fn rule<'d>(
+    section: &mut Section<'d, '_>,
+    entry: &Entry<'d>,
+    has_clients: bool,
+) -> Option<(HeaderSource, Encoding)> {
     if let Some(path) = entry.value.get_ref().as_str() {
         return match claim(path) {
             Ok(path) => Some((HeaderSource::Claim { path, join: ",".to_owned() }, Encoding::Percent)),
@@ -145,18 +177,31 @@ fn rule<'d>(section: &mut Section<'d, '_>, entry: &Entry<'d>) -> Option<(HeaderS
         let path = header.get("claim", text(claim));
         let join = header.get("join", text(join));
         let template = header.get("template", text(template));
+        let fields = [
+            ("subject", CertificateField::Subject),
+            ("issuer", CertificateField::Issuer),
+            ("serial", CertificateField::Serial),
+            ("fingerprint", CertificateField::Fingerprint),
+            ("san", CertificateField::Alternatives),
+        ];
+        let field = header.get("tls", one_of(&fields));
         let encoding = header.get("encoding", one_of(&encodings)).unwrap_or(Encoding::Percent);
-        if header.has("template") == header.has("claim") {
-            let either = Diagnostic::error(format!("`{name}` needs either `claim` or `template`"));
+        if ["claim", "template", "tls"].into_iter().filter(|key| header.has(key)).count() != 1 {
+            let either = Diagnostic::error(format!("`{name}` needs either `claim`, `template` or `tls`"));
             header.report(either, header.here());
         }
-        if header.has("template") && header.has("join") {
+        if header.has("tls") && !has_clients {
+            let fault = Fault::new("needs a listener that asks clients for certificates");
+            header.refuse("tls", fault.hint("set `client_ca` below `[listeners.tls]`"));
+        }
+        if !header.has("claim") && header.has("join") {
             header.refuse("join", Fault::new("is only for `claim`"));
         }
-        let source = match (path, template) {
-            (Some(path), _) => HeaderSource::Claim { path, join: join.unwrap_or_else(|| ",".to_owned()) },
-            (None, Some(parts)) => HeaderSource::Template(parts),
-            (None, None) => return None,
+        let source = match (path, template, field) {
+            (Some(path), _, _) => HeaderSource::Claim { path, join: join.unwrap_or_else(|| ",".to_owned()) },
+            (None, Some(parts), _) => HeaderSource::Template(parts),
+            (None, None, Some(field)) => HeaderSource::Certificate(field),
+            (None, None, None) => return None,
         };
         Some((source, encoding))
     })?

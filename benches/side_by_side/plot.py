@@ -1,0 +1,61 @@
+"""The ratios as bars with their spread, as an SVG that can be read on a light and on a dark page."""
+
+from html import escape
+
+from workloads import TARGETS, WORKLOADS
+
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP, BOTTOM = 860, 250, 70, 14, 14, 52, 12
+# Bars that are longer are cut off, and say how long they are.
+LONGEST = 2.5
+# Colours of middling lightness: 3:1 and better against white and against near-black.
+TEXT, LINE = "#747c85", "#8b949e"
+COLOURS = {"gateway": "#d9622b", "nginx": "#2f9e62", "haproxy": "#4f83cc"}
+
+
+def colour(target):
+    return COLOURS[target.partition("-")[0]]
+
+
+def plot(results):
+    """The SVG's text."""
+    scale = (WIDTH - LEFT - RIGHT) / LONGEST
+    marks, y = [], TOP
+    for name, targets in results.items():
+        marks.append(text(0, y + BAR - 3, WORKLOADS[name].title, 'font-weight="600"'))
+        y += BAR + 4
+        for target, row in targets.items():
+            marks += bar(y, target, row, scale)
+            y += BAR + 4
+        y += GAP
+    height = y - GAP + BOTTOM
+    one = LEFT + scale
+    axis = [
+        text(0, 14, "CPU time per request as a ratio to HAProxy, median and spread; less is better", 'font-weight="600"'),
+        *(text(LEFT + scale * at, TOP - 16, f"{at:g}", 'text-anchor="middle"') for at in (0, 0.5, 1, 1.5, 2, 2.5)),
+        f'<path d="M{one:.1f} {TOP - 10}V{height}" stroke="{LINE}" stroke-dasharray="3 3"/>',
+    ]
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+    head += f'font-family="system-ui, sans-serif" font-size="12" fill="{TEXT}" role="img">'
+    title = "<title>CPU time per request of sessiongate, nginx and HAProxy, as a ratio to HAProxy</title>"
+    return "\n".join([head, title, *axis, *marks, "</svg>", ""])
+
+
+def bar(y, target, row, scale):
+    def at(ratio):
+        return LEFT + scale * min(ratio, LONGEST)
+
+    end = at(row["ratio"])
+    yield text(LEFT - 8, y + BAR - 3, TARGETS[target].replace("`", ""), 'text-anchor="end"')
+    yield f'<rect x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="{BAR}" rx="2" fill="{colour(target)}"/>'
+    label, beyond = f"{row['ratio']:.2f}", end
+    if row["ratio"] > LONGEST:
+        label += " →"
+    elif row["high"] > row["low"]:
+        low, beyond, middle = at(row["low"]), at(row["high"]), y + BAR / 2
+        ends = "".join(f"M{x:.1f} {middle - 4}v8" for x in (low, beyond))
+        yield f'<path d="M{low:.1f} {middle}H{beyond:.1f}{ends}" stroke="{LINE}" stroke-width="2" fill="none"/>'
+    yield text(max(end, beyond) + 6, y + BAR - 3, label)
+
+
+def text(x, y, words, more=""):
+    return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{escape(words)}</text>'.replace(" >", ">")

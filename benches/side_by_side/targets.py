@@ -1,0 +1,158 @@
+"""The targets: their processes and ports, what they have spent, and whether they do their job."""
+
+import re
+import socket
+import ssl
+import urllib.request
+from pathlib import Path
+
+from stage import (
+    SESSION,
+    Failure,
+    cpu_nanos,
+    forget_peak,
+    free_ports,
+    make_certificate,
+    memory_kib,
+    process_tree,
+    put_sessions,
+    request,
+    session_id,
+    spawn,
+    template,
+    wait_for,
+)
+
+HERE = Path(__file__).resolve().parent
+EXPECTED = "Alice|admin,staff|Alice of acme|acme"
+SESSIONS = 10_000
+# How the gateways differ: blanks in gateway.toml.
+GATEWAYS = {
+    "gateway": {},
+    "gateway-log": {"access_log": "true"},
+    "gateway-reissue": {"reissue_time": "1s"},
+    "gateway-uncached": {"ttl": "0s"},
+}
+OPERATION = re.compile(r'sessiongate_store_operations_total\{[^}]*operation="(\w+)"[^}]*\} (\d+)')
+
+
+class Target:
+    """A proxy under test: its process, and where it listens."""
+
+    def __init__(self, process, port, tls_port=None, admin_port=None):
+        self.process, self.port, self.tls_port, self.admin_port = process, port, tls_port, admin_port
+
+    def url(self, workload):
+        if workload.tls:
+            return f"https://localhost:{self.tls_port}{workload.path}"
+        return f"http://127.0.0.1:{self.port}{workload.path}"
+
+    def cpu(self):
+        """User and system time so far, in ns."""
+        return cpu_nanos(self.process.pid)
+
+    def forget_peak(self):
+        for pid in process_tree(self.process.pid):
+            forget_peak(pid)
+
+    def peak_kib(self):
+        """Most memory held since `forget_peak`; what several processes share counts for each."""
+        return sum(memory_kib(pid, "VmHWM") for pid in process_tree(self.process.pid))
+
+    def store_operations(self):
+        """Reads and writes of the table so far, from the gateway's metrics; nothing of the others."""
+        if not self.admin_port:
+            return None
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as answer:
+            counts = OPERATION.findall(answer.read().decode())
+        reads = sum(int(count) for operation, count in counts if operation == "get")
+        return reads, sum(int(count) for _, count in counts) - reads
+
+    def check(self):
+        """The figures are worth nothing unless TLS is 1.3 and the upstream gets the session's headers, none forged."""
+        if self.tls_port:
+            check_tls(self.tls_port)
+        if not self.admin_port:
+            return
+        headers = {"Cookie": f"session_id={SESSION}/1", "X-User": "mallory", "X_User": "mallory"}
+        status, text = request(self.port, "GET", "/echo", headers)
+        if (status, text) != (200, EXPECTED):
+            raise Failure(f"the gateway injected {text!r} (status {status}) instead of {EXPECTED!r}")
+        status, _ = request(self.port, "GET", "/echo")
+        if status not in (302, 401):
+            raise Failure(f"the gateway answered {status} without a session")
+
+
+def check_tls(port):
+    certificate = ssl.get_server_certificate(("127.0.0.1", port))
+    context = ssl.create_default_context(cadata=certificate)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with socket.create_connection(("127.0.0.1", port), 5) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost") as secured:
+            found = (secured.version(), secured.selected_alpn_protocol())
+    if found != ("TLSv1.3", "h2"):
+        raise Failure(f"port {port} speaks {found}")
+
+
+class Field:
+    """The upstream, the store, and the targets that are wanted."""
+
+    def __init__(self, options, wanted, directory, processes):
+        self.options, self.directory, self.processes = options, directory, processes
+        self.ids = [session_id(number) for number in range(SESSIONS)]
+        (directory / "sessions").write_text("".join(f"{id}\n" for id in self.ids))
+        (directory / "files").mkdir()
+        (directory / "files" / "small").write_text("x" * 1024)
+        (directory / "files" / "big").write_text("x" * 100 * 1024)
+        make_certificate(directory)
+        (directory / "both.pem").write_text((directory / "cert.pem").read_text() + (directory / "key.pem").read_text())
+        upstream, self.store, port = free_ports(3)
+        file = template(HERE / "upstream.conf", directory / "upstream.conf", dir=directory, upstream_port=upstream)
+        self.start("upstream", upstream, ["nginx", "-c", file, "-e", directory / "upstream.log"], options.load_core)
+        file = template(HERE / "store.toml", directory / "store.toml", port=port, store_port=self.store)
+        self.start("store", self.store, [options.gateway, "serve", "--config", file], options.load_core)
+        self.write_sessions()
+        self.targets = {}
+        for name in wanted:
+            if name not in self.targets:
+                self.targets |= getattr(self, "gateway" if name in GATEWAYS else name.partition("-")[0])(name, upstream)
+        for target in self.targets.values():
+            target.check()
+
+    def start(self, name, port, command, core):
+        with (self.directory / f"{name}.log").open("w") as log:
+            process = spawn(command, core, log)
+        self.processes.append(process)
+        wait_for(port, process)
+        return process
+
+    def write_sessions(self):
+        """All sessions, just issued."""
+        put_sessions(self.store, [SESSION, *self.ids])
+
+    def gateway(self, name, upstream):
+        port, tls_port, admin_port = free_ports(3)
+        ports = {"port": port, "tls_port": tls_port, "admin_port": admin_port, "store_port": self.store}
+        values = {"access_log": "false", "reissue_time": "2m", "ttl": "2s", "upstream_port": upstream}
+        file = self.directory / f"{name}.toml"
+        template(HERE / "gateway.toml", file, **(values | ports | GATEWAYS[name]))
+        command = [self.options.gateway, "serve", "--config", file]
+        process = self.start(name, port, command, self.options.proxy_core)
+        return {name: Target(process, port, tls_port, admin_port)}
+
+    def nginx(self, _, upstream):
+        """One nginx is both of its targets."""
+        port, auth_port, tls_port = free_ports(3)
+        ports = {"nginx_port": port, "nginx_auth_port": auth_port, "nginx_tls_port": tls_port}
+        file = self.directory / "nginx.conf"
+        template(HERE / "nginx.conf", file, dir=self.directory, upstream_port=upstream, **ports)
+        process = self.start("nginx", port, ["nginx", "-c", file, "-e", self.directory / "nginx.log"], self.options.proxy_core)
+        return {"nginx": Target(process, port, tls_port), "nginx-auth": Target(process, auth_port)}
+
+    def haproxy(self, name, upstream):
+        port, tls_port = free_ports(2)
+        file = self.directory / "haproxy.cfg"
+        ports = {"haproxy_port": port, "haproxy_tls_port": tls_port, "upstream_port": upstream}
+        template(HERE / "haproxy.cfg", file, dir=self.directory, **ports)
+        process = self.start(name, port, ["haproxy", "-db", "-f", file], self.options.proxy_core)
+        return {name: Target(process, port, tls_port)}
