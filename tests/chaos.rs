@@ -68,7 +68,8 @@ fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> support::gatewa
     let headers = "[routes.headers]\nX-User = \"user\"";
     Gateway::builder()
         .engine_with(engine, "timeout = \"500ms\"\nattempts = 1")
-        .server("workers = 2\naccess_log = false")
+        // All clients have one address, and half of their ids are nobody's.
+        .server("workers = 2\naccess_log = false\n[server.limits]\nmisses = \"unlimited\"")
         .upstream("app", upstream)
         .realm(realm)
         .route("/", "required", headers)

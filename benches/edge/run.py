@@ -81,8 +81,8 @@ def wait_for_port(port, process):
     wait_for(port, process)
 
 
-async def hold(port, count, context=None):
-    """Opens connections, sends a request over each, reads the answer, and keeps them."""
+async def hold(port, count, per_second, context=None):
+    """Opens connections at this rate, sends a request over each, reads the answer, and keeps them."""
     gate = asyncio.Semaphore(100)
 
     async def one():
@@ -96,17 +96,22 @@ async def hold(port, count, context=None):
             await reader.readexactly(1024)
             return reader, writer
 
-    return await asyncio.gather(*(one() for _ in range(count)))
+    opened = []
+    for number in range(count):
+        opened.append(asyncio.create_task(one()))
+        if number % 50 == 49:
+            await asyncio.sleep(50 / per_second)
+    return await asyncio.gather(*opened)
 
 
-async def idle_each(stage, port, count, context):
+async def idle_each(stage, port, count, per_second, context):
     """KiB that each idle connection adds to the gateway's memory."""
     # What is allocated once, or for the busiest moment, is there before the count begins.
-    for _, writer in await hold(port, 200, context):
+    for _, writer in await hold(port, 200, per_second, context):
         writer.close()
     await asyncio.sleep(3)
     before = memory_kib(stage.gateway.pid)
-    held = await hold(port, count, context)
+    held = await hold(port, count, per_second, context)
     # Idle means idle: what a connection needs for a request is given back soon after it.
     await asyncio.sleep(5)
     after = memory_kib(stage.gateway.pid)
@@ -131,7 +136,7 @@ def idle(options, directory, processes):
     context = ssl.create_default_context(cafile=directory / "cert.pem")
     print(f"at the start: {memory_kib(stage.gateway.pid) / 1024:.1f} MiB")
     for name, port, tls in (("plain", stage.port, None), ("TLS", stage.tls_port, context)):
-        each, base = asyncio.run(idle_each(stage, port, options.connections, tls))
+        each, base = asyncio.run(idle_each(stage, port, options.connections, options.per_second, tls))
         print(f"{options.connections} idle {name} connections: {each:.1f} KiB each, above {base:.1f} MiB")
     return 0
 
@@ -253,6 +258,7 @@ def main():
     plays = {"idle": idle, "bodies": bodies, "attack": attack}
     parser.add_argument("play", choices=plays)
     parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--per-second", type=int, default=1000, help="how fast connections are opened (1000)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--gateway", type=Path, default=ROOT / "target/dist/sessiongate", help="the binary")

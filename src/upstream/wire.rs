@@ -20,7 +20,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -28,7 +27,7 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::body::{BadBody, Decoder, Step};
-use self::head::{BadHead, MAX_HEAD};
+use self::head::{BadHead, Framing, MAX_HEAD};
 
 /// What is read at first, and at most, in one go: more as long as reads are full, since large bodies then cost less.
 const FIRST_READ: usize = 8 * 1024;
@@ -57,6 +56,8 @@ struct Inner<S, B> {
     read: BytesMut,
     /// How much is read in one go.
     read_size: usize,
+    /// How much of that was looked through for a head that has not come to its end.
+    looked_at: usize,
     /// Whether the server has ended its side.
     closed: bool,
     sending: Sending<B>,
@@ -126,6 +127,7 @@ where
             stream,
             read: BytesMut::new(),
             read_size: FIRST_READ,
+            looked_at: 0,
             closed: false,
             sending: Sending::none(),
             method: Method::GET,
@@ -157,23 +159,24 @@ where
     }
 
     /// Begins a request. What was under way must be over.
-    pub(super) fn begin(&self, mut request: Request<B>) {
+    pub(super) fn begin(&self, request: Request<B>) {
         let mut inner = self.inner.borrow_mut();
         // A body always has a framing: without one, the server would take it for the next request.
-        let is_unframed = !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH);
-        let length = request.body().size_hint().exact();
-        let chunked = is_unframed && length.is_none();
-        if let Some(length) = length.filter(|_| is_unframed) {
-            request.headers_mut().insert(CONTENT_LENGTH, length.into());
-        }
+        let framing = Framing::of(&request);
         let mut head = BytesMut::new();
-        head::write(&request, chunked, &mut head);
+        head::write(&request, framing, &mut head);
         inner.method = request.method().clone();
         let (parts, body) = request.into_parts();
         let body = Some(body).filter(|body| !body.is_end_stream());
         let mut queue = SmallVec::new();
         queue.push(head.freeze());
-        inner.sending = Sending { queue, body, chunked, parts: Some(parts), ..Sending::none() };
+        inner.sending = Sending {
+            queue,
+            body,
+            chunked: framing == Framing::Chunked,
+            parts: Some(parts),
+            ..Sending::none()
+        };
         inner.persists = false;
     }
 
@@ -326,16 +329,17 @@ where
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::Head, WireError<B::Error>>> {
         loop {
-            if !self.read.is_empty()
+            if self.may_hold_head()
                 && let Some(head) = head::read(&mut self.read, &self.method)?
             {
+                self.looked_at = 0;
                 // Interim responses are for this hop; the one that is not interim is yet to come.
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
                     continue;
                 }
                 return Poll::Ready(Ok(head));
             }
-            debug_assert!(self.read.len() < MAX_HEAD, "the head's bound is the buffer's");
+            self.looked_at = self.read.len();
             match ready!(self.poll_read(cx)) {
                 Ok(0) => {
                     let failed = self.sending.failed.take();
@@ -348,6 +352,17 @@ where
                 }
             }
         }
+    }
+
+    /// Whether reading a head may get further than the last time. A server that sends it byte by byte would have all of
+    /// it read anew with each.
+    fn may_hold_head(&self) -> bool {
+        let length = self.read.len();
+        if self.looked_at == 0 || length >= MAX_HEAD {
+            return length > 0;
+        }
+        let new = self.read.get(self.looked_at.saturating_sub(2)..).unwrap_or_default();
+        new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
     }
 
     /// Reads more, and says how much; 0 is the end.

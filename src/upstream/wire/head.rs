@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use http_body::Body;
 use smallvec::SmallVec;
 
 use super::body::Decoder;
@@ -44,8 +45,33 @@ pub(crate) enum BadHead {
     Length,
 }
 
-/// Writes a request's head. `chunked` says that the body comes in chunks.
-pub(super) fn write<B>(request: &Request<B>, chunked: bool, into: &mut BytesMut) {
+/// How a request's body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// As its headers say.
+    Said,
+    /// In chunks.
+    Chunked,
+    /// With this length, which its headers do not say: over HTTP/2 they need not.
+    Length(u64),
+}
+
+impl Framing {
+    /// That of `request`.
+    pub(super) fn of<B: Body>(request: &Request<B>) -> Self {
+        let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+        match request.body().size_hint().exact() {
+            _ if request.headers().contains_key(CONTENT_LENGTH) => Self::Said,
+            None => Self::Chunked,
+            // Of a method that usually has a body, servers like to be told that there is none (RFC 9110, 8.6).
+            Some(0) if !expects_body => Self::Said,
+            Some(length) => Self::Length(length),
+        }
+    }
+}
+
+/// Writes a request's head.
+pub(super) fn write<B>(request: &Request<B>, framing: Framing, into: &mut BytesMut) {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let headers = request.headers();
     let lines: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -60,8 +86,13 @@ pub(super) fn write<B>(request: &Request<B>, chunked: bool, into: &mut BytesMut)
         into.put_slice(value.as_bytes());
         into.put_slice(b"\r\n");
     }
-    if chunked {
-        into.put_slice(b"transfer-encoding: chunked\r\n");
+    match framing {
+        Framing::Said => {}
+        Framing::Chunked => into.put_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::Length(length) => {
+            // Writing to memory never fails.
+            let _ = write!(into.writer(), "content-length: {length}\r\n");
+        }
     }
     into.put_slice(b"\r\n");
 }

@@ -91,7 +91,8 @@ async fn a_connection_carries_one_request_after_another() {
 #[tokio::test]
 async fn bodies_go_out_with_a_length_or_in_chunks() {
     for (body, expected) in [
-        (Full::new(Bytes::from("abc")).boxed(), "POST / HTTP/1.1\r\nhost: h\r\n\r\nabc"),
+        (Empty::new().boxed(), "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"),
+        (Full::new(Bytes::from("abc")).boxed(), "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc"),
         (
             StreamBody::new(futures_util::stream::iter(
                 ["ab", "", "c"].map(|piece| Ok(Frame::data(Bytes::from(piece)))),
