@@ -4,7 +4,7 @@
 //! and its own pools; a request never leaves it but to ask the store. Everything else runs on the runtime that
 //! [`Server::start`] is called on.
 //!
-//! What the configuration says is made ready as a [`Generation`] and handed to the workers as one. A reload makes the
+//! What the configuration says is made ready as a `Generation` and handed to the workers as one. A reload makes the
 //! next one of the last: what has not changed is the same object in both, and so keeps what it holds (sockets, pools,
 //! caches). Nothing is swapped before all of it is ready.
 

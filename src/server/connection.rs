@@ -1,7 +1,7 @@
 //! One client connection, from its first byte to its last: which protocol it speaks, and what it is waited for.
 //!
 //! 1. Nothing is set aside for a connection that has not said anything: hyper comes in with the first byte.
-//! 2. Every wait for a client has a limit ([`Activity`] says which wait it is); none is for the upstream's slowness.
+//! 2. Every wait for a client has a limit (`Activity` says which wait it is); none is for the upstream's slowness.
 //! 3. Who is refused is let read it: what it has yet to send is thrown away for a moment before the connection closes.
 //!
 //! What a request comes to is `proxy`'s to say.

@@ -3,7 +3,7 @@
 //! 1. A valid `traceparent` goes on with the same trace and the same flags, and with a new span, which is this
 //!    gateway's and stands in the access log. The client may say it: it is no identity and decides nothing.
 //! 2. One that is not valid is taken for absent, and its `tracestate` goes with it.
-//! 3. A `tracestate` goes on untouched, or not at all if it is malformed or longer than [`MAX_STATE`].
+//! 3. A `tracestate` goes on untouched, or not at all if it is malformed or longer than `MAX_STATE`.
 //!
 //! Nothing is exported: the gateway passes traces on and names them in its logs, and records none itself.
 
