@@ -73,8 +73,9 @@ struct Sending<B> {
     queue: SmallVec<[Bytes; 4]>,
     /// The body, until all of it is in the queue.
     body: Option<B>,
-    chunked: bool,
-    /// The request's head, until it is answered.
+    /// How much of the body is yet to come, by what the head says; none: it comes in chunks.
+    left: Option<u64>,
+    /// The request's head, until anything comes back.
     parts: Option<Parts>,
     /// Whether anything has been written.
     begun: bool,
@@ -108,6 +109,8 @@ pub(crate) enum WireError<E> {
     Body(#[from] BadBody),
     #[error("the request's body failed")]
     Request(E),
+    #[error("the request's body is not as long as its head says")]
+    Length,
 }
 
 impl<S, B> Clone for Wire<S, B> {
@@ -170,13 +173,8 @@ where
         let body = Some(body).filter(|body| !body.is_end_stream());
         let mut queue = SmallVec::new();
         queue.push(head.freeze());
-        inner.sending = Sending {
-            queue,
-            body,
-            chunked: framing == Framing::Chunked,
-            parts: Some(parts),
-            ..Sending::none()
-        };
+        inner.sending =
+            Sending { queue, body, left: framing.length(), parts: Some(parts), ..Sending::none() };
         inner.persists = false;
     }
 
@@ -193,7 +191,6 @@ where
         let head = ready!(inner.poll_head(cx))?;
         inner.persists = head.persists && head.status != StatusCode::SWITCHING_PROTOCOLS;
         inner.decoder = head.body;
-        inner.sending.parts = None;
         let ended = inner.decoder.is_ended();
         drop(inner);
         let mut response = Response::new(Incoming { inner: Rc::clone(&self.inner), ended });
@@ -208,7 +205,7 @@ impl<B> Sending<B> {
         Self {
             queue: SmallVec::new(),
             body: None,
-            chunked: false,
+            left: Some(0),
             parts: None,
             begun: false,
             first: None,
@@ -280,15 +277,20 @@ where
                     if !sending.begun {
                         sending.first = Some(data.clone());
                     }
-                    if sending.chunked {
+                    if let Some(left) = &mut sending.left {
+                        // More than was announced would be the next request to the server.
+                        *left = left.checked_sub(length as u64).ok_or(WireError::Length)?;
+                        if over && *left > 0 {
+                            return Err(WireError::Length);
+                        }
+                        sending.queue.push(data);
+                    } else {
                         let mut size = BytesMut::with_capacity(20);
                         head::write_chunk_size(length, &mut size);
                         sending.queue.push(size.freeze());
                         sending.queue.push(data);
                         let end: &[u8] = if over { b"\r\n0\r\n\r\n" } else { b"\r\n" };
                         sending.queue.push(Bytes::from_static(end));
-                    } else {
-                        sending.queue.push(data);
                     }
                     if over {
                         sending.body = None;
@@ -296,8 +298,10 @@ where
                     return Ok(true);
                 }
                 Poll::Ready(None) => {
-                    if sending.chunked {
-                        sending.queue.push(Bytes::from_static(b"0\r\n\r\n"));
+                    match sending.left {
+                        Some(0) => {}
+                        Some(_) => return Err(WireError::Length),
+                        None => sending.queue.push(Bytes::from_static(b"0\r\n\r\n")),
                     }
                     sending.body = None;
                     return Ok(true);
@@ -345,7 +349,8 @@ where
                     let failed = self.sending.failed.take();
                     return Poll::Ready(Err(failed.map_or(WireError::Closed, WireError::Io)));
                 }
-                Ok(_) => {}
+                // Who has begun to answer may have acted on the request: it is not sent again.
+                Ok(_) => self.sending.parts = None,
                 Err(error) => {
                     // What was wrong first says more.
                     return Poll::Ready(Err(self.sending.failed.take().unwrap_or(error).into()));

@@ -48,8 +48,8 @@ pub(crate) enum BadHead {
 /// How a request's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// As its headers say.
-    Said,
+    /// As long as its headers say.
+    Said(u64),
     /// In chunks.
     Chunked,
     /// With this length, which its headers do not say: over HTTP/2 they need not.
@@ -60,12 +60,22 @@ impl Framing {
     /// That of `request`.
     pub(super) fn of<B: Body>(request: &Request<B>) -> Self {
         let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-        match request.body().size_hint().exact() {
-            _ if request.headers().contains_key(CONTENT_LENGTH) => Self::Said,
-            None => Self::Chunked,
+        let none = request.body().is_end_stream().then_some(0);
+        match (request.headers().get(CONTENT_LENGTH), none.or_else(|| request.body().size_hint().exact())) {
+            // A length that is none matches no body.
+            (Some(said), _) => Self::Said(digits(said.as_bytes()).unwrap_or(u64::MAX)),
+            (None, None) => Self::Chunked,
             // Of a method that usually has a body, servers like to be told that there is none (RFC 9110, 8.6).
-            Some(0) if !expects_body => Self::Said,
-            Some(length) => Self::Length(length),
+            (None, Some(0)) if !expects_body => Self::Said(0),
+            (None, Some(length)) => Self::Length(length),
+        }
+    }
+
+    /// How long the body is; none: its last chunk will tell.
+    pub(super) fn length(self) -> Option<u64> {
+        match self {
+            Self::Said(length) | Self::Length(length) => Some(length),
+            Self::Chunked => None,
         }
     }
 }
@@ -87,7 +97,7 @@ pub(super) fn write<B>(request: &Request<B>, framing: Framing, into: &mut BytesM
         into.put_slice(b"\r\n");
     }
     match framing {
-        Framing::Said => {}
+        Framing::Said(_) => {}
         Framing::Chunked => into.put_slice(b"transfer-encoding: chunked\r\n"),
         Framing::Length(length) => {
             // Writing to memory never fails.

@@ -115,6 +115,27 @@ async fn bodies_go_out_with_a_length_or_in_chunks() {
 }
 
 #[tokio::test]
+async fn a_body_is_never_longer_or_shorter_than_its_head_says() {
+    for length in [2, 4] {
+        let (wire, _far) = pair();
+        let mut request = post(Full::new(Bytes::from("abc")).boxed());
+        request.headers_mut().insert("content-length", length.into());
+        wire.begin(request);
+        assert!(matches!(answer(&wire).await, Err(WireError::Length)), "{length}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_begun_to_answer_is_not_asked_again() {
+    let (wire, mut far) = pair();
+    wire.begin(get("GET"));
+    far.write_all(b"HTTP/1.1 200").await.unwrap();
+    far.shutdown().await.unwrap();
+    assert!(answer(&wire).await.is_err());
+    assert!(wire.recover().is_none());
+}
+
+#[tokio::test]
 async fn an_early_answer_is_read_though_the_server_has_hung_up() {
     let (near, mut far) = duplex(256);
     let wire = Wire::new(near);
