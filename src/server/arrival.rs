@@ -122,15 +122,16 @@ pub(super) async fn receive(
         let protocol = if entrance.http2 { Protocol::Unknown } else { Protocol::Http1 };
         return connection::serve(transport, protocol, peer, worker, stopped).await;
     };
-    match tls.accept(transport).await {
+    // Boxed, all of it: a connection without TLS is not to be as large as one with it.
+    match Box::pin(tls.accept(transport)).await {
         Ok((stream, protocol, secured)) => {
             entrance.connections.tally.handshakes.add();
             let peer = Peer::new(client, &entrance.door, Some(secured));
-            connection::serve(stream, protocol, peer, worker, stopped).await;
+            Box::pin(connection::serve(stream, protocol, peer, worker, stopped)).await;
         }
         Err(Failure::Plain(transport)) => {
             entrance.connections.tally.plain_at_tls.add();
-            turn_away(transport).await;
+            Box::pin(turn_away(transport)).await;
         }
         Err(Failure::Handshake(error)) => {
             entrance.connections.tally.failed_handshakes.add();

@@ -75,7 +75,7 @@ impl Terminator {
     pub(super) async fn accept(
         &self,
         transport: Transport,
-    ) -> Result<(TlsStream<Transport>, Protocol, Secured), Failure> {
+    ) -> Result<(Box<TlsStream<Transport>>, Protocol, Secured), Failure> {
         let contexts = Arc::clone(&self.contexts.borrow());
         let handshake = tokio::time::timeout(self.timeout, handshake(transport, &contexts));
         handshake.await.unwrap_or_else(|_| Err(Failure::Handshake(io::ErrorKind::TimedOut.into())))
@@ -85,7 +85,7 @@ impl Terminator {
 async fn handshake(
     mut transport: Transport,
     contexts: &Contexts,
-) -> Result<(TlsStream<Transport>, Protocol, Secured), Failure> {
+) -> Result<(Box<TlsStream<Transport>>, Protocol, Secured), Failure> {
     // What is not TLS gets no alert, which it could not read.
     if transport.ahead().is_empty() {
         transport.read_ahead().await.map_err(Failure::Handshake)?;
@@ -106,7 +106,7 @@ async fn handshake(
     let certificate = certificate.transpose()?;
     let rule = contexts.hosts.as_ref().map(|hosts| Rule { hosts: Arc::clone(hosts), number: context.rule });
     let protocol = if session.alpn_protocol() == Some(H2) { Protocol::Http2 } else { Protocol::Http1 };
-    Ok((stream, protocol, Secured { certificate, rule }))
+    Ok((Box::new(stream), protocol, Secured { certificate, rule }))
 }
 
 /// Reads a certificate that was verified, maybe by the handshake of a session that is resumed: then it may have expired
