@@ -109,6 +109,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// What holds addresses to a rate: whose it is (a route's, or none: everybody's), which one, and it.
+    pub fn limiters(&self) -> impl Iterator<Item = (Option<&str>, &'static str, &Limiter)> {
+        let general = [("rate", &self.rate), ("misses", &self.misses)];
+        let general = general.into_iter().map(|(which, limiter)| (None, which, limiter));
+        let own = self.router.all().map(|route| (Some(route.name.as_str()), "rate", &route.rate));
+        let all = general.chain(own);
+        all.filter_map(|(route, which, limiter)| Some((route, which, limiter.as_ref()?)))
+    }
+
     /// How fast clients have to send bodies.
     fn pace(&self) -> Pace {
         Pace { limit: self.timeouts.body, rate: self.timeouts.body_rate }
