@@ -143,7 +143,8 @@ impl Gateway {
         };
         let mut lines = self.log.lines.subscribe();
         let until = lines.wait_for(|log| log.ended == 2 || enough(log));
-        let _all = tokio::time::timeout(super::DEADLINE, until).await;
+        // What comes of it holds the lines' lock, which those below take once more: not while a writer waits between them.
+        drop(tokio::time::timeout(super::DEADLINE, until).await);
         let events = self.events(message);
         assert!(events.len() >= count, "{} of {count} `{message}` in the log:\n{}", events.len(), self.log());
         events[count - 1].clone()
