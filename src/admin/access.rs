@@ -9,7 +9,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -60,7 +60,7 @@ impl Access {
                 }
             }
             Self::Local => {
-                let host = only(headers.get_all(HOST)).and_then(|host| canonical_host(host.as_bytes()));
+                let host = only(headers, &HOST).and_then(|host| canonical_host(host.as_bytes()));
                 if host.is_some_and(|host| is_local(&host)) { Ok(()) } else { Err(Denied::Host) }
             }
             Self::Open => Ok(()),
@@ -70,7 +70,7 @@ impl Access {
 
 /// What it takes to find out says nothing about the token.
 fn brings(headers: &HeaderMap, token: &Secret) -> bool {
-    let Some(line) = only(headers.get_all(AUTHORIZATION)) else { return false };
+    let Some(line) = only(headers, &AUTHORIZATION) else { return false };
     let Some((scheme, brought)) = line.as_bytes().split_at_checked(BEARER.len()) else { return false };
     let digests = (Sha256::digest(brought.trim_ascii()), Sha256::digest(token.expose()));
     scheme.eq_ignore_ascii_case(BEARER) && bool::from(digests.0.ct_eq(&digests.1))
@@ -85,9 +85,9 @@ fn is_local(host: &str) -> bool {
     }
 }
 
-/// Two lines are one too many.
-fn only(lines: http::header::GetAll<'_, HeaderValue>) -> Option<&HeaderValue> {
-    let mut lines = lines.iter();
+/// The header's one line: two are one too many.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
     let line = lines.next();
     line.filter(|_| lines.next().is_none())
 }
