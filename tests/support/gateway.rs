@@ -69,7 +69,8 @@ pub(crate) struct Builder {
     environment: HashMap<String, String>,
     files: Vec<(String, String)>,
     /// The limit of open files.
-    descriptors: Option<u32>,
+    /// What `ulimit` is told.
+    descriptors: Option<String>,
     passed: Vec<String>,
 }
 
@@ -324,7 +325,12 @@ impl Builder {
 
     /// Lets the gateway open no more than this many files.
     pub(crate) fn descriptors(self, limit: u32) -> Self {
-        Self { descriptors: Some(limit), ..self }
+        Self { descriptors: Some(format!("-n {limit}")), ..self }
+    }
+
+    /// Lets the gateway open no more than this many files, unless it asks for the `most` that it may.
+    pub(crate) fn descriptors_unless_asked(self, limit: u32, most: u32) -> Self {
+        Self { descriptors: Some(format!("-n {most} && ulimit -S -n {limit}")), ..self }
     }
 
     /// Has another program open sockets on these addresses and pass them on, as a service manager does; it logs where.
@@ -382,9 +388,9 @@ impl Builder {
 
     fn program(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_sessiongate");
-        if let Some(limit) = self.descriptors {
+        if let Some(limits) = &self.descriptors {
             let mut command = Command::new("sh");
-            command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), program]);
+            command.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\""), program]);
             return command;
         }
         if self.passed.is_empty() {
