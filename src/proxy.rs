@@ -28,6 +28,7 @@ mod upgrade;
 mod visit;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -187,8 +188,12 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let early = upgrade::may_be_early(&request);
     let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
     let waiting = Waiting::new(&mut record, gateway, worker.number());
-    let story = serve(worker, &snapshot, request, arrival, waiting.record).instrument(span);
-    let story = AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| {
+    // Pinned, here and below: to wrap a future in its span would move it, and they are large.
+    let story =
+        AssertUnwindSafe(pin!(serve(worker, &snapshot, request, arrival, waiting.record)).instrument(span))
+            .catch_unwind()
+            .await;
+    let story = story.unwrap_or_else(|_| {
         let id = id.to_str().unwrap_or_default();
         tracing::error!(id, trace = waiting.record.trace_id(), "a request ended in a panic");
         Err(Refusal::Internal)
@@ -259,7 +264,8 @@ async fn pass(
     limit::rate(route.rate.as_ref(), &sanitized, now)?;
     limit::body(&route.destination, &sanitized)?;
     let misses = limit::meter(gateway.misses.as_ref(), &sanitized);
-    let resolution = resolve(route, &sanitized, misses, now, record).instrument(debug_span!("resolve")).await;
+    let resolution =
+        pin!(resolve(route, &sanitized, misses, now, record)).instrument(debug_span!("resolve")).await;
     let mut admitted = debug_span!("admit").in_scope(|| admit::admit(sanitized, route, resolution))?;
     record.admitted(admitted.visitor());
     // Before any answer of the route's own: a tunnel that there is none of must not look like one.
@@ -289,16 +295,18 @@ async fn pass(
     }
     let Some(pool) = snapshot.pools.get(outbound.upstream) else { return Err(Refusal::Internal) };
     record.sent = Some(Clock.mono());
-    let answer = forward::forward(pool, outbound, || exchange.affinity());
-    let answer = answer.instrument(debug_span!("forward")).await;
+    let answer = pin!(forward::forward(pool, outbound, || exchange.affinity()))
+        .instrument(debug_span!("forward"))
+        .await;
     record.heard = Some(Clock.mono());
     let mut answer = answer.map_err(|error| {
         record.detail = Some(error.to_string());
         error.refusal()
     })?;
     record.upstream = Some(Arc::clone(&answer.server));
-    let ordered = order::carry_out(answer.response.headers(), route, &exchange, record);
-    let ordered = ordered.instrument(debug_span!("order")).await?;
+    let ordered = pin!(order::carry_out(answer.response.headers(), route, &exchange, record))
+        .instrument(debug_span!("order"))
+        .await?;
     let again = visit.written || reissuing.is_some_and(|reissuing| !reissuing.is_gone());
     let renewal = match ordered {
         Some(outcome) => Renewal::Ordered(outcome),

@@ -6,7 +6,8 @@
 //! | `resolve`, `health` | what the control runtime finds out: addresses, and whether they answer |
 //! | `balance`, `queue`, `budget` | which server, how long a wait for it, how many second tries |
 //! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, and the bytes under that |
-//! | `body`, `incoming` | a request's body, and how far it has come; a response's |
+//! | `patience` | how long a response is waited for |
+//! | `said`, `body`, `incoming` | what the gateway says of a request; its body, and how far it has come; a response's |
 //!
 //! Each worker has pools of its own: taking a connection out and putting it back needs no lock and wakes no other
 //! thread. A connection comes back only when a response has been read to its end over it and the request had been
@@ -23,11 +24,13 @@ mod endpoint;
 mod health;
 mod incoming;
 mod link;
+mod patience;
 mod pool;
 mod probe;
 mod queue;
 mod report;
 mod resolve;
+mod said;
 mod stream;
 mod target;
 mod wire;
@@ -52,6 +55,7 @@ pub(crate) use incoming::{Incoming, SendError};
 pub use pool::{ConnectError, Connection, Lease, Pool};
 pub(crate) use probe::reach;
 pub use report::{Report, ServerReport};
+pub use said::Said;
 
 /// An upstream, shared by all workers. What runs for it in the background ends with it.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, UPGRADE};
+use http::header::UPGRADE;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -109,7 +109,7 @@ pub(super) async fn forward(
     let limit = outbound.response_timeout.unwrap_or(upstream.config().response_timeout);
     let mut attempts_left = upstream.config().retries.attempts.saturating_sub(1);
     upstream.count_request();
-    let mut request = outbound.request;
+    let (mut request, mut said) = (outbound.request, outbound.said);
     let progress = request.body().progress();
     let mut choice = pool.choose(affinity);
     if request.headers().contains_key(UPGRADE) {
@@ -120,11 +120,11 @@ pub(super) async fn forward(
         if outbound.host_is_server
             && let Ok(host) = HeaderValue::from_str(connection.authority().as_str())
         {
-            request.headers_mut().insert(HOST, host);
+            said.set_host(host);
         }
         // HTTP/1.1 gives the head back by itself.
         let mut spare = (attempts_left > 0 && connection.is_http2()).then(|| Spare::of(&request));
-        let Some(sent) = within(limit, &progress, connection.send(request)).await else {
+        let Some(sent) = connection.send(request, &said, limit).await else {
             let server = connection.server();
             // An upstream that does not read keeps the client from sending.
             let stalled = progress.is_waiting();
@@ -217,20 +217,6 @@ fn is_idempotent(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
     )
-}
-
-/// Waits for the response's head: as long as the body is still being sent, `limit` is that of its next piece.
-/// Who stops waiting drops the request, which closes the connection.
-async fn within<F: Future>(limit: Duration, progress: &Progress, sending: F) -> Option<F::Output> {
-    let mut sending = std::pin::pin!(sending);
-    loop {
-        let frames = progress.frames();
-        match tokio::time::timeout(limit, sending.as_mut()).await {
-            Ok(sent) => return Some(sent),
-            Err(_) if progress.frames() == frames => return None,
-            Err(_) => {}
-        }
-    }
 }
 
 fn answer(

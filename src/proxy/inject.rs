@@ -25,7 +25,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HOST, TE, VIA};
+use http::header::{COOKIE, Entry, HOST, VIA};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 
 use super::Route;
@@ -37,19 +37,24 @@ use super::{grpc, mapping, visit};
 use crate::config::{Destination, UpstreamHost};
 use crate::headers::{
     REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
-    Scrub,
+    Scrub, TRACEPARENT,
 };
 use crate::session::cookie::{Stripped, values, without};
 use crate::session::{Active, MappingTooLarge, Realm, csrf};
 use crate::telemetry::trace::Trace;
 use crate::time::Timestamp;
 use crate::tls::ClientCertificate;
-use crate::upstream::{self, Pace, RequestBody};
+use crate::upstream::{self, Pace, RequestBody, Said};
+
+/// How many headers most requests get.
+const USUAL: usize = 20;
 
 /// A request that says nothing but what the gateway answers for.
 #[derive(Debug)]
 pub struct Outbound {
     pub(super) request: Request<RequestBody>,
+    /// What we say of it.
+    pub(super) said: Said,
     /// Index of the upstream in the gateway.
     pub(super) upstream: usize,
     /// Whether its Host is the server's, which only who sends it knows.
@@ -105,23 +110,24 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     let (head, origin) = request.into_parts();
     let mut headers = head.headers;
     edits.apply_to_request(&mut headers);
+    let mut said = Said::with_capacity(USUAL);
     let host = match &forwarding.host {
         UpstreamHost::Preserve | UpstreamHost::Server => head.host.header,
         UpstreamHost::Name(name) => HeaderValue::from_str(name).map_err(|_| Refusal::Internal)?,
     };
-    headers.insert(HOST, host);
-    headers.insert(REQUEST_ID, injection.request_id.clone());
+    said.say(HOST, host);
+    said.say_instead(&mut headers, REQUEST_ID, injection.request_id.clone());
     if let Some(trace) = injection.trace {
-        trace.write(&mut headers);
+        said.say(TRACEPARENT, trace.renew(&mut headers));
     }
-    headers.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
+    said.say(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
     if headers.contains_key(COOKIE) {
         forward_cookies(&mut headers, route.realm.as_deref(), &visitor, injection.hidden);
     }
     // What the client sent under these names is gone already, on every route.
     if let Some(certificate) = injection.certificate.filter(|_| !route.certificate_headers.is_empty()) {
         let (rules, budget) = (&route.certificate_headers, injection.max_header_bytes);
-        mapping::certificate(rules, certificate, budget, &mut headers).map_err(|MappingTooLarge(name)| {
+        mapping::certificate(rules, certificate, budget, &mut said).map_err(|MappingTooLarge(name)| {
             tracing::error!(
                 id = injection.request_id.to_str().unwrap_or_default(),
                 route = %route.name, header = %name,
@@ -132,18 +138,18 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     }
     if let Visitor::Session(active) = &visitor {
         let session = &active.session;
-        headers.insert(SESSION_REF, session.headers().reference.clone());
-        headers.insert(SESSION_VERSION, session.headers().version.clone());
+        said.say(SESSION_REF, session.headers().reference.clone());
+        said.say(SESSION_VERSION, session.headers().version.clone());
         if active.life.expires != Timestamp::NEVER {
-            headers.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+            said.say(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
         }
         if let Some(flash) = visit::flash_header(injection.flash) {
-            headers.insert(SESSION_FLASH, flash);
+            said.say(SESSION_FLASH, flash);
         }
         if let Some(token) = csrf::token(&session.record().claims).filter(|_| route.csrf) {
             // Ours is hex digits; an app's own may be anything, and is no header then.
             if let Ok(token) = HeaderValue::from_str(token) {
-                headers.insert(SESSION_CSRF, token);
+                said.say(SESSION_CSRF, token);
             }
         }
         if let Some(mapping) = route.mapping {
@@ -153,7 +159,7 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
             match session.mapped(mapping, make).as_ref() {
                 Ok(mapped) => {
                     for (name, value) in mapped {
-                        headers.insert(name.clone(), value.clone());
+                        said.say(name.clone(), value.clone());
                     }
                 }
                 Err(MappingTooLarge(name)) => {
@@ -170,13 +176,19 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     }
     let (secure, client) = (origin.secure, origin.client);
     let site = forwarding.rewrite.answers.then(|| Site::new(origin.site()));
-    origin.write(&mut headers);
-    rewrite::write_prefix(&forwarding.rewrite, &mut headers);
+    origin.say(&mut headers, &mut said);
+    rewrite::say_prefix(&forwarding.rewrite, &mut headers, &mut said);
     let target = rewrite::target(&forwarding.rewrite, head.target)?;
-    headers.append(VIA, via(head.version));
-    if head.trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+    // Its lines are a list, of which this is the end.
+    match headers.entry(VIA) {
+        Entry::Occupied(mut before) => before.append(via(head.version)),
+        Entry::Vacant(_) => said.say(VIA, via(head.version)),
     }
+    if !route.request_headers.is_empty() {
+        // What the operator sets under one of these names was set of the client's headers.
+        said.clear(&mut headers);
+    }
+    debug_assert!(said.iter().all(|(name, _)| !headers.contains_key(name)), "{said:?} {headers:?}");
     // A call of gRPC may be quiet for as long as the two ends of it like.
     let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
     let mut outbound = Request::new(RequestBody::new(head.body, forwarding.max_body, pace, injection.scrub));
@@ -186,6 +198,7 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
     *outbound.headers_mut() = headers;
     let outbound = Outbound {
         request: outbound,
+        said,
         upstream: forwarding.upstream,
         host_is_server: forwarding.host == UpstreamHost::Server,
         response_timeout: forwarding.response_timeout,

@@ -9,13 +9,14 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use serde_json::Value;
 
 use crate::claims::Claims;
 use crate::config::{CertificateField, Encoding, HeaderRule, HeaderSource, TemplatePart};
 use crate::session::{Mapped, MappingTooLarge};
 use crate::tls::ClientCertificate;
+use crate::upstream::Said;
 
 /// The headers that `rules` make of `claims`, of at most `budget` bytes in names and values.
 ///
@@ -75,7 +76,7 @@ pub(super) fn certificate(
     rules: &[HeaderRule],
     certificate: &ClientCertificate,
     budget: usize,
-    headers: &mut HeaderMap,
+    said: &mut Said,
 ) -> Result<(), MappingTooLarge> {
     let mut left = budget;
     for rule in rules {
@@ -100,7 +101,7 @@ pub(super) fn certificate(
         let too_large = || MappingTooLarge(rule.name.clone());
         left = left.checked_sub(rule.name.as_str().len() + value.len()).ok_or_else(too_large)?;
         if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-            headers.insert(rule.name.clone(), value);
+            said.say(rule.name.clone(), value);
         }
     }
     Ok(())

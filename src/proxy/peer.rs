@@ -15,6 +15,7 @@ use super::door::{Door, Secured};
 use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::route::canonical_host;
 use crate::tls::ClientCertificate;
+use crate::upstream::Said;
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Origin {
     forwarded_for: HeaderValue,
     forwarded_host: HeaderValue,
     forwarded: HeaderValue,
+    /// Whether the request may say some of it itself.
+    replaces: bool,
 }
 
 impl Peer {
@@ -83,6 +86,7 @@ impl Peer {
                 forwarded_for: self.text.clone(),
                 forwarded_host: host.clone(),
                 forwarded: forwarded(None, &self.node, host, secure),
+                replaces: false,
             };
         }
         let addresses = list(headers, &FORWARDED_FOR);
@@ -101,6 +105,7 @@ impl Peer {
             forwarded_for: forwarded_for.unwrap_or_else(|_| self.text.clone()),
             forwarded: forwarded(Some(&before), &self.node, &forwarded_host, secure),
             forwarded_host,
+            replaces: true,
         }
     }
 
@@ -125,13 +130,18 @@ impl Origin {
         (if self.secure { "https" } else { "http" }, self.forwarded_host.as_bytes())
     }
 
-    /// Writes where the request came from into its headers.
-    pub(crate) fn write(self, headers: &mut HeaderMap) {
-        let proto = if self.secure { "https" } else { "http" };
-        headers.insert(FORWARDED_FOR, self.forwarded_for);
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
-        headers.insert(FORWARDED_HOST, self.forwarded_host);
-        headers.insert(FORWARDED, self.forwarded);
+    /// Says where a request with these `headers` came from.
+    pub(crate) fn say(self, headers: &mut HeaderMap, said: &mut Said) {
+        let proto = HeaderValue::from_static(if self.secure { "https" } else { "http" });
+        if self.replaces {
+            for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED] {
+                headers.remove(name);
+            }
+        }
+        said.say(FORWARDED_FOR, self.forwarded_for);
+        said.say(FORWARDED_PROTO, proto);
+        said.say(FORWARDED_HOST, self.forwarded_host);
+        said.say(FORWARDED, self.forwarded);
     }
 }
 

@@ -108,7 +108,9 @@ async fn play(
     };
     let (outbound, _) = inject(admitted, &injection)?;
     let target = outbound.request.uri().to_string();
-    Ok(Ending::Forwarded { target, headers: outbound.request.headers().clone() })
+    let mut headers = outbound.request.headers().clone();
+    outbound.said.write(&mut headers);
+    Ok(Ending::Forwarded { target, headers })
 }
 
 impl From<&Resolution> for Known {

@@ -15,6 +15,7 @@ use super::refusal::{Malformed, Refusal};
 use crate::config::{Forwarding, Rewrite, UpstreamHost};
 use crate::headers::FORWARDED_PREFIX;
 use crate::route::is_prefix;
+use crate::upstream::Said;
 
 /// This site as the client sees it.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQ
 }
 
 /// Tells the upstream what was cut off, after what proxies before us cut off.
-pub(super) fn write_prefix(rewrite: &Rewrite, headers: &mut HeaderMap) {
+pub(super) fn say_prefix(rewrite: &Rewrite, headers: &mut HeaderMap, said: &mut Said) {
     if rewrite.strip.is_empty() {
         return;
     }
@@ -59,7 +60,7 @@ pub(super) fn write_prefix(rewrite: &Rewrite, headers: &mut HeaderMap) {
     let before = before.trim_end_matches('/');
     let before = if before.starts_with('/') { before } else { "" };
     if let Ok(prefix) = HeaderValue::from_str(&format!("{before}{}", rewrite.strip)) {
-        headers.insert(FORWARDED_PREFIX, prefix);
+        said.say_instead(headers, FORWARDED_PREFIX, prefix);
     }
 }
 
@@ -293,8 +294,10 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             before.map(|before| headers.insert(FORWARDED_PREFIX, HeaderValue::from_static(before)));
-            write_prefix(&rewrite("/app", ""), &mut headers);
-            assert_eq!(headers[FORWARDED_PREFIX], expected);
+            let mut said = Said::default();
+            say_prefix(&rewrite("/app", ""), &mut headers, &mut said);
+            assert!(headers.is_empty());
+            assert_eq!(said.iter().next().unwrap(), (&FORWARDED_PREFIX, &HeaderValue::from_static(expected)));
         }
     }
 

@@ -89,12 +89,14 @@ impl Trace {
         self.part(36, 52)
     }
 
-    /// Writes the trace into the headers for the upstream.
-    pub fn write(&self, headers: &mut HeaderMap) {
-        headers.insert(TRACEPARENT, self.header.clone());
+    /// The `traceparent` for the upstream, in place of the one in `headers`. A `tracestate` that is not to go on is taken
+    /// out of them.
+    pub fn renew(&self, headers: &mut HeaderMap) -> HeaderValue {
+        headers.remove(TRACEPARENT);
         if !self.keeps_state {
             headers.remove(TRACESTATE);
         }
+        self.header.clone()
     }
 
     fn part(&self, start: usize, end: usize) -> &str {
@@ -189,7 +191,8 @@ mod tests {
     /// What becomes of these headers.
     fn after(mut headers: HeaderMap, traces: Traces) -> (Option<String>, usize) {
         if let Some(trace) = TraceIds::default().place(&headers, traces) {
-            trace.write(&mut headers);
+            let parent = trace.renew(&mut headers);
+            headers.insert(TRACEPARENT, parent);
         }
         let parent = headers.get(TRACEPARENT).map(|value| value.to_str().unwrap().to_owned());
         (parent, headers.get_all(TRACESTATE).iter().count())

@@ -21,10 +21,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{Attempt, RequestBody};
 use super::endpoint::{Endpoint, Speech};
+use super::said::Said;
 use super::stream::{Stream, Version};
 use super::target::Target;
 use super::wire::Wire;
-use crate::time::Clock;
+use crate::time::{Alarm, Clock};
 
 /// What is taken in of one response before it is passed on, and of all of a connection: enough for every stream of it
 /// to be full, so that a client that does not read holds up nobody else's.
@@ -44,6 +45,8 @@ pub(super) struct Http1 {
     pub(super) wire: Wire<Stream, RequestBody>,
     /// When it was last put back.
     pub(super) since: Instant,
+    /// For responses that do not come.
+    pub(super) alarm: Alarm,
     _open: Open,
 }
 
@@ -97,7 +100,9 @@ impl Link {
         target.connections.fetch_add(1, Relaxed);
         let _open = Open(Arc::clone(target));
         match version {
-            Version::Http1 => Ok(Self::Http1(Http1 { wire: Wire::new(stream), since, _open })),
+            Version::Http1 => {
+                Ok(Self::Http1(Http1 { wire: Wire::new(stream), since, alarm: Alarm::default(), _open }))
+            }
             Version::Http2 => {
                 let (sender, mut connection) = http2::Builder::new(OnWorker)
                     .timer(TokioTimer::new())
@@ -155,10 +160,11 @@ impl StreamOf {
     pub(super) fn sender(
         &mut self,
         request: &mut Request<RequestBody>,
+        said: &Said,
         endpoint: &Endpoint,
     ) -> http2::SendRequest<RequestBody> {
         self.body = Some(request.body_mut().of_http2());
-        for_http2(request, endpoint);
+        for_http2(request, said, endpoint);
         self.link.sender.clone()
     }
 }
@@ -192,26 +198,27 @@ fn spawn(task: impl Future<Output = ()> + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::task::spawn_local(task))
 }
 
-/// Makes a request one of HTTP/1.1, whatever it was made for before.
-pub(super) fn for_http1(request: &mut Request<RequestBody>) {
+/// Makes a request one of HTTP/1.1, whatever it was made for before. What is `said` goes beside its headers.
+pub(super) fn for_http1(request: &mut Request<RequestBody>, said: &Said) {
     *request.version_mut() = http::Version::HTTP_11;
     request.body_mut().of_http1();
-    if let Some(authority) = request.uri().authority() {
-        let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static(""));
-        request.headers_mut().insert(HOST, host);
+    if request.uri().authority().is_some() {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
+        said.clear(request.headers_mut());
+        // No trailer is passed on.
+        request.headers_mut().remove(TE);
     }
-    // No trailer is passed on.
-    request.headers_mut().remove(TE);
 }
 
-fn for_http2(request: &mut Request<RequestBody>, endpoint: &Endpoint) {
+fn for_http2(request: &mut Request<RequestBody>, said: &Said, endpoint: &Endpoint) {
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().remove(TRANSFER_ENCODING);
+    said.write(request.headers_mut());
     // Trailers are taken here; whether the client takes them is asked when they come.
     request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-    let Some(host) = request.headers_mut().remove(HOST) else { return };
+    request.headers_mut().remove(HOST);
+    let Some(host) = said.host() else { return };
     let authority = Authority::try_from(host.as_bytes()).unwrap_or_else(|_| endpoint.authority.clone());
     let scheme = match endpoint.speech {
         Speech::Tls(_) => Scheme::HTTPS,

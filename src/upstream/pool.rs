@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use smallvec::SmallVec;
@@ -22,11 +22,13 @@ use super::body::RequestBody;
 use super::endpoint::Speech;
 use super::incoming::{Incoming, SendError};
 use super::link::{self, Http1, Http2, Link, StreamOf};
+use super::patience::patiently;
 use super::queue::{self, Full};
+use super::said::Said;
 use super::stream::{Offer, Stream};
 use super::target::{Standing, Target};
 use crate::config::Balance;
-use crate::time::Clock;
+use crate::time::{Alarm, Clock};
 
 /// A worker's connections to one upstream.
 #[derive(Debug)]
@@ -212,15 +214,31 @@ impl Choice {
                         if self.pool.upstream.config.balance != Balance::Sticky {
                             continue;
                         }
-                        self.wait(&full).await?
+                        Box::pin(self.wait(&full)).await?
                     }
                 },
                 None if full.is_empty() => return Err(self.nobody()),
-                None => self.wait(&full).await?,
+                None => Box::pin(self.wait(&full)).await?,
             };
             full.clear();
-            if let Some(connection) = self.try_connect(index, permit).await {
-                return Ok(connection);
+            let Some(slot) = self.slots.get(index).map(Rc::clone) else { return Err(self.nobody()) };
+            slot.target.in_flight.fetch_add(1, Relaxed);
+            let flight = Flight { pool: Rc::clone(&self.pool), slot, _permit: permit };
+            if !self.fresh
+                && let Some(link) = flight.slot.take(&self.pool, self.offer)
+            {
+                return Ok(Connection { lease: Lease { link, flight }, index, reused: true });
+            }
+            // Boxed, as the waits above: most requests need none of it, and all would be the larger for it.
+            let opened = Box::pin(flight.slot.open(&self.pool, self.offer)).await;
+            match opened {
+                Ok(link) => {
+                    return Ok(Connection { lease: Lease { link, flight }, index, reused: false });
+                }
+                Err(reason) => {
+                    self.tried.push(index);
+                    self.failure = Some((Arc::clone(&flight.slot.target.label), reason));
+                }
             }
         }
     }
@@ -297,29 +315,6 @@ impl Choice {
         let (index, permit) =
             waited.map_err(|reason| ConnectError::Busy { upstream: upstream.config.name.clone(), reason })?;
         Ok((index, Some(permit)))
-    }
-
-    async fn try_connect(
-        &mut self,
-        index: usize,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Option<Connection> {
-        let slot = Rc::clone(self.slots.get(index)?);
-        slot.target.in_flight.fetch_add(1, Relaxed);
-        let flight = Flight { pool: Rc::clone(&self.pool), slot: Rc::clone(&slot), _permit: permit };
-        if !self.fresh
-            && let Some(link) = slot.take(&self.pool, self.offer)
-        {
-            return Some(Connection { lease: Lease { link, flight }, index, reused: true });
-        }
-        match slot.open(&self.pool, self.offer).await {
-            Ok(link) => Some(Connection { lease: Lease { link, flight }, index, reused: false }),
-            Err(reason) => {
-                self.tried.push(index);
-                self.failure = Some((Arc::clone(&slot.target.label), reason));
-                None
-            }
-        }
     }
 }
 
@@ -448,18 +443,22 @@ pub(crate) struct Failed {
 }
 
 impl Connection {
-    /// Sends a request. A failure hands it back if nothing of it has been written.
+    /// Sends a request, with what is `said` beside its own headers, and waits for the response's head; none: in vain. A
+    /// failure hands the request back if nothing of it has been written.
     pub(crate) async fn send(
         &mut self,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
+        said: &Said,
+        limit: Duration,
+    ) -> Option<Result<Response<Incoming>, SendError>> {
+        let progress = request.body().progress();
         match &mut self.lease.link {
-            Leased::Http1(link) => {
-                link::for_http1(&mut request);
-                let (wire, progress) = (&link.wire, request.body().progress());
-                wire.begin(request);
-                let answered = poll_fn(|cx| wire.poll_response(cx)).await;
-                answered.map(|response| response.map(Incoming::of_http1)).map_err(|cause| {
+            Leased::Http1(Http1 { wire, alarm, .. }) => {
+                link::for_http1(&mut request, said);
+                wire.begin(request, said);
+                let sending = poll_fn(|cx| wire.poll_response(cx));
+                let answered = patiently(sending, limit, &progress, alarm).await?;
+                Some(answered.map(|response| response.map(Incoming::of_http1)).map_err(|cause| {
                     let recovered = wire.recover();
                     let unsent = recovered.as_ref().is_some_and(|recovered| recovered.unsent);
                     let (parts, first) = recovered.map(|back| (back.parts, back.first)).unzip();
@@ -467,15 +466,16 @@ impl Connection {
                         progress.unread(first);
                     }
                     SendError { parts, unsent, cause: cause.into() }
-                })
+                }))
             }
             Leased::Http2(stream) => {
-                let mut sender = stream.sender(&mut request, &self.lease.flight.slot.target.endpoint);
-                let answered = sender.try_send_request(request).await;
-                answered.map(|response| response.map(Incoming::of_http2)).map_err(|mut failed| {
+                let mut sender = stream.sender(&mut request, said, &self.lease.flight.slot.target.endpoint);
+                let sending = Box::pin(sender.try_send_request(request));
+                let answered = patiently(sending, limit, &progress, &mut Alarm::default()).await?;
+                Some(answered.map(|response| response.map(Incoming::of_http2)).map_err(|mut failed| {
                     let parts = failed.take_message().map(|request| request.into_parts().0);
                     SendError { unsent: parts.is_some(), parts, cause: failed.into_error().into() }
-                })
+                }))
             }
         }
     }

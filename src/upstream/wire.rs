@@ -28,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::body::{BadBody, Decoder, Step};
 use self::head::{BadHead, Framing, MAX_HEAD};
+use super::said::Said;
 
 /// What is read at first, and at most, in one go: more as long as reads are full, since large bodies then cost less.
 const FIRST_READ: usize = 8 * 1024;
@@ -162,17 +163,16 @@ where
     }
 
     /// Begins a request. What was under way must be over.
-    pub(super) fn begin(&self, request: Request<B>) {
+    pub(super) fn begin(&self, request: Request<B>, said: &Said) {
         let mut inner = self.inner.borrow_mut();
         // A body always has a framing: without one, the server would take it for the next request.
         let framing = Framing::of(&request);
-        let mut head = BytesMut::new();
-        head::write(&request, framing, &mut head);
+        let head = head::write(&request, said, framing);
         inner.method = request.method().clone();
         let (parts, body) = request.into_parts();
         let body = Some(body).filter(|body| !body.is_end_stream());
         let mut queue = SmallVec::new();
-        queue.push(head.freeze());
+        queue.push(head);
         inner.sending =
             Sending { queue, body, left: framing.length(), parts: Some(parts), ..Sending::none() };
         inner.persists = false;

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 use http_body::Body;
 use smallvec::SmallVec;
 
+use super::super::said::Said;
 use super::body::Decoder;
 
 /// The most that a response's head may take.
@@ -80,31 +81,33 @@ impl Framing {
     }
 }
 
-/// Writes a request's head.
-pub(super) fn write<B>(request: &Request<B>, framing: Framing, into: &mut BytesMut) {
+/// A request's head, with what is `said` beside its own headers.
+pub(super) fn write<B>(request: &Request<B>, said: &Said, framing: Framing) -> Bytes {
+    let method = request.method().as_str();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let headers = request.headers();
-    let lines: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    into.reserve(request.method().as_str().len() + path.len() + lines + 48);
-    into.put_slice(request.method().as_str().as_bytes());
-    into.put_u8(b' ');
-    into.put_slice(path.as_bytes());
-    into.put_slice(b" HTTP/1.1\r\n");
-    for (name, value) in headers {
-        into.put_slice(name.as_str().as_bytes());
-        into.put_slice(b": ");
-        into.put_slice(value.as_bytes());
-        into.put_slice(b"\r\n");
+    let lines = || said.iter().chain(request.headers());
+    let length: usize = lines().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let mut head = Vec::with_capacity(method.len() + path.len() + length + 64);
+    head.extend_from_slice(method.as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(path.as_bytes());
+    head.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, value) in lines() {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
     }
     match framing {
         Framing::Said(_) => {}
-        Framing::Chunked => into.put_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::Chunked => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::Length(length) => {
             // Writing to memory never fails.
-            let _ = write!(into.writer(), "content-length: {length}\r\n");
+            let _ = write!(head, "content-length: {length}\r\n");
         }
     }
-    into.put_slice(b"\r\n");
+    head.extend_from_slice(b"\r\n");
+    head.into()
 }
 
 /// Writes the line before a chunk of `length` bytes.
