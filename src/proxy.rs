@@ -106,6 +106,8 @@ pub struct Gateway {
     pub rate: Option<Limiter>,
     /// How often a client may name a session that is none.
     pub misses: Option<Limiter>,
+    /// How often a client may reset what it has asked for over HTTP/2.
+    pub resets: Option<Arc<Limiter>>,
 }
 
 impl Gateway {
