@@ -26,6 +26,7 @@ from stage import (
     ROOT,
     SESSION,
     Failure,
+    cpu_nanos,
     forget_peak,
     free_ports,
     make_certificate,
@@ -209,8 +210,9 @@ def bodies(options, directory, processes):
     return 0
 
 
-def rate(port, seconds):
-    """Requests per second of 64 connections."""
+def rate(stage, seconds):
+    """Requests per second of 64 connections, and the gateway's CPU time for each, in microseconds."""
+    port, before = stage.port, cpu_nanos(stage.gateway.pid)
     command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "-H", COOKIE, "-s", HERE.parent / "side_by_side" / "report.lua"]
     command.append(f"http://127.0.0.1:{port}/small")
     environment = {**os.environ, "LOAD_METHOD": "GET", "LOAD_PAUSE_MS": "0"}
@@ -220,7 +222,8 @@ def rate(port, seconds):
     report = json.loads(run.stdout.strip().splitlines()[-1])
     if report["bad"]:
         raise Failure(f"{report['bad']} requests of the load failed")
-    return report["requests"] / report["micros"] * 1e6
+    spent = cpu_nanos(stage.gateway.pid) - before
+    return report["requests"] / report["micros"] * 1e6, spent / 1e3 / report["requests"]
 
 
 def attacked(stage, kind, seconds):
@@ -234,7 +237,7 @@ def attacked(stage, kind, seconds):
     )
     try:
         time.sleep(2)
-        return rate(stage.port, seconds)
+        return rate(stage, seconds)
     finally:
         attacker.kill()
         attacker.wait()
@@ -242,22 +245,24 @@ def attacked(stage, kind, seconds):
 
 def attack(options, directory, processes):
     stage = Stage(options, directory, processes)
-    rate(stage.port, 1)
+    rate(stage, 1)
     attacks = {
         "streams opened and reset": ("resets", "pairs"),
         "streams reset when they are under way": ("resets", "late"),
         "a new connection whenever one is held up": ("resets", "hasty"),
         "1,000 heads, a byte a second": ("drips", 1000),
     }
-    print("| attack | requests/s undisturbed | under attack | ratio | spread |\n| --- | --- | --- | --- | --- |")
+    columns = ["attack", "requests/s undisturbed", "under attack", "ratio", "spread", "CPU µs each", "under attack"]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for name, kind in attacks.items():
         pairs = []
         for _ in range(options.rounds):
-            pairs.append((rate(stage.port, options.seconds), attacked(stage, kind, options.seconds)))
-        ratios = [under / calm for calm, under in pairs]
-        calm, under = (statistics.median(column) for column in zip(*pairs))
-        spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
-        print(f"| {name} | {calm:.0f} | {under:.0f} | {statistics.median(ratios):.2f} | {spread} |", flush=True)
+            pairs.append((rate(stage, options.seconds), attacked(stage, kind, options.seconds)))
+        ratios = [under[0] / calm[0] for calm, under in pairs]
+        medians = [[statistics.median(column) for column in zip(*side)] for side in zip(*pairs)]
+        (calm, calm_cpu), (under, under_cpu) = medians
+        ratio = f"{statistics.median(ratios):.2f} | {min(ratios):.2f}–{max(ratios):.2f}"
+        print(f"| {name} | {calm:.0f} | {under:.0f} | {ratio} | {calm_cpu:.1f} | {under_cpu:.1f} |", flush=True)
     return 0
 
 
