@@ -2,11 +2,13 @@
 //! an operator wants to see (`/config`, `/`).
 //!
 //! 1. It has an address of its own, and is never part of a public listener.
-//! 2. With a token, whoever does not bring it learns only whether the gateway is alive and ready.
+//! 2. Whoever does not bring the token, or without one asks for another machine, learns only whether the gateway is alive
+//!    and ready (`admin/access.rs`).
 //! 3. It only shows: nothing can be changed here, and no session, cookie, claim or key is shown.
 //! 4. It runs beside the request path, on the control runtime, over few connections with short limits, so that whoever
 //!    asks too much or too slowly gets in nobody's way.
 
+mod access;
 mod exposition;
 mod page;
 mod process;
@@ -22,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -31,8 +33,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -40,9 +40,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::AdminConfig;
 use crate::proxy::{Gateway, Tunnels};
-use crate::secret::Secret;
 use crate::telemetry::metrics::Metrics;
 use crate::time::{Clock, Now, Timestamp};
+use access::{Access, Denied};
 use readiness::Readiness;
 use socket::{Socket, Stream};
 
@@ -54,10 +54,9 @@ const HEAD_LIMIT: Duration = Duration::from_secs(30);
 const LIFE: Duration = Duration::from_secs(600);
 /// The bound of a request's head.
 const MAX_BUFFER: usize = 16 * 1024;
-/// What `Authorization` begins with.
-const BEARER: &[u8] = b"Bearer ";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const FOREIGN: &str = "without a token, this is for who asks 127.0.0.1, [::1] or localhost, by that name\n";
 
 /// How long to wait when the system has no descriptor left for a connection.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -134,7 +133,7 @@ pub struct Admin {
 struct Office {
     subject: Subject,
     readiness: Readiness,
-    token: Option<Secret>,
+    access: Access,
     began: Now,
 }
 
@@ -149,7 +148,7 @@ impl Admin {
     pub fn start(config: &AdminConfig, passed: Option<OwnedFd>, subject: Subject) -> io::Result<Self> {
         let socket = Arc::new(Socket::open(&config.address, passed)?);
         let readiness = Readiness::default();
-        let office = Office { subject, readiness, token: config.token.clone(), began: Clock.now() };
+        let office = Office { subject, readiness, access: Access::of(config), began: Clock.now() };
         let task = tokio::spawn(accept(Arc::clone(&socket), Arc::new(office)));
         Ok(Self { socket, _task: AbortOnDropHandle::new(task) })
     }
@@ -232,10 +231,14 @@ impl Office {
             "/readyz" => return self.ready().await,
             _ => {}
         }
-        if !self.may_see(headers) {
-            let mut answer = text(StatusCode::UNAUTHORIZED, PLAIN, "this needs the token of `[admin]`\n");
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return answer;
+        match self.access.check(headers) {
+            Ok(()) => {}
+            Err(Denied::Token) => {
+                let mut answer = text(StatusCode::UNAUTHORIZED, PLAIN, "this needs the token of `[admin]`\n");
+                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                return answer;
+            }
+            Err(Denied::Host) => return text(StatusCode::MISDIRECTED_REQUEST, PLAIN, FOREIGN),
         }
         let gateway = (self.subject.gateway)();
         match path {
@@ -269,16 +272,6 @@ impl Office {
                 text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "the metrics cannot be written\n")
             }
         }
-    }
-
-    /// Whether these headers bring the token, if there is one. What it takes to find out says nothing about it.
-    fn may_see(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
-        let mut lines = headers.get_all(AUTHORIZATION).iter();
-        let (Some(line), None) = (lines.next(), lines.next()) else { return false };
-        let Some((scheme, brought)) = line.as_bytes().split_at_checked(BEARER.len()) else { return false };
-        let digests = (Sha256::digest(brought.trim_ascii()), Sha256::digest(token.expose()));
-        scheme.eq_ignore_ascii_case(BEARER) && bool::from(digests.0.ct_eq(&digests.1))
     }
 }
 

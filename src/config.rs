@@ -37,7 +37,7 @@ pub use self::admin::{AdminAddress, AdminConfig};
 use self::diagnostic::{Diagnostic, Report};
 pub use self::difference::{Change, Difference};
 use self::environment::Environment;
-pub use self::limits::Limits;
+pub use self::limits::{Limits, USUAL_CONNECTIONS};
 pub use self::listeners::{
     CertificateConfig, ClientRule, Hsts, HttpsRedirect, ListenerAddress, ListenerConfig, TlsConfig,
     TlsVersion, TrustedProxies,

@@ -66,7 +66,7 @@ use crate::time::{Clock, Now};
 use crate::upstream::{Pace, Upstream};
 use bond::Bond;
 use edit::{Facts, Prepared};
-use record::Record;
+use record::{Record, Waiting};
 use refusal::Style;
 use respond::Renewal;
 use upgrade::{Handshake, Tunnel};
@@ -111,6 +111,16 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// What holds addresses to a rate: whose it is (a route's, or none: everybody's), which one, and it.
+    pub fn limiters(&self) -> impl Iterator<Item = (Option<&str>, &'static str, &Limiter)> {
+        let (rate, misses, resets) = (self.rate.as_ref(), self.misses.as_ref(), self.resets.as_deref());
+        let general = [("rate", rate), ("misses", misses), ("reset_rate", resets)];
+        let general = general.into_iter().map(|(which, limiter)| (None, which, limiter));
+        let own = self.router.all().map(|route| (Some(route.name.as_str()), "rate", route.rate.as_ref()));
+        let all = general.chain(own);
+        all.filter_map(|(route, which, limiter)| Some((route, which, limiter?)))
+    }
+
     /// How fast clients have to send bodies.
     fn pace(&self) -> Pace {
         Pace { limit: self.timeouts.body, rate: self.timeouts.body_rate }
@@ -179,12 +189,14 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
     let arrival = Arrival { peer, id: &id, style, now };
     let early = upgrade::may_be_early(&request);
     let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
-    let story = serve(worker, &snapshot, request, arrival, &mut record).instrument(span);
+    let waiting = Waiting::new(&mut record, gateway, worker.number());
+    let story = serve(worker, &snapshot, request, arrival, waiting.record).instrument(span);
     let story = AssertUnwindSafe(story).catch_unwind().await.unwrap_or_else(|_| {
         let id = id.to_str().unwrap_or_default();
-        tracing::error!(id, trace = record.trace_id(), "a request ended in a panic");
+        tracing::error!(id, trace = waiting.record.trace_id(), "a request ended in a panic");
         Err(Refusal::Internal)
     });
+    waiting.over();
     let (mut response, tunnel) = story.unwrap_or_else(|refusal| {
         record.refused(gateway, &refusal);
         (refusal.respond(&id, style), None)

@@ -80,6 +80,11 @@ impl Limiter {
         taken.map(drop).map_err(|_| Duration::from_nanos(wait))
     }
 
+    /// How many addresses it remembers, and how many it may.
+    pub fn fill(&self) -> (u64, u64) {
+        (self.full_at.weight(), self.full_at.capacity())
+    }
+
     /// What `address` has, all of which stays.
     ///
     /// # Errors
@@ -243,6 +248,7 @@ mod tests {
         for number in 0..200_000_u32 {
             assert!(limiter.take(std::net::Ipv4Addr::from_bits(number).into(), start).is_ok());
         }
-        assert!(limiter.full_at.len() <= ADDRESSES * 2, "{}", limiter.full_at.len());
+        let (used, limit) = limiter.fill();
+        assert!(used <= limit && limit <= 2 * ADDRESSES as u64, "{used} of {limit}");
     }
 }

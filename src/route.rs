@@ -112,6 +112,12 @@ impl<R> Router<R> {
         router
     }
 
+    /// All that routes lead to, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<R>> {
+        let named = self.exact.values().chain(self.below.iter().map(|(_, group)| group));
+        named.chain([&self.hostless]).flatten().map(|entry| &entry.route)
+    }
+
     /// The route of a request for `path` (without query) of `host` (lower case, without port or trailing dot).
     ///
     /// # Errors

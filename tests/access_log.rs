@@ -8,12 +8,15 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use support::answer::Answer;
 use support::client::{Client, Request};
+use support::engine::{Affected, Fault};
+use support::gate::Gate;
 use support::gateway::{Builder, Gateway, field};
 use support::metrics::Metrics;
+use support::table::{self, Session};
 use support::upstream::Upstream;
 
 fn builder(upstream: &Upstream, server: &str) -> Builder {
@@ -142,4 +145,66 @@ async fn a_request_that_breaks_off_is_not_complete() {
     assert!(client.answer().await.is_err());
     let line = gateway.event("the line", |event| field(event, "message") == "request").await;
     assert_eq!(line["complete"], false);
+}
+
+/// Whoever hangs up before there is an answer is counted and written down as nginx does it, though nothing is sent.
+#[tokio::test]
+async fn a_client_that_hangs_up_while_the_upstream_works() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::answering(move |_| Answer::ok("late").after(&held));
+    let gateway = builder(&upstream, "").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.start(&Request::get("/a")).await;
+    gate.arrival().await;
+    drop(client);
+    let line = gateway.event("the line", |event| field(event, "message") == "request").await;
+    let expected = json!([499, "gone", "/a", "/", 0, false]);
+    let said = ["status", "verdict", "path", "route", "bytes", "complete"].map(|name| line[name].clone());
+    assert_eq!(json!(said), expected, "{line}");
+    assert!(line["upstream_ms"].as_f64().unwrap() > 0.0, "{line}");
+
+    let metrics = Metrics::of(&gateway).await;
+    let labels = [("route", "/"), ("status", "499"), ("verdict", "gone")];
+    assert_eq!(metrics.sum("sessiongate_requests_total", &labels), 1.0, "{}", metrics.text());
+    let count = |part: &str| metrics.sum(&format!("sessiongate_request_{part}duration_seconds_count"), &[]);
+    assert_eq!((count(""), count("upstream_")), (1.0, 0.0), "what it would have taken is not known");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_while_the_store_is_asked() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = builder(&upstream, "").engine_with(&engine, "timeout = \"10s\"\nattempts = 2").realm("");
+    let gateway = gateway.route("/in", "required", "").start().await;
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let gate = Gate::closed();
+    engine.inject(Affected::Only("GetItem"), Fault::Hold(gate.clone()));
+    let mut client = Client::connect(gateway.address()).await;
+    client.start(&Request::get("/in").cookie(&session.cookie())).await;
+    gate.arrival().await;
+    drop(client);
+    let line = gateway.event("the line", |event| field(event, "message") == "request").await;
+    assert_eq!((&line["status"], &line["route"]), (&499.into(), &"/in".into()), "{line}");
+    // The read goes on, and the next one has it.
+    gate.open();
+    assert_eq!(gateway.get("/in", &session.cookie()).await.status, 200);
+    assert_eq!(engine.counts().reads(), 1);
+    assert_eq!(upstream.hits(), 1);
+}
+
+/// What has begun keeps its status, and is not complete.
+#[tokio::test]
+async fn a_client_that_hangs_up_in_the_middle_of_a_body() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::answering(move |_| Answer::ok("x".repeat(5000)).held_after(1000, &held));
+    let gateway = builder(&upstream, "").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.start(&Request::get("/")).await;
+    gate.arrival().await;
+    client.read_until("xxx").await;
+    drop(client);
+    let line = gateway.event("the line", |event| field(event, "message") == "request").await;
+    assert_eq!((&line["status"], &line["complete"]), (&200.into(), &false.into()), "{line}");
 }

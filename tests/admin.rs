@@ -28,7 +28,8 @@ fn builder(engine: &Engine, upstream: &Upstream, admin: &str) -> Builder {
 }
 
 async fn ask(gateway: &Gateway, target: &str) -> Response {
-    Request::get(target).send(gateway.addresses("admin")[0]).await
+    let address = gateway.addresses("admin")[0];
+    Request::get(target).header("Host", &address.to_string()).send(address).await
 }
 
 #[tokio::test]
@@ -55,7 +56,8 @@ async fn a_gateway_that_is_well_says_so() {
     }
     assert_eq!(ask(&gateway, "/other").await.status, 404);
     assert_eq!(Request::post("/metrics", "x").send(gateway.addresses("admin")[0]).await.status, 405);
-    let head = Request::new("HEAD", "/metrics").send(gateway.addresses("admin")[0]).await;
+    let head = Request::new("HEAD", "/metrics").header("Host", "localhost");
+    let head = head.send(gateway.addresses("admin")[0]).await;
     assert_eq!((head.status, head.text().len()), (200, 0));
 }
 
@@ -103,6 +105,32 @@ async fn with_a_token_only_who_brings_it_sees_more_than_health() {
     let open = Gateway::builder().engine(&engine).upstream("app", &upstream).route("/", "public", "");
     let open = open.toml("[admin]\naddress = \"0.0.0.0:0\"").fail().await;
     assert!(open.log.contains("can be reached from other machines"), "{}", open.log);
+}
+
+/// A page whose name has come to mean this machine asks in that name.
+#[tokio::test]
+async fn without_a_token_only_who_asks_this_machine_sees_more_than_health() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = builder(&engine, &upstream, "").start().await;
+    let address = gateway.addresses("admin")[0];
+    let port = address.port();
+    for path in ["/", "/metrics", "/config"] {
+        for own in [&format!("127.0.0.1:{port}"), &format!("localhost:{port}"), "[::1]"] {
+            let request = Request::get(path).header("Host", own);
+            assert_eq!(request.send(address).await.status, 200, "{path} {own}");
+        }
+        for other in ["attacker.test", &format!("attacker.test:{port}"), "127.0.0.1.attacker.test"] {
+            let refused = Request::get(path).header("Host", other).send(address).await;
+            assert_eq!(refused.status, 421, "{path} {other}");
+            assert!(refused.text().starts_with("without a token"), "{}", refused.text());
+        }
+        let mut client = Client::connect(address).await;
+        client.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+        let said = String::from_utf8(client.rest().await).unwrap();
+        assert!(said.starts_with("HTTP/1.0 421"), "{said}");
+    }
+    let health = Request::get("/healthz").header("Host", "attacker.test").send(address).await;
+    assert_eq!(health.status, 200, "as with a token");
 }
 
 #[tokio::test]
@@ -199,7 +227,8 @@ async fn a_socket_in_the_file_system() {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
     let _connection = tokio::spawn(connection);
-    let request = http::Request::get("/healthz")
+    // By whatever name: none leads there.
+    let request = http::Request::get("/config")
         .header("Host", "admin")
         .body(http_body_util::Empty::<bytes::Bytes>::new());
     assert_eq!(sender.send_request(request.unwrap()).await.unwrap().status(), 200);

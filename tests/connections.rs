@@ -8,6 +8,7 @@ use std::fs;
 
 use support::client::{Client, Request};
 use support::gateway::{Builder, Gateway};
+use support::metrics::Metrics;
 use support::upstream::Upstream;
 use support::{eventually, within};
 
@@ -96,10 +97,29 @@ async fn an_address_that_has_its_share_is_turned_away() {
     .await;
 }
 
+/// Nobody has to raise a limit that the gateway may raise itself, nor to hear of a number that nobody has asked for.
+#[tokio::test]
+async fn as_many_connections_as_files_may_be_open() {
+    let upstream = Upstream::start();
+    for (soft, hard, configured, expected, is_warned) in [
+        (256, 1024, "", 484.0, false),
+        (1024, 1024, "", 484.0, false),
+        (256, 1024, "connections = 400", 400.0, false),
+        (256, 1024, "connections = 2000", 484.0, true),
+    ] {
+        let gateway = limited(&upstream, configured).descriptors_unless_asked(soft, hard);
+        let gateway = gateway.toml("[admin]\naddress = \"127.0.0.1:0\"").start().await;
+        let metrics = Metrics::of(&gateway).await;
+        assert_eq!(metrics.sum("process_max_fds", &[]), f64::from(hard), "{configured}");
+        assert_eq!(metrics.sum("sessiongate_connections_limit", &[]), expected, "{configured}");
+        assert_eq!(gateway.log().contains("\"WARN\""), is_warned, "{}", gateway.log());
+    }
+}
+
 #[tokio::test]
 async fn with_few_descriptors_those_inside_are_served_and_nothing_spins() {
     let upstream = Upstream::start();
-    let gateway = limited(&upstream, "").descriptors(256).start().await;
+    let gateway = limited(&upstream, "connections = 300").descriptors(256).start().await;
     gateway.line("allows for fewer connections than are configured").await;
     let mut first = Client::connect(gateway.address()).await;
     assert_eq!(first.request(&Request::get("/")).await.status, 200);

@@ -334,6 +334,26 @@ async fn a_client_that_vanishes_takes_its_request_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_taken_back_has_its_line() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::answering(move |request| {
+        if request.target == "/held" { Answer::ok("late").after(&held) } else { Answer::ok("ok") }
+    });
+    let gateway = public(&upstream).start().await;
+    let Some(mut client) = client(&gateway, "reset", &[]) else { return };
+    assert_eq!(client.line(), "asked");
+    gate.arrival().await;
+    client.go_on();
+    let line = gateway.event("the line", |event| event["path"] == "/held").await;
+    let said = (&line["status"], &line["verdict"], &line["protocol"]);
+    assert_eq!(said, (&499.into(), &"gone".into(), &"HTTP/2.0".into()), "{line}");
+    client.story();
+    let other = gateway.event("the other's line", |event| event["path"] == "/small").await;
+    assert_eq!(other["status"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_does_not_wait_for_the_body() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder().upstream("app", &upstream).route("/small", "public", "").start().await;

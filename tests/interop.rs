@@ -18,11 +18,11 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use support::app::{App, call};
 use support::client::{Request, Response, sorted};
 use support::gateway::{Builder, Gateway};
 use support::ministack::Ministack;
-use support::service::{Service, call};
-use support::{python, table};
+use support::table;
 
 #[tokio::test]
 async fn a_pyramid_app_and_a_reader_share_sessions_in_ministack() {
@@ -50,8 +50,8 @@ async fn a_pyramid_app_and_a_reader_share_sessions_in_the_embedded_engine() {
 
 struct Scenario {
     gateway: Gateway,
-    app: Service,
-    reader: Service,
+    app: App,
+    reader: App,
     /// Where the table is.
     table: SocketAddr,
 }
@@ -315,16 +315,16 @@ impl Browser {
 }
 
 /// The app and the reader; `None` where they cannot be installed.
-async fn services() -> Option<(Service, Service)> {
+async fn services() -> Option<(App, App)> {
     let start = || {
-        let requirements: Vec<_> = include_str!("interop/requirements.txt").lines().collect();
-        let environment = python::environment("pyramid", &requirements)?;
-        Some((Service::start(&environment, "app.py"), Service::start(&environment, "reader.py")))
+        let requirements = include_str!("interop/requirements.txt");
+        let app = App::python("pyramid", requirements, "app.py")?;
+        Some((app, App::python("pyramid", requirements, "reader.py")?))
     };
     tokio::task::spawn_blocking(start).await.unwrap()
 }
 
-fn gateway(app: &Service, reader: &Service) -> Builder {
+fn gateway(app: &App, reader: &App) -> Builder {
     Gateway::builder()
         .server("workers = 2")
         .upstream_at("app", app.address, "")

@@ -25,11 +25,11 @@ use sessiongate::store::table::{Read, Written};
 use sessiongate::store::{StaticCredentials, Store};
 use sessiongate::time::Clock;
 
+use support::app::{App, Rows, call};
 use support::client::{Request, Response, sorted};
 use support::gateway::{Builder, Gateway};
 use support::ministack::Ministack;
-use support::service::{Service, call};
-use support::{python, within};
+use support::within;
 
 /// The app's.
 const SECRET_KEY: &str = "interop-secret-key-0123456789abcdefghijklmnopqrstuvwxyz";
@@ -41,13 +41,7 @@ async fn a_django_app_and_a_reader_share_sessions_in_ministack() {
     let Some((app, reader)) = services().await else { return };
     let endpoint = ministack.endpoint();
     let address = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
-    let schema = json!({
-        "TableName": "sessions",
-        "AttributeDefinitions": [{ "AttributeName": "session_key", "AttributeType": "S" }],
-        "KeySchema": [{ "AttributeName": "session_key", "KeyType": "HASH" }],
-        "BillingMode": "PAY_PER_REQUEST",
-    });
-    call(address, "CreateTable", schema).await;
+    Rows { address, table: "sessions", key: "session_key" }.create().await;
     let gateway = gateway(&app, &reader)
         .store(&format!("[store.dynamodb]\nendpoint = \"{endpoint}\"\ntimeout = \"5s\""))
         .start()
@@ -67,8 +61,8 @@ async fn a_django_app_and_a_reader_share_sessions_in_the_embedded_engine() {
 
 struct Scenario {
     gateway: Gateway,
-    app: Service,
-    reader: Service,
+    app: App,
+    reader: App,
     /// Where the table is.
     table: SocketAddr,
 }
@@ -281,16 +275,16 @@ impl Browser {
 }
 
 /// The app and the reader; `None` where they cannot be installed.
-async fn services() -> Option<(Service, Service)> {
+async fn services() -> Option<(App, App)> {
     let start = || {
-        let requirements: Vec<_> = include_str!("interop/requirements-django.txt").lines().collect();
-        let environment = python::environment("django", &requirements)?;
-        Some((Service::start(&environment, "django_app.py"), Service::start(&environment, "reader.py")))
+        let requirements = include_str!("interop/requirements-django.txt");
+        let app = App::python("django", requirements, "django_app.py")?;
+        Some((app, App::python("django", requirements, "reader.py")?))
     };
     tokio::task::spawn_blocking(start).await.unwrap()
 }
 
-fn gateway(app: &Service, reader: &Service) -> Builder {
+fn gateway(app: &App, reader: &App) -> Builder {
     Gateway::builder()
         .server("workers = 2")
         .env("DJANGO_SECRET_KEY", SECRET_KEY)

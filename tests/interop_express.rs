@@ -66,9 +66,9 @@ async fn an_express_app_and_a_reader_share_sessions() {
     rows.create().await;
     let given = endpoint.clone();
     let apps = move || {
-        let app = App::node("express", PACKAGES, "express_app.js", &given)?;
+        let app = App::node("express", PACKAGES, "express_app.js")?.pointed_to(&given);
         let pyramid = include_str!("interop/requirements.txt");
-        Some((app, App::python("pyramid", pyramid, "reader.py", &given)?))
+        Some((app, App::python("pyramid", pyramid, "reader.py")?.pointed_to(&given)))
     };
     let Some((app, reader)) = tokio::task::spawn_blocking(apps).await.unwrap() else { return };
     let gateway = Gateway::builder()

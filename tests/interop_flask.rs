@@ -55,8 +55,8 @@ async fn a_flask_app_and_a_reader_share_sessions() {
     let given = endpoint.clone();
     let apps = move || {
         let requirements = include_str!("interop/flask-requirements.txt");
-        let app = App::python("flask", requirements, "flask_app.py", &given)?;
-        Some((app, App::python("flask", requirements, "reader.py", &given)?))
+        let app = App::python("flask", requirements, "flask_app.py")?.pointed_to(&given);
+        Some((app, App::python("flask", requirements, "reader.py")?.pointed_to(&given)))
     };
     let Some((app, reader)) = tokio::task::spawn_blocking(apps).await.unwrap() else { return };
     let gateway = Gateway::builder()

@@ -26,7 +26,10 @@ async fn alice(engine: &Engine) -> Session {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn megabytes_go_both_ways_until_the_session_ends() {
-    let Some(app) = App::python("websockets", PACKAGES, "websocket_app.py", "") else { return };
+    let Some(app) = App::python("websockets", PACKAGES, "websocket_app.py").map(|app| app.pointed_to(""))
+    else {
+        return;
+    };
     let engine = table::engine().await;
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &app).await;
@@ -40,7 +43,10 @@ async fn megabytes_go_both_ways_until_the_session_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_http2_is_a_tunnel_too() {
-    let Some(app) = App::python("websockets", PACKAGES, "websocket_app.py", "") else { return };
+    let Some(app) = App::python("websockets", PACKAGES, "websocket_app.py").map(|app| app.pointed_to(""))
+    else {
+        return;
+    };
     let engine = table::engine().await;
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &app).await;

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use support::client::{Client, Request};
 use support::gateway::{Gateway, field};
+use support::metrics::Metrics;
 use support::table::{self, Session};
 use support::upstream::Upstream;
 
@@ -149,4 +150,37 @@ async fn many_good_sessions_of_one_address_are_no_misses() {
         session.put(&engine).await;
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     }
+}
+
+/// As with every other bound, how full it is can be seen.
+#[tokio::test]
+async fn what_limiters_remember_is_bounded_and_shown() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::builder()
+        .server("workers = 1\n[server.limits]\nrate = { per_second = 100 }")
+        .listener(TRUSTING)
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .route("/login", "public", "rate = { per_second = 100 }")
+        .toml("[admin]\naddress = \"127.0.0.1:0\"")
+        .start()
+        .await;
+    for number in 1..=7 {
+        let target = if number <= 3 { "/login" } else { "/" };
+        assert_eq!(passed(&gateway, &from(&format!("192.0.2.{number}"), target), 1).await, 1);
+    }
+    let metrics = Metrics::of(&gateway).await;
+    for (route, limiter, used) in
+        [("-", "rate", 7.0), ("/login", "rate", 3.0), ("-", "misses", 0.0), ("-", "reset_rate", 0.0)]
+    {
+        let labels = [("route", route), ("limiter", limiter)];
+        assert_eq!(metrics.sum("sessiongate_limiter_bound_used", &labels), used, "{labels:?}");
+        let limit = metrics.sum("sessiongate_limiter_bound_limit", &labels);
+        assert!((65_536.0..=131_072.0).contains(&limit), "{labels:?}: {limit}");
+    }
+    assert_eq!(
+        metrics.values("sessiongate_limiter_bound_limit", "route").len(),
+        2,
+        "a route without has none"
+    );
 }

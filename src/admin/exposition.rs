@@ -10,6 +10,7 @@ use prometheus::TextEncoder;
 use super::process::Process;
 use super::{Connections, Http2, Reloads, Subject};
 use crate::proxy::Gateway;
+use crate::telemetry::metrics::NONE;
 use crate::time::Now;
 use crate::upstream::{Report, ServerReport, Upstream};
 
@@ -41,6 +42,7 @@ pub(super) fn exposition(
     let mut text = Exposition::default();
     TextEncoder::new().encode_utf8(&subject.metrics.registry().gather(), &mut text.0)?;
     text.realms(gateway);
+    text.limiters(gateway);
     text.upstreams(gateway);
     text.access_log(gateway);
     text.server(subject);
@@ -104,6 +106,26 @@ impl Exposition {
             for (bound, (_, limit)) in parts(fill) {
                 self.sample("sessiongate_realm_bound_limit", &[("realm", realm), ("bound", bound)], limit);
             }
+        }
+    }
+
+    fn limiters(&mut self, gateway: &Gateway) {
+        // Routes of one name stand under one label.
+        let mut fills = BTreeMap::new();
+        for (route, which, limiter) in gateway.limiters() {
+            let (used, limit) = limiter.fill();
+            let sum = fills.entry((route.unwrap_or(NONE), which)).or_insert((0, 0));
+            *sum = (sum.0 + used, sum.1 + limit);
+        }
+        let used = "sessiongate_limiter_bound_used";
+        self.family(Kind::Gauge, used, "Addresses that a limiter remembers: a route's, or everybody's.");
+        for ((route, which), (value, _)) in &fills {
+            self.sample(used, &[("route", route), ("limiter", which)], value);
+        }
+        let limit = "sessiongate_limiter_bound_limit";
+        self.family(Kind::Gauge, limit, "How many it may remember.");
+        for ((route, which), (_, value)) in &fills {
+            self.sample(limit, &[("route", route), ("limiter", which)], value);
         }
     }
 

@@ -4,11 +4,15 @@ use super::section::Section;
 use super::value::{Fault, integer, one_of, size};
 use crate::rate::Rate;
 
+/// How many client connections there may be if nobody says.
+pub const USUAL_CONNECTIONS: usize = 20_000;
+
 /// `[server.limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Client connections of all listeners at a time.
-    pub connections: usize,
+    /// Client connections of all listeners at a time; none: [`USUAL_CONNECTIONS`], or as many of them as the system's
+    /// limit of open files allows for.
+    pub connections: Option<usize>,
     /// Connections of one address at a time; none: no bound.
     pub connections_per_address: Option<usize>,
     /// Requests under way on one HTTP/2 connection.
@@ -35,7 +39,7 @@ pub struct Limits {
 pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
     server.table("limits", |limits| {
         let read = Limits {
-            connections: limits.get("connections", integer(1..=10_000_000)).unwrap_or(20_000),
+            connections: limits.get("connections", integer(1..=10_000_000)),
             connections_per_address: limits
                 .get("connections_per_address", integer(0..=10_000_000))
                 .filter(|bound| *bound > 0),
@@ -53,7 +57,8 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
             let fault = Fault::new("must not be above `header_bytes`, which holds it");
             limits.refuse_or("uri", "header_bytes", fault);
         }
-        if read.connections_per_address.is_some_and(|bound| bound >= read.connections) {
+        let connections = read.connections.unwrap_or(USUAL_CONNECTIONS);
+        if read.connections_per_address.is_some_and(|bound| bound >= connections) {
             let fault = Fault::new("has no effect: no address could have so many");
             limits.refuse("connections_per_address", fault.hint("it must be below `connections`"));
         }

@@ -1,5 +1,6 @@
 //! What there is to say of a request: what the metrics count when it is answered, and one line of the access log when
-//! its response has gone.
+//! its response has gone. If its client has gone before, both say so ([`Waiting`]), with the status that nginx has made
+//! customary; nothing is sent.
 //!
 //! No clock is read for it that the request's way does not read anyway, but one at its end if there is a line to write.
 
@@ -16,9 +17,12 @@ use super::refusal::Refusal;
 use super::{Gateway, Route};
 use crate::session::Source;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{NONE, Times, Verdict};
+use crate::telemetry::metrics::{NONE, RouteMetrics, Times, Verdict};
 use crate::telemetry::trace::Trace;
 use crate::time::{Clock, Now};
+
+/// The status of a request whose client has hung up before there was an answer.
+const GONE: u16 = 499;
 
 /// A request's record in the making.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub(super) struct Record {
     started: Now,
     asked: Option<Asked>,
     route: Option<Arc<Route>>,
-    status: StatusCode,
+    status: u16,
     verdict: Verdict,
     /// What the gateway made of it: the verdict's word, or the cause of a refusal.
     label: &'static str,
@@ -67,6 +71,14 @@ struct Asked {
     protocol: Version,
 }
 
+/// A client that waits for an answer. Dropped before there is one, it has hung up.
+#[derive(Debug)]
+pub(super) struct Waiting<'r> {
+    pub(super) record: &'r mut Record,
+    gateway: &'r Gateway,
+    worker: usize,
+}
+
 /// A record on its way to the access log.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -83,7 +95,7 @@ impl Record {
             started,
             asked: None,
             route: None,
-            status: StatusCode::OK,
+            status: StatusCode::OK.as_u16(),
             verdict: Verdict::Refused,
             label: NONE,
             reason: NONE,
@@ -162,7 +174,7 @@ impl Record {
 
     /// The response's head is made: what the metrics count is known.
     pub(super) fn answered(&mut self, gateway: &Gateway, status: StatusCode) {
-        self.status = status;
+        self.status = status.as_u16();
         // What is done after the upstream's answer takes a microsecond, which is not worth a look at the clock.
         let answered = self.answered.or(self.heard).unwrap_or_else(|| Clock.mono());
         let times = Times {
@@ -170,17 +182,99 @@ impl Record {
             store: self.store,
             upstream: self.upstream_time(),
         };
-        let metrics = self.route.as_deref().map_or(&gateway.unrouted, |route| &route.metrics);
-        metrics.answered(status, self.verdict, times);
+        self.metrics(gateway).answered(status, self.verdict, times);
+    }
+
+    /// The client has hung up.
+    fn gone(&mut self, gateway: &Gateway) {
+        let now = Clock.mono();
+        self.status = GONE;
+        self.verdict = Verdict::Gone;
+        self.label = self.verdict.label();
+        self.heard = self.heard.or(self.sent.map(|_| now));
+        self.metrics(gateway).gone(now.saturating_duration_since(self.started.mono));
+    }
+
+    fn metrics<'r>(&'r self, gateway: &'r Gateway) -> &'r RouteMetrics {
+        self.route.as_deref().map_or(&gateway.unrouted, |route| &route.metrics)
     }
 
     fn upstream_time(&self) -> Option<Duration> {
         Some(self.heard?.saturating_duration_since(self.sent?))
     }
 
+    /// Writes its line of the access log, as one of `worker`.
+    fn write(&self, log: &AccessLog, worker: usize, bytes: u64, complete: bool) {
+        let took = Clock.mono().saturating_duration_since(self.started.mono);
+        log.write(worker, self.started.wall.plus(took), |line| {
+            line.text("id", self.id.as_bytes());
+            if let Some(trace) = &self.trace {
+                line.text("trace", trace.id().as_bytes()).text("span", trace.span().as_bytes());
+            }
+            if let Some(asked) = &self.asked {
+                match asked.client {
+                    Some(client) => line.plain("client", client),
+                    None => line.text("client", b"unknown"),
+                };
+                line.text("method", asked.method.as_str().as_bytes())
+                    .text("protocol", protocol(asked.protocol))
+                    .text("host", asked.host.as_bytes())
+                    // Without the query, which may hold what is nobody's business.
+                    .text("path", asked.target.path().as_bytes());
+            }
+            line.text("route", self.route.as_deref().map_or(NONE, |route| &route.name).as_bytes())
+                .number("status", self.status.into())
+                .text("verdict", self.label.as_bytes())
+                .text("reason", self.reason.as_bytes());
+            if let Some(session) = &self.session {
+                line.text("session", session.as_bytes());
+            }
+            line.text("cache", self.cache.label().as_bytes())
+                .flag("reissue", self.reissue)
+                .text("change", self.change.as_bytes());
+            if let Some(upstream) = &self.upstream {
+                line.text("upstream", upstream.as_bytes());
+            }
+            line.number("bytes", bytes).flag("complete", complete);
+            if let Some(received) = self.received {
+                line.number("received", received);
+            }
+            if let Some(closed) = self.closed {
+                line.text("closed", closed.as_bytes());
+            }
+            line.millis("ms", took)
+                .millis("store_ms", self.store)
+                .millis("upstream_ms", self.upstream_time().unwrap_or_default());
+            if let Some(detail) = &self.detail {
+                line.text("detail", detail.as_bytes());
+            }
+        });
+    }
+
     /// On its way to `log`, as a line of `worker`.
     pub(super) fn into_entry(self, log: &Arc<AccessLog>, worker: usize) -> Entry {
         Entry { record: self, log: Arc::clone(log), worker }
+    }
+}
+
+impl<'r> Waiting<'r> {
+    /// The client of `record`, whose request `worker` answers as `gateway` says.
+    pub(super) fn new(record: &'r mut Record, gateway: &'r Gateway, worker: usize) -> Self {
+        Self { record, gateway, worker }
+    }
+
+    /// There is an answer; what becomes of it, its body sees.
+    pub(super) fn over(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.record.gone(self.gateway);
+        if let Some(log) = &self.gateway.access_log {
+            self.record.write(log, self.worker, 0, false);
+        }
     }
 }
 
@@ -197,51 +291,7 @@ impl Entry {
 
     /// Writes the line.
     pub(super) fn write(self, bytes: u64, complete: bool) {
-        let Self { record, log, worker } = self;
-        let took = Clock.mono().saturating_duration_since(record.started.mono);
-        log.write(worker, record.started.wall.plus(took), |line| {
-            line.text("id", record.id.as_bytes());
-            if let Some(trace) = &record.trace {
-                line.text("trace", trace.id().as_bytes()).text("span", trace.span().as_bytes());
-            }
-            if let Some(asked) = &record.asked {
-                match asked.client {
-                    Some(client) => line.plain("client", client),
-                    None => line.text("client", b"unknown"),
-                };
-                line.text("method", asked.method.as_str().as_bytes())
-                    .text("protocol", protocol(asked.protocol))
-                    .text("host", asked.host.as_bytes())
-                    // Without the query, which may hold what is nobody's business.
-                    .text("path", asked.target.path().as_bytes());
-            }
-            line.text("route", record.route.as_deref().map_or(NONE, |route| &route.name).as_bytes())
-                .number("status", record.status.as_u16().into())
-                .text("verdict", record.label.as_bytes())
-                .text("reason", record.reason.as_bytes());
-            if let Some(session) = &record.session {
-                line.text("session", session.as_bytes());
-            }
-            line.text("cache", record.cache.label().as_bytes())
-                .flag("reissue", record.reissue)
-                .text("change", record.change.as_bytes());
-            if let Some(upstream) = &record.upstream {
-                line.text("upstream", upstream.as_bytes());
-            }
-            line.number("bytes", bytes).flag("complete", complete);
-            if let Some(received) = record.received {
-                line.number("received", received);
-            }
-            if let Some(closed) = record.closed {
-                line.text("closed", closed.as_bytes());
-            }
-            line.millis("ms", took)
-                .millis("store_ms", record.store)
-                .millis("upstream_ms", record.upstream_time().unwrap_or_default());
-            if let Some(detail) = &record.detail {
-                line.text("detail", detail.as_bytes());
-            }
-        });
+        self.record.write(&self.log, self.worker, bytes, complete);
     }
 }
 

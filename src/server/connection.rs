@@ -72,15 +72,15 @@ pub(super) async fn serve<S>(
     };
     let terms = Terms { peer: Rc::new(peer), worker, limits, timeouts };
     let first = match protocol {
-        Protocol::Http2 => return http2::serve(stream, Bytes::new(), &terms, toll, stopped).await,
+        Protocol::Http2 => return Box::pin(http2::serve(stream, Bytes::new(), &terms, toll, stopped)).await,
         Protocol::Http1 => first_bytes(&mut stream, &[], timeouts.header, &mut stopped).await,
         Protocol::Unknown => first_bytes(&mut stream, PREFACE, timeouts.header, &mut stopped).await,
     };
     match first {
         First::Nothing => close(&mut stream).await,
-        First::Partial => http1::refuse_slow(&mut stream).await,
+        First::Partial => Box::pin(http1::refuse_slow(&mut stream)).await,
         First::Bytes(bytes) if protocol == Protocol::Unknown && bytes == PREFACE => {
-            http2::serve(stream, bytes, &terms, toll, stopped).await;
+            Box::pin(http2::serve(stream, bytes, &terms, toll, stopped)).await;
         }
         First::Bytes(bytes) => http1::serve(stream, bytes, &terms, stopped).await,
     }

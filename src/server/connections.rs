@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::tally::Tally;
-use crate::config::Limits;
+use crate::config::{Limits, USUAL_CONNECTIONS};
 
 /// Descriptors that a worker has for itself: its runtime's, and some for files that are read while it runs.
 const EACH_WORKER: u64 = 8;
@@ -62,7 +62,7 @@ pub(super) struct Pause {
 }
 
 impl Connections {
-    /// As many as `limits` says, or as descriptors allow for.
+    /// As many as `limits` says, or as descriptors allow for; only who has said how many is warned of fewer.
     pub(super) fn new(limits: &Limits, workers: usize, listeners: usize) -> Self {
         let reserve = PROCESS + EACH_WORKER.saturating_mul(workers as u64) + (workers * listeners) as u64;
         let allowed = descriptors().map_or(u64::MAX, |all| {
@@ -70,14 +70,20 @@ impl Connections {
             shared - (shared / 2).min(UPSTREAMS)
         });
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).max(1);
-        if allowed < limits.connections {
-            tracing::warn!(
-                connections = allowed,
-                configured = limits.connections,
+        let wanted = limits.connections.unwrap_or(USUAL_CONNECTIONS);
+        let bound = wanted.min(allowed);
+        match limits.connections {
+            Some(configured) if bound < configured => tracing::warn!(
+                connections = bound,
+                configured,
                 "the limit of open files (RLIMIT_NOFILE) allows for fewer connections than are configured"
-            );
+            ),
+            None if bound < wanted => tracing::info!(
+                connections = bound,
+                "as many connections as the limit of open files (RLIMIT_NOFILE) allows for"
+            ),
+            Some(_) | None => {}
         }
-        let bound = limits.connections.min(allowed);
         let shares = limits.connections_per_address.map(|each| Shares { each, taken: Mutex::default() });
         let places = Arc::new(Semaphore::new(bound));
         Self { places, bound, shares, paused: AtomicUsize::default(), tally: Tally::default() }

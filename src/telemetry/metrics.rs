@@ -21,6 +21,11 @@ const SECONDS: [f64; 17] = [
     0.5, 1.0, 5.0, 30.0,
 ];
 
+/// The status of answers by its class, and of requests that have none.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "499"];
+/// Where among them those are.
+const UNANSWERED: usize = 5;
+
 /// The label of what is not there.
 pub const NONE: &str = "-";
 
@@ -51,7 +56,7 @@ pub struct RouteMetrics {
     name: String,
     family: IntCounterVec,
     /// By verdict and class of status; made when the first one comes.
-    requests: [[OnceLock<IntCounter>; 5]; Verdict::ALL.len()],
+    requests: [[OnceLock<IntCounter>; CLASSES.len()]; Verdict::ALL.len()],
     request: Histogram,
     gateway: Histogram,
     store: Histogram,
@@ -71,6 +76,8 @@ pub enum Verdict {
     Public,
     /// The gateway answered it itself.
     Refused,
+    /// Its client hung up before there was an answer.
+    Gone,
 }
 
 /// How long the parts of a request took.
@@ -140,12 +147,12 @@ impl Metrics {
         Ok(Self {
             requests: new.counters(
                 "sessiongate_requests_total",
-                "Requests that were answered.",
+                "Requests by the class of their answer's status; 499: the client hung up before there was one.",
                 &["route", "status", "verdict"],
             )?,
             request_seconds: new.histograms(
                 "sessiongate_request_duration_seconds",
-                "From a request's head to the head of its response.",
+                "From a request's head to the head of its response, or until the client hung up.",
                 &["route"],
             )?,
             gateway_seconds: new.histograms(
@@ -281,15 +288,7 @@ impl Metrics {
 impl RouteMetrics {
     /// A request was answered.
     pub fn answered(&self, status: StatusCode, verdict: Verdict, times: Times) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        let counter = self.requests.get(verdict as usize).and_then(|classes| classes.get(class));
-        if let Some(counter) = counter {
-            let make = || {
-                let class = ["1xx", "2xx", "3xx", "4xx", "5xx"].get(class).copied().unwrap_or(NONE);
-                self.family.with_label_values(&[self.name.as_str(), class, verdict.label()])
-            };
-            counter.get_or_init(make).inc();
-        }
+        self.count(usize::from(status.as_u16() / 100).saturating_sub(1), verdict);
         let Times { total, store, upstream } = times;
         self.request.observe(total.as_secs_f64());
         let elsewhere = store + upstream.unwrap_or_default();
@@ -299,6 +298,21 @@ impl RouteMetrics {
         }
         if let Some(upstream) = upstream {
             self.upstream.observe(upstream.as_secs_f64());
+        }
+    }
+
+    /// A request's client hung up before there was an answer, after so long. What it would have taken in the end, and
+    /// whom, nobody knows.
+    pub fn gone(&self, after: Duration) {
+        self.count(UNANSWERED, Verdict::Gone);
+        self.request.observe(after.as_secs_f64());
+    }
+
+    fn count(&self, class: usize, verdict: Verdict) {
+        let counter = self.requests.get(verdict as usize).and_then(|classes| classes.get(class));
+        if let (Some(counter), Some(class)) = (counter, CLASSES.get(class)) {
+            let labels = [self.name.as_str(), class, verdict.label()];
+            counter.get_or_init(|| self.family.with_label_values(&labels)).inc();
         }
     }
 }
@@ -326,7 +340,8 @@ impl Kinds {
 }
 
 impl Verdict {
-    const ALL: [Self; 5] = [Self::Active, Self::Anonymous, Self::Unavailable, Self::Public, Self::Refused];
+    const ALL: [Self; 6] =
+        [Self::Active, Self::Anonymous, Self::Unavailable, Self::Public, Self::Refused, Self::Gone];
 
     /// The verdict in one word.
     pub fn label(self) -> &'static str {
@@ -336,6 +351,7 @@ impl Verdict {
             Self::Unavailable => "unavailable",
             Self::Public => "public",
             Self::Refused => "refused",
+            Self::Gone => "gone",
         }
     }
 }

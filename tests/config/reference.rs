@@ -5,11 +5,12 @@ use crate::fixture::{accepted, read};
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 43] = [
+const EXAMPLES: [&str; 44] = [
     "address = \"127.0.0.1:9090",
     "token",
     "redirect_to_https",
     "hsts",
+    "connections = ",
     "certificates",
     "client_ca",
     "path = \"var",

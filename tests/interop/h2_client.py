@@ -313,6 +313,18 @@ def vanish(port):
     return {}
 
 
+def reset(port):
+    """Takes a request back, and goes on with another."""
+    client = Client(port)
+    number = client.request(head("/held"))
+    print("asked", flush=True)
+    sys.stdin.readline()
+    client.h2.reset_stream(number, 8)
+    good = client.request(head("/small"))
+    client.finish(good)
+    return client.story()
+
+
 def unread(port):
     """Is refused while most of the body is still to come."""
     client = Client(port)

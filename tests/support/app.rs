@@ -14,31 +14,33 @@ use super::gateway::Gateway;
 use super::{node, python};
 
 /// An app; it ends with this value.
+#[derive(Debug)]
 pub(crate) struct App {
     process: Child,
     pub(crate) address: SocketAddr,
 }
 
 impl App {
-    /// A script of `tests/interop` in the virtual environment `name` of the packages in `requirements`.
-    pub(crate) fn python(name: &str, requirements: &str, script: &str, endpoint: &str) -> Option<Self> {
+    /// A script of `tests/interop` in the virtual environment `name` of the packages in `requirements`. It has told its
+    /// port, and waits to be told where DynamoDB is.
+    pub(crate) fn python(name: &str, requirements: &str, script: &str) -> Option<Self> {
         let requirements: Vec<_> = requirements.lines().collect();
         let environment = python::environment(name, &requirements)?;
         let mut command = Command::new(environment.join("bin/python"));
         command.env("PYTHONDONTWRITEBYTECODE", "1");
-        Some(Self::start(command, script, endpoint))
+        Some(Self::start(command, script))
     }
 
     /// A script of `tests/interop` with the packages in `requirements`.
-    pub(crate) fn node(name: &str, requirements: &str, script: &str, endpoint: &str) -> Option<Self> {
+    pub(crate) fn node(name: &str, requirements: &str, script: &str) -> Option<Self> {
         let requirements: Vec<_> = requirements.lines().collect();
         let modules = node::modules(name, &requirements)?;
         let mut command = Command::new("node");
         command.env("NODE_PATH", modules);
-        Some(Self::start(command, script, endpoint))
+        Some(Self::start(command, script))
     }
 
-    fn start(mut command: Command, script: &str, endpoint: &str) -> Self {
+    fn start(mut command: Command, script: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
         let log = python::interop_directory().join(format!("{script}-{}.log", std::process::id()));
         let mut process = command
@@ -55,8 +57,18 @@ impl App {
         BufReader::new(process.stdout.take().expect("piped")).read_line(&mut port).expect("a line");
         let port = port.trim().parse();
         let port = port.unwrap_or_else(|_| panic!("{script} does not start: see {}", log.display()));
-        writeln!(process.stdin.as_mut().expect("piped"), "{endpoint}").expect("it reads");
         Self { process, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    /// Tells it where DynamoDB is.
+    pub(crate) fn point_to(&mut self, endpoint: &str) {
+        writeln!(self.process.stdin.as_mut().expect("piped"), "{endpoint}").expect("it reads");
+    }
+
+    /// The same, in one go.
+    pub(crate) fn pointed_to(mut self, endpoint: &str) -> Self {
+        self.point_to(endpoint);
+        self
     }
 }
 
@@ -142,20 +154,24 @@ impl Rows {
         json!({ self.key: { "S": key } })
     }
 
-    /// Asks directly. The engine does not check the signature, but it has to be there.
     pub(crate) async fn call(&self, operation: &str, body: Value) -> Value {
-        let request = Request::post("/", body.to_string())
-            .header("Content-Type", "application/x-amz-json-1.0")
-            .header("X-Amz-Target", &format!("DynamoDB_20120810.{operation}"))
-            .header(
-                "Authorization",
-                concat!(
-                    "AWS4-HMAC-SHA256 Credential=test/20200101/eu-central-1/dynamodb/aws4_request, ",
-                    "SignedHeaders=host, Signature=test"
-                ),
-            );
-        let response = request.send(self.address).await;
-        assert_eq!(response.status, 200, "{operation}: {}", response.text());
-        response.json()
+        call(self.address, operation, body).await
     }
+}
+
+/// Asks DynamoDB's API directly. None of the engines here checks the signature, but it has to be there.
+pub(crate) async fn call(address: SocketAddr, operation: &str, body: Value) -> Value {
+    let request = Request::post("/", body.to_string())
+        .header("Content-Type", "application/x-amz-json-1.0")
+        .header("X-Amz-Target", &format!("DynamoDB_20120810.{operation}"))
+        .header(
+            "Authorization",
+            concat!(
+                "AWS4-HMAC-SHA256 Credential=test/20200101/eu-central-1/dynamodb/aws4_request, ",
+                "SignedHeaders=host, Signature=test"
+            ),
+        );
+    let response = request.send(address).await;
+    assert_eq!(response.status, 200, "{operation}: {}", response.text());
+    response.json()
 }

@@ -69,7 +69,8 @@ pub(crate) struct Builder {
     environment: HashMap<String, String>,
     files: Vec<(String, String)>,
     /// The limit of open files.
-    descriptors: Option<u32>,
+    /// What `ulimit` is told.
+    descriptors: Option<String>,
     passed: Vec<String>,
 }
 
@@ -142,7 +143,8 @@ impl Gateway {
         };
         let mut lines = self.log.lines.subscribe();
         let until = lines.wait_for(|log| log.ended == 2 || enough(log));
-        let _all = tokio::time::timeout(super::DEADLINE, until).await;
+        // What comes of it holds the lines' lock, which those below take once more: not while a writer waits between them.
+        drop(tokio::time::timeout(super::DEADLINE, until).await);
         let events = self.events(message);
         assert!(events.len() >= count, "{} of {count} `{message}` in the log:\n{}", events.len(), self.log());
         events[count - 1].clone()
@@ -323,7 +325,12 @@ impl Builder {
 
     /// Lets the gateway open no more than this many files.
     pub(crate) fn descriptors(self, limit: u32) -> Self {
-        Self { descriptors: Some(limit), ..self }
+        Self { descriptors: Some(format!("-n {limit}")), ..self }
+    }
+
+    /// Lets the gateway open no more than this many files, unless it asks for the `most` that it may.
+    pub(crate) fn descriptors_unless_asked(self, limit: u32, most: u32) -> Self {
+        Self { descriptors: Some(format!("-n {most} && ulimit -S -n {limit}")), ..self }
     }
 
     /// Has another program open sockets on these addresses and pass them on, as a service manager does; it logs where.
@@ -381,9 +388,9 @@ impl Builder {
 
     fn program(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_sessiongate");
-        if let Some(limit) = self.descriptors {
+        if let Some(limits) = &self.descriptors {
             let mut command = Command::new("sh");
-            command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), program]);
+            command.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\""), program]);
             return command;
         }
         if self.passed.is_empty() {

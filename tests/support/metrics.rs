@@ -23,7 +23,9 @@ struct Sample {
 impl Metrics {
     /// What the gateway's admin listener says now.
     pub(crate) async fn of(gateway: &Gateway) -> Self {
-        let response = Request::get("/metrics").send(gateway.addresses("admin")[0]).await;
+        let address = gateway.addresses("admin")[0];
+        let request = Request::get("/metrics").header("Host", &address.to_string());
+        let response = request.send(address).await;
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
         Self::read(&response.text())

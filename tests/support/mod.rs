@@ -30,7 +30,6 @@ pub(crate) mod python;
 pub(crate) mod python_client;
 pub(crate) mod script;
 pub(crate) mod server;
-pub(crate) mod service;
 pub(crate) mod table;
 pub(crate) mod tls;
 pub(crate) mod upstream;

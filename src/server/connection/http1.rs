@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::activity::{Activity, Deadline, Wait, Watched};
 use super::wire::Wire;
 use super::{FAREWELL, First, LAST_REQUEST, Terms, close, first_bytes, linger};
-use crate::proxy::handle;
+use crate::proxy::{Handover, handle};
 
 /// What is read ahead of a body, and written ahead of a client, at most; heads have a bound of their own.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -62,48 +62,85 @@ pub(super) async fn serve<S>(
         builder.max_headers(limits.headers);
     }
     loop {
-        let activity = Rc::new(Activity::default());
-        let handover = Rc::new(RefCell::default());
-        let last = Rc::new(Cell::new(false));
-        let service = service_fn(|request: Request<Incoming>| {
-            let exchange = activity.begin(!request.body().is_end_stream(), None);
-            let (terms, handover, last) = (terms.clone(), Rc::clone(&handover), Rc::clone(&last));
-            async move {
-                let mut response = handle(&terms.worker, &terms.peer, request).await;
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    handover.replace(response.body_mut().take_handover());
-                } else if last.get() {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
-            }
-        });
-        let wire = Wire::new(stream, first, Rc::clone(&activity));
-        let mut connection = builder.serve_connection(TokioIo::new(wire), service);
-        let end = drive(&mut connection, &activity, terms, &last, &mut stopped).await;
-        let parts = connection.into_parts();
-        stream = parts.io.into_inner().into_stream();
-        if let Some(handover) = handover.take() {
+        // Boxed, so that a parked connection is not as large as one at work.
+        let talk = Box::pin(talk(&builder, stream, first, terms, &mut stopped)).await;
+        stream = talk.stream;
+        if let Some(handover) = talk.handover {
             // The rest is between the client and whoever asked for it.
-            return handover.give(Wire::new(stream, parts.read_buf, Rc::default()), ());
+            return handover.give(Wire::new(stream, talk.ahead, Rc::default()), ());
         }
-        first = match end {
-            End::Closed if activity.is_unheard() => return linger(&mut stream).await,
+        match talk.end {
+            End::Closed if talk.is_unheard => return Box::pin(linger(&mut stream)).await,
             // What could not be written in time is not waited for again.
             End::Closed | End::Expired(Wait::Reader | Wait::Nothing) => return,
             End::Dismissed => return close(&mut stream).await,
-            End::Expired(Wait::Head) => return refuse_slow(&mut stream).await,
-            // The beginning of a request that came along with the last one.
-            End::Expired(Wait::Request) if !parts.read_buf.is_empty() => parts.read_buf,
-            End::Expired(Wait::Request) => {
-                tracing::debug!("an idle connection is parked");
-                let rest = terms.timeouts.idle.saturating_sub(PARK);
-                match first_bytes(&mut stream, &[], rest, &mut stopped).await {
-                    First::Bytes(bytes) => bytes,
-                    First::Nothing | First::Partial => return close(&mut stream).await,
-                }
+            End::Expired(Wait::Head) => return Box::pin(refuse_slow(&mut stream)).await,
+            End::Expired(Wait::Request) => {}
+        }
+        // The beginning of a request that came along with the last one.
+        first = talk.ahead;
+        if first.is_empty() {
+            tracing::debug!("an idle connection is parked");
+            // Empty, it still holds the buffer that it is a part of.
+            drop(first);
+            let rest = terms.timeouts.idle.saturating_sub(PARK);
+            first = match first_bytes(&mut stream, &[], rest, &mut stopped).await {
+                First::Bytes(bytes) => bytes,
+                First::Nothing | First::Partial => return close(&mut stream).await,
+            };
+        }
+    }
+}
+
+/// What is left of a stretch of requests.
+struct Talk<S> {
+    end: End,
+    stream: S,
+    /// What was read and not looked at.
+    ahead: Bytes,
+    /// Who gets the connection.
+    handover: Option<Box<Handover>>,
+    /// Whether the client was answered before it had said all.
+    is_unheard: bool,
+}
+
+/// Has hyper serve `stream`, which begins with `first`, until it is over or idle.
+async fn talk<S>(
+    builder: &Builder,
+    stream: S,
+    first: Bytes,
+    terms: &Terms,
+    stopped: &mut watch::Receiver<bool>,
+) -> Talk<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let activity = Rc::new(Activity::default());
+    let handover = Rc::new(RefCell::default());
+    let last = Rc::new(Cell::new(false));
+    let service = service_fn(|request: Request<Incoming>| {
+        let exchange = activity.begin(!request.body().is_end_stream(), None);
+        let (terms, handover, last) = (terms.clone(), Rc::clone(&handover), Rc::clone(&last));
+        async move {
+            let mut response = handle(&terms.worker, &terms.peer, request).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                handover.replace(response.body_mut().take_handover());
+            } else if last.get() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-        };
+            Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
+        }
+    });
+    let wire = Wire::new(stream, first, Rc::clone(&activity));
+    let mut connection = builder.serve_connection(TokioIo::new(wire), service);
+    let end = drive(&mut connection, &activity, terms, &last, stopped).await;
+    let parts = connection.into_parts();
+    Talk {
+        end,
+        stream: parts.io.into_inner().into_stream(),
+        ahead: parts.read_buf,
+        handover: handover.take(),
+        is_unheard: activity.is_unheard(),
     }
 }
 
