@@ -373,6 +373,19 @@ impl Realm {
         {
             return Ok((Lookup::Found(Arc::clone(session)), Source::Stale));
         }
+        // Boxed: most requests do not get here, and all would be the larger for it.
+        Ok(Box::pin(self.read_shared(key, asked, stale, misses, now)).await)
+    }
+
+    /// The same, by a read; `stale` is what will do if that fails.
+    async fn read_shared(
+        self: &Arc<Self>,
+        key: &Key,
+        asked: u64,
+        stale: Option<Arc<Session>>,
+        misses: Meter<'_>,
+        now: Now,
+    ) -> (Lookup, Source) {
         let realm = Arc::clone(self);
         let mut leads = false;
         let seat = self.lookups.join(&(key.clone(), asked), || {
@@ -388,10 +401,10 @@ impl Realm {
         if leads && matches!(lookup, Lookup::Absent(_)) {
             misses.spend(now.mono);
         }
-        Ok(match (lookup, stale) {
+        match (lookup, stale) {
             (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), Source::Stale),
             (lookup, _) => (lookup, Source::Miss),
-        })
+        }
     }
 
     fn may_use_stale(&self, age: Duration) -> bool {

@@ -378,8 +378,8 @@ where
         let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
         match read {
             Poll::Pending => {
-                // What nothing came for is not held on to.
-                if self.read.is_empty() {
+                // What nothing comes for is not held on to; but a head is expected any moment.
+                if self.read.is_empty() && !self.decoder.is_ended() {
                     self.read = BytesMut::new();
                 }
                 Poll::Pending

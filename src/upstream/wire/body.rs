@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 const MAX_SIZE_LINE: usize = 256;
 /// The most that trailers may take.
 const MAX_TRAILERS: usize = 16 * 1024;
+/// A piece of up to this size is copied.
+const MAX_COPY: usize = 4 * 1024;
 /// The most trailer lines.
 const MAX_TRAILER_LINES: usize = 64;
 
@@ -150,7 +152,17 @@ fn take(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     }
     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
     *left -= here as u64;
-    Some(buffer.split_to(here).freeze())
+    Some(split(buffer, here))
+}
+
+/// The next `count` bytes. Few of them are copied, so that what was read into can be read into again.
+fn split(buffer: &mut BytesMut, count: usize) -> Bytes {
+    if count > MAX_COPY {
+        return buffer.split_to(count).freeze();
+    }
+    let data = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+    buffer.advance(count);
+    data
 }
 
 /// The size in the line before a chunk (RFC 9112, 7.1). Bare line feeds, signs and spaces before the digits are what
