@@ -232,7 +232,8 @@ async fn serve(
     record: &mut Record,
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
     let gateway = &snapshot.gateway;
-    let sanitized = Inbound::read(request, &gateway.limits)?.sanitize(&gateway.scrub, arrival.peer);
+    let sanitized =
+        Inbound::read(request, &gateway.limits, arrival.peer)?.sanitize(&gateway.scrub, arrival.peer);
     if gateway.access_log.is_some() {
         record.asked(&sanitized);
     }

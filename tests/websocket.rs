@@ -284,8 +284,10 @@ async fn a_log_out_here_ends_them_at_once_and_a_change_of_id_does_not() {
 #[tokio::test]
 async fn an_app_that_takes_its_cookie_back_has_the_session_looked_at() {
     let echo = Echo::start().await;
-    let upstream =
-        Upstream::answering(|_| Answer::ok("bye").header("Set-Cookie", "session_id=; Max-Age=0; Path=/"));
+    let upstream = Upstream::answering(|request| match request.target.as_str() {
+        "/out" => Answer::ok("bye").header("Set-Cookie", "session_id=; Max-Age=0; Path=/"),
+        _ => Answer::ok("hello"),
+    });
     let engine = table::engine().await;
     let session = alice(&engine).await;
     let lines = "websocket = true\nrecheck = \"1h\"";
@@ -294,10 +296,12 @@ async fn an_app_that_takes_its_cookie_back_has_the_session_looked_at() {
     let own = "[[routes]]\npath = \"/\"\nsession = \"main\"\nupstream = \"own\"";
     let gateway = gateway.toml(own).start().await;
     let mut socket = Socket::with_cookie(&gateway, "/ws", &session.cookie()).await;
-    gateway.get("/", &session.cookie()).await;
+    gateway.get("/out", &session.cookie()).await;
     socket.echo("the row is still there").await;
+    // The cookie was taken back, and the row forgotten: whoever asks next has it read again.
+    assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     session.delete(&engine).await;
-    gateway.get("/", &session.cookie()).await;
+    assert_eq!(gateway.get("/out", &session.cookie()).await.status, 200);
     assert_eq!(socket.close().await.map(|(code, _)| code), Some(1008));
 }
 

@@ -12,6 +12,8 @@
 //! 5. Hop-by-hop headers go, with all that any Connection line nominates.
 //! 6. Every header goes that an upstream could take for one of ours, whatever its spelling.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
@@ -25,7 +27,6 @@ use super::refusal::{Malformed, Refusal};
 use super::upgrade::Wish;
 use crate::config::Limits;
 use crate::headers::{self, Fate, Scrub};
-use crate::route::canonical_host;
 
 /// A request whose head leaves no room for doubt.
 #[derive(Debug)]
@@ -63,15 +64,15 @@ pub(super) struct Host {
     /// As the client sent it.
     pub(super) header: HeaderValue,
     /// Lower case, without port and trailing dot; empty in HTTP/1.0 without Host.
-    name: String,
+    name: Rc<str>,
 }
 
 impl Inbound {
-    /// Reads a request's head.
+    /// Reads the head of a request of `peer`.
     ///
     /// # Errors
     /// If it could be read in two ways, or asks for something that is not done here.
-    pub fn read(request: Request<Incoming>, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn read(request: Request<Incoming>, limits: &Limits, peer: &Peer) -> Result<Self, Refusal> {
         let (mut parts, body) = request.into_parts();
         let version = parts.version;
         if version == Version::HTTP_2 {
@@ -88,7 +89,7 @@ impl Inbound {
             (&(Method::CONNECT | Method::TRACE), _) => return Err(Refusal::Method(Vec::new())),
             (_, _) => {}
         }
-        let host = Host::read(&parts.uri, &parts.headers, parts.version)?;
+        let host = Host::read(&parts.uri, &parts.headers, parts.version, peer)?;
         let target = match parts.uri.into_parts().path_and_query {
             Some(target) if target.path().starts_with('/') => target,
             _ => return Err(Refusal::Malformed(Malformed::Target)),
@@ -255,7 +256,7 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 impl Host {
-    fn read(uri: &http::Uri, headers: &HeaderMap, version: Version) -> Result<Self, Refusal> {
+    fn read(uri: &http::Uri, headers: &HeaderMap, version: Version, peer: &Peer) -> Result<Self, Refusal> {
         let malformed = || Refusal::Malformed(Malformed::Host);
         let mut lines = headers.get_all(HOST).iter();
         let (header, more) = (lines.next(), lines.next());
@@ -272,7 +273,7 @@ impl Host {
                 header.clone()
             }
             (None, _) if version == Version::HTTP_10 => {
-                return Ok(Self { header: HeaderValue::from_static(""), name: String::new() });
+                return Ok(Self { header: HeaderValue::from_static(""), name: Rc::from("") });
             }
             // As HTTP/2 names it.
             (None, Some(authority)) if version == Version::HTTP_2 => {
@@ -280,7 +281,7 @@ impl Host {
             }
             (None, _) => return Err(malformed()),
         };
-        let name = canonical_host(header.as_bytes()).ok_or_else(malformed)?;
+        let name = peer.host(&header).ok_or_else(malformed)?;
         Ok(Self { header, name })
     }
 }

@@ -4,8 +4,10 @@
 //! `Forwarded` is dropped and written anew. The addresses of X-Forwarded-For are read from right to left, past trusted
 //! proxies only, so that a client cannot put one in front. Whoever comes by a unix socket has no address: `unknown`.
 
+use std::cell::{RefCell, RefMut};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::FORWARDED;
@@ -29,6 +31,19 @@ pub struct Peer {
     door: Arc<Door>,
     /// What TLS says of it; none: the connection is not encrypted.
     secured: Option<Secured>,
+    /// The host that its last request was for, which is that of most others too.
+    last: RefCell<Option<Named>>,
+}
+
+/// A host, and what is made of it.
+#[derive(Clone, Debug)]
+struct Named {
+    /// As the client sent it.
+    header: HeaderValue,
+    /// In the spelling that routes are compared with.
+    name: Rc<str>,
+    /// This hop, where nothing is known of others.
+    forwarded: HeaderValue,
 }
 
 /// Where a request came from, as far as it can be believed.
@@ -52,7 +67,15 @@ impl Peer {
         let text = address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok());
         let text = text.unwrap_or(HeaderValue::from_static("unknown"));
         let trusted = door.proxies().believe(address);
-        Self { address, text, node: node(address), trusted, door: Arc::clone(door), secured }
+        Self {
+            address,
+            text,
+            node: node(address),
+            trusted,
+            door: Arc::clone(door),
+            secured,
+            last: RefCell::default(),
+        }
     }
 
     /// What holds for whoever came in where it did.
@@ -70,6 +93,21 @@ impl Peer {
         self.secured.as_ref()?.certificate.as_ref()
     }
 
+    /// The name of the host in a Host header: lower case, without port and trailing dot; none if it is no host.
+    pub(super) fn host(&self, header: &HeaderValue) -> Option<Rc<str>> {
+        self.named(header).map(|named| Rc::clone(&named.name))
+    }
+
+    fn named(&self, header: &HeaderValue) -> Option<RefMut<'_, Named>> {
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|last| last.header != *header) {
+            let name = canonical_host(header.as_bytes())?.into();
+            let forwarded = forwarded(None, &self.node, header, self.secured.is_some());
+            *last = Some(Named { header: header.clone(), name, forwarded });
+        }
+        RefMut::filter_map(last, Option::as_mut).ok()
+    }
+
     /// Whether the peer's header `name` is believed although clients may not send it: what a trusted proxy says of
     /// the request's way.
     pub(super) fn may_say(&self, name: &HeaderName) -> bool {
@@ -85,7 +123,10 @@ impl Peer {
                 secure,
                 forwarded_for: self.text.clone(),
                 forwarded_host: host.clone(),
-                forwarded: forwarded(None, &self.node, host, secure),
+                forwarded: self.named(host).map_or_else(
+                    || forwarded(None, &self.node, host, secure),
+                    |named| named.forwarded.clone(),
+                ),
                 replaces: false,
             };
         }

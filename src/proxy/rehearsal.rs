@@ -67,7 +67,7 @@ pub(crate) async fn rehearse(
         known: None,
         outcome: Err(Refusal::Internal),
     };
-    rehearsal.outcome = match Inbound::read(request, &gateway.limits) {
+    rehearsal.outcome = match Inbound::read(request, &gateway.limits, peer) {
         Ok(inbound) => play(gateway, inbound.sanitize(&gateway.scrub, peer), now, &mut rehearsal).await,
         Err(refusal) => Err(refusal),
     };

@@ -1,11 +1,11 @@
 //! The id by which a request is found in every log on its way.
 
 use std::cell::Cell;
-use std::fmt::Write as _;
 
 use http::{HeaderMap, HeaderValue};
 
 use crate::headers::REQUEST_ID;
+use crate::telemetry::trace::hex;
 
 /// Makes request ids: unique, not secret.
 #[derive(Debug)]
@@ -34,9 +34,10 @@ impl RequestIds {
             return id.clone();
         }
         let count = self.next.replace(self.next.get().wrapping_add(1));
-        let mut id = String::with_capacity(32);
-        // Writing to a String cannot fail, and hex digits are a header value.
-        let _ = write!(id, "{:016x}{count:016x}", self.prefix);
+        let mut id = Vec::with_capacity(32);
+        hex(&mut id, self.prefix);
+        hex(&mut id, count);
+        // Hex digits are a header value.
         HeaderValue::from_maybe_shared(bytes::Bytes::from(id)).unwrap_or(HeaderValue::from_static("-"))
     }
 }

@@ -161,8 +161,8 @@ fn is_member(member: &[u8]) -> bool {
         && value.iter().skip(1).all(|byte| matches!(byte, 0x20..=0x7e) && *byte != b'=')
 }
 
-/// 16 hex digits.
-fn hex(text: &mut Vec<u8>, number: u64) {
+/// Appends a number as 16 hex digits.
+pub(crate) fn hex(text: &mut Vec<u8>, number: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in number.to_be_bytes() {
         for nibble in [byte >> 4, byte & 15] {

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
+use super::super::said::Said;
 use super::*;
 
 type TestBody = BoxBody<Bytes, Infallible>;
@@ -36,7 +37,7 @@ async fn answer(wire: &TestWire) -> Result<Response<TestIncoming>, WireError<Inf
 /// The response to `method` of a server that says `bytes` and closes.
 async fn read(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
     let (wire, mut far) = pair();
-    wire.begin(get(method));
+    wire.begin(get(method), &Said::default());
     let server = async {
         // A client that has had enough hangs up.
         let _ = far.write_all(bytes).await;
@@ -72,7 +73,7 @@ async fn a_connection_carries_one_request_after_another() {
     let (wire, mut far) = pair();
     for _ in 0..3 {
         assert!(wire.is_open());
-        wire.begin(get("GET"));
+        wire.begin(get("GET"), &Said::default());
         let server = async {
             assert_eq!(until(&mut far, b"\r\n\r\n").await, "GET /x?y HTTP/1.1\r\nhost: h\r\n\r\n");
             far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: 1\r\n\r\nhello").await.unwrap();
@@ -102,7 +103,7 @@ async fn bodies_go_out_with_a_length_or_in_chunks() {
         ),
     ] {
         let (wire, mut far) = pair();
-        wire.begin(post(body));
+        wire.begin(post(body), &Said::default());
         let server = async {
             let said = until(&mut far, &expected.as_bytes()[expected.len() - 4..]).await;
             assert_eq!(said, expected);
@@ -120,7 +121,7 @@ async fn a_body_is_never_longer_or_shorter_than_its_head_says() {
         let (wire, _far) = pair();
         let mut request = post(Full::new(Bytes::from("abc")).boxed());
         request.headers_mut().insert("content-length", length.into());
-        wire.begin(request);
+        wire.begin(request, &Said::default());
         assert!(matches!(answer(&wire).await, Err(WireError::Length)), "{length}");
     }
 }
@@ -128,7 +129,7 @@ async fn a_body_is_never_longer_or_shorter_than_its_head_says() {
 #[tokio::test]
 async fn who_has_begun_to_answer_is_not_asked_again() {
     let (wire, mut far) = pair();
-    wire.begin(get("GET"));
+    wire.begin(get("GET"), &Said::default());
     far.write_all(b"HTTP/1.1 200").await.unwrap();
     far.shutdown().await.unwrap();
     assert!(answer(&wire).await.is_err());
@@ -139,7 +140,7 @@ async fn who_has_begun_to_answer_is_not_asked_again() {
 async fn an_early_answer_is_read_though_the_server_has_hung_up() {
     let (near, mut far) = duplex(256);
     let wire = Wire::new(near);
-    wire.begin(post(Full::new(Bytes::from(vec![b'x'; 100_000])).boxed()));
+    wire.begin(post(Full::new(Bytes::from(vec![b'x'; 100_000])).boxed()), &Said::default());
     far.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
     drop(far);
     let response = answer(&wire).await.unwrap();
@@ -152,14 +153,14 @@ async fn an_early_answer_is_read_though_the_server_has_hung_up() {
 async fn a_request_of_which_nothing_was_written_is_handed_back() {
     let (wire, far) = pair();
     drop(far);
-    wire.begin(post(Full::new(Bytes::from("abc")).boxed()));
+    wire.begin(post(Full::new(Bytes::from("abc")).boxed()), &Said::default());
     assert!(answer(&wire).await.is_err());
     let Recovered { parts, unsent, first } = wire.recover().unwrap();
     assert_eq!((parts.method, unsent), (Method::POST, true));
     assert_eq!(first.unwrap(), "abc");
 
     let (wire, mut far) = pair();
-    wire.begin(get("GET"));
+    wire.begin(get("GET"), &Said::default());
     let server = async {
         until(&mut far, b"\r\n\r\n").await;
         drop(far);
@@ -234,7 +235,7 @@ async fn what_could_be_read_in_two_ways_is_not() {
 #[tokio::test]
 async fn what_is_said_unasked_or_after_the_end_ends_the_connection() {
     let (wire, mut far) = pair();
-    wire.begin(get("GET"));
+    wire.begin(get("GET"), &Said::default());
     far.write_all(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     assert_eq!(answer(&wire).await.unwrap().status(), 204);
     assert!(!wire.is_reusable());
@@ -247,7 +248,7 @@ async fn what_is_said_unasked_or_after_the_end_ends_the_connection() {
 #[tokio::test]
 async fn an_upgrade_hands_over_the_stream_and_what_was_read_of_it() {
     let (wire, mut far) = pair();
-    wire.begin(get("GET"));
+    wire.begin(get("GET"), &Said::default());
     far.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\nframes").await.unwrap();
     let response = answer(&wire).await.unwrap();
     assert!(!wire.is_reusable());
@@ -352,7 +353,7 @@ proptest! {
         let whole = runtime.block_on(read("GET", &bytes));
         let pieces: Result<_, String> = runtime.block_on(async {
             let (wire, mut far) = pair();
-            wire.begin(get("GET"));
+            wire.begin(get("GET"), &Said::default());
             let server = async {
                 let mut rest = &bytes[..];
                 for cut in cuts {
