@@ -170,7 +170,9 @@ where
         head::write(&request, framing, &mut head);
         inner.method = request.method().clone();
         let (parts, body) = request.into_parts();
-        let body = Some(body).filter(|body| !body.is_end_stream());
+        // An ended body of which the head says more is not let go of: asking it for more finds that out.
+        // An ended body that the head says more of is kept: whoever asks it for the rest finds that there is none.
+        let body = Some(body).filter(|body| !body.is_end_stream() || framing.length() != Some(0));
         let mut queue = SmallVec::new();
         queue.push(head.freeze());
         inner.sending =
