@@ -14,6 +14,7 @@ mod tests;
 mod tunnel;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -146,9 +147,12 @@ where
         let mut context = Context::from_waker(std::task::Waker::noop());
         let (mut byte, closed) = ([0; 1], inner.closed);
         let mut byte = ReadBuf::new(&mut byte);
-        !closed
-            && inner.read.is_empty()
-            && Pin::new(&mut inner.stream).poll_read(&mut context, &mut byte).is_pending()
+        // To a task that has had its turn nothing is ready, which is not to be taken for silence.
+        let stream = &mut inner.stream;
+        let mut read =
+            tokio::task::coop::unconstrained(poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut byte)));
+        let silent = Pin::new(&mut read).poll(&mut context).is_pending();
+        !closed && inner.read.is_empty() && silent
     }
 
     /// Whether it may carry another request.
@@ -170,7 +174,6 @@ where
         head::write(&request, framing, &mut head);
         inner.method = request.method().clone();
         let (parts, body) = request.into_parts();
-        // An ended body of which the head says more is not let go of: asking it for more finds that out.
         // An ended body that the head says more of is kept: whoever asks it for the rest finds that there is none.
         let body = Some(body).filter(|body| !body.is_end_stream() || framing.length() != Some(0));
         let mut queue = SmallVec::new();
@@ -190,6 +193,10 @@ where
     pub(super) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Answered<S, B>> {
         let mut inner = self.inner.borrow_mut();
         inner.poll_send(cx)?;
+        if !inner.sending.begun {
+            // What the server has said by now is no answer to this.
+            return inner.sending.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error.into())));
+        }
         let head = ready!(inner.poll_head(cx))?;
         inner.persists = head.persists && head.status != StatusCode::SWITCHING_PROTOCOLS;
         inner.decoder = head.body;

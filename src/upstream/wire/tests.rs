@@ -1,7 +1,6 @@
 //! The wire against scripted servers, and its reading of responses against hyper's.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -266,6 +265,74 @@ async fn an_upgrade_hands_over_the_stream_and_what_was_read_of_it() {
     assert_eq!(&frames, b"frames");
     near.write_all(b"more").await.unwrap();
     until(&mut far, b"more").await;
+}
+
+#[tokio::test]
+async fn what_was_said_before_the_request_was_sent_is_no_answer_to_it() {
+    // Over a connection that takes nothing any more, and over one that takes nothing yet.
+    let (wire, mut far) = pair();
+    far.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    drop(far);
+    wire.begin(get("GET"));
+    assert!(matches!(answer(&wire).await, Err(WireError::Io(_))));
+    assert!(wire.recover().unwrap().unsent);
+
+    let wire =
+        Wire::new(Deaf { says: b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", written: None });
+    wire.begin(get("GET"));
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    assert!(wire.poll_response(&mut context).is_pending());
+}
+
+#[tokio::test]
+async fn a_task_that_has_had_its_turn_still_sees_that_the_server_has_spoken_or_hung_up() {
+    for said in ["", "HTTP/1.1 408 Request Timeout\r\n\r\n"] {
+        let (wire, mut far) = pair();
+        far.write_all(said.as_bytes()).await.unwrap();
+        drop(far);
+        // What tokio lets a task do in one turn is used up: nothing is ready to it any more.
+        poll_fn(|cx| {
+            while let Poll::Ready(turn) = tokio::task::coop::poll_proceed(cx) {
+                turn.made_progress();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(!wire.is_open(), "{said}");
+    }
+}
+
+/// A server that has spoken and takes nothing: it is not ready to, or fails.
+#[derive(Debug)]
+struct Deaf {
+    says: &'static [u8],
+    written: Option<fn() -> io::Error>,
+}
+
+impl AsyncRead for Deaf {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        into.put_slice(self.says);
+        self.says = b"";
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        self.written.map_or(Poll::Pending, |error| Poll::Ready(Err(error())))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
 }
 
 /// What hyper reads of the same bytes.
