@@ -33,6 +33,8 @@ use self::head::{BadHead, Framing, MAX_HEAD};
 /// What is read at first, and at most, in one go: more as long as reads are full, since large bodies then cost less.
 const FIRST_READ: usize = 8 * 1024;
 const LAST_READ: usize = 256 * 1024;
+/// The most that goes into one record of TLS, of which nothing can be read until all of it is there.
+const TLS_RECORD: usize = 16 * 1024;
 
 /// A connection.
 #[derive(Debug)]
@@ -76,9 +78,9 @@ struct Sending<B> {
     body: Option<B>,
     /// How much of the body is yet to come, by what the head says; none: it comes in chunks.
     left: Option<u64>,
-    /// The request's head, until anything comes back.
+    /// The request's head, until anything comes back or the body fails.
     parts: Option<Parts>,
-    /// Whether anything has been written.
+    /// Whether anything has been written, or may have been.
     begun: bool,
     /// The first piece of the body, until something has been written.
     first: Option<Bytes>,
@@ -239,7 +241,12 @@ where
             return Ok(());
         }
         loop {
-            let blocked = !self.fill(cx)?;
+            let filled = self.fill(cx);
+            if filled.is_err() {
+                // There is no whole body to send again.
+                self.sending.parts = None;
+            }
+            let blocked = !filled?;
             if self.sending.queue.is_empty() {
                 if self.sending.unflushed {
                     match Pin::new(&mut self.stream).poll_flush(cx) {
@@ -256,6 +263,9 @@ where
             match self.poll_write(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
+                    // Over TLS, the first of several records may have gone before the write failed.
+                    self.sending.begun |=
+                        self.sending.queue.iter().map(Bytes::len).sum::<usize>() > TLS_RECORD;
                     self.sending.failed = Some(error);
                     return Ok(());
                 }

@@ -302,6 +302,28 @@ async fn a_task_that_has_had_its_turn_still_sees_that_the_server_has_spoken_or_h
     }
 }
 
+#[tokio::test]
+async fn a_request_whose_body_failed_is_not_handed_back() {
+    let (wire, _far) = pair();
+    let mut request = post(Full::new(Bytes::from("abc")).boxed());
+    request.headers_mut().insert("content-length", HeaderValue::from_static("2"));
+    wire.begin(request);
+    assert!(matches!(answer(&wire).await, Err(WireError::Length)));
+    assert!(wire.recover().is_none());
+}
+
+#[tokio::test]
+async fn a_failed_write_of_more_than_a_record_may_have_sent_some() {
+    for (length, unsent) in [(1_000, true), (20_000, false)] {
+        let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let wire = Wire::new(Deaf { says: b"", written: Some(reset) });
+        wire.begin(post(Full::new(Bytes::from(vec![b'x'; length])).boxed()));
+        let failed = poll_fn(|cx| wire.poll_response(cx)).await;
+        assert!(matches!(failed, Err(WireError::Io(_))));
+        assert_eq!(wire.recover().unwrap().unsent, unsent, "{length}");
+    }
+}
+
 /// A server that has spoken and takes nothing: it is not ready to, or fails.
 #[derive(Debug)]
 struct Deaf {
