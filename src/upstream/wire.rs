@@ -203,6 +203,9 @@ where
         inner.persists = head.persists && head.status != StatusCode::SWITCHING_PROTOCOLS;
         inner.decoder = head.body;
         let ended = inner.decoder.is_ended();
+        if ended {
+            inner.let_go();
+        }
         drop(inner);
         let mut response = Response::new(Incoming { inner: Rc::clone(&self.inner), ended });
         *response.status_mut() = head.status;
@@ -227,6 +230,15 @@ impl<B> Sending<B> {
 
     fn is_done(&self) -> bool {
         self.queue.is_empty() && self.body.is_none() && !self.unflushed && self.failed.is_none()
+    }
+}
+
+impl<S, B> Inner<S, B> {
+    /// Lets go of a buffer that holds nothing: it may be long until something comes for it.
+    fn let_go(&mut self) {
+        if self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
     }
 }
 
@@ -397,10 +409,7 @@ where
         let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
         match read {
             Poll::Pending => {
-                // What nothing came for is not held on to.
-                if self.read.is_empty() {
-                    self.read = BytesMut::new();
-                }
+                self.let_go();
                 Poll::Pending
             }
             Poll::Ready(Ok(count)) => {
@@ -453,6 +462,9 @@ where
         let mut inner = this.inner.borrow_mut();
         let step = ready!(inner.poll_step(cx));
         this.ended = inner.decoder.is_ended();
+        if this.ended {
+            inner.let_go();
+        }
         Poll::Ready(match step {
             Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),

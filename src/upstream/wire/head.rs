@@ -1,12 +1,13 @@
 //! The heads of messages: a request's written, a response's read.
 //!
 //! A response is taken only if it can be read in one way (RFC 9112, 6.3): one framing, `chunked` and no other transfer
-//! coding, one length. Header values are slices of what was read, not copies.
+//! coding, one length. Header values are slices of one copy of the head: a value may be kept for long, as in the table by
+//! which an HTTP/2 connection compresses headers, and would keep all that was read with it.
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use http_body::Body;
@@ -149,7 +150,8 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head
         .iter()
         .map(|line| Line { name: place(line.name.as_bytes()), value: place(line.value) })
         .collect();
-    let head = buffer.split_to(length).freeze();
+    let head = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+    buffer.advance(length);
     let headers = headers(&head, &lines)?;
     let (body, persists) = framing(status, version, &headers, method)?;
     Ok(Some(Head { status, headers, body, persists }))

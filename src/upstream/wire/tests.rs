@@ -357,6 +357,29 @@ impl AsyncWrite for Deaf {
     }
 }
 
+#[tokio::test]
+async fn headers_and_idle_connections_hold_no_read_buffer() {
+    let (wire, mut far) = pair();
+    wire.begin(get("GET"));
+    far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: kept\r\n\r\nhello").await.unwrap();
+    let (head, body) = answer(&wire).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    assert_eq!((head.headers["x"].as_bytes(), &*body), (&b"kept"[..], &b"hello"[..]));
+    assert!(body.is_unique(), "nothing else holds what was read");
+
+    for said in ["HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\nframe"] {
+        let (wire, mut far) = pair();
+        wire.begin(get("GET"));
+        far.write_all(said.as_bytes()).await.unwrap();
+        let response = answer(&wire).await.unwrap();
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let mut frame = [0; 5];
+            wire.clone().read_exact(&mut frame).await.unwrap();
+        }
+        assert_eq!(wire.inner.borrow().read.capacity(), 0, "{said}");
+    }
+}
+
 /// What hyper reads of the same bytes.
 async fn by_hyper(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
     let (near, mut far) = duplex(64 * 1024);

@@ -18,6 +18,7 @@ impl<S: AsyncRead + Unpin, B> AsyncRead for Wire<S, B> {
         }
         into.put_slice(inner.read.get(..ahead).unwrap_or_default());
         inner.read.advance(ahead);
+        inner.let_go();
         Poll::Ready(Ok(()))
     }
 }
