@@ -481,7 +481,8 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let exact = self.inner.borrow().decoder.remaining();
+        // By the end of it, the connection may carry somebody else's.
+        let exact = if self.ended { Some(0) } else { self.inner.borrow().decoder.remaining() };
         exact.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

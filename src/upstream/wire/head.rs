@@ -211,7 +211,9 @@ fn framing(
         Version::HTTP_10 => says(headers, b"keep-alive") && !says(headers, b"close"),
         _ => !says(headers, b"close"),
     };
-    Ok((body, persists))
+    // A body that such a response may not have, and yet announces (RFC 9110, 8.6), may follow after all.
+    let suspect = status == StatusCode::NO_CONTENT && (chunked || length.is_some_and(|length| length > 0));
+    Ok((body, persists && !suspect))
 }
 
 fn digits(text: &[u8]) -> Option<u64> {

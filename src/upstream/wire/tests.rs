@@ -246,6 +246,17 @@ async fn what_is_said_unasked_or_after_the_end_ends_the_connection() {
     assert_eq!(answer(&wire).await.unwrap().status(), 204);
     assert!(!wire.is_reusable());
 
+    // What is announced may follow.
+    for (line, reusable) in
+        [("Content-Length: 0", true), ("Content-Length: 9", false), ("Transfer-Encoding: chunked", false)]
+    {
+        let (wire, mut far) = pair();
+        wire.begin(get("GET"));
+        far.write_all(format!("HTTP/1.1 204 No Content\r\n{line}\r\n\r\n").as_bytes()).await.unwrap();
+        assert_eq!(answer(&wire).await.unwrap().status(), 204);
+        assert_eq!(wire.is_reusable(), reusable, "{line}");
+    }
+
     let (wire, mut far) = pair();
     far.write_all(b"H").await.unwrap();
     assert!(!wire.is_open());
@@ -355,6 +366,19 @@ impl AsyncWrite for Deaf {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Pending
     }
+}
+
+#[tokio::test]
+async fn an_ended_body_tells_nothing_of_the_next() {
+    let (wire, mut far) = pair();
+    wire.begin(get("HEAD"));
+    far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let first = answer(&wire).await.unwrap();
+    assert!(wire.is_reusable());
+    wire.begin(get("GET"));
+    far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await.unwrap();
+    let second = answer(&wire).await.unwrap();
+    assert_eq!((first.body().size_hint().exact(), second.body().size_hint().exact()), (Some(0), Some(9)));
 }
 
 #[tokio::test]
