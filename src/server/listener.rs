@@ -145,14 +145,16 @@ impl Listener {
         own.map(|(_, socket)| socket.try_clone()).collect()
     }
 
-    /// All of its sockets once more, to be passed to another process, whose they are from then on.
+    /// All of its sockets once more, to be passed to another process.
     pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let descriptors: io::Result<Vec<_>> =
-            self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect();
+        self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
+    }
+
+    /// Another process has its sockets now, and what is in the file system of them.
+    pub(super) fn leave(&self) {
         if let Some(footprint) = &self.footprint {
             footprint.leave();
         }
-        descriptors
     }
 }
 
