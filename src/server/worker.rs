@@ -248,8 +248,7 @@ async fn accept(socket: Socket, mut door: Door) {
 }
 
 /// Takes in who is in the system's queue already: the last socket of an address that is closed resets them, though they
-/// have been told that they are connected. No more than the queue
-/// holds, so that a crowd that does not end keeps no worker.
+/// have been told that they are connected. No more than the queue holds, so that a crowd without end keeps no worker.
 fn last(socket: Accepting, door: &Door) -> io::Result<()> {
     let socket = socket.into_socket()?;
     for accepted in socket.queued(QUEUED) {
