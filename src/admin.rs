@@ -90,10 +90,23 @@ pub struct Connections {
     pub bound: usize,
     /// What became of those who arrived, by outcome.
     pub outcomes: [(&'static str, u64); 6],
+    /// What clients of HTTP/2 did that they should not.
+    pub http2: Http2,
     /// Certificates that were read again, and those that could not be used.
     pub certificates: [(&'static str, u64); 2],
     /// When the first of the listeners' certificates expires.
     pub not_after: Option<Timestamp>,
+}
+
+/// What clients of HTTP/2 did that they should not.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    /// Streams that ended before their responses.
+    pub resets: u64,
+    /// How often reading a connection was put off for that.
+    pub pauses: u64,
+    /// Connections that were ended for that, or because the protocol was broken.
+    pub ended: u64,
 }
 
 /// What became of reloads.

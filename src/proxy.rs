@@ -106,16 +106,19 @@ pub struct Gateway {
     pub rate: Option<Limiter>,
     /// How often a client may name a session that is none.
     pub misses: Option<Limiter>,
+    /// How often a client may reset what it has asked for over HTTP/2.
+    pub resets: Option<Arc<Limiter>>,
 }
 
 impl Gateway {
     /// What holds addresses to a rate: whose it is (a route's, or none: everybody's), which one, and it.
     pub fn limiters(&self) -> impl Iterator<Item = (Option<&str>, &'static str, &Limiter)> {
-        let general = [("rate", &self.rate), ("misses", &self.misses)];
+        let (rate, misses, resets) = (self.rate.as_ref(), self.misses.as_ref(), self.resets.as_deref());
+        let general = [("rate", rate), ("misses", misses), ("reset_rate", resets)];
         let general = general.into_iter().map(|(which, limiter)| (None, which, limiter));
-        let own = self.router.all().map(|route| (Some(route.name.as_str()), "rate", &route.rate));
+        let own = self.router.all().map(|route| (Some(route.name.as_str()), "rate", route.rate.as_ref()));
         let all = general.chain(own);
-        all.filter_map(|(route, which, limiter)| Some((route, which, limiter.as_ref()?)))
+        all.filter_map(|(route, which, limiter)| Some((route, which, limiter?)))
     }
 
     /// How fast clients have to send bodies.

@@ -16,6 +16,8 @@ use crate::time::Clock;
 /// How many addresses a limiter remembers.
 const ADDRESSES: usize = 65_536;
 const SECOND: u64 = 1_000_000_000;
+/// The longest that an address in debt waits for its next token.
+const DEBT: u64 = 10 * SECOND;
 
 /// So many a second on the average, and so many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,15 @@ pub struct Limiter {
     born: Instant,
     /// When each address's bucket is full, in nanoseconds since `born`.
     full_at: Cache<IpAddr, Arc<AtomicU64>>,
+}
+
+/// What an address has to spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// As much as there can be.
+    All,
+    /// So many tokens; at least one.
+    Tokens(u64),
 }
 
 /// A limiter as it is about one address; without one, there is no limit.
@@ -74,14 +85,30 @@ impl Limiter {
         (self.full_at.weight(), self.full_at.capacity())
     }
 
-    fn left(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let Some(bucket) = self.full_at.get(&subject(address)) else { return Ok(()) };
+    /// What `address` has, all of which stays.
+    ///
+    /// # Errors
+    /// How long it takes until there is a token.
+    pub fn holds(&self, address: IpAddr, now: Instant) -> Result<Holding, Duration> {
+        let Some(bucket) = self.full_at.get(&subject(address)) else { return Ok(Holding::All) };
         let now = self.nanos(now);
-        let next = bucket.load(Ordering::Relaxed).max(now) + self.interval;
-        match next.saturating_sub(now + self.bucket) {
-            0 => Ok(()),
-            wait => Err(Duration::from_nanos(wait)),
+        let (full_at, end) = (bucket.load(Ordering::Relaxed), now + self.bucket);
+        if full_at <= now {
+            return Ok(Holding::All);
         }
+        match end.saturating_sub(full_at) / self.interval {
+            0 => Err(Duration::from_nanos(full_at + self.interval - end)),
+            tokens => Ok(Holding::Tokens(tokens)),
+        }
+    }
+
+    /// Takes `tokens` of `address`, whether they are there or not: what it does not have it owes.
+    pub fn charge(&self, address: IpAddr, tokens: u32, now: Instant) {
+        let now = self.nanos(now);
+        let cost = self.interval.saturating_mul(u64::from(tokens));
+        let most = now + self.bucket + DEBT;
+        let charged = |full_at: u64| Some(full_at.max(now).saturating_add(cost).min(most));
+        let _always = self.bucket(address).fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
     }
 
     fn spend(&self, address: IpAddr, now: Instant) {
@@ -125,7 +152,7 @@ impl<'l> Meter<'l> {
     /// # Errors
     /// How long it takes until there is one.
     pub fn left(&self, now: Instant) -> Result<(), Duration> {
-        self.limiter.map_or(Ok(()), |limiter| limiter.left(self.address, now))
+        self.limiter.map_or(Ok(()), |limiter| limiter.holds(self.address, now).map(drop))
     }
 
     /// Takes a token if there is one; what has happened has happened.
@@ -185,6 +212,26 @@ mod tests {
         let unlimited = Meter::new(None, CLIENT);
         (0..100).for_each(|_| unlimited.spend(start));
         assert_eq!((unlimited.left(start), unlimited.take(start)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn what_is_charged_beyond_the_bucket_is_owed_but_not_for_long() {
+        let (limiter, start) = (limiter(10, 3), Clock.mono());
+        let millis = Duration::from_millis;
+        assert_eq!(limiter.holds(CLIENT, start), Ok(Holding::All));
+        limiter.charge(CLIENT, 1, start);
+        assert_eq!(limiter.holds(CLIENT, start), Ok(Holding::Tokens(2)));
+        assert_eq!(limiter.holds(CLIENT, start + millis(100)), Ok(Holding::All));
+        limiter.charge(CLIENT, 4, start);
+        assert_eq!(
+            limiter.holds(CLIENT, start),
+            Err(millis(300)),
+            "one for each that was owed, and one to have"
+        );
+        assert_eq!(limiter.holds(CLIENT, start + millis(300)), Ok(Holding::Tokens(1)));
+        (0..10).for_each(|_| limiter.charge(CLIENT, u32::MAX, start));
+        assert_eq!(limiter.holds(CLIENT, start), Err(Duration::from_secs(10) + millis(100)));
+        assert_eq!(limiter.holds("192.0.2.2".parse().unwrap(), start), Ok(Holding::All), "others are others");
     }
 
     #[test]

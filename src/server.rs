@@ -18,6 +18,7 @@ mod proxy_protocol;
 mod state;
 mod tally;
 mod tls;
+mod toll;
 mod transport;
 mod unix;
 mod worker;
@@ -382,6 +383,11 @@ fn subject(
                     ("failed_handshake", tally.failed_handshakes.get()),
                     ("plain_at_tls", tally.plain_at_tls.get()),
                 ],
+                http2: admin::Http2 {
+                    resets: tally.resets.get(),
+                    pauses: tally.pauses.get(),
+                    ended: tally.ended.get(),
+                },
                 certificates: [
                     ("done", tally.reloaded_certificates.get()),
                     ("failed", tally.failed_reloads.get()),

@@ -73,7 +73,8 @@ impl Telemetry {
 }
 
 /// What is logged if `RUST_LOG` does not say.
-const DEFAULT_FILTER: &str = "warn,sessiongate=info";
+/// h2 and hyper warn of what clients do, which is no operator's business: it is counted.
+const DEFAULT_FILTER: &str = "warn,h2=error,hyper=error,sessiongate=info";
 
 /// Starts logging. What comes second is ignored: a process has one log.
 pub fn init(format: LogFormat) {

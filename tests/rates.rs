@@ -170,7 +170,9 @@ async fn what_limiters_remember_is_bounded_and_shown() {
         assert_eq!(passed(&gateway, &from(&format!("192.0.2.{number}"), target), 1).await, 1);
     }
     let metrics = Metrics::of(&gateway).await;
-    for (route, limiter, used) in [("-", "rate", 7.0), ("/login", "rate", 3.0), ("-", "misses", 0.0)] {
+    for (route, limiter, used) in
+        [("-", "rate", 7.0), ("/login", "rate", 3.0), ("-", "misses", 0.0), ("-", "reset_rate", 0.0)]
+    {
         let labels = [("route", route), ("limiter", limiter)];
         assert_eq!(metrics.sum("sessiongate_limiter_bound_used", &labels), used, "{labels:?}");
         let limit = metrics.sum("sessiongate_limiter_bound_limit", &labels);

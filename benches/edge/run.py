@@ -4,7 +4,7 @@
     run.py idle      memory of each of 10,000 idle keep-alive connections, plain and TLS
     run.py bodies    peak memory while 1 GB goes through each way, over HTTP/1.1 and HTTP/2, and WebSocket frames of 1 MB
     run.py attack    requests per second of a load of 64 connections beside clients that mean harm, against the same
-                     load while those are busy with somebody else
+                     load alone: what the attacker itself takes of the processors counts as the gateway's
 """
 
 import argparse
@@ -26,6 +26,7 @@ from stage import (
     ROOT,
     SESSION,
     Failure,
+    cpu_nanos,
     forget_peak,
     free_ports,
     make_certificate,
@@ -209,8 +210,9 @@ def bodies(options, directory, processes):
     return 0
 
 
-def rate(port, seconds):
-    """Requests per second of 64 connections."""
+def rate(stage, seconds):
+    """Requests per second of 64 connections, and the gateway's CPU time for each, in microseconds."""
+    port, before = stage.port, cpu_nanos(stage.gateway.pid)
     command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "-H", COOKIE, "-s", HERE.parent / "side_by_side" / "report.lua"]
     command.append(f"http://127.0.0.1:{port}/small")
     environment = {**os.environ, "LOAD_METHOD": "GET", "LOAD_PAUSE_MS": "0"}
@@ -220,17 +222,22 @@ def rate(port, seconds):
     report = json.loads(run.stdout.strip().splitlines()[-1])
     if report["bad"]:
         raise Failure(f"{report['bad']} requests of the load failed")
-    return report["requests"] / report["micros"] * 1e6
+    spent = cpu_nanos(stage.gateway.pid) - before
+    return report["requests"] / report["micros"] * 1e6, spent / 1e3 / report["requests"]
 
 
-def attacked(stage, port, kind, seconds):
-    """The load's rate while an attacker is busy with whoever listens on `port`."""
+def attacked(stage, kind, seconds):
+    """The load's rate under an attack."""
+    kind, how = kind
     attacker = subprocess.Popen(
-        [sys.executable, str(HERE / "attack.py"), *map(str, (kind[0], port, *kind[1:]))], stdin=subprocess.DEVNULL
+        [sys.executable, str(HERE / "attack.py"), kind, str(stage.port), str(how)],
+        stdin=subprocess.DEVNULL,
+        stdout=stage.log,
+        stderr=stage.log,
     )
     try:
         time.sleep(2)
-        return rate(stage.port, seconds)
+        return rate(stage, seconds)
     finally:
         attacker.kill()
         attacker.wait()
@@ -238,18 +245,24 @@ def attacked(stage, port, kind, seconds):
 
 def attack(options, directory, processes):
     stage = Stage(options, directory, processes)
-    (sink,) = free_ports(1)
-    stage.start(sink, sys.executable, HERE / "attack.py", "sink", sink)
-    rate(stage.port, 1)
-    print("| attack | requests/s undisturbed | under attack | ratio | spread |\n| --- | --- | --- | --- | --- |")
-    for name, kind in (("streams opened and reset", ("resets",)), ("1,000 heads, a byte a second", ("drips", 1000))):
+    rate(stage, 1)
+    attacks = {
+        "streams opened and reset": ("resets", "pairs"),
+        "streams reset when they are under way": ("resets", "late"),
+        "a new connection whenever one is held up": ("resets", "hasty"),
+        "1,000 heads, a byte a second": ("drips", 1000),
+    }
+    columns = ["attack", "requests/s undisturbed", "under attack", "ratio", "spread", "CPU µs each", "under attack"]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for name, kind in attacks.items():
         pairs = []
         for _ in range(options.rounds):
-            pairs.append((attacked(stage, sink, kind, options.seconds), attacked(stage, stage.port, kind, options.seconds)))
-        ratios = [under / calm for calm, under in pairs]
-        calm, under = (statistics.median(column) for column in zip(*pairs))
-        spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
-        print(f"| {name} | {calm:.0f} | {under:.0f} | {statistics.median(ratios):.2f} | {spread} |", flush=True)
+            pairs.append((rate(stage, options.seconds), attacked(stage, kind, options.seconds)))
+        ratios = [under[0] / calm[0] for calm, under in pairs]
+        medians = [[statistics.median(column) for column in zip(*side)] for side in zip(*pairs)]
+        (calm, calm_cpu), (under, under_cpu) = medians
+        ratio = f"{statistics.median(ratios):.2f} | {min(ratios):.2f}–{max(ratios):.2f}"
+        print(f"| {name} | {calm:.0f} | {under:.0f} | {ratio} | {calm_cpu:.1f} | {under_cpu:.1f} |", flush=True)
     return 0
 
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use prometheus::TextEncoder;
 
 use super::process::Process;
-use super::{Connections, Reloads, Subject};
+use super::{Connections, Http2, Reloads, Subject};
 use crate::proxy::Gateway;
 use crate::telemetry::metrics::NONE;
 use crate::time::Now;
@@ -280,7 +280,7 @@ impl Exposition {
     }
 
     fn connections(&mut self, connections: &Connections) {
-        let Connections { open, bound, outcomes, certificates, not_after } = connections;
+        let Connections { open, bound, outcomes, http2, certificates, not_after } = connections;
         self.single(Kind::Gauge, "sessiongate_connections", "Open client connections.", open);
         let help = "The bound of open client connections.";
         self.single(Kind::Gauge, "sessiongate_connections_limit", help, bound);
@@ -289,6 +289,20 @@ impl Exposition {
         for (outcome, count) in outcomes {
             self.sample(name, &[("outcome", outcome)], count);
         }
+        let Http2 { resets, pauses, ended } = http2;
+        let name = "sessiongate_http2_resets_total";
+        self.single(
+            Kind::Counter,
+            name,
+            "Streams that clients gave up before their responses had gone.",
+            resets,
+        );
+        let name = "sessiongate_http2_pauses_total";
+        let help = "How often a connection was left unread because its address had reset too many streams.";
+        self.single(Kind::Counter, name, help, pauses);
+        let name = "sessiongate_http2_ended_total";
+        let help = "Connections that were ended because their clients broke the protocol or its bounds.";
+        self.single(Kind::Counter, name, help, ended);
         let name = "sessiongate_certificate_reloads_total";
         self.family(Kind::Counter, name, "Listeners' certificates that changed: taken, or of no use.");
         for (outcome, count) in certificates {

@@ -19,6 +19,9 @@ pub struct Limits {
     pub streams: u32,
     /// Streams of one HTTP/2 connection that were reset and are still accounted for; one more ends the connection.
     pub resets: usize,
+    /// Streams of one address that end before their responses; beyond that, its connections are read when there is a
+    /// token again.
+    pub reset_rate: Option<Rate>,
     /// A request's head, all of it.
     pub header_bytes: usize,
     /// Header lines of a request.
@@ -42,12 +45,13 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
                 .filter(|bound| *bound > 0),
             streams: limits.get("streams", integer(1..=10_000)).unwrap_or(100),
             resets: limits.get("resets", integer(1..=10_000)).unwrap_or(20),
+            reset_rate: unless_off(limits, "reset_rate", Rate { per_second: 100, burst: 500 }),
             header_bytes: limits.get("header_bytes", size(4096..=1024 * 1024)).unwrap_or(64 * 1024),
             headers: limits.get("headers", integer(10..=10_000)).unwrap_or(100),
             uri: limits.get("uri", size(256..=64 * 1024 - 2)).unwrap_or(16 * 1024),
             max_body: limits.get("max_body", size(0..=1 << 40)).map(|size| size as u64),
             rate: rate(limits, "rate"),
-            misses: misses(limits),
+            misses: unless_off(limits, "misses", Rate { per_second: 10, burst: 20 }),
         };
         if read.uri > read.header_bytes {
             let fault = Fault::new("must not be above `header_bytes`, which holds it");
@@ -75,15 +79,15 @@ pub(super) fn rate(section: &mut Section<'_, '_>, key: &'static str) -> Option<R
     })
 }
 
-/// The same, but on unless it is turned off.
-fn misses(limits: &mut Section<'_, '_>) -> Option<Rate> {
-    let is_off = limits.get("misses", |value| match value.as_table() {
+/// The same, but `usual` unless it is turned off.
+fn unless_off(limits: &mut Section<'_, '_>, key: &'static str, usual: Rate) -> Option<Rate> {
+    let is_off = limits.get(key, |value| match value.as_table() {
         Some(_) => Ok(false),
         None => one_of(&[("unlimited", true)])(value),
     });
     match is_off {
-        None if !limits.has("misses") => Some(Rate { per_second: 10, burst: 20 }),
+        None if !limits.has(key) => Some(usual),
         None | Some(true) => None,
-        Some(false) => rate(limits, "misses"),
+        Some(false) => rate(limits, key),
     }
 }

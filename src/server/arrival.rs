@@ -17,6 +17,7 @@ use super::connection::Protocol;
 use super::connections::{Connections, Place};
 use super::proxy_protocol::{self, Named};
 use super::tls::{Failure, Terminator, TlsError};
+use super::toll::Toll;
 use super::transport::{Socket, Transport};
 use crate::config::ListenerConfig;
 use crate::proxy::{Door, Peer, Worker};
@@ -40,6 +41,14 @@ pub(super) struct Entrance {
     http2: bool,
     tls: Option<Terminator>,
     pub(super) connections: Arc<Connections>,
+}
+
+/// Who somebody at the entrance turned out to be.
+struct Caller {
+    /// None: nobody knows.
+    client: Option<IpAddr>,
+    /// The same, but none of a proxy, which is many clients.
+    alone: Option<IpAddr>,
 }
 
 /// Somebody at the entrance.
@@ -74,7 +83,7 @@ impl Entrance {
         transport: &mut Transport,
         address: Option<IpAddr>,
         limit: Duration,
-    ) -> Option<Option<IpAddr>> {
+    ) -> Option<Caller> {
         let mut client = address;
         if self.proxy_protocol {
             let named = async {
@@ -93,14 +102,14 @@ impl Entrance {
                 }
             }
         }
-        let is_one = client.filter(|client| !self.door.proxies().believe(Some(client.to_canonical())));
-        if let Some(address) = is_one
+        let alone = client.filter(|client| !self.door.proxies().believe(Some(client.to_canonical())));
+        if let Some(address) = alone
             && !transport.place().take_share(&self.connections, address)
         {
             tracing::debug!("a connection of an address that has its share was closed");
             return None;
         }
-        Some(client)
+        Some(Caller { client, alone })
     }
 }
 
@@ -114,19 +123,26 @@ pub(super) async fn receive(
     entrance.connections.tally.accepted.add();
     let mut transport = Transport::new(arrival.socket, arrival.place);
     let limit = worker.snapshot().gateway.timeouts.header;
-    let Some(client) = entrance.identify(&mut transport, arrival.address, limit).await else {
+    let Some(Caller { client, alone }) = entrance.identify(&mut transport, arrival.address, limit).await
+    else {
         return;
     };
+    let toll = Toll::new(worker.snapshot().gateway.resets.as_ref(), alone, &entrance.connections);
     let Some(tls) = &entrance.tls else {
         let peer = Peer::new(client, &entrance.door, None);
         let protocol = if entrance.http2 { Protocol::Unknown } else { Protocol::Http1 };
-        return connection::serve(transport, protocol, peer, worker, stopped).await;
+        return connection::serve(transport, protocol, peer, worker, toll, stopped).await;
     };
+    // A handshake costs more than anything that may follow it.
+    if entrance.http2 && !toll.settle(limit).await {
+        tracing::debug!("a connection of an address that resets too many streams was closed");
+        return;
+    }
     match tls.accept(transport).await {
         Ok((stream, protocol, secured)) => {
             entrance.connections.tally.handshakes.add();
             let peer = Peer::new(client, &entrance.door, Some(secured));
-            connection::serve(stream, protocol, peer, worker, stopped).await;
+            connection::serve(stream, protocol, peer, worker, toll, stopped).await;
         }
         Err(Failure::Plain(transport)) => {
             entrance.connections.tally.plain_at_tls.add();

@@ -127,6 +127,7 @@ fn gateway_over(
         timeouts: config.server.timeouts,
         rate: config.server.limits.rate.map(Limiter::new),
         misses: config.server.limits.misses.map(Limiter::new),
+        resets: config.server.limits.reset_rate.map(Limiter::new).map(Arc::new),
     }
 }
 

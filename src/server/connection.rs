@@ -9,6 +9,7 @@
 mod activity;
 mod http1;
 mod http2;
+mod intake;
 mod wire;
 
 use std::io;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
+use super::toll::Toll;
 use crate::config::{Limits, Timeouts};
 use crate::proxy::{Peer, Worker};
 
@@ -59,6 +61,7 @@ pub(super) async fn serve<S>(
     protocol: Protocol,
     peer: Peer,
     worker: Rc<Worker>,
+    toll: Toll,
     mut stopped: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -69,7 +72,7 @@ pub(super) async fn serve<S>(
     };
     let terms = Terms { peer: Rc::new(peer), worker, limits, timeouts };
     let first = match protocol {
-        Protocol::Http2 => return Box::pin(http2::serve(stream, Bytes::new(), &terms, stopped)).await,
+        Protocol::Http2 => return Box::pin(http2::serve(stream, Bytes::new(), &terms, toll, stopped)).await,
         Protocol::Http1 => first_bytes(&mut stream, &[], timeouts.header, &mut stopped).await,
         Protocol::Unknown => first_bytes(&mut stream, PREFACE, timeouts.header, &mut stopped).await,
     };
@@ -77,7 +80,7 @@ pub(super) async fn serve<S>(
         First::Nothing => close(&mut stream).await,
         First::Partial => Box::pin(http1::refuse_slow(&mut stream)).await,
         First::Bytes(bytes) if protocol == Protocol::Unknown && bytes == PREFACE => {
-            Box::pin(http2::serve(stream, bytes, &terms, stopped)).await;
+            Box::pin(http2::serve(stream, bytes, &terms, toll, stopped)).await;
         }
         First::Bytes(bytes) => http1::serve(stream, bytes, &terms, stopped).await,
     }

@@ -3,12 +3,15 @@
 //! 1. Who comes when all places are taken waits: it is not accepted, and nothing spins meanwhile.
 //! 2. An address that has its share is told by a closed connection. An IPv6 address counts as its /64, which is what one
 //!    customer has. A trusted proxy is many clients, so it has no share, and neither has a unix socket.
-//! 3. A place is taken for as long as the connection's socket is open, whatever becomes of the connection.
+//! 3. No more than a part of the places is taken by connections that are left unread, or those who earn that would take
+//!    the places of all others.
+//! 4. A place is taken for as long as the connection's socket is open, whatever becomes of the connection.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -24,12 +27,16 @@ const PROCESS: u64 = 48;
 /// Descriptors for connections to upstreams: one for each client's, but no more than can be busy at a time.
 const UPSTREAMS: u64 = 4096;
 
+/// Of so many places, one may be taken by a connection that is left unread.
+const PAUSED: usize = 4;
+
 /// The client connections of a gateway.
 #[derive(Debug)]
 pub struct Connections {
     places: Arc<Semaphore>,
     bound: usize,
     shares: Option<Shares>,
+    paused: AtomicUsize,
     /// What became of those who arrived.
     pub tally: Tally,
 }
@@ -46,6 +53,12 @@ struct Shares {
 pub(super) struct Place {
     _permit: Option<OwnedSemaphorePermit>,
     share: Option<(Arc<Connections>, IpAddr)>,
+}
+
+/// A connection that is left unread, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Pause {
+    connections: Arc<Connections>,
 }
 
 impl Connections {
@@ -72,7 +85,8 @@ impl Connections {
             Some(_) | None => {}
         }
         let shares = limits.connections_per_address.map(|each| Shares { each, taken: Mutex::default() });
-        Self { places: Arc::new(Semaphore::new(bound)), bound, shares, tally: Tally::default() }
+        let places = Arc::new(Semaphore::new(bound));
+        Self { places, bound, shares, paused: AtomicUsize::default(), tally: Tally::default() }
     }
 
     /// How many are open.
@@ -95,6 +109,17 @@ impl Connections {
     /// A place for whoever cannot wait, since the listener ends; if there is none, one more than there are.
     pub(super) fn enter_now(&self) -> Place {
         Place { _permit: Arc::clone(&self.places).try_acquire_owned().ok(), share: None }
+    }
+
+    /// Leaves a connection unread; none: so many are that it had better end.
+    pub(super) fn pause(self: &Arc<Self>) -> Option<Pause> {
+        // Counted before it is judged, so that two cannot take the last one.
+        let pause = Pause { connections: Arc::clone(self) };
+        if self.paused.fetch_add(1, Ordering::Relaxed) >= (self.bound / PAUSED).max(1) {
+            return None;
+        }
+        self.tally.pauses.add();
+        Some(pause)
     }
 
     /// Lets go of `address`'s share.
@@ -148,6 +173,12 @@ impl Drop for Place {
     }
 }
 
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.connections.paused.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What one customer of a network is given: one IPv4 address, or an IPv6 /64.
 fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -182,7 +213,13 @@ mod tests {
     fn connections(bound: usize, each: usize) -> Arc<Connections> {
         let shares = Some(Shares { each, taken: Mutex::default() });
         let places = Arc::new(Semaphore::new(bound));
-        Arc::new(Connections { places, bound, shares, tally: Tally::default() })
+        Arc::new(Connections {
+            places,
+            bound,
+            shares,
+            paused: AtomicUsize::default(),
+            tally: Tally::default(),
+        })
     }
 
     #[tokio::test]
@@ -194,6 +231,17 @@ mod tests {
         drop(first);
         let _third = connections.enter().await;
         assert_eq!(connections.open(), 2);
+    }
+
+    #[test]
+    fn a_part_of_the_connections_may_be_left_unread() {
+        let connections = connections(9, 1);
+        let first = connections.pause();
+        let second = connections.pause();
+        assert!(first.is_some() && second.is_some() && connections.pause().is_none());
+        drop(first);
+        assert!(connections.pause().is_some(), "what was refused takes nothing");
+        assert_eq!(connections.tally.pauses.get(), 3);
     }
 
     #[tokio::test]

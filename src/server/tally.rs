@@ -18,6 +18,12 @@ pub struct Tally {
     pub failed_handshakes: Count,
     /// Connections that began with plain HTTP where TLS is spoken.
     pub plain_at_tls: Count,
+    /// Streams of HTTP/2 that ended before their responses, for which their clients are to blame.
+    pub resets: Count,
+    /// How often reading a connection was put off because its address had reset too much.
+    pub pauses: Count,
+    /// Connections that were ended because their clients broke the protocol of HTTP/2 or its bounds.
+    pub ended: Count,
     /// Certificates that were read again because a file had changed.
     pub reloaded_certificates: Count,
     /// Changes of files that did not make a certificate, so that the one before stays.

@@ -64,6 +64,8 @@ fn destinations() {
     for (lines, expected) in [
         ("misses = \"of\"", "`server.limits.misses` must be `unlimited`"),
         ("misses = {}", "`server.limits.misses.per_second` is missing"),
+        ("reset_rate = \"off\"", "`server.limits.reset_rate` must be `unlimited`"),
+        ("reset_rate = { burst = 1 }", "`server.limits.reset_rate.per_second` is missing"),
         ("rate = { burst = 1 }", "`server.limits.rate.per_second` is missing"),
         ("max_body = \"2TiB\"", "`server.limits.max_body` must be from 0 B to 1.0 TiB"),
     ] {
@@ -76,6 +78,9 @@ fn destinations() {
             .limits;
     assert_eq!((limits.misses, limits.rate), (None, rate(5, 5)));
     assert_eq!(accepted(BASE).server.limits.misses, rate(10, 20));
+    assert_eq!(accepted(BASE).server.limits.reset_rate, rate(100, 500));
+    let unlimited = accepted(&with("[server]", "limits.reset_rate = \"unlimited\""));
+    assert_eq!(unlimited.server.limits.reset_rate, None);
     accepted(&route("respond = { body = \"\" }"));
     accepted(&route(
         "redirect = { to = \"/x\", status = 303 }|[routes.response_headers]|set = { X-A = \"b\" }",

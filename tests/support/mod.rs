@@ -18,6 +18,7 @@ pub(crate) mod app;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod engine;
+pub(crate) mod frames;
 pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod load;

@@ -70,6 +70,8 @@ pub(super) struct Exchange {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     waited_for: Cell<bool>,
+    /// Whether the response has ended, or will not by no fault of the client's.
+    done: Cell<bool>,
     turn: Cell<Turn>,
 }
 
@@ -154,6 +156,9 @@ impl Deadline {
 impl Exchange {
     /// `body`, and with its end that of the exchange.
     pub(super) fn watch(self, body: ResponseBody) -> Watched {
+        if let Some(reader) = &self.reader {
+            reader.done.set(body.is_end_stream());
+        }
         Watched { body, exchange: self }
     }
 }
@@ -176,8 +181,14 @@ impl Reader {
         (wait, self.turn.get())
     }
 
-    fn set(&self, waited_for: bool) {
+    /// Whether nothing more is to come of the response.
+    pub(super) fn is_done(&self) -> bool {
+        self.done.get()
+    }
+
+    fn set(&self, waited_for: bool, done: bool) {
         self.waited_for.set(waited_for);
+        self.done.set(done);
         self.turn.set(self.turn.get().wrapping_add(1));
     }
 }
@@ -196,7 +207,12 @@ impl Body for Watched {
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         if let Some(reader) = &this.exchange.reader {
             // Whoever has a piece asks for the next when the client has taken this one.
-            reader.set(matches!(polled, Poll::Ready(Some(Ok(_)))));
+            let (waited_for, done) = match &polled {
+                Poll::Pending => (false, false),
+                Poll::Ready(Some(Ok(_))) => (true, this.body.is_end_stream()),
+                Poll::Ready(None | Some(Err(_))) => (false, true),
+            };
+            reader.set(waited_for, done);
         }
         polled
     }

@@ -2,10 +2,12 @@
 //!
 //! hyper and h2 read frames and hold clients to the protocol; the bounds here are what one connection may cost:
 //! streams, resets, windows. A connection on which nothing happens is told to go, and a stream whose client does not
-//! take its response is reset, without harm to the others.
+//! take its response is reset, without harm to the others. Streams that end before their responses are charged to the
+//! client's address, and what is read of a connection goes by what that can pay ([`intake`](super::intake)).
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -25,8 +27,10 @@ use tokio::sync::watch;
 
 use super::Terms;
 use super::activity::{Activity, Deadline, Reader, Wait};
+use super::intake::{Intake, Ration};
 use super::wire::Wire;
 use crate::proxy::handle;
+use crate::server::toll::Toll;
 
 /// What a client may send of one request's body before any of it is taken.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -42,21 +46,33 @@ const PING: Duration = Duration::from_secs(20);
 const PONG: Duration = Duration::from_secs(10);
 
 /// Serves `stream`, of which `first` has been read already.
-pub(super) async fn serve<S>(stream: S, first: Bytes, terms: &Terms, mut stopped: watch::Receiver<bool>)
-where
+pub(super) async fn serve<S>(
+    stream: S,
+    first: Bytes,
+    terms: &Terms,
+    toll: Toll,
+    mut stopped: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let (limits, timeouts) = (terms.limits, terms.timeouts);
     let activity = Rc::new(Activity::default());
-    let streams = Streams { next: Rc::default(), send_timeout: timeouts.send };
+    let ration = Rc::new(Ration::new(toll));
+    let streams = Streams { next: Rc::default(), send_timeout: timeouts.send, ration: Rc::clone(&ration) };
     let next = Rc::clone(&streams.next);
     let service = service_fn(|mut request: Request<Incoming>| {
         let reader = Rc::new(Reader::default());
         next.replace(Some(Rc::clone(&reader)));
         let exchange = activity.begin(!request.body().is_end_stream(), Some(reader));
         let (terms, activity) = (terms.clone(), Rc::clone(&activity));
+        let is_short = ration.is_short();
         let upgrade = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
         async move {
+            if is_short {
+                // Who has reset streams may have reset this one: hyper looks before it asks again, and what is dropped
+                // here has cost no upstream anything.
+                tokio::task::yield_now().await;
+            }
             let mut response = handle(&terms.worker, &terms.peer, request).await;
             if let (Some(upgrade), Some(handover)) = (upgrade, response.body_mut().take_handover()) {
                 // It is over as soon as the response's head is on its way, or the stream has been reset.
@@ -81,13 +97,20 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
-        .serve_connection(TokioIo::new(Wire::new(stream, first, Rc::clone(&activity))), service);
+        .serve_connection(
+            TokioIo::new(Intake::new(Wire::new(stream, first, Rc::clone(&activity)), Rc::clone(&ration))),
+            service,
+        );
     let mut connection = pin!(connection);
     let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
     let mut deadline = Deadline::default();
     let mut leaving = false;
     let served = poll_fn(|cx| {
         loop {
+            if !ration.renew() {
+                ration.end(0);
+                return Poll::Ready(Ok(()));
+            }
             if let Poll::Ready(served) = connection.as_mut().poll(cx) {
                 return Poll::Ready(served);
             }
@@ -113,8 +136,17 @@ where
     })
     .await;
     if let Err(error) = served {
+        if is_misbehaviour(&error) {
+            // Streams that were reset before they were taken have gone with the connection.
+            ration.end(limits.resets + 1);
+        }
         tracing::debug!(%error, "a connection ended");
     }
+}
+
+/// Whether h2 ended the connection for what its client did.
+fn is_misbehaviour(error: &hyper::Error) -> bool {
+    error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)
 }
 
 /// Runs each stream as a task of its own on the connection's thread.
@@ -123,6 +155,7 @@ struct Streams {
     /// Whether the stream that is about to be run waits for its client: the service has just been called for it.
     next: Rc<RefCell<Option<Rc<Reader>>>>,
     send_timeout: Duration,
+    ration: Rc<Ration>,
 }
 
 pin_project! {
@@ -133,6 +166,7 @@ pin_project! {
         reader: Option<Rc<Reader>>,
         deadline: Deadline,
         send_timeout: Duration,
+        ration: Rc<Ration>,
     }
 }
 
@@ -141,7 +175,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
         let reader = self.next.take();
         let (deadline, send_timeout) = (Deadline::default(), self.send_timeout);
         // It ends with its connection, which is tracked.
-        tokio::task::spawn_local(Stream { stream, reader, deadline, send_timeout });
+        let ration = Rc::clone(&self.ration);
+        tokio::task::spawn_local(Stream { stream, reader, deadline, send_timeout, ration });
     }
 }
 
@@ -151,6 +186,9 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         if this.stream.poll(cx).is_ready() {
+            if this.reader.as_ref().is_some_and(|reader| !reader.is_done()) {
+                this.ration.charge();
+            }
             return Poll::Ready(());
         }
         let Some(reader) = this.reader else { return Poll::Pending };
