@@ -1,5 +1,7 @@
 //! The bytes of a tunnel: back-pressure, and the end of one direction, seen from both ends without a library between.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code: a panic is how a test fails")]
+
 mod support;
 
 use std::time::Duration;
