@@ -133,6 +133,17 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
+/// Whether `name`, which is not hop-by-hop, is for whoever answers the request, so that no Connection line can make it one
+/// connection's matter (RFC 9110, 7.6.1): what proxies and apps judge a request by.
+pub fn is_end_to_end(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    is_clients_own(name)
+        || is_forwarding(text)
+        || is_framing(text)
+        || ["content-", "sec-"].iter().any(|start| text.starts_with(start))
+        || [CSRF_TOKEN, TRACEPARENT, TRACESTATE].contains(name)
+}
+
 /// Whether a field named `name` may come after a body, either way: not what a recipient needs before it, or would take
 /// more seriously than a trailer deserves (RFC 9110, 6.5.1), and nothing of ours.
 pub fn is_trailer(name: &HeaderName) -> bool {

@@ -290,8 +290,9 @@ impl Server {
         Ok(all)
     }
 
-    /// Another process has taken over: who asks how the gateway is means that one from now on.
+    /// Another process has taken over: its are the sockets' files, and who asks how the gateway is means that one.
     pub fn hand_over(&mut self) {
+        self.listeners.iter().for_each(|listener| listener.leave());
         self.admin.take().into_iter().for_each(Admin::leave);
     }
 

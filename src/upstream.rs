@@ -44,6 +44,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ServerAddress, UpstreamConfig, UpstreamTls};
+use crate::demo::Running;
 use budget::Budget;
 use endpoint::Endpoint;
 use resolve::Targets;
@@ -68,16 +69,18 @@ pub struct Upstream {
     retries: AtomicU64,
     retries_denied: AtomicU64,
     background: OnceLock<[Option<AbortOnDropHandle<()>>; 2]>,
+    /// The demo apps among its servers, for as long as anybody may ask them: requests that a reload has overtaken, too.
+    demos: Vec<Running>,
 }
 
 impl Upstream {
-    /// The upstream, before anything is known of its servers. `demos` are where its demo apps are, in the order of its
-    /// servers.
+    /// The upstream, before anything is known of its servers. `demos` are its demo apps, in the order of its servers.
     ///
     /// # Errors
     /// If it needs the system's certificate authorities and there are none, or its own certificate is not usable.
-    pub fn new(config: UpstreamConfig, demos: &[SocketAddr]) -> io::Result<Arc<Self>> {
-        let endpoints = endpoints(&config, demos)?;
+    pub fn new(config: UpstreamConfig, demos: Vec<Running>) -> io::Result<Arc<Self>> {
+        let addresses: Vec<_> = demos.iter().map(Running::address).collect();
+        let endpoints = endpoints(&config, &addresses)?;
         Ok(Arc::new(Self {
             targets: Targets::new(&endpoints, config.max_connections),
             endpoints,
@@ -86,8 +89,14 @@ impl Upstream {
             retries: AtomicU64::new(0),
             retries_denied: AtomicU64::new(0),
             background: OnceLock::new(),
+            demos,
             config,
         }))
+    }
+
+    /// Whether a demo app is among its servers.
+    pub fn has_demo(&self) -> bool {
+        !self.demos.is_empty()
     }
 
     /// Looks its names up, for no longer than a connection may take, and goes on with that and with health checks on

@@ -5,6 +5,7 @@ mod support;
 use serde_json::{Value, json};
 
 use support::answer::Answer;
+use support::certificates::Authority;
 use support::gate::Gate;
 use support::gateway::{Builder, Gateway, field};
 use support::program::{output, said};
@@ -57,6 +58,39 @@ async fn h2load_has_every_request_answered() {
     let url = format!("http://{}/", gateway.address());
     let Some(answer) = said("h2load", &["-n", "2000", "-c", "4", "-m", "50", &url]) else { return };
     assert!(answer.contains("2000 succeeded, 0 failed, 0 errored"), "{answer}");
+}
+
+/// The reference implementation's client: by prior knowledge and over TLS, with trailers both ways.
+#[tokio::test(flavor = "multi_thread")]
+async fn nghttp_is_served() {
+    let upstream = Upstream::answering(|_| Answer::ok("hello").chunked(&[("X-Sum", "from-the-app")]));
+    let gateway = public(&upstream)
+        .listener("address = \"127.0.0.1:0\"")
+        .listener(
+            "address = \"127.0.0.1:0\"\n[listeners.tls]\n\
+             certificates = [{ cert = \"app.pem\", key = \"app.key\" }]",
+        )
+        .certificate("app", &Authority::new("ours").server(&["app.test"]))
+        .file("body", "the body")
+        .start()
+        .await;
+    let body = gateway.directory().join("body").display().to_string();
+    let plain = format!("http://{}/a?b=c", gateway.addresses("http")[0]);
+    let secure = format!("https://{}/a?b=c", gateway.addresses("https")[0]);
+    for url in [&plain, &secure] {
+        let get = ["-v", "-y", url];
+        let post = ["-v", "-y", "-d", &body, "--trailer", "x-late: 1", url];
+        for (arguments, method) in [(&get[..], "GET"), (&post[..], "POST")] {
+            let Some(said) = said("nghttp", arguments) else { return };
+            for expected in [":status: 200", "hello", "x-sum: from-the-app"] {
+                assert!(said.contains(expected), "{url}: no {expected} in {said}");
+            }
+            let seen = upstream.last();
+            assert_eq!((seen.method.as_str(), seen.target.as_str()), (method, "/a?b=c"), "{url}");
+            assert_eq!(seen.message.text(), if method == "POST" { "the body" } else { "" });
+            assert!(seen.message.trailers.is_empty() && seen.header("x-late").is_none(), "{url}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

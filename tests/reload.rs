@@ -300,3 +300,26 @@ async fn a_file_that_changes_is_noticed_and_so_is_one_that_it_names() {
     assert_eq!(text(&gateway.nth(gateway::RELOADED, 2).await, "routes"), "~/");
     assert_eq!(gateway.get("/", "").await.status, 401);
 }
+
+/// The demo app shows what the routes say, so a reload may make another one of it; who has asked the first is answered.
+#[tokio::test]
+async fn a_demo_app_that_is_replaced_finishes_what_it_was_asked() {
+    let gateway = Gateway::builder()
+        .server("workers = 1\nwatch = false")
+        .toml("[upstreams.app]\nservers = [\"builtin:demo\"]")
+        .route("/", "public", "request_headers = { set = { X-One = \"1\" } }")
+        .start()
+        .await;
+    let mut client = Client::connect(gateway.address()).await;
+    client
+        .send("POST /log-in HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    // The body is asked for when it is forwarded.
+    client.read_until("100 Continue\r\n\r\n").await;
+    gateway.configure(|text| text.replace("X-One", "X-Two"));
+    gateway.reload().await;
+    client.send("name=alice").await;
+    let answer = client.answer().await.expect("an answer");
+    assert_eq!(answer.status, 303, "{}", answer.text());
+    assert_eq!(gateway.get("/whoami", "").await.status, 200, "the next one");
+}

@@ -12,13 +12,15 @@
 mod support;
 
 use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use support::answer::Answer;
 use support::client::{Client, Request};
@@ -226,7 +228,7 @@ async fn ready(address: &str) -> u16 {
     match address.strip_prefix("unix:") {
         None => Request::get("/readyz").send(address.parse().unwrap()).await.status,
         Some(path) => {
-            let mut stream = tokio::net::UnixStream::connect(path).await.unwrap();
+            let mut stream = UnixStream::connect(path).await.unwrap();
             let request = "GET /readyz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n";
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
@@ -257,6 +259,49 @@ async fn a_process_that_does_not_get_as_far_as_serving_changes_nothing() {
     gateway.configure(|text| text.replace("[[router]]", "[[routes]]"));
     gateway.reload().await;
     assert_eq!(gateway.get("/", "").await.status, 200);
+}
+
+/// The status of a request over a unix socket.
+async fn ask(socket: &Path) -> u16 {
+    let stream = within("a connection", UnixStream::connect(socket)).await.unwrap();
+    Client::over(stream).request(&Request::get("/")).await.status
+}
+
+/// The socket's file is whose the socket is: the next process's if it serves, and else still the first one's.
+#[tokio::test]
+async fn a_unix_socket_goes_to_the_next_process_only_if_that_serves() {
+    let engine = table::engine().await;
+    let upstream = Upstream::start();
+    let builder = || {
+        let builder = Gateway::builder().server(SIGNALS).listener("address = \"unix:in.sock\"");
+        builder.engine(&engine).upstream("app", &upstream).route("/", "public", "")
+    };
+    let refused = async |gateway: &Gateway| {
+        gateway.configure(|text| text.replace("[[routes]]", "[[router]]"));
+        gateway.signal("USR2");
+        gateway.nth("not handed over: this process goes on", 1).await;
+        gateway.configure(|text| text.replace("[[router]]", "[[routes]]"));
+    };
+
+    let mut gateway = builder().start().await;
+    let socket = gateway.directory().join("in.sock");
+    refused(&gateway).await;
+    assert_eq!(ask(&socket).await, 200);
+    gateway.signal("TERM");
+    gateway.exit().await;
+    assert!(!socket.exists(), "it was the first one's to the end");
+
+    let mut gateway = builder().start().await;
+    let socket = gateway.directory().join("in.sock");
+    refused(&gateway).await;
+    let mut kept = Client::over(UnixStream::connect(&socket).await.unwrap());
+    assert_eq!(kept.request(&Request::get("/")).await.status, 200);
+    gateway.hand_over().await;
+    let told =
+        async { while kept.request(&Request::get("/")).await.header("connection") != Some("close") {} };
+    within("the last answer", told).await;
+    gateway.nth("stopped", 1).await;
+    assert_eq!(ask(&socket).await, 200, "the next one's");
 }
 
 #[tokio::test]
@@ -327,6 +372,26 @@ async fn a_socket_that_was_opened_before_the_gateway_is_used() {
     let unused = gateway.event("the warning", |event| event["address"] == bound[1]).await;
     assert_eq!(field(&unused, "level"), "WARN");
     assert!(within("a refusal", TcpStream::connect(bound[1])).await.is_err());
+}
+
+/// Whoever has made the socket's file removes it.
+#[tokio::test]
+async fn a_unix_socket_that_was_opened_before_the_gateway_is_used_and_left() {
+    let upstream = Upstream::start();
+    let mut gateway = Gateway::builder()
+        .server(SIGNALS)
+        .listener("address = \"unix:in.sock\"")
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .activated(&["unix:in.sock"])
+        .start()
+        .await;
+    let socket = gateway.directory().join("in.sock");
+    let before = fs::metadata(&socket).unwrap().ino();
+    assert_eq!(ask(&socket).await, 200);
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    assert_eq!(fs::metadata(&socket).unwrap().ino(), before);
 }
 
 /// Reloads, a fifth of them of broken files, and a change of processes: no request fails.

@@ -210,3 +210,55 @@ async fn request_trailers_stay_behind() {
     assert!(seen.message.trailers.is_empty());
     assert_eq!((seen.header("trailer"), seen.header("te"), seen.header("x-user")), (None, None, None));
 }
+
+/// A Connection line is about what belongs to one connection: nobody takes anything else away with it, neither what the
+/// gateway says nor what a proxy in front of it has said.
+#[tokio::test]
+async fn no_connection_line_takes_away_what_is_meant_for_the_app() {
+    let engine = table::engine().await;
+    let upstream = Upstream::start();
+    let gateway = Gateway::builder()
+        .listener("address = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]")
+        .engine(&engine)
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/", "required", "[routes.headers]\nX-User = \"user\"")
+        .start()
+        .await;
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let kept = [
+        ("Content-Type", "text/plain"),
+        ("Authorization", "Basic YTpi"),
+        ("Origin", "http://gateway.test"),
+        ("Sec-Fetch-Site", "same-origin"),
+        ("Cache-Control", "no-cache"),
+        ("X-Forwarded-Port", "8443"),
+    ];
+    let mut request = Request::post("/", "abc").cookie(&format!("other=1; {}", session.cookie()));
+    request = request.header("X-Forwarded-For", "192.0.2.7").header("X-Hop", "1").header("X-Other", "2");
+    for (name, value) in kept {
+        request = request.header(name, value).header("Connection", name);
+    }
+    let ours = "host, content-length,COOKIE, x-forwarded-for, x-forwarded-proto, forwarded, x-user, \
+                x-session-status, x-request-id, traceparent, via, X-Hop";
+    assert_eq!(request.header("Connection", ours).send(gateway.address()).await.status, 200);
+    let seen = upstream.only();
+    for (name, value) in kept {
+        assert_eq!(seen.header(name), Some(value), "{name}");
+    }
+    for (name, value) in [
+        ("host", "gateway.test"),
+        ("content-length", "3"),
+        ("x-forwarded-for", "192.0.2.7, 127.0.0.1"),
+        ("x-user", "alice"),
+        ("x-session-status", "active"),
+        ("x-other", "2"),
+    ] {
+        assert_eq!(seen.header(name), Some(value), "{name}");
+    }
+    for name in ["cookie", "forwarded", "x-forwarded-proto", "x-request-id", "traceparent", "via"] {
+        assert!(seen.header(name).is_some(), "{name}");
+    }
+    assert_eq!((seen.header("x-hop"), seen.header("connection")), (None, None));
+}

@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -282,6 +283,45 @@ async fn a_request_for_a_host_with_another_rule_for_clients_is_misdirected() {
     curl.args(["-sSk", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: shut.test"]);
     let (_, stdout, stderr) = program::run(curl.arg(format!("https://{}/", address(&gateway))), "").await;
     assert_eq!(stdout, "421", "{stderr}");
+}
+
+/// A client may take one HTTP/2 connection for all hosts that its certificate names (RFC 9113, 9.1.1); where they have
+/// other rules it is sent to make another, and the one that it has goes on.
+#[tokio::test]
+async fn hosts_that_share_a_connection_share_its_rule_for_clients() {
+    let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
+    let gateway = secured(
+        &upstream,
+        "certificates = [\n\
+         { cert = \"open.pem\", key = \"open.key\" },\n\
+         { cert = \"shut.pem\", key = \"shut.key\", client_ca = \"clients.pem\" },\n]",
+    )
+    .certificate("open", &ours.server(&["*.app.test"]))
+    .certificate("shut", &ours.server(&["shut.app.test"]))
+    .file("clients.pem", ours.pem())
+    .start()
+    .await;
+    for (identity, name, host, status) in [
+        (None, "open.app.test", "also.app.test", 200),
+        (None, "open.app.test", "shut.app.test", 421),
+        (None, "open.app.test", "shut.app.test:443", 421),
+        (Some(ours.client("alice", &[])), "shut.app.test", "open.app.test", 421),
+    ] {
+        let mut config = (*tls::client(&ours, identity.as_ref())).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = tls::handshake(address(&gateway), name, &Arc::new(config)).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        for (host, status) in [(name, 200), (host, status), (name, 200)] {
+            let request = http::Request::get(format!("https://{host}/")).body(()).unwrap();
+            sender = within("room for a stream", sender.ready()).await.unwrap();
+            let (answer, _) = sender.send_request(request, true).unwrap();
+            let answer = within("an answer", answer).await.unwrap();
+            assert_eq!(answer.status(), status, "{name} {host}");
+        }
+        connection.abort();
+    }
+    assert!(upstream.requests().iter().all(|request| request.header("host") != Some("shut.app.test:443")));
 }
 
 #[tokio::test]

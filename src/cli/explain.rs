@@ -5,6 +5,7 @@ mod report;
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -159,9 +160,9 @@ async fn play(
     let (client, server) = tokio::io::duplex(PIPE);
     let (sender, mut played) = mpsc::channel(1);
     let door = Door::trusting(TrustedProxies::default());
-    let peer = Arc::new(Peer::new(Some(Ipv4Addr::LOCALHOST.into()), &Arc::new(door), None));
+    let peer = Rc::new(Peer::new(Some(Ipv4Addr::LOCALHOST.into()), &Arc::new(door), None));
     let service = service_fn(|request: Request<Incoming>| {
-        let (gateway, peer, sender) = (Arc::clone(gateway), Arc::clone(&peer), sender.clone());
+        let (gateway, peer, sender) = (Arc::clone(gateway), Rc::clone(&peer), sender.clone());
         async move {
             // Nobody waits for a second request.
             let _only = sender.try_send(rehearse(&gateway, &peer, request, now).await);

@@ -9,7 +9,8 @@
 //! 3. The target is a path. TRACE is not taken, nor CONNECT but for a WebSocket; what a client wishes for besides an
 //!    answer is put aside (`upgrade.rs`).
 //! 4. Its target and its header lines are not beyond the limits; hyper has counted the bytes.
-//! 5. Hop-by-hop headers go, with all that any Connection line nominates.
+//! 5. Hop-by-hop headers go, with all that any Connection line nominates but for what is everybody's on the way: nobody
+//!    takes a request's length, its cookies or what a proxy said of it away in this manner.
 //! 6. Every header goes that an upstream could take for one of ours, whatever its spelling.
 
 use std::rc::Rc;
@@ -201,6 +202,7 @@ fn barred(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec<[HeaderN
             return true;
         }
         nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+            && !headers::is_end_to_end(name)
     };
     let barred = headers.keys().filter(goes).cloned().collect();
     (barred, scrubbed)

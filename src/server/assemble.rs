@@ -33,16 +33,9 @@ pub(super) struct Assembled {
     pub(super) gateway: Arc<Gateway>,
     /// By the index that the configuration gives them.
     realms: Vec<Arc<Realm>>,
-    upstreams: Vec<Resolved>,
+    upstreams: Vec<Arc<Upstream>>,
     /// Which routes the places of mappings are numbered by.
     edition: u64,
-}
-
-/// An upstream, and the built-in apps among its servers.
-#[derive(Clone, Debug)]
-struct Resolved {
-    upstream: Arc<Upstream>,
-    apps: Vec<Arc<demo::Running>>,
 }
 
 /// Makes `config` ready, over what it leaves as it was of `before`.
@@ -80,8 +73,7 @@ pub(super) async fn assemble(
             && old.server.max_header_bytes == config.server.max_header_bytes;
         assembled.edition + u64::from(!is_same)
     });
-    let shared = upstreams.iter().map(|resolved| Arc::clone(&resolved.upstream)).collect();
-    let gateway = Arc::new(gateway_over(config, &realms, telemetry, shared, edition));
+    let gateway = Arc::new(gateway_over(config, &realms, telemetry, upstreams.clone(), edition));
     Ok(Assembled { gateway, realms, upstreams, edition })
 }
 
@@ -145,13 +137,17 @@ fn kept_realm(wanted: &RealmConfig, (config, assembled): (&Config, &Assembled)) 
 
 /// The upstream that is what `config.upstreams[index]` is to be, if there is one. What the built-in app shows and obeys
 /// depends on the routes, too.
-fn kept_upstream(index: usize, config: &Config, (old, assembled): (&Config, &Assembled)) -> Option<Resolved> {
+fn kept_upstream(
+    index: usize,
+    config: &Config,
+    (old, assembled): (&Config, &Assembled),
+) -> Option<Arc<Upstream>> {
     let wanted = config.upstreams.get(index)?;
     let at = old.upstreams.iter().position(|upstream| upstream == wanted)?;
     let kept = assembled.upstreams.get(at)?;
-    let fits = kept.apps.is_empty()
-        || (injected(config).eq(injected(old)) && obeys(config, index) == obeys(old, at));
-    fits.then(|| kept.clone())
+    let fits =
+        !kept.has_demo() || (injected(config).eq(injected(old)) && obeys(config, index) == obeys(old, at));
+    fits.then(|| Arc::clone(kept))
 }
 
 /// Whether any route lets upstream number `index` change sessions.
@@ -239,16 +235,15 @@ async fn open(
     upstream: &UpstreamConfig,
     injected: &[HeaderName],
     writes: bool,
-) -> Result<Resolved, StartError> {
+) -> Result<Arc<Upstream>, StartError> {
     let mut apps = Vec::new();
     for _ in upstream.servers.iter().filter(|server| server.address == ServerAddress::Demo) {
         let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
         let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
-        apps.push(Arc::new(app));
+        apps.push(app);
     }
-    let demos: Vec<_> = apps.iter().map(|app| app.address()).collect();
-    let upstream = Upstream::new(upstream.clone(), &demos);
+    let upstream = Upstream::new(upstream.clone(), apps);
     let upstream = upstream.map_err(|error| StartError::System { what: "TLS to an upstream", error })?;
     upstream.start().await;
-    Ok(Resolved { upstream, apps })
+    Ok(upstream)
 }

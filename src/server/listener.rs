@@ -4,6 +4,7 @@
 //! something else of the address, another listener takes its sockets over; the workers tell the two apart by identity.
 
 use std::io;
+use std::iter;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -21,6 +22,8 @@ use crate::config::{ListenerAddress, ListenerConfig};
 
 /// The system's queue of connections not yet accepted.
 const BACKLOG: i32 = 1024;
+/// How many it holds at most.
+pub(super) const QUEUED: usize = BACKLOG as usize + 1;
 
 /// A listener that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -145,14 +148,16 @@ impl Listener {
         own.map(|(_, socket)| socket.try_clone()).collect()
     }
 
-    /// All of its sockets once more, to be passed to another process, whose they are from then on.
+    /// All of its sockets once more, to be passed to another process.
     pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let descriptors: io::Result<Vec<_>> =
-            self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect();
+        self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
+    }
+
+    /// Another process has its sockets now, and what is in the file system of them.
+    pub(super) fn leave(&self) {
         if let Some(footprint) = &self.footprint {
             footprint.leave();
         }
-        descriptors
     }
 }
 
@@ -171,8 +176,18 @@ impl Socket {
         })
     }
 
+    /// The connections that are in the system's queue already, at most so many: others may come for as long as somebody
+    /// looks.
+    pub(super) fn queued(&self, most: usize) -> impl Iterator<Item = io::Result<Accepted>> {
+        let next = || match self.accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            accepted => Some(accepted),
+        };
+        iter::from_fn(next).take(most)
+    }
+
     /// The next connection of the system's queue; an error if nobody waits there.
-    pub(super) fn accept(&self) -> io::Result<Accepted> {
+    fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, address) = socket.accept()?;
@@ -270,6 +285,18 @@ mod tests {
 
     use super::*;
     use crate::config::environment::System;
+
+    #[tokio::test]
+    async fn the_queue_is_emptied_and_no_more_than_that() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _waiting: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let socket = Socket::Tcp(listener);
+        assert_eq!(socket.queued(3).filter(Result::is_ok).count(), 3);
+        assert_eq!(socket.queued(3).filter(Result::is_ok).count(), 2);
+        assert_eq!(socket.queued(3).count(), 0);
+    }
 
     #[test]
     fn every_socket_has_a_worker_and_every_worker_a_socket() {

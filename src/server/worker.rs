@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::arrival::{self, Arrival};
 use super::connections::Place;
-use super::listener::{Accepted, Accepting, Listener, Socket};
+use super::listener::{Accepted, Accepting, Listener, QUEUED, Socket};
 use super::state::State;
 use super::{Generation, StartError};
 use crate::proxy::{RequestIds, Worker};
@@ -248,18 +248,18 @@ async fn accept(socket: Socket, mut door: Door) {
 }
 
 /// Takes in who is in the system's queue already: the last socket of an address that is closed resets them, though they
-/// have been told that they are connected.
+/// have been told that they are connected. No more than the queue holds, so that a crowd without end keeps no worker.
 fn last(socket: Accepting, door: &Door) -> io::Result<()> {
     let socket = socket.into_socket()?;
-    loop {
-        match socket.accept() {
+    for accepted in socket.queued(QUEUED) {
+        match accepted {
             Ok(accepted) => door.enter(accepted, door.listener.entrance.connections.enter_now()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             // Gone between its connecting and now.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 impl Door {

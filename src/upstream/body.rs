@@ -216,12 +216,12 @@ impl Progress {
         self.frames.get()
     }
 
-    /// Puts back the first piece, which was not sent after all.
-    pub(super) fn unread(&self, piece: Bytes) {
+    /// Puts back what was taken and not sent after all: its first piece, or the end of a body that has none.
+    pub(super) fn unread(&self, first: Option<Bytes>) {
         if let Some(source) = self.source.borrow_mut().as_mut() {
-            source.returned = Some(piece);
+            source.returned = first;
             self.frames.set(0);
-            self.done.set(false);
+            self.done.set(source.is_end_stream());
         }
     }
 
@@ -334,5 +334,67 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         let source = self.progress.source.borrow();
         source.as_ref().map_or_else(SizeHint::default, Source::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
+    use http::{Request, Response};
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// Puts the body of a request through `check`.
+    async fn with_body(request: &str, check: impl AsyncFn(RequestBody)) {
+        let (near, mut far) = tokio::io::duplex(1024);
+        far.write_all(request.as_bytes()).await.unwrap();
+        let checked = Cell::new(false);
+        let service = service_fn(async |request: Request<Incoming>| {
+            let scrub = Arc::new(Scrub::new([], false));
+            check(RequestBody::new(request.into_body(), None, None, &scrub)).await;
+            checked.set(true);
+            Ok::<_, Infallible>(Response::new(http_body_util::Empty::<Bytes>::new()))
+        });
+        let _served =
+            http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(near), service).await;
+        assert!(checked.get(), "{request}");
+    }
+
+    async fn next(body: &mut RequestBody) -> Option<Bytes> {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
+        frame.map(|frame| frame.unwrap().into_data().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_and_not_sent_is_had_again() {
+        for (framing, first) in [
+            ("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", None),
+            ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Some("hello")),
+            ("Content-Length: 5\r\n\r\nhello", Some("hello")),
+            ("Content-Length: 0\r\n\r\n", None),
+        ] {
+            with_body(&format!("POST / HTTP/1.1\r\nHost: h\r\n{framing}"), async |mut body| {
+                let progress = body.progress();
+                let size = body.size_hint().exact();
+                let taken = if body.is_end_stream() { None } else { next(&mut body).await };
+                assert_eq!(taken.as_deref(), first.map(str::as_bytes));
+                progress.unread(taken);
+                let mut again = progress.again().expect("it is whole");
+                assert_eq!(again.size_hint().exact(), size, "it is framed as before");
+                let taken = if again.is_end_stream() { None } else { next(&mut again).await };
+                assert_eq!(taken.as_deref(), first.map(str::as_bytes));
+                if taken.is_some() && !again.is_end_stream() {
+                    assert_eq!(next(&mut again).await, None);
+                }
+                assert!(progress.is_done());
+            })
+            .await;
+        }
     }
 }

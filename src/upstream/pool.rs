@@ -462,8 +462,8 @@ impl Connection {
                     let recovered = wire.recover();
                     let unsent = recovered.as_ref().is_some_and(|recovered| recovered.unsent);
                     let (parts, first) = recovered.map(|back| (back.parts, back.first)).unzip();
-                    if let Some(first) = first.flatten() {
-                        progress.unread(first);
+                    if unsent {
+                        progress.unread(first.flatten());
                     }
                     SendError { parts, unsent, cause: cause.into() }
                 }))

@@ -14,6 +14,7 @@ mod tests;
 mod tunnel;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,6 +34,8 @@ use super::said::Said;
 /// What is read at first, and at most, in one go: more as long as reads are full, since large bodies then cost less.
 const FIRST_READ: usize = 8 * 1024;
 const LAST_READ: usize = 256 * 1024;
+/// The most that goes into one record of TLS, of which nothing can be read until all of it is there.
+const TLS_RECORD: usize = 16 * 1024;
 
 /// A connection.
 #[derive(Debug)]
@@ -76,9 +79,9 @@ struct Sending<B> {
     body: Option<B>,
     /// How much of the body is yet to come, by what the head says; none: it comes in chunks.
     left: Option<u64>,
-    /// The request's head, until anything comes back.
+    /// The request's head, until anything comes back or the body fails.
     parts: Option<Parts>,
-    /// Whether anything has been written.
+    /// Whether anything has been written, or may have been.
     begun: bool,
     /// The first piece of the body, until something has been written.
     first: Option<Bytes>,
@@ -147,9 +150,12 @@ where
         let mut context = Context::from_waker(std::task::Waker::noop());
         let (mut byte, closed) = ([0; 1], inner.closed);
         let mut byte = ReadBuf::new(&mut byte);
-        !closed
-            && inner.read.is_empty()
-            && Pin::new(&mut inner.stream).poll_read(&mut context, &mut byte).is_pending()
+        // To a task that has had its turn nothing is ready, which is not to be taken for silence.
+        let stream = &mut inner.stream;
+        let mut read =
+            tokio::task::coop::unconstrained(poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut byte)));
+        let silent = Pin::new(&mut read).poll(&mut context).is_pending();
+        !closed && inner.read.is_empty() && silent
     }
 
     /// Whether it may carry another request.
@@ -170,7 +176,8 @@ where
         let head = head::write(&request, said, framing);
         inner.method = request.method().clone();
         let (parts, body) = request.into_parts();
-        let body = Some(body).filter(|body| !body.is_end_stream());
+        // An ended body that the head says more of is kept: whoever asks it for the rest finds that there is none.
+        let body = Some(body).filter(|body| !body.is_end_stream() || framing.length() != Some(0));
         let mut queue = SmallVec::new();
         queue.push(head);
         inner.sending =
@@ -188,10 +195,17 @@ where
     pub(super) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Answered<S, B>> {
         let mut inner = self.inner.borrow_mut();
         inner.poll_send(cx)?;
+        if !inner.sending.begun {
+            // What the server has said by now is no answer to this.
+            return inner.sending.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error.into())));
+        }
         let head = ready!(inner.poll_head(cx))?;
         inner.persists = head.persists && head.status != StatusCode::SWITCHING_PROTOCOLS;
         inner.decoder = head.body;
         let ended = inner.decoder.is_ended();
+        if ended {
+            inner.tidy();
+        }
         drop(inner);
         let mut response = Response::new(Incoming { inner: Rc::clone(&self.inner), ended });
         *response.status_mut() = head.status;
@@ -219,6 +233,22 @@ impl<B> Sending<B> {
     }
 }
 
+impl<S, B> Inner<S, B> {
+    /// Lets go of a buffer that holds nothing: it may be long until something comes for it.
+    fn let_go(&mut self) {
+        if self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
+    }
+
+    /// The same at the end of a response, but for a buffer of the usual size, which the next one needs.
+    fn tidy(&mut self) {
+        if self.read.capacity() > 2 * FIRST_READ {
+            self.let_go();
+        }
+    }
+}
+
 impl<S, B> Inner<S, B>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -230,7 +260,12 @@ where
             return Ok(());
         }
         loop {
-            let blocked = !self.fill(cx)?;
+            let filled = self.fill(cx);
+            if filled.is_err() {
+                // There is no whole body to send again.
+                self.sending.parts = None;
+            }
+            let blocked = !filled?;
             if self.sending.queue.is_empty() {
                 if self.sending.unflushed {
                     match Pin::new(&mut self.stream).poll_flush(cx) {
@@ -247,6 +282,9 @@ where
             match self.poll_write(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
+                    // Over TLS, the first of several records may have gone before the write failed.
+                    self.sending.begun |=
+                        self.sending.queue.iter().map(Bytes::len).sum::<usize>() > TLS_RECORD;
                     self.sending.failed = Some(error);
                     return Ok(());
                 }
@@ -378,9 +416,9 @@ where
         let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
         match read {
             Poll::Pending => {
-                // What nothing comes for is not held on to; but a head is expected any moment.
-                if self.read.is_empty() && !self.decoder.is_ended() {
-                    self.read = BytesMut::new();
+                // A head is expected any moment; what nothing else comes for is not held on to.
+                if !self.decoder.is_ended() {
+                    self.let_go();
                 }
                 Poll::Pending
             }
@@ -434,6 +472,9 @@ where
         let mut inner = this.inner.borrow_mut();
         let step = ready!(inner.poll_step(cx));
         this.ended = inner.decoder.is_ended();
+        if this.ended {
+            inner.tidy();
+        }
         Poll::Ready(match step {
             Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
@@ -450,7 +491,8 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let exact = self.inner.borrow().decoder.remaining();
+        // By the end of it, the connection may carry somebody else's.
+        let exact = if self.ended { Some(0) } else { self.inner.borrow().decoder.remaining() };
         exact.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -26,13 +26,19 @@ import json, os, socket, sys
 opened = []
 for address in sys.argv[1].split():
     host, port = address.rsplit(":", 1)
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    listener = socket.socket(family)
-    listener.bind((host.strip("[]"), int(port)))
+    if host == "unix":
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(os.path.abspath(port))
+    else:
+        listener = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET)
+        listener.bind((host.strip("[]"), int(port)))
     listener.listen(64)
     opened.append(listener)
-names = [l.getsockname() for l in opened]
-print(json.dumps({"bound": [f"[{n[0]}]:{n[1]}" if ":" in n[0] else f"{n[0]}:{n[1]}" for n in names]}), flush=True)
+def name(n):
+    if isinstance(n, str):
+        return "unix:" + n
+    return f"[{n[0]}]:{n[1]}" if ":" in n[0] else f"{n[0]}:{n[1]}"
+print(json.dumps({"bound": [name(l.getsockname()) for l in opened]}), flush=True)
 # Above the range first, so that none of them is overwritten before it is passed on.
 high = [os.dup2(l.fileno(), 100 + i) for i, l in enumerate(opened)]
 for i, fd in enumerate(high):
@@ -334,6 +340,7 @@ impl Builder {
     }
 
     /// Has another program open sockets on these addresses and pass them on, as a service manager does; it logs where.
+    /// `unix:NAME` is a file in the gateway's directory.
     pub(crate) fn activated(mut self, addresses: &[&str]) -> Self {
         self.passed = addresses.iter().map(ToString::to_string).collect();
         self

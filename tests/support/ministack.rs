@@ -1,17 +1,21 @@
 //! ministack, an implementation of DynamoDB's API that shares nothing with the embedded engine.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead as _, BufReader, PipeReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
 use super::python;
 
 const PACKAGE: &str = "ministack==1.5.33";
-const POLL: Duration = Duration::from_millis(50);
-const POLLS: u32 = 600;
+/// What it says once it listens.
+const READY: &str = "Running on http://";
+/// How long that may take.
+const START: Duration = Duration::from_secs(60);
 
 /// A running ministack. It ends with this value, also when a test panics.
 #[derive(Debug)]
@@ -22,48 +26,39 @@ pub(crate) struct Ministack {
 }
 
 impl Ministack {
-    /// Starts one, and returns when it takes connections. None where it cannot be installed.
+    /// Starts one, and returns when it says that it listens. None where it cannot be installed.
     pub(crate) fn start() -> Option<Self> {
         let environment = python::environment("ministack", &[PACKAGE])?;
+        let mut said = String::new();
         // Between finding a free port and the server's binding it, somebody else may be faster.
         for attempt in 0..3 {
             let address = free_address();
             let name = format!("ministack-{}-{}-{attempt}.log", std::process::id(), address.port());
-            let path = python::interop_directory().join(name);
-            let log = File::create(&path).expect("a log file");
+            let log = python::interop_directory().join(name);
+            let (output, input) = io::pipe().expect("a pipe");
             let process = Command::new(environment.join("bin/ministack"))
                 .env("SERVICES", "dynamodb,dynamodbstreams")
                 .env("GATEWAY_PORT", address.port().to_string())
                 .env("BIND_HOST", address.ip().to_string())
+                .env("PYTHONUNBUFFERED", "1")
                 .stdin(Stdio::null())
-                .stdout(log.try_clone().expect("a second handle"))
-                .stderr(log)
+                .stdout(input.try_clone().expect("a second handle"))
+                .stderr(input)
                 .spawn()
                 .expect("ministack is installed");
-            let mut server = Self { process, address, log: path };
-            if server.is_up() {
+            let ready = follow(output, File::create(&log).expect("a log file"));
+            let server = Self { process, address, log };
+            if ready.recv_timeout(START).is_ok() {
                 return Some(server);
             }
+            said = fs::read_to_string(&server.log).unwrap_or_default();
         }
-        panic!("ministack does not start: see {}", python::interop_directory().display());
+        panic!("ministack does not start:\n{said}");
     }
 
     /// Where it is, as a URL.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    fn is_up(&mut self) -> bool {
-        for _ in 0..POLLS {
-            if self.process.try_wait().expect("our own child").is_some() {
-                return false;
-            }
-            if TcpStream::connect(self.address).is_ok() {
-                return true;
-            }
-            thread::sleep(POLL);
-        }
-        false
     }
 }
 
@@ -77,6 +72,25 @@ impl Drop for Ministack {
             let _ = fs::remove_file(&self.log);
         }
     }
+}
+
+/// Writes what it says to `log`, on a thread of its own so that it never waits for a full pipe, and tells when it is
+/// ready; whoever waits for that learns from the channel's end that it never will be.
+fn follow(output: PipeReader, mut log: File) -> Receiver<()> {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            log.write_all(&line).expect("the disk has room");
+            if String::from_utf8_lossy(&line).contains(READY) {
+                // Nobody may be waiting any more.
+                let _ = tell.send(());
+            }
+            line.clear();
+        }
+    });
+    told
 }
 
 fn free_address() -> SocketAddr {

@@ -9,6 +9,7 @@ use super::gateway;
 use super::support::certificates::Authority;
 use super::support::client::Request;
 use super::support::gateway::{Builder, Gateway};
+use super::support::program;
 use super::support::python::skip;
 use super::support::{DEADLINE, eventually};
 
@@ -39,14 +40,15 @@ impl Nginx {
         let ports: Vec<_> = (0..3).map(|_| port()).collect();
         let at = |index: usize| format!("127.0.0.1:{}", ports[index].1);
         let file = format!(
-            "daemon off; worker_processes 1; pid nginx.pid; error_log error.log;\n\
+            "daemon off; master_process off; pid nginx.pid; error_log error.log;\n\
              events {{ worker_connections 64; }}\n\
-             http {{ access_log off;\n\
+             http {{ access_log off; log_format c '$server_protocol $status';\n\
              client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n\
              server {{\n\
              listen {} ssl http2 reuseport; listen {} ssl reuseport; listen {} http2 reuseport; listen unix:{}/s.sock;\n\
              ssl_certificate server.pem; ssl_certificate_key server.key;\n\
              ssl_client_certificate ca.pem; ssl_verify_client optional;\n\
+             location = /healthz {{ root .; access_log checks.log c; try_files /well =503; }}\n\
              location / {{ return 200 \"$server_protocol $http_host $ssl_server_name $ssl_client_s_dn\"; }}\n\
              }} }}\n",
             at(TLS),
@@ -152,5 +154,67 @@ async fn a_certificate_that_is_not_the_servers_own_is_not_believed() {
         assert_eq!(refused.status, 502);
         assert!(!refused.text().contains("certificate"), "the client is not told: {}", refused.text());
         gateway.line(reason).await;
+    }
+}
+
+/// A check speaks as requests do, so that it says something of them.
+#[tokio::test]
+async fn health_checks_go_the_way_of_requests() {
+    let authority = Authority::new("Internal");
+    let Some(nginx) = Nginx::start(&authority) else { return };
+    let unix = format!("unix:{}/s.sock", nginx.path().display());
+    let named = nginx.tls("server_name = \"app.internal\"");
+    let well = nginx.path().join("well");
+    let health = "health = { path = \"/healthz\", interval = \"500ms\", healthy = 1, unhealthy = 1 }";
+    for (server, lines, spoken) in [
+        (nginx.url("h2c", H2C), "", "HTTP/2.0"),
+        (nginx.url("https", TLS), named.as_str(), "HTTP/2.0"),
+        (nginx.url("https", TLS_HTTP1), named.as_str(), "HTTP/1.1"),
+        (unix, "", "HTTP/1.1"),
+    ] {
+        std::fs::write(&well, "yes").expect("writes");
+        let gateway = patient(std::slice::from_ref(&server), &format!("{health}\n{lines}")).start().await;
+        nginx.answer(&gateway).await;
+        std::fs::remove_file(&well).expect("is there");
+        let get = Request::get("/").header("Host", "shop.test");
+        eventually("it is out", || async { gateway.send(&get).await.status == 503 }).await;
+        std::fs::write(&well, "yes").expect("writes");
+        nginx.answer(&gateway).await;
+        let log = std::fs::read_to_string(nginx.path().join("checks.log")).expect("is there");
+        let lines: Vec<_> = log.lines().rev().take(2).collect();
+        assert_eq!(lines, [format!("{spoken} 200"), format!("{spoken} 503")], "{server}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_connects_to_each_kind_of_server() {
+    let authority = Authority::new("Internal");
+    let Some(nginx) = Nginx::start(&authority) else { return };
+    let unix = format!("unix:{}/s.sock", nginx.path().display());
+    let nowhere = format!("unix:{}/nobody.sock", nginx.path().display());
+    let (named, wrong) =
+        (nginx.tls("server_name = \"app.internal\""), nginx.tls("server_name = \"other.internal\""));
+    // Until nginx listens.
+    nginx.answer(&patient(std::slice::from_ref(&unix), "").start().await).await;
+    for (server, lines, is_good, said) in [
+        (nginx.url("https", TLS), &named, true, "accepts connections, over TLS, and speaks HTTP/2"),
+        (nginx.url("https", TLS_HTTP1), &named, true, "accepts connections, over TLS, and speaks HTTP/1.1"),
+        (nginx.url("https", TLS), &wrong, false, "certificate not valid for name"),
+        (nginx.url("https", H2C), &named, false, "cannot connect to"),
+        (nginx.url("h2c", H2C), &String::new(), true, "accepts connections"),
+        (unix, &String::new(), true, "s.sock accepts connections"),
+        (nowhere, &String::new(), false, "nobody.sock"),
+    ] {
+        let file = nginx.path().join("gateway.toml");
+        let text = format!(
+            "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[[routes]]\npath = \"/\"\n\
+             access = \"public\"\nupstream = \"app\"\n[upstreams.app]\nservers = [\"{server}\"]\n{lines}"
+        );
+        std::fs::write(&file, text).expect("writes");
+        let mut check = tokio::process::Command::new(env!("CARGO_BIN_EXE_sessiongate"));
+        check.args(["check", "--connect", "--config"]).arg(&file);
+        let (succeeded, _, stderr) = program::run(&mut check, "").await;
+        assert_eq!(succeeded, is_good, "{server}: {stderr}");
+        assert!(stderr.contains(said), "{server}: {stderr}");
     }
 }

@@ -1,8 +1,8 @@
 //! The heads of messages: a request's written, a response's read.
 //!
 //! A response is taken only if it can be read in one way (RFC 9112, 6.3): one framing, `chunked` and no other transfer
-//! coding, one length. Header values are slices of one copy of the head: what is remembered of one of them holds on to no
-//! more than that, and what was read into is read into again.
+//! coding, one length. Header values are slices of one copy of the head: a value may be kept for long, as in the table by
+//! which an HTTP/2 connection compresses headers, and would keep all that was read with it.
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;
@@ -214,7 +214,9 @@ fn framing(
         Version::HTTP_10 => says(headers, b"keep-alive") && !says(headers, b"close"),
         _ => !says(headers, b"close"),
     };
-    Ok((body, persists))
+    // A body that such a response may not have, and yet announces (RFC 9110, 8.6), may follow after all.
+    let suspect = status == StatusCode::NO_CONTENT && (chunked || length.is_some_and(|length| length > 0));
+    Ok((body, persists && !suspect))
 }
 
 fn digits(text: &[u8]) -> Option<u64> {

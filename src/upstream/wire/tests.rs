@@ -1,9 +1,9 @@
 //! The wire against scripted servers, and its reading of responses against hyper's.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper_util::rt::TokioIo;
@@ -117,12 +117,15 @@ async fn bodies_go_out_with_a_length_or_in_chunks() {
 
 #[tokio::test]
 async fn a_body_is_never_longer_or_shorter_than_its_head_says() {
-    for length in [2, 4] {
-        let (wire, _far) = pair();
-        let mut request = post(Full::new(Bytes::from("abc")).boxed());
-        request.headers_mut().insert("content-length", length.into());
+    for (body, length) in [("abc", "2"), ("abc", "4"), ("", "4"), ("", "x")] {
+        let (wire, mut far) = pair();
+        let mut request = post(Full::new(Bytes::from(body)).boxed());
+        request.headers_mut().insert("content-length", HeaderValue::from_static(length));
         wire.begin(request, &Said::default());
-        assert!(matches!(answer(&wire).await, Err(WireError::Length)), "{length}");
+        // A server that answers the head alone would have what is missing taken from the next request.
+        far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        assert!(matches!(answer(&wire).await, Err(WireError::Length)), "{body} of {length}");
+        assert!(!wire.is_reusable());
     }
 }
 
@@ -141,9 +144,13 @@ async fn an_early_answer_is_read_though_the_server_has_hung_up() {
     let (near, mut far) = duplex(256);
     let wire = Wire::new(near);
     wire.begin(post(Full::new(Bytes::from(vec![b'x'; 100_000])).boxed()), &Said::default());
-    far.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
-    drop(far);
-    let response = answer(&wire).await.unwrap();
+    let server = async {
+        far.read_exact(&mut [0; 100]).await.unwrap();
+        far.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+        drop(far);
+    };
+    let (response, ()) = tokio::join!(answer(&wire), server);
+    let response = response.unwrap();
     assert_eq!(response.status(), 413);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
     assert!(!wire.is_reusable());
@@ -240,6 +247,17 @@ async fn what_is_said_unasked_or_after_the_end_ends_the_connection() {
     assert_eq!(answer(&wire).await.unwrap().status(), 204);
     assert!(!wire.is_reusable());
 
+    // What is announced may follow.
+    for (line, reusable) in
+        [("Content-Length: 0", true), ("Content-Length: 9", false), ("Transfer-Encoding: chunked", false)]
+    {
+        let (wire, mut far) = pair();
+        wire.begin(get("GET"), &Said::default());
+        far.write_all(format!("HTTP/1.1 204 No Content\r\n{line}\r\n\r\n").as_bytes()).await.unwrap();
+        assert_eq!(answer(&wire).await.unwrap().status(), 204);
+        assert_eq!(wire.is_reusable(), reusable, "{line}");
+    }
+
     let (wire, mut far) = pair();
     far.write_all(b"H").await.unwrap();
     assert!(!wire.is_open());
@@ -259,6 +277,138 @@ async fn an_upgrade_hands_over_the_stream_and_what_was_read_of_it() {
     assert_eq!(&frames, b"frames");
     near.write_all(b"more").await.unwrap();
     until(&mut far, b"more").await;
+}
+
+#[tokio::test]
+async fn what_was_said_before_the_request_was_sent_is_no_answer_to_it() {
+    // Over a connection that takes nothing any more, and over one that takes nothing yet.
+    let (wire, mut far) = pair();
+    far.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    drop(far);
+    wire.begin(get("GET"), &Said::default());
+    assert!(matches!(answer(&wire).await, Err(WireError::Io(_))));
+    assert!(wire.recover().unwrap().unsent);
+
+    let wire =
+        Wire::new(Deaf { says: b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", written: None });
+    wire.begin(get("GET"), &Said::default());
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    assert!(wire.poll_response(&mut context).is_pending());
+}
+
+#[tokio::test]
+async fn a_task_that_has_had_its_turn_still_sees_that_the_server_has_spoken_or_hung_up() {
+    for said in ["", "HTTP/1.1 408 Request Timeout\r\n\r\n"] {
+        let (wire, mut far) = pair();
+        far.write_all(said.as_bytes()).await.unwrap();
+        drop(far);
+        // What tokio lets a task do in one turn is used up: nothing is ready to it any more.
+        poll_fn(|cx| {
+            while let Poll::Ready(turn) = tokio::task::coop::poll_proceed(cx) {
+                turn.made_progress();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(!wire.is_open(), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_body_failed_is_not_handed_back() {
+    let (wire, _far) = pair();
+    let mut request = post(Full::new(Bytes::from("abc")).boxed());
+    request.headers_mut().insert("content-length", HeaderValue::from_static("2"));
+    wire.begin(request, &Said::default());
+    assert!(matches!(answer(&wire).await, Err(WireError::Length)));
+    assert!(wire.recover().is_none());
+}
+
+#[tokio::test]
+async fn a_failed_write_of_more_than_a_record_may_have_sent_some() {
+    for (length, unsent) in [(1_000, true), (20_000, false)] {
+        let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+        let wire = Wire::new(Deaf { says: b"", written: Some(reset) });
+        wire.begin(post(Full::new(Bytes::from(vec![b'x'; length])).boxed()), &Said::default());
+        let failed = poll_fn(|cx| wire.poll_response(cx)).await;
+        assert!(matches!(failed, Err(WireError::Io(_))));
+        assert_eq!(wire.recover().unwrap().unsent, unsent, "{length}");
+    }
+}
+
+/// A server that has spoken and takes nothing: it is not ready to, or fails.
+#[derive(Debug)]
+struct Deaf {
+    says: &'static [u8],
+    written: Option<fn() -> io::Error>,
+}
+
+impl AsyncRead for Deaf {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        into.put_slice(self.says);
+        self.says = b"";
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Deaf {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        self.written.map_or(Poll::Pending, |error| Poll::Ready(Err(error())))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn an_ended_body_tells_nothing_of_the_next() {
+    let (wire, mut far) = pair();
+    wire.begin(get("HEAD"), &Said::default());
+    far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    let first = answer(&wire).await.unwrap();
+    assert!(wire.is_reusable());
+    wire.begin(get("GET"), &Said::default());
+    far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await.unwrap();
+    let second = answer(&wire).await.unwrap();
+    assert_eq!((first.body().size_hint().exact(), second.body().size_hint().exact()), (Some(0), Some(9)));
+}
+
+#[tokio::test]
+async fn headers_hold_no_read_buffer_and_idle_connections_a_small_one() {
+    let (wire, mut far) = pair();
+    wire.begin(get("GET"), &Said::default());
+    far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: kept\r\n\r\nhello").await.unwrap();
+    let (head, body) = answer(&wire).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    assert_eq!((head.headers["x"].as_bytes(), &*body), (&b"kept"[..], &b"hello"[..]));
+    assert!(body.is_unique(), "nothing else holds what was read");
+
+    let (wire, mut far) = pair();
+    wire.begin(get("GET"), &Said::default());
+    let server = async {
+        far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
+        far.write_all(&[0; 1_000_000]).await.unwrap();
+    };
+    let client = async { answer(&wire).await.unwrap().into_body().collect().await.unwrap().to_bytes() };
+    let (body, ()) = tokio::join!(client, server);
+    assert_eq!(body.len(), 1_000_000);
+    assert!(wire.is_reusable() && wire.inner.borrow().read.capacity() <= 2 * FIRST_READ);
+
+    let (wire, mut far) = pair();
+    wire.begin(get("GET"), &Said::default());
+    far.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\nframe").await.unwrap();
+    answer(&wire).await.unwrap();
+    wire.clone().read_exact(&mut [0; 5]).await.unwrap();
+    assert_eq!(wire.inner.borrow().read.capacity(), 0, "tunnels are quiet for most of their time");
 }
 
 /// What hyper reads of the same bytes.

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::Buf as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Wire;
@@ -14,12 +14,11 @@ impl<S: AsyncRead + Unpin, B> AsyncRead for Wire<S, B> {
         let mut inner = self.inner.borrow_mut();
         let ahead = into.remaining().min(inner.read.len());
         if ahead == 0 {
-            // Tunnels are quiet for most of their time, and are read into the reader's own memory.
-            inner.read = BytesMut::new();
             return Pin::new(&mut inner.stream).poll_read(cx, into);
         }
         into.put_slice(inner.read.get(..ahead).unwrap_or_default());
         inner.read.advance(ahead);
+        inner.let_go();
         Poll::Ready(Ok(()))
     }
 }
