@@ -284,8 +284,8 @@ pub enum EncodeFault {
 
 impl SessionId {
     /// Takes over an id that was read from a cookie or made.
-    pub fn new(text: &str) -> Self {
-        Self(Secret::new(text.as_bytes()))
+    pub fn new(text: impl AsRef<[u8]>) -> Self {
+        Self(Secret::new(text.as_ref()))
     }
 
     /// The id's bytes. Never to be logged.

@@ -31,14 +31,17 @@ pub(super) fn key(id: &SessionId) -> Key {
 /// An id is `secrets.token_urlsafe()`: 43 characters of base64url today; up to 128 are taken, in case a Python to come
 /// makes longer ones. The version is digits alone: the library reads it as a `Decimal`, which would let in `Infinity`.
 pub(super) fn parse_reference(value: &[u8]) -> Result<SessionRef, CookieFault> {
-    let text = std::str::from_utf8(value).map_err(|_| CookieFault::Shape)?;
-    let (id, version) = text.split_once('/').ok_or(CookieFault::Shape)?;
-    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let slash = value.iter().position(|&b| b == b'/').ok_or(CookieFault::Shape)?;
+    let (id, version) = value.split_at_checked(slash).ok_or(CookieFault::Shape)?;
+    let plain = id.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if !plain || !(43..=128).contains(&id.len()) {
         return Err(CookieFault::Shape);
     }
-    let digits = !version.is_empty() && version.len() <= 18 && version.bytes().all(|b| b.is_ascii_digit());
-    let version = version.parse().ok().filter(|_| digits).ok_or(CookieFault::Version)?;
+    // 18 digits are always a u64.
+    let digits = version.get(1..).filter(|digits| (1..=18).contains(&digits.len()));
+    let version =
+        digits.filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(CookieFault::Version)?;
+    let version = version.iter().fold(0, |version, digit| version * 10 + u64::from(digit - b'0'));
     Ok(SessionRef { id: SessionId::new(id), version })
 }
 
@@ -131,5 +134,5 @@ pub(super) fn change(record: &Record, claims: Claims, data: Attribute, times: Ch
 pub(super) fn new_id() -> Result<SessionId, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
-    Ok(SessionId::new(&URL_SAFE_NO_PAD.encode(bytes)))
+    Ok(SessionId::new(URL_SAFE_NO_PAD.encode(bytes)))
 }

@@ -350,10 +350,15 @@ where
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sending = &mut self.sending;
-        let slices: SmallVec<[IoSlice<'_>; 4]> =
-            sending.queue.iter().map(|piece| IoSlice::new(piece)).collect();
-        let mut written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
-        drop(slices);
+        let stream = Pin::new(&mut self.stream);
+        let mut written = if let [piece] = &*sending.queue {
+            // To write one piece as a list of one costs the system more.
+            ready!(stream.poll_write(cx, piece))?
+        } else {
+            let slices: SmallVec<[IoSlice<'_>; 4]> =
+                sending.queue.iter().map(|piece| IoSlice::new(piece)).collect();
+            ready!(stream.poll_write_vectored(cx, &slices))?
+        };
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
