@@ -170,7 +170,9 @@ impl Scenario {
             (&json!("Dave"), &shown["cart"])
         );
         let payload: Value = serde_json::from_str(row["sess"]["S"].as_str().unwrap()).unwrap();
-        assert_eq!(payload["cookie"]["originalMaxAge"], 3_600_000);
+        // What express-session makes of an hour when a clock ticks between its two looks at it is a millisecond less.
+        let hour = payload["cookie"]["originalMaxAge"].as_u64().unwrap();
+        assert!((3_599_000..=3_600_000).contains(&hour), "{hour}");
     }
 
     async fn a_log_out_ends_it(&self) {
