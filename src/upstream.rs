@@ -30,7 +30,7 @@ mod report;
 mod resolve;
 mod stream;
 mod target;
-mod wire;
+pub(crate) mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

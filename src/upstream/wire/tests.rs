@@ -209,6 +209,10 @@ async fn what_can_be_read_in_one_way_is_read() {
 #[tokio::test]
 async fn what_could_be_read_in_two_ways_is_not() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(MAX_HEAD));
+    let trailers = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: {}\r\n\r\n",
+        "x".repeat(20_000)
+    );
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(200));
     for bytes in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
@@ -233,6 +237,7 @@ async fn what_could_be_read_in_two_ways_is_not() {
         "",
         &long,
         &many,
+        &trailers,
     ] {
         assert!(read("GET", bytes.as_bytes()).await.is_err(), "{bytes}");
     }
