@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::upstream::wire::Wire;
 
 /// What a server that does not come to an end says in all.
-const ENDLESS: usize = 1024 * 1024;
+const ENDLESS: usize = 512 * 1024;
 /// How many pieces of a body are enough to see of one that does not come to its end.
 const PIECES: usize = 2_000;
 /// The most that is held of what was read: a head that is nearly too large, and a read of the largest size.
@@ -205,7 +205,15 @@ impl AsyncRead for Line<'_> {
             Ending::Stays if server.at == server.said.len() => return Poll::Pending,
             Ending::Stays => server.said.get(server.at..),
             Ending::Repeats if server.at >= ENDLESS => return Poll::Pending,
-            Ending::Repeats => server.said.get(server.at % server.said.len()..),
+            Ending::Repeats => {
+                while into.remaining() > 0 {
+                    let rest = server.said.get(server.at % server.said.len()..).unwrap_or_default();
+                    let piece = rest.get(..into.remaining().min(rest.len())).unwrap_or_default();
+                    into.put_slice(piece);
+                    server.at += piece.len();
+                }
+                return Poll::Ready(Ok(()));
+            }
         };
         let rest = rest.unwrap_or_default();
         let piece = rest.get(..length.min(rest.len()).min(into.remaining())).unwrap_or_default();
