@@ -66,6 +66,7 @@ SEEDS = {
         "Go\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nframe",
         "Gr\nHTTP/1.1 100 Continue\r\n\r\n",
         "Gr\nX: y\r\n",
+        "Gr\n\n",
         "Gr\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
     ],
     "host": ["example.com", "EXAMPLE.com.:8080", "[::1]:80", "127.0.0.1", "a_b"],
