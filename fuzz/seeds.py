@@ -55,6 +55,20 @@ SEEDS = {
     ],
     "configuration": [(ROOT.parent / "gateway.toml").read_text(), "[sessions.x]\nformat = 7\n[[routes]]\npath = \"\"\n"],
     "forwarded": ["f6.6.6.6, 9.9.9.9:80, 10.0.0.7\nphttps\nhpublic.example\n=for=9.9.9.9", "f[::1]:80, ::ffff:1.2.3.4", "ha b"],
+    "answer": [
+        "Go3\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\nhello",
+        "Gc0\nHTTP/1.0 200 OK\r\n\r\nto the end",
+        "Po19\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n"
+        '2;x="y"\r\nab\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n',
+        "Ho\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: keep-alive, close\r\n\r\n",
+        "Go\x7f\nHTTP/1.1 204 No Content\n\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "Gc5\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Go\nHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nframe",
+        "Gr\nHTTP/1.1 100 Continue\r\n\r\n",
+        "Gr\nX: y\r\n",
+        "Gr\n\n",
+        "Gr\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+    ],
     "host": ["example.com", "EXAMPLE.com.:8080", "[::1]:80", "127.0.0.1", "a_b"],
 }
 

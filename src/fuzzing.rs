@@ -4,6 +4,7 @@
 //!
 //! Not part of the interface of the crate.
 
+mod answer;
 mod row;
 
 use std::borrow::Cow;
@@ -26,6 +27,7 @@ use crate::session::set_cookie::CookieWriter;
 use crate::time::Timestamp;
 use crate::upstream::Said;
 
+pub use answer::answer;
 pub use row::{row, session_cookie};
 
 /// The routes and mappings that targets use.

@@ -33,7 +33,7 @@ mod resolve;
 mod said;
 mod stream;
 mod target;
-mod wire;
+pub(crate) mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -39,4 +39,4 @@ macro_rules! targets {
     };
 }
 
-targets! { configuration cookie forwarded host mapping route row session_cookie set_cookie }
+targets! { answer configuration cookie forwarded host mapping route row session_cookie set_cookie }

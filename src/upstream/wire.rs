@@ -39,13 +39,13 @@ const TLS_RECORD: usize = 16 * 1024;
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Wire<S, B> {
+pub(crate) struct Wire<S, B> {
     inner: Rc<RefCell<Inner<S, B>>>,
 }
 
 /// The body of a response that comes over a [`Wire`].
 #[derive(Debug)]
-pub(super) struct Incoming<S, B> {
+pub(crate) struct Incoming<S, B> {
     inner: Rc<RefCell<Inner<S, B>>>,
     ended: bool,
 }
@@ -129,7 +129,7 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     /// Speaks HTTP/1.1 over `stream`.
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         let inner = Inner {
             stream,
             read: BytesMut::new(),
@@ -145,7 +145,7 @@ where
     }
 
     /// Whether the server has not hung up while the connection was idle, nor said anything unasked.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         let mut inner = self.inner.borrow_mut();
         let mut context = Context::from_waker(std::task::Waker::noop());
         let (mut byte, closed) = ([0; 1], inner.closed);
@@ -159,7 +159,7 @@ where
     }
 
     /// Whether it may carry another request.
-    pub(super) fn is_reusable(&self) -> bool {
+    pub(crate) fn is_reusable(&self) -> bool {
         let inner = self.inner.borrow();
         inner.persists
             && !inner.closed
@@ -168,8 +168,13 @@ where
             && inner.read.is_empty()
     }
 
+    /// How much is held of what was read.
+    pub(crate) fn held(&self) -> usize {
+        self.inner.borrow().read.len()
+    }
+
     /// Begins a request. What was under way must be over.
-    pub(super) fn begin(&self, request: Request<B>, said: &Said) {
+    pub(crate) fn begin(&self, request: Request<B>, said: &Said) {
         let mut inner = self.inner.borrow_mut();
         // A body always has a framing: without one, the server would take it for the next request.
         let framing = Framing::of(&request);
@@ -192,7 +197,7 @@ where
     }
 
     /// Sends the request, and reads the response's head.
-    pub(super) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Answered<S, B>> {
+    pub(crate) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Answered<S, B>> {
         let mut inner = self.inner.borrow_mut();
         inner.poll_send(cx)?;
         if !inner.sending.begun {

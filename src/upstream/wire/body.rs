@@ -190,9 +190,11 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BadBody> {
     }
     let mut lines = [httparse::EMPTY_HEADER; MAX_TRAILER_LINES];
     let (length, lines) = match httparse::parse_headers(buffer, &mut lines) {
-        Ok(httparse::Status::Complete(parsed)) => parsed,
+        Ok(httparse::Status::Complete((length, lines))) if length <= MAX_TRAILERS => (length, lines),
         Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILERS => return Ok(None),
-        Ok(httparse::Status::Partial) | Err(_) => return Err(BadBody::Trailers),
+        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) | Err(_) => {
+            return Err(BadBody::Trailers);
+        }
     };
     let line = |line: &httparse::Header<'_>| {
         let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;

@@ -18,6 +18,8 @@ use super::body::Decoder;
 
 /// The most that a response's head may take.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
+/// The most line ends before a head. Each may be the one that ends it, so all would be read anew with each that comes.
+const MAX_BLANK: usize = 16;
 /// The most header lines of a response.
 const MAX_LINES: usize = 128;
 
@@ -125,6 +127,9 @@ struct Line {
 
 /// Reads a head off the front of `buffer`, if it is there as a whole. `method` is the request's.
 pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, BadHead> {
+    if buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count() > MAX_BLANK {
+        return Err(BadHead::NotHttp);
+    }
     let mut lines: [MaybeUninit<httparse::Header<'_>>; MAX_LINES] = [MaybeUninit::uninit(); MAX_LINES];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(

@@ -192,6 +192,7 @@ async fn what_can_be_read_in_one_way_is_read() {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\nA\r\n0123456789\r\n0\r\nX: 1\r\n\r\n",
             (200, "0123456789"),
         ),
+        ("GET", "\r\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab", (200, "ab")),
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", (200, "")),
         ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", (304, "")),
         (
@@ -210,6 +211,11 @@ async fn what_can_be_read_in_one_way_is_read() {
 #[tokio::test]
 async fn what_could_be_read_in_two_ways_is_not() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(MAX_HEAD));
+    let trailers = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: {}\r\n\r\n",
+        "x".repeat(20_000)
+    );
+    let blank = format!("{}HTTP/1.1 204 No Content\r\n\r\n", "\n".repeat(20));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(200));
     for bytes in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
@@ -234,6 +240,8 @@ async fn what_could_be_read_in_two_ways_is_not() {
         "",
         &long,
         &many,
+        &trailers,
+        &blank,
     ] {
         assert!(read("GET", bytes.as_bytes()).await.is_err(), "{bytes}");
     }
