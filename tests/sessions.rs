@@ -63,6 +63,7 @@ async fn the_upstream_learns_who_it_is_and_the_log_does_not() {
 
 #[tokio::test]
 async fn a_due_session_is_read_once_and_written_once_by_any_number_of_gateways() {
+    const REQUESTS: usize = 1000;
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" })).aged(DUE);
     session.put(&engine).await;
@@ -76,14 +77,14 @@ async fn a_due_session_is_read_once_and_written_once_by_any_number_of_gateways()
     engine.inject(Affected::Only("UpdateItem"), Fault::Hold(gate.clone()));
 
     let cookie = session.cookie();
-    let requests = (0..200).map(|number| gateways[number % 2].get("/", &cookie));
+    let requests = (0..REQUESTS).map(|number| gateways[number % 2].get("/", &cookie));
     let responses = join_all(requests).await;
 
     for response in &responses {
         assert_eq!((response.status, response.set_cookies().len()), (200, 1));
         assert_eq!(sorted(response.set_cookies()[0]), format!("{cookie}; HttpOnly; Path=/; SameSite=Strict"));
     }
-    assert_eq!(upstream.hits(), 200);
+    assert_eq!(upstream.hits(), REQUESTS);
     gate.open();
     let both = |all: &Vec<_>| all.iter().filter(|op| is_update(op) && op.outcome.is_some()).count() == 2;
     engine.until("both gateways' writes", both).await;
