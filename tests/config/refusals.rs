@@ -845,6 +845,7 @@ fn headers() {
         "Sec-Fetch-Mode",
         "Set-Cookie",
         "TE",
+        "Traceparent",
         "Trailer",
         "Transfer-Encoding",
         "Upgrade",

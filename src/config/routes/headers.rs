@@ -10,6 +10,7 @@ use crate::claims::ClaimPath;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::section::{Entry, Section};
 use crate::config::value::{Fault, one_of, text};
+use crate::headers::TRACEPARENT;
 
 /// One injected header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +133,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, has_clients: bool) -> Vec<Head
 
 fn name(text: &str) -> Result<HeaderName, Fault> {
     let name = plain(text)?;
-    if is_reserved(&name) {
+    // A route may have the trace taken off; what it says is the gateway's to say.
+    if is_reserved(&name) || name == TRACEPARENT {
         return Err(Fault::new("is a name that HTTP or sessiongate itself uses")
             .hint("choose another, such as `X-User`"));
     }
