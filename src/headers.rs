@@ -163,8 +163,12 @@ pub fn is_trailer(name: &HeaderName) -> bool {
                 | "location"
                 | "max-forwards"
                 | "set-cookie"
+                | "traceparent"
+                | "tracestate"
                 | "vary"
+                | "via"
                 | "www-authenticate"
+                | "x-request-id"
         )
 }
 

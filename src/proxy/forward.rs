@@ -39,7 +39,7 @@ pub(super) enum ForwardError {
     Broken {
         /// Which server.
         server: Arc<str>,
-        /// What hyper says.
+        /// What was wrong.
         error: String,
     },
     /// The response's framing could be read in two ways, or it switches to a protocol that nobody asked for.

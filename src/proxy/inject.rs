@@ -188,7 +188,7 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         // What the operator sets under one of these names was set of the client's headers.
         said.clear(&mut headers);
     }
-    debug_assert!(said.iter().all(|(name, _)| !headers.contains_key(name)), "{said:?} {headers:?}");
+    debug_assert!(said.iter().all(|(name, _)| !headers.contains_key(name)), "said twice");
     // A call of gRPC may be quiet for as long as the two ends of it like.
     let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
     let mut outbound = Request::new(RequestBody::new(head.body, forwarding.max_body, pace, injection.scrub));

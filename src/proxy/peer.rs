@@ -36,9 +36,9 @@ pub struct Peer {
 }
 
 /// A host, and what is made of it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Named {
-    /// As the client sent it.
+    /// As the client sent it: a copy, since header values are parts of what was read, and would keep all of it.
     header: HeaderValue,
     /// In the spelling that routes are compared with.
     name: Rc<str>,
@@ -103,7 +103,8 @@ impl Peer {
         if last.as_ref().is_none_or(|last| last.header != *header) {
             let name = canonical_host(header.as_bytes())?.into();
             let forwarded = forwarded(None, &self.node, header, self.secured.is_some());
-            *last = Some(Named { header: header.clone(), name, forwarded });
+            let header = HeaderValue::from_bytes(header.as_bytes()).ok()?;
+            *last = Some(Named { header, name, forwarded });
         }
         RefMut::filter_map(last, Option::as_mut).ok()
     }
@@ -285,6 +286,19 @@ mod tests {
         let origin = origin(Some("::ffff:10.0.0.1"), &["10.0.0.0/8"], garbled);
         assert_eq!(client(&origin), "10.0.0.7");
         assert_eq!(origin.forwarded_host, "app.example:8080");
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_host_holds_nothing_of_what_was_read() {
+        let peer = Peer::new(None, &Arc::new(Door::trusting(TrustedProxies::default())), None);
+        let read = bytes::Bytes::from(b"Host: App.example\r\n".to_vec());
+        let header = HeaderValue::from_maybe_shared(read.slice(6..17)).unwrap();
+        assert_eq!(peer.host(&header).as_deref(), Some("app.example"));
+        drop(header);
+        assert!(read.is_unique());
+        let other = HeaderValue::from_static("other.example:80");
+        assert_eq!(peer.host(&other).as_deref(), Some("other.example"));
+        assert_eq!(peer.host(&HeaderValue::from_static("a b")), None);
     }
 
     #[test]

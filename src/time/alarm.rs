@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
-/// One timer for one task's deadlines, made with the first of them. A deadline that is met leaves the timer as it is: it
-/// wakes the task once for nothing, which costs less than to unset it each time.
+/// One timer for deadlines that follow one another, made with the first of them. A deadline that is met leaves the timer as it is: it
+/// wakes whoever asked last once for nothing, which costs less than to unset it each time.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,

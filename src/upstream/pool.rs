@@ -444,7 +444,7 @@ pub(crate) struct Failed {
 
 impl Connection {
     /// Sends a request, with what is `said` beside its own headers, and waits for the response's head; none: in vain. A
-    /// failure hands the request back if nothing of it has been written.
+    /// failure hands back the request's head unless anything came back, and says whether nothing of it was written.
     pub(crate) async fn send(
         &mut self,
         mut request: Request<RequestBody>,

@@ -58,6 +58,8 @@ struct Inner<S, B> {
     stream: S,
     /// What has been read and not yet looked at.
     read: BytesMut,
+    /// The most that it has had room for. What it has now is what is left of that.
+    room: usize,
     /// How much is read in one go.
     read_size: usize,
     /// How much of that was looked through for a head that has not come to its end.
@@ -133,6 +135,7 @@ where
         let inner = Inner {
             stream,
             read: BytesMut::new(),
+            room: 0,
             read_size: FIRST_READ,
             looked_at: 0,
             closed: false,
@@ -243,12 +246,13 @@ impl<S, B> Inner<S, B> {
     fn let_go(&mut self) {
         if self.read.is_empty() {
             self.read = BytesMut::new();
+            self.room = 0;
         }
     }
 
     /// The same at the end of a response, but for a buffer of the usual size, which the next one needs.
     fn tidy(&mut self) {
-        if self.read.capacity() > 2 * FIRST_READ {
+        if self.room > 2 * FIRST_READ {
             self.let_go();
         }
     }
@@ -423,11 +427,14 @@ where
         self.read.reserve(self.read_size);
         let before = self.read.len();
         let room = self.read.capacity() - before;
+        self.room = self.room.max(self.read.capacity());
         let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
         match read {
             Poll::Pending => {
                 // A head is expected any moment; what nothing else comes for is not held on to.
-                if !self.decoder.is_ended() {
+                if self.decoder.is_ended() {
+                    self.tidy();
+                } else {
                     self.let_go();
                 }
                 Poll::Pending

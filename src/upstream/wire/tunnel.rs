@@ -14,6 +14,8 @@ impl<S: AsyncRead + Unpin, B> AsyncRead for Wire<S, B> {
         let mut inner = self.inner.borrow_mut();
         let ahead = into.remaining().min(inner.read.len());
         if ahead == 0 {
+            // It is quiet for most of its time, and is read into the reader's own memory.
+            inner.let_go();
             return Pin::new(&mut inner.stream).poll_read(cx, into);
         }
         into.put_slice(inner.read.get(..ahead).unwrap_or_default());
