@@ -185,7 +185,7 @@ pub fn inject(admitted: Admitted, injection: &Injection<'_>) -> Result<(Outbound
         Entry::Vacant(_) => said.say(VIA, via(head.version)),
     }
     if !route.request_headers.is_empty() {
-        // What the operator sets under one of these names was set of the client's headers.
+        // Configurations in which an edit meets one of these names are refused. Were one not, our word would stand.
         said.clear(&mut headers);
     }
     debug_assert!(said.iter().all(|(name, _)| !headers.contains_key(name)), "said twice");
