@@ -1,5 +1,5 @@
-//! JSON as Python's `json.dumps` writes it: everything outside ASCII escaped (`\u20ac`), floats as `repr` shows them. Byte for
-//! byte, so that a row which we rewrite is the row that the framework would have written.
+//! JSON as Python's `json.dumps` writes it: everything outside ASCII escaped (`\u20ac`), floats as `repr` shows them.
+//! Byte for byte, so that a row which we rewrite is the row that the framework would have written.
 
 use std::fmt::Write as _;
 use std::io;
