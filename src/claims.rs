@@ -1,6 +1,12 @@
 //! A session's decoded data, and the paths that configuration uses to name a part of it.
 
+mod requirement;
+mod user;
+
 use serde_json::{Map, Value};
+
+pub use requirement::{Condition, Pattern, Requirement};
+pub use user::UserClaim;
 
 /// A session's claims: a JSON object, in the order the framework wrote it.
 pub type Claims = Map<String, Value>;

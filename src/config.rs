@@ -49,9 +49,7 @@ pub use self::routes::headers::{CertificateField, Encoding, HeaderRule, HeaderSo
 pub use self::routes::redirect::{Place, Redirect, Respond};
 pub use self::routes::rewrite::{Rewrite, UpstreamHost};
 pub use self::routes::template::Piece;
-pub use self::routes::{
-    Access, HostPattern, LoginTemplate, Requirement, RouteConfig, StreamsConfig, WebsocketConfig,
-};
+pub use self::routes::{Access, HostPattern, LoginTemplate, RouteConfig, StreamsConfig, WebsocketConfig};
 use self::section::{Problems, Section};
 pub use self::server::{AccessLogTarget, LogFormat, OddHeaders, ServerConfig, Timeouts, Traces};
 use self::sources::Recorder;
@@ -60,6 +58,7 @@ pub use self::upstreams::{
     Balance, ClientIdentity, Ejection, Health, Protocol, Queue, Retries, Scheme, Server, ServerAddress,
     StatusRanges, UpstreamConfig, UpstreamTls,
 };
+use crate::claims::UserClaim;
 use crate::secret::Secret;
 
 /// The whole configuration.
@@ -143,6 +142,8 @@ pub struct RealmConfig {
     pub table: String,
     /// The table's key attribute.
     pub key_attribute: String,
+    /// The claim that says who is logged in.
+    pub user: UserClaim,
     /// Idle timeout.
     pub timeout: Duration,
     /// A session is reissued when its row's issue time is longer ago than this.
@@ -363,7 +364,7 @@ fn resolve<'d>(
         let realms = realms::read(root, directory, environment);
         let upstreams = upstreams::read(root, directory, environment);
         let has_clients = listeners.iter().any(ListenerConfig::asks_clients);
-        let routes = routes::read(root, &mut realm_names, &mut upstream_names, has_clients);
+        let routes = routes::read(root, &mut realm_names, &realms, &mut upstream_names, has_clients);
         realm_names.warn_of_unused(root);
         upstream_names.warn_of_unused(root);
         let source = Source(format!("{:#}\n", mask::shown(document)).into());

@@ -38,7 +38,7 @@ use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tracing::{Instrument as _, debug_span};
 
-pub use admit::{Admitted, Visitor, holds};
+pub use admit::{Admitted, Visitor};
 pub use body::ResponseBody;
 pub use door::{Door, Rule, Secured};
 pub use handover::{Duplex, Handed, Handover};
@@ -52,14 +52,15 @@ pub use request_id::RequestIds;
 pub use snapshot::{Snapshot, Worker};
 pub use upgrade::Tunnels;
 
+use crate::claims::Requirement;
 use crate::config::{
-    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Requirement, Source, StreamsConfig,
-    Timeouts, Traces,
+    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Source, StreamsConfig, Timeouts,
+    Traces,
 };
 use crate::headers::{REQUEST_ID, Scrub};
 use crate::rate::{Limiter, Meter};
 use crate::route::Router;
-use crate::session::{Place, Realm, Reissuing, Resolution, Source as Asked, cookie};
+use crate::session::{Place, Realm, Reissuing, Resolution, Source as Asked, UserState, cookie};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::telemetry::throttle::Throttle;
@@ -345,7 +346,12 @@ async fn resolve(
     let (resolution, source) = realm.resolve(&cookies, misses, now).await;
     record.cache = source;
     match &resolution {
-        Resolution::Active(active) => record.session = Some(active.session.headers().reference.clone()),
+        Resolution::Active(active) => {
+            record.session = Some(active.session.headers().reference.clone());
+            if route.access.needs_session() && active.session.user() == UserState::Guest {
+                record.reason = "guest";
+            }
+        }
         Resolution::Anonymous(why) => record.reason = why.label(),
         Resolution::Unavailable => record.reason = "unavailable",
         Resolution::Throttled(_) => record.reason = "misses",

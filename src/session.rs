@@ -32,6 +32,7 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 use tokio_util::task::TaskTracker;
 
+use crate::claims::{Claims, UserClaim};
 use crate::config::{Consistency, OnStoreError, RealmConfig};
 use crate::format::{self, CookieFault, Format, Record, RowFault, SessionId, SessionRef};
 use crate::item::Key;
@@ -65,6 +66,7 @@ pub struct Realm {
     format: Box<dyn Format>,
     table: Table,
     policy: Policy,
+    user: UserClaim,
     consistency: Consistency,
     on_store_error: OnStoreError,
     cookie: CookieWriter,
@@ -91,8 +93,20 @@ pub struct Session {
     reference: Ref,
     record: Record,
     size: usize,
+    user: UserState,
     headers: SessionHeaders,
     mapped: mapped::Memory,
+}
+
+/// Whether a session has a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserState {
+    /// A user is logged in.
+    LoggedIn,
+    /// Nobody is: the session of a visitor, such as a cart.
+    Guest,
+    /// The realm does not know which claim names the user.
+    Unknown,
 }
 
 /// The headers that say which session this is, made once.
@@ -204,6 +218,7 @@ impl Realm {
             format: format::open(config),
             table,
             policy: Policy::new(config),
+            user: config.user.clone(),
             consistency: config.consistency,
             on_store_error: config.on_store_error,
             cookie: CookieWriter::new(&config.cookie),
@@ -231,7 +246,23 @@ impl Realm {
 
     /// A session of this realm.
     fn session(&self, key: Key, record: Record, size: usize) -> Session {
-        Session::new(key, record, size, self.mappings.load(Ordering::Relaxed))
+        let user = match self.user.find(&record.claims) {
+            Some(_) => UserState::LoggedIn,
+            None if self.user.is_unknown() => UserState::Unknown,
+            None => UserState::Guest,
+        };
+        Session::new(key, record, size, user, self.mappings.load(Ordering::Relaxed))
+    }
+
+    /// The claims that say who is logged in.
+    pub fn user_claim(&self) -> &UserClaim {
+        &self.user
+    }
+
+    /// Returns whether the user of `before`, if it had one, is the user of `after`.
+    pub fn keeps_user(&self, before: &Claims, after: &Claims) -> bool {
+        let user = self.user.find(before);
+        user.is_none() || user == self.user.find(after)
     }
 
     /// The realm's name.
@@ -444,7 +475,7 @@ impl Realm {
 }
 
 impl Session {
-    fn new(key: Key, record: Record, size: usize, mappings: usize) -> Self {
+    fn new(key: Key, record: Record, size: usize, user: UserState, mappings: usize) -> Self {
         let reference = Ref::of(&key);
         let text = |text: String| HeaderValue::from_maybe_shared(bytes::Bytes::from(text));
         let headers = SessionHeaders {
@@ -452,12 +483,12 @@ impl Session {
             reference: text(reference.to_string()).unwrap_or(HeaderValue::from_static("")),
             version: text(record.version.to_string()).unwrap_or(HeaderValue::from_static("")),
         };
-        Self { key, reference, record, size, headers, mapped: mapped::Memory::new(mappings) }
+        Self { key, reference, record, size, user, headers, mapped: mapped::Memory::new(mappings) }
     }
 
-    /// The same session at another point of its life.
+    /// The same session, with the same claims, at another point of its life.
     fn with_record(&self, record: Record) -> Self {
-        Self::new(self.key.clone(), record, self.size, self.mapped.room())
+        Self::new(self.key.clone(), record, self.size, self.user, self.mapped.room())
     }
 
     /// The key of its row.
@@ -480,6 +511,11 @@ impl Session {
         &self.headers
     }
 
+    /// Whether a user is logged in.
+    pub fn user(&self) -> UserState {
+        self.user
+    }
+
     /// Roughly the bytes that its row takes.
     fn size(&self) -> usize {
         self.size
@@ -494,7 +530,7 @@ impl Session {
     fn for_test(key: Key, version: u64, size: usize) -> Self {
         let at = crate::time::Timestamp::from_secs(0);
         let record = Record {
-            claims: crate::claims::Claims::new(),
+            claims: Claims::new(),
             version,
             issued: at,
             created: None,
@@ -503,7 +539,7 @@ impl Session {
             renewal: format::Renewal::Realm,
             stored: crate::item::Item::new(),
         };
-        Self::new(key, record, size, 0)
+        Self::new(key, record, size, UserState::Unknown, 0)
     }
 }
 

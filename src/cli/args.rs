@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::claims::ClaimPath;
-use crate::config::Requirement;
+use crate::claims::{ClaimPath, Requirement};
 
 /// DynamoDB-backed sessions in front of web apps that know nothing about them
 #[derive(Debug, Parser)]
@@ -251,7 +250,7 @@ fn claim(text: &str) -> Result<(String, serde_json::Value), &'static str> {
 fn sought(text: &str) -> Result<Requirement, &'static str> {
     let (path, value) = claim(text)?;
     let claim = ClaimPath::parse(&path).ok_or("this is not the path of a claim")?;
-    Ok(Requirement { claim, any_of: vec![value] })
+    Ok(Requirement::equals(claim, value))
 }
 
 fn segments(text: &str) -> Result<NonZeroU16, &'static str> {

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::claims::Claims;
 use crate::item::{Item, Key};
-use crate::proxy::holds;
 use crate::session::judge::Policy;
 use crate::session::reference::Ref;
 use crate::session::{self, cookie};
@@ -110,7 +109,7 @@ pub(super) fn list(args: &List) -> Outcome {
 
 fn is_asked_for(args: &List, row: &Row) -> bool {
     let has_claims =
-        || row.claims().is_some_and(|claims| args.sought.iter().all(|sought| holds(sought, claims)));
+        || row.claims().is_some_and(|claims| args.sought.iter().all(|sought| sought.holds(claims)));
     (args.sought.is_empty() || has_claims())
         && (!args.live || row.is_live())
         && (!args.expired || row.claims().is_some() && !row.is_live())

@@ -45,6 +45,11 @@ impl<'d> Names<'d> {
         })
     }
 
+    /// The name of an index.
+    pub(super) fn name(&self, index: usize) -> Option<&str> {
+        self.names.get(index).map(|known| known.name)
+    }
+
     /// Warns of the names that no route has used.
     pub(super) fn warn_of_unused(&self, root: &mut Section<'_, '_>) {
         for name in self.names.iter().filter(|name| !name.used && !self.dangling) {

@@ -18,8 +18,9 @@ use super::diagnostic::Diagnostic;
 use super::environment::Environment;
 use super::layout::CookieCodec;
 use super::section::Section;
-use super::value::{Fault, boolean, duration, integer, one_of, text};
+use super::value::{Fault, boolean, duration, integer, one_of, text, wrong_type};
 use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
+use crate::claims::{ClaimPath, UserClaim};
 
 /// Ten years: beyond it lie slips and the limits of clocks.
 const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
@@ -67,6 +68,9 @@ fn realm(
         section.refuse("key_attribute", Fault::new("stands in `layout`, too"));
     }
 
+    let user = section.get("user", user_claim);
+    // In place of one that was refused, any will do: a route that needs one is not refused besides.
+    let default_user = if section.has("user") { &["user"] } else { defaults.user };
     let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST));
     let timeout = timeout.unwrap_or(defaults.timeout);
     let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST));
@@ -141,6 +145,9 @@ fn realm(
         format: format.map(|_| defaults.format)?,
         table: table?,
         key_attribute: key_attribute.or(declared).unwrap_or_else(|| defaults.key_attribute.to_owned()),
+        user: user.unwrap_or_else(|| {
+            UserClaim::new(default_user.iter().filter_map(|path| ClaimPath::parse(path)).collect())
+        }),
         timeout,
         reissue_time,
         enforce_age: enforce_age.unwrap_or(true),
@@ -178,6 +185,23 @@ fn on_store_error(value: &DeValue<'_>) -> Result<OnStoreError, Fault> {
         }
         (_, None) => Err(Fault::new("must be `refuse`, `anonymous` or `{ stale = \"30s\" }`")),
     }
+}
+
+/// A claim's path, or a list of them.
+fn user_claim(value: &DeValue<'_>) -> Result<UserClaim, Fault> {
+    let path = |value: &DeValue<'_>| {
+        let path =
+            value.as_str().ok_or_else(|| wrong_type(value, "the path of a claim, or a list of them"))?;
+        ClaimPath::parse(path).ok_or_else(|| Fault::new("is not the path of a claim"))
+    };
+    let paths = match value.as_array() {
+        Some(array) => array.iter().map(|element| path(element.get_ref())).collect::<Result<Vec<_>, _>>()?,
+        None => vec![path(value)?],
+    };
+    if paths.is_empty() {
+        return Err(Fault::new("is empty, so nobody could ever be logged in"));
+    }
+    Ok(UserClaim::new(paths))
 }
 
 fn table_name(text: &str) -> Result<String, Fault> {

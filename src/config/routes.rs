@@ -9,6 +9,7 @@ pub(super) mod headers;
 mod login;
 mod pattern;
 pub(super) mod redirect;
+mod require;
 pub(super) mod rewrite;
 mod streams;
 pub(super) mod template;
@@ -16,19 +17,18 @@ pub(super) mod template;
 use std::ops::Range;
 
 use http::Method;
-use serde_json::Value;
-use toml::de::DeValue;
 
 use self::destination::Destination;
 use self::edit::HeaderEdits;
 use self::headers::HeaderRule;
 pub use self::streams::{StreamsConfig, WebsocketConfig};
+use super::RealmConfig;
 use super::diagnostic::Diagnostic;
 use super::limits;
 use super::names::Names;
 use super::section::Section;
-use super::value::{Fault, boolean, one_of, string, text, wrong_type};
-use crate::claims::ClaimPath;
+use super::value::{Fault, boolean, one_of, string, text};
+use crate::claims::Requirement;
 use crate::rate::Rate;
 
 /// One of `[[routes]]`.
@@ -84,21 +84,31 @@ pub enum HostPattern {
 /// A route's rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// No session: refused, or sent to log in.
+    /// A user must be logged in; anybody else is refused, or sent to log in.
     Required,
-    /// Injected if it is there.
+    /// Any session of the realm will do, also one without a user; who has none is refused, or sent to log in.
+    Session,
+    /// The session is injected if there is one.
     Optional,
-    /// Never looked up.
+    /// The session is never looked up.
     Public,
 }
 
-/// One line of `require`: the claim is, or holds, one of the values.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Requirement {
-    /// Which claim.
-    pub claim: ClaimPath,
-    /// Strings, whole numbers and booleans; at least one.
-    pub any_of: Vec<Value>,
+impl Access {
+    /// The word of the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Session => "session",
+            Self::Optional => "optional",
+            Self::Public => "public",
+        }
+    }
+
+    /// Returns whether a request without a session is turned away.
+    pub fn needs_session(self) -> bool {
+        matches!(self, Self::Required | Self::Session)
+    }
 }
 
 /// `login = "/login?next={uri}"`: literal text, with `{uri}` for the percent-encoded path and query of the request.
@@ -115,12 +125,14 @@ pub struct LoginTemplate {
 struct Placed {
     route: RouteConfig,
     path: Option<Range<usize>>,
+    access: Option<Range<usize>>,
     login: Option<Range<usize>>,
 }
 
 pub(super) fn read(
     root: &mut Section<'_, '_>,
-    realms: &mut Names<'_>,
+    realm_names: &mut Names<'_>,
+    realms: &[RealmConfig],
     upstreams: &mut Names<'_>,
     has_clients: bool,
 ) -> Vec<RouteConfig> {
@@ -130,7 +142,7 @@ pub(super) fn read(
     }
     let mut all_placed = true;
     let routes = root.tables("routes", |section| {
-        let placed = route(section, realms, upstreams, has_clients);
+        let placed = route(section, realm_names, upstreams, has_clients);
         all_placed &= placed.is_some();
         placed
     });
@@ -141,6 +153,11 @@ pub(super) fn read(
             let twice = Diagnostic::error(twice);
             let twice = first.path.iter().fold(twice, |twice, span| twice.related(span.clone(), "the first"));
             root.report(twice, placed.path.clone());
+        }
+        let realm = placed.route.realm.and_then(|index| realm_names.name(index));
+        let realm = realms.iter().find(|candidate| Some(candidate.name.as_str()) == realm);
+        if let Some(diagnostic) = realm.and_then(|realm| check_user(&placed.route, realm)) {
+            root.report(diagnostic, placed.access.clone());
         }
         // The route that leads to the log-in page may be one that is not placed.
         if let Some(diagnostic) = login::check(placed, &routes).filter(|_| all_placed) {
@@ -166,11 +183,11 @@ fn route(
     }
     let realm = section.get("session", |value| realms.resolve(&string(value)?));
     let access = access(section);
-    let require = section.table("require", requirements);
+    let require = section.table("require", require::read);
     let login = section.get("login", text(login::template));
     for key in ["require", "login"] {
-        if section.has(key) && access != Access::Required {
-            let fault = Fault::new("has no effect unless the route's `access` is `required`");
+        if section.has(key) && !access.needs_session() {
+            let fault = Fault::new("has no effect unless the route's `access` is `required` or `session`");
             section.refuse(key, fault);
         }
     }
@@ -223,14 +240,15 @@ fn route(
         encoded_slashes: encoded_slashes.unwrap_or(false),
     };
     let login = section.has("login").then(|| section.span("login")).flatten();
-    Some(Placed { route, path: section.span("path"), login })
+    let access = section.span(if section.has("access") { "access" } else { "session" });
+    Some(Placed { route, path: section.span("path"), access, login })
 }
 
 fn access(section: &mut Section<'_, '_>) -> Access {
-    let words = [("required", Access::Required), ("optional", Access::Optional), ("public", Access::Public)];
-    let given = section.get("access", one_of(&words));
+    let words = [Access::Required, Access::Session, Access::Optional, Access::Public];
+    let given = section.get("access", one_of(&words.map(|access| (access.word(), access))));
     match (section.has("session"), given) {
-        (false, Some(Access::Required | Access::Optional)) => {
+        (false, Some(Access::Required | Access::Session | Access::Optional)) => {
             let fault = Fault::new("needs a session, but the route has none");
             section.refuse("access", fault.hint("add `session`, or set `access = \"public\"`"));
         }
@@ -247,42 +265,19 @@ fn access(section: &mut Section<'_, '_>) -> Access {
     given.unwrap_or(if section.has("session") { Access::Required } else { Access::Public })
 }
 
-fn requirements(section: &mut Section<'_, '_>) -> Vec<Requirement> {
-    section.entries(|section, entry| {
-        let Some(claim) = ClaimPath::parse(entry.name) else {
-            section.refuse_at(entry.name, entry.span, Fault::new("is not the path of a claim"));
-            return None;
-        };
-        match values(entry.value.get_ref(), &claim) {
-            Ok(any_of) => Some(Requirement { claim, any_of }),
-            Err(fault) => {
-                section.refuse_at(entry.name, entry.value.span(), fault);
-                None
-            }
-        }
-    })
-}
-
-/// A value, or a list of them.
-fn values(value: &DeValue<'_>, claim: &ClaimPath) -> Result<Vec<Value>, Fault> {
-    let wanted = "a string, an integer or a boolean, or a list of them";
-    let scalar = |value: &DeValue<'_>| match value {
-        DeValue::String(text) => Ok(Value::from(text.as_ref())),
-        DeValue::Boolean(boolean) => Ok(Value::from(*boolean)),
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .map(Value::from)
-            .map_err(|_| Fault::new("is too large a number")),
-        DeValue::Table(_) => {
-            let hint = format!("a claim inside another one is quoted: \"{}.name\" = …", claim.as_str());
-            Err(wrong_type(value, wanted).hint(hint))
-        }
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) => Err(wrong_type(value, wanted)),
-    };
-    match value.as_array() {
-        Some(array) if array.is_empty() => Err(Fault::new("lists no value, so that nobody could pass")),
-        Some(array) => array.iter().map(|element| scalar(element.get_ref())).collect(),
-        None => Ok(vec![scalar(value)?]),
+/// Returns an error if the route is for users who are logged in, and its realm's sessions do not say who is.
+fn check_user(route: &RouteConfig, realm: &RealmConfig) -> Option<Diagnostic> {
+    if route.access != Access::Required || !realm.user.is_unknown() {
+        return None;
     }
+    let name = &realm.name;
+    let message = format!(
+        "the route is for users who are logged in, but `sessions.{name}` does not say which claim names the user"
+    );
+    let hint = format!(
+        "set `user = \"CLAIM\"` in `[sessions.{name}]`, or `access = \"session\"` to let any session through"
+    );
+    Some(Diagnostic::error(message).hint(hint))
 }
 
 /// Whether one request could be meant for both. A route that names methods goes before one that takes all, so these two

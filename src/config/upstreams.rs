@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::environment::Environment;
 use super::section::Section;
-use super::value::{Fault, duration, integer, one_of, ratio, text};
+use super::value::{Fault, duration, integer, number, one_of, text};
 
 pub use server::{Scheme, Server, ServerAddress};
 pub use status::StatusRanges;
@@ -216,7 +216,7 @@ fn queue(upstream: &mut Section<'_, '_>, bounded: bool) -> Queue {
 fn retries(upstream: &mut Section<'_, '_>) -> Retries {
     upstream.table("retries", |retries| {
         let attempts = retries.get("attempts", integer(1..=10)).unwrap_or(2);
-        let budget = retries.get("budget", ratio(0.001..=1.0));
+        let budget = retries.get("budget", number(0.001..=1.0));
         if attempts == 1 && retries.has("budget") {
             retries.refuse("budget", Fault::new("is of no use: with one attempt there is no retry"));
         }

@@ -80,7 +80,7 @@ where
 }
 
 /// A number in `range`.
-pub(super) fn ratio(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Result<f64, Fault> {
+pub(super) fn number(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Result<f64, Fault> {
     move |value| {
         let digits = value.as_float().map(|float| float.as_str());
         let digits = digits.or_else(|| value.as_integer().map(|integer| integer.as_str()));

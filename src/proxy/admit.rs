@@ -8,14 +8,13 @@ use std::sync::Arc;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
 
 use super::Route;
 use super::inbound::Sanitized;
 use super::refusal::{Challenge, Refusal};
-use crate::claims::Claims;
-use crate::config::{Access, LoginTemplate, OnStoreError, Requirement};
-use crate::session::{Active, Realm, Resolution};
+use crate::config::{Access, LoginTemplate, OnStoreError};
+use crate::session::{Active, Realm, Resolution, UserState};
+use crate::telemetry::metrics::Verdict;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -57,14 +56,26 @@ pub(super) fn admit(
 ) -> Result<Admitted, Refusal> {
     let visitor = match (route.access, resolution, &route.realm) {
         (Access::Public, _, _) => Visitor::Public,
-        (Access::Required, Some(Resolution::Active(active)), _) => {
+        (Access::Required | Access::Session, Some(Resolution::Active(active)), Some(realm)) => {
+            let user = active.session.user();
             let claims = &active.session.record().claims;
-            if !route.require.iter().all(|requirement| holds(requirement, claims)) {
-                return Err(Refusal::Forbidden);
+            let meets_requirements = route.require.iter().all(|requirement| requirement.holds(claims));
+            let is_required = route.access == Access::Required;
+            match user {
+                UserState::Guest if is_required || !meets_requirements => {
+                    return Err(unauthenticated(&request, route, realm));
+                }
+                // No configuration gets here: such a realm cannot be used with `required`.
+                UserState::Unknown if is_required => return Err(unauthenticated(&request, route, realm)),
+                UserState::LoggedIn | UserState::Unknown if !meets_requirements => {
+                    return Err(Refusal::Forbidden);
+                }
+                UserState::LoggedIn | UserState::Guest | UserState::Unknown => {
+                    Visitor::Session(Box::new(active))
+                }
             }
-            Visitor::Session(Box::new(active))
         }
-        (Access::Required, Some(Resolution::Anonymous(_)), Some(realm)) => {
+        (Access::Required | Access::Session, Some(Resolution::Anonymous(_)), Some(realm)) => {
             return Err(unauthenticated(&request, route, realm));
         }
         (Access::Optional, Some(Resolution::Active(active)), _) => Visitor::Session(Box::new(active)),
@@ -74,11 +85,13 @@ pub(super) fn admit(
         {
             Visitor::Unknown
         }
-        (Access::Required | Access::Optional, Some(Resolution::Throttled(wait)), _) => {
+        (_, Some(Resolution::Throttled(wait)), _) => {
             return Err(Refusal::TooMany(wait));
         }
         // Whoever cannot be told gets neither through nor logged out.
-        (Access::Required | Access::Optional, _, _) => return Err(Refusal::StoreUnavailable),
+        (Access::Required | Access::Session | Access::Optional, _, _) => {
+            return Err(Refusal::StoreUnavailable);
+        }
     };
     Ok(Admitted { request, route: Arc::clone(route), visitor })
 }
@@ -96,26 +109,16 @@ impl Admitted {
 }
 
 impl Visitor {
-    /// The kind of visitor in one word, for logs and counts.
-    pub fn label(&self) -> &'static str {
+    /// The verdict of the log and of the metrics.
+    pub(super) fn verdict(&self) -> Verdict {
         match self {
-            Self::Public => "public",
-            Self::Anonymous => "anonymous",
-            Self::Unknown => "unavailable",
-            Self::Session(_) => "active",
+            Self::Public => Verdict::Public,
+            Self::Anonymous => Verdict::Anonymous,
+            Self::Unknown => Verdict::Unavailable,
+            Self::Session(active) if active.session.user() == UserState::Guest => Verdict::Guest,
+            Self::Session(_) => Verdict::Active,
         }
     }
-}
-
-/// Whether the claim is, or as a list holds, one of the values.
-pub fn holds(requirement: &Requirement, claims: &Claims) -> bool {
-    let is_one = |value: &Value| requirement.any_of.contains(value);
-    requirement.claim.find(claims).is_some_and(|value| match value {
-        Value::Array(list) => list.iter().any(is_one),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
-            is_one(value)
-        }
-    })
 }
 
 fn unauthenticated(request: &Sanitized, route: &Route, realm: &Realm) -> Refusal {
@@ -193,32 +196,7 @@ fn first<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::claims::ClaimPath;
-
-    #[test]
-    fn a_claim_holds_by_value_and_by_type() {
-        let claims =
-            json!({"role": "admin", "roles": ["ops", "dev"], "level": 3, "on": true, "o": {"x": null}});
-        let claims = claims.as_object().unwrap();
-        for (claim, any_of, expected) in [
-            ("role", json!(["admin", "staff"]), true),
-            ("role", json!(["adm"]), false),
-            ("roles", json!(["dev"]), true),
-            ("roles", json!(["ops,dev"]), false),
-            ("level", json!([3]), true),
-            ("level", json!(["3"]), false),
-            ("on", json!([true]), true),
-            ("o.x", json!([null]), false),
-            ("missing", json!(["admin"]), false),
-        ] {
-            let any_of = any_of.as_array().unwrap().clone();
-            let requirement = Requirement { claim: ClaimPath::parse(claim).unwrap(), any_of };
-            assert_eq!(holds(&requirement, claims), expected, "{claim}");
-        }
-    }
 
     #[test]
     fn who_prefers_a_page() {

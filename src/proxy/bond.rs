@@ -12,7 +12,7 @@ use hyper::body::Body as _;
 use tokio::sync::watch;
 
 use super::Route;
-use super::admit::{Visitor, holds};
+use super::admit::Visitor;
 use super::body::ResponseBody;
 use super::inject::Exchange;
 use super::respond::Renewal;
@@ -32,6 +32,8 @@ pub(super) struct Bond {
 #[derive(Debug)]
 pub(super) struct Tie {
     route: Arc<Route>,
+    /// The session as it was when the response began.
+    session: Arc<Session>,
     watch: Watch,
 }
 
@@ -40,6 +42,8 @@ pub(super) struct Tie {
 pub enum Ending {
     /// The session has ended.
     SessionEnded,
+    /// The session goes on, but its user has logged out, or another one has logged in.
+    LoggedOut,
     /// A claim that the route requires no longer holds.
     Forbidden,
     /// The gateway is draining.
@@ -72,7 +76,7 @@ impl Bond {
         let Self { route, session, due } = self;
         let (realm, recheck) = (route.realm.as_ref()?, route.streams.recheck?);
         let watch = realm.watch(&session, recheck, due - recheck);
-        Some(Tie { route, watch })
+        Some(Tie { route, session, watch })
     }
 }
 
@@ -88,7 +92,11 @@ impl Tie {
                 Standing::Ended => return Ending::SessionEnded,
                 Standing::Live(session) => {
                     let claims = &session.record().claims;
-                    if !self.route.require.iter().all(|requirement| holds(requirement, claims)) {
+                    let before = &self.session.record().claims;
+                    if self.route.realm.as_ref().is_some_and(|realm| !realm.keeps_user(before, claims)) {
+                        return Ending::LoggedOut;
+                    }
+                    if !self.route.require.iter().all(|requirement| requirement.holds(claims)) {
                         return Ending::Forbidden;
                     }
                 }
@@ -139,6 +147,7 @@ impl Ending {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::SessionEnded => "session-ended",
+            Self::LoggedOut => "logged-out",
             Self::Forbidden => "forbidden",
             Self::Draining => "draining",
         }

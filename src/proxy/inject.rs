@@ -40,7 +40,7 @@ use crate::headers::{
     Scrub, TRACEPARENT,
 };
 use crate::session::cookie::{Stripped, values, without};
-use crate::session::{Active, MappingTooLarge, Realm, csrf};
+use crate::session::{Active, MappingTooLarge, Realm, UserState, csrf};
 use crate::telemetry::trace::Trace;
 use crate::time::Timestamp;
 use crate::tls::ClientCertificate;
@@ -221,6 +221,7 @@ impl Visitor {
         match self {
             Self::Public | Self::Anonymous => "anonymous",
             Self::Unknown => "unavailable",
+            Self::Session(active) if active.session.user() == UserState::Guest => "guest",
             Self::Session(_) => "active",
         }
     }

@@ -130,12 +130,7 @@ impl Record {
     }
 
     pub(super) fn admitted(&mut self, visitor: &Visitor) {
-        self.verdict = match visitor {
-            Visitor::Session(_) => Verdict::Active,
-            Visitor::Anonymous => Verdict::Anonymous,
-            Visitor::Unknown => Verdict::Unavailable,
-            Visitor::Public => Verdict::Public,
-        };
+        self.verdict = visitor.verdict();
         self.label = self.verdict.label();
     }
 

@@ -12,7 +12,7 @@ use super::{Gateway, Inbound, Injection, Peer, Refusal, Route, Sanitized, admit,
 use crate::headers::Fate;
 use crate::session::judge::Life;
 use crate::session::reference::Ref;
-use crate::session::{Anonymous, Resolution};
+use crate::session::{Anonymous, Resolution, UserState};
 use crate::time::Now;
 
 /// What would become of a request.
@@ -45,8 +45,8 @@ pub(crate) enum Ending {
 /// What the cookies of a request come to.
 #[derive(Debug)]
 pub(crate) enum Known {
-    /// A live session.
-    Active(Ref, Life),
+    /// A live session, and whether a user is logged in.
+    Active(Ref, Life, UserState),
     /// None, and why.
     Anonymous(Anonymous),
     /// It cannot be told.
@@ -116,7 +116,9 @@ async fn play(
 impl From<&Resolution> for Known {
     fn from(resolution: &Resolution) -> Self {
         match resolution {
-            Resolution::Active(active) => Self::Active(active.session.reference(), active.life),
+            Resolution::Active(active) => {
+                Self::Active(active.session.reference(), active.life, active.session.user())
+            }
             Resolution::Anonymous(why) => Self::Anonymous(why.clone()),
             Resolution::Unavailable | Resolution::Throttled(_) => Self::Unavailable,
         }

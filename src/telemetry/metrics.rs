@@ -68,6 +68,8 @@ pub struct RouteMetrics {
 pub enum Verdict {
     /// It went on with a session.
     Active,
+    /// It went on with the session of a visitor who is not logged in.
+    Guest,
     /// It went on without one.
     Anonymous,
     /// It went on though it could not be told.
@@ -340,13 +342,21 @@ impl Kinds {
 }
 
 impl Verdict {
-    const ALL: [Self; 6] =
-        [Self::Active, Self::Anonymous, Self::Unavailable, Self::Public, Self::Refused, Self::Gone];
+    const ALL: [Self; 7] = [
+        Self::Active,
+        Self::Guest,
+        Self::Anonymous,
+        Self::Unavailable,
+        Self::Public,
+        Self::Refused,
+        Self::Gone,
+    ];
 
     /// The verdict in one word.
     pub fn label(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Guest => "guest",
             Self::Anonymous => "anonymous",
             Self::Unavailable => "unavailable",
             Self::Public => "public",

@@ -659,7 +659,7 @@ fn upstreams() {
 fn routes() {
     let host = "`routes.host` is not a host";
     let dangling = "names no `[sessions.NAME]` of this file";
-    let inert = "has no effect unless the route's `access` is `required`";
+    let inert = "has no effect unless the route's `access` is `required` or `session`";
     let cases = [
         ("host = \"*\"", "`routes.host` must not be `*`".to_owned()),
         ("host = \"a.*.b\"", host.to_owned()),
@@ -712,7 +712,7 @@ fn routes() {
         .replace("[routes.require]\n", "")
         .replace("[routes.headers]\n", "");
     assert_eq!(errors(&public), ["a route says neither `session` nor `access = \"public\"`"]);
-    for access in ["required", "optional"] {
+    for access in ["required", "session", "optional"] {
         let source = public.replace("path = \"/\"", &format!("path = \"/\"\naccess = \"{access}\""));
         assert_eq!(errors(&source), ["`routes.access` needs a session, but the route has none"]);
     }
@@ -750,16 +750,54 @@ fn routes_that_cannot_be_placed() {
 fn requirements() {
     let kind = "must be a string, an integer or a boolean, or a list of them";
     let cases = [
-        ("role = []", "`routes.require.role` lists no value, so that nobody could pass".to_owned()),
+        ("role = []", "`routes.require.role` lists no value".to_owned()),
         ("role = 1.5", format!("`routes.require.role` {kind}, not a float")),
         ("role = [[\"a\"]]", format!("`routes.require.role` {kind}, not a list")),
-        ("user.role = \"a\"", format!("`routes.require.user` {kind}, not a table")),
+        (
+            "user.role = \"a\"",
+            "`routes.require.user` holds none of the conditions `present`, `any`, `all`, `none`, `matches`, `below`, \
+             `above`, `at_least`, `at_most`"
+                .to_owned(),
+        ),
+        ("role = { any = [] }", "`routes.require.role.any` lists no value".to_owned()),
+        ("role = { present = 1 }", "`routes.require.role.present` must be `true` or `false`, not an integer".to_owned()),
+        (
+            "role = { below = 9007199254740992 }",
+            "`routes.require.role.below` must be from -9007199254740991 to 9007199254740991".to_owned(),
+        ),
+        ("role = { below = nan }", "`routes.require.role.below` must be from -9007199254740991 to 9007199254740991".to_owned()),
+        (
+            "role = { matches = \"a)(b\" }",
+            "`routes.require.role.matches` is not a regular expression that can be used: unopened group".to_owned(),
+        ),
+        ("role = { any = [\"a\"], beyond = 3 }", "unknown key `beyond` in `routes.require.role`".to_owned()),
         ("role = 99999999999999999999", "`routes.require.role` is too large a number".to_owned()),
         ("\".role\" = \"a\"", "`routes.require..role` is not the path of a claim".to_owned()),
     ];
     for (lines, expected) in &cases {
         assert_eq!(errors(&with("[routes.require]", lines)), [expected.as_str()], "{lines}");
     }
+}
+
+#[test]
+fn required_route_of_a_realm_without_a_user_claim_is_refused() {
+    let layout = "[sessions.shop]|format = \"layout\"|table = \"shop\"|cookie.name = \"shop\"|\
+                  layout = { expires = \"expires\" }|USER|\
+                  [[routes]]|path = \"/shop\"|session = \"shop\"|ACCESS|upstream = \"app\"";
+    let errors =
+        |user: &str, access: &str| errors(&with("", &layout.replace("USER", user).replace("ACCESS", access)));
+    let unknown = "the route is for users who are logged in, but `sessions.shop` does not say which claim names the user";
+    assert_eq!(errors("", ""), [unknown]);
+    assert_eq!(errors("", "access = \"required\""), [unknown]);
+    assert_eq!(errors("", "access = \"session\""), [""; 0]);
+    assert_eq!(errors("", "access = \"optional\""), [""; 0]);
+    assert_eq!(errors("user = \"customer\"", ""), [""; 0]);
+    assert_eq!(errors("user = []", ""), ["`sessions.shop.user` is empty, so nobody could ever be logged in"]);
+    assert_eq!(errors("user = [\"a..b\"]", ""), ["`sessions.shop.user` is not the path of a claim"]);
+    assert_eq!(
+        errors("user = 1", ""),
+        ["`sessions.shop.user` must be the path of a claim, or a list of them, not an integer"]
+    );
 }
 
 #[test]

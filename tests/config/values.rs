@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sessiongate::claims::ClaimPath;
+use sessiongate::claims::{ClaimPath, Condition, Pattern};
 use sessiongate::config::layout::{CookieCodec, Signer};
 use sessiongate::config::{
     Access, Balance, CertificateConfig, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern,
@@ -256,14 +256,44 @@ fn names_are_indices_in_the_files_order() {
 
 #[test]
 fn requirements() {
-    let lines = "role = [\"admin\", 7, true]|\"user.active\" = true";
+    let lines = "role = [\"admin\", 7, true]|\"user.active\" = true|\
+                 age = { at_least = 18, below = 65.5 }|team = { present = true, none = \"x\", all = [\"a\", \"b\"] }|\
+                 mail = { matches = \".*@example\\\\.com\" }";
     let require = &accepted(&with("[routes.require]", lines)).routes[0].require;
     assert_eq!(require[0].claim.as_str(), "role");
-    assert_eq!(
-        require[0].any_of,
-        [serde_json::json!("admin"), serde_json::json!(7), serde_json::json!(true)]
-    );
-    assert_eq!((require[1].claim.as_str(), require[1].any_of.len()), ("user.active", 1));
+    let any = |values: serde_json::Value| Condition::Any(values.as_array().unwrap().clone());
+    assert_eq!(require[0].conditions, [any(serde_json::json!(["admin", 7, true]))]);
+    assert_eq!(require[1].claim.as_str(), "user.active");
+    assert_eq!(require[1].conditions, [any(serde_json::json!([true]))]);
+    assert_eq!(require[2].conditions, [Condition::Below(65.5), Condition::AtLeast(18.0)]);
+    let (present, all) = (Condition::Present(true), Condition::All(vec!["a".into(), "b".into()]));
+    assert_eq!(require[3].conditions, [present, all, Condition::None(vec!["x".into()])]);
+    assert_eq!(require[4].conditions, [Condition::Matches(Pattern::new(".*@example\\.com").unwrap())]);
+}
+
+#[test]
+fn user_claim_is_the_frameworks_own_by_default() {
+    let user = |text: &str| accepted(text).realms[0].user.to_string();
+    let realm = |lines: &str| with("[sessions.main]", lines);
+    assert_eq!(user(&realm("")), "`user`");
+    assert_eq!(user(&realm("user = \"account.id\"")), "`account.id`");
+    assert_eq!(user(&realm("user = [\"account.id\", \"user\"]")), "`account.id` or `user`");
+    let keys = "keys = { current = \"0123456789abcdef\" }";
+    for (format, keys, expected) in [
+        ("pyramid", "", "`auth.userid`"),
+        ("django", keys, "`_auth_user_id`"),
+        ("dysession", "", "`_auth_user_id`"),
+        ("flask-session", "", "`_user_id`"),
+        ("dynamodb-session-web", "", "`_user_id`"),
+        ("express", keys, "`passport.user`"),
+        ("dynamodb-store", keys, "`passport.user`"),
+        ("connect-dynamodb-session", keys, "`passport.user`"),
+        ("rack", keys, "`warden.user.user.key`"),
+        ("adonis", keys, "`auth_web`"),
+    ] {
+        let text = realm(keys).replace("format = \"native\"", &format!("format = \"{format}\""));
+        assert_eq!(user(&text), expected, "{format}");
+    }
 }
 
 #[test]

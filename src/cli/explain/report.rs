@@ -6,19 +6,22 @@ use http::HeaderName;
 use http::header::HeaderValue;
 use serde_json::{Map, Value, json};
 
+use crate::claims::UserClaim;
 use crate::cli::args::Explain;
 use crate::cli::output::{self, BAD, BOLD, GOOD, visible};
 use crate::cli::row::Claims;
-use crate::config::{Access, Config, Destination};
+
+use crate::config::{Config, Destination};
 use crate::headers;
 use crate::proxy::{Ending, Known, Refusal, Rehearsal, Route};
-use crate::session::Anonymous;
+use crate::session::{Anonymous, UserState};
 
 use super::{Cookie, Explanation};
 
 impl Explanation {
     pub(super) fn print(&self, args: &Explain, config: &Config, out: &mut impl io::Write) -> io::Result<()> {
         let Rehearsal { scrubbed, route, known, outcome } = &self.rehearsal;
+        let realm = route.as_ref().and_then(|route| route.realm.as_ref());
         let mut line = |name: &str, text: &str| writeln!(out, "{BOLD}{name:<8}{BOLD:#} {text}");
         line("request", &visible(&format!("{} http://{}{}", args.method, args.host, args.path)))?;
         for name in scrubbed {
@@ -44,6 +47,9 @@ impl Explanation {
         if let Some(known) = known {
             line("session", &self.session(known))?;
         }
+        if let (Some(Known::Active(_, _, user)), Some(realm)) = (known, realm) {
+            line("user", &describe_user(*user, realm.user_claim()))?;
+        }
         match outcome {
             Ok(ending) => {
                 line("access", &format!("{GOOD}goes through{GOOD:#}"))?;
@@ -64,8 +70,7 @@ impl Explanation {
         }
         if let (Err(Refusal::Forbidden), Some(route)) = (outcome, route) {
             for requirement in &route.require {
-                let values: Vec<_> = requirement.any_of.iter().map(Value::to_string).collect();
-                line("", &format!("wants `{}` to be {}", requirement.claim.as_str(), values.join(" or ")))?;
+                line("", &format!("wants {requirement}"))?;
             }
         }
         if let Some(Refusal::Login(location)) = &self.page {
@@ -82,7 +87,7 @@ impl Explanation {
 
     fn session(&self, known: &Known) -> String {
         match known {
-            Known::Active(reference, life) => {
+            Known::Active(reference, life, _) => {
                 let expires = output::relative(life.expires, self.now.wall);
                 let due = match &life.due {
                     Some(due) => format!(
@@ -102,8 +107,8 @@ impl Explanation {
         let Rehearsal { scrubbed, route, known, outcome } = &self.rehearsal;
         let cookies: Vec<_> = self.cookies.iter().map(Cookie::to_json).collect();
         let session = known.as_ref().map(|known| match known {
-            Known::Active(reference, life) => json!({
-                "status": "active",
+            Known::Active(reference, life, user) => json!({
+                "status": if *user == UserState::Guest { "guest" } else { "active" },
                 "ref": reference.to_string(),
                 "expires": output::seconds(life.expires),
                 "reissue_to": life.due.map(|due| due.expires.as_secs()),
@@ -164,11 +169,7 @@ impl Cookie {
 }
 
 fn describe(route: &Route, config: &Config) -> String {
-    let access = match route.access {
-        Access::Required => "required",
-        Access::Optional => "optional",
-        Access::Public => "public",
-    };
+    let access = route.access.word();
     let realm = route.realm.as_ref().map(|realm| format!(", realm `{}`", realm.name())).unwrap_or_default();
     let leads_to = match &route.destination {
         Destination::Upstream(to) => {
@@ -179,6 +180,14 @@ fn describe(route: &Route, config: &Config) -> String {
         Destination::Respond(_) => "an answer of its own".to_owned(),
     };
     format!("`{}`: {access}{realm}, {leads_to}", route.name)
+}
+
+fn describe_user(user: UserState, claim: &UserClaim) -> String {
+    match user {
+        UserState::LoggedIn => format!("{GOOD}logged in{GOOD:#}: {claim} names the user"),
+        UserState::Guest => format!("a guest: {claim} is absent, or names nobody"),
+        UserState::Unknown => "cannot be told: the realm has no `user`".to_owned(),
+    }
 }
 
 /// What is injected, of the headers that the upstream would receive.

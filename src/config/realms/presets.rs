@@ -41,6 +41,13 @@ pub(super) const WORDS: [(&str, Preset); 12] = [
     ("rack", Preset::Rack),
 ];
 
+/// django.contrib.auth's `SESSION_KEY`.
+const DJANGO_USER: &[&str] = &["_auth_user_id"];
+/// Flask-Login's `login_user` since 0.5.
+const FLASK_USER: &[&str] = &["_user_id"];
+/// Passport's session strategy, whose key is `passport`.
+const PASSPORT_USER: &[&str] = &["passport.user"];
+
 /// A realm's defaults.
 #[derive(Debug)]
 pub(super) struct Defaults {
@@ -52,6 +59,8 @@ pub(super) struct Defaults {
     pub(super) timeout: Duration,
     pub(super) reissue_time: Duration,
     pub(super) consistency: Consistency,
+    /// The claims that say who is logged in, where the framework or its usual log-in library has them; empty: unknown.
+    pub(super) user: &'static [&'static str],
     pub(super) keys: Keys,
     /// Whether rows say when a session was created.
     pub(super) records_creation: bool,
@@ -76,6 +85,7 @@ impl Defaults {
             timeout: Duration::from_mins(20),
             reissue_time: Duration::from_mins(2),
             consistency: Consistency::Auto,
+            user: &["user"],
             keys: Keys::Optional,
             records_creation: true,
         }
@@ -112,6 +122,7 @@ impl Preset {
             format: FormatKind::Layout(Box::new(layout)),
             key_attribute: "id",
             table: Some("sessions"),
+            user: &[],
             ..Defaults::own()
         };
         let hours = Duration::from_hours;
@@ -120,6 +131,8 @@ impl Preset {
             Self::Native => Defaults::own(),
             Self::Pyramid => Defaults {
                 format: FormatKind::Pyramid,
+                // `SessionAuthenticationHelper` and `SessionAuthenticationPolicy`: prefix `auth.`, key `userid`.
+                user: &["auth.userid"],
                 keys: Keys::Useless,
                 records_creation: false,
                 ..Defaults::own()
@@ -134,6 +147,7 @@ impl Preset {
                 // A session is signed again at most once an hour, which is seldom for two weeks.
                 reissue_time: hours(1),
                 consistency: Consistency::Strong,
+                user: DJANGO_USER,
                 keys: Keys::Required,
                 records_creation: true,
             },
@@ -142,6 +156,7 @@ impl Preset {
                 cookie: cookie("connect.sid", None, None),
                 timeout: hours(24),
                 consistency: Consistency::Strong,
+                user: PASSPORT_USER,
                 keys: Keys::Required,
                 ..of(LayoutConfig {
                     key: prefix("sess:"),
@@ -155,6 +170,7 @@ impl Preset {
                 cookie: cookie("connect.sid", None, None),
                 timeout: hours(24),
                 consistency: Consistency::Strong,
+                user: PASSPORT_USER,
                 keys: Keys::Required,
                 ..of(LayoutConfig {
                     key: prefix("sess:"),
@@ -168,6 +184,7 @@ impl Preset {
                 cookie: cookie("connect.sid", None, None),
                 timeout: hours(24),
                 consistency: Consistency::Strong,
+                user: PASSPORT_USER,
                 keys: Keys::Required,
                 ..of(LayoutConfig { payload: some("content"), unit: TimeUnit::Millis, ..express })
             },
@@ -175,6 +192,7 @@ impl Preset {
                 table: Some("Sessions"),
                 cookie: cookie("session", None, Some(hours(31 * 24))),
                 timeout: hours(31 * 24),
+                user: FLASK_USER,
                 ..of(LayoutConfig {
                     cookie: CookieCodec::Itsdangerous(Signer::Flask),
                     key: prefix("session:"),
@@ -189,6 +207,7 @@ impl Preset {
                 cookie: cookie("id", Some(SameSite::Strict), Some(hours(2))),
                 timeout: hours(2),
                 consistency: Consistency::Strong,
+                user: FLASK_USER,
                 ..of(LayoutConfig {
                     cookie: CookieCodec::Itsdangerous(Signer::Whole),
                     created: some("created"),
@@ -202,6 +221,8 @@ impl Preset {
                 // The library ends no session by default.
                 timeout: hours(30 * 24),
                 consistency: Consistency::Strong,
+                // Warden, and so Devise, with the scope `user`: `[[id], salt]`.
+                user: &["warden.user.user.key"],
                 keys: Keys::Required,
                 ..of(LayoutConfig {
                     cookie: CookieCodec::RackHmac,
@@ -217,6 +238,8 @@ impl Preset {
                 key_attribute: "key",
                 cookie: cookie("adonis_session", Some(SameSite::Lax), Some(hours(2))),
                 timeout: hours(2),
+                // @adonisjs/auth's session guard: `auth_` and the guard's name.
+                user: &["auth_web"],
                 keys: Keys::Required,
                 ..of(LayoutConfig {
                     cookie: CookieCodec::Adonis,
@@ -231,6 +254,7 @@ impl Preset {
                 key_attribute: "PK",
                 cookie: cookie("sessionid", Some(SameSite::Lax), None),
                 timeout: hours(14 * 24),
+                user: DJANGO_USER,
                 keys: Keys::Useless,
                 ..of(LayoutConfig {
                     ids: IdKind::Django,

@@ -5,7 +5,7 @@ use http::Method;
 use super::{Placed, pattern};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::value::Fault;
-use crate::config::{Access, HostPattern, LoginTemplate};
+use crate::config::{HostPattern, LoginTemplate};
 
 const URI: &str = "{uri}";
 
@@ -45,7 +45,7 @@ pub(super) fn check(placed: &Placed, routes: &[Placed]) -> Option<Diagnostic> {
     let route = &placed.route;
     let login = route.login.as_ref()?;
     match taken(routes, route.host.as_ref(), path(&login.before)) {
-        Some(page) if page.route.access == Access::Required && page.route.realm == route.realm => {
+        Some(page) if page.route.access.needs_session() && page.route.realm == route.realm => {
             let endless = Diagnostic::error("the log-in page would itself need a log-in");
             let hint = "give it a route of its own, with `access = \"optional\"` or \"public\"";
             let endless = endless.hint(hint);

@@ -65,18 +65,20 @@ enum Cause {
     Idle,
     Age,
     Session,
+    LoggedOut,
     Forbidden,
     Draining,
 }
 
 impl Cause {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Client,
         Self::Upstream,
         Self::Unopened,
         Self::Idle,
         Self::Age,
         Self::Session,
+        Self::LoggedOut,
         Self::Forbidden,
         Self::Draining,
     ];
@@ -89,6 +91,7 @@ impl Cause {
             Self::Idle => "idle",
             Self::Age => "max-age",
             Self::Session => Ending::SessionEnded.label(),
+            Self::LoggedOut => Ending::LoggedOut.label(),
             Self::Forbidden => Ending::Forbidden.label(),
             Self::Draining => Ending::Draining.label(),
         }
@@ -102,6 +105,7 @@ impl Cause {
             Self::Age => Some(Close::GoingAway("open for too long")),
             Self::Draining => Some(Close::GoingAway("the service restarts")),
             Self::Session => Some(Close::PolicyViolation("the session has ended")),
+            Self::LoggedOut => Some(Close::PolicyViolation("the user has logged out")),
             Self::Forbidden => Some(Close::PolicyViolation("no longer allowed")),
         }
     }
@@ -111,6 +115,7 @@ impl From<Ending> for Cause {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::SessionEnded => Self::Session,
+            Ending::LoggedOut => Self::LoggedOut,
             Ending::Forbidden => Self::Forbidden,
             Ending::Draining => Self::Draining,
         }

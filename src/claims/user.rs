@@ -1,0 +1,97 @@
+//! The claim that says who is logged in. Frameworks give sessions to visitors who never logged in, too (a cart, a CSRF
+//! token), so a session by itself says nothing about a user.
+
+use serde_json::Value;
+
+use super::{ClaimPath, Claims};
+
+/// Where a realm's sessions say who is logged in: `user = "…"`, one path or several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserClaim(Vec<ClaimPath>);
+
+impl UserClaim {
+    /// The first of `paths` that is present decides.
+    pub fn new(paths: Vec<ClaimPath>) -> Self {
+        Self(paths)
+    }
+
+    /// Returns whether no path is known, so that nobody can tell who is logged in.
+    pub fn is_unknown(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the value that names the user who is logged in, or `None` for a guest.
+    pub fn find<'c>(&self, claims: &'c Claims) -> Option<&'c Value> {
+        self.0.iter().find_map(|path| path.find(claims)).filter(|value| names_somebody(value))
+    }
+}
+
+/// `` `_auth_user_id` or `user` ``
+impl std::fmt::Display for UserClaim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, path) in self.0.iter().enumerate() {
+            write!(f, "{}`{}`", if index == 0 { "" } else { " or " }, path.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a value names a user. Frameworks that log a user out leave `null`, `false`, `0` or an empty value;
+/// a list or an object of nothing but those names nobody either (Devise writes `[[id], salt]`).
+fn names_somebody(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is_logged_in) => *is_logged_in,
+        Value::Number(id) => id.as_f64() != Some(0.0),
+        Value::String(id) => !id.trim().is_empty(),
+        Value::Array(list) => list.iter().any(names_somebody),
+        Value::Object(object) => object.values().any(names_somebody),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn user(paths: &[&str]) -> UserClaim {
+        UserClaim::new(paths.iter().map(|path| ClaimPath::parse(path).unwrap()).collect())
+    }
+
+    #[test]
+    fn empty_false_and_zero_values_name_nobody() {
+        for value in [
+            json!(null),
+            json!(""),
+            json!(" "),
+            json!(false),
+            json!(0),
+            json!(0.0),
+            json!([]),
+            json!({}),
+            json!([null, ""]),
+            json!({"id": null}),
+        ] {
+            let claims = json!({ "user": value });
+            assert_eq!(user(&["user"]).find(claims.as_object().unwrap()), None, "{claims}");
+        }
+        for value in
+            [json!("alice"), json!("0"), json!(7), json!(true), json!([[1], "salt"]), json!({"id": 1})]
+        {
+            let claims = json!({ "user": value });
+            assert_eq!(user(&["user"]).find(claims.as_object().unwrap()), Some(&value), "{claims}");
+        }
+        assert_eq!(user(&["user"]).find(json!({"n": 1}).as_object().unwrap()), None);
+    }
+
+    #[test]
+    fn first_path_that_is_present_decides() {
+        let user = user(&["auth.userid", "user.id"]);
+        let found = |claims: Value| user.find(claims.as_object().unwrap()).cloned();
+        assert_eq!(found(json!({"auth.userid": "a", "user": {"id": "b"}})), Some(json!("a")));
+        assert_eq!(found(json!({"auth.userid": null, "user": {"id": "b"}})), Some(json!("b")));
+        assert_eq!(found(json!({"auth.userid": "", "user": {"id": "b"}})), None);
+        assert_eq!(found(json!({"auth": {"userid": "c"}})), Some(json!("c")));
+    }
+}
