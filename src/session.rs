@@ -486,11 +486,6 @@ impl Session {
         Self { key, reference, record, size, user, headers, mapped: mapped::Memory::new(mappings) }
     }
 
-    /// The same session, with the same claims, at another point of its life.
-    fn with_record(&self, record: Record) -> Self {
-        Self::new(self.key.clone(), record, self.size, self.user, self.mapped.room())
-    }
-
     /// The key of its row.
     pub(crate) fn key(&self) -> &Key {
         &self.key

@@ -82,13 +82,14 @@ async fn required_claims_are_all_required() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = start(&engine, &upstream).await;
     for (claims, expected) in [
-        (json!({"role": "admin", "level": 3}), 200),
-        (json!({"role": ["guest", "staff"], "level": 3}), 200),
-        (json!({"role": "admin", "level": "3"}), 403),
-        (json!({"role": "admin"}), 403),
-        (json!({"role": "administrator", "level": 3}), 403),
-        (json!({"role": {"admin": true}, "level": 3}), 403),
-        (json!({"x": 1}), 403),
+        (json!({"user": "alice", "role": "admin", "level": 3}), 200),
+        (json!({"user": "alice", "role": ["guest", "staff"], "level": 3}), 200),
+        (json!({"user": "alice", "role": "admin", "level": "3"}), 403),
+        (json!({"user": "alice", "role": "admin"}), 403),
+        (json!({"user": "alice", "role": "administrator", "level": 3}), 403),
+        (json!({"user": "alice", "role": {"admin": true}, "level": 3}), 403),
+        (json!({"user": "alice", "x": 1}), 403),
+        (json!({"role": "admin", "level": 3}), 401),
     ] {
         let session = session(&engine, claims.clone()).await;
         assert_eq!(gateway.get("/admin", &session.cookie()).await.status, expected, "{claims}");

@@ -109,7 +109,7 @@ async fn a_rotation_defeats_fixation() {
         let gateway = builder.start().await;
         let planted = cookie(&gateway.get(&patch(&json!({"cart": 1})), "").await);
         let (.., status) = seen(&gateway, &upstream, &planted).await;
-        assert_eq!(status, "active");
+        assert_eq!(status, "guest");
         let login = order(&[("X-Session-Patch", r#"{"user":"alice"}"#), ("X-Session-Action", "rotate")]);
         let logged_in = cookie(&gateway.get(&login, &planted).await);
         assert_ne!(logged_in.split('/').next(), planted.split('/').next());
@@ -119,7 +119,7 @@ async fn a_rotation_defeats_fixation() {
         assert_eq!(upstream.last().header("x-cart"), Some("1"), "the claims come along");
         let (user, old, status) = seen(&gateway, &upstream, &planted).await;
         assert_eq!(user, None, "who knows the old id knows nothing of the log-in");
-        assert_eq!(status, if grace { "active" } else { "anonymous" });
+        assert_eq!(status, if grace { "guest" } else { "anonymous" });
         assert_ne!(old, reference);
         if grace {
             let late = gateway.get(&patch(&json!({"user": "mallory"})), &planted).await;
@@ -397,5 +397,68 @@ async fn sessions_of_every_format_that_can_be_written_are_changed_alike() {
         let ended = gateway.get(&order(&[("X-Session-Action", "destroy")]), &third).await;
         assert!(ended.set_cookies()[0].contains("Max-Age=0"), "{format}");
         assert_eq!(seen(&gateway, &upstream, &third).await.2, "anonymous", "{format}");
+    }
+}
+
+#[tokio::test]
+async fn guest_of_every_format_is_turned_away_until_a_user_is_logged_in() {
+    let signed = "keys.current = \"0123456789abcdef0123456789abcdef\"";
+    for (format, lines, user) in [
+        ("native", "", "user"),
+        ("pyramid", "", "auth.userid"),
+        ("django", signed, "_auth_user_id"),
+        ("express", signed, "passport"),
+        ("dynamodb-store", signed, "passport"),
+        ("connect-dynamodb-session", signed, "passport"),
+        ("flask-session", "", "_user_id"),
+        ("dynamodb-session-web", "", "_user_id"),
+        ("rack", signed, "warden.user.user.key"),
+        ("adonis", signed, "auth_web"),
+        (
+            "layout",
+            "layout = { payload = \"data\", expires = \"expires\" }\nuser = [\"missing\", \"account\"]",
+            "account",
+        ),
+    ] {
+        let upstream = obedient();
+        let gateway = Gateway::builder()
+            .upstream("app", &upstream)
+            .toml(&format!("[sessions.main]\nformat = \"{format}\"\ntable = \"sessions\"\n{lines}"))
+            .route("/", "optional", "writes = true")
+            .route("/read-only", "optional", "")
+            .route("/session", "session", "")
+            .route("/required", "required", "login = \"/login\"")
+            .route("/admin", "session", "require = { role = \"admin\" }\nlogin = \"/login\"")
+            .start()
+            .await;
+        let statuses = async |cookie: &str| {
+            let mut statuses = Vec::new();
+            for path in ["/required", "/session", "/admin"] {
+                statuses.push(gateway.get(path, cookie).await.status);
+            }
+            statuses
+        };
+        let value = |name: &str| match user {
+            "passport" => json!({ "passport": { "user": name } }),
+            user => json!({ user: name }),
+        };
+        assert_eq!(statuses("").await, [401, 401, 401], "{format}: a visitor without a session");
+
+        let guest = cookie(&gateway.get(&patch(&json!({ "cart": [1] })), "").await);
+        assert_eq!(statuses(&guest).await, [401, 200, 401], "{format}: a guest: {}", gateway.log());
+        assert_eq!(seen(&gateway, &upstream, &guest).await.2, "guest", "{format}");
+        let browser = Request::get("/required").header("Accept", "text/html").cookie(&guest);
+        let sent_to_log_in = gateway.send(&browser).await;
+        assert_eq!((sent_to_log_in.status, sent_to_log_in.header("location")), (302, Some("/login")));
+        assert!(sent_to_log_in.set_cookies().is_empty(), "{format}: the guest's session stays");
+
+        let alice = cookie(&gateway.get(&patch(&value("alice")), &guest).await);
+        assert_eq!(statuses(&alice).await, [200, 200, 403], "{format}: a user");
+        assert_eq!(seen(&gateway, &upstream, &alice).await.2, "active", "{format}");
+        let admin = cookie(&gateway.get(&patch(&json!({ "role": ["admin"] })), &alice).await);
+        assert_eq!(statuses(&admin).await, [200, 200, 200], "{format}: an admin");
+
+        let nobody = cookie(&gateway.get(&patch(&value("")), &admin).await);
+        assert_eq!(statuses(&nobody).await, [401, 200, 200], "{format}: whose user is empty");
     }
 }

@@ -454,6 +454,23 @@ fn an_explanation_gives_the_reason_for_a_refusal() {
 }
 
 #[test]
+fn explanation_says_who_is_logged_in_by_which_claim() {
+    let site = Site::new(CONFIG);
+    for (claim, user, verdict) in [
+        ("user=alice", "logged in: `user` names the user", "200"),
+        ("cart=1", "a guest: `user` is absent, or names nobody", "401 unauthenticated"),
+    ] {
+        let (cookie, _) = site.session(&[claim, "roles=[\"admin\"]"]);
+        let text = site.run(&["explain", "--cookie", &cookie, "--path", "/admin"]).done().stdout;
+        assert!(text.contains(user), "{text}");
+        assert!(verdict == "200" || text.contains(verdict), "{text}");
+        let json = site.run(&["explain", "--cookie", &cookie, "--path", "/admin", "--json"]).done().json();
+        assert_eq!(json["access"]["admitted"], verdict == "200", "{json}");
+        assert_eq!(json["session"]["status"], if verdict == "200" { "active" } else { "guest" });
+    }
+}
+
+#[test]
 fn an_explanation_without_a_cookie_needs_no_store() {
     let site = Site::new(&CONFIG.replace(r#"path = "sessions.db""#, ""));
     assert!(site.run(&["explain"]).done().stdout.contains("goes through"));

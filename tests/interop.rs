@@ -18,7 +18,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use support::app::{App, call};
+use support::app::{App, call, only_users_reach_the_reader};
 use support::client::{Request, Response, sorted};
 use support::gateway::{Builder, Gateway};
 use support::ministack::Ministack;
@@ -62,6 +62,9 @@ impl Scenario {
         self.app.point_to(&endpoint);
         self.reader.point_to(&endpoint);
         self.log_in_and_read().await;
+        let mut browser = Browser::default();
+        only_users_reach_the_reader(async |target| browser.get(&self.gateway, target).await, "/app/forget")
+            .await;
         self.a_change_is_seen_at_once().await;
         self.the_gateway_reissues_and_the_app_reads().await;
         self.the_app_reissues_and_the_gateway_reads().await;

@@ -25,7 +25,7 @@ use sessiongate::store::table::{Read, Written};
 use sessiongate::store::{StaticCredentials, Store};
 use sessiongate::time::Clock;
 
-use support::app::{App, Rows, call};
+use support::app::{App, Rows, call, only_users_reach_the_reader};
 use support::client::{Request, Response, sorted};
 use support::gateway::{Builder, Gateway};
 use support::ministack::Ministack;
@@ -73,6 +73,9 @@ impl Scenario {
         self.app.point_to(&endpoint);
         self.reader.point_to(&endpoint);
         self.log_in_and_read().await;
+        let mut browser = Browser::default();
+        only_users_reach_the_reader(async |target| browser.get(&self.gateway, target).await, "/app/logout")
+            .await;
         self.a_change_is_seen_at_once().await;
         self.the_gateway_reissues_and_django_reads().await;
         self.what_the_app_gave_an_expiry_is_left_to_it().await;

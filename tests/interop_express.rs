@@ -21,7 +21,7 @@ use sessiongate::format::{self, ChangeTimes, Condition, Format};
 use sessiongate::item::{Attribute, Item, Number};
 use sessiongate::time::Timestamp;
 
-use support::app::{App, Browser, Rows};
+use support::app::{App, Browser, Rows, only_users_reach_the_reader};
 use support::gateway::Gateway;
 use support::ministack::Ministack;
 use support::table::now;
@@ -82,6 +82,9 @@ async fn an_express_app_and_a_reader_share_sessions() {
     let scenario = Scenario { gateway, app, rows };
 
     scenario.log_in_and_read().await;
+    let mut browser = Browser::new("connect.sid");
+    only_users_reach_the_reader(async |target| browser.get(&scenario.gateway, target).await, "/app/forget")
+        .await;
     scenario.the_gateway_reissues_and_the_app_reads().await;
     scenario.a_change_of_ours_is_read_by_the_app().await;
     scenario.a_log_out_ends_it().await;

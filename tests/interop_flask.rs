@@ -13,7 +13,7 @@ mod support;
 
 use serde_json::{Value, json};
 
-use support::app::{App, Browser, Rows};
+use support::app::{App, Browser, Rows, only_users_reach_the_reader};
 use support::gateway::Gateway;
 use support::ministack::Ministack;
 use support::table::now;
@@ -67,6 +67,9 @@ async fn a_flask_app_and_a_reader_share_sessions() {
         .toml(REALM)
         .start()
         .await;
+
+    let mut browser = Browser::new("session");
+    only_users_reach_the_reader(async |target| browser.get(&gateway, target).await, "/app/forget").await;
 
     let mut browser = Browser::new("session");
     assert_eq!(browser.get(&gateway, "/reader").await.status, 401);

@@ -334,6 +334,44 @@ async fn a_required_claim_must_go_on_to_hold() {
 }
 
 #[tokio::test]
+async fn a_socket_ends_when_its_user_logs_out_or_changes_and_the_row_stays() {
+    let (engine, echo) = (table::engine().await, Echo::start().await);
+    for (path, access) in [("/ws", "required"), ("/any", "session"), ("/open", "optional")] {
+        for after in [json!({ "cart": 1 }), json!({ "user": "" }), json!({ "user": "bob" })] {
+            let session = alice(&engine).await;
+            let lines = "websocket = true\nrecheck = \"1s\"";
+            let gateway =
+                Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(WARM);
+            let gateway = gateway.route(path, access, lines).start().await;
+            let mut socket = Socket::with_cookie(&gateway, path, &session.cookie()).await;
+            socket.echo("hello").await;
+            let changed = Session { claims: after.clone(), version: 2, ..session };
+            changed.put(&engine).await;
+            let closed = socket.close().await;
+            assert_eq!(closed, Some((1008, "the user has logged out".into())), "{access} {after}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guests_socket_outlives_the_log_in() {
+    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let session = Session::new(json!({ "cart": 1 }));
+    session.put(&engine).await;
+    let lines = "websocket = true\nrecheck = \"1s\"";
+    let gateway = Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(WARM);
+    let gateway = gateway.route("/open", "optional", lines).start().await;
+    let mut socket = Socket::with_cookie(&gateway, "/open", &session.cookie()).await;
+    let logged_in = Session { claims: json!({ "cart": 1, "user": "alice" }), version: 2, ..session.clone() };
+    logged_in.put(&engine).await;
+    let before = reads(&engine.operations());
+    engine.until("two rechecks", |all| reads(all) >= before + 2).await;
+    socket.echo("still here").await;
+    session.delete(&engine).await;
+    assert_eq!(socket.close().await.map(|(code, _)| code), Some(1008));
+}
+
+#[tokio::test]
 async fn what_the_client_sends_is_a_use_of_its_session_and_a_pong_is_none() {
     let (engine, echo) = (table::engine().await, Echo::start().await);
     let session = alice(&engine).await;

@@ -421,7 +421,7 @@ impl Realm {
 
     /// A session under the key it had.
     fn goes_on(&self, id: SessionId, session: &Session, record: Record, flash: Vec<String>) -> Outcome {
-        let session = Arc::new(session.with_record(record));
+        let session = Arc::new(self.session(session.key.clone(), record, session.size));
         self.remember(&session);
         Outcome::Goes(Box::new(Going { id, session, flash }))
     }

@@ -35,10 +35,6 @@ impl Memory {
         Self((0..mappings).map(|_| OnceLock::new()).collect())
     }
 
-    pub(super) fn room(&self) -> usize {
-        self.0.len()
-    }
-
     /// What is remembered at `place`, or what `make` makes.
     pub(super) fn at(&self, place: Place, make: impl Fn() -> Mapped) -> Cow<'_, Mapped> {
         let Some(cell) = self.0.get(place.number) else { return Cow::Owned(make()) };

@@ -69,7 +69,8 @@ impl Realm {
             Ok(Written::Done) => {
                 let record = touch.record;
                 let answers = record.version;
-                self.cache.remember(&Arc::new(session.with_record(record)), answers, read_at, epoch);
+                let session = self.session(session.key.clone(), record, session.size);
+                self.cache.remember(&Arc::new(session), answers, read_at, epoch);
                 Reissued::Won
             }
             // The refusal carries the row as it is now, which saves reading it.

@@ -695,7 +695,10 @@ fn routes() {
         ),
         ("session = \"mian\"", format!("`routes.session` {dangling}")),
         ("upstream = \"ap\"", "`routes.upstream` names no `[upstreams.NAME]` of this file".to_owned()),
-        ("access = \"open\"", "`routes.access` must be `required`, `optional` or `public`".to_owned()),
+        (
+            "access = \"open\"",
+            "`routes.access` must be `required`, `session`, `optional` or `public`".to_owned(),
+        ),
         ("encoded_slashes = true", "`routes.encoded_slashes` must be `refuse` or `pass`".to_owned()),
         ("access = \"optional\"|login = \"/login\"", format!("`routes.login` {inert}")),
         ("websockets = true", "unknown key `websockets` in `routes`".to_owned()),

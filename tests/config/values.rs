@@ -278,7 +278,7 @@ fn user_claim_is_the_frameworks_own_by_default() {
     assert_eq!(user(&realm("")), "`user`");
     assert_eq!(user(&realm("user = \"account.id\"")), "`account.id`");
     assert_eq!(user(&realm("user = [\"account.id\", \"user\"]")), "`account.id` or `user`");
-    let keys = "keys = { current = \"0123456789abcdef\" }";
+    let keys = "keys = { current = { file = \"app.key\" } }";
     for (format, keys, expected) in [
         ("pyramid", "", "`auth.userid`"),
         ("django", keys, "`_auth_user_id`"),

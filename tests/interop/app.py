@@ -2,15 +2,26 @@
 
 import boto3
 import service
+from pyramid.authentication import SessionAuthenticationHelper
 from pyramid.config import Configurator
 from pyramid_dynamodb_sessions import DynamoDBSessionFactory
+
+
+authentication = SessionAuthenticationHelper()
 
 
 def show(request):
     return dict(request.session)
 
 
+def visit(request):
+    """A visitor who has not logged in gets a session all the same."""
+    request.session["cart"] = ["a book"]
+    return show(request)
+
+
 def login(request):
+    authentication.remember(request, request.params["name"])
     request.session["user"] = {"name": request.params["name"], "id": 42}
     request.session["roles"] = ["admin", "staff"]
     return show(request)
@@ -44,6 +55,12 @@ def token(request):
     return request.session.get_csrf_token()
 
 
+def forget(request):
+    """Logs out, and keeps the session."""
+    authentication.forget(request)
+    return show(request)
+
+
 def logout(request):
     request.session.invalidate()
     return show(request)
@@ -52,7 +69,7 @@ def logout(request):
 def make_app(endpoint):
     table = boto3.resource("dynamodb", endpoint_url=endpoint).Table("sessions")
     with Configurator(session_factory=DynamoDBSessionFactory(table)) as config:
-        for view in (show, login, count, rename, flash, flashed, csrf, token, logout):
+        for view in (show, visit, login, forget, count, rename, flash, flashed, csrf, token, logout):
             config.add_route(view.__name__, f"/app/{view.__name__}")
             config.add_view(view, route_name=view.__name__, renderer="json")
         return config.make_wsgi_app()

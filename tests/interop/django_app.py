@@ -19,6 +19,12 @@ def show(request):
     return JsonResponse({"user": user, "session": dict(request.session)})
 
 
+def visit(request):
+    """A visitor who has not logged in gets a session all the same."""
+    request.session["cart"] = ["a book"]
+    return show(request)
+
+
 def login(request):
     from django.contrib.auth import get_user_model, login
 
@@ -54,7 +60,7 @@ def logout(request):
     return show(request)
 
 
-urlpatterns = [path(f"app/{view.__name__}", view) for view in (show, login, count, expiry, age, logout)]
+urlpatterns = [path(f"app/{view.__name__}", view) for view in (show, visit, login, count, expiry, age, logout)]
 
 
 def make_app(endpoint):

@@ -6,7 +6,11 @@ const readline = require("node:readline");
 const { DynamoDBClient } = require("@aws-sdk/client-dynamodb");
 const express = require("express");
 const session = require("express-session");
+const passport = require("passport");
 const DynamoDBStore = require("connect-dynamodb")(session);
+
+passport.serializeUser((user, done) => done(null, user.name));
+passport.deserializeUser((name, done) => done(null, { name }));
 
 const app = express();
 const server = app.listen(0, "127.0.0.1", () => console.log(server.address().port));
@@ -23,14 +27,27 @@ input.once("line", (endpoint) => {
       cookie: { maxAge: 3600000 },
     }),
   );
+  app.use(passport.session());
+  // A visitor who has not logged in gets a session all the same.
+  app.get("/app/visit", (request, response) => {
+    request.session.cart = ["a book"];
+    response.json({ id: request.sessionID });
+  });
   app.get("/app/show", (request, response) => {
     const { cookie, ...claims } = request.session;
     response.json({ id: request.sessionID, ...claims });
   });
-  app.get("/app/login", (request, response) => {
-    request.session.user = { name: request.query.name, id: 42 };
-    request.session.roles = ["admin", "staff"];
-    response.json({ id: request.sessionID });
+  app.get("/app/login", (request, response, next) => {
+    request.login({ name: request.query.name }, { keepSessionInfo: true }, (error) => {
+      if (error) return next(error);
+      request.session.user = { name: request.query.name, id: 42 };
+      request.session.roles = ["admin", "staff"];
+      response.json({ id: request.sessionID });
+    });
+  });
+  app.get("/app/forget", (request, response, next) => {
+    // Passport logs out, and keeps the session.
+    request.logout({ keepSessionInfo: true }, (error) => (error ? next(error) : response.json({})));
   });
   app.get("/app/rename", (request, response) => {
     request.session.user.name = request.query.name;

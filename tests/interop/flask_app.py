@@ -2,10 +2,20 @@
 
 import boto3
 import flask
+import flask_login
 import flask_session
 import service
 
 app = flask.Flask(__name__)
+logins = flask_login.LoginManager(app)
+
+
+class User(flask_login.UserMixin):
+    def __init__(self, name):
+        self.id = name
+
+
+logins.user_loader(User)
 
 
 @app.get("/app/show")
@@ -13,8 +23,16 @@ def show():
     return dict(flask.session)
 
 
+@app.get("/app/visit")
+def visit():
+    """A visitor who has not logged in gets a session all the same."""
+    flask.session["cart"] = ["a book"]
+    return show()
+
+
 @app.get("/app/login")
 def login():
+    flask_login.login_user(User(flask.request.args["name"]))
     flask.session["user"] = {"name": flask.request.args["name"], "id": 42}
     flask.session["roles"] = ["admin", "staff"]
     return show()
@@ -23,6 +41,13 @@ def login():
 @app.get("/app/rename")
 def rename():
     flask.session["user"]["name"] = flask.request.args["name"]
+    return show()
+
+
+@app.get("/app/forget")
+def forget():
+    """Logs out, and keeps the session."""
+    flask_login.logout_user()
     return show()
 
 

@@ -175,3 +175,25 @@ pub(crate) async fn call(address: SocketAddr, operation: &str, body: Value) -> V
     assert_eq!(response.status, 200, "{operation}: {}", response.text());
     response.json()
 }
+
+/// Walks a visitor through an app that gives sessions to guests, too: only a user who is logged in reaches the reader.
+/// `get` keeps the cookie, and `log_out` is the app's path that logs out.
+pub(crate) async fn only_users_reach_the_reader(mut get: impl AsyncFnMut(&str) -> Response, log_out: &str) {
+    let steps = [
+        ("/reader", 401, "a visitor without a session"),
+        ("/app/visit", 200, "the app makes a session"),
+        ("/reader", 401, "a guest"),
+        ("/app/login?name=Alice", 200, "the guest logs in"),
+        ("/reader", 200, "a user"),
+        (log_out, 200, "the user logs out"),
+        ("/reader", 401, "nobody is logged in any more"),
+        ("/app/visit", 200, "the app makes another session, or goes on with the same"),
+        ("/reader", 401, "a guest again"),
+        ("/app/login?name=Alice", 200, "the guest logs in again"),
+        ("/reader", 200, "a user again"),
+    ];
+    for (target, expected, who) in steps {
+        let response = get(target).await;
+        assert_eq!(response.status, expected, "{target}: {who}: {}", response.text());
+    }
+}

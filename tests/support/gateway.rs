@@ -293,9 +293,11 @@ impl Builder {
         self.toml(&format!("[upstreams.{name}]\nservers = [\"http://{address}\"]\n{lines}"))
     }
 
-    /// Adds the realm `main`: Pyramid's sessions in [`TABLE`], with these further lines.
+    /// Adds the realm `main`: Pyramid's sessions in [`TABLE`], with these further lines. The claim `user` says who is logged
+    /// in, unless the lines begin with another.
     pub(crate) fn realm(self, lines: &str) -> Self {
-        self.toml(&format!("[sessions.main]\nformat = \"pyramid\"\ntable = \"{TABLE}\"\n{lines}"))
+        let user = if lines.starts_with("user = ") { "" } else { "user = \"user\"\n" };
+        self.toml(&format!("[sessions.main]\nformat = \"pyramid\"\ntable = \"{TABLE}\"\n{user}{lines}"))
     }
 
     /// Adds a route to the upstream `app` with the realm `main`, this access, and these further lines.

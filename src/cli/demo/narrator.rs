@@ -184,7 +184,8 @@ fn received(heard: &Heard) -> String {
 
 /// What became of the session by the app's order.
 fn change(answered: &Answered, heard: &Heard) -> Option<&'static str> {
-    let had_one = heard.injected.iter().any(|(name, value)| name == "X-Session-Status" && value == "active");
+    let has_session = |status: &str| matches!(status, "active" | "guest");
+    let had_one = heard.injected.iter().any(|(name, value)| name == "X-Session-Status" && has_session(value));
     match answered.change.as_str() {
         "ended" => Some("session ended"),
         "written" if !had_one => Some("session made"),
@@ -242,6 +243,7 @@ mod tests {
         };
         assert!(with("anonymous", true, "written").contains("session made"));
         assert!(with("active", true, "written").contains("new id"));
+        assert!(with("guest", true, "written").contains("new id"));
         assert!(with("active", false, "ended").contains("session ended"));
         assert!(!with("active", false, "-").contains("session "));
     }
