@@ -355,8 +355,8 @@ fn resolve<'d>(
     problems: &mut Problems,
 ) -> Option<Config> {
     Section::root(document, problems, |root| {
-        let mut realm_names = Names::of(root, "sessions");
-        let mut upstream_names = Names::of(root, "upstreams");
+        let mut realm_names = Names::realms(root);
+        let mut upstream_names = Names::upstreams(root);
         let server = server::read(root, directory, environment);
         let admin = admin::read(root, directory, environment);
         let listeners = listeners::read(root, directory, environment);

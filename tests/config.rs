@@ -1,6 +1,11 @@
 //! The configuration: what a file means, and what is said about one that is wrong.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "in a test, a failure is a panic")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "in a test, a failure is a panic"
+)]
 
 #[path = "config/admin.rs"]
 mod admin;
@@ -24,6 +29,8 @@ mod refusals;
 mod reports;
 #[path = "config/secrets.rs"]
 mod secrets;
+#[path = "config/single_errors.rs"]
+mod single_errors;
 #[path = "config/streams.rs"]
 mod streams;
 #[path = "config/values.rs"]

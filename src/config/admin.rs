@@ -49,7 +49,8 @@ pub(super) fn read(
                 keys::warn_of_literal(admin, "token", "who may read the file can read what `[admin]` serves");
             }
             if !token.secret.expose().iter().all(u8::is_ascii_graphic) {
-                admin.refuse("token", Fault::new("must be of printable ASCII characters without spaces"));
+                let fault = Fault::new("must be of printable ASCII characters without spaces");
+                admin.refuse("token", &[], fault);
             }
         }
         let address = address?;
@@ -61,7 +62,7 @@ pub(super) fn read(
                 "`admin.address` can be reached from other machines, and there is no token",
             );
             let hint = "set `token = { env = \"NAME\" }` or `{ file = \"path\" }`, or listen on 127.0.0.1";
-            admin.report(open.hint(hint), admin.span("address"));
+            admin.report_given(&["token"], open.hint(hint), admin.span("address"));
         }
         Some(AdminConfig { address, token: token.map(|token| token.secret) })
     })

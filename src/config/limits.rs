@@ -55,12 +55,13 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
         };
         if read.uri > read.header_bytes {
             let fault = Fault::new("must not be above `header_bytes`, which holds it");
-            limits.refuse_or("uri", "header_bytes", fault);
+            limits.refuse_or("uri", "header_bytes", &["uri", "header_bytes"], fault);
         }
         let connections = read.connections.unwrap_or(USUAL_CONNECTIONS);
         if read.connections_per_address.is_some_and(|bound| bound >= connections) {
             let fault = Fault::new("has no effect: no address could have so many");
-            limits.refuse("connections_per_address", fault.hint("it must be below `connections`"));
+            let fault = fault.hint("it must be below `connections`");
+            limits.refuse("connections_per_address", &["connections"], fault);
         }
         read
     })
@@ -69,11 +70,8 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
 /// `{ per_second = 10, burst = 20 }`; none: as often as anybody likes.
 pub(super) fn rate(section: &mut Section<'_, '_>, key: &'static str) -> Option<Rate> {
     section.table(key, |rate| {
-        let per_second = rate.get("per_second", integer(1..=1_000_000));
+        let per_second = rate.require("per_second", integer(1..=1_000_000));
         let burst = rate.get("burst", integer(1..=1_000_000));
-        if rate.is_there() && !rate.has("per_second") {
-            rate.refuse("per_second", Fault::new("is missing"));
-        }
         let per_second = per_second?;
         Some(Rate { per_second, burst: burst.unwrap_or(per_second) })
     })

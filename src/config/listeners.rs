@@ -79,7 +79,8 @@ pub(super) fn read(
 ) -> Vec<ListenerConfig> {
     if root.is_empty("listeners") {
         let missing = Diagnostic::error("there is no `[[listeners]]`");
-        root.report(missing.hint("add one: `[[listeners]]` with `address = \"127.0.0.1:8080\"`"), None);
+        let missing = missing.hint("add one: `[[listeners]]` with `address = \"127.0.0.1:8080\"`");
+        root.report_given(&["listeners"], missing, None);
     }
     let mut seen: Vec<(ListenerConfig, Option<Range<usize>>)> = Vec::new();
     root.tables("listeners", |section| {
@@ -111,32 +112,35 @@ fn listener(
     let mode = section.get("mode", text(mode));
     let address = section.require("address", text(|text| place(text, directory)));
     if section.has("tls") && section.has("redirect_to_https") {
-        section.refuse("redirect_to_https", Fault::new("has no effect: the listener has `tls`"));
+        let fault = Fault::new("has no effect: the listener has `tls`");
+        section.refuse("redirect_to_https", &[], fault);
     }
     if section.has("hsts") && !section.has("tls") {
         let fault = Fault::new("has no effect without `tls`");
-        section.refuse("hsts", fault.hint("browsers take it over TLS only (RFC 6797, 7.2)"));
+        let fault = fault.hint("browsers take it over TLS only (RFC 6797, 7.2)");
+        section.refuse("hsts", &["tls"], fault);
     }
     if proxy_protocol && !section.has("trusted_proxies") {
         let fault = Fault::new("needs `trusted_proxies`: anybody could claim any address");
-        section.refuse("proxy_protocol", fault.hint("list the proxies that connect to this listener"));
+        let fault = fault.hint("list the proxies that connect to this listener");
+        section.refuse("proxy_protocol", &["trusted_proxies"], fault);
     }
     let address = address?;
     match &address {
         ListenerAddress::Tcp(_) => {
             if section.has("mode") {
-                section.refuse("mode", Fault::new("is only for unix sockets"));
+                section.refuse("mode", &[], Fault::new("is only for unix sockets"));
             }
             if trusted_proxies.unix {
                 let fault = Fault::new("names `unix:`, which nobody is who comes to this address");
-                section.refuse("trusted_proxies", fault);
+                section.refuse("trusted_proxies", &[], fault);
             }
         }
         ListenerAddress::Unix(_) => {
             if !trusted_proxies.networks.is_empty() && !trusted_proxies.unix {
                 let fault = Fault::new("has no effect: whoever comes to a unix socket has no address");
-                section
-                    .refuse("trusted_proxies", fault.hint("`unix:` stands for who connects to the socket"));
+                let fault = fault.hint("`unix:` stands for who connects to the socket");
+                section.refuse("trusted_proxies", &[], fault);
             }
         }
     }

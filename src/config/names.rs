@@ -10,9 +10,9 @@ use super::value::{self, Fault};
 #[derive(Debug)]
 pub(super) struct Names<'d> {
     section: &'static str,
+    /// Where the section is in the file.
+    location: &'static str,
     names: Vec<Name<'d>>,
-    /// Whether something referred to a name that is not there, and so perhaps meant another.
-    dangling: bool,
 }
 
 #[derive(Debug)]
@@ -23,10 +23,18 @@ struct Name<'d> {
 }
 
 impl<'d> Names<'d> {
-    pub(super) fn of(root: &Section<'d, '_>, section: &'static str) -> Self {
+    pub(super) fn realms(root: &Section<'d, '_>) -> Self {
+        Self::of(root, "sessions", "/sessions")
+    }
+
+    pub(super) fn upstreams(root: &Section<'d, '_>) -> Self {
+        Self::of(root, "upstreams", "/upstreams")
+    }
+
+    fn of(root: &Section<'d, '_>, section: &'static str, location: &'static str) -> Self {
         let names = root.names(section).into_iter();
         let names = names.map(|(name, span)| Name { name, span, used: false }).collect();
-        Self { section, names, dangling: false }
+        Self { section, location, names }
     }
 
     /// The index of `name`, which counts as used from now on.
@@ -35,9 +43,9 @@ impl<'d> Names<'d> {
             self.names.iter_mut().skip(index).take(1).for_each(|known| known.used = true);
             return Ok(index);
         }
-        self.dangling = true;
         let known: Vec<_> = self.names.iter().map(|known| known.name).collect();
         let fault = Fault::new(format!("names no `[{}.NAME]` of this file", self.section));
+        let fault = Fault { needs: Some(self.location), ..fault };
         Err(match value::nearest(name, known.iter().copied()) {
             Some(near) => fault.hint(format!("did you mean `{near}`?")),
             None if known.is_empty() => fault,
@@ -50,11 +58,11 @@ impl<'d> Names<'d> {
         self.names.get(index).map(|known| known.name)
     }
 
-    /// Warns of the names that no route has used.
+    /// Warns of the names that no route has used. A route with an error may mean any of them.
     pub(super) fn warn_of_unused(&self, root: &mut Section<'_, '_>) {
-        for name in self.names.iter().filter(|name| !name.used && !self.dangling) {
+        for name in self.names.iter().filter(|name| !name.used) {
             let message = format!("`{}.{}` is used by no route", self.section, name.name);
-            root.report(Diagnostic::warning(message), Some(name.span.clone()));
+            root.report_given(&["routes/"], Diagnostic::warning(message), Some(name.span.clone()));
         }
     }
 }

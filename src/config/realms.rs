@@ -36,12 +36,17 @@ pub(super) fn read(
         let other = seen.iter().find(|other| other.cookie.name == realm.cookie.name);
         if let Some(other) = other.filter(|other| other.table != realm.table || other.format != realm.format)
         {
+            // What the two are compared by.
+            let needs = [name, &other.name].into_iter().flat_map(|name| {
+                ["format", "table", "layout/", "cookie/name"].map(|key| format!("/sessions/{name}/{key}"))
+            });
+            let needs: Vec<_> = needs.collect();
             let message = format!(
                 "`sessions.{}` has the same cookie as `sessions.{name}`, but not the same rows",
                 other.name
             );
             let hint = format!("give one of them another `cookie.name` than `{}`", realm.cookie.name);
-            section.report(Diagnostic::error(message).hint(hint), section.here());
+            section.report_given(&needs, Diagnostic::error(message).hint(hint), section.here());
         }
         seen.push(realm);
         Some(())
@@ -58,19 +63,20 @@ fn realm(
     let format = section.require("format", one_of(&presets::WORDS));
     let preset = format.unwrap_or(Preset::Native);
     let mut defaults = preset.defaults();
-    let table = match defaults.table {
-        Some(default) => Some(section.get("table", text(table_name)).unwrap_or_else(|| default.to_owned())),
-        None => section.require("table", text(table_name)),
-    };
+    let mut table = section.get("table", text(table_name));
+    if !section.has("table") {
+        table = defaults.table.map(str::to_owned);
+        if table.is_none() {
+            section.refuse("table", &["table", "format"], Fault::new("is missing"));
+        }
+    }
     let key_attribute = section.get("key_attribute", text(attribute_name));
     let declared = layout::read(section, preset, &mut defaults);
     if declared.is_some() && key_attribute.is_some() {
-        section.refuse("key_attribute", Fault::new("stands in `layout`, too"));
+        section.refuse("key_attribute", &[], Fault::new("stands in `layout`, too"));
     }
 
     let user = section.get("user", user_claim);
-    // In place of one that was refused, any will do: a route that needs one is not refused besides.
-    let default_user = if section.has("user") { &["user"] } else { defaults.user };
     let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST));
     let timeout = timeout.unwrap_or(defaults.timeout);
     let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST));
@@ -81,22 +87,23 @@ fn realm(
         section.refuse_or(
             "reissue_time",
             "timeout",
+            &["reissue_time", "timeout", "format"],
             fault.hint("a session that is not reissued in time ends under its user"),
         );
     }
     let enforce_age = section.get("enforce_age", boolean);
     if section.has("enforce_age") && preset != Preset::Django {
         let fault = Fault::new("is only for `django`: the other formats' rows say when they end");
-        section.refuse("enforce_age", fault);
+        section.refuse("enforce_age", &["format"], fault);
     }
     let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST));
     if lifetime.is_some() && !defaults.records_creation {
         let fault =
             format!("cannot be enforced: {} rows do not record when a session was created", preset.word());
-        section.refuse("lifetime", Fault::new(fault));
+        section.refuse("lifetime", &["format", "layout/created"], Fault::new(fault));
     } else if lifetime.is_some_and(|lifetime| lifetime < timeout) {
         let fault = format!("must not be shorter than `timeout`, which is {}", format_duration(timeout));
-        section.refuse("lifetime", Fault::new(fault));
+        section.refuse("lifetime", &["timeout", "format"], Fault::new(fault));
     }
 
     let consistencies =
@@ -109,19 +116,20 @@ fn realm(
     if section.has("rotation_grace") && !is_native {
         let fault =
             Fault::new("is native only: the rows of other formats cannot say that they go on elsewhere");
-        section.refuse("rotation_grace", fault);
+        section.refuse("rotation_grace", &["format"], fault);
     }
     let cookie = section.table("cookie", |section| cookie::read(section, &defaults.cookie));
     let cache = section.table("cache", cache);
     if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
         let fault = Fault::new("needs the cache, which `cache.ttl` turns off");
-        section.refuse("on_store_error", fault);
+        section.refuse("on_store_error", &["cache/ttl"], fault);
     }
-    let keys = keys::read(section, directory, environment, !is_native);
+    // Of a format that is not known, nobody knows whose keys they are.
+    let keys = keys::read(section, directory, environment, !is_native || format.is_none());
     match (defaults.keys, section.has("keys")) {
         (Keys::Useless, true) => {
             let fault = format!("is of no use: {} cookies are not signed", preset.word());
-            section.refuse("keys", Fault::new(fault));
+            section.refuse("keys", &["format", "layout/cookie"], Fault::new(fault));
         }
         (Keys::Required, false) => {
             let signed = if preset == Preset::Django { "rows" } else { "cookies" };
@@ -129,6 +137,7 @@ fn realm(
             section.refuse_or(
                 "keys",
                 "format",
+                &["keys", "format", "layout/cookie"],
                 fault.hint("`current` is the secret that the app signs with"),
             );
         }
@@ -146,7 +155,7 @@ fn realm(
         table: table?,
         key_attribute: key_attribute.or(declared).unwrap_or_else(|| defaults.key_attribute.to_owned()),
         user: user.unwrap_or_else(|| {
-            UserClaim::new(default_user.iter().filter_map(|path| ClaimPath::parse(path)).collect())
+            UserClaim::new(defaults.user.iter().filter_map(|path| ClaimPath::parse(path)).collect())
         }),
         timeout,
         reissue_time,

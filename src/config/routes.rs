@@ -120,10 +120,17 @@ pub struct LoginTemplate {
     pub after: Option<String>,
 }
 
+/// The keys that decide who is let through.
+const ACCESS: [&str; 2] = ["access", "session"];
+/// The keys that decide which requests a route takes.
+const MATCH: [&str; 3] = ["host", "path", "methods"];
+
 /// A route, and where the file says what is checked against other routes.
 #[derive(Debug)]
 struct Placed {
     route: RouteConfig,
+    /// Of the route itself, as checks that depend on its keys name it.
+    location: String,
     path: Option<Range<usize>>,
     access: Option<Range<usize>>,
     login: Option<Range<usize>>,
@@ -138,7 +145,8 @@ pub(super) fn read(
 ) -> Vec<RouteConfig> {
     if root.is_empty("routes") {
         let missing = Diagnostic::error("there is no `[[routes]]`");
-        root.report(missing.hint("add one: `[[routes]]` with `path`, `session` and `upstream`"), None);
+        let missing = missing.hint("add one: `[[routes]]` with `path`, `session` and `upstream`");
+        root.report_given(&["routes"], missing, None);
     }
     let mut all_placed = true;
     let routes = root.tables("routes", |section| {
@@ -152,16 +160,19 @@ pub(super) fn read(
                 format!("two routes have the path `{}`, and the same host and methods", placed.route.path);
             let twice = Diagnostic::error(twice);
             let twice = first.path.iter().fold(twice, |twice, span| twice.related(span.clone(), "the first"));
-            root.report(twice, placed.path.clone());
+            let needs: Vec<_> = [first, placed].iter().flat_map(|route| route.locations(&MATCH)).collect();
+            root.report_given(&needs, twice, placed.path.clone());
         }
         let realm = placed.route.realm.and_then(|index| realm_names.name(index));
         let realm = realms.iter().find(|candidate| Some(candidate.name.as_str()) == realm);
         if let Some(diagnostic) = realm.and_then(|realm| check_user(&placed.route, realm)) {
-            root.report(diagnostic, placed.access.clone());
+            let mut needs = placed.locations(&ACCESS);
+            needs.extend(realm.map(|realm| format!("/sessions/{}/user", realm.name)));
+            root.report_given(&needs, diagnostic, placed.access.clone());
         }
         // The route that leads to the log-in page may be one that is not placed.
-        if let Some(diagnostic) = login::check(placed, &routes).filter(|_| all_placed) {
-            root.report(diagnostic, placed.login.clone());
+        if let Some((diagnostic, needs)) = login::check(placed, &routes).filter(|_| all_placed) {
+            root.report_given(&needs, diagnostic, placed.login.clone());
         }
     }
     routes.into_iter().map(|placed| placed.route).collect()
@@ -179,7 +190,7 @@ fn route(
     let path = section.require("path", text(pattern::path));
     let methods = section.list("methods", text(pattern::method));
     if methods.as_ref().is_some_and(Vec::is_empty) {
-        section.refuse("methods", Fault::new("is empty").hint("leave it out for all methods"));
+        section.refuse("methods", &[], Fault::new("is empty").hint("leave it out for all methods"));
     }
     let realm = section.get("session", |value| realms.resolve(&string(value)?));
     let access = access(section);
@@ -188,7 +199,7 @@ fn route(
     for key in ["require", "login"] {
         if section.has(key) && !access.needs_session() {
             let fault = Fault::new("has no effect unless the route's `access` is `required` or `session`");
-            section.refuse(key, fault);
+            section.refuse(key, &ACCESS, fault);
         }
     }
     let name = format!(
@@ -202,12 +213,14 @@ fn route(
     // What a certificate says is known without asking anybody.
     let of_session = headers.is_empty() || headers.iter().any(|rule| !rule.is_of_certificate());
     if section.has("headers") && of_session && access == Access::Public {
-        section.refuse("headers", Fault::new("needs a session, and a public route looks none up"));
+        let fault = Fault::new("needs a session, and a public route looks none up");
+        section.refuse("headers", &["access", "session", "headers/"], fault);
     }
     let mut switch = |key: &'static str| {
         let is_on = section.get(key, boolean).unwrap_or(false);
         if is_on && access == Access::Public {
-            section.refuse(key, Fault::new("needs a session, and a public route looks none up"));
+            let fault = Fault::new("needs a session, and a public route looks none up");
+            section.refuse(key, &ACCESS, fault);
         }
         is_on
     };
@@ -241,7 +254,14 @@ fn route(
     };
     let login = section.has("login").then(|| section.span("login")).flatten();
     let access = section.span(if section.has("access") { "access" } else { "session" });
-    Some(Placed { route, path: section.span("path"), access, login })
+    Some(Placed { route, location: section.location(""), path: section.span("path"), access, login })
+}
+
+impl Placed {
+    /// The locations of `keys` of the route.
+    fn locations(&self, keys: &[&str]) -> Vec<String> {
+        keys.iter().map(|key| format!("{}{key}", self.location)).collect()
+    }
 }
 
 fn access(section: &mut Section<'_, '_>) -> Access {
@@ -250,11 +270,13 @@ fn access(section: &mut Section<'_, '_>) -> Access {
     match (section.has("session"), given) {
         (false, Some(Access::Required | Access::Session | Access::Optional)) => {
             let fault = Fault::new("needs a session, but the route has none");
-            section.refuse("access", fault.hint("add `session`, or set `access = \"public\"`"));
+            let fault = fault.hint("add `session`, or set `access = \"public\"`");
+            section.refuse("access", &["session"], fault);
         }
         (false, None) if !section.has("access") => {
             let silent = Diagnostic::error("a route says neither `session` nor `access = \"public\"`");
-            section.report(
+            section.report_given(
+                &ACCESS,
                 silent.hint("name the session that it needs, or say that everyone may pass"),
                 section.here(),
             );

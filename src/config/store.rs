@@ -33,7 +33,7 @@ pub(super) fn read(root: &mut Section<'_, '_>, directory: &Path) -> Option<Store
                 if !store.has("embedded") && !store.has("dynamodb") {
                     let missing = Diagnostic::error("there is no store");
                     let hint = "add `[store.dynamodb]`, or `[store.embedded]` for one inside this process";
-                    store.report(missing.hint(hint), store.here());
+                    store.report_given(&["embedded", "dynamodb"], missing.hint(hint), store.here());
                 }
                 None
             }

@@ -151,11 +151,11 @@ pub(super) fn read(
         let ejection = ejection(upstream);
         let tls = tls::read(upstream, directory, environment);
         if !upstream.has("servers") {
-            upstream.refuse("servers", Fault::new("is missing"));
+            upstream.refuse("servers", &["servers"], Fault::new("is missing"));
         }
         let servers = upstream.list("servers", server::read)?;
         if servers.is_empty() {
-            upstream.refuse("servers", Fault::new("must name at least one server"));
+            upstream.refuse("servers", &[], Fault::new("must name at least one server"));
         }
         refuse_useless(upstream, &servers);
         let is_tls = servers.iter().any(Server::is_tls);
@@ -190,22 +190,22 @@ fn refuse_useless(upstream: &mut Section<'_, '_>, servers: &[Server]) {
     if !servers.iter().any(Server::is_tls) {
         let fault = Fault::new("is of no use: no server is reached over TLS");
         if upstream.has("tls") {
-            upstream.refuse("tls", fault.hint("\"https://host:port\" is"));
+            upstream.refuse("tls", &[], fault.hint("\"https://host:port\" is"));
         }
     }
     if upstream.has("protocol") && !servers.iter().any(Server::leaves_protocol_open) {
         let fault = Fault::new("is of no use: the servers' URLs say what is spoken");
-        upstream.refuse("protocol", fault.hint("\"http://\" is HTTP/1.1, \"h2c://\" is HTTP/2"));
+        upstream.refuse("protocol", &[], fault.hint("\"http://\" is HTTP/1.1, \"h2c://\" is HTTP/2"));
     }
     if upstream.has("resolve") && !servers.iter().any(Server::is_named) {
-        upstream.refuse("resolve", Fault::new("is of no use: no server has a name to look up"));
+        upstream.refuse("resolve", &[], Fault::new("is of no use: no server has a name to look up"));
     }
 }
 
 fn queue(upstream: &mut Section<'_, '_>, bounded: bool) -> Queue {
     if upstream.has("queue") && !bounded {
         let fault = Fault::new("is of no use: without `max_connections` no request waits");
-        upstream.refuse("queue", fault);
+        upstream.refuse("queue", &["max_connections"], fault);
     }
     upstream.table("queue", |queue| Queue {
         size: queue.get("size", integer(0..=100_000)).unwrap_or(100),
@@ -218,23 +218,24 @@ fn retries(upstream: &mut Section<'_, '_>) -> Retries {
         let attempts = retries.get("attempts", integer(1..=10)).unwrap_or(2);
         let budget = retries.get("budget", number(0.001..=1.0));
         if attempts == 1 && retries.has("budget") {
-            retries.refuse("budget", Fault::new("is of no use: with one attempt there is no retry"));
+            let fault = Fault::new("is of no use: with one attempt there is no retry");
+            retries.refuse("budget", &[], fault);
         }
         Retries { attempts, budget: budget.unwrap_or(0.2) }
     })
 }
 
 fn health(upstream: &mut Section<'_, '_>) -> Option<Health> {
-    let is_there = upstream.has("health");
     upstream.table("health", |health| {
-        let path = if is_there { health.require("path", text(path)) } else { health.get("path", text(path)) };
+        let path = health.require("path", text(path));
         let host = health.get("host", text(host));
         let interval = health
             .get("interval", duration(Duration::from_millis(100)..=Duration::from_hours(1)))
             .unwrap_or(Duration::from_secs(5));
         let timeout = health.get("timeout", limit()).unwrap_or(Duration::from_secs(2).min(interval));
         if timeout > interval {
-            health.refuse_or("timeout", "interval", Fault::new("is longer than `interval`"));
+            let fault = Fault::new("is longer than `interval`");
+            health.refuse_or("timeout", "interval", &["interval"], fault);
         }
         let healthy = health.get("healthy", integer(1..=100)).unwrap_or(2);
         let unhealthy = health.get("unhealthy", integer(1..=100)).unwrap_or(3);
@@ -250,7 +251,8 @@ fn ejection(upstream: &mut Section<'_, '_>) -> Option<Ejection> {
         let status = ejection.get("status", text(status::read)).unwrap_or_default();
         if failures == 0 {
             for key in ["for", "status"].into_iter().filter(|key| ejection.has(key)).collect::<Vec<_>>() {
-                ejection.refuse(key, Fault::new("is of no use: with `failures = 0` no server is put out"));
+                let fault = Fault::new("is of no use: with `failures = 0` no server is put out");
+                ejection.refuse(key, &[], fault);
             }
             return None;
         }

@@ -15,11 +15,13 @@ use toml::de::DeValue;
 pub(super) struct Fault {
     pub(super) message: String,
     pub(super) hint: Option<String>,
+    /// The location of another key that the value was compared with: if that is broken, this fault follows from it.
+    pub(super) needs: Option<&'static str>,
 }
 
 impl Fault {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, needs: None }
     }
 
     #[must_use]
@@ -132,8 +134,8 @@ pub(super) fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&DeValue
         let fault = || format!("must be {}", alternatives(words()));
         let text = value.as_str().ok_or_else(|| Fault::new(fault()))?;
         choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| Fault {
-            message: fault(),
             hint: nearest(text, words()).map(|near| format!("did you mean `{near}`?")),
+            ..Fault::new(fault())
         })
     }
 }

@@ -58,7 +58,11 @@ pub(super) fn hsts(listener: &mut Section<'_, '_>) -> Option<Hsts> {
         let max_age = max_age?;
         if preload && !(include_subdomains && max_age >= YEAR) {
             let fault = Fault::new("needs `include_subdomains = true` and a `max_age` of at least 365 days");
-            hsts.refuse("preload", fault.hint("browsers' lists take no other sites"));
+            hsts.refuse(
+                "preload",
+                &["include_subdomains"],
+                fault.hint("browsers' lists take no other sites"),
+            );
         }
         Some(Hsts::new(max_age, include_subdomains, preload))
     })

@@ -67,6 +67,8 @@ enum ClientAuth {
 struct Clients {
     ca: Option<PathBuf>,
     auth: Option<ClientAuth>,
+    /// Where `ca` is in the file.
+    location: String,
 }
 
 /// Where files are, and how they are read.
@@ -91,9 +93,11 @@ pub(super) fn read(
         let clients = Clients {
             ca: tls.get("client_ca", |value| files.authorities(&string(value)?)),
             auth: tls.get("client_auth", one_of(&words)),
+            location: tls.location("client_ca"),
         };
         if tls.has("client_auth") && !tls.has("client_ca") {
-            tls.refuse("client_auth", Fault::new("needs `client_ca`: the authorities of the clients"));
+            let fault = Fault::new("needs `client_ca`: the authorities of the clients");
+            tls.refuse("client_auth", &["client_ca"], fault);
         }
         let mut names = Names::default();
         let mut position = 0;
@@ -104,7 +108,8 @@ pub(super) fn read(
         });
         if tls.is_there() && tls.is_empty("certificates") {
             let fault = Fault::new("must name at least one certificate");
-            tls.refuse("certificates", fault.hint("such as `[{ cert = \"app.pem\", key = \"app.key\" }]`"));
+            let fault = fault.hint("such as `[{ cert = \"app.pem\", key = \"app.key\" }]`");
+            tls.refuse("certificates", &["certificates"], fault);
         }
         tls.is_there().then_some(TlsConfig { certificates, min_version, handshake_timeout })
     })
@@ -133,7 +138,8 @@ fn certificate(
             }
         }
         Err(error) => {
-            entry.refuse(if error.is_of_key() { "key" } else { "cert" }, Fault::new(error.to_string()));
+            let key = if error.is_of_key() { "key" } else { "cert" };
+            entry.refuse(key, &[], Fault::new(error.to_string()));
         }
     }
     Some(CertificateConfig { cert, key, clients })
@@ -147,15 +153,17 @@ fn client_rule(entry: &mut Section<'_, '_>, files: Files<'_>, listener: &Clients
     let own_auth = entry.get("client_auth", one_of(&words));
     if own_auth == Some(ClientAuth::None) {
         if entry.has("client_ca") {
-            entry.refuse("client_auth", Fault::new("is `none`, yet there is a `client_ca`"));
+            entry.refuse("client_auth", &[], Fault::new("is `none`, yet there is a `client_ca`"));
         } else if listener.ca.is_none() {
-            entry.refuse("client_auth", Fault::new("has no effect: the listener has no `client_ca`"));
+            let fault = Fault::new("has no effect: the listener has no `client_ca`");
+            entry.refuse("client_auth", &[&listener.location], fault);
         }
         return None;
     }
     let ca = own_ca.or_else(|| listener.ca.clone());
     if own_auth.is_some() && ca.is_none() && !entry.has("client_ca") {
-        entry.refuse("client_auth", Fault::new("needs `client_ca`: the authorities of the clients"));
+        let fault = Fault::new("needs `client_ca`: the authorities of the clients");
+        entry.refuse("client_auth", &["client_ca", &listener.location], fault);
     }
     // Whoever names authorities and says no more means that clients need a certificate.
     let auth = own_auth.or(listener.auth).unwrap_or(ClientAuth::Required);

@@ -44,21 +44,27 @@ fn check(cookie: &CookieConfig, section: &mut Section<'_, '_>) {
     let (host, secure) = (has_prefix("__Host-"), has_prefix("__Secure-"));
     if (host || secure) && cookie.secure != Secure::Always {
         let fault = Fault::new("must be `true`: the cookie's name has a prefix that says so");
-        section.refuse_or("secure", "name", fault.hint("browsers drop such a cookie otherwise"));
+        section.refuse_or(
+            "secure",
+            "name",
+            &["secure", "name"],
+            fault.hint("browsers drop such a cookie otherwise"),
+        );
     }
     if host && cookie.path != "/" {
-        section.refuse("path", Fault::new("must be \"/\": the cookie's name begins with `__Host-`"));
+        section.refuse("path", &[], Fault::new("must be \"/\": the cookie's name begins with `__Host-`"));
     }
     if host && cookie.domain.is_some() {
-        section.refuse("domain", Fault::new("must be left out: the cookie's name begins with `__Host-`"));
+        let fault = Fault::new("must be left out: the cookie's name begins with `__Host-`");
+        section.refuse("domain", &[], fault);
     }
     if cookie.samesite == Some(SameSite::None) && cookie.secure == Secure::Never {
         let fault = Fault::new("is `none`, which browsers accept only of a `Secure` cookie");
-        section.refuse("samesite", fault.hint("set `secure = true`"));
+        section.refuse("samesite", &["secure"], fault.hint("set `secure = true`"));
     }
     if cookie.partitioned && cookie.secure != Secure::Always {
         let fault = Fault::new("is accepted by browsers only of a `Secure` cookie");
-        section.refuse("partitioned", fault.hint("set `secure = true`"));
+        section.refuse("partitioned", &["secure"], fault.hint("set `secure = true`"));
     }
 }
 

@@ -43,9 +43,7 @@ pub(super) fn read(
 ) -> Option<KeysConfig> {
     let found = |value: &DeValue<'_>| find(value, directory, environment, app_owned);
     realm.table("keys", |keys| {
-        // `current` is missing only if there are keys at all.
-        let current =
-            if keys.is_there() { keys.require("current", found) } else { keys.get("current", found) };
+        let current = keys.require("current", found);
         let previous = keys.list("previous", found).unwrap_or_default();
         if current.iter().any(|found| found.is_literal) {
             warn_of_literal(keys, "current", FORGERY);
@@ -77,7 +75,7 @@ fn too_short() -> Fault {
 }
 
 fn warn_of_short(keys: &mut Section<'_, '_>, key: &str) {
-    let Fault { message, hint } = too_short();
+    let Fault { message, hint, .. } = too_short();
     let warning = Diagnostic::warning(format!("`{}` {message}", keys.name(key)));
     keys.report(hint.into_iter().fold(warning, Diagnostic::hint), keys.span(key));
 }

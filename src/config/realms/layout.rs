@@ -16,11 +16,18 @@ use crate::item::KeyType;
 /// Reads the layout into `defaults`; the key attribute, if it is given here.
 pub(super) fn read(realm: &mut Section<'_, '_>, preset: Preset, defaults: &mut Defaults) -> Option<String> {
     let FormatKind::Layout(layout) = &mut defaults.format else {
-        let fault = format!("is of no use: `{}` has a layout of its own", preset.word());
-        return realm.get("layout", |_| Err(Fault::new(fault)));
+        if realm.get("layout", |_| Ok(())).is_some() {
+            let fault = format!("is of no use: `{}` has a layout of its own", preset.word());
+            realm.refuse("layout", &["format"], Fault::new(fault));
+        }
+        return None;
     };
     if preset == Preset::Layout && !realm.has("layout") {
-        realm.refuse_or("layout", "format", Fault::new("is missing: it says where the rows have what"));
+        let fault = Fault::new("is missing: it says where the rows have what");
+        realm.refuse_or("layout", "format", &["layout"], fault);
+        // What it would say of these is not known, so nothing contradicts it.
+        (defaults.records_creation, defaults.keys) = (true, Keys::Optional);
+        return realm.get("layout", |_| Ok(())).and(None);
     }
     let key_attribute = realm.table("layout", |section| {
         if let Some(key) = section.get("key", text(template)) {
@@ -77,18 +84,19 @@ fn declared(section: &mut Section<'_, '_>, layout: &mut LayoutConfig) -> Option<
         codec.unwrap_or(if layout.payload.is_some() { PayloadCodec::Json } else { PayloadCodec::Map });
     if layout.payload.is_none() && layout.codec != PayloadCodec::Map {
         let fault = Fault::new("needs `payload`: without it, the row's attributes are the claims");
-        section.refuse("codec", fault);
+        section.refuse("codec", &["payload"], fault);
     }
     if layout.payload.is_none() && matches!(layout.cookie, CookieCodec::Express | CookieCodec::Adonis) {
-        section.refuse("cookie", Fault::new("needs `payload`: its framework wraps the claims"));
+        section.refuse("cookie", &["payload"], Fault::new("needs `payload`: its framework wraps the claims"));
     }
     if layout.cookie == CookieCodec::IdVersion && layout.version.is_none() {
         let fault = Fault::new("is `id-version`, but `version` does not say which attribute has the version");
-        section.refuse("cookie", fault);
+        section.refuse("cookie", &["version"], fault);
     }
     if section.is_there() && layout.expires.is_none() && layout.created.is_none() {
         let fault = Fault::new("is missing, and so is `created`: sessions would never end");
-        section.refuse("expires", fault.hint("name the attribute of the deadline, or that of the creation"));
+        let fault = fault.hint("name the attribute of the deadline, or that of the creation");
+        section.refuse("expires", &["expires", "created"], fault);
     }
     key_attribute
 }

@@ -100,7 +100,11 @@ pub(super) fn read(
     let name = |value: &toml::de::DeValue<'_>| string(value);
     match given.as_slice() {
         [] | ["upstream"] => {
-            let upstream = section.require("upstream", |value| upstreams.resolve(&name(value)?));
+            let upstream = section.get("upstream", |value| upstreams.resolve(&name(value)?));
+            if !section.has("upstream") {
+                let needs = ["upstream", "redirect", "respond"];
+                section.refuse("upstream", &needs, Fault::new("is missing"));
+            }
             let max_body = max_body.map(|size| size as u64);
             let upstream = upstream.unwrap_or_default();
             return Destination::Upstream(Forwarding { upstream, rewrite, host, max_body, response_timeout });
@@ -116,7 +120,8 @@ pub(super) fn read(
             section.get("upstream", string);
             for key in FORWARDING {
                 if section.has(key) {
-                    section.refuse(key, Fault::new("has no effect on a route without `upstream`"));
+                    let fault = Fault::new("has no effect on a route without `upstream`");
+                    section.refuse(key, &["upstream"], fault);
                 }
             }
         }

@@ -75,7 +75,7 @@ pub(super) fn request(section: &mut Section<'_, '_>, name: &str, injected: &[Hea
     let named = edits.set.iter().map(|edit| &edit.name).chain(&edits.remove);
     for name in named.filter(|name| injected.iter().any(|rule| rule.name == **name)) {
         let fault = Fault::new(format!("edits `{name}`, which `headers` sets or removes on every request"));
-        section.refuse("request_headers", fault);
+        section.refuse("request_headers", &[], fault);
     }
     edits
 }
@@ -96,10 +96,11 @@ fn read(section: &mut Section<'_, '_>, direction: Direction, route: &str) -> Hea
     let twice = |name: &&HeaderName| is_set(name) || add.iter().any(|edit| edit.name == **name);
     if let Some(name) = remove.iter().find(twice) {
         let fault = Fault::new(format!("holds `{name}`, which is written here too"));
-        section.refuse("remove", fault.hint("what is set replaces what was there"));
+        section.refuse("remove", &[], fault.hint("what is set replaces what was there"));
     }
     if let Some(edit) = add.iter().find(|edit| is_set(&edit.name)) {
-        section.refuse("add", Fault::new(format!("holds `{}`, which is set here too", edit.name)));
+        let fault = Fault::new(format!("holds `{}`, which is set here too", edit.name));
+        section.refuse("add", &[], fault);
     }
     HeaderEdits { remove, set, add }
 }

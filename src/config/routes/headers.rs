@@ -175,7 +175,7 @@ fn rule<'d>(
     }
     let encodings = [("percent", Encoding::Percent), ("utf8", Encoding::Utf8), ("base64", Encoding::Base64)];
     let name = section.name(entry.name);
-    section.descend(name.clone(), entry.value, |header| {
+    section.descend(entry.name, entry.value, |header| {
         let path = header.get("claim", text(claim));
         let join = header.get("join", text(join));
         let template = header.get("template", text(template));
@@ -190,14 +190,15 @@ fn rule<'d>(
         let encoding = header.get("encoding", one_of(&encodings)).unwrap_or(Encoding::Percent);
         if ["claim", "template", "tls"].into_iter().filter(|key| header.has(key)).count() != 1 {
             let either = Diagnostic::error(format!("`{name}` needs either `claim`, `template` or `tls`"));
-            header.report(either, header.here());
+            header.report_given(&["claim", "template", "tls"], either, header.here());
         }
         if header.has("tls") && !has_clients {
             let fault = Fault::new("needs a listener that asks clients for certificates");
-            header.refuse("tls", fault.hint("set `client_ca` below `[listeners.tls]`"));
+            let fault = fault.hint("set `client_ca` below `[listeners.tls]`");
+            header.refuse("tls", &["/listeners/"], fault);
         }
         if !header.has("claim") && header.has("join") {
-            header.refuse("join", Fault::new("is only for `claim`"));
+            header.refuse("join", &["claim"], Fault::new("is only for `claim`"));
         }
         let source = match (path, template, field) {
             (Some(path), _, _) => HeaderSource::Claim { path, join: join.unwrap_or_else(|| ",".to_owned()) },

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::{Placed, pattern};
+use super::{ACCESS, MATCH, Placed, pattern};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::value::Fault;
 use crate::config::{HostPattern, LoginTemplate};
@@ -40,8 +40,9 @@ fn path(text: &str) -> &str {
     text.split(['?', '#']).next().unwrap_or(text)
 }
 
-/// Whether a browser that is sent to log in arrives somewhere: not where it would be sent to log in again.
-pub(super) fn check(placed: &Placed, routes: &[Placed]) -> Option<Diagnostic> {
+/// Whether a browser that is sent to log in arrives somewhere: not where it would be sent to log in again. Also returns
+/// the locations of the keys that decide.
+pub(super) fn check(placed: &Placed, routes: &[Placed]) -> Option<(Diagnostic, Vec<String>)> {
     let route = &placed.route;
     let login = route.login.as_ref()?;
     match taken(routes, route.host.as_ref(), path(&login.before)) {
@@ -50,13 +51,19 @@ pub(super) fn check(placed: &Placed, routes: &[Placed]) -> Option<Diagnostic> {
             let hint = "give it a route of its own, with `access = \"optional\"` or \"public\"";
             let endless = endless.hint(hint);
             let other = page.path.clone().filter(|_| !std::ptr::eq(page, placed));
-            Some(match other {
-                Some(span) => endless.related(span, "it falls into this route"),
-                None => endless,
-            })
+            let endless = other
+                .into_iter()
+                .fold(endless, |endless, span| endless.related(span, "it falls into this route"));
+            let mut needs: Vec<_> = routes.iter().flat_map(|route| route.locations(&MATCH)).collect();
+            needs.extend(page.locations(&ACCESS));
+            needs.extend(placed.locations(&["session"]));
+            Some((endless, needs))
         }
         Some(_) => None,
-        None => Some(Diagnostic::warning("no route leads to the log-in page, so it is not found")),
+        None => {
+            let lost = Diagnostic::warning("no route leads to the log-in page, so it is not found");
+            Some((lost, vec!["/routes/".to_owned()]))
+        }
     }
 }
 

@@ -53,10 +53,7 @@ pub(super) fn redirect(section: &mut Section<'_, '_>) -> Option<Redirect> {
         "redirect",
         |text| Ok(Redirect { status: permanent, to: location(text)? }),
         |section| {
-            let to = section.get("to", text(location));
-            if section.is_there() && !section.has("to") {
-                section.refuse("to", Fault::new("is missing"));
-            }
+            let to = section.require("to", text(location));
             let status = section.get("status", |value| {
                 let statuses = [301, 302, 303, 307, 308].map(|code| (code, StatusCode::from_u16(code).ok()));
                 let code = integer(300..=399)(value).unwrap_or_default();
@@ -85,13 +82,16 @@ pub(super) fn respond(section: &mut Section<'_, '_>) -> Option<Respond> {
         if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
             && section.has("body")
         {
-            section.refuse("body", Fault::new(format!("cannot be sent with {}", status.as_u16())));
+            let fault = Fault::new(format!("cannot be sent with {}", status.as_u16()));
+            section.refuse("body", &[], fault);
         }
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-            section.refuse("status", Fault::new("needs a location").hint("`redirect` answers with one"));
+            let fault = Fault::new("needs a location").hint("`redirect` answers with one");
+            section.refuse("status", &[], fault);
         }
         if section.has("content_type") && !section.has("body") {
-            section.refuse("content_type", Fault::new("has no effect without a `body`"));
+            let fault = Fault::new("has no effect without a `body`");
+            section.refuse("content_type", &["body"], fault);
         }
         section.is_there().then(|| Respond {
             status,

@@ -40,8 +40,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Vec<Requirement> {
 }
 
 fn conditions<'d>(section: &mut Section<'d, '_>, entry: &Entry<'d>) -> Result<Vec<Condition>, Fault> {
-    let path = section.name(entry.name);
-    let conditions = section.descend(path, entry.value, |table| {
+    let conditions = section.descend(entry.name, entry.value, |table| {
         let bound = number(-LARGEST..=LARGEST);
         let conditions = [
             table.get("present", boolean).map(Condition::Present),

@@ -39,14 +39,14 @@ pub(super) fn read(section: &mut Section<'_, '_>, path: Option<&str>) -> (Rewrit
     let prefix = section.get("prefix", text(bare)).unwrap_or_default();
     let host = section.get("upstream_host", text(host)).unwrap_or(UpstreamHost::Preserve);
     if strip == prefix && !strip.is_empty() {
-        section.refuse("prefix", Fault::new("is what `strip_prefix` takes off"));
+        section.refuse("prefix", &[], Fault::new("is what `strip_prefix` takes off"));
     }
     let changes = !strip.is_empty() || !prefix.is_empty() || host != UpstreamHost::Preserve;
     let answers = section.get("rewrite_location", boolean);
     if answers == Some(true) && !changes && !section.has("strip_prefix") && !section.has("prefix") {
         let fault = Fault::new("has no effect: the route changes neither path nor host");
-        section
-            .refuse("rewrite_location", fault.hint("it undoes `strip_prefix`, `prefix` and `upstream_host`"));
+        let fault = fault.hint("it undoes `strip_prefix`, `prefix` and `upstream_host`");
+        section.refuse("rewrite_location", &["strip_prefix", "prefix", "upstream_host"], fault);
     }
     (Rewrite { strip, prefix, answers: answers.unwrap_or(changes) && changes }, host)
 }

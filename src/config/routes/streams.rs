@@ -45,7 +45,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, access: Access) -> StreamsConf
         recheck => Ok(recheck),
     });
     if section.has("recheck") && access == Access::Public {
-        section.refuse("recheck", Fault::new("needs a session, and a public route looks none up"));
+        let fault = Fault::new("needs a session, and a public route looks none up");
+        section.refuse("recheck", &super::ACCESS, fault);
     }
     let recheck = recheck.unwrap_or(RECHECK);
     StreamsConfig {

@@ -85,13 +85,13 @@ pub(super) fn read(
         });
         for (one, other) in [("cert", "key"), ("key", "cert")] {
             if tls.has(one) && !tls.has(other) {
-                tls.refuse(one, Fault::new(format!("is given without `{other}`")));
+                tls.refuse(one, &[other], Fault::new(format!("is given without `{other}`")));
             }
         }
         let identity = chain.zip(key).map(|(chain, key)| ClientIdentity { chain, key });
         let read = UpstreamTls { authorities, server_name, identity };
         if let Err(error) = read.client(RootCertStore::empty()) {
-            tls.refuse("key", Fault::new(format!("does not go with `cert`: {error}")));
+            tls.refuse("key", &[], Fault::new(format!("does not go with `cert`: {error}")));
         }
         tls.is_there().then_some(read)
     })
