@@ -34,7 +34,6 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, COOKIE};
 use http::{HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tracing::{Instrument as _, debug_span};
 
@@ -65,7 +64,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::telemetry::throttle::Throttle;
 use crate::time::{Clock, Now};
-use crate::upstream::{Pace, Upstream};
+use crate::upstream::{ClientBody, Pace, Upstream};
 use bond::Bond;
 use edit::{Facts, Prepared};
 use record::{Record, Waiting};
@@ -179,7 +178,7 @@ struct Arrival<'r> {
 }
 
 /// Answers a request of `peer`. Never fails: what goes wrong is an answer too, and a panic stays in its request.
-pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) -> Response<ResponseBody> {
     let now = Clock.now();
     let snapshot = worker.snapshot();
     let gateway = &snapshot.gateway;
@@ -228,7 +227,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<Incoming>) ->
 async fn serve(
     worker: &Worker,
     snapshot: &Snapshot,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     arrival: Arrival<'_>,
     record: &mut Record,
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {

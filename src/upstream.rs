@@ -8,6 +8,7 @@
 //! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, and the bytes under that |
 //! | `patience` | how long a response is waited for |
 //! | `said`, `body`, `incoming` | what the gateway says of a request; its body, and how far it has come; a response's |
+//! | `client_body` | the request's body as the client sends it, and the rest of one that nobody reads |
 //!
 //! Each worker has pools of its own: taking a connection out and putting it back needs no lock and wakes no other
 //! thread. A connection comes back only when a response has been read to its end over it and the request had been
@@ -20,6 +21,7 @@
 mod balance;
 mod body;
 mod budget;
+mod client_body;
 mod endpoint;
 mod health;
 mod incoming;
@@ -51,8 +53,9 @@ use resolve::Targets;
 
 pub(crate) use body::Progress;
 pub use body::{Pace, RequestBody, RequestBodyError};
-pub use incoming::IncomingError;
+pub use client_body::{ClientBody, UnreadBody};
 pub(crate) use incoming::{Incoming, SendError};
+pub use incoming::{IncomingError, Sender};
 pub use pool::{ConnectError, Connection, Lease, Pool};
 pub(crate) use probe::reach;
 pub use report::{Report, ServerReport};

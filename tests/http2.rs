@@ -390,7 +390,12 @@ async fn a_request_that_is_taken_back_has_its_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_does_not_wait_for_the_body() {
     let upstream = Upstream::start();
-    let gateway = Gateway::builder().upstream("app", &upstream).route("/small", "public", "").start().await;
+    let gateway = Gateway::builder()
+        .upstream("app", &upstream)
+        .route("/small", "public", "")
+        .server("body_timeout = \"300ms\"")
+        .start()
+        .await;
     let Some(mut client) = client(&gateway, "unread", &[]) else { return };
     let story = client.story();
     let refused = &story["streams"]["1"];

@@ -26,6 +26,7 @@ use crate::store::Store;
 use crate::store::table::Read;
 use crate::telemetry::Telemetry;
 use crate::time::{Clock, Now};
+use crate::upstream::ClientBody;
 
 use super::args::Explain;
 use super::failure::{Failure, Outcome};
@@ -165,7 +166,7 @@ async fn play(
         let (gateway, peer, sender) = (Arc::clone(gateway), Rc::clone(&peer), sender.clone());
         async move {
             // Nobody waits for a second request.
-            let _only = sender.try_send(rehearse(&gateway, &peer, request, now).await);
+            let _only = sender.try_send(rehearse(&gateway, &peer, request.map(ClientBody::from), now).await);
             Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
         }
     });

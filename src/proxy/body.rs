@@ -15,7 +15,7 @@ use super::handover::Handover;
 use super::record::Entry;
 use crate::headers;
 use crate::time::Clock;
-use crate::upstream::{Incoming, IncomingError, Lease, Progress};
+use crate::upstream::{Incoming, IncomingError, Lease, Progress, Sender};
 
 /// A response's body on its way to the client.
 #[derive(Debug)]
@@ -103,6 +103,14 @@ impl ResponseBody {
             upstream.end();
         }
         Self { source: Source::Upstream(upstream), sent: 0, ended: false, record: None, handover: None }
+    }
+
+    /// What sends the rest of the request, if not all of it has been sent. It is needed while the client does not take this.
+    pub(crate) fn request_sender(&self) -> Option<Sender> {
+        match &self.source {
+            Source::Upstream(upstream) if !upstream.request.is_done() => upstream.incoming.sender(),
+            Source::Upstream(_) | Source::Full(_) => None,
+        }
     }
 
     /// Passes trailers on, to a client that takes them.

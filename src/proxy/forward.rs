@@ -137,6 +137,7 @@ pub(super) async fn forward(
         let SendError { parts, unsent, cause } = match sent {
             Ok(response) => {
                 connection.answered(response.status());
+                progress.answered();
                 return answer(response, connection, &progress, limit, outbound.accept.as_deref());
             }
             Err(failed) => failed,

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 use smallvec::SmallVec;
 
 use super::inject::join;
@@ -28,6 +28,7 @@ use super::refusal::{Malformed, Refusal};
 use super::upgrade::Wish;
 use crate::config::Limits;
 use crate::headers::{self, Fate, Scrub};
+use crate::upstream::ClientBody;
 
 /// A request whose head leaves no room for doubt.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(super) struct Head {
     pub(super) target: PathAndQuery,
     pub(super) host: Host,
     pub(super) headers: HeaderMap,
-    pub(super) body: Incoming,
+    pub(super) body: ClientBody,
     /// What the client asks for besides an answer.
     pub(super) wish: Wish,
     /// What the client speaks.
@@ -73,7 +74,7 @@ impl Inbound {
     ///
     /// # Errors
     /// If it could be read in two ways, or asks for something that is not done here.
-    pub fn read(request: Request<Incoming>, limits: &Limits, peer: &Peer) -> Result<Self, Refusal> {
+    pub fn read(request: Request<ClientBody>, limits: &Limits, peer: &Peer) -> Result<Self, Refusal> {
         let (mut parts, body) = request.into_parts();
         let version = parts.version;
         if version == Version::HTTP_2 {
@@ -180,7 +181,7 @@ impl Sanitized {
         std::mem::replace(&mut self.head.wish, Wish::None)
     }
 
-    pub(super) fn body(&self) -> &Incoming {
+    pub(super) fn body(&self) -> &ClientBody {
         &self.head.body
     }
 

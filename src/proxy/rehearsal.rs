@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
-use hyper::body::Incoming;
 
 use super::record::Record;
 use super::{Gateway, Inbound, Injection, Peer, Refusal, Route, Sanitized, admit, inject, limit, redirect};
@@ -14,6 +13,7 @@ use crate::session::judge::Life;
 use crate::session::reference::Ref;
 use crate::session::{Anonymous, Resolution, UserState};
 use crate::time::Now;
+use crate::upstream::ClientBody;
 
 /// What would become of a request.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(crate) enum Known {
 pub(crate) async fn rehearse(
     gateway: &Gateway,
     peer: &Peer,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     now: Now,
 ) -> Rehearsal {
     let scrubbed = request.headers().keys().filter(|name| gateway.scrub.fate(name) == Fate::Scrub);

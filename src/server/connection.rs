@@ -2,7 +2,8 @@
 //!
 //! 1. Nothing is set aside for a connection that has not said anything: hyper comes in with the first byte.
 //! 2. Every wait for a client has a limit (`Activity` says which wait it is); none is for the upstream's slowness.
-//! 3. Who is refused is let read it: what it has yet to send is thrown away for a moment before the connection closes.
+//! 3. A client that is answered before it has sent all gets to read the response: the rest is discarded for a while before
+//!    the connection closes, or the stream.
 //!
 //! What a request comes to is `proxy`'s to say.
 
@@ -30,10 +31,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection that is to end may stay idle. To close it at once could meet a request that is on its way; the
 /// answer to one that comes within this time tells the client that it is the last.
 const LAST_REQUEST: Duration = Duration::from_secs(2);
-/// How long a farewell may take: what the client still sends, and the end of an encrypted stream.
+/// How long a farewell may take where no body is being sent, and the end of an encrypted stream.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// The most that is read and thrown away of what a client sends after its answer.
-const LEFTOVERS: usize = 256 * 1024;
+/// How long the body of a request that has been answered is read and discarded at most. Clients that look for the
+/// response only when they have sent all, or that lose it to a reset, get it in this time.
+const DISCARD: Duration = Duration::from_secs(10);
 
 /// The protocol that a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,20 +140,14 @@ async fn close<S: AsyncWrite + Unpin>(stream: &mut S) {
 }
 
 /// Ends a connection whose client may still be sending. To close at once would reset it, and the client's system would
-/// throw away the answer that it has not read yet (RFC 9112, 9.6).
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+/// throw away the answer that it has not read yet (RFC 9112, 9.6). What it sends for `limit` is discarded.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, limit: Duration) {
     let farewell = async {
         stream.shutdown().await?;
-        let mut buffer = [0; 1024];
-        let mut left = LEFTOVERS;
-        while left > 0 {
-            match stream.read(&mut buffer).await? {
-                0 => break,
-                count => left = left.saturating_sub(count),
-            }
-        }
+        let mut buffer = [0; 8 * 1024];
+        while stream.read(&mut buffer).await? > 0 {}
         io::Result::Ok(())
     };
     // Its end is all that was wanted, however it came.
-    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    let _ = tokio::time::timeout(limit, farewell).await;
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::client_body::ClientBody;
 use crate::headers::{self, Fate, Scrub};
 use crate::time::{Alarm, Clock};
 
@@ -69,6 +69,10 @@ pub(crate) struct Progress {
     attempt: Cell<u32>,
     /// None when it was abandoned.
     source: RefCell<Option<Source>>,
+    /// Whether nobody sends it any more, for the attempt under way.
+    stopped: Cell<bool>,
+    /// Whether the response has begun, so that it is not sent again.
+    answered: Cell<bool>,
     done: Cell<bool>,
     waiting: Cell<bool>,
     broken: Cell<bool>,
@@ -80,7 +84,7 @@ pub(crate) struct Progress {
 /// Where a body comes from.
 #[derive(Debug)]
 struct Source {
-    incoming: Incoming,
+    incoming: ClientBody,
     /// A piece that was taken and not sent.
     returned: Option<Bytes>,
     /// How many more bytes there may be.
@@ -105,7 +109,12 @@ struct Wait {
 
 impl RequestBody {
     /// The body `incoming`, of at most `most` bytes, which comes at least at `pace`; none: of any size, at any pace.
-    pub(crate) fn new(incoming: Incoming, most: Option<u64>, pace: Option<Pace>, scrub: &Arc<Scrub>) -> Self {
+    pub(crate) fn new(
+        incoming: ClientBody,
+        most: Option<u64>,
+        pace: Option<Pace>,
+        scrub: &Arc<Scrub>,
+    ) -> Self {
         let done = incoming.is_end_stream();
         let wait = pace.filter(|_| !done).map(Wait::new);
         let scrub = (!done).then(|| Arc::clone(scrub));
@@ -119,6 +128,8 @@ impl RequestBody {
                 scrub,
                 sender: None,
             })),
+            stopped: Cell::new(false),
+            answered: Cell::new(false),
             done: Cell::new(done),
             waiting: Cell::new(false),
             broken: Cell::new(false),
@@ -142,6 +153,15 @@ impl RequestBody {
     pub(super) fn of_http2(&mut self) -> Attempt {
         self.is_http2 = true;
         Attempt { progress: Rc::clone(&self.progress), number: self.attempt }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.progress.attempt.get() == self.attempt {
+            self.progress.stopped.set(true);
+            self.progress.give_back();
+        }
     }
 }
 
@@ -191,6 +211,19 @@ impl Progress {
         self.done.get()
     }
 
+    /// The response has begun. What its server does not take of the body is the client's connection's to deal with.
+    pub(crate) fn answered(&self) {
+        self.answered.set(true);
+        self.give_back();
+    }
+
+    /// Lets go of the rest of a body that nobody sends, now or later.
+    fn give_back(&self) {
+        if self.stopped.get() && self.answered.get() {
+            self.source.take();
+        }
+    }
+
     /// Whether it is the client that the next piece is waited for from.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.get()
@@ -232,6 +265,7 @@ impl Progress {
         }
         let attempt = self.attempt.get() + 1;
         self.attempt.set(attempt);
+        self.stopped.set(false);
         let before = self.source.borrow_mut().as_mut().and_then(|source| source.sender.take());
         before.iter().for_each(Waker::wake_by_ref);
         Some(RequestBody { progress: Rc::clone(self), attempt, is_http2: false })
@@ -343,6 +377,7 @@ mod tests {
     use std::future::poll_fn;
 
     use http::{Request, Response};
+    use hyper::body::Incoming;
     use hyper::server::conn::http1;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
@@ -357,7 +392,7 @@ mod tests {
         let checked = Cell::new(false);
         let service = service_fn(async |request: Request<Incoming>| {
             let scrub = Arc::new(Scrub::new([], false));
-            check(RequestBody::new(request.into_body(), None, None, &scrub)).await;
+            check(RequestBody::new(request.into_body().into(), None, None, &scrub)).await;
             checked.set(true);
             Ok::<_, Infallible>(Response::new(http_body_util::Empty::<Bytes>::new()))
         });

@@ -21,6 +21,10 @@ enum Source {
     Http2(hyper::body::Incoming),
 }
 
+/// Goes on sending a request while its client does not take the response.
+#[derive(Debug)]
+pub struct Sender(wire::Sender<Stream, RequestBody>);
+
 /// Why there is no response, or no more of it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
@@ -62,8 +66,23 @@ impl Incoming {
         Self(Source::Http1(body))
     }
 
+    /// What sends the rest of the request, where that takes somebody: over HTTP/2 the connection does it.
+    pub(crate) fn sender(&self) -> Option<Sender> {
+        match &self.0 {
+            Source::Http1(body) => Some(Sender(body.sender())),
+            Source::Http2(_) => None,
+        }
+    }
+
     pub(super) fn of_http2(body: hyper::body::Incoming) -> Self {
         Self(Source::Http2(body))
+    }
+}
+
+impl Sender {
+    /// Sends what can be sent now.
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>) {
+        self.0.poll_send(cx);
     }
 }
 

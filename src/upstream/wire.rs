@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -48,6 +48,12 @@ pub(crate) struct Wire<S, B> {
 pub(crate) struct Incoming<S, B> {
     inner: Rc<RefCell<Inner<S, B>>>,
     ended: bool,
+}
+
+/// Goes on sending a request whose response has begun, while nobody reads that.
+#[derive(Debug)]
+pub(crate) struct Sender<S, B> {
+    inner: Weak<RefCell<Inner<S, B>>>,
 }
 
 /// What a request comes to.
@@ -90,6 +96,8 @@ struct Sending<B> {
     unflushed: bool,
     /// Why nothing more can be written.
     failed: Option<io::Error>,
+    /// Whether the body failed while nobody read the response.
+    broken: bool,
 }
 
 /// What can be had back of a request that was not answered.
@@ -115,6 +123,8 @@ pub(crate) enum WireError<E> {
     Body(#[from] BadBody),
     #[error("the request's body failed")]
     Request(E),
+    #[error("the request's body failed while the response was not read")]
+    Broken,
     #[error("the request's body is not as long as its head says")]
     Length,
 }
@@ -233,7 +243,14 @@ impl<B> Sending<B> {
             first: None,
             unflushed: false,
             failed: None,
+            broken: false,
         }
+    }
+
+    /// Nothing more can be written: whoever else has the body is not to wait for this.
+    fn fail(&mut self, error: io::Error) {
+        self.failed = Some(error);
+        self.body = None;
     }
 
     fn is_done(&self) -> bool {
@@ -265,6 +282,9 @@ where
 {
     /// Sends what can be sent now. What the server does not take any more is not the end: it may have answered.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), WireError<B::Error>> {
+        if self.sending.broken {
+            return Err(WireError::Broken);
+        }
         if self.sending.failed.is_some() {
             return Ok(());
         }
@@ -279,7 +299,7 @@ where
                 if self.sending.unflushed {
                     match Pin::new(&mut self.stream).poll_flush(cx) {
                         Poll::Ready(Ok(())) => self.sending.unflushed = false,
-                        Poll::Ready(Err(error)) => self.sending.failed = Some(error),
+                        Poll::Ready(Err(error)) => self.sending.fail(error),
                         Poll::Pending => {}
                     }
                 }
@@ -294,7 +314,7 @@ where
                     // Over TLS, the first of several records may have gone before the write failed.
                     self.sending.begun |=
                         self.sending.queue.iter().map(Bytes::len).sum::<usize>() > TLS_RECORD;
-                    self.sending.failed = Some(error);
+                    self.sending.fail(error);
                     return Ok(());
                 }
                 Poll::Pending => return Ok(()),
@@ -466,6 +486,29 @@ where
                 step @ (Step::Data(_) | Step::Trailers(_) | Step::End) => return Poll::Ready(Ok(step)),
             }
             ready!(self.poll_read(cx))?;
+        }
+    }
+}
+
+impl<S, B> Incoming<S, B> {
+    /// What sends the rest of the request.
+    pub(super) fn sender(&self) -> Sender<S, B> {
+        Sender { inner: Rc::downgrade(&self.inner) }
+    }
+}
+
+impl<S, B> Sender<S, B>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// Sends what can be sent now.
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let mut inner = inner.borrow_mut();
+        if !inner.sending.is_done() && inner.poll_send(cx).is_err() {
+            // Whoever reads the response is told.
+            inner.sending.broken = true;
         }
     }
 }

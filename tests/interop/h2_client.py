@@ -337,6 +337,32 @@ def unread(port):
     return client.story()
 
 
+def upload(port, path, size, before):
+    """Sends all of a body before it takes any of the response, on a connection that has asked `before` times."""
+    client = Client(port)
+    for _ in range(before):
+        client.finish(client.request(head(path)))
+    client.take = False
+    number = client.request(head(path, "POST"), end=False)
+    taken = 0
+    while size and not client.done(number):
+        piece = min(size, client.h2.local_flow_control_window(number), 16384)
+        if piece:
+            client.h2.send_data(number, bytes(piece), end_stream=piece == size)
+            client.flush()
+            size -= piece
+        else:
+            client.read(lambda: client.done(number) or client.h2.local_flow_control_window(number))
+    while not client.done(number):
+        seen = client.stream(number)["body"]
+        if seen > taken:
+            client.h2.acknowledge_received_data(seen - taken, number)
+            client.flush()
+            taken = seen
+        client.read(lambda: client.done(number) or client.stream(number)["body"] > taken)
+    return {"sent": not size, **client.stream(number)}
+
+
 def slow(port):
     """Sends a body that stops."""
     client = Client(port)

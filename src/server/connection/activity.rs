@@ -3,7 +3,7 @@
 //! Its stream, its requests and its responses tell [`Activity`]; the connection's task asks it what the client is
 //! waited for.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::proxy::ResponseBody;
 use crate::time::{Alarm, Clock};
+use crate::upstream::Sender;
 
 /// What is known of a connection.
 #[derive(Debug, Default)]
@@ -73,6 +74,8 @@ pub(super) struct Reader {
     /// Whether the response has ended, or will not by no fault of the client's.
     done: Cell<bool>,
     turn: Cell<Turn>,
+    /// What sends the rest of the request meanwhile: a client may want to send all of it before it reads.
+    sender: RefCell<Option<Sender>>,
 }
 
 /// A response's body, which tells when it has gone.
@@ -158,6 +161,7 @@ impl Exchange {
     pub(super) fn watch(self, body: ResponseBody) -> Watched {
         if let Some(reader) = &self.reader {
             reader.done.set(body.is_end_stream());
+            reader.sender.replace(body.request_sender());
         }
         Watched { body, exchange: self }
     }
@@ -179,6 +183,15 @@ impl Reader {
     pub(super) fn wait(&self) -> (Wait, Turn) {
         let wait = if self.waited_for.get() { Wait::Reader } else { Wait::Nothing };
         (wait, self.turn.get())
+    }
+
+    /// Goes on with the request, of which nothing is sent otherwise while the response waits.
+    pub(super) fn poll_request(&self, cx: &mut Context<'_>) {
+        if self.waited_for.get()
+            && let Some(sender) = &*self.sender.borrow()
+        {
+            sender.poll_send(cx);
+        }
     }
 
     /// Whether nothing more is to come of the response.

@@ -23,8 +23,9 @@ use tokio::sync::watch;
 
 use super::activity::{Activity, Deadline, Wait, Watched};
 use super::wire::Wire;
-use super::{FAREWELL, First, LAST_REQUEST, Terms, close, first_bytes, linger};
+use super::{DISCARD, FAREWELL, First, LAST_REQUEST, Terms, close, first_bytes, linger};
 use crate::proxy::{Handover, handle};
+use crate::upstream::ClientBody;
 
 /// What is read ahead of a body, and written ahead of a client, at most; heads have a bound of their own.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -70,7 +71,9 @@ pub(super) async fn serve<S>(
             return handover.give(Wire::new(stream, talk.ahead, Rc::default()), ());
         }
         match talk.end {
-            End::Closed if talk.is_unheard => return Box::pin(linger(&mut stream)).await,
+            End::Closed if talk.is_unheard => {
+                return Box::pin(linger(&mut stream, terms.timeouts.body.min(DISCARD))).await;
+            }
             // What could not be written in time is not waited for again.
             End::Closed | End::Expired(Wait::Reader | Wait::Nothing) => return,
             End::Dismissed => return close(&mut stream).await,
@@ -122,7 +125,7 @@ where
         let exchange = activity.begin(!request.body().is_end_stream(), None);
         let (terms, handover, last) = (terms.clone(), Rc::clone(&handover), Rc::clone(&last));
         async move {
-            let mut response = handle(&terms.worker, &terms.peer, request).await;
+            let mut response = handle(&terms.worker, &terms.peer, request.map(ClientBody::from)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 handover.replace(response.body_mut().take_handover());
             } else if last.get() {
@@ -147,7 +150,7 @@ where
 /// Answers a client whose head does not come to an end, and ends its connection.
 pub(super) async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     if matches!(tokio::time::timeout(FAREWELL, stream.write_all(SLOW)).await, Ok(Ok(()))) {
-        linger(stream).await;
+        linger(stream, FAREWELL).await;
     }
 }
 

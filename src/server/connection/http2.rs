@@ -25,12 +25,13 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::Terms;
 use super::activity::{Activity, Deadline, Reader, Wait};
 use super::intake::{Intake, Ration};
 use super::wire::Wire;
+use super::{DISCARD, Terms};
 use crate::proxy::handle;
 use crate::server::toll::Toll;
+use crate::upstream::{ClientBody, UnreadBody};
 
 /// What a client may send of one request's body before any of it is taken.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -58,12 +59,19 @@ pub(super) async fn serve<S>(
     let (limits, timeouts) = (terms.limits, terms.timeouts);
     let activity = Rc::new(Activity::default());
     let ration = Rc::new(Ration::new(toll));
-    let streams = Streams { next: Rc::default(), send_timeout: timeouts.send, ration: Rc::clone(&ration) };
+    let streams = Streams {
+        next: Rc::default(),
+        send_timeout: timeouts.send,
+        discard: timeouts.body.min(DISCARD),
+        ration: Rc::clone(&ration),
+    };
     let next = Rc::clone(&streams.next);
     let service = service_fn(|mut request: Request<Incoming>| {
         let reader = Rc::new(Reader::default());
-        next.replace(Some(Rc::clone(&reader)));
-        let exchange = activity.begin(!request.body().is_end_stream(), Some(reader));
+        let has_body = !request.body().is_end_stream();
+        let unread = has_body.then(Rc::<UnreadBody>::default);
+        next.replace(Some((Rc::clone(&reader), unread.clone())));
+        let exchange = activity.begin(has_body, Some(reader));
         let (terms, activity) = (terms.clone(), Rc::clone(&activity));
         let is_short = ration.is_short();
         let upgrade = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
@@ -73,6 +81,7 @@ pub(super) async fn serve<S>(
                 // here has cost no upstream anything.
                 tokio::task::yield_now().await;
             }
+            let request = request.map(|body| ClientBody::returning(body, unread));
             let mut response = handle(&terms.worker, &terms.peer, request).await;
             if let (Some(upgrade), Some(handover)) = (upgrade, response.body_mut().take_handover()) {
                 // It is over as soon as the response's head is on its way, or the stream has been reset.
@@ -149,12 +158,17 @@ fn is_misbehaviour(error: &hyper::Error) -> bool {
     error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)
 }
 
+/// What is known of a stream before it is run: whether it waits for its client, and where the rest of its body goes.
+type Next = (Rc<Reader>, Option<Rc<UnreadBody>>);
+
 /// Runs each stream as a task of its own on the connection's thread.
 #[derive(Clone, Debug)]
 struct Streams {
-    /// Whether the stream that is about to be run waits for its client: the service has just been called for it.
-    next: Rc<RefCell<Option<Rc<Reader>>>>,
+    /// Of the stream that is about to be run: the service has just been called for it.
+    next: Rc<RefCell<Option<Next>>>,
     send_timeout: Duration,
+    /// How long the body of a request that has been answered is read.
+    discard: Duration,
     ration: Rc<Ration>,
 }
 
@@ -162,21 +176,32 @@ pin_project! {
     /// A stream, until its response has been taken or its client has been waited for in vain. To drop it resets it.
     struct Stream<F> {
         #[pin]
-        stream: F,
+        stream: Option<F>,
         reader: Option<Rc<Reader>>,
+        unread: Option<Rc<UnreadBody>>,
         deadline: Deadline,
         send_timeout: Duration,
+        discard: Duration,
         ration: Rc<Ration>,
     }
 }
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let reader = self.next.take();
-        let (deadline, send_timeout) = (Deadline::default(), self.send_timeout);
+        let (reader, unread) = self.next.take().unzip();
+        let unread = unread.flatten();
+        let (deadline, send_timeout, discard) = (Deadline::default(), self.send_timeout, self.discard);
         // It ends with its connection, which is tracked.
         let ration = Rc::clone(&self.ration);
-        tokio::task::spawn_local(Stream { stream, reader, deadline, send_timeout, ration });
+        tokio::task::spawn_local(Stream {
+            stream: Some(stream),
+            reader,
+            unread,
+            deadline,
+            send_timeout,
+            discard,
+            ration,
+        });
     }
 }
 
@@ -184,10 +209,22 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        if this.stream.poll(cx).is_ready() {
+        let mut this = self.project();
+        let is_over = this.stream.as_mut().as_pin_mut().is_none_or(|stream| stream.poll(cx).is_ready());
+        if is_over {
+            // With it goes whoever could still want the request's body.
+            this.stream.set(None);
+        } else if let Some(reader) = this.reader {
+            reader.poll_request(cx);
+        }
+        // A client that has to send before it reads would otherwise wait for a window that nobody opens.
+        let rest = this.unread.as_ref().filter(|unread| unread.poll_discard(cx).is_pending());
+        if is_over {
             if this.reader.as_ref().is_some_and(|reader| !reader.is_done()) {
                 this.ration.charge();
+            } else if let Some(rest) = rest {
+                // It ends with its connection, which is tracked.
+                tokio::task::spawn_local(discard(Rc::clone(rest), *this.discard));
             }
             return Poll::Ready(());
         }
@@ -195,4 +232,10 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
         let wait = reader.wait();
         this.deadline.poll(cx, wait, (wait.0 == Wait::Reader).then_some(*this.send_timeout))
     }
+}
+
+/// Discards the rest of the body of a request that has been answered, until its client sends no more or has had time
+/// to read the response. What is left then is reset, with NO_ERROR.
+async fn discard(rest: Rc<UnreadBody>, limit: Duration) {
+    let _ = tokio::time::timeout(limit, poll_fn(|cx| rest.poll_discard(cx))).await;
 }
