@@ -43,20 +43,23 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(line: Line) -> Outcome {
+    let file = &line.file;
     match line.command {
-        None => serve::run(&line.serve),
-        Some(Command::Serve(file)) => serve::run(&file),
-        Some(Command::Check(args)) => check::run(&args),
+        None | Some(Command::Serve) => serve::run(file),
+        Some(Command::Check(args)) => check::run(&args, file),
+        Some(Command::Demo(_) | Command::Completions(_)) if file.config.is_some() => {
+            Err(Failure::usage("this command uses no configuration file").hint("leave `--config` out"))
+        }
         Some(Command::Demo(args)) => demo::run(&args),
-        Some(Command::Table(Table::Create(args))) => table::create(&args),
-        Some(Command::Table(Table::Show(args))) => table::show(&args),
-        Some(Command::Table(Table::Policy(args))) => table::policy(&args),
-        Some(Command::Session(Session::Create(args))) => session::create(args),
-        Some(Command::Session(Session::Show(args))) => session::show(&args),
-        Some(Command::Session(Session::List(args))) => session::list(&args),
-        Some(Command::Session(Session::Revoke(args))) => session::revoke(&args),
-        Some(Command::Session(Session::Purge(args))) => session::purge::run(&args),
-        Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Table(Table::Create(args))) => table::create(&args, file),
+        Some(Command::Table(Table::Show(args))) => table::show(&args, file),
+        Some(Command::Table(Table::Policy(args))) => table::policy(&args, file),
+        Some(Command::Session(Session::Create(args))) => session::create(args, file),
+        Some(Command::Session(Session::Show(args))) => session::show(&args, file),
+        Some(Command::Session(Session::List(args))) => session::list(&args, file),
+        Some(Command::Session(Session::Revoke(args))) => session::revoke(&args, file),
+        Some(Command::Session(Session::Purge(args))) => session::purge::run(&args, file),
+        Some(Command::Explain(args)) => explain::run(&args, file),
         Some(Command::Completions(args)) => completions(&args),
     }
 }

@@ -312,7 +312,13 @@ pub fn load_sources(path: &Path) -> (Sources, Result<(Config, Warnings), Failure
 fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnings), Failure> {
     let bytes = environment.file(path).map_err(|error| {
         let unreadable = Diagnostic::error(format!("the configuration cannot be read: {error}"));
-        Failure(Report::new(path, String::new(), vec![unreadable.hint("`--config FILE` names another file")]))
+        Failure(Report::new(
+            path,
+            String::new(),
+            vec![unreadable.hint(
+                "`--config FILE` or SESSIONGATE_CONFIG names another file; `sessiongate demo` needs none",
+            )],
+        ))
     })?;
     let source = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

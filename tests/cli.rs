@@ -152,7 +152,7 @@ fn a_wrong_command_line_is_2_and_says_so_on_stderr() {
         &["session", "create", "--claim", "user"],
         &["demo", "--port", "65536"],
         &["completions", "tcsh"],
-        &["--config", "gateway.toml", "check"],
+        &["demo", "--config", "gateway.toml"],
     ] {
         let ended = site.run(args).with(2);
         assert_eq!(ended.stdout, "", "{args:?}");
@@ -499,4 +499,81 @@ fn an_explanation_tells_where_a_route_leads() {
     }
     let json = site.run(&["explain", "--json", "--path", "/app/x"]).done().json();
     assert_eq!(json["forwarded_as"], "/x");
+}
+
+#[test]
+fn config_is_chosen_before_or_after_the_command_or_by_the_environment() {
+    let site = Site::new("no toml");
+    std::fs::write(site.0.path().join("other.toml"), CONFIG).unwrap();
+    std::fs::write(site.0.path().join("third.toml"), "not toml").unwrap();
+    let with = |variable: Option<&str>, args: &[&str]| {
+        let mut command = command(site.0.path(), args);
+        let output = command.envs(variable.map(|file| ("SESSIONGATE_CONFIG", file))).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let good = "ok: `other.toml` has no errors";
+    for args in [
+        &["-c", "other.toml", "check"] as &[&str],
+        &["check", "-c", "other.toml"],
+        &["--config", "other.toml", "check"],
+        &["--config=other.toml", "check"],
+    ] {
+        // The command line wins over the environment.
+        for variable in [None, Some("third.toml"), Some("")] {
+            let (code, stderr) = with(variable, args);
+            assert!(code == Some(0) && stderr.contains(good), "{args:?}: {stderr}");
+        }
+    }
+    let (code, stderr) = with(Some("other.toml"), &["check"]);
+    assert!(code == Some(0) && stderr.contains(good), "{stderr}");
+    let (code, stderr) = with(Some(""), &["check"]);
+    assert!(code == Some(2) && stderr.contains("`gateway.toml` has"), "{stderr}");
+    for args in [
+        &["-c", "other.toml", "session", "create", "--claim", "user=alice"] as &[&str],
+        &["session", "-c", "other.toml", "list"],
+        &["table", "policy", "-c", "other.toml"],
+        &["-c", "other.toml", "explain"],
+    ] {
+        assert_eq!(with(Some("third.toml"), args).0, Some(0), "{args:?}");
+    }
+    // A file that would be ignored is refused.
+    for args in [&["-c", "other.toml", "demo"] as &[&str], &["completions", "bash", "-c", "other.toml"]] {
+        assert_eq!(with(None, args).0, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn without_a_configuration_the_demo_is_named() {
+    let site = Site::new(CONFIG);
+    std::fs::remove_file(site.0.path().join("gateway.toml")).unwrap();
+    for args in [&[] as &[&str], &["serve"], &["check"], &["session", "list"]] {
+        let ended = site.run(args).with(2);
+        for expected in ["`sessiongate demo`", "SESSIONGATE_CONFIG", "`--config FILE`"] {
+            assert!(ended.stderr.contains(expected), "{args:?}: {}", ended.stderr);
+        }
+    }
+}
+
+#[test]
+fn list_says_how_many_were_read_and_how_many_match() {
+    let site = Site::new(CONFIG);
+    site.session(&["user=alice"]);
+    for (args, expected) in [
+        (&[] as &[&str], "1 session in table `sessions`, 1 of them live\n"),
+        (&["--claim", "user=bob"], "1 session in table `sessions`, 0 match, 0 of these live\n"),
+        (&["--claim", "user=alice"], "1 session in table `sessions`, 1 match, 1 of these live\n"),
+        (&["--expired"], "1 session in table `sessions`, 0 match, 0 of these live\n"),
+    ] {
+        let ended = site.run(&[&["session", "list"], args].concat()).done();
+        assert_eq!(ended.stderr, expected, "{args:?}");
+    }
+}
+
+#[test]
+fn claim_that_looks_like_json_and_is_not_is_2_and_makes_no_session() {
+    let site = Site::new(CONFIG);
+    let ended = site.run(&["session", "create", "--claim", "roles=[admin]"]).with(2);
+    assert!(ended.stderr.contains(r#"--claim 'roles=["admin"]'"#) && ended.stdout.is_empty(), "{ended:?}");
+    let ended = site.run(&["session", "list", "--claim", "roles=[admin]"]).with(2);
+    assert!(ended.stderr.contains(r#"--claim 'roles=["admin"]'"#), "{ended:?}");
 }

@@ -10,7 +10,7 @@ use crate::claims::{ClaimPath, Requirement};
 
 /// DynamoDB-backed sessions in front of web apps that know nothing about them
 #[derive(Debug, Parser)]
-#[command(name = "sessiongate", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(name = "sessiongate", version, max_term_width = 100)]
 #[command(after_help = "\
 Without a command, `serve` is run. New here? Try `sessiongate demo`.
 
@@ -18,15 +18,14 @@ Exit codes: 0 done, 1 refused or not found, 2 usage or configuration, 3 internal
 pub(crate) struct Line {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
-    /// Of `serve`, the command when none is given.
     #[command(flatten)]
-    pub(crate) serve: ConfigFile,
+    pub(crate) file: ConfigFile,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the gateway
-    Serve(ConfigFile),
+    Serve,
     /// Report every problem of the configuration
     Check(Check),
     /// Show what this is: a store, a legacy app, the gateway in front of it, and things to try
@@ -43,17 +42,25 @@ pub(crate) enum Command {
     Completions(Completions),
 }
 
+/// Which configuration a command uses; before or after the command's name.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConfigFile {
-    /// The configuration
-    #[arg(long, short, value_name = "FILE", default_value = "gateway.toml")]
-    pub(crate) config: PathBuf,
+    /// The configuration file; without it, the one that the environment variable SESSIONGATE_CONFIG names, or gateway.toml
+    #[arg(long, short, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// The path of the file. An empty variable counts as one that is not set.
+    pub(crate) fn path(&self) -> PathBuf {
+        let named = || std::env::var_os("SESSIONGATE_CONFIG").filter(|name| !name.is_empty());
+        let file = self.config.clone().or_else(|| named().map(PathBuf::from));
+        file.unwrap_or_else(|| "gateway.toml".into())
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    #[command(flatten)]
-    pub(crate) file: ConfigFile,
     /// Ask the store for its tables and connect to the upstreams, too
     #[arg(long)]
     pub(crate) connect: bool,
@@ -78,8 +85,6 @@ pub(crate) enum Table {
 
 #[derive(Debug, Args)]
 pub(crate) struct Tables {
-    #[command(flatten)]
-    pub(crate) file: ConfigFile,
     /// Only the table of this realm
     #[arg(long)]
     pub(crate) realm: Option<String>,
@@ -110,8 +115,6 @@ pub(crate) enum Session {
 
 #[derive(Debug, Args)]
 pub(crate) struct RealmChoice {
-    #[command(flatten)]
-    pub(crate) file: ConfigFile,
     /// Which kind of session; may be left out if the configuration has only one
     #[arg(long)]
     pub(crate) realm: Option<String>,
@@ -209,8 +212,6 @@ pub(crate) struct Purge {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    #[command(flatten)]
-    pub(crate) file: ConfigFile,
     /// The session cookie's value, or a whole `Cookie` header; `-` reads stdin
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) cookie: Option<String>,
@@ -238,16 +239,44 @@ pub(crate) struct Completions {
     pub(crate) shell: Shell,
 }
 
-fn claim(text: &str) -> Result<(String, serde_json::Value), &'static str> {
+fn claim(text: &str) -> Result<(String, serde_json::Value), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     if name.is_empty() {
-        return Err("the name is empty");
+        return Err("the name is empty".to_owned());
     }
-    let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::String(value.to_owned()));
-    Ok((name.to_owned(), value))
+    match serde_json::from_str(value) {
+        Ok(json) => Ok((name.to_owned(), json)),
+        Err(_) if value.trim_start().starts_with(['[', '{', '"']) => Err(misspelt(name, value)),
+        Err(_) => Ok((name.to_owned(), value.into())),
+    }
 }
 
-fn sought(text: &str) -> Result<Requirement, &'static str> {
+/// What to say of a value that begins as JSON does and is not: often, a shell has taken its quotes.
+fn misspelt(name: &str, value: &str) -> String {
+    let argument = |value: &serde_json::Value| {
+        let text = format!("{name}={value}");
+        format!("--claim '{}'", text.replace('\'', r"'\''"))
+    };
+    let as_text = argument(&value.into());
+    let inside = value.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match inside.filter(|inside| !inside.contains(['[', ']', '{', '}'])) {
+        Some(inside) => {
+            let elements = inside.split(',').map(str::trim).filter(|element| !element.is_empty());
+            let elements = elements.map(|element| {
+                let text = || serde_json::Value::from(element.trim_matches(['"', '\'']));
+                serde_json::from_str(element).unwrap_or_else(|_| text())
+            });
+            let list = argument(&serde_json::Value::Array(elements.collect()));
+            format!("this looks like a JSON list and is not JSON: write {list}, or {as_text} for a text")
+        }
+        None => format!(
+            "this looks like JSON and is not: names and texts of JSON have double quotes, and the shell leaves them alone \
+             in single ones; write {as_text} for a text"
+        ),
+    }
+}
+
+fn sought(text: &str) -> Result<Requirement, String> {
     let (path, value) = claim(text)?;
     let claim = ClaimPath::parse(&path).ok_or("this is not the path of a claim")?;
     Ok(Requirement::equals(claim, value))
@@ -289,5 +318,22 @@ mod tests {
         }
         assert!(claim("user").is_err());
         assert!(claim("=x").is_err());
+    }
+
+    #[test]
+    fn value_that_looks_like_json_and_is_not_is_refused_with_the_right_spelling() {
+        for (text, expected) in [
+            ("roles=[admin]", r#"--claim 'roles=["admin"]'"#),
+            ("roles=[admin, 7, 'x y']", r#"--claim 'roles=["admin",7,"x y"]'"#),
+            ("roles=[admin]", r#"--claim 'roles="[admin]"' for a text"#),
+            ("roles=[admin", r#"--claim 'roles="[admin"' for a text"#),
+            ("a={b: 1}", r#"--claim 'a="{b: 1}"' for a text"#),
+            ("a=\"b", r#"--claim 'a="\"b"' for a text"#),
+            ("a=[it's]", r#"--claim 'a=["it'\''s"]'"#),
+        ] {
+            let message = claim(text).unwrap_err();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+        assert_eq!(claim("name=O'Hara [x]").unwrap().1, json!("O'Hara [x]"));
     }
 }

@@ -7,7 +7,7 @@ use crate::format;
 use crate::store::schema::SchemaError;
 use crate::upstream;
 
-use super::args::Check;
+use super::args::{Check, ConfigFile};
 use super::failure::{Failure, Outcome};
 use super::output::{self, BAD, GOOD};
 use super::site::{self, Reach};
@@ -15,9 +15,9 @@ use super::site::{self, Reach};
 /// What a look at one thing came to: how it is, or what is wrong with it.
 type Finding = Result<String, String>;
 
-pub(super) fn run(args: &Check) -> Outcome {
-    let config = site::load(&args.file)?;
-    output::say(format_args!("{GOOD}ok{GOOD:#}: `{}` has no errors", args.file.config.display()))?;
+pub(super) fn run(args: &Check, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
+    output::say(format_args!("{GOOD}ok{GOOD:#}: `{}` has no errors", file.path().display()))?;
     if !args.connect {
         return Ok(());
     }

@@ -28,7 +28,7 @@ use crate::telemetry::Telemetry;
 use crate::time::{Clock, Now};
 use crate::upstream::ClientBody;
 
-use super::args::Explain;
+use super::args::{ConfigFile, Explain};
 use super::failure::{Failure, Outcome};
 use super::output;
 use super::row::Row;
@@ -55,8 +55,8 @@ enum Cookie {
     Names(Ref, u64, Box<Result<Option<Row>, String>>),
 }
 
-pub(super) fn run(args: &Explain) -> Outcome {
-    let config = site::load(&args.file)?;
+pub(super) fn run(args: &Explain, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     let given = args.cookie.as_deref().map(cookie_text).transpose()?;
     let explanation = super::block_on(explain(&config, args, given.as_deref()))?;
     let mut stdout = output::stdout();

@@ -38,7 +38,7 @@ pub(super) fn run(file: &ConfigFile) -> Outcome {
         }
         manager::ready(&server);
         let _watchdog = manager::watchdog(&server);
-        let mut reloader = Reloader::new(file.config.clone(), watch);
+        let mut reloader = Reloader::new(file.path(), watch);
         let ending = loop {
             let stop = &mut signals.stop;
             let is_watched = server.config().server.watch;

@@ -16,7 +16,7 @@ use crate::session::{self, cookie};
 use crate::store::table::{Pages, Read, Written};
 use crate::time::Clock;
 
-use super::args::{Create, List, Revoke, Show, Which};
+use super::args::{ConfigFile, Create, List, Revoke, Show, Which};
 use super::failure::{Failure, Outcome};
 use super::output::{self, GOOD};
 use super::row::{self, Row};
@@ -28,8 +28,8 @@ const PAGE: Pages = Pages { rows: 500, segment: None };
 /// More than a session can hold, and than a cookie header may.
 const MAX_INPUT: u64 = 1024 * 1024;
 
-pub(super) fn create(args: Create) -> Outcome {
-    let config = site::load(&args.realm.file)?;
+pub(super) fn create(args: Create, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     let mut claims = match &args.claims_json {
         Some(source) => read_claims(source)?,
         None => Claims::new(),
@@ -60,8 +60,8 @@ pub(super) fn create(args: Create) -> Outcome {
     })
 }
 
-pub(super) fn show(args: &Show) -> Outcome {
-    let config = site::load(&args.realm.file)?;
+pub(super) fn show(args: &Show, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
         let (key, item) = find(&site, &args.which).await?;
@@ -76,12 +76,12 @@ pub(super) fn show(args: &Show) -> Outcome {
     })
 }
 
-pub(super) fn list(args: &List) -> Outcome {
-    let config = site::load(&args.realm.file)?;
+pub(super) fn list(args: &List, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     let claims = if args.claims { row::Claims::Shown } else { row::Claims::Left };
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
-        let (mut rows, mut live) = (0_usize, 0_usize);
+        let (mut read, mut matching, mut live) = (0_usize, 0_usize, 0_usize);
         let mut scan = site.table.scan(PAGE);
         while let Some(page) = scan.next().await? {
             let now = Clock.now().wall;
@@ -89,10 +89,11 @@ pub(super) fn list(args: &List) -> Outcome {
             for item in &page {
                 let Some(key) = key_of(&site, item) else { continue };
                 let row = Row::judge(&site, &key, item, now);
+                read += 1;
                 if !is_asked_for(args, &row) {
                     continue;
                 }
-                rows += 1;
+                matching += 1;
                 live += usize::from(row.is_live());
                 if args.json {
                     writeln!(stdout, "{}", row.to_json(claims))?;
@@ -101,8 +102,13 @@ pub(super) fn list(args: &List) -> Outcome {
                 }
             }
         }
-        let noun = if rows == 1 { "session" } else { "sessions" };
-        output::say(format_args!("{rows} {noun} in table `{}`, {live} of them live", site.table.name()))?;
+        let noun = if read == 1 { "session" } else { "sessions" };
+        let read = format!("{read} {noun} in table `{}`", site.table.name());
+        if args.sought.is_empty() && !args.live && !args.expired {
+            output::say(format_args!("{read}, {live} of them live"))?;
+        } else {
+            output::say(format_args!("{read}, {matching} match, {live} of these live"))?;
+        }
         Ok(())
     })
 }
@@ -115,8 +121,8 @@ fn is_asked_for(args: &List, row: &Row) -> bool {
         && (!args.expired || row.claims().is_some() && !row.is_live())
 }
 
-pub(super) fn revoke(args: &Revoke) -> Outcome {
-    let config = site::load(&args.realm.file)?;
+pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
         let (key, _) = find(&site, &args.which).await?;

@@ -48,7 +48,7 @@ pub(super) fn load(file: &ConfigFile) -> Result<Config, Failure> {
 
 /// Loads the configuration, and tells when there is another.
 pub(super) fn load_watched(file: &ConfigFile) -> Result<(Config, Watch), Failure> {
-    let path = &file.config;
+    let path = &file.path();
     let (sources, loaded) = config::load_sources(path);
     match loaded {
         Ok((config, warnings)) => {

@@ -8,13 +8,13 @@ use crate::format;
 use crate::store::policy;
 use crate::store::schema::TableState;
 
-use super::args::{Tables, TablesShown};
+use super::args::{ConfigFile, Tables, TablesShown};
 use super::failure::{Failure, Outcome};
 use super::output::{self, BOLD, GOOD};
 use super::site::{self, Reach};
 
-pub(super) fn create(args: &Tables) -> Outcome {
-    let config = site::load(&args.file)?;
+pub(super) fn create(args: &Tables, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     let realms = site::tables(&config, args.realm.as_deref())?;
     super::block_on(async {
         let store = site::open_store(&config.store, Reach::Create).await?;
@@ -30,8 +30,8 @@ pub(super) fn create(args: &Tables) -> Outcome {
     })
 }
 
-pub(super) fn show(args: &TablesShown) -> Outcome {
-    let config = site::load(&args.tables.file)?;
+pub(super) fn show(args: &TablesShown, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     let realms = site::tables(&config, args.tables.realm.as_deref())?;
     let missing = super::block_on(async {
         let store = site::open_store(&config.store, Reach::Existing).await?;
@@ -58,8 +58,8 @@ pub(super) fn show(args: &TablesShown) -> Outcome {
     }
 }
 
-pub(super) fn policy(args: &Tables) -> Outcome {
-    let config = site::load(&args.file)?;
+pub(super) fn policy(args: &Tables, file: &ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     let realms = site::tables(&config, args.realm.as_deref())?;
     // The region is part of the resource's name, and the SDK may know it from elsewhere than the configuration.
     let region = match &config.store {

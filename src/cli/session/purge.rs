@@ -21,8 +21,8 @@ use crate::time::Clock;
 /// How often a line tells how far it is, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(3);
 
-pub(in crate::cli) fn run(args: &args::Purge) -> Outcome {
-    let config = site::load(&args.realm.file)?;
+pub(in crate::cli) fn run(args: &args::Purge, file: &args::ConfigFile) -> Outcome {
+    let config = site::load(file)?;
     crate::cli::block_on(async {
         let mut signals = Stop::listen()?;
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
