@@ -140,7 +140,7 @@ impl App {
                 None => respond(
                     StatusCode::BAD_REQUEST,
                     "text/plain; charset=utf-8",
-                    "A name is 1 to 32 letters, digits, spaces and hyphens\n".to_owned(),
+                    format!("A name is a text of 1 to {} characters in one line\n", form::MAX_NAME),
                 ),
             }
         } else if path.ends_with("/whoami") {

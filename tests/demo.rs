@@ -8,12 +8,15 @@
     reason = "in a test, a failure is a panic"
 )]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+
+use serde_json::Value;
 
 /// Longer than anything here takes, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -233,7 +236,8 @@ fn the_link_makes_its_visitor_alice_again_and_again() {
     assert_eq!(get(demo.link(), &[]).cookie(), cookie, "the same session while it lives");
 
     // Anonymous at the latest when the gateway has read again; asking on is what a newcomer does.
-    let revoked = demo.shell(demo.printed(|line| line.contains(" session revoke ")));
+    let news = demo.tells("alice has a new session");
+    let revoked = demo.shell(news.split_once("to end it: ").unwrap().1);
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
     let mut tries = 0..100_000;
     while get(demo.url(), &[&cookie]).body.starts_with("Hello, alice\n") {
@@ -243,9 +247,61 @@ fn the_link_makes_its_visitor_alice_again_and_again() {
     let again = get(demo.link(), &[]).cookie();
     assert_ne!(again, cookie);
     assert!(get(demo.url(), &[&again]).body.starts_with("Hello, alice\n"));
-    let news = demo.tells("alice has a new session");
-    let command = news.split_once("to end it: ").unwrap().1;
+    demo.tells("alice has a new session");
+    // The printed cookie is of another session, which the printed command ends.
+    assert!(demo.curl(&["curl -b"]).body.starts_with("Hello, alice\n"));
+    let command = demo.printed(|line| line.contains(" session revoke "));
     assert!(demo.shell(command).status.success(), "{command}");
+}
+
+#[test]
+fn printed_cookie_is_kept_alive_and_the_session_of_the_link_is_not() {
+    let demo = Demo::start(0);
+    let list = demo.printed(|line| line.contains(" session list ")).replace("--claims", "--json");
+    let sessions = || {
+        let listed = String::from_utf8(demo.shell(&list).stdout).unwrap();
+        let rows = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of =
+            |row: Value| (row["ref"].to_string(), (row["expires"].as_i64().unwrap(), row["state"] == "live"));
+        rows.map(of).collect::<BTreeMap<_, _>>()
+    };
+    let (printed, (deadline, _)) = sessions().pop_first().unwrap();
+    get(demo.link(), &[]);
+    let (of_link, (its_deadline, _)) =
+        sessions().into_iter().find(|(reference, _)| *reference != printed).unwrap();
+    // Nobody uses either of them.
+    let moved = loop {
+        let now = sessions();
+        let (moved_to, is_live) = now[&printed];
+        assert!(is_live, "the printed session has ended: {now:?}");
+        if moved_to > deadline {
+            break now;
+        }
+        // Each look is a process; not more of them than it takes.
+        std::thread::sleep(Duration::from_millis(250));
+    };
+    assert_eq!(moved[&of_link].0, its_deadline);
+}
+
+#[test]
+fn name_of_any_person_logs_in_and_is_shown() {
+    let demo = Demo::start(0);
+    for (name, shown) in [
+        ("O'Hara", "O&#39;Hara"),
+        ("Zoë \"Zo\"; Ñandú-López, Jr. 100%", "Zoë &quot;Zo&quot;; Ñandú-López, Jr. 100%"),
+        ("山田 太郎", "山田 太郎"),
+        ("<b>&amp;", "&lt;b&gt;&amp;amp;"),
+        ("\\", "\\"),
+    ] {
+        let form: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let entered = post(&format!("{}log-in", demo.url()), "same-origin", None, &format!("name={form}"));
+        assert_eq!(entered.status, 303, "{name}: {}\n{}", entered.head, entered.body);
+        let cookie = entered.cookie();
+        let text = get(demo.url(), &[&cookie]).body;
+        assert!(text.starts_with(&format!("Hello, {name}\n")), "{name}: {text}");
+        let page = get(demo.url(), &[&cookie, "Accept: text/html"]).body;
+        assert!(page.contains(&format!("Hello, {shown} ·")), "{name}: {page}");
+    }
 }
 
 #[test]
@@ -268,7 +324,7 @@ fn a_log_in_a_counter_and_a_log_out_are_made_of_headers() {
     let refused = post(&to("log-in"), "cross-site", Some(&planted), "name=Mallory");
     assert_eq!((refused.status, refused.header("set-cookie")), (403, None));
     demo.tells("cross-site");
-    assert_eq!(post(&to("log-in"), ours, Some(&planted), "name=%3Cb%3E").status, 400);
+    assert_eq!(post(&to("log-in"), ours, Some(&planted), "name=a%0ab").status, 400);
 
     let entered = post(&to("log-in"), ours, Some(&planted), "name=Zo%C3%AB+L");
     assert_eq!((entered.status, entered.header("location")), (303, Some("/")), "{}", entered.head);

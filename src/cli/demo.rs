@@ -63,7 +63,7 @@ async fn demo(port: u16) -> Outcome {
     let file = write_down(&home, gateway, store.served_at().unwrap_or(ANY_PORT), app_address)?;
 
     let alice = Arc::new(Alice::new(Site::over(&store, site::realm(&config, None)?)));
-    let (Visit::New(ticket) | Visit::Again(ticket)) = alice.visit().await?;
+    let ticket = alice.sign_in().await?;
     let token = token()?;
     let _app = App::new(config.routes.iter().flat_map(|route| &route.headers).map(|rule| rule.name.clone()))
         .with_writes(true)
@@ -83,9 +83,14 @@ async fn demo(port: u16) -> Outcome {
         file,
     };
     welcome.print(ticket.reference)?;
+    let kept_alive = async {
+        alice.keep_alive(&ticket).await;
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         told = Narrator::new(welcome).tell(told) => told?,
         () = stop.heard() => {}
+        () = kept_alive => {}
     }
     serve::drain(server, &mut stop).await;
     Ok(())

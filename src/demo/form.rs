@@ -13,8 +13,8 @@ use crate::headers::{SESSION_ACTION, SESSION_FLASH, SESSION_PATCH};
 
 /// No form is larger.
 const MAX_BYTES: usize = 4096;
-/// Letters of a name, at most.
-const MAX_NAME: usize = 32;
+/// Characters of a name, at most.
+pub(super) const MAX_NAME: usize = 100;
 
 /// A form that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +67,17 @@ async fn text(body: Incoming) -> Option<String> {
     String::from_utf8(body.to_bytes().into()).ok()
 }
 
-/// The `name` of a form, if it is one: letters, digits, spaces and hyphens.
+/// The `name` of a form, if somebody may have it: any text but an empty one, or one that no page could show in one line.
 fn name(form: &str) -> Option<String> {
     let name = form.split('&').find_map(|field| field.strip_prefix("name="))?.replace('+', " ");
     let name = percent_decode_str(&name).decode_utf8().ok()?;
     let name = name.trim();
-    let is_plain = |letter: char| letter.is_alphanumeric() || letter == ' ' || letter == '-';
-    let fits = (1..=MAX_NAME).contains(&name.chars().count()) && name.chars().all(is_plain);
+    // Controls, line breaks of Unicode, and marks that reorder the text around them.
+    let is_unshown = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let fits = (1..=MAX_NAME).contains(&name.chars().count()) && !name.contains(is_unshown);
     fits.then(|| name.to_owned())
 }
 
@@ -82,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_letters_digits_spaces_and_hyphens() {
+    fn a_name_is_any_text_of_one_line() {
         let longest = "x".repeat(MAX_NAME);
         for (form, expected) in [
             ("name=Bob", Some("Bob")),
@@ -93,7 +97,11 @@ mod tests {
             ("name=", None),
             ("name=+", None),
             ("other=Bob", None),
-            ("name=%3Cb%3E", None),
+            ("name=O%27Hara", Some("O'Hara")),
+            ("name=%22Bob%22%3B+%3Cb%3E%26%25%5C", Some("\"Bob\"; <b>&%\\")),
+            ("name=%E5%B1%B1%E7%94%B0", Some("山田")),
+            ("name=a%E2%80%AEb", None),
+            ("name=a%00b", None),
             ("name=a%0d%0aSet-Cookie:x", None),
             ("name=%ff", None),
             ("", None),

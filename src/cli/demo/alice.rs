@@ -1,4 +1,7 @@
-//! The demo's user, who has a session whenever she is asked for.
+//! The demo's user. She has two sessions: one whose cookie is printed, which the demo keeps alive, and one that her link
+//! hands to browsers, which ends when it is not used.
+
+use std::time::Duration;
 
 use http::HeaderValue;
 use serde_json::json;
@@ -7,17 +10,21 @@ use tokio::sync::Mutex;
 use crate::claims::Claims;
 use crate::cli::failure::Failure;
 use crate::cli::site::Site;
-use crate::format::SessionId;
+use crate::format::{Record, SessionId};
 use crate::session;
-use crate::session::judge::{Policy, Verdict, judge};
+use crate::session::judge::{Life, Policy, Verdict, judge};
 use crate::session::reference::Ref;
 use crate::store::table::Read;
 use crate::time::{Clock, Timestamp};
+
+/// How often a session that is kept alive is used: well within its timeout.
+const USE_EVERY: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct Alice {
     site: Site,
     policy: Policy,
+    /// The session of the link.
     ticket: Mutex<Option<Ticket>>,
 }
 
@@ -43,7 +50,7 @@ impl Alice {
         Self { site, policy, ticket: Mutex::new(None) }
     }
 
-    /// Her session: the one that she has if it is alive, else a new one.
+    /// The session of her link: the one that she has if it is alive, else a new one.
     pub(super) async fn visit(&self) -> Result<Visit, Failure> {
         // One visit at a time, so that two at once do not make two sessions.
         let mut ticket = self.ticket.lock().await;
@@ -53,9 +60,31 @@ impl Alice {
         {
             return Ok(Visit::Again(ticket.clone()));
         }
-        let new = self.sign_in(now).await?;
+        let new = self.sign_in().await?;
         *ticket = Some(new.clone());
         Ok(Visit::New(new))
+    }
+
+    /// Makes a session of its own.
+    pub(super) async fn sign_in(&self) -> Result<Ticket, Failure> {
+        let format = self.site.format.as_ref();
+        let now = Clock.now().wall;
+        let made = session::create(format, &self.site.table, &self.policy, claims(), now).await?;
+        let reference = format.parse_cookie(made.cookie.expose());
+        let id = reference.map_err(|fault| Failure::internal(fault.to_string()))?.id;
+        Ok(Ticket { reference: made.reference, id })
+    }
+
+    /// Keeps a session alive until it is revoked, as regular requests would.
+    pub(super) async fn keep_alive(&self, ticket: &Ticket) {
+        loop {
+            tokio::time::sleep(USE_EVERY).await;
+            match self.reissue(ticket, Clock.now().wall).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(failure) => tracing::warn!(reason = failure.message, "alice's session was not reissued"),
+            }
+        }
     }
 
     /// `name=value`, as curl takes it.
@@ -69,17 +98,28 @@ impl Alice {
     }
 
     async fn is_alive(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Failure> {
-        let row = self.site.table.get(&self.site.format.key(&ticket.id), Read::Strong).await?;
-        let record = row.and_then(|row| self.site.format.decode(&row).ok());
-        Ok(record.is_some_and(|record| matches!(judge(&self.policy, &record, now), Verdict::Live(_))))
+        Ok(self.read(ticket, now).await?.is_some())
     }
 
-    async fn sign_in(&self, now: Timestamp) -> Result<Ticket, Failure> {
-        let format = self.site.format.as_ref();
-        let made = session::create(format, &self.site.table, &self.policy, claims(), now).await?;
-        let reference = format.parse_cookie(made.cookie.expose());
-        let id = reference.map_err(|fault| Failure::internal(fault.to_string()))?.id;
-        Ok(Ticket { reference: made.reference, id })
+    /// Moves the session's deadline if that is due. Returns whether the session is alive.
+    async fn reissue(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Failure> {
+        let Some((record, life)) = self.read(ticket, now).await? else { return Ok(false) };
+        if let Some(due) = life.due {
+            let touch = self.site.format.touch(&record, due.touch_times(now));
+            // A refusal means that a request has just moved it, or that the session has ended; the next turn tells.
+            self.site.table.update(&self.site.format.key(&ticket.id), &touch.update).await?;
+        }
+        Ok(true)
+    }
+
+    /// The session, if it is alive.
+    async fn read(&self, ticket: &Ticket, now: Timestamp) -> Result<Option<(Record, Life)>, Failure> {
+        let row = self.site.table.get(&self.site.format.key(&ticket.id), Read::Strong).await?;
+        let record = row.and_then(|row| self.site.format.decode(&row).ok());
+        Ok(record.and_then(|record| match judge(&self.policy, &record, now) {
+            Verdict::Live(life) => Some((record, life)),
+            Verdict::Idle | Verdict::TooOld => None,
+        }))
     }
 }
 

@@ -53,7 +53,10 @@ impl Welcome {
             "Or paste into another terminal",
             &[
                 (&format!("curl {url}/"), "anonymous"),
-                (&format!("curl -b '{cookie}' {url}/"), "alice, by her cookie"),
+                (
+                    &format!("curl -b '{cookie}' {url}/"),
+                    "alice, by her cookie; the demo keeps this session alive",
+                ),
                 (&format!("curl -i {url}/members"), "refused: the app is not even asked"),
                 (
                     &format!("curl -b '{cookie}' {url}/admin"),
@@ -68,7 +71,7 @@ impl Welcome {
             ],
         )?;
         section(
-            "Look into the table, and end alice's session",
+            "Look into the table, and end that session of alice's",
             &[
                 (&self.command("session list --claims", None), ""),
                 (&self.command(&format!("explain --path /admin --cookie '{cookie}'"), None), ""),
@@ -77,8 +80,8 @@ impl Welcome {
         )?;
         writeln!(
             out,
-            "A session lasts 60 s here. A request that comes 10 s after it was last written reissues it: the deadline \
-             moves.\n{BOLD}Ctrl-C{BOLD:#} ends the demo and leaves nothing behind. Live:\n"
+            "In a browser, a session lasts 60 s, and the page shows how many are left. A request that comes 10 s after \
+             it was last written reissues it: the deadline moves.\n{BOLD}Ctrl-C{BOLD:#} ends the demo and leaves nothing behind. Live:\n"
         )?;
         out.flush()
     }
