@@ -5,6 +5,7 @@
 //! service or a credentials helper do. No SDK type leaves this module, and no error's text holds a key or a value.
 
 mod attribute;
+mod checked;
 mod client;
 mod credentials;
 #[cfg(feature = "embedded")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use sessiongate::time::Clock;
 
+use support::answer::Answer;
 use support::client::Response;
 use support::engine::{Affected, Engine, Fault};
 use support::gateway::{Builder, Gateway};
@@ -86,6 +87,77 @@ async fn a_table_that_throttles_fails_or_denies() {
         engine.heal();
         assert_recovers(&gateway, &upstream, &session).await;
         assert!(!gateway.log().contains(&session.id));
+    }
+}
+
+/// A proxy that answers for the table, or a connection that loses what it said: neither has said that there is no session.
+#[tokio::test]
+async fn an_answer_that_is_not_dynamodbs_is_unavailable_and_not_remembered() {
+    let faults = [
+        Fault::Body(""),
+        Fault::Body("<html>It works!</html>"),
+        Fault::Body("[]"),
+        Fault::Body("{\"message\":\"Forbidden\"}"),
+        Fault::Truncated,
+        Fault::WrongChecksum,
+    ];
+    for mode in ["\"refuse\"", "\"anonymous\"", "{ stale = \"1m\" }"] {
+        let (engine, upstream) = (table::engine().await, Upstream::start());
+        // What is remembered is remembered for the whole test.
+        let realm = format!("cache.ttl = \"1m\"\non_store_error = {mode}");
+        let gateway = gateway(&engine, &upstream, &realm).start().await;
+        for fault in &faults {
+            let session = alice(&engine).await;
+            engine.inject(Affected::All, fault.clone());
+            assert_unavailable(&gateway.get("/", &session.cookie()).await);
+            let optional = gateway.get("/optional", &session.cookie()).await;
+            if mode.contains("anonymous") {
+                assert_eq!((optional.status, optional.set_cookies().len()), (200, 0), "{mode} {fault:?}");
+                assert_eq!(upstream.last().header("x-session-status"), Some("unavailable"));
+            } else {
+                assert_unavailable(&optional);
+            }
+            engine.heal();
+            assert_eq!(gateway.get("/", &session.cookie()).await.status, 200, "{mode} {fault:?}");
+            assert_eq!(upstream.last().header("x-user"), Some("alice"));
+        }
+        // An empty object is the table's own word that there is no such row.
+        let session = alice(&engine).await;
+        engine.inject(Affected::All, Fault::Body("{}"));
+        assert_eq!(gateway.get("/", &session.cookie()).await.status, 401, "{mode}");
+    }
+}
+
+/// The same of a write: it is not done because somebody has said 200.
+#[tokio::test]
+async fn a_write_that_is_answered_with_nothing_is_not_done() {
+    let engine = table::engine().await;
+    let upstream = Upstream::answering(|request| match request.target.as_str() {
+        "/end" => Answer::ok("done").header("X-Session-Action", "destroy"),
+        "/rotate" => Answer::ok("done").header("X-Session-Action", "rotate"),
+        _ => Answer::ok("done").header("X-Session-Patch", r#"{"user":"bob"}"#),
+    });
+    let gateway = gateway(&engine, &upstream, "")
+        .route("/write", "optional", "writes = true")
+        .route("/end", "optional", "writes = true")
+        .route("/rotate", "optional", "writes = true")
+        .start()
+        .await;
+    for fault in [Fault::Body(""), Fault::Body("<html>"), Fault::Body("[]")] {
+        let session = alice(&engine).await;
+        assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
+        for write in ["UpdateItem", "PutItem", "DeleteItem", "TransactWriteItems"] {
+            engine.inject(Affected::Only(write), fault.clone());
+        }
+        for path in ["/write", "/end", "/rotate"] {
+            let response = gateway.get(path, &session.cookie()).await;
+            assert_unavailable(&response);
+            assert!(!response.text().contains("done"), "{path}");
+        }
+        assert_unavailable(&gateway.get("/write", "other=cookie").await);
+        engine.heal();
+        assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
+        assert_eq!(upstream.last().header("x-user"), Some("alice"));
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use crate::config::DynamodbConfig;
 use crate::secret::Secret;
 
+use super::checked::checked;
 use super::credentials::Detached;
 use super::fault::innermost;
 
@@ -101,7 +102,7 @@ pub(super) async fn connect(
     let http =
         aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
 
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
     if let Some(region) = &config.region {
         loader = loader.region(Region::new(region.clone()));
     }
@@ -133,8 +134,10 @@ pub(super) async fn connect(
         Err(_) => return Err(no_credentials(config, "the AWS SDK's credentials chain takes over 10 s")),
     }
 
-    // The endpoint is set here and not on the loader, where it would send the calls to STS to it as well.
+    // The endpoint is set here and not on the loader, where it would send the calls to STS to it as well. Neither are
+    // the services of the credentials chain held to DynamoDB's responses.
     let mut builder = limits(Builder::from(&shared), config.timeout, config.attempts)
+        .http_client(checked(http))
         .credentials_provider(SharedCredentialsProvider::new(provider));
     if let Some(endpoint) = &config.endpoint {
         builder = builder.endpoint_url(endpoint);

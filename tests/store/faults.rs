@@ -16,7 +16,9 @@ use sessiongate::format::{Condition, Update};
 use sessiongate::item::{Attribute, Item, Key, KeyType};
 use sessiongate::store::embedded::Engine;
 use sessiongate::store::embedded::dispatch::Answer;
-use sessiongate::store::table::{Created, Read, Table, Written};
+use sessiongate::store::rotation::Retirement;
+use sessiongate::store::schema::SchemaError;
+use sessiongate::store::table::{Created, Pages, Read, Table, Written};
 use sessiongate::store::{OpenError, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -61,7 +63,10 @@ async fn answers_that_are_not_dynamodbs_are_no_answers() {
     let half = r#"{"Item":{"sid":{"B":"#;
     let unknown = format!(r#"{{"Item":{{"sid":{{"Z":"{CANARY}"}}}}}}"#);
     for (status, body) in [
+        (200, ""),
+        (204, ""),
         (200, "<html>"),
+        (200, "[]"),
         (200, half),
         (200, unknown.as_str()),
         (502, ""),
@@ -107,6 +112,43 @@ async fn a_failure_that_passes_is_not_seen() {
     .await;
     let table = server.table(3).await;
     assert_eq!(table.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), None);
+}
+
+/// The SDK takes an empty body for `{}`: no such row, or done.
+#[tokio::test]
+async fn no_operation_takes_a_foreign_answer_for_its_own() {
+    let key = Key::binary(b"k");
+    for body in ["", " ", "<html>", "[]", "{", r#"{"message":"Forbidden"}"#] {
+        let (server, _task) =
+            Server::start(move |_, _, _| async move { Answer { status: 200, body: body.into() } }).await;
+        let table = server.table(1).await;
+        let retirement = Retirement::Delete(vec![]);
+        let pages = Pages { rows: 10, segment: None };
+        let errors = [
+            table.get(&key, Read::Eventual).await.unwrap_err(),
+            table.create(row(1)).await.unwrap_err(),
+            table.replace(row(1), &[]).await.unwrap_err(),
+            table.update(&key, &due(2)).await.unwrap_err(),
+            table.delete(&key, &[]).await.unwrap_err(),
+            table.delete(&key, &due(2).conditions).await.unwrap_err(),
+            table.rotate(row(1), &Key::binary(b"old"), &retirement).await.unwrap_err(),
+            table.scan(pages).next().await.unwrap_err(),
+            table.describe().await.unwrap_err(),
+        ];
+        for (number, error) in errors.iter().enumerate() {
+            assert!(matches!(error, StoreError::Unavailable(_)), "{body:?}, {number}: {error:?}");
+        }
+        let error = table.provision(None).await.unwrap_err();
+        assert!(matches!(&error, SchemaError::Store(StoreError::Unavailable(_))), "{body:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_object_is_an_answer() {
+    let (server, _task) = Server::start(|_, _, _| async { Answer { status: 200, body: "{}".into() } }).await;
+    let table = server.table(1).await;
+    assert_eq!(table.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), None);
+    assert_eq!(table.update(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
 }
 
 /// The retry of a write that landed is refused by what it wrote itself; the row that comes with it tells.

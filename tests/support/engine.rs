@@ -68,6 +68,12 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// The right answer, broken off in the middle.
     Half,
+    /// It is done, and answered with the first half of the right body, as if that were all.
+    Truncated,
+    /// It is done, and answered with another checksum than the body's.
+    WrongChecksum,
+    /// Nothing is done; the answer is 200 with this body.
+    Body(&'static str),
     /// Nothing happens until the gate is open; then what would have happened before.
     Hold(Gate),
     /// It is done, and then not answered until the gate is open.
@@ -214,13 +220,14 @@ impl Shared {
             Some(Fault::ServerError) => return failed(error(500, "InternalServerError")),
             Some(Fault::Denied) => return failed(error(400, "AccessDeniedException")),
             Some(Fault::Silence) => return (Answer::silence(), None),
+            Some(Fault::Body(body)) => return failed(Answer::new(200, *body)),
             Some(Fault::Stale(Value::Null)) => return (json_answer(200, "{}"), Some(Outcome::Done)),
             Some(Fault::Stale(item)) => {
                 return (json_answer(200, json!({ "Item": item }).to_string()), Some(Outcome::Done));
             }
             Some(Fault::Hold(gate)) => gate.pass().await,
             Some(Fault::Delay(time)) => tokio::time::sleep(*time).await,
-            Some(Fault::Half | Fault::HoldAnswer(_)) | None => {}
+            Some(Fault::Half | Fault::Truncated | Fault::WrongChecksum | Fault::HoldAnswer(_)) | None => {}
         }
         let (status, body) = self.dispatch(name, body).await;
         let outcome = match status {
@@ -231,6 +238,10 @@ impl Shared {
         let answer = json_answer(status, body.to_vec());
         match fault {
             Some(Fault::Half) => (answer.cut(body.len() / 2), Some(Outcome::Failed)),
+            Some(Fault::Truncated) => failed(Answer::new(status, &body[..body.len() / 2])),
+            Some(Fault::WrongChecksum) => {
+                failed(Answer::new(status, body.to_vec()).header("x-amz-crc32", "1"))
+            }
             Some(Fault::HoldAnswer(gate)) => (answer.after(&gate), Some(outcome)),
             _ => (answer, Some(outcome)),
         }
@@ -255,7 +266,10 @@ impl Shared {
 }
 
 fn json_answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-    Answer::new(status, body).header("Content-Type", "application/x-amz-json-1.0")
+    let body = body.into();
+    let sum = crc32fast::hash(&body).to_string();
+    let answer = Answer::new(status, body).header("x-amz-crc32", &sum);
+    answer.header("Content-Type", "application/x-amz-json-1.0")
 }
 
 fn error(status: u16, code: &str) -> Answer {
