@@ -68,6 +68,10 @@ SEEDS = {
         "Gr\nX: y\r\n",
         "Gr\n\n",
         "Gr\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+        "Go4\nHTTP/1.1 200 OK\r\nX : a\r\nContent-Length:\r\n 5\r\nContent-Length : 5, 05\r\n\r\nhello",
+        "Go4\nHTTP/2.0\t200  \x01\nX: a\x01\n b\nX(Y): z\njunk\nTransfer-Encoding : chunked\n\n"
+        "5\r\nhello\r\n0\r\nX : y\r\n z\r\njunk\r\n\r\n",
+        "Go\nHTTP/1.1 200 OK\r\n(Content-Length: 5\r\nX: a\rb\r\n\r\nhello",
     ],
     "host": ["example.com", "EXAMPLE.com.:8080", "[::1]:80", "127.0.0.1", "a_b"],
 }

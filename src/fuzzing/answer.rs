@@ -267,6 +267,8 @@ fn plainly(method: &Method, said: &[u8], ending: Ending) -> Option<Plain> {
     } else if of("transfer-encoding").is_some() {
         chunks(&mut rest)?
     } else if let Some(length) = of("content-length") {
+        // Of several, one is as good as another: those that differ are refused.
+        let length = length.split(',').next().unwrap_or_default().trim();
         take(&mut rest, length.parse().ok()?)?.to_vec()
     } else {
         closed = true;
@@ -276,7 +278,8 @@ fn plainly(method: &Method, said: &[u8], ending: Ending) -> Option<Plain> {
         return None;
     }
     let connection = of("connection").unwrap_or_default();
-    let persists = !closed && status != 101 && (version == "HTTP/1.1" || connection.contains("keep-alive"));
+    let is_new = version.starts_with("HTTP/1.") && version != "HTTP/1.0";
+    let persists = !closed && status != 101 && (is_new || connection.contains("keep-alive"));
     let persists = persists && !connection.split(',').any(|word| word.trim() == "close");
     Some(Plain { status, body, persists, length: said.len() - rest.len() })
 }
@@ -292,21 +295,26 @@ fn head(rest: &mut &[u8]) -> Option<(u16, String, Lines)> {
             break line;
         }
     };
-    let (version, status) = first.split_once(' ')?;
-    let status = status.get(..3)?.parse().ok()?;
+    let (version, status) = first.split_once([' ', '\t'])?;
+    let status = status.trim_start().get(..3)?.parse().ok()?;
     Some((status, version.to_owned(), lines(rest)?))
 }
 
 /// Header lines, to the empty one.
 fn lines(rest: &mut &[u8]) -> Option<Lines> {
-    let mut lines = Vec::new();
+    let mut lines = Lines::new();
     loop {
         let line = line(rest)?;
         if line.is_empty() {
             return Some(lines);
         }
+        if let (true, Some((_, value))) = (line.starts_with([' ', '\t']), lines.last_mut()) {
+            let folded = format!("{value} {}", line.trim().to_ascii_lowercase());
+            folded.trim().clone_into(value);
+            continue;
+        }
         let (name, value) = line.split_once(':').unwrap_or((&line, ""));
-        lines.push((name.to_ascii_lowercase(), value.trim().to_ascii_lowercase()));
+        lines.push((name.trim_end().to_ascii_lowercase(), value.trim().to_ascii_lowercase()));
     }
 }
 

@@ -457,7 +457,13 @@ impl Connection {
                 link::for_http1(&mut request, said);
                 wire.begin(request, said);
                 let sending = poll_fn(|cx| wire.poll_response(cx));
-                let answered = patiently(sending, limit, &progress, alarm).await?;
+                let mut answered = patiently(sending, limit, &progress, alarm).await?;
+                if let Ok(response) = &mut answered
+                    && let Some(mends) = response.extensions_mut().remove()
+                {
+                    let upstream = &self.lease.flight.pool.upstream.config.name;
+                    self.lease.flight.slot.target.mended(upstream, &mends);
+                }
                 Some(answered.map(|response| response.map(Incoming::of_http1)).map_err(|cause| {
                     let recovered = wire.recover();
                     let unsent = recovered.as_ref().is_some_and(|recovered| recovered.unsent);

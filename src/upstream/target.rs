@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::endpoint::{Address, Endpoint};
+use super::wire::Mends;
 use crate::config::{Ejection, Health};
 use crate::time::Clock;
 
@@ -38,6 +39,8 @@ pub(super) struct Target {
     pub(super) connect_failures: AtomicU64,
     pub(super) ejections: AtomicU64,
     pub(super) health_changes: AtomicU64,
+    /// What of its responses was mended so far, a bit each: it is logged once.
+    mended: AtomicU8,
     health: AtomicU8,
     /// Checks in a row that contradict `health`.
     contradictions: AtomicU32,
@@ -78,6 +81,7 @@ impl Target {
             connect_failures: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
             health_changes: AtomicU64::new(0),
+            mended: AtomicU8::new(0),
             health: AtomicU8::new(UNKNOWN),
             contradictions: AtomicU32::new(0),
             failures: AtomicU32::new(0),
@@ -85,6 +89,17 @@ impl Target {
             level: AtomicU32::new(0),
             recovered: AtomicU64::new(0),
             born: Clock.mono(),
+        }
+    }
+
+    /// A response of it was mended: logged once for each kind.
+    pub(super) fn mended(&self, upstream: &str, mends: &Mends) {
+        for (mend, header) in mends {
+            let bit = 1 << *mend as u8;
+            if self.mended.fetch_or(bit, Relaxed) & bit == 0 {
+                let (server, what) = (&*self.label, mend.what());
+                tracing::warn!(upstream, server, header, "{what}");
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod body;
 mod head;
+mod mend;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::body::{BadBody, Decoder, Step};
 use self::head::{BadHead, Framing, MAX_HEAD};
+pub(super) use self::mend::Mends;
 use super::said::Said;
 
 /// What is read at first, and at most, in one go: more as long as reads are full, since large bodies then cost less.
@@ -228,6 +230,12 @@ where
         let mut response = Response::new(Incoming { inner: Rc::clone(&self.inner), ended });
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
+        if let Some(reason) = head.reason {
+            response.extensions_mut().insert(reason);
+        }
+        if !head.mends.is_empty() {
+            response.extensions_mut().insert(head.mends);
+        }
         Poll::Ready(Ok(response))
     }
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
+use hyper::ext::ReasonPhrase;
 use hyper::server::conn::http1::{Builder, Connection};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
@@ -130,6 +131,12 @@ where
                 handover.replace(response.body_mut().take_handover());
             } else if last.get() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if response.status().canonical_reason().is_none()
+                && response.extensions().get::<ReasonPhrase>().is_none()
+            {
+                // hyper would write one of its own.
+                response.extensions_mut().insert(ReasonPhrase::from_static(b""));
             }
             Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
         }

@@ -3,6 +3,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::mend;
+
 /// The longest line before a chunk: its size, and extensions that nobody reads.
 const MAX_SIZE_LINE: usize = 256;
 /// The most that trailers may take.
@@ -53,8 +55,10 @@ pub(crate) enum BadBody {
     Short,
     #[error("has chunks that are none")]
     Chunks,
-    #[error("has trailers that are none, or too many")]
+    #[error("has invalid trailers")]
     Trailers,
+    #[error("has too many trailers")]
+    ManyTrailers,
 }
 
 impl Decoder {
@@ -188,19 +192,39 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BadBody> {
         buffer.advance(2);
         return Ok(Some(HeaderMap::new()));
     }
+    let (length, trailers) = match parse_trailers(buffer) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) if buffer.len() < MAX_TRAILERS => return Ok(None),
+        Ok(None) => return Err(BadBody::Trailers),
+        Err(BadBody::Trailers) => match mend::trailers(buffer) {
+            Ok(Some(mended)) => {
+                let (_, trailers) = parse_trailers(&mended.bytes)?.ok_or(BadBody::Trailers)?;
+                (mended.length, trailers)
+            }
+            Ok(None) if buffer.len() < MAX_TRAILERS => return Ok(None),
+            Ok(None) | Err(_) => return Err(BadBody::Trailers),
+        },
+        Err(bad) => return Err(bad),
+    };
+    if length > MAX_TRAILERS {
+        return Err(BadBody::Trailers);
+    }
+    buffer.advance(length);
+    Ok(Some(trailers))
+}
+
+fn parse_trailers(bytes: &[u8]) -> Result<Option<(usize, HeaderMap)>, BadBody> {
     let mut lines = [httparse::EMPTY_HEADER; MAX_TRAILER_LINES];
-    let (length, lines) = match httparse::parse_headers(buffer, &mut lines) {
-        Ok(httparse::Status::Complete((length, lines))) if length <= MAX_TRAILERS => (length, lines),
-        Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILERS => return Ok(None),
-        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) | Err(_) => {
-            return Err(BadBody::Trailers);
-        }
+    let (length, lines) = match httparse::parse_headers(bytes, &mut lines) {
+        Ok(httparse::Status::Complete(parsed)) => parsed,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(BadBody::ManyTrailers),
+        Err(_) => return Err(BadBody::Trailers),
     };
     let line = |line: &httparse::Header<'_>| {
         let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
         Some((name, HeaderValue::from_bytes(line.value).ok()?))
     };
     let trailers: Option<HeaderMap> = lines.iter().map(line).collect();
-    buffer.advance(length);
-    trailers.map(Some).ok_or(BadBody::Trailers)
+    Ok(Some((length, trailers.ok_or(BadBody::Trailers)?)))
 }

@@ -1,7 +1,7 @@
 //! The heads of messages: a request's written, a response's read.
 //!
 //! A response is taken only if it can be read in one way (RFC 9112, 6.3): one framing, `chunked` and no other transfer
-//! coding, one length. Header values are slices of one copy of the head: a value may be kept for long, as in the table by
+//! coding, one length. What is wrong with it otherwise is mended where that leaves no doubt ([`mend`]). Header values are slices of one copy of the head: a value may be kept for long, as in the table by
 //! which an HTTP/2 connection compresses headers, and would keep all that was read with it.
 
 use std::io::Write as _;
@@ -11,10 +11,12 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use http_body::Body;
+use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
 use super::super::said::Said;
 use super::body::Decoder;
+use super::mend::{self, Mended, Mends};
 
 /// The most that a response's head may take.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -27,26 +29,49 @@ const MAX_LINES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) status: StatusCode,
+    /// Its reason phrase, where that is not the usual one.
+    pub(super) reason: Option<ReasonPhrase>,
     pub(super) headers: HeaderMap,
     /// How its body ends.
     pub(super) body: Decoder,
     /// Whether the connection outlives it.
     pub(super) persists: bool,
+    /// What had to be mended of it.
+    pub(super) mends: Mends,
 }
 
 /// What makes a response's head useless.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadHead {
     #[error("is not HTTP/1")]
     NotHttp,
+    #[error("has a status code below 100 or above 999")]
+    Status,
     #[error("has a head that is too large")]
     TooLarge,
-    #[error("has two framings")]
+    #[error("has both Content-Length and Transfer-Encoding")]
     TwoFramings,
-    #[error("has a transfer coding other than chunked")]
+    #[error("has a Transfer-Encoding other than chunked, or one in HTTP/1.0")]
     Coding,
-    #[error("has a length that is none, or several")]
+    #[error("has an invalid Content-Length, or several that differ")]
     Length,
+    #[error("has a bare CR in its status line")]
+    BareCr,
+    #[error("has a header `{name}` {fault}")]
+    Field { name: Box<str>, fault: BadField },
+}
+
+/// Why a header line could be read in two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadField {
+    #[error("with a bare CR")]
+    BareCr,
+    #[error("with a control character")]
+    Control,
+    #[error("whose name is invalid")]
+    Name,
+    #[error("with whitespace before it")]
+    Space,
 }
 
 /// How a request's body is framed.
@@ -125,16 +150,49 @@ struct Line {
     value: (usize, usize),
 }
 
+/// A head that the strict parser has read.
+struct Parsed {
+    /// How much of what was read it takes.
+    length: usize,
+    status: StatusCode,
+    version: Version,
+    /// Its reason phrase, where that is not the usual one.
+    reason: Option<(usize, usize)>,
+    lines: SmallVec<[Line; 24]>,
+}
+
 /// Reads a head off the front of `buffer`, if it is there as a whole. `method` is the request's.
 pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, BadHead> {
     if buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count() > MAX_BLANK {
         return Err(BadHead::NotHttp);
     }
+    match parse(buffer) {
+        Ok(None) => Ok(None),
+        Ok(Some(parsed)) => {
+            let bytes = Bytes::copy_from_slice(buffer.get(..parsed.length).unwrap_or_default());
+            buffer.advance(parsed.length);
+            head(&parsed, &bytes, method).map(Some)
+        }
+        Err(BadHead::NotHttp) => {
+            let Some(Mended { length, bytes, mends, framing }) = mend::head(buffer)? else { return Ok(None) };
+            buffer.advance(length);
+            let bytes = Bytes::from(bytes);
+            let parsed = parse(&bytes)?.ok_or(BadHead::NotHttp)?;
+            let mut head = head(&parsed, &bytes, method)?;
+            head.persists &= !framing;
+            head.mends = mends;
+            Ok(Some(head))
+        }
+        Err(bad) => Err(bad),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
     let mut lines: [MaybeUninit<httparse::Header<'_>>; MAX_LINES] = [MaybeUninit::uninit(); MAX_LINES];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        buffer,
+        bytes,
         &mut lines,
     );
     let length = match parsed {
@@ -142,27 +200,39 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head
         Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {
             return Err(BadHead::TooLarge);
         }
-        Ok(httparse::Status::Partial) if buffer.len() >= MAX_HEAD => return Err(BadHead::TooLarge),
+        Ok(httparse::Status::Partial) if bytes.len() >= MAX_HEAD => return Err(BadHead::TooLarge),
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(BadHead::NotHttp),
     };
-    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(BadHead::NotHttp)?;
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(BadHead::Status)?;
     let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    let start = buffer.as_ptr().addr();
+    let start = bytes.as_ptr().addr();
     let place = |part: &[u8]| {
         let from = part.as_ptr().addr().wrapping_sub(start);
         (from, from + part.len())
     };
-    let lines: SmallVec<[Line; 24]> = response
-        .headers
-        .iter()
-        .map(|line| Line { name: place(line.name.as_bytes()), value: place(line.value) })
-        .collect();
-    let head = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
-    buffer.advance(length);
-    let headers = headers(&head, &lines)?;
-    let (body, persists) = framing(status, version, &headers, method)?;
-    Ok(Some(Head { status, headers, body, persists }))
+    let reason = Some(reason(bytes))
+        .filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason().map(str::as_bytes));
+    let reason = reason.map(place);
+    let lines = response.headers.iter();
+    let lines = lines.map(|line| Line { name: place(line.name.as_bytes()), value: place(line.value) });
+    Ok(Some(Parsed { length, status, version, reason, lines: lines.collect() }))
+}
+
+/// The reason phrase of a head that the parser has taken, which gives none that is not ASCII.
+fn reason(head: &[u8]) -> &[u8] {
+    let line = head.trim_ascii_start().get(b"HTTP/1.1 200".len()..).unwrap_or_default();
+    let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or_default();
+    line.get(..end).unwrap_or_default().trim_ascii()
+}
+
+fn head(parsed: &Parsed, bytes: &Bytes, method: &Method) -> Result<Head, BadHead> {
+    let mut headers = headers(bytes, &parsed.lines)?;
+    let (body, persists) = framing(parsed.status, parsed.version, &mut headers, method)?;
+    let reason = parsed.reason.map(|(from, to)| bytes.get(from..to).unwrap_or_default());
+    // What the parser lets through of a reason is what may be sent of one.
+    let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
+    Ok(Head { status: parsed.status, reason, headers, body, persists, mends: Mends::new() })
 }
 
 fn headers(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, BadHead> {
@@ -186,7 +256,7 @@ fn headers(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, BadHead> {
 fn framing(
     status: StatusCode,
     version: Version,
-    headers: &HeaderMap,
+    headers: &mut HeaderMap,
     method: &Method,
 ) -> Result<(Decoder, bool), BadHead> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -200,12 +270,7 @@ fn framing(
         }
         (Some(_), _) => return Err(BadHead::Coding),
     };
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = match (lengths.next(), lengths.next()) {
-        (None, _) => None,
-        (Some(length), None) => Some(digits(length.as_bytes()).ok_or(BadHead::Length)?),
-        (Some(_), Some(_)) => return Err(BadHead::Length),
-    };
+    let length = length(headers)?;
     let bodiless = *method == Method::HEAD
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -222,6 +287,26 @@ fn framing(
     // A body that such a response may not have, and yet announces (RFC 9110, 8.6), may follow after all.
     let suspect = status == StatusCode::NO_CONTENT && (chunked || length.is_some_and(|length| length > 0));
     Ok((body, persists && !suspect))
+}
+
+/// The length that Content-Length says, repeated or not, as long as it is the same each time (RFC 9112, 6.3). It is
+/// written anew unless it stands there once and as it should.
+fn length(headers: &mut HeaderMap) -> Result<Option<u64>, BadHead> {
+    let mut said = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = said.next() else { return Ok(None) };
+    let alone = digits(first.as_bytes()).filter(|_| said.next().is_none());
+    if let Some(length) = alone.filter(|_| !first.as_bytes().starts_with(b"0") || first.len() == 1) {
+        return Ok(Some(length));
+    }
+    let elements =
+        headers.get_all(CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
+    let mut lengths = elements.map(|element| digits(element.trim_ascii()));
+    let length = lengths.next().flatten().ok_or(BadHead::Length)?;
+    if lengths.any(|other| other != Some(length)) {
+        return Err(BadHead::Length);
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(Some(length))
 }
 
 fn digits(text: &[u8]) -> Option<u64> {

@@ -218,9 +218,7 @@ async fn what_could_be_read_in_two_ways_is_not() {
     let blank = format!("{}HTTP/1.1 204 No Content\r\n\r\n", "\n".repeat(20));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(200));
     for bytes in [
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nab",
-        "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
@@ -231,10 +229,7 @@ async fn what_could_be_read_in_two_ways_is_not() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nab\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n 2\r\nab\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000002\r\nab\r\n0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n",
-        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
         "HTTP/2 200 OK\r\n\r\n",
         "hello",
         "",
@@ -426,8 +421,11 @@ async fn headers_hold_no_read_buffer_and_idle_connections_a_small_one() {
 async fn by_hyper(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
     let (near, mut far) = duplex(64 * 1024);
     let text = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(near)).await.map_err(text)?;
+    let mut builder = hyper::client::conn::http1::Builder::new();
+    builder.allow_obsolete_multiline_headers_in_responses(true);
+    builder.allow_spaces_after_header_name_in_responses(true);
+    builder.ignore_invalid_headers_in_responses(true);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(near)).await.map_err(text)?;
     let task = tokio::spawn(connection);
     let sent = sender.send_request(get(method));
     let server = async {
@@ -454,8 +452,11 @@ fn responses() -> impl Strategy<Value = Vec<u8>> {
         "404 X",
         "9 X",
         "1000 X",
+        " 200  OK",
+        "200 O\u{1}K",
     ]);
-    let version = prop::sample::select(vec!["HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "http/1.1"]);
+    let version =
+        prop::sample::select(vec!["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "http/1.1"]);
     let line = prop::sample::select(vec![
         "Content-Length: 3\r\n",
         "Content-Length: 0\r\n",
@@ -470,6 +471,18 @@ fn responses() -> impl Strategy<Value = Vec<u8>> {
         "X: a\n",
         "X: a\r\n b\r\n",
         "X y\r\n",
+        "X : a\r\n",
+        "X(Y): a\r\n",
+        "junk\r\n",
+        "X: a\u{1}b\r\n",
+        "X: a\rb\r\n",
+        " 3\r\n",
+        "Content-Length:\r\n 3\r\n",
+        "Content-Length : 3\r\n",
+        "Content-Length: 3, 3\r\n",
+        "Content-Length: 3\n",
+        "Transfer-Encoding :\n chunked\r\n",
+        "Connection : close\r\n",
         ": y\r\n",
         "X: a\0b\r\n",
         "Set-Cookie: a=b; c\r\n",
@@ -481,6 +494,7 @@ fn responses() -> impl Strategy<Value = Vec<u8>> {
         "3\r\nabc\r\n",
         "0\r\n\r\n",
         "0\r\nX: y\r\n\r\n",
+        "3\r\nabc\r\n0\r\nX : y\r\n z\r\njunk\r\n\r\n",
         "3;x\r\nabc\r\n0\r\n\r\n",
         "3 \r\nabc\r\n0\r\n\r\n",
         "3\nabc\n0\n\n",
@@ -496,15 +510,27 @@ fn responses() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// We may be stricter than hyper, but never read anything else out of the same bytes.
+    /// We may be stricter than hyper at its most lenient, or mend more, but never read anything else out of the same
+    /// bytes.
     #[test]
     fn what_is_read_is_what_hyper_reads(bytes in responses(), head in any::<bool>()) {
         let method = if head { "HEAD" } else { "GET" };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (ours, theirs) = runtime.block_on(async { (read(method, &bytes).await, by_hyper(method, &bytes).await) });
-        if let Ok(ours) = ours {
-            prop_assert_eq!(Ok(ours), theirs, "{}", String::from_utf8_lossy(&bytes));
+        if let (Ok(ours), Ok(theirs)) = (ours, theirs) {
+            prop_assert_eq!(ours, theirs, "{}", String::from_utf8_lossy(&bytes));
         }
+    }
+
+    /// And a plain reading of the same bytes says the same, however they arrive.
+    #[test]
+    fn what_is_read_is_what_the_bytes_say(
+        bytes in responses(),
+        method in prop::sample::select(vec!["G", "H", "P"]),
+        ending in prop::sample::select(vec!["c", "o"]),
+        lengths in "[0-z]{0,4}",
+    ) {
+        crate::fuzzing::answer(&[format!("{method}{ending}{lengths}\n").as_bytes(), &bytes].concat());
     }
 
     /// However the bytes arrive, they are the same response.

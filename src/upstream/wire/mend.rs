@@ -1,0 +1,281 @@
+//! Heads and trailers of legacy servers, mended where they can be read in one way only.
+//!
+//! This reads what the strict parser refuses, so that it costs other responses nothing, and writes it anew for the strict
+//! parser. RFC 9112 asks a proxy for the first two (5.1, 5.2); nginx or HAProxy pass the others.
+//!
+//! | mended | refused |
+//! | --- | --- |
+//! | whitespace between a name and its colon: removed | before the first name, or within one |
+//! | a folded line: joined with a space | |
+//! | control characters in a value: spaces (RFC 9110, 5.5) | in a field that decides what becomes of the message; a bare CR |
+//! | a line with no colon, or whose name is no token: left out | if its letters are those of a framing field |
+//! | a status line with tabs or more than one space, or of another version | with anything but a version and three digits |
+
+use super::head::{BadField, BadHead, MAX_HEAD};
+use crate::headers;
+
+/// What was mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mend {
+    Space,
+    Fold,
+    Control,
+    Name,
+    StatusLine,
+}
+
+/// What was mended of a response, each with the first header that it was mended in.
+pub(crate) type Mends = Vec<(Mend, Box<str>)>;
+
+/// A head or a list of trailers, as the strict parser reads it.
+#[derive(Debug)]
+pub(super) struct Mended {
+    /// How much of what was read it takes.
+    pub(super) length: usize,
+    pub(super) bytes: Vec<u8>,
+    pub(super) mends: Mends,
+    /// Whether a field was mended that says where the message ends: its connection is not used again.
+    pub(super) framing: bool,
+}
+
+/// Fields as they are collected.
+#[derive(Debug, Default)]
+struct Fields {
+    bytes: Vec<u8>,
+    mends: Mends,
+    framing: bool,
+    last: Option<Field>,
+}
+
+/// The latest field, which may go on in the next line.
+#[derive(Debug)]
+struct Field {
+    name: Vec<u8>,
+    value: Vec<u8>,
+    /// Whether it is left out.
+    dropped: bool,
+}
+
+impl Mend {
+    /// What was done, for the log.
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Space => "removed whitespace between a response header's name and its colon",
+            Self::Fold => "joined the lines of a folded response header",
+            Self::Control => "replaced control characters in a response header",
+            Self::Name => "left out a response header whose name is invalid",
+            Self::StatusLine => "corrected a response's status line",
+        }
+    }
+}
+
+/// Mends the head at the front of `read`; none: its end has not come yet.
+pub(super) fn head(read: &[u8]) -> Result<Option<Mended>, BadHead> {
+    let blank = read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let (start, rest) = read.split_at_checked(blank).unwrap_or_default();
+    if rest.iter().zip(b"HTTP/").any(|(byte, expected)| byte != expected) || start.ends_with(b"\r") {
+        return Err(BadHead::NotHttp);
+    }
+    let Some((line, fields)) = next_line(rest) else { return partial(read) };
+    let (status_line, is_mended) = status_line(line)?;
+    let mut all = Fields { bytes: status_line, ..Fields::default() };
+    if is_mended {
+        all.note(Mend::StatusLine, b"");
+    }
+    match all.read(fields)? {
+        Some(left) => Ok(Some(all.done(read.len() - left.len()))),
+        None => partial(read),
+    }
+}
+
+/// The same of the lines after a body's last chunk.
+pub(super) fn trailers(read: &[u8]) -> Result<Option<Mended>, BadHead> {
+    let mut all = Fields::default();
+    Ok(all.read(read)?.map(|left| all.done(read.len() - left.len())))
+}
+
+fn partial(read: &[u8]) -> Result<Option<Mended>, BadHead> {
+    if read.len() >= MAX_HEAD { Err(BadHead::TooLarge) } else { Ok(None) }
+}
+
+/// A line without its end, and what comes after it.
+fn next_line(read: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = read.iter().position(|&byte| byte == b'\n')?;
+    let (line, rest) = read.split_at_checked(end)?;
+    Some((line.strip_suffix(b"\r").unwrap_or(line), rest.get(1..)?))
+}
+
+/// The status line as it should be, and whether it was not.
+fn status_line(line: &[u8]) -> Result<(Vec<u8>, bool), BadHead> {
+    let (version, rest) = line.split_at_checked(b"HTTP/1.1".len()).ok_or(BadHead::NotHttp)?;
+    let [b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
+        return Err(BadHead::NotHttp);
+    };
+    let gap = rest.iter().take_while(|byte| is_blank(**byte)).count();
+    let (gap, rest) = rest.split_at_checked(gap).ok_or(BadHead::NotHttp)?;
+    let (code, reason) = rest.split_at_checked(3).ok_or(BadHead::NotHttp)?;
+    let ends = reason.first().is_none_or(|&byte| is_blank(byte));
+    if gap.is_empty() || !ends || !code.iter().all(u8::is_ascii_digit) {
+        return Err(BadHead::NotHttp);
+    }
+    if line.contains(&b'\r') {
+        return Err(BadHead::BareCr);
+    }
+    // A server of HTTP/1.x is one of HTTP/1.1 (RFC 9110, 2.5); of others, nothing is taken for granted.
+    let version: &[u8] = if *major == b'1' && *minor != b'0' { b"HTTP/1.1 " } else { b"HTTP/1.0 " };
+    let reason = Some(trim(reason)).filter(|reason| !reason.iter().any(|&byte| is_control(byte)));
+    let mended = [version, code, b" ", reason.unwrap_or_default()].concat();
+    let is_mended = mended.trim_ascii_end() != line.trim_ascii_end();
+    Ok(([&mended, &b"\r\n"[..]].concat(), is_mended))
+}
+
+impl Fields {
+    /// Reads fields up to the empty line, and says what comes after it; none: it has not come yet.
+    fn read<'r>(&mut self, mut read: &'r [u8]) -> Result<Option<&'r [u8]>, BadHead> {
+        loop {
+            let Some((line, rest)) = next_line(read) else { return Ok(None) };
+            read = rest;
+            if line.is_empty() {
+                self.finish()?;
+                self.bytes.extend_from_slice(b"\r\n");
+                return Ok(Some(read));
+            }
+            self.line(line)?;
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<(), BadHead> {
+        if line.first().is_some_and(|&byte| is_blank(byte)) {
+            return self.go_on(line);
+        }
+        self.finish()?;
+        let colon = line.iter().position(|&byte| byte == b':');
+        let (name, value) = line.split_at_checked(colon.unwrap_or(line.len())).unwrap_or_default();
+        let bare = trim(name);
+        // Of a line without a colon, nobody knows what is secret.
+        let shown = name_of(line);
+        if line.contains(&b'\r') {
+            return Err(bad(shown, BadField::BareCr));
+        }
+        if bare.is_empty() || bare.iter().any(|&byte| is_blank(byte) || is_control(byte)) {
+            return Err(bad(shown, BadField::Name));
+        }
+        let dropped = colon.is_none() || !bare.iter().all(|&byte| is_token(byte));
+        if dropped {
+            let letters = bare.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase);
+            let letters: Vec<u8> = letters.collect();
+            let names = [&b"contentlength"[..], b"transferencoding"];
+            if names.iter().any(|name| letters.windows(name.len()).any(|window| window == *name)) {
+                return Err(bad(shown, BadField::Name));
+            }
+            self.note(Mend::Name, shown);
+        } else if name.len() > bare.len() {
+            self.note(Mend::Space, bare);
+            self.framing |= is_framing(bare);
+        }
+        let value = trim(value.get(1..).unwrap_or_default()).to_vec();
+        self.last = Some(Field { name: bare.to_vec(), value, dropped });
+        Ok(())
+    }
+
+    /// The latest field goes on in `line`.
+    fn go_on(&mut self, line: &[u8]) -> Result<(), BadHead> {
+        let Some(mut field) = self.last.take() else { return Err(bad(name_of(line), BadField::Space)) };
+        if line.contains(&b'\r') {
+            return Err(bad(&field.name, BadField::BareCr));
+        }
+        if field.dropped {
+            // Together, the two lines may be one field.
+            return Err(bad(&[], BadField::Name));
+        }
+        self.note(Mend::Fold, &field.name);
+        self.framing |= is_framing(&field.name);
+        field.value = trim(&[&field.value, &b" "[..], trim(line)].concat()).to_vec();
+        self.last = Some(field);
+        Ok(())
+    }
+
+    /// Writes the latest field.
+    fn finish(&mut self) -> Result<(), BadHead> {
+        let Some(Field { name, mut value, dropped: false }) = self.last.take() else { return Ok(()) };
+        let mut found = false;
+        for byte in value.iter_mut().filter(|byte| is_control(**byte)) {
+            *byte = b' ';
+            found = true;
+        }
+        if found {
+            if decides(&name) {
+                return Err(bad(&name, BadField::Control));
+            }
+            self.note(Mend::Control, &name);
+        }
+        for part in [&name[..], b": ", trim(&value), b"\r\n"] {
+            self.bytes.extend_from_slice(part);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, mend: Mend, name: &[u8]) {
+        if !self.mends.iter().any(|(noted, _)| *noted == mend) {
+            self.mends.push((mend, shown(name)));
+        }
+    }
+
+    fn done(self, length: usize) -> Mended {
+        Mended { length, bytes: self.bytes, mends: self.mends, framing: self.framing }
+    }
+}
+
+/// Whether a field says where the message ends, or its connection.
+fn is_framing(name: &[u8]) -> bool {
+    ["content-length", "transfer-encoding", "connection"]
+        .iter()
+        .any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+}
+
+/// Whether what becomes of the message depends on a field, so that nothing is guessed of its value.
+fn decides(name: &[u8]) -> bool {
+    let name = name.to_ascii_lowercase();
+    is_framing(&name)
+        || name == b"upgrade"
+        || name.starts_with(b"sec-websocket-")
+        || http::HeaderName::from_lowercase(&name).is_ok_and(|name| headers::is_control(&name))
+}
+
+fn bad(name: &[u8], fault: BadField) -> BadHead {
+    BadHead::Field { name: shown(name), fault }
+}
+
+/// The name in a line, if it has one.
+fn name_of(line: &[u8]) -> &[u8] {
+    let colon = line.iter().position(|&byte| byte == b':').unwrap_or_default();
+    trim(line.get(..colon).unwrap_or_default())
+}
+
+/// A name as it stands in the log.
+fn shown(name: &[u8]) -> Box<str> {
+    const MOST: usize = 64;
+    name.get(..MOST).unwrap_or(name).escape_ascii().to_string().into()
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// Whether a value may not hold it (RFC 9110, 5.5).
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// `text` without the blanks around it.
+fn trim(text: &[u8]) -> &[u8] {
+    let start = text.iter().take_while(|byte| is_blank(**byte)).count();
+    let text = text.get(start..).unwrap_or_default();
+    let end = text.len() - text.iter().rev().take_while(|byte| is_blank(**byte)).count();
+    text.get(..end).unwrap_or_default()
+}
