@@ -282,6 +282,36 @@ async fn trailers_pass_to_the_client_and_not_to_http_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pseudo_header_in_trailers_is_a_protocol_error() {
+    let upstream = Upstream::answering(|request| Answer::ok(request.message.body.clone()));
+    let gateway = public(&upstream).start().await;
+    for shape in ["plain", "padded", "priority", "resized", "continued", "bytes"] {
+        for (fields, expected) in [
+            (json!([["x-sum", "2"]]), json!([200, null])),
+            (json!([[":path", "/trailers"]]), json!([null, PROTOCOL_ERROR])),
+            (json!([[":path", "/other"], ["x-sum", "2"]]), json!([null, PROTOCOL_ERROR])),
+            (json!([[":method", "POST"], [":scheme", "http"]]), json!([null, PROTOCOL_ERROR])),
+            (json!([[":status", "200"]]), json!([null, PROTOCOL_ERROR])),
+            (json!([["x-sum", "2"], [":authority", "gateway.test"]]), json!([null, PROTOCOL_ERROR])),
+        ] {
+            let Some(mut client) = client(&gateway, "raw_trailers", &[json!(shape), fields.clone()]) else {
+                return;
+            };
+            let story = client.story();
+            // Where the header block goes on in another frame, h2 takes that for one out of place.
+            let code = if story["reset"].is_u64() { &story["reset"] } else { &story["goaway"] };
+            assert_eq!(json!([story["status"], code]), expected, "{shape}: {fields}: {story}");
+            let is_good = expected[0] == 200;
+            assert_eq!(
+                (&story["ended"], &story["body"]),
+                (&json!(is_good), &json!(if is_good { 3 } else { 0 }))
+            );
+        }
+    }
+    assert_eq!(upstream.hits(), 6, "one of each shape");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_client_takes_nothing_is_reset_and_the_others_go_on() {
     let upstream = Upstream::answering(|request| match request.target.as_str() {
         "/large" => Answer::ok(vec![b'x'; 1 << 20]),

@@ -11,6 +11,7 @@ mod activity;
 mod http1;
 mod http2;
 mod intake;
+mod trailers;
 mod wire;
 
 use std::io;

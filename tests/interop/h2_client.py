@@ -156,6 +156,37 @@ def trailers(port, fields):
     return client.finish(number)
 
 
+def raw_trailers(port, shape, fields):
+    """Trailers in frames of this shape: `plain`, `padded`, `priority`, `resized`, `continued`, or `bytes`, one at a time."""
+    client = Client(port)
+    number = client.request(head("/trailers", "POST"), end=False)
+    client.h2.send_data(number, b"abc")
+    client.flush()
+    encoder = client.h2.encoder
+    if shape == "resized":
+        encoder.header_table_size = 0
+        encoder.header_table_size = 1024
+    fields = encoder.encode([tuple(field) for field in fields])
+    cut = 1 if shape == "continued" else len(fields)
+    frame = frames.HeadersFrame(number, data=fields[:cut], flags=["END_STREAM"])
+    if shape == "padded":
+        frame.flags.add("PADDED")
+        frame.pad_length = 7
+    if shape == "priority":
+        frame.flags.add("PRIORITY")
+        frame.stream_weight = 7
+    if cut < len(fields):
+        client.raw(frame, frames.ContinuationFrame(number, data=fields[cut:], flags=["END_HEADERS"]))
+    else:
+        frame.flags.add("END_HEADERS")
+        step = 1 if shape == "bytes" else 1 << 20
+        sent = frame.serialize()
+        for at in range(0, len(sent), step):
+            client.socket.sendall(sent[at : at + step])
+    client.read(lambda: client.done(number) or client.goaway is not None)
+    return {**client.stream(number), "goaway": client.goaway}
+
+
 def block(*more):
     return hpack.Encoder().encode(head("/", "GET", "gateway.test", *more), huffman=False)
 

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 
 use super::activity::{Activity, Deadline, Reader, Wait};
 use super::intake::{Intake, Ration};
+use super::trailers::MarkedTrailers;
 use super::wire::Wire;
 use super::{DISCARD, Terms};
 use crate::proxy::handle;
@@ -94,6 +95,7 @@ pub(super) async fn serve<S>(
             Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
         }
     });
+    let stream = Intake::new(Wire::new(stream, first, Rc::clone(&activity)), Rc::clone(&ration));
     let connection = Builder::new(streams)
         .timer(TokioTimer::new())
         .enable_connect_protocol()
@@ -106,10 +108,7 @@ pub(super) async fn serve<S>(
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
-        .serve_connection(
-            TokioIo::new(Intake::new(Wire::new(stream, first, Rc::clone(&activity)), Rc::clone(&ration))),
-            service,
-        );
+        .serve_connection(TokioIo::new(MarkedTrailers::new(stream)), service);
     let mut connection = pin!(connection);
     let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
     let mut deadline = Deadline::default();
