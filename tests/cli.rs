@@ -381,6 +381,16 @@ fn a_store_in_memory_is_out_of_reach_and_that_is_said() {
 }
 
 #[test]
+fn table_of_a_store_in_memory_is_made_with_the_gateway() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for store in [String::new(), format!("listen = \"{closed}\"")] {
+        let site = Site::new(&CONFIG.replace(r#"path = "sessions.db""#, &store));
+        let ended = site.run(&["table", "create"]).done();
+        assert!(ended.stderr.contains("table `sessions` is in the gateway's memory"), "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn an_explanation_tells_what_would_happen_and_changes_nothing() {
     let site = Site::new(CONFIG);
     let (cookie, reference) = site.session(&["user=alice", r#"roles=["admin","editor"]"#]);

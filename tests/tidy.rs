@@ -89,22 +89,31 @@ fn the_readmes_configurations_are_accepted() {
         fn now(&self) -> sessiongate::time::Timestamp {
             sessiongate::time::Timestamp::from_secs(1_800_000_000)
         }
-        fn variable(&self, _: &str) -> Option<Vec<u8>> {
-            Some(b"0123456789abcdef".to_vec())
+        // Only what everybody has who follows README: an old key is not among it.
+        fn variable(&self, name: &str) -> Option<Vec<u8>> {
+            (name == "DJANGO_SECRET_KEY").then(|| b"0123456789abcdef".to_vec())
         }
-        fn file(&self, _: &Path) -> std::io::Result<Vec<u8>> {
-            Err(std::io::ErrorKind::NotFound.into())
+        fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+            let made = path.ends_with("session.key").then(|| b"0123456789abcdef".to_vec());
+            made.ok_or_else(|| std::io::ErrorKind::NotFound.into())
         }
     }
     let text = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks: Vec<_> =
         text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 3);
+    let [quick_start, embedded, pyramid, django] = blocks.as_slice() else { panic!("{blocks:?}") };
+    let dynamodb = quick_start.find("[store.dynamodb]").unwrap();
+    let after = dynamodb + quick_start[dynamodb..].find("\n\n").unwrap();
+    let with_embedded = format!("{}{embedded}{}", &quick_start[..dynamodb], &quick_start[after..]);
     let rest = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[upstreams.pyramid]\n\
                 servers = [\"http://127.0.0.1:1\"]\n[upstreams.reports]\nservers = [\"http://127.0.0.1:2\"]\n";
-    let django = rest.replace("[upstreams.pyramid]", "[upstreams.django]");
-    let behind = [format!("{}\n{rest}", blocks[1]), format!("{}\n{django}", blocks[2])];
-    for source in [blocks[0].to_owned()].into_iter().chain(behind) {
+    let behind_django = rest.replace("[upstreams.pyramid]", "[upstreams.django]");
+    for source in [
+        (*quick_start).to_owned(),
+        with_embedded,
+        format!("{pyramid}\n{rest}"),
+        format!("{django}\n{behind_django}"),
+    ] {
         let (_, report) = sessiongate::config::parse(&source, Path::new("README.md"), &Set);
         assert!(report.is_empty(), "{report}");
     }

@@ -118,6 +118,15 @@ pub(super) async fn open_store(config: &StoreConfig, reach: Reach) -> Result<Sto
     }
 }
 
+/// Whether the store is in the memory of a gateway that is not running, or does not serve it to anybody.
+pub(super) async fn begins_with_gateway(config: &StoreConfig) -> bool {
+    match config {
+        StoreConfig::Embedded { path: None, listen: None } => true,
+        StoreConfig::Embedded { path: None, listen: Some(address) } => !is_served(*address).await,
+        StoreConfig::Embedded { path: Some(_), .. } | StoreConfig::Dynamodb(_) => false,
+    }
+}
+
 /// The store of a gateway that serves it at `address`.
 async fn served(address: SocketAddr) -> Result<Store, Failure> {
     let config = DynamodbConfig {

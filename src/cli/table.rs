@@ -17,6 +17,15 @@ pub(super) fn create(args: &Tables, file: &ConfigFile) -> Outcome {
     let config = site::load(file)?;
     let realms = site::tables(&config, args.realm.as_deref())?;
     super::block_on(async {
+        if site::begins_with_gateway(&config.store).await {
+            for realm in realms {
+                let table = &realm.table;
+                output::say(format_args!(
+                    "table `{table}` is in the gateway's memory, and made when it starts"
+                ))?;
+            }
+            return Ok(());
+        }
         let store = site::open_store(&config.store, Reach::Create).await?;
         for realm in realms {
             let format = format::open(realm);

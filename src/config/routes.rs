@@ -213,14 +213,12 @@ fn route(
     // What a certificate says is known without asking anybody.
     let of_session = headers.is_empty() || headers.iter().any(|rule| !rule.is_of_certificate());
     if section.has("headers") && of_session && access == Access::Public {
-        let fault = Fault::new("needs a session, and a public route looks none up");
-        section.refuse("headers", &["access", "session", "headers/"], fault);
+        section.refuse("headers", &["access", "session", "headers/"], needs_session());
     }
     let mut switch = |key: &'static str| {
         let is_on = section.get(key, boolean).unwrap_or(false);
         if is_on && access == Access::Public {
-            let fault = Fault::new("needs a session, and a public route looks none up");
-            section.refuse(key, &ACCESS, fault);
+            section.refuse(key, &ACCESS, needs_session());
         }
         is_on
     };
@@ -285,6 +283,13 @@ fn access(section: &mut Section<'_, '_>) -> Access {
         (true, _) | (false, Some(Access::Public) | None) => {}
     }
     given.unwrap_or(if section.has("session") { Access::Required } else { Access::Public })
+}
+
+/// What to say of a key that a public route has no use for.
+fn needs_session() -> Fault {
+    Fault::new("needs a session, and a public route looks none up").hint(
+        "with `access = \"optional\"` everybody may pass, too, and the session is looked up; a log-in page needs that",
+    )
 }
 
 /// Returns an error if the route is for users who are logged in, and its realm's sessions do not say who is.

@@ -45,8 +45,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, access: Access) -> StreamsConf
         recheck => Ok(recheck),
     });
     if section.has("recheck") && access == Access::Public {
-        let fault = Fault::new("needs a session, and a public route looks none up");
-        section.refuse("recheck", &super::ACCESS, fault);
+        section.refuse("recheck", &super::ACCESS, super::needs_session());
     }
     let recheck = recheck.unwrap_or(RECHECK);
     StreamsConfig {
