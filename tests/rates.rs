@@ -145,7 +145,7 @@ async fn many_good_sessions_of_one_address_are_no_misses() {
         .route("/", "required", "")
         .start()
         .await;
-    for number in 0..50 {
+    for number in 1..=50 {
         let session = Session::new(json!({ "user": number }));
         session.put(&engine).await;
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
