@@ -24,7 +24,7 @@ use sessiongate::format::pyramid::Pyramid;
 use sessiongate::format::{Format as _, Record};
 use sessiongate::headers::{Fate, Scrub};
 use sessiongate::proxy::map;
-use sessiongate::rate::Meter;
+use sessiongate::rate::ClientLimiter;
 use sessiongate::route::Router;
 use sessiongate::session::judge::{Policy, judge};
 use sessiongate::session::{Realm, Resolution, cookie, create};
@@ -254,6 +254,6 @@ fn cache_hit() -> Box<dyn FnMut()> {
 }
 
 /// A client that no limit holds for.
-fn anybody() -> Meter<'static> {
-    Meter::new(None, std::net::Ipv4Addr::LOCALHOST.into())
+fn anybody() -> ClientLimiter<'static> {
+    ClientLimiter::new(None, std::net::Ipv4Addr::LOCALHOST.into())
 }

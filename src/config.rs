@@ -46,7 +46,7 @@ use self::names::Names;
 pub use self::routes::destination::{Destination, Forwarding};
 pub use self::routes::edit::{EditValue, HeaderEdit, HeaderEdits, Variable};
 pub use self::routes::headers::{CertificateField, Encoding, HeaderRule, HeaderSource, TemplatePart};
-pub use self::routes::redirect::{Place, Redirect, Respond};
+pub use self::routes::redirect::{Redirect, RedirectVariable, Respond};
 pub use self::routes::rewrite::{Rewrite, UpstreamHost};
 pub use self::routes::template::Piece;
 pub use self::routes::{Access, HostPattern, LoginTemplate, RouteConfig, StreamsConfig, WebsocketConfig};

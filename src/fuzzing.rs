@@ -20,8 +20,9 @@ use crate::claims::Claims;
 use crate::config::diagnostic::Colour;
 use crate::config::environment::Environment;
 use crate::config::{self, Config, RealmConfig, TrustedProxies};
-use crate::proxy::{self, Door, Peer};
-use crate::route::{Router, canonical_host, is_prefix};
+use crate::path::is_prefix;
+use crate::proxy::{self, ListenerPolicy, Peer};
+use crate::route::{Router, canonical_host};
 use crate::session::cookie::{self, Stripped};
 use crate::session::set_cookie::CookieWriter;
 use crate::time::Timestamp;
@@ -198,10 +199,10 @@ pub fn forwarded(lines: &[u8]) {
         headers.append(name, value);
     }
     let networks = "10.0.0.0/8".parse().into_iter().collect();
-    let door = Arc::new(Door::trusting(TrustedProxies { networks, unix: false }));
+    let policy = Arc::new(ListenerPolicy::trusting(TrustedProxies { networks, unix: false }));
     let host = HeaderValue::from_static("app.example");
     let [stranger, proxy] = [[192, 0, 2, 1], [10, 0, 0, 1]].map(IpAddr::from);
-    let of = |address| Peer::new(Some(address), &door, None).origin(&headers, &host);
+    let of = |address| Peer::new(Some(address), &policy, None).origin(&headers, &host);
 
     let origin = of(stranger);
     assert!(origin.client == Some(stranger) && !origin.secure, "a stranger is not believed");

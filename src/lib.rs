@@ -6,6 +6,7 @@
 pub mod claims;
 pub mod headers;
 pub mod item;
+pub mod path;
 pub mod rate;
 pub mod secret;
 pub mod time;

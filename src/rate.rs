@@ -51,7 +51,7 @@ pub enum Holding {
 
 /// A limiter as it is about one address; without one, there is no limit.
 #[derive(Clone, Copy, Debug)]
-pub struct Meter<'l> {
+pub struct ClientLimiter<'l> {
     limiter: Option<&'l Limiter>,
     address: IpAddr,
 }
@@ -133,7 +133,7 @@ impl Limiter {
     }
 }
 
-impl<'l> Meter<'l> {
+impl<'l> ClientLimiter<'l> {
     /// `limiter` as it is about `address`.
     pub fn new(limiter: Option<&'l Limiter>, address: IpAddr) -> Self {
         Self { limiter, address }
@@ -204,12 +204,12 @@ mod tests {
     #[test]
     fn what_was_spent_at_once_is_not_paid_for_later() {
         let (limiter, start) = (limiter(10, 3), Clock.mono());
-        let meter = Meter::new(Some(&limiter), CLIENT);
+        let meter = ClientLimiter::new(Some(&limiter), CLIENT);
         assert_eq!(meter.left(start), Ok(()));
         (0..100).for_each(|_| meter.spend(start));
         assert_eq!(meter.left(start), Err(Duration::from_millis(100)));
         assert_eq!(meter.left(start + Duration::from_millis(100)), Ok(()));
-        let unlimited = Meter::new(None, CLIENT);
+        let unlimited = ClientLimiter::new(None, CLIENT);
         (0..100).for_each(|_| unlimited.spend(start));
         assert_eq!((unlimited.left(start), unlimited.take(start)), (Ok(()), Ok(())));
     }

@@ -18,6 +18,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::config::{HostPattern, RouteConfig};
+use crate::path::is_prefix;
 
 pub(crate) use host::canonical_host;
 
@@ -174,12 +175,6 @@ fn select<'g, R>(group: &'g Group<R>, path: &str, method: &Method) -> Result<&'g
         let allowed = same.by_ref().flat_map(|entry| entry.methods.iter().cloned()).collect();
         NoRoute::Method(allowed)
     })
-}
-
-/// Whether `prefix` ends in `path` at a segment boundary.
-pub fn is_prefix(prefix: &str, path: &str) -> bool {
-    prefix == "/" && path.starts_with('/')
-        || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn decode(path: &str) -> String {

@@ -18,9 +18,9 @@ pub(crate) mod flash;
 mod flight;
 mod lookup;
 mod mapped;
+mod monitor;
 mod patch;
 mod reissue;
-mod watch;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -36,7 +36,7 @@ use crate::claims::{Claims, UserClaim};
 use crate::config::{Consistency, OnStoreError, RealmConfig};
 use crate::format::{self, CookieFault, Format, Record, RowFault, SessionId, SessionRef};
 use crate::item::Key;
-use crate::rate::Meter;
+use crate::rate::ClientLimiter;
 use crate::store::table::Table;
 use crate::telemetry::metrics::RealmMetrics;
 use crate::time::{Clock, Now};
@@ -44,16 +44,16 @@ use crate::time::{Clock, Now};
 use cache::{Cache, Hit};
 use flight::Flights;
 use judge::{Life, Policy, Verdict, judge};
+use monitor::SessionMonitors;
 use reference::Ref;
 use set_cookie::CookieWriter;
-use watch::Watches;
 
 pub use change::{Action, ChangeError, Edit, Going, Order, Outcome};
 pub use create::{CreateError, Created, create};
-pub use mapped::{Mapped, MappingTooLarge, Place};
+pub use mapped::{Mapped, MappingSlot, MappingTooLarge};
+pub(crate) use monitor::{SessionMonitor, SessionStatus, Usage};
 pub use reissue::{Reissued, Reissuing};
 pub use set_cookie::Adopted;
-pub(crate) use watch::{Standing, Usage, Watch};
 
 /// How many sessions the cookies of a request may make us look up.
 const MAX_COOKIES: usize = 4;
@@ -76,7 +76,7 @@ pub struct Realm {
     cache: Cache,
     lookups: Arc<Flights<(Key, u64), Lookup>>,
     reissues: Arc<Flights<Key, Reissued>>,
-    watches: Watches,
+    monitors: SessionMonitors,
     outage: lookup::Outage,
     turns: change::Turns,
     rotation_grace: Duration,
@@ -176,7 +176,7 @@ pub enum Anonymous {
 
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum LookupSource {
     /// Nothing was looked up.
     Unasked,
     /// A fresh row in the cache.
@@ -227,7 +227,7 @@ impl Realm {
             cache: Cache::new(config.cache),
             lookups: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
             reissues: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
-            watches: Watches::default(),
+            monitors: SessionMonitors::default(),
             outage: lookup::Outage::new(Clock),
             turns: change::Turns::default(),
             rotation_grace: config.rotation_grace,
@@ -311,9 +311,9 @@ impl Realm {
     pub async fn resolve(
         self: &Arc<Self>,
         cookies: &[&[u8]],
-        misses: Meter<'_>,
+        misses: ClientLimiter<'_>,
         now: Now,
-    ) -> (Resolution, Source) {
+    ) -> (Resolution, LookupSource) {
         let (resolution, source) = self.tell(cookies, misses, now).await;
         self.metrics.resolutions.count(match &resolution {
             Resolution::Active(_) => "active",
@@ -321,7 +321,7 @@ impl Realm {
             Resolution::Unavailable => "unavailable",
             Resolution::Throttled(_) => "throttled",
         });
-        if source != Source::Unasked {
+        if source != LookupSource::Unasked {
             self.metrics.cache.count(source.label());
         }
         (resolution, source)
@@ -332,9 +332,14 @@ impl Realm {
     /// All are tried: who can set a cookie for a parent domain can put one in front of the user's own. If two name
     /// different live sessions, there is no telling which is the user's, so there is none; nor is there if more are
     /// named than are looked up, since the user's may be among the rest.
-    async fn tell(self: &Arc<Self>, cookies: &[&[u8]], misses: Meter<'_>, now: Now) -> (Resolution, Source) {
+    async fn tell(
+        self: &Arc<Self>,
+        cookies: &[&[u8]],
+        misses: ClientLimiter<'_>,
+        now: Now,
+    ) -> (Resolution, LookupSource) {
         let mut anonymous = Anonymous::NoCookie;
-        let mut source = Source::Unasked;
+        let mut source = LookupSource::Unasked;
         let mut active: Option<Active> = None;
         let mut tried: SmallVec<[Key; 1]> = SmallVec::new();
         for (chosen, value) in cookies.iter().enumerate() {
@@ -385,12 +390,12 @@ impl Realm {
         self: &Arc<Self>,
         key: &Key,
         asked: u64,
-        misses: Meter<'_>,
+        misses: ClientLimiter<'_>,
         now: Now,
-    ) -> Result<(Lookup, Source), Duration> {
+    ) -> Result<(Lookup, LookupSource), Duration> {
         let stale = match self.cache.look(key, asked, now.mono) {
-            Hit::Fresh(session) => return Ok((Lookup::Found(session), Source::Hit)),
-            Hit::Missing => return Ok((Lookup::Absent(None), Source::Negative)),
+            Hit::Fresh(session) => return Ok((Lookup::Found(session), LookupSource::Hit)),
+            Hit::Missing => return Ok((Lookup::Absent(None), LookupSource::Negative)),
             // There was such a session a moment ago, so its id is not made up.
             Hit::Stale(session, age) => self.may_use_stale(age).then_some(session),
             Hit::Nothing => {
@@ -402,7 +407,7 @@ impl Realm {
         if let Some(session) = &stale
             && self.outage.is_on(now.mono)
         {
-            return Ok((Lookup::Found(Arc::clone(session)), Source::Stale));
+            return Ok((Lookup::Found(Arc::clone(session)), LookupSource::Stale));
         }
         // Boxed: most requests do not get here, and all would be the larger for it.
         Ok(Box::pin(self.read_shared(key, asked, stale, misses, now)).await)
@@ -414,9 +419,9 @@ impl Realm {
         key: &Key,
         asked: u64,
         stale: Option<Arc<Session>>,
-        misses: Meter<'_>,
+        misses: ClientLimiter<'_>,
         now: Now,
-    ) -> (Lookup, Source) {
+    ) -> (Lookup, LookupSource) {
         let realm = Arc::clone(self);
         let mut leads = false;
         let seat = self.lookups.join(&(key.clone(), asked), || {
@@ -433,8 +438,8 @@ impl Realm {
             misses.spend(now.mono);
         }
         match (lookup, stale) {
-            (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), Source::Stale),
-            (lookup, _) => (lookup, Source::Miss),
+            (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), LookupSource::Stale),
+            (lookup, _) => (lookup, LookupSource::Miss),
         }
     }
 
@@ -465,7 +470,7 @@ impl Realm {
         if let Some(active) = active {
             self.cache.forget(&active.session.key);
             // Whether it still is a session is for the table to say.
-            self.watches.hasten(&active.session.key, self.clock.mono());
+            self.monitors.hasten(&active.session.key, self.clock.mono());
         }
         if let Ok(reference) = self.format.parse_cookie(adopted.value.expose()) {
             self.cache.forget(&self.format.key(&reference.id));
@@ -517,7 +522,7 @@ impl Session {
     }
 
     /// The headers of the mapping at `place`, made by `make` the first time they are asked for.
-    pub fn mapped(&self, place: Place, make: impl Fn(&Record) -> Mapped) -> Cow<'_, Mapped> {
+    pub fn mapped(&self, place: MappingSlot, make: impl Fn(&Record) -> Mapped) -> Cow<'_, Mapped> {
         self.mapped.at(place, || make(&self.record))
     }
 
@@ -555,7 +560,7 @@ impl Anonymous {
     }
 }
 
-impl Source {
+impl LookupSource {
     /// The source in one word, for logs and counts.
     pub fn label(self) -> &'static str {
         match self {

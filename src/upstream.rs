@@ -37,6 +37,7 @@ mod stream;
 mod target;
 pub(crate) mod wire;
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -46,7 +47,6 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ServerAddress, UpstreamConfig, UpstreamTls};
-use crate::demo::Running;
 use budget::Budget;
 use endpoint::Endpoint;
 use resolve::Targets;
@@ -72,17 +72,33 @@ pub struct Upstream {
     retries: AtomicU64,
     retries_denied: AtomicU64,
     background: OnceLock<[Option<AbortOnDropHandle<()>>; 2]>,
-    /// The demo apps among its servers, for as long as anybody may ask them: requests that a reload has overtaken, too.
-    demos: Vec<Running>,
+    /// The servers among its own that run in this process. They live as long as a request may still be sent to them, also
+    /// one that began before a reload.
+    local: Vec<LocalServer>,
 }
 
+/// A server that runs in this process for one upstream, such as the demo app.
+#[derive(Debug)]
+pub struct LocalServer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Keeps it running until this is dropped.
+    pub running: Box<dyn RunningServer>,
+}
+
+/// Something that runs until it is dropped.
+pub trait RunningServer: fmt::Debug + Send + Sync {}
+
+impl<T: fmt::Debug + Send + Sync> RunningServer for T {}
+
 impl Upstream {
-    /// The upstream, before anything is known of its servers. `demos` are its demo apps, in the order of its servers.
+    /// Returns an upstream whose servers have not been contacted. `local` are those that run in this process, in the order
+    /// of its servers.
     ///
     /// # Errors
     /// If it needs the system's certificate authorities and there are none, or its own certificate is not usable.
-    pub fn new(config: UpstreamConfig, demos: Vec<Running>) -> io::Result<Arc<Self>> {
-        let addresses: Vec<_> = demos.iter().map(Running::address).collect();
+    pub fn new(config: UpstreamConfig, local: Vec<LocalServer>) -> io::Result<Arc<Self>> {
+        let addresses: Vec<_> = local.iter().map(|server| server.address).collect();
         let endpoints = endpoints(&config, &addresses)?;
         Ok(Arc::new(Self {
             targets: Targets::new(&endpoints, config.max_connections),
@@ -92,14 +108,14 @@ impl Upstream {
             retries: AtomicU64::new(0),
             retries_denied: AtomicU64::new(0),
             background: OnceLock::new(),
-            demos,
+            local,
             config,
         }))
     }
 
-    /// Whether a demo app is among its servers.
-    pub fn has_demo(&self) -> bool {
-        !self.demos.is_empty()
+    /// Returns whether one of its servers runs in this process.
+    pub fn has_local_server(&self) -> bool {
+        !self.local.is_empty()
     }
 
     /// Looks its names up, for no longer than a connection may take, and goes on with that and with health checks on
@@ -152,11 +168,11 @@ pub(crate) fn affinity(client: IpAddr) -> u64 {
     }
 }
 
-fn endpoints(config: &UpstreamConfig, demos: &[SocketAddr]) -> io::Result<Vec<Arc<Endpoint>>> {
+fn endpoints(config: &UpstreamConfig, local: &[SocketAddr]) -> io::Result<Vec<Arc<Endpoint>>> {
     let tls = config.tls.as_ref().map(client).transpose()?;
-    let mut demos = demos.iter().copied();
+    let mut local = local.iter().copied();
     let endpoints = config.servers.iter().filter_map(|server| {
-        let demo = matches!(server.address, ServerAddress::Demo).then(|| demos.next()).flatten();
+        let demo = matches!(server.address, ServerAddress::Demo).then(|| local.next()).flatten();
         Endpoint::new(config, server, demo, tls.as_ref()).map(Arc::new)
     });
     Ok(endpoints.collect())

@@ -1,11 +1,10 @@
-//! `sessiongate explain`: the gateway's own steps, taken with a request that goes nowhere. What is judged, admitted and
-//! injected is the real code's answer; around it stand the cookies and rows that it was made of.
+//! `sessiongate explain`: a dry run of one request. The gateway's own code decides it; the cookies and rows that the
+//! decision is made of are shown beside it.
 
 mod report;
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, StoreConfig, TrustedProxies};
-use crate::proxy::{Door, Gateway, Peer, Refusal, Rehearsal, rehearse};
+use crate::proxy::{DryRun, ListenerPolicy, Peer, Refusal, dry_run};
 use crate::server;
 use crate::session::reference::Ref;
 use crate::store::Store;
@@ -35,13 +34,13 @@ use super::row::Row;
 use super::session::{cookie_text, cookie_values};
 use super::site::{self, Reach, Site};
 
-/// More than the head of any request that a gateway takes.
+/// More than the head of any request that the gateway accepts.
 const PIPE: usize = 256 * 1024;
 
-/// All there is to tell.
+/// Everything that is shown.
 struct Explanation {
-    rehearsal: Rehearsal,
-    /// What a browser that opens the page would get instead of a 401.
+    dry_run: DryRun,
+    /// The refusal that a browser loading the page would get instead of a 401.
     page: Option<Refusal>,
     cookies: Vec<Cookie>,
     now: Now,
@@ -73,14 +72,14 @@ async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result
     let store = store(config, given).await?;
     let tasks = TaskTracker::new();
     let telemetry = Telemetry::silent().map_err(|error| Failure::internal(error.to_string()))?;
-    let gateway = Arc::new(server::gateway(config, &store, &tasks, &telemetry, Vec::new()));
-    // The header's name is the realm's, and the realm is the route's, which takes a request to find.
-    let first = play(&gateway, request(args, None)?, now).await?;
+    let evaluator = Evaluator { config, store: &store, tasks: &tasks, telemetry: &telemetry, now };
+    // The cookie's name is the realm's, and the realm is the route's, which takes a request to find.
+    let first = evaluator.evaluate(request(args, None)?).await?;
     let realm = first.route.as_ref().and_then(|route| route.realm.as_ref());
     let (Some(given), Some(realm)) = (given, realm) else {
         return Ok(Explanation {
-            page: page(&gateway, args, None, &first, now).await?,
-            rehearsal: first,
+            page: page(&evaluator, args, None, &first).await?,
+            dry_run: first,
             cookies: vec![],
             now,
         });
@@ -88,7 +87,7 @@ async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result
     let name = realm.cookie_name().to_owned();
     let values = cookie_values(given, &name);
     let header = if values == [given.as_bytes()] { format!("{name}={given}") } else { given.to_owned() };
-    let rehearsal = play(&gateway, request(args, Some(&header))?, now).await?;
+    let dry_run = evaluator.evaluate(request(args, Some(&header))?).await?;
     let mut cookies = Vec::new();
     if let Some(config) = config.realms.iter().find(|config| config.name == realm.name()) {
         let site = Site::over(&store, config);
@@ -96,8 +95,8 @@ async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result
             cookies.push(look(&site, value, now).await);
         }
     }
-    let page = page(&gateway, args, Some(&header), &rehearsal, now).await?;
-    Ok(Explanation { rehearsal, page, cookies, now })
+    let page = page(&evaluator, args, Some(&header), &dry_run).await?;
+    Ok(Explanation { dry_run, page, cookies, now })
 }
 
 /// The store that the cookie's session would be in. Without a cookie nothing is read, so an empty one will do.
@@ -113,22 +112,21 @@ async fn store(config: &Config, given: Option<&str>) -> Result<Store, Failure> {
     }
 }
 
-/// What a 401 would be for a browser's page, if that is something else.
+/// Returns the refusal that a browser loading the page would get instead of a 401, if that is a log-in redirect.
 async fn page(
-    gateway: &Arc<Gateway>,
+    evaluator: &Evaluator<'_>,
     args: &Explain,
     cookie: Option<&str>,
-    rehearsal: &Rehearsal,
-    now: Now,
+    dry_run: &DryRun,
 ) -> Result<Option<Refusal>, Failure> {
-    if !matches!(rehearsal.outcome, Err(Refusal::Unauthenticated(_)))
+    if !matches!(dry_run.outcome, Err(Refusal::Unauthenticated(_)))
         || args.headers.iter().any(|(name, _)| name == ACCEPT)
     {
         return Ok(None);
     }
     let mut request = request(args, cookie)?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/html"));
-    let page = play(gateway, request, now).await?;
+    let page = evaluator.evaluate(request).await?;
     Ok(page.outcome.err().filter(|refusal| matches!(refusal, Refusal::Login(_))))
 }
 
@@ -151,43 +149,57 @@ fn request(args: &Explain, cookie: Option<&str>) -> Result<Request<Empty<Bytes>>
     Ok(request)
 }
 
-/// Hands `request` to the gateway's steps as hyper would: through a connection, here one within the process.
-async fn play(
-    gateway: &Arc<Gateway>,
-    request: Request<Empty<Bytes>>,
+/// Evaluates requests, each in a gateway of its own, so that one does not count against the rates of the next.
+struct Evaluator<'c> {
+    config: &'c Config,
+    store: &'c Store,
+    tasks: &'c TaskTracker,
+    telemetry: &'c Telemetry,
     now: Now,
-) -> Result<Rehearsal, Failure> {
-    let broken = |error: hyper::Error| Failure::usage(format!("this makes no request: {error}"));
-    let (client, server) = tokio::io::duplex(PIPE);
-    let (sender, mut played) = mpsc::channel(1);
-    let door = Door::trusting(TrustedProxies::default());
-    let peer = Rc::new(Peer::new(Some(Ipv4Addr::LOCALHOST.into()), &Arc::new(door), None));
-    let service = service_fn(|request: Request<Incoming>| {
-        let (gateway, peer, sender) = (Arc::clone(gateway), Rc::clone(&peer), sender.clone());
-        async move {
-            // Nobody waits for a second request.
-            let _only = sender.try_send(rehearse(&gateway, &peer, request.map(ClientBody::from), now).await);
-            Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
+}
+
+impl Evaluator<'_> {
+    /// Evaluates `request` as one that arrived at the first listener from this machine. hyper parses it, as it would parse
+    /// a client's: it is sent over a connection within the process.
+    async fn evaluate(&self, request: Request<Empty<Bytes>>) -> Result<DryRun, Failure> {
+        let gateway = server::gateway(self.config, self.store, self.tasks, self.telemetry, Vec::new());
+        let policy = match self.config.listeners.first() {
+            Some(listener) => ListenerPolicy::new(listener),
+            None => ListenerPolicy::trusting(TrustedProxies::default()),
+        };
+        let peer = Peer::new(Some(Ipv4Addr::LOCALHOST.into()), &Arc::new(policy), None);
+        let broken = |error: hyper::Error| Failure::usage(format!("this makes no request: {error}"));
+        let (client, server) = tokio::io::duplex(PIPE);
+        let (sender, mut evaluated) = mpsc::channel(1);
+        let service = service_fn(|request: Request<Incoming>| {
+            let (gateway, peer, sender, now) = (&gateway, &peer, sender.clone(), self.now);
+            async move {
+                // There is only one request, so the channel has room.
+                let _only = sender.try_send(dry_run(gateway, peer, request.map(ClientBody::from), now).await);
+                Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        let serving =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        let sending = async {
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(client)).await?;
+            let (response, _) = tokio::join!(
+                async {
+                    let response = sender.send_request(request).await;
+                    drop(sender);
+                    response
+                },
+                connection
+            );
+            response.map(drop)
+        };
+        let (_, sent) = tokio::join!(serving, sending);
+        match (evaluated.try_recv(), sent) {
+            (Ok(dry_run), _) => Ok(dry_run),
+            (Err(_), Err(error)) => Err(broken(error)),
+            (Err(_), Ok(())) => Err(Failure::internal("the request was not evaluated")),
         }
-    });
-    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
-    let asking = async {
-        let (mut asker, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await?;
-        let (answer, _) = tokio::join!(
-            async {
-                let answer = asker.send_request(request).await;
-                drop(asker);
-                answer
-            },
-            connection
-        );
-        answer.map(drop)
-    };
-    let (_, asked) = tokio::join!(serving, asking);
-    match (played.try_recv(), asked) {
-        (Ok(rehearsal), _) => Ok(rehearsal),
-        (Err(_), Err(error)) => Err(broken(error)),
-        (Err(_), Ok(())) => Err(Failure::internal("the request was not seen")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The app's forms: a log-in, a counter and a log-out, made of nothing but response headers. The app keeps no session
 //! and sets no cookie; it orders, and the gateway in front carries out. What an order may say stands in
-//! `src/proxy/order.rs`; whether it is obeyed is the route's `writes`.
+//! `src/proxy/response/commands.rs`; whether it is obeyed is the route's `writes`.
 
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Limited};

@@ -1,4 +1,4 @@
-//! To the upstream and back to the response's head.
+//! Forwarding: the request is sent to a server of its upstream, up to the head of the response.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,31 +10,30 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
-use super::body::ResponseBody;
-use super::inject::Outbound;
 use super::refusal::{Malformed, Refusal};
-use super::upgrade;
+use super::request::{Outbound, OutboundParts, check_switch};
+use super::response::ResponseBody;
 use crate::upstream::{ConnectError, Connection, Incoming, Lease, Pool, Progress, RequestBody, SendError};
 
-/// An upstream's response, its body still coming.
+/// An upstream's response, whose body is still to be read.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct UpstreamResponse {
     pub(super) response: Response<ResponseBody>,
-    /// Which server gave it.
+    /// The server that sent it.
     pub(super) server: Arc<str>,
-    /// Its host and port.
+    /// The server's host and port.
     pub(super) authority: Authority,
-    /// Its end of the tunnel, if it switches protocols as it was asked to.
-    pub(super) far: Option<Lease>,
+    /// The upstream's end of the tunnel, if it switches protocols.
+    pub(super) upgraded: Option<Lease>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForwardError {
-    /// No server took the connection.
+    /// No server accepted a connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection broke, or what came is not HTTP.
+    /// The connection broke, or the response is not valid HTTP.
     #[error("{server}: {error}")]
     Broken {
         /// Which server.
@@ -42,7 +41,7 @@ pub(super) enum ForwardError {
         /// What was wrong.
         error: String,
     },
-    /// The response's framing could be read in two ways, or it switches to a protocol that nobody asked for.
+    /// The response switches to a protocol that was not asked for.
     #[error("{server}: the response {what}")]
     Malformed {
         /// Which server.
@@ -58,19 +57,19 @@ pub(super) enum ForwardError {
         /// The limit.
         limit: Duration,
     },
-    /// The request's body turned out to be larger than it may be.
+    /// The request's body is larger than the route's limit.
     #[error("the request's body is larger than `max_body`")]
     BodyTooLarge,
     /// The client stopped sending its request's body.
     #[error("the client stopped sending")]
     ClientStalled,
-    /// The client broke off, or sent what is no body.
-    #[error("the request's body broke off, or its framing is wrong")]
+    /// The client disconnected, or its body has invalid framing.
+    #[error("the request's body ended early, or has invalid framing")]
     ClientBroken,
 }
 
 impl ForwardError {
-    /// What the client is told.
+    /// Returns the refusal that the client is sent.
     pub(super) fn refusal(&self) -> Refusal {
         match self {
             Self::Connect(ConnectError::Failed { .. }) => Refusal::Unreachable,
@@ -85,18 +84,18 @@ impl ForwardError {
     }
 }
 
-/// Sends `outbound` to a server of `pool`. `affinity` is what sessions stick to servers by.
+/// Sends `outbound` to a server of `pool`. `affinity` returns the hash that keeps a session on one server.
 ///
-/// What is sent twice:
+/// A request is retried in three cases:
 ///
-/// 1. A request of which nothing was written, whatever it is: to another server if the connection could not be had, over
-///    another connection if it was closed while it was idle.
-/// 2. A request that the server says it has not looked at (HTTP/2's REFUSED_STREAM, and GOAWAY in order).
-/// 3. A request with an idempotent method (RFC 9110, 9.2.2) whose connection broke before any of the response came.
+/// 1. Nothing of it was written, whatever its method: on another server if the connection could not be opened, on another
+///    connection if an idle one was closed.
+/// 2. The server says that it has not processed it (REFUSED_STREAM or a GOAWAY of HTTP/2).
+/// 3. Its method is idempotent (RFC 9110, 9.2.2), and the connection broke before any of the response arrived.
 ///
-/// The last two only if nothing of the body was taken from the client, at most `attempts` times, and within the
-/// upstream's budget. No response, and so no order of the session, has been seen by then. Everything else the server
-/// may have acted on, and it is not repeated.
+/// The last two only if nothing of the body was read from the client, at most `attempts` times, and within the
+/// upstream's retry budget. No response, and so no session command, has been seen by then. A server may have acted on
+/// any other request, so it is not retried.
 ///
 /// # Errors
 /// See [`ForwardError`].
@@ -104,12 +103,13 @@ pub(super) async fn forward(
     pool: &Rc<Pool>,
     outbound: Outbound,
     affinity: impl FnOnce() -> u64,
-) -> Result<Answer, ForwardError> {
+) -> Result<UpstreamResponse, ForwardError> {
+    let OutboundParts { request, said, host_is_server, response_timeout, accept } = outbound.into_parts();
+    let (mut request, mut said) = (request, said);
     let upstream = pool.upstream();
-    let limit = outbound.response_timeout.unwrap_or(upstream.config().response_timeout);
+    let limit = response_timeout.unwrap_or(upstream.config().response_timeout);
     let mut attempts_left = upstream.config().retries.attempts.saturating_sub(1);
     upstream.count_request();
-    let (mut request, mut said) = (outbound.request, outbound.said);
     let progress = request.body().progress();
     let mut choice = pool.choose(affinity);
     if request.headers().contains_key(UPGRADE) {
@@ -117,13 +117,12 @@ pub(super) async fn forward(
     }
     loop {
         let mut connection = choice.connect().await?;
-        if outbound.host_is_server
-            && let Ok(host) = HeaderValue::from_str(connection.authority().as_str())
-        {
+        if host_is_server && let Ok(host) = HeaderValue::from_str(connection.authority().as_str()) {
             said.set_host(host);
         }
-        // HTTP/1.1 gives the head back by itself.
-        let mut spare = (attempts_left > 0 && connection.is_http2()).then(|| Spare::of(&request));
+        // HTTP/1.1 connections return the head when sending fails.
+        let mut template =
+            (attempts_left > 0 && connection.is_http2()).then(|| RetryTemplate::copy(&request));
         let Some(sent) = connection.send(request, &said, limit).await else {
             let server = connection.server();
             // An upstream that does not read keeps the client from sending.
@@ -138,15 +137,15 @@ pub(super) async fn forward(
             Ok(response) => {
                 connection.answered(response.status());
                 progress.answered();
-                return answer(response, connection, &progress, limit, outbound.accept.as_deref());
+                return answer(response, connection, &progress, limit, accept.as_deref());
             }
             Err(failed) => failed,
         };
-        spare = parts.map(Spare::from).or_else(|| spare.take());
+        template = parts.map(RetryTemplate::from).or_else(|| template.take());
         let error = cause.to_string();
         if unsent
-            && let Some(again) =
-                spare.take_if(|_| progress.is_whole()).and_then(|spare| spare.request(&progress))
+            && let Some(retry) =
+                template.take_if(|_| progress.is_whole()).and_then(|template| template.request(&progress))
         {
             let reused = connection.is_reused();
             let failed = if reused { connection.give_up() } else { connection.fail(&error) };
@@ -155,7 +154,7 @@ pub(super) async fn forward(
             } else if !choice.again(&failed, error.clone()) {
                 return Err(ForwardError::Broken { server: failed.server, error });
             }
-            request = again;
+            request = retry;
             continue;
         }
         if progress.is_too_large() {
@@ -168,35 +167,36 @@ pub(super) async fn forward(
             return Err(ForwardError::ClientBroken);
         }
         let refused = cause.is_refused();
-        let again = spare.filter(|spare| attempts_left > 0 && (refused || is_idempotent(&spare.method)));
-        let again = again.and_then(|spare| spare.request(&progress));
+        let retry =
+            template.filter(|template| attempts_left > 0 && (refused || is_idempotent(&template.method)));
+        let retry = retry.and_then(|template| template.request(&progress));
         let failed = if refused { connection.give_up() } else { connection.fail(&error) };
-        match again {
-            Some(again) if choice.again(&failed, error.clone()) && upstream.allows_retry() => {
-                tracing::debug!(server = %failed.server, %error, "sent again");
+        match retry {
+            Some(retry) if choice.again(&failed, error.clone()) && upstream.allows_retry() => {
+                tracing::debug!(server = %failed.server, %error, "retried");
                 attempts_left = attempts_left.saturating_sub(1);
-                request = again;
+                request = retry;
             }
             Some(_) | None => return Err(ForwardError::Broken { server: failed.server, error }),
         }
     }
 }
 
-/// What a request is made of but for its body, kept so that it can be sent again.
+/// The head of a request, kept to send it again.
 #[derive(Debug)]
-struct Spare {
+struct RetryTemplate {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
 }
 
-impl Spare {
-    fn of(request: &Request<RequestBody>) -> Self {
+impl RetryTemplate {
+    fn copy(request: &Request<RequestBody>) -> Self {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         Self { method, uri, headers: request.headers().clone() }
     }
 
-    /// The request, if its body is still whole.
+    /// Returns the request, if nothing of its body has been read.
     fn request(self, progress: &Rc<Progress>) -> Option<Request<RequestBody>> {
         let mut request = Request::new(progress.again()?);
         *request.method_mut() = self.method;
@@ -206,14 +206,14 @@ impl Spare {
     }
 }
 
-impl From<Parts> for Spare {
+impl From<Parts> for RetryTemplate {
     fn from(parts: Parts) -> Self {
         Self { method: parts.method, uri: parts.uri, headers: parts.headers }
     }
 }
 
 fn is_idempotent(method: &Method) -> bool {
-    // Not `Method::is_idempotent`, which would take in whatever is added to it.
+    // Not `Method::is_idempotent`, to which methods may be added.
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
@@ -226,25 +226,25 @@ fn answer(
     progress: &Rc<Progress>,
     limit: Duration,
     accept: Option<&str>,
-) -> Result<Answer, ForwardError> {
+) -> Result<UpstreamResponse, ForwardError> {
     let (server, authority) = (connection.server(), connection.authority().clone());
     if let Some(accept) = accept.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-        upgrade::check_agreement(response.headers(), accept)
+        check_switch(response.headers(), accept)
             .map_err(|what| ForwardError::Malformed { server: Arc::clone(&server), what })?;
-        return Ok(Answer {
+        return Ok(UpstreamResponse {
             response: response.map(|_| ResponseBody::full(Bytes::new())),
             server,
             authority,
-            far: Some(connection.into_lease()),
+            upgraded: Some(connection.into_lease()),
         });
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(ForwardError::Malformed { server, what: "switches protocols unasked" });
+        return Err(ForwardError::Malformed { server, what: "switches protocols without being asked to" });
     }
     let progress = Rc::clone(progress);
     let mut response =
         response.map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
-    // That of the connection to the client, whatever the upstream speaks (RFC 9110, 2.5).
+    // The version of the client's connection, whichever the upstream's is (RFC 9110, 2.5).
     *response.version_mut() = Version::HTTP_11;
-    Ok(Answer { response, server, authority, far: None })
+    Ok(UpstreamResponse { response, server, authority, upgraded: None })
 }

@@ -1,19 +1,10 @@
-//! What the gateway answers itself. One enum of causes, one table from cause to answer.
-//!
-//! A body says what happened in constant words and under which id; never a detail of the store, the upstream or the
-//! configuration. The log has those under the same id.
+//! The reasons for which a request is not answered by its upstream, each with its status, its label in the log and the
+//! sentence that its client reads. `response/refused.rs` makes the responses.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
-};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
-use super::admit::prefers_html;
-use super::body::ResponseBody;
-use super::grpc;
 use crate::route::{Ambiguity, NoRoute};
 
 /// Why a request is not answered by its upstream.
@@ -23,9 +14,9 @@ pub enum Refusal {
     Malformed(Malformed),
     /// The path could be read as another path.
     Ambiguous(Ambiguity),
-    /// The host is not one that the connection was made for.
+    /// The connection was made for another host.
     Misdirected,
-    /// It is to come over TLS: with this status, there.
+    /// The request must be sent over TLS: a redirect with this status and location.
     Https(StatusCode, HeaderValue),
     /// No route takes it.
     NotFound,
@@ -37,37 +28,37 @@ pub enum Refusal {
     TooManyHeaders,
     /// `Expect` with anything but `100-continue`.
     Expectation,
-    /// A session is required and there is none.
+    /// The route requires a log-in or a session, and the request has none.
     Unauthenticated(Challenge),
-    /// The same, and the browser is to log in here.
+    /// The same, of a browser that is redirected to this log-in page.
     Login(HeaderValue),
-    /// A required claim fails.
+    /// The session's claims do not meet the route's requirements.
     Forbidden,
     /// An unsafe method that may come from another site.
     CrossSite,
-    /// The upstream's change was made of a session that has moved on.
+    /// The session was modified concurrently with the upstream's change of it.
     Conflict,
-    /// The upstream's change makes a session that cannot be written.
+    /// The upstream's change makes a session that its format or DynamoDB cannot store.
     Unwritable,
-    /// The store did not answer.
+    /// DynamoDB did not answer.
     StoreUnavailable,
-    /// The request's body is larger than the route takes.
+    /// The request's body is larger than the route's limit.
     BodyTooLarge,
-    /// The client's address asks too often, for so long.
+    /// The client is over its request rate, for so long.
     TooMany(Duration),
     /// The client stopped sending its request's body.
     BodyTimeout,
-    /// No server of the upstream took the connection.
+    /// No server of the upstream accepted a connection.
     Unreachable,
     /// No server of the upstream is healthy.
     NoServer,
-    /// Every server of the upstream has as many requests as it may have.
+    /// Every server of the upstream is at its limit of requests.
     Busy,
-    /// The upstream broke off, or answered what is not HTTP.
+    /// The upstream closed the connection early, or its response is not valid HTTP.
     BadAnswer,
-    /// The upstream did not answer in time.
+    /// The upstream sent no response in time.
     Timeout,
-    /// The injected headers exceed their budget.
+    /// The injected headers exceed their limit.
     MappingTooLarge,
     /// A defect of the gateway.
     Internal,
@@ -78,15 +69,15 @@ pub enum Refusal {
 pub enum Malformed {
     /// No Host, two, or one that is not a host.
     Host,
-    /// Transfer-Encoding or Content-Length that leave room for doubt.
+    /// Transfer-Encoding or Content-Length that can be read in two ways.
     Framing,
     /// The request target is not a path.
     Target,
-    /// A WebSocket's handshake without its key.
+    /// A WebSocket handshake without a valid key.
     Handshake,
 }
 
-/// What a `WWW-Authenticate` says.
+/// The parameters of a `WWW-Authenticate` challenge.
 #[derive(Debug)]
 pub struct Challenge {
     /// The realm's name.
@@ -95,32 +86,8 @@ pub struct Challenge {
     pub cookie: String,
 }
 
-/// How a refusal is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// RFC 9457.
-    Problem,
-    /// A small page.
-    Page,
-    /// As a gRPC client reads it.
-    Grpc,
-}
-
-impl Style {
-    /// How a request with this method and these headers is refused.
-    pub fn of(method: &Method, headers: &HeaderMap) -> Self {
-        if grpc::is_call(method, headers) {
-            Self::Grpc
-        } else if prefers_html(headers) {
-            Self::Page
-        } else {
-            Self::Problem
-        }
-    }
-}
-
 impl Refusal {
-    /// The status.
+    /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Ambiguous(_) => StatusCode::BAD_REQUEST,
@@ -145,7 +112,7 @@ impl Refusal {
         }
     }
 
-    /// The cause in one word, for logs and counts.
+    /// Returns the cause in one word, for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Malformed(Malformed::Host) => "bad-host",
@@ -180,8 +147,9 @@ impl Refusal {
         }
     }
 
-    /// What the body says.
-    fn title(&self) -> &'static str {
+    /// Returns the sentence that the response's body says. It holds no detail of the store, the upstream or the
+    /// configuration; the log has those under the request's id.
+    pub(super) fn title(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "The request is malformed",
             Self::Ambiguous(_) => "The path is ambiguous",
@@ -205,103 +173,6 @@ impl Refusal {
             Self::BadAnswer => "The application gave no usable answer",
             Self::Timeout => "The application took too long to answer",
             Self::MappingTooLarge | Self::Unwritable | Self::Internal => "Something went wrong",
-        }
-    }
-
-    /// The answer to the request `id`, with `style`'s body.
-    pub fn respond(self, id: &HeaderValue, style: Style) -> Response<ResponseBody> {
-        let is_last = self.is_last();
-        let mut response = self.answer(id, style);
-        if is_last {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    }
-
-    /// Whether the connection ends with it: what comes after a head that could be read in two ways is anybody's guess.
-    fn is_last(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::Internal)
-    }
-
-    fn answer(self, id: &HeaderValue, style: Style) -> Response<ResponseBody> {
-        if style == Style::Grpc {
-            return grpc::refuse(self.status(), self.title());
-        }
-        let status = self.status();
-        let (content_type, body) = self.body(status, id.to_str().unwrap_or_default(), style);
-        let mut response = Response::new(ResponseBody::full(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, content_type);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        match self {
-            Self::Method(allowed) => {
-                let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
-                if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
-                    headers.insert(ALLOW, allowed);
-                }
-            }
-            Self::Unauthenticated(Challenge { realm, cookie }) => {
-                let challenge = format!("Cookie realm=\"{realm}\", cookie-name=\"{cookie}\"");
-                if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-                    headers.insert(WWW_AUTHENTICATE, challenge);
-                }
-            }
-            Self::TooMany(wait) => {
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-            }
-            Self::Login(location) | Self::Https(_, location) => {
-                headers.insert(LOCATION, location);
-            }
-            Self::StoreUnavailable | Self::NoServer | Self::Busy => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            Self::Malformed(_)
-            | Self::Ambiguous(_)
-            | Self::Misdirected
-            | Self::NotFound
-            | Self::UriTooLong
-            | Self::TooManyHeaders
-            | Self::Expectation
-            | Self::Forbidden
-            | Self::CrossSite
-            | Self::Conflict
-            | Self::Unwritable
-            | Self::BodyTooLarge
-            | Self::BodyTimeout
-            | Self::Unreachable
-            | Self::BadAnswer
-            | Self::Timeout
-            | Self::MappingTooLarge
-            | Self::Internal => {}
-        }
-        response
-    }
-
-    fn body(&self, status: StatusCode, id: &str, style: Style) -> (HeaderValue, Bytes) {
-        let title = self.title();
-        match style {
-            Style::Problem | Style::Grpc => {
-                let problem = serde_json::json!({
-                    "type": "about:blank",
-                    "title": title,
-                    "status": status.as_u16(),
-                    "instance": id,
-                });
-                (HeaderValue::from_static("application/problem+json"), Bytes::from(problem.to_string()))
-            }
-            // The id is letters, digits and `-_.` by the time it gets here: nothing to escape.
-            Style::Page => {
-                let page = format!(
-                    "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
-                     <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
-                     <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1rem}}\
-                     small{{opacity:.6}}</style><h1>{title}</h1><p><small>{} · {id}</small></p></html>\n",
-                    status.as_u16(),
-                );
-                (HeaderValue::from_static("text/html; charset=utf-8"), Bytes::from(page))
-            }
         }
     }
 }

@@ -14,18 +14,18 @@ use http::{HeaderMap, HeaderValue};
 use super::refusal::{Malformed, Refusal};
 use crate::config::{Forwarding, Rewrite, UpstreamHost};
 use crate::headers::FORWARDED_PREFIX;
-use crate::route::is_prefix;
+use crate::path::is_prefix;
 use crate::upstream::Said;
 
 /// This site as the client sees it.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct PublicSite {
     scheme: &'static str,
     /// With the port.
     host: String,
 }
 
-impl Site {
+impl PublicSite {
     pub(super) fn new((scheme, host): (&'static str, &[u8])) -> Self {
         Self { scheme, host: String::from_utf8_lossy(host).into_owned() }
     }
@@ -65,7 +65,7 @@ pub(super) fn say_prefix(rewrite: &Rewrite, headers: &mut HeaderMap, said: &mut 
 }
 
 /// Changes back what the answer of `server` says of paths.
-pub(super) fn change_back(headers: &mut HeaderMap, forwarding: &Forwarding, site: &Site, server: &str) {
+pub(super) fn change_back(headers: &mut HeaderMap, forwarding: &Forwarding, site: &PublicSite, server: &str) {
     let back = Back { forwarding, site, server };
     for name in [LOCATION, CONTENT_LOCATION] {
         if let Some(value) = headers.get_mut(name) {
@@ -90,7 +90,7 @@ pub(super) fn change_back(headers: &mut HeaderMap, forwarding: &Forwarding, site
 
 struct Back<'r> {
     forwarding: &'r Forwarding,
-    site: &'r Site,
+    site: &'r PublicSite,
     server: &'r str,
 }
 
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn locations_are_changed_back() {
-        let site = Site::new(("https", b"www.example"));
+        let site = PublicSite::new(("https", b"www.example"));
         for (strip, prefix, host, from, to) in [
             ("/app", "", UpstreamHost::Preserve, "/login?a#b", Some("/app/login?a#b")),
             ("/app", "", UpstreamHost::Preserve, "/", Some("/app/")),

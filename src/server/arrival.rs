@@ -20,7 +20,7 @@ use super::tls::{Failure, Terminator, TlsError};
 use super::toll::Toll;
 use super::transport::{Socket, Transport};
 use crate::config::ListenerConfig;
-use crate::proxy::{Door, Peer, Worker};
+use crate::proxy::{ListenerPolicy, Peer, Worker};
 use crate::time::Timestamp;
 
 /// What those get who speak plain HTTP to a listener with TLS.
@@ -36,7 +36,7 @@ const LEFTOVERS: u64 = 64 * 1024;
 /// What whoever arrives at a listener passes through.
 #[derive(Debug)]
 pub(super) struct Entrance {
-    door: Arc<Door>,
+    policy: Arc<ListenerPolicy>,
     proxy_protocol: bool,
     http2: bool,
     tls: Option<Terminator>,
@@ -64,7 +64,7 @@ impl Entrance {
     pub(super) fn new(config: &ListenerConfig, connections: &Arc<Connections>) -> Result<Self, TlsError> {
         let tls = config.tls.as_ref().map(|tls| Terminator::open(tls, config.http2, connections)).transpose();
         Ok(Self {
-            door: Arc::new(Door::new(config)),
+            policy: Arc::new(ListenerPolicy::new(config)),
             proxy_protocol: config.proxy_protocol,
             http2: config.http2,
             tls: tls?,
@@ -87,7 +87,7 @@ impl Entrance {
         let mut client = address;
         if self.proxy_protocol {
             let named = async {
-                if !self.door.proxies().believe(address.map(|address| address.to_canonical())) {
+                if !self.policy.proxies().believe(address.map(|address| address.to_canonical())) {
                     return None;
                 }
                 tokio::time::timeout(limit, proxy_protocol::read(transport)).await.ok()?.ok()
@@ -102,7 +102,7 @@ impl Entrance {
                 }
             }
         }
-        let alone = client.filter(|client| !self.door.proxies().believe(Some(client.to_canonical())));
+        let alone = client.filter(|client| !self.policy.proxies().believe(Some(client.to_canonical())));
         if let Some(address) = alone
             && !transport.place().take_share(&self.connections, address)
         {
@@ -129,7 +129,7 @@ pub(super) async fn receive(
     };
     let toll = Toll::new(worker.snapshot().gateway.resets.as_ref(), alone, &entrance.connections);
     let Some(tls) = &entrance.tls else {
-        let peer = Peer::new(client, &entrance.door, None);
+        let peer = Peer::new(client, &entrance.policy, None);
         let protocol = if entrance.http2 { Protocol::Unknown } else { Protocol::Http1 };
         return connection::serve(transport, protocol, peer, worker, toll, stopped).await;
     };
@@ -142,7 +142,7 @@ pub(super) async fn receive(
     match Box::pin(tls.accept(transport)).await {
         Ok((stream, protocol, secured)) => {
             entrance.connections.tally.handshakes.add();
-            let peer = Peer::new(client, &entrance.door, Some(secured));
+            let peer = Peer::new(client, &entrance.policy, Some(secured));
             Box::pin(connection::serve(stream, protocol, peer, worker, toll, stopped)).await;
         }
         Err(Failure::Plain(transport)) => {

@@ -18,14 +18,14 @@ use crate::headers::{self, Scrub};
 use crate::proxy::{Gateway, Route};
 use crate::rate::Limiter;
 use crate::route::Router;
-use crate::session::{Place, Realm};
+use crate::session::{MappingSlot, Realm};
 use crate::store::Store;
 use crate::store::schema::SchemaError;
 use crate::store::table::Table;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
-use crate::upstream::Upstream;
+use crate::upstream::{LocalServer, Upstream};
 
 /// The gateway, and what the next one may keep of it.
 #[derive(Debug)]
@@ -145,8 +145,8 @@ fn kept_upstream(
     let wanted = config.upstreams.get(index)?;
     let at = old.upstreams.iter().position(|upstream| upstream == wanted)?;
     let kept = assembled.upstreams.get(at)?;
-    let fits =
-        !kept.has_demo() || (injected(config).eq(injected(old)) && obeys(config, index) == obeys(old, at));
+    let fits = !kept.has_local_server()
+        || (injected(config).eq(injected(old)) && obeys(config, index) == obeys(old, at));
     fits.then(|| Arc::clone(kept))
 }
 
@@ -197,7 +197,7 @@ fn routes<'c>(
     let mut place = |realm: usize| {
         let next = mappings.get_mut(realm)?;
         *next += 1;
-        Some(Place { number: *next - 1, edition })
+        Some(MappingSlot { number: *next - 1, edition })
     };
     let route = |route: &'c config::RouteConfig| {
         let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut place);
@@ -240,7 +240,7 @@ async fn open(
     for _ in upstream.servers.iter().filter(|server| server.address == ServerAddress::Demo) {
         let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
         let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
-        apps.push(app);
+        apps.push(LocalServer { address: app.address(), running: Box::new(app) });
     }
     let upstream = Upstream::new(upstream.clone(), apps);
     let upstream = upstream.map_err(|error| StartError::System { what: "TLS to an upstream", error })?;

@@ -24,7 +24,7 @@ use super::connections::Connections;
 use super::transport::Transport;
 use crate::config::TlsConfig;
 use crate::config::environment::System;
-use crate::proxy::{Rule, Secured};
+use crate::proxy::{CertificateRule, TlsFacts};
 use crate::time::{Clock, Timestamp};
 use crate::tls::ClientCertificate;
 
@@ -75,7 +75,7 @@ impl Terminator {
     pub(super) async fn accept(
         &self,
         transport: Transport,
-    ) -> Result<(Box<TlsStream<Transport>>, Protocol, Secured), Failure> {
+    ) -> Result<(Box<TlsStream<Transport>>, Protocol, TlsFacts), Failure> {
         let contexts = Arc::clone(&self.contexts.borrow());
         let handshake = tokio::time::timeout(self.timeout, handshake(transport, &contexts));
         handshake.await.unwrap_or_else(|_| Err(Failure::Handshake(io::ErrorKind::TimedOut.into())))
@@ -85,7 +85,7 @@ impl Terminator {
 async fn handshake(
     mut transport: Transport,
     contexts: &Contexts,
-) -> Result<(Box<TlsStream<Transport>>, Protocol, Secured), Failure> {
+) -> Result<(Box<TlsStream<Transport>>, Protocol, TlsFacts), Failure> {
     // What is not TLS gets no alert, which it could not read.
     if transport.ahead().is_empty() {
         transport.read_ahead().await.map_err(Failure::Handshake)?;
@@ -104,9 +104,12 @@ async fn handshake(
     let certificate =
         shown.map(|der| current(der).ok_or_else(|| failed("the client's certificate is not valid")));
     let certificate = certificate.transpose()?;
-    let rule = contexts.hosts.as_ref().map(|hosts| Rule { hosts: Arc::clone(hosts), number: context.rule });
+    let rule = contexts
+        .hosts
+        .as_ref()
+        .map(|hosts| CertificateRule { hosts: Arc::clone(hosts), number: context.rule });
     let protocol = if session.alpn_protocol() == Some(H2) { Protocol::Http2 } else { Protocol::Http1 };
-    Ok((Box::new(stream), protocol, Secured { certificate, rule }))
+    Ok((Box::new(stream), protocol, TlsFacts { certificate, rule }))
 }
 
 /// Reads a certificate that was verified, maybe by the handshake of a session that is resumed: then it may have expired

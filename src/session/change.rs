@@ -370,7 +370,7 @@ impl Realm {
         match self.table.rotate(item, &session.key, &retirement).await? {
             Rotated::Done => {
                 self.cache.forget(&session.key);
-                self.watches.rename(&session.key, &self.format.key(&id));
+                self.monitors.rename(&session.key, &self.format.key(&id));
                 Ok(Attempt::Done(self.goes(id, record, merged.flash)))
             }
             Rotated::Taken => Err(ChangeError::Contended),
@@ -389,7 +389,7 @@ impl Realm {
             Written::Refused(Some(row)) => Ok(Attempt::MovedOn(self.moved_on(session, Some(row))?)),
             Written::Done | Written::Refused(None) => {
                 self.cache.forget(&session.key);
-                self.watches.end(&session.key);
+                self.monitors.end(&session.key);
                 Ok(Attempt::Done(Outcome::Ended))
             }
         }
@@ -431,7 +431,7 @@ impl Realm {
         self.cache.forget(&session.key);
         let epoch = self.cache.epoch(&session.key);
         self.cache.remember(session, session.record.version, self.clock.mono(), epoch);
-        self.watches.publish(session);
+        self.monitors.publish(session);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What routes' mappings made of a session, remembered with it.
 //!
-//! A mapping has a [`Place`] among those of its realm. Sessions outlive configurations, so a place names the edition of
+//! A mapping has a [`MappingSlot`] among those of its realm. Sessions outlive configurations, so a place names the edition of
 //! the mappings that it belongs to: what another edition left there is not used, and what has no place yet is made
 //! anew each time, until the session is read again.
 
@@ -18,7 +18,7 @@ pub struct MappingTooLarge(pub HeaderName);
 
 /// Where sessions remember what a mapping makes of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct MappingSlot {
     /// The mapping's number among those of its realm.
     pub number: usize,
     /// Which routes it is a number of.
@@ -36,7 +36,7 @@ impl Memory {
     }
 
     /// What is remembered at `place`, or what `make` makes.
-    pub(super) fn at(&self, place: Place, make: impl Fn() -> Mapped) -> Cow<'_, Mapped> {
+    pub(super) fn at(&self, place: MappingSlot, make: impl Fn() -> Mapped) -> Cow<'_, Mapped> {
         let Some(cell) = self.0.get(place.number) else { return Cow::Owned(make()) };
         let (edition, mapped) = cell.get_or_init(|| (place.edition, make()));
         if *edition == place.edition { Cow::Borrowed(mapped) } else { Cow::Owned(make()) }
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn what_another_edition_left_is_not_used() {
         let memory = Memory::new(1);
-        let place = |number, edition| Place { number, edition };
+        let place = |number, edition| MappingSlot { number, edition };
         let made = |value: &'static str| {
             let header = (HeaderName::from_static("x-user"), HeaderValue::from_static(value));
             move || -> Mapped { Ok(Box::new([header.clone()])) }

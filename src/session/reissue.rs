@@ -87,7 +87,7 @@ impl Realm {
             }
             Ok(Written::Refused(None)) => {
                 self.cache.remember_missing(&session.key, session.record.version, read_at, epoch);
-                self.watches.end(&session.key);
+                self.monitors.end(&session.key);
                 Reissued::Gone
             }
             Err(error) => {

@@ -1,6 +1,6 @@
 //! What routes may not say of paths, headers and answers of their own.
 
-use sessiongate::config::{Destination, EditValue, Piece, Place, Rewrite, UpstreamHost};
+use sessiongate::config::{Destination, EditValue, Piece, RedirectVariable, Rewrite, UpstreamHost};
 use sessiongate::rate::Rate;
 
 use crate::fixture::{BASE, accepted, errors, with};
@@ -132,7 +132,8 @@ fn redirects() {
     let Destination::Redirect(redirect) = &config.routes[1].destination else { panic!("{config:?}") };
     let text = |text: &str| Piece::Text(text.to_owned());
     let place = Piece::Variable;
-    let expected = [text("/a"), place(Place::Path), text("?"), place(Place::EncodedUri)];
+    let expected =
+        [text("/a"), place(RedirectVariable::Path), text("?"), place(RedirectVariable::EncodedUri)];
     assert_eq!((redirect.to.as_slice(), redirect.status.as_u16()), (&expected[..], 308));
 }
 

@@ -13,14 +13,14 @@ use crate::cli::row::Claims;
 
 use crate::config::{Config, Destination};
 use crate::headers;
-use crate::proxy::{Ending, Known, Refusal, Rehearsal, Route};
+use crate::proxy::{DryRun, DryRunOutcome, Refusal, ResolvedCookies, Route};
 use crate::session::{Anonymous, UserState};
 
 use super::{Cookie, Explanation};
 
 impl Explanation {
     pub(super) fn print(&self, args: &Explain, config: &Config, out: &mut impl io::Write) -> io::Result<()> {
-        let Rehearsal { scrubbed, route, known, outcome } = &self.rehearsal;
+        let DryRun { scrubbed, route, resolved, outcome } = &self.dry_run;
         let realm = route.as_ref().and_then(|route| route.realm.as_ref());
         let mut line = |name: &str, text: &str| writeln!(out, "{BOLD}{name:<8}{BOLD:#} {text}");
         line("request", &visible(&format!("{} http://{}{}", args.method, args.host, args.path)))?;
@@ -44,22 +44,22 @@ impl Explanation {
                 }
             }
         }
-        if let Some(known) = known {
-            line("session", &self.session(known))?;
+        if let Some(resolved) = resolved {
+            line("session", &self.session(resolved))?;
         }
-        if let (Some(Known::Active(_, _, user)), Some(realm)) = (known, realm) {
+        if let (Some(ResolvedCookies::Active(_, _, user)), Some(realm)) = (resolved, realm) {
             line("user", &describe_user(*user, realm.user_claim()))?;
         }
         match outcome {
-            Ok(ending) => {
+            Ok(outcome) => {
                 line("access", &format!("{GOOD}goes through{GOOD:#}"))?;
-                match ending {
-                    Ending::Forwarded { target, .. } if *target == args.path => {}
-                    Ending::Forwarded { target, .. } => {
+                match outcome {
+                    DryRunOutcome::Forwarded { target, .. } if *target == args.path => {}
+                    DryRunOutcome::Forwarded { target, .. } => {
                         line("path", &format!("forwarded as {}", visible(target)))?;
                     }
-                    Ending::Answered(status, None) => line("answer", status.as_str())?,
-                    Ending::Answered(status, Some(location)) => {
+                    DryRunOutcome::Local(status, None) => line("answer", status.as_str())?,
+                    DryRunOutcome::Local(status, Some(location)) => {
                         line("answer", &format!("{} to {}", status.as_str(), visible(&text(location))))?;
                     }
                 }
@@ -79,15 +79,15 @@ impl Explanation {
         if let Err(Refusal::Login(location)) = outcome {
             line("", &format!("to {}", visible(&text(location))))?;
         }
-        for (name, value) in outcome.iter().flat_map(|ending| injected(ending, route.as_deref())) {
+        for (name, value) in outcome.iter().flat_map(|outcome| injected(outcome, route.as_deref())) {
             line("header", &format!("{name}: {}", visible(&value)))?;
         }
         Ok(())
     }
 
-    fn session(&self, known: &Known) -> String {
-        match known {
-            Known::Active(reference, life, _) => {
+    fn session(&self, resolved: &ResolvedCookies) -> String {
+        match resolved {
+            ResolvedCookies::Active(reference, life, _) => {
                 let expires = output::relative(life.expires, self.now.wall);
                 let due = match &life.due {
                     Some(due) => format!(
@@ -98,27 +98,27 @@ impl Explanation {
                 };
                 format!("{GOOD}{reference}{GOOD:#}, expires {expires}; {due}")
             }
-            Known::Anonymous(why) => format!("none: {}", reason(why)),
-            Known::Unavailable => format!("{BAD}cannot be told{BAD:#}: the store does not answer"),
+            ResolvedCookies::Anonymous(why) => format!("none: {}", reason(why)),
+            ResolvedCookies::Unavailable => format!("{BAD}cannot be told{BAD:#}: the store does not answer"),
         }
     }
 
     pub(super) fn to_json(&self, args: &Explain) -> Value {
-        let Rehearsal { scrubbed, route, known, outcome } = &self.rehearsal;
+        let DryRun { scrubbed, route, resolved, outcome } = &self.dry_run;
         let cookies: Vec<_> = self.cookies.iter().map(Cookie::to_json).collect();
-        let session = known.as_ref().map(|known| match known {
-            Known::Active(reference, life, user) => json!({
+        let session = resolved.as_ref().map(|resolved| match resolved {
+            ResolvedCookies::Active(reference, life, user) => json!({
                 "status": if *user == UserState::Guest { "guest" } else { "active" },
                 "ref": reference.to_string(),
                 "expires": output::seconds(life.expires),
                 "reissue_to": life.due.map(|due| due.expires.as_secs()),
             }),
-            Known::Anonymous(why) => json!({ "status": "anonymous", "reason": why.label() }),
-            Known::Unavailable => json!({ "status": "unavailable" }),
+            ResolvedCookies::Anonymous(why) => json!({ "status": "anonymous", "reason": why.label() }),
+            ResolvedCookies::Unavailable => json!({ "status": "unavailable" }),
         });
         let access = match outcome {
-            Ok(Ending::Forwarded { .. }) => json!({ "admitted": true }),
-            Ok(Ending::Answered(status, location)) => json!({
+            Ok(DryRunOutcome::Forwarded { .. }) => json!({ "admitted": true }),
+            Ok(DryRunOutcome::Local(status, location)) => json!({
                 "admitted": true,
                 "status": status.as_u16(),
                 "location": location.as_ref().map(text),
@@ -136,10 +136,10 @@ impl Explanation {
             }
         };
         let forwarded_as = match outcome {
-            Ok(Ending::Forwarded { target, .. }) => Some(target),
-            Ok(Ending::Answered(..)) | Err(_) => None,
+            Ok(DryRunOutcome::Forwarded { target, .. }) => Some(target),
+            Ok(DryRunOutcome::Local(..)) | Err(_) => None,
         };
-        let headers = outcome.iter().flat_map(|ending| injected(ending, route.as_deref()));
+        let headers = outcome.iter().flat_map(|outcome| injected(outcome, route.as_deref()));
         json!({
             "request": { "method": args.method.as_str(), "host": args.host, "path": args.path },
             "scrubbed": scrubbed.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
@@ -191,8 +191,8 @@ fn describe_user(user: UserState, claim: &UserClaim) -> String {
 }
 
 /// What is injected, of the headers that the upstream would receive.
-fn injected(ending: &Ending, route: Option<&Route>) -> Vec<(String, String)> {
-    let Ending::Forwarded { headers, .. } = ending else { return Vec::new() };
+fn injected(outcome: &DryRunOutcome, route: Option<&Route>) -> Vec<(String, String)> {
+    let DryRunOutcome::Forwarded { headers, .. } = outcome else { return Vec::new() };
     let is_the_routes = |route: &Route, name: &HeaderName| {
         let is_set = route.request_headers.set.iter().any(|edit| edit.name == name);
         is_set || route.headers.iter().any(|rule| rule.name == name)

@@ -16,12 +16,12 @@ pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     pub status: StatusCode,
     /// The new location; all text is printable ASCII without spaces.
-    pub to: Vec<Piece<Place>>,
+    pub to: Vec<Piece<RedirectVariable>>,
 }
 
 /// A part of the request in a redirect's location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RedirectVariable {
     /// `{uri}`: path and query as they are.
     Uri,
     /// `{path}`
@@ -109,7 +109,7 @@ fn content_type(text: &str) -> Result<String, Fault> {
     Err(Fault::new("is not a media type").hint("such as \"text/html; charset=utf-8\""))
 }
 
-fn location(text: &str) -> Result<Vec<Piece<Place>>, Fault> {
+fn location(text: &str) -> Result<Vec<Piece<RedirectVariable>>, Fault> {
     if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '\\' | '"' | '<' | '>')) {
         return Err(
             Fault::new(format!("must not hold `{}`", c.escape_debug())).hint("write it percent-encoded")
@@ -124,10 +124,10 @@ fn location(text: &str) -> Result<Vec<Piece<Place>>, Fault> {
         }
     }
     let mut pieces = template::parse(text, |name| match name {
-        "uri" => Ok(Place::Uri),
-        "path" => Ok(Place::Path),
-        "query" => Ok(Place::Query),
-        "host" => Ok(Place::Host),
+        "uri" => Ok(RedirectVariable::Uri),
+        "path" => Ok(RedirectVariable::Path),
+        "query" => Ok(RedirectVariable::Query),
+        "host" => Ok(RedirectVariable::Host),
         _ => {
             let fault = Fault::new(format!("knows no `{{{name}}}`"));
             Err(fault.hint("there are {uri}, {path}, {query} and {host}"))
@@ -139,19 +139,25 @@ fn location(text: &str) -> Result<Vec<Piece<Place>>, Fault> {
         let in_query = before.contains(['?', '#']);
         match piece {
             Piece::Text(text) => before.push_str(text),
-            Piece::Variable(Place::Host) => before.push_str("{host}"),
-            Piece::Variable(Place::Query) if !in_query => {
+            Piece::Variable(RedirectVariable::Host) => before.push_str("{host}"),
+            Piece::Variable(RedirectVariable::Query) if !in_query => {
                 let fault = Fault::new("must have `{query}` after a `?`");
                 return Err(fault.hint("`{uri}` is the path and its query"));
             }
-            Piece::Variable(Place::Query) => before.push('q'),
+            Piece::Variable(RedirectVariable::Query) => before.push('q'),
             // `//` in front of a path would make a host of its first segment.
-            Piece::Variable(Place::Uri | Place::Path) if !in_query && before.ends_with('/') => {
+            Piece::Variable(RedirectVariable::Uri | RedirectVariable::Path)
+                if !in_query && before.ends_with('/') =>
+            {
                 return Err(Fault::new("must not have `/` before `{uri}` or `{path}`, which begin with one"));
             }
             Piece::Variable(place) => {
                 if in_query {
-                    *place = if *place == Place::Uri { Place::EncodedUri } else { Place::EncodedPath };
+                    *place = if *place == RedirectVariable::Uri {
+                        RedirectVariable::EncodedUri
+                    } else {
+                        RedirectVariable::EncodedPath
+                    };
                 }
                 before.push_str("/p");
             }

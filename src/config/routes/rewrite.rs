@@ -65,7 +65,7 @@ fn strip(value: &DeValue<'_>, path: Option<&str>) -> Result<String, Fault> {
     };
     match path {
         Some("/") => Err(Fault::new("has nothing to take off: the route's path is `/`")),
-        Some(path) if !crate::route::is_prefix(&strip, path) => {
+        Some(path) if !crate::path::is_prefix(&strip, path) => {
             let fault = Fault::new("is not at the beginning of every path that the route takes");
             Err(fault.hint(format!("it can be \"{path}\", or a path above it")))
         }

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use super::activity::{Activity, Deadline, Wait, Watched};
 use super::wire::Wire;
 use super::{DISCARD, FAREWELL, First, LAST_REQUEST, Terms, close, first_bytes, linger};
-use crate::proxy::{Handover, handle};
+use crate::proxy::{Upgrade, handle};
 use crate::upstream::ClientBody;
 
 /// What is read ahead of a body, and written ahead of a client, at most; heads have a bound of their own.
@@ -67,9 +67,9 @@ pub(super) async fn serve<S>(
         // Boxed, so that a parked connection is not as large as one at work.
         let talk = Box::pin(talk(&builder, stream, first, terms, &mut stopped)).await;
         stream = talk.stream;
-        if let Some(handover) = talk.handover {
+        if let Some(upgrade) = talk.upgrade {
             // The rest is between the client and whoever asked for it.
-            return handover.give(Wire::new(stream, talk.ahead, Rc::default()), ());
+            return upgrade.complete(Wire::new(stream, talk.ahead, Rc::default()), ());
         }
         match talk.end {
             End::Closed if talk.is_unheard => {
@@ -103,7 +103,7 @@ struct Talk<S> {
     /// What was read and not looked at.
     ahead: Bytes,
     /// Who gets the connection.
-    handover: Option<Box<Handover>>,
+    upgrade: Option<Box<Upgrade>>,
     /// Whether the client was answered before it had said all.
     is_unheard: bool,
 }
@@ -120,15 +120,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let activity = Rc::new(Activity::default());
-    let handover = Rc::new(RefCell::default());
+    let upgrade = Rc::new(RefCell::default());
     let last = Rc::new(Cell::new(false));
     let service = service_fn(|request: Request<Incoming>| {
         let exchange = activity.begin(!request.body().is_end_stream(), None);
-        let (terms, handover, last) = (terms.clone(), Rc::clone(&handover), Rc::clone(&last));
+        let (terms, upgrade, last) = (terms.clone(), Rc::clone(&upgrade), Rc::clone(&last));
         async move {
             let mut response = handle(&terms.worker, &terms.peer, request.map(ClientBody::from)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                handover.replace(response.body_mut().take_handover());
+                upgrade.replace(response.body_mut().take_upgrade());
             } else if last.get() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -149,7 +149,7 @@ where
         end,
         stream: parts.io.into_inner().into_stream(),
         ahead: parts.read_buf,
-        handover: handover.take(),
+        upgrade: upgrade.take(),
         is_unheard: activity.is_unheard(),
     }
 }

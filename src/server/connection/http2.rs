@@ -75,7 +75,7 @@ pub(super) async fn serve<S>(
         let exchange = activity.begin(has_body, Some(reader));
         let (terms, activity) = (terms.clone(), Rc::clone(&activity));
         let is_short = ration.is_short();
-        let upgrade = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
+        let switched = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
         async move {
             if is_short {
                 // Who has reset streams may have reset this one: hyper looks before it asks again, and what is dropped
@@ -84,11 +84,11 @@ pub(super) async fn serve<S>(
             }
             let request = request.map(|body| ClientBody::returning(body, unread));
             let mut response = handle(&terms.worker, &terms.peer, request).await;
-            if let (Some(upgrade), Some(handover)) = (upgrade, response.body_mut().take_handover()) {
+            if let (Some(switched), Some(upgrade)) = (switched, response.body_mut().take_upgrade()) {
                 // It is over as soon as the response's head is on its way, or the stream has been reset.
                 tokio::task::spawn_local(async move {
-                    if let Ok(stream) = upgrade.await {
-                        handover.give(TokioIo::new(stream), activity.begin(false, None));
+                    if let Ok(stream) = switched.await {
+                        upgrade.complete(TokioIo::new(stream), activity.begin(false, None));
                     }
                 });
             }

@@ -1,0 +1,32 @@
+//! Which responses are bound to their session, and from when on.
+
+use http::Response;
+use http::header::CONTENT_TYPE;
+use hyper::body::Body as _;
+use tokio::sync::watch;
+
+use super::binding::{SessionBinding, session_end_or_drain};
+use crate::config::StreamsConfig;
+use crate::proxy::response::ResponseBody;
+
+/// Binds a response's body to its session.
+///
+/// The binding of an event stream is active from the start, since such a stream lasts by nature; it may be silent for
+/// long, and does not delay a drain. Any other body becomes bound when the session is first rechecked.
+pub(in crate::proxy) fn bind(
+    response: &mut Response<ResponseBody>,
+    binding: Option<SessionBinding>,
+    streams: &StreamsConfig,
+    stopped: &watch::Receiver<bool>,
+) {
+    let kind = response.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let kind = kind.and_then(|kind| kind.split(|&byte| byte == b';').next());
+    let is_events = kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
+    let body = response.body_mut();
+    if is_events && !body.is_end_stream() {
+        let end = session_end_or_drain(binding.and_then(SessionBinding::activate), stopped.clone());
+        body.stream_until(streams.idle_timeout, Box::pin(end));
+    } else if let Some(binding) = binding {
+        body.bind(binding);
+    }
+}

@@ -1,0 +1,184 @@
+//! What a request meets: the gateway's configuration in force, the routes, and what a response needs of its request.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::claims::Requirement;
+use crate::config::{
+    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Source, StreamsConfig, Timeouts,
+    Traces,
+};
+use crate::headers::Scrub;
+use crate::rate::Limiter;
+use crate::route::Router;
+use crate::session::{Active, MappingSlot, Realm, UserState};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{Metrics, RouteMetrics, Verdict};
+use crate::telemetry::throttle::Throttle;
+use crate::upstream::{self, Pace, Upstream};
+
+use super::rewrite::PublicSite;
+
+/// One configuration, ready for use, shared by all workers.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Finds the route of a request.
+    pub router: Router<Route>,
+    /// The request headers that clients may not send.
+    pub scrub: Arc<Scrub>,
+    /// The upstreams, by index.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// The names of the cookies that no upstream receives.
+    pub hidden_cookies: Vec<String>,
+    /// Limit on the injected headers of a request, names and values together, in bytes.
+    pub max_header_bytes: usize,
+    /// The access log, if one is configured.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// What requests without trace context get.
+    pub traces: Traces,
+    /// Counters and timers of the whole gateway.
+    pub metrics: Arc<Metrics>,
+    /// Counters and timers of the requests that no route takes.
+    pub unrouted: RouteMetrics,
+    /// Limits how often a failed request is logged when there is no access log to say what failed.
+    pub failures: Throttle,
+    /// The session realms.
+    pub realms: Vec<Arc<Realm>>,
+    /// The configuration as it was written.
+    pub source: Source,
+    /// Limits on a client's requests.
+    pub limits: Limits,
+    /// Timeouts for what clients send.
+    pub timeouts: Timeouts,
+    /// Limit on requests, per client.
+    pub rate: Option<Limiter>,
+    /// Limit on lookups of unknown session ids, per client.
+    pub misses: Option<Limiter>,
+    /// Limit on HTTP/2 stream resets, per client.
+    pub resets: Option<Arc<Limiter>>,
+}
+
+impl Gateway {
+    /// Returns every per-client limiter: the name of its route (`None` for the gateway's own), its kind, and itself.
+    pub fn limiters(&self) -> impl Iterator<Item = (Option<&str>, &'static str, &Limiter)> {
+        let (rate, misses, resets) = (self.rate.as_ref(), self.misses.as_ref(), self.resets.as_deref());
+        let general = [("rate", rate), ("misses", misses), ("reset_rate", resets)];
+        let general = general.into_iter().map(|(which, limiter)| (None, which, limiter));
+        let own = self.router.all().map(|route| (Some(route.name.as_str()), "rate", route.rate.as_ref()));
+        let all = general.chain(own);
+        all.filter_map(|(route, which, limiter)| Some((route, which, limiter?)))
+    }
+
+    /// Returns the minimum speed at which clients must send bodies.
+    pub(super) fn pace(&self) -> Pace {
+        Pace { limit: self.timeouts.body, rate: self.timeouts.body_rate }
+    }
+}
+
+/// A route: who may use it, and what happens to its requests.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Its counters and timers.
+    pub metrics: RouteMetrics,
+    /// Who gets through.
+    pub access: Access,
+    /// The session realm of this route.
+    pub realm: Option<Arc<Realm>>,
+    /// Conditions that the session's claims must meet.
+    pub require: Vec<Requirement>,
+    /// Where a browser that is not logged in is redirected to.
+    pub login: Option<LoginTemplate>,
+    /// Headers injected from the session's claims.
+    pub headers: Vec<HeaderRule>,
+    /// Headers injected from the client's certificate.
+    pub certificate_headers: Vec<HeaderRule>,
+    /// The slot in which sessions of the realm keep the headers that `headers` makes of them.
+    pub mapping: Option<MappingSlot>,
+    /// Whether the upstream may change the session.
+    pub writes: bool,
+    /// Whether flash messages are taken out of the session and sent to the upstream.
+    pub flash: bool,
+    /// Whether unsafe methods must prove that they come from this site.
+    pub csrf: bool,
+    /// WebSockets and event streams.
+    pub streams: StreamsConfig,
+    /// Edits of the headers of forwarded requests.
+    pub request_headers: HeaderEdits,
+    /// Edits of the headers of every response.
+    pub response_headers: HeaderEdits,
+    /// Limit on requests for this route, per client.
+    pub rate: Option<Limiter>,
+    /// Where requests go.
+    pub destination: Destination,
+}
+
+/// Who a request comes from, as its route's access rule sees it.
+#[derive(Debug)]
+pub enum Visitor {
+    /// On a public route: sessions are not looked up.
+    Public,
+    /// A client without a session.
+    Anonymous,
+    /// A client whose session could not be looked up.
+    Unknown,
+    /// A client with a session.
+    Session(Box<Active>),
+}
+
+impl Visitor {
+    /// Returns the verdict for the access log and the metrics.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Public => Verdict::Public,
+            Self::Anonymous => Verdict::Anonymous,
+            Self::Unknown => Verdict::Unavailable,
+            Self::Session(active) if active.session.user() == UserState::Guest => Verdict::Guest,
+            Self::Session(_) => Verdict::Active,
+        }
+    }
+
+    /// Returns the value of `X-Session-Status`.
+    pub(super) fn status(&self) -> &'static str {
+        match self {
+            Self::Public | Self::Anonymous => "anonymous",
+            Self::Unknown => "unavailable",
+            Self::Session(active) if active.session.user() == UserState::Guest => "guest",
+            Self::Session(_) => "active",
+        }
+    }
+
+    /// Returns the session, if there is one.
+    pub(super) fn active(&self) -> Option<&Active> {
+        match self {
+            Self::Session(active) => Some(active),
+            Self::Public | Self::Anonymous | Self::Unknown => None,
+        }
+    }
+}
+
+/// What the response needs to know of the request that was forwarded.
+#[derive(Debug)]
+pub struct Exchange {
+    pub(super) visitor: Visitor,
+    pub(super) route: Arc<Route>,
+    /// Whether the client used TLS.
+    pub(super) secure: bool,
+    /// The client's address, if it has one.
+    pub(super) client: Option<IpAddr>,
+    /// The site that paths in the response are rewritten for; `None` if the route rewrites none.
+    pub(super) site: Option<PublicSite>,
+    /// Whether the client accepts trailers.
+    pub(super) trailers: bool,
+}
+
+impl Exchange {
+    /// Returns the hash that keeps a session, or without one a client's address, on one server.
+    pub(super) fn affinity(&self) -> u64 {
+        match self.visitor.active() {
+            Some(active) => active.session.reference().affinity(),
+            None => self.client.map_or(0, upstream::affinity),
+        }
+    }
+}

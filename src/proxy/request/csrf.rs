@@ -1,0 +1,125 @@
+//! Cross-site request forgery: on a route with `csrf = true`, an unsafe method must prove where it comes from.
+//!
+//! 1. GET, HEAD and OPTIONS are safe (RFC 9110, 9.2.1) and need no proof.
+//! 2. `Sec-Fetch-Site: same-origin`, or `none` (a typed address or a bookmark), is proof: only the browser sets it.
+//! 3. Without that header, an `Origin` with this site's scheme, host and port is proof.
+//! 4. Any other request needs the session's token in `X-CSRF-Token`. It is the token that Pyramid keeps in `_csrft_`; the
+//!    upstream receives it as `X-Session-CSRF` to write into its pages.
+
+use std::sync::Arc;
+
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, HeaderName, Method};
+
+use super::handshake::{Handshake, UpgradeChecked};
+use super::inbound::Sanitized;
+use crate::headers::CSRF_TOKEN;
+use crate::proxy::model::{Route, Visitor};
+use crate::proxy::refusal::Refusal;
+use crate::session::csrf;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A request that has passed every check, and may be forwarded. Only [`Forwardable::check`] makes one.
+#[derive(Debug)]
+pub struct Forwardable {
+    request: Sanitized,
+    route: Arc<Route>,
+    visitor: Visitor,
+    handshake: Option<Handshake>,
+}
+
+impl Forwardable {
+    /// Checks that a request with an unsafe method comes from this site, where its route requires it.
+    ///
+    /// # Errors
+    /// Returns [`Refusal::CrossSite`] if it may come from another site.
+    pub fn check(checked: UpgradeChecked) -> Result<Self, Refusal> {
+        let (request, route, visitor, handshake) = checked.into_parts();
+        if route.csrf {
+            check(&request, &visitor)?;
+        }
+        Ok(Self { request, route, visitor, handshake })
+    }
+
+    /// Returns the route.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// Returns who the request comes from.
+    pub fn visitor(&self) -> &Visitor {
+        &self.visitor
+    }
+
+    pub(super) fn visitor_mut(&mut self) -> &mut Visitor {
+        &mut self.visitor
+    }
+
+    pub(super) fn into_parts(self) -> (Sanitized, Arc<Route>, Visitor, Option<Handshake>) {
+        (self.request, self.route, self.visitor, self.handshake)
+    }
+}
+
+fn check(request: &Sanitized, visitor: &Visitor) -> Result<(), Refusal> {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_safe || is_same_origin(request.headers(), request.origin().site()) {
+        return Ok(());
+    }
+    match (visitor.active(), single(request.headers(), &CSRF_TOKEN)) {
+        (Some(active), Some(token)) if csrf::matches(&active.session.record().claims, token) => Ok(()),
+        (_, _) => Err(Refusal::CrossSite),
+    }
+}
+
+/// Returns whether the request was made by a page of this site, given as its scheme, and its host and port as the
+/// browser wrote them.
+fn is_same_origin(headers: &HeaderMap, (scheme, host): (&str, &[u8])) -> bool {
+    debug_assert!(!headers.contains_key(HOST), "Host is removed from a sanitized request");
+    if headers.contains_key(SEC_FETCH_SITE) {
+        return matches!(single(headers, &SEC_FETCH_SITE), Some(b"same-origin" | b"none"));
+    }
+    let Some(origin) = single(headers, &ORIGIN) else { return false };
+    let rest = origin.strip_prefix(scheme.as_bytes()).and_then(|rest| rest.strip_prefix(b"://"));
+    rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value.as_bytes()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn same_origin_is_read_from_fetch_metadata_or_origin() {
+        for (lines, expected) in [
+            (&[][..], false),
+            (&[("sec-fetch-site", "same-origin")], true),
+            (&[("sec-fetch-site", "none")], true),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")], false),
+            (&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")], false),
+            (&[("origin", "https://app.example")], true),
+            (&[("origin", "https://APP.example")], true),
+            (&[("origin", "http://app.example")], false),
+            (&[("origin", "https://app.example:8443")], false),
+            (&[("origin", "https://app.example.evil")], false),
+            (&[("origin", "https://evil/https://app.example")], false),
+            (&[("origin", "null")], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            assert_eq!(is_same_origin(&headers, ("https", b"app.example")), expected, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! WebSocket handshakes: which requests may become a tunnel.
+//!
+//! 1. The route must allow WebSockets. The Upgrade header of any other request is removed, and the request goes on as an
+//!    ordinary one.
+//! 2. A handshake passes the same checks as every other request. The headers that make it a handshake to the upstream
+//!    are written by the gateway.
+//! 3. Where sessions are looked up, a page of another site cannot open a WebSocket: browsers send cookies with a
+//!    handshake whichever page asks for it, and let that page read what comes back.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::{CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::body::Body as _;
+
+use super::admit::Admitted;
+use super::inbound::Sanitized;
+use super::upgrade::{self, UpgradeMethod, UpgradeRequest};
+use crate::config::{Access, WebsocketConfig};
+use crate::proxy::model::{Route, Visitor};
+use crate::proxy::refusal::{Malformed, Refusal};
+
+/// A request whose handshake, if it is one, its route allows. Only [`UpgradeChecked::check`] makes one.
+#[derive(Debug)]
+pub struct UpgradeChecked {
+    request: Sanitized,
+    route: Arc<Route>,
+    visitor: Visitor,
+    handshake: Option<Handshake>,
+}
+
+/// A WebSocket handshake that its route allows.
+#[derive(Debug)]
+pub(in crate::proxy) struct Handshake {
+    method: UpgradeMethod,
+    /// The key that the upstream must answer, and through it the gateway.
+    key: HeaderValue,
+}
+
+impl UpgradeChecked {
+    /// Checks a request that asks for a WebSocket.
+    ///
+    /// # Errors
+    /// Returns a refusal if the handshake could not succeed, or if a page of another site asks for it.
+    pub fn check(admitted: Admitted) -> Result<Self, Refusal> {
+        let (request, route, visitor) = admitted.into_parts();
+        let handshake = Handshake::check(&request, &route)?;
+        Ok(Self { request, route, visitor, handshake })
+    }
+
+    pub(in crate::proxy) fn request(&self) -> &Sanitized {
+        &self.request
+    }
+
+    pub(in crate::proxy) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    pub(super) fn into_parts(self) -> (Sanitized, Arc<Route>, Visitor, Option<Handshake>) {
+        (self.request, self.route, self.visitor, self.handshake)
+    }
+}
+
+impl Handshake {
+    fn check(request: &Sanitized, route: &Route) -> Result<Option<Self>, Refusal> {
+        let Some(config) = &route.streams.websocket else {
+            return match request.upgrade() {
+                // Without its tunnel, a CONNECT is no request that could be forwarded.
+                UpgradeRequest::Websocket(UpgradeMethod::Connect) => Err(Refusal::Method(Vec::new())),
+                UpgradeRequest::None
+                | UpgradeRequest::Other
+                | UpgradeRequest::Websocket(UpgradeMethod::Upgrade) => Ok(None),
+            };
+        };
+        let headers = request.headers();
+        let (method, key) = match request.upgrade() {
+            UpgradeRequest::None | UpgradeRequest::Other => return Ok(None),
+            UpgradeRequest::Websocket(method @ UpgradeMethod::Connect) => {
+                (method, upgrade::new_key().map_err(|_| Refusal::Internal)?)
+            }
+            UpgradeRequest::Websocket(method @ UpgradeMethod::Upgrade) => {
+                if !request.body().is_end_stream() {
+                    return Err(Refusal::Malformed(Malformed::Framing));
+                }
+                (method, upgrade::key(headers).ok_or(Refusal::Malformed(Malformed::Handshake))?)
+            }
+        };
+        let checks_origin = route.access != Access::Public || !config.origins.is_empty();
+        if checks_origin && !is_allowed_origin(headers, config, request.origin().site()) {
+            return Err(Refusal::CrossSite);
+        }
+        Ok(Some(Self { method, key }))
+    }
+
+    /// Returns how the client asked.
+    pub(in crate::proxy) fn method(&self) -> UpgradeMethod {
+        self.method
+    }
+
+    /// Makes the request with `headers` a handshake to the upstream, and returns the `Sec-WebSocket-Accept` that a 101
+    /// must carry.
+    pub(super) fn write(&self, headers: &mut HeaderMap) -> String {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_KEY, self.key.clone());
+        upgrade::accept(&self.key)
+    }
+}
+
+/// Returns whether a page of the request's Origin may open a WebSocket. A request without one is not a page's: browsers
+/// always send it with a handshake.
+fn is_allowed_origin(headers: &HeaderMap, config: &WebsocketConfig, (scheme, host): (&str, &[u8])) -> bool {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let (origin, more) = (origins.next(), origins.next());
+    let Some(origin) = origin.map(HeaderValue::as_bytes) else { return true };
+    let implied: &[u8] = if scheme == "https" { b":443" } else { b":80" };
+    let host = host.strip_suffix(implied).unwrap_or(host);
+    let rest = origin.strip_prefix(scheme.as_bytes()).and_then(|rest| rest.strip_prefix(b"://"));
+    let is_ours = rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host));
+    let is_listed = config.origins.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(origin));
+    more.is_none() && (is_ours || is_listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_site_and_listed_origins_may_open_a_websocket() {
+        let origins = vec!["https://partner.example".to_owned()];
+        let config = WebsocketConfig { origins, max_age: Duration::ZERO };
+        for (lines, expected) in [
+            (&[][..], true),
+            (&["https://app.example"], true),
+            (&["https://APP.example"], true),
+            (&["https://Partner.example"], true),
+            (&["http://app.example"], false),
+            (&["https://app.example:8443"], false),
+            (&["https://app.example.evil"], false),
+            (&["https://evil.example"], false),
+            (&["https://app.example/"], false),
+            (&["null"], false),
+            (&[""], false),
+            (&["https://app.example", "https://app.example"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(ORIGIN, HeaderValue::from_static(line));
+            }
+            assert_eq!(
+                is_allowed_origin(&headers, &config, ("https", b"app.example:443")),
+                expected,
+                "{lines:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! A request as it came, and as it may be looked at: the first two steps of its way.
+//!
+//! hyper reads HTTP; what it lets through that a server behind us could read differently is refused here
+//! ([`Inbound::read`]), and what a client may not say is taken off ([`Inbound::sanitize`]), before anything is decided:
+//!
+//! 1. Exactly one Host, which is a host; it agrees with an absolute request target.
+//! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits. (Of
+//!    the two together hyper leaves the first, and closes the connection after the answer, as RFC 9112, 6.1 allows.)
+//! 3. The target is a path. TRACE is not taken, nor CONNECT but for a WebSocket; what a client wishes for besides an
+//!    answer is put aside (`upgrade.rs`).
+//! 4. Its target and its header lines are not beyond the limits; hyper has counted the bytes.
+//! 5. Hop-by-hop headers go, with all that any Connection line nominates but for what is everybody's on the way: nobody
+//!    takes a request's length, its cookies or what a proxy said of it away in this manner.
+//! 6. Every header goes that an upstream could take for one of ours, whatever its spelling.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
+use http_body::Body as _;
+use smallvec::SmallVec;
+
+use super::peer::{Origin, Peer};
+use super::upgrade::UpgradeRequest;
+use crate::config::Limits;
+use crate::headers::{self, Fate, Scrub};
+use crate::proxy::refusal::{Malformed, Refusal};
+use crate::upstream::ClientBody;
+
+/// A request whose head leaves no room for doubt.
+#[derive(Debug)]
+pub struct Inbound {
+    head: Head,
+}
+
+/// A request from which everything is gone that the client may not say. Only [`Inbound::sanitize`] makes one.
+#[derive(Debug)]
+pub struct Sanitized {
+    head: Head,
+    origin: Origin,
+    scrubbed: u64,
+}
+
+/// The parts of a request.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) host: Host,
+    pub(super) headers: HeaderMap,
+    pub(super) body: ClientBody,
+    /// The protocol that the client asks to switch to, if any.
+    pub(super) upgrade: UpgradeRequest,
+    /// What the client speaks.
+    pub(super) version: Version,
+    /// Whether the client takes trailers.
+    pub(super) trailers: bool,
+}
+
+/// The host that a request is for.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// As the client sent it.
+    pub(super) header: HeaderValue,
+    /// Lower case, without port and trailing dot; empty in HTTP/1.0 without Host.
+    name: Rc<str>,
+}
+
+impl Inbound {
+    /// Reads the head of a request of `peer`.
+    ///
+    /// # Errors
+    /// If it could be read in two ways, or asks for something that is not done here.
+    pub fn read(request: Request<ClientBody>, limits: &Limits, peer: &Peer) -> Result<Self, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let version = parts.version;
+        if version == Version::HTTP_2 {
+            join_cookie_fields(&mut parts.headers);
+        }
+        if parts.headers.len() > limits.headers {
+            return Err(Refusal::TooManyHeaders);
+        }
+        check_framing(&parts.headers)?;
+        let upgrade = UpgradeRequest::read(&parts);
+        match (&parts.method, upgrade) {
+            // As HTTP/1.1 asks, and as the upstream will be asked.
+            (&Method::CONNECT, UpgradeRequest::Websocket(_)) => parts.method = Method::GET,
+            (&(Method::CONNECT | Method::TRACE), _) => return Err(Refusal::Method(Vec::new())),
+            (_, _) => {}
+        }
+        let host = Host::read(&parts.uri, &parts.headers, parts.version, peer)?;
+        let target = match parts.uri.into_parts().path_and_query {
+            Some(target) if target.path().starts_with('/') => target,
+            _ => return Err(Refusal::Malformed(Malformed::Target)),
+        };
+        if target.as_str().len() > limits.uri {
+            return Err(Refusal::UriTooLong);
+        }
+        for expectation in parts.headers.get_all(EXPECT) {
+            if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+                return Err(Refusal::Expectation);
+            }
+        }
+        let trailers = version == Version::HTTP_2 || takes_trailers(&parts.headers);
+        let (method, headers) = (parts.method, parts.headers);
+        Ok(Self { head: Head { method, target, host, headers, body, upgrade, version, trailers } })
+    }
+
+    /// Takes off what the client may not say, and reads what `peer` may say about the request's way.
+    #[must_use]
+    pub fn sanitize(self, scrub: &Scrub, peer: &Peer) -> Sanitized {
+        let Self { mut head } = self;
+        let origin = peer.origin(&head.headers, &head.host.header);
+        // In one spelling: `007` is a length too.
+        if let Some(length) = head.headers.get_mut(CONTENT_LENGTH) {
+            *length = HeaderValue::from(head.body.size_hint().exact().unwrap_or(0));
+        }
+        let (barred, scrubbed) = barred(&head.headers, scrub, peer);
+        for name in barred {
+            head.headers.remove(name);
+        }
+        Sanitized { head, origin, scrubbed }
+    }
+}
+
+impl Sanitized {
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The path, as it will be forwarded.
+    pub fn path(&self) -> &str {
+        self.head.target.path()
+    }
+
+    /// Path and query.
+    pub fn target(&self) -> &PathAndQuery {
+        &self.head.target
+    }
+
+    /// The host's name: lower case, without port and trailing dot.
+    pub fn host(&self) -> &str {
+        &self.head.host.name
+    }
+
+    /// How many bytes the body has at least, by what the head says.
+    pub(super) fn announced_size(&self) -> u64 {
+        self.head.body.size_hint().lower()
+    }
+
+    /// The headers that are left.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// Where the request came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// How many headers went since an upstream could have taken them for ours.
+    pub fn scrubbed(&self) -> u64 {
+        self.scrubbed
+    }
+
+    /// What the client speaks.
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// Whether the client asked for another protocol.
+    pub fn wants_upgrade(&self) -> bool {
+        !matches!(self.head.upgrade, UpgradeRequest::None)
+    }
+
+    pub(super) fn upgrade(&self) -> UpgradeRequest {
+        self.head.upgrade
+    }
+
+    pub(super) fn body(&self) -> &ClientBody {
+        &self.head.body
+    }
+
+    pub(super) fn into_parts(self) -> (Head, Origin) {
+        (self.head, self.origin)
+    }
+}
+
+/// The names that do not go on, and how many of them could have been taken for ours.
+fn barred(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec<[HeaderName; 8]>, u64) {
+    let nominated = nominated(headers);
+    let mut scrubbed = 0;
+    let goes = |name: &&HeaderName| {
+        if headers::is_hop_by_hop(name) || matches!(**name, EXPECT | HOST) {
+            return true;
+        }
+        if scrub.fate(name) == Fate::Scrub && !peer.may_say(name) {
+            scrubbed += 1;
+            return true;
+        }
+        nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
+            && !headers::is_end_to_end(name)
+    };
+    let barred = headers.keys().filter(goes).cloned().collect();
+    (barred, scrubbed)
+}
+
+/// The names that Connection lines nominate: all lines, since `HeaderMap::remove` would tell of the first alone.
+fn nominated(headers: &HeaderMap) -> SmallVec<[&[u8]; 4]> {
+    let lines = headers.get_all(CONNECTION).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    // The two that nearly every request has are hop-by-hop by themselves.
+    names
+        .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
+        .collect()
+}
+
+/// HTTP/2 lets a client send each cookie as a field of its own; nobody behind us is to see more than one line (RFC 9113,
+/// 8.2.3).
+fn join_cookie_fields(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    // These are bytes of header values, so they make one.
+    if let Ok(mut line) = HeaderValue::from_maybe_shared(Bytes::from(join(headers))) {
+        line.set_sensitive(true);
+        headers.insert(COOKIE, line);
+    }
+}
+
+/// Returns all Cookie fields as one.
+pub(super) fn join(headers: &HeaderMap) -> Vec<u8> {
+    headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..])
+}
+
+/// Whether a TE line says so (RFC 9110, 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TE).iter();
+    let mut codings = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let malformed = Err(Refusal::Malformed(Malformed::Framing));
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (encodings.next(), lengths.next()) {
+        (None, None) => Ok(()),
+        (Some(encoding), None) => {
+            let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            if chunked && encodings.next().is_none() { Ok(()) } else { malformed }
+        }
+        (None, Some(length)) => {
+            let digits = length.as_bytes();
+            let plain = (1..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+            if plain && lengths.next().is_none() { Ok(()) } else { malformed }
+        }
+        (Some(_), Some(_)) => malformed,
+    }
+}
+
+impl Host {
+    fn read(uri: &http::Uri, headers: &HeaderMap, version: Version, peer: &Peer) -> Result<Self, Refusal> {
+        let malformed = || Refusal::Malformed(Malformed::Host);
+        let mut lines = headers.get_all(HOST).iter();
+        let (header, more) = (lines.next(), lines.next());
+        if more.is_some() {
+            return Err(malformed());
+        }
+        let header = match (header, uri.authority()) {
+            (Some(header), None) => header.clone(),
+            // RFC 9112, 3.2.2 would have the target win; two hosts in one request are one too many.
+            (Some(header), Some(authority)) => {
+                if !header.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) {
+                    return Err(malformed());
+                }
+                header.clone()
+            }
+            (None, _) if version == Version::HTTP_10 => {
+                return Ok(Self { header: HeaderValue::from_static(""), name: Rc::from("") });
+            }
+            // As HTTP/2 names it.
+            (None, Some(authority)) if version == Version::HTTP_2 => {
+                HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?
+            }
+            (None, _) => return Err(malformed()),
+        };
+        let name = peer.host(&header).ok_or_else(malformed)?;
+        Ok(Self { header, name })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        lines.iter().map(line).collect()
+    }
+
+    #[test]
+    fn framing_that_leaves_room_for_doubt_is_refused() {
+        for good in [&[][..], &[("transfer-encoding", "Chunked")], &[("content-length", "0")]] {
+            assert!(check_framing(&headers(good)).is_ok(), "{good:?}");
+        }
+        for bad in [
+            &[("transfer-encoding", "gzip, chunked")][..],
+            &[("transfer-encoding", "chunked, chunked")],
+            &[("transfer-encoding", ",chunked")],
+            &[("transfer-encoding", "identity")],
+            &[("transfer-encoding", "")],
+            &[("transfer-encoding", "\tchunked")],
+            &[("transfer-encoding", "chunked"), ("content-length", "1")],
+            &[("content-length", "+1")],
+            &[("content-length", "")],
+            &[("content-length", "1,1")],
+            &[("content-length", "0x1")],
+            &[("content-length", "1234567890123456")],
+        ] {
+            assert!(check_framing(&headers(bad)).is_err(), "{bad:?}");
+        }
+        let mut twice = headers(&[("transfer-encoding", "chunked")]);
+        twice.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        assert!(check_framing(&twice).is_err());
+        let mut twice = headers(&[("content-length", "1")]);
+        twice.append(CONTENT_LENGTH, HeaderValue::from_static("1"));
+        assert!(check_framing(&twice).is_err());
+    }
+
+    #[test]
+    fn every_connection_line_nominates() {
+        let mut lines = headers(&[("connection", "close, X-A")]);
+        lines.append(CONNECTION, HeaderValue::from_static("x-b ,,X-C"));
+        let names: Vec<_> = nominated(&lines).into_iter().filter(|name| !name.is_empty()).collect();
+        assert_eq!(names, [&b"X-A"[..], b"x-b", b"X-C"]);
+    }
+}

@@ -1,0 +1,68 @@
+//! What a listener requires of its requests, and adds to its responses. `policy_check.rs` applies the requirements.
+
+use std::sync::Arc;
+
+use http::header::STRICT_TRANSPORT_SECURITY;
+use http::{HeaderMap, HeaderValue};
+
+use crate::config::{HttpsRedirect, ListenerConfig, TrustedProxies};
+use crate::tls::{ClientCertificate, Names};
+
+/// The policy of one listener.
+#[derive(Debug)]
+pub struct ListenerPolicy {
+    proxies: TrustedProxies,
+    redirect: Option<HttpsRedirect>,
+    hsts: Option<HeaderValue>,
+}
+
+/// What the TLS handshake of a connection established.
+#[derive(Debug)]
+pub struct TlsFacts {
+    /// The client's certificate, if it presented one.
+    pub certificate: Option<ClientCertificate>,
+    /// The client certificate rule of the connection; `None` if all hosts have the same.
+    pub rule: Option<CertificateRule>,
+}
+
+/// The rule on client certificates under which a connection was made.
+#[derive(Debug)]
+pub struct CertificateRule {
+    /// The number of each host's rule. A host that is not listed has rule 0.
+    pub hosts: Arc<Names>,
+    /// The number of the connection's rule.
+    pub number: usize,
+}
+
+impl ListenerPolicy {
+    /// Returns the policy of a configured listener.
+    pub fn new(listener: &ListenerConfig) -> Self {
+        Self {
+            proxies: listener.trusted_proxies.clone(),
+            redirect: listener.redirect_to_https,
+            hsts: listener.hsts.as_ref().map(|hsts| hsts.value.clone()),
+        }
+    }
+
+    /// Returns a policy that requires nothing and trusts `proxies`.
+    pub fn trusting(proxies: TrustedProxies) -> Self {
+        Self { proxies, redirect: None, hsts: None }
+    }
+
+    /// Returns the proxies that are trusted to say where a request comes from.
+    pub fn proxies(&self) -> &TrustedProxies {
+        &self.proxies
+    }
+
+    /// Returns how requests are redirected to HTTPS, if they are.
+    pub(super) fn https_redirect(&self) -> Option<&HttpsRedirect> {
+        self.redirect.as_ref()
+    }
+
+    /// Adds the headers that every response carries. A header that the upstream sent stays.
+    pub(in crate::proxy) fn add_headers(&self, headers: &mut HeaderMap) {
+        if let Some(hsts) = &self.hsts {
+            headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Whether a request is a browser's, loading a page.
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Method};
+
+use super::inbound::Sanitized;
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+
+/// Returns whether a browser is loading a page with this request: only then is a redirect to a log-in page of use.
+///
+/// Browsers say so in Fetch Metadata. Without it, a request that accepts `text/html` and is not a script's counts.
+pub(super) fn is_navigation(request: &Sanitized) -> bool {
+    let headers = request.headers();
+    let is = |name: &HeaderName, wanted: &[&str]| {
+        first(headers, name).is_some_and(|value| wanted.contains(&value))
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD)
+        || request.wants_upgrade()
+        || is(&REQUESTED_WITH, &["XMLHttpRequest"])
+        || first(headers, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/grpc"))
+    {
+        return false;
+    }
+    if headers.contains_key(SEC_FETCH_MODE) || headers.contains_key(SEC_FETCH_DEST) {
+        let dest =
+            !headers.contains_key(SEC_FETCH_DEST) || is(&SEC_FETCH_DEST, &["document", "iframe", "frame"]);
+        return dest && (!headers.contains_key(SEC_FETCH_MODE) || is(&SEC_FETCH_MODE, &["navigate"]));
+    }
+    prefers_html(headers)
+}
+
+/// Returns whether the client prefers HTML to JSON (RFC 9110, 12.5.1). A client that sends only `*/*` is a program.
+pub(in crate::proxy) fn prefers_html(headers: &HeaderMap) -> bool {
+    let (mut html, mut json) = (0.0, 0.0);
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    for range in lines.flat_map(|line| line.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        let is = |kinds: [&str; 2]| kinds.iter().any(|other| kind.eq_ignore_ascii_case(other));
+        let quality = if is(["text/html", "application/xhtml+xml"]) {
+            &mut html
+        } else if is(["application/json", "application/problem+json"]) {
+            &mut json
+        } else {
+            continue;
+        };
+        let q: f32 = parts.find_map(|p| p.strip_prefix("q=")).map_or(Ok(1.0), str::parse).unwrap_or(0.0);
+        *quality = q.max(*quality);
+    }
+    html > json
+}
+
+fn first<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn accept_decides_between_html_and_json() {
+        for (accept, expected) in [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
+            ("*/*", false),
+            ("application/json", false),
+            ("application/json, text/html;q=0.5", false),
+            ("text/html;q=0, application/json;q=0", false),
+            ("text/html;q=x", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!(prefers_html(&headers), expected, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Who is at the other end of a connection, and what it may say about the way of the requests it passes on.
+//!
+//! Nobody is believed about that but the listener's `trusted_proxies`: from anybody else, every `X-Forwarded-*` and
+//! `Forwarded` is dropped and written anew. The addresses of X-Forwarded-For are read from right to left, past trusted
+//! proxies only, so that a client cannot put one in front. Whoever comes by a unix socket has no address: `unknown`.
+
+use std::cell::{RefCell, RefMut};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::FORWARDED;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::listener_policy::{ListenerPolicy, TlsFacts};
+use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+use crate::route::canonical_host;
+use crate::tls::ClientCertificate;
+use crate::upstream::Said;
+
+/// The other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// None: it came by a unix socket.
+    address: Option<IpAddr>,
+    /// `address` as header values, written once for all requests of the connection.
+    text: HeaderValue,
+    node: String,
+    trusted: bool,
+    policy: Arc<ListenerPolicy>,
+    /// What the TLS handshake established; `None` if the connection is not encrypted.
+    tls: Option<TlsFacts>,
+    /// The host that its last request was for, which is that of most others too.
+    last: RefCell<Option<Named>>,
+}
+
+/// A host, and what is made of it.
+#[derive(Debug)]
+struct Named {
+    /// As the client sent it: a copy, since header values are parts of what was read, and would keep all of it.
+    header: HeaderValue,
+    /// In the spelling that routes are compared with.
+    name: Rc<str>,
+    /// This hop, where nothing is known of others.
+    forwarded: HeaderValue,
+}
+
+/// Where a request came from, as far as it can be believed.
+#[derive(Debug)]
+pub struct Origin {
+    /// The client's address; none: nobody knows it.
+    pub client: Option<IpAddr>,
+    /// Whether the client used TLS.
+    pub secure: bool,
+    forwarded_for: HeaderValue,
+    forwarded_host: HeaderValue,
+    forwarded: HeaderValue,
+    /// Whether the request may say some of it itself.
+    replaces: bool,
+}
+
+impl Peer {
+    /// Returns the peer at `address` (`None` for a unix socket) of a listener with `policy`.
+    pub fn new(address: Option<IpAddr>, policy: &Arc<ListenerPolicy>, tls: Option<TlsFacts>) -> Self {
+        let address = address.map(|address| address.to_canonical());
+        let text = address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok());
+        let text = text.unwrap_or(HeaderValue::from_static("unknown"));
+        let trusted = policy.proxies().believe(address);
+        Self {
+            address,
+            text,
+            node: node(address),
+            trusted,
+            policy: Arc::clone(policy),
+            tls,
+            last: RefCell::default(),
+        }
+    }
+
+    /// Returns the policy of the listener that the peer connected to.
+    pub(in crate::proxy) fn listener_policy(&self) -> &ListenerPolicy {
+        &self.policy
+    }
+
+    /// Returns what the TLS handshake established, if the connection is encrypted.
+    pub(super) fn tls(&self) -> Option<&TlsFacts> {
+        self.tls.as_ref()
+    }
+
+    /// Returns the client's certificate, if it presented one.
+    pub(in crate::proxy) fn certificate(&self) -> Option<&ClientCertificate> {
+        self.tls.as_ref()?.certificate.as_ref()
+    }
+
+    /// The name of the host in a Host header: lower case, without port and trailing dot; none if it is no host.
+    pub(super) fn host(&self, header: &HeaderValue) -> Option<Rc<str>> {
+        self.named(header).map(|named| Rc::clone(&named.name))
+    }
+
+    fn named(&self, header: &HeaderValue) -> Option<RefMut<'_, Named>> {
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|last| last.header != *header) {
+            let name = canonical_host(header.as_bytes())?.into();
+            let forwarded = forwarded(None, &self.node, header, self.tls.is_some());
+            let header = HeaderValue::from_bytes(header.as_bytes()).ok()?;
+            *last = Some(Named { header, name, forwarded });
+        }
+        RefMut::filter_map(last, Option::as_mut).ok()
+    }
+
+    /// Whether the peer's header `name` is believed although clients may not send it: what a trusted proxy says of
+    /// the request's way.
+    pub(super) fn may_say(&self, name: &HeaderName) -> bool {
+        self.trusted && (name.as_str().starts_with("x-forwarded-") || *name == FORWARDED)
+    }
+
+    /// Where a request with these headers, as they came, was sent from.
+    pub(crate) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> Origin {
+        let secure = self.tls.is_some();
+        if !self.trusted {
+            return Origin {
+                client: self.address,
+                secure,
+                forwarded_for: self.text.clone(),
+                forwarded_host: host.clone(),
+                forwarded: self.named(host).map_or_else(
+                    || forwarded(None, &self.node, host, secure),
+                    |named| named.forwarded.clone(),
+                ),
+                replaces: false,
+            };
+        }
+        let addresses = list(headers, &FORWARDED_FOR);
+        // A proxy that says nothing of the client's scheme passes on what came to it as it came.
+        let said = last(headers, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
+        let secure = said.unwrap_or(secure);
+        let named = last(headers, &FORWARDED_HOST).filter(|name| canonical_host(name.as_bytes()).is_some());
+        let forwarded_host =
+            named.and_then(|name| HeaderValue::from_str(&name).ok()).unwrap_or_else(|| host.clone());
+        let chain = addresses.iter().map(String::as_str).chain([self.text.to_str().unwrap_or_default()]);
+        let forwarded_for = HeaderValue::from_str(&chain.collect::<Vec<_>>().join(", "));
+        let before = list(headers, &FORWARDED).join(", ");
+        Origin {
+            client: self.client(&addresses),
+            secure,
+            forwarded_for: forwarded_for.unwrap_or_else(|_| self.text.clone()),
+            forwarded: forwarded(Some(&before), &self.node, &forwarded_host, secure),
+            forwarded_host,
+            replaces: true,
+        }
+    }
+
+    /// The first address from the right that is not a trusted proxy.
+    fn client(&self, addresses: &[String]) -> Option<IpAddr> {
+        let mut client = self.address;
+        for address in addresses.iter().rev() {
+            if !self.policy.proxies().believe(client) {
+                break;
+            }
+            // What is not an address ends what can be believed.
+            let Some(address) = parse_address(address) else { break };
+            client = Some(address);
+        }
+        client
+    }
+}
+
+impl Origin {
+    /// This site as the client sees it: its scheme, and its host with the port.
+    pub(in crate::proxy) fn site(&self) -> (&'static str, &[u8]) {
+        (if self.secure { "https" } else { "http" }, self.forwarded_host.as_bytes())
+    }
+
+    /// Says where a request with these `headers` came from.
+    pub(crate) fn say(self, headers: &mut HeaderMap, said: &mut Said) {
+        let proto = HeaderValue::from_static(if self.secure { "https" } else { "http" });
+        if self.replaces {
+            for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED] {
+                headers.remove(name);
+            }
+        }
+        said.say(FORWARDED_FOR, self.forwarded_for);
+        said.say(FORWARDED_PROTO, proto);
+        said.say(FORWARDED_HOST, self.forwarded_host);
+        said.say(FORWARDED, self.forwarded);
+    }
+}
+
+/// An address as X-Forwarded-For has it: bare, or with a port.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let bare = text.parse().ok();
+    bare.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip())).map(|address| address.to_canonical())
+}
+
+/// An address as RFC 7239, section 6 writes it.
+fn node(address: Option<IpAddr>) -> String {
+    match address {
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// One element of Forwarded (RFC 7239), after those that were there.
+fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool) -> HeaderValue {
+    let mut text = String::with_capacity(64);
+    if let Some(before) = before.filter(|before| !before.is_empty()) {
+        text.push_str(before);
+        text.push_str(", ");
+    }
+    let host = host.to_str().unwrap_or_default();
+    // A host is letters, digits and `-._:[]` by the time it gets here: nothing to escape in a quoted string.
+    let _ = write!(text, "for={node};host=\"{host}\";proto={}", if secure { "https" } else { "http" });
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+        .unwrap_or(HeaderValue::from_static("for=unknown"))
+}
+
+/// The elements of all lines of a list header.
+fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|e| !e.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn last(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    list(headers, name).pop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TrustedProxies;
+
+    fn origin(from: Option<&str>, trusted: &[&str], lines: &[(&'static str, &'static str)]) -> Origin {
+        let networks = trusted.iter().filter_map(|net| net.parse().ok()).collect();
+        let proxies = TrustedProxies { networks, unix: trusted.contains(&"unix:") };
+        let headers = lines
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        Peer::new(from.map(|from| from.parse().unwrap()), &Arc::new(ListenerPolicy::trusting(proxies)), None)
+            .origin(&headers, &HeaderValue::from_static("app.example:8080"))
+    }
+
+    fn client(origin: &Origin) -> String {
+        origin.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string())
+    }
+
+    const SAID: &[(&str, &str)] = &[
+        ("x-forwarded-for", "6.6.6.6, 9.9.9.9, 10.0.0.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "public.example"),
+        ("forwarded", "for=9.9.9.9"),
+    ];
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let origin = origin(Some("1.2.3.4"), &["10.0.0.0/8"], SAID);
+        assert_eq!((client(&origin).as_str(), origin.secure), ("1.2.3.4", false));
+        assert_eq!(origin.forwarded_for, "1.2.3.4");
+        assert_eq!(origin.forwarded_host, "app.example:8080");
+        assert_eq!(origin.forwarded, "for=1.2.3.4;host=\"app.example:8080\";proto=http");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_as_far_as_trust_goes() {
+        let origin = origin(Some("10.0.0.1"), &["10.0.0.0/8"], SAID);
+        assert_eq!(
+            (client(&origin).as_str(), origin.secure),
+            ("9.9.9.9", true),
+            "not what the client put first"
+        );
+        assert_eq!(origin.forwarded_for, "6.6.6.6, 9.9.9.9, 10.0.0.7, 10.0.0.1");
+        assert_eq!(origin.forwarded_host, "public.example");
+        assert_eq!(origin.forwarded, "for=9.9.9.9, for=10.0.0.1;host=\"public.example\";proto=https");
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_garbles_ends_what_is_believed() {
+        let garbled = &[("x-forwarded-for", "9.9.9.9, nonsense, 10.0.0.7"), ("x-forwarded-host", "a b")];
+        let origin = origin(Some("::ffff:10.0.0.1"), &["10.0.0.0/8"], garbled);
+        assert_eq!(client(&origin), "10.0.0.7");
+        assert_eq!(origin.forwarded_host, "app.example:8080");
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_host_holds_nothing_of_what_was_read() {
+        let peer = Peer::new(None, &Arc::new(ListenerPolicy::trusting(TrustedProxies::default())), None);
+        let read = bytes::Bytes::from(b"Host: App.example\r\n".to_vec());
+        let header = HeaderValue::from_maybe_shared(read.slice(6..17)).unwrap();
+        assert_eq!(peer.host(&header).as_deref(), Some("app.example"));
+        drop(header);
+        assert!(read.is_unique());
+        let other = HeaderValue::from_static("other.example:80");
+        assert_eq!(peer.host(&other).as_deref(), Some("other.example"));
+        assert_eq!(peer.host(&HeaderValue::from_static("a b")), None);
+    }
+
+    #[test]
+    fn who_comes_by_a_unix_socket_has_no_address() {
+        let stranger = origin(None, &[], SAID);
+        assert_eq!((client(&stranger).as_str(), stranger.secure), ("unknown", false));
+        assert_eq!(stranger.forwarded_for, "unknown");
+        assert_eq!(stranger.forwarded, "for=unknown;host=\"app.example:8080\";proto=http");
+        let proxy = origin(None, &["unix:", "10.0.0.0/8"], SAID);
+        assert_eq!((client(&proxy).as_str(), proxy.secure), ("9.9.9.9", true));
+        assert_eq!(proxy.forwarded_for, "6.6.6.6, 9.9.9.9, 10.0.0.7, unknown");
+        assert_eq!(proxy.forwarded, "for=9.9.9.9, for=unknown;host=\"public.example\";proto=https");
+    }
+}

@@ -1,0 +1,68 @@
+//! Flash and CSRF preparation: flash messages are taken out of the session for the upstream, and a CSRF token is made
+//! where there is none. It is one conditional write, or none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use super::csrf::Forwardable;
+use super::mapping;
+use crate::proxy::model::Visitor;
+use crate::session::{Edit, Order, Outcome, csrf, flash};
+use crate::time::Clock;
+
+/// What the preparation of a session did.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct SessionPreparation {
+    /// The messages that were taken out.
+    pub(in crate::proxy) flash: Vec<String>,
+    /// Whether the session was written, so that the browser must be sent its cookie again.
+    pub(in crate::proxy) written: bool,
+    /// The time that the store took.
+    pub(in crate::proxy) took: Duration,
+}
+
+impl SessionPreparation {
+    /// Takes out the flash messages, of at most `budget` bytes, and makes the token. If the write fails, the request goes
+    /// on without: the messages stay in the session, and the app has no token to write into its page.
+    pub(in crate::proxy) async fn run(forwardable: &mut Forwardable, budget: usize) -> Self {
+        if !forwardable.route().flash && !forwardable.route().csrf {
+            return Self::default();
+        }
+        let route = Arc::clone(forwardable.route());
+        let (Visitor::Session(active), Some(realm)) = (forwardable.visitor_mut(), &route.realm) else {
+            return Self::default();
+        };
+        let claims = &active.session.record().claims;
+        let takes_flash = route.flash && flash::waits(claims);
+        let token = (route.csrf && csrf::token(claims).is_none()).then(csrf::new_token);
+        let token = token.and_then(Result::ok);
+        if !takes_flash && token.is_none() {
+            return Self::default();
+        }
+        let edit = Edit::Visit { flash: takes_flash.then_some(budget), csrf: token };
+        let order = Order { edits: vec![edit], ..Order::default() };
+        let began = Clock.mono();
+        let changed = realm.change(Some(active), order).await;
+        let unwritten = Self { took: Clock.mono().saturating_duration_since(began), ..Self::default() };
+        match changed {
+            Ok(Outcome::Goes(going)) => {
+                active.session = going.session;
+                Self { flash: going.flash, written: true, ..unwritten }
+            }
+            Ok(Outcome::Ended | Outcome::Nothing) => unwritten,
+            Err(error) => {
+                let session = active.session.reference();
+                tracing::warn!(route = %route.name, %session, %error, "flash messages and token could not be taken");
+                unwritten
+            }
+        }
+    }
+}
+
+/// Returns the messages as one header: percent-encoded, with commas between them.
+pub(super) fn flash_header(messages: &[String]) -> Option<HeaderValue> {
+    let list: Vec<_> = messages.iter().cloned().map(serde_json::Value::String).collect();
+    mapping::list(&list)
+}

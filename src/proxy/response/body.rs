@@ -1,0 +1,322 @@
+//! Response bodies: streamed, never collected, and never ended as complete when they are not.
+
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use crate::headers;
+use crate::proxy::log::LogEntry;
+use crate::proxy::long_lived::{self, EndReason, SessionBinding, Upgrade};
+use crate::time::Clock;
+use crate::upstream::{Incoming, IncomingError, Lease, Progress, Sender};
+
+/// A response's body on its way to the client.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    sent: u64,
+    /// Whether it was read to its end; a chunked body shows its end in no other way.
+    ended: bool,
+    /// The line of the access log that is written when the body has been sent, or the client has gone.
+    record: Option<Box<LogEntry>>,
+    /// Receives the client's connection once the head of this response, a 101, is written.
+    upgrade: Option<Box<Upgrade>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Full(Option<Bytes>),
+    Upstream(Upstream),
+}
+
+/// A body that comes from an upstream.
+#[derive(Debug)]
+struct Upstream {
+    incoming: Incoming,
+    /// The connection, until the body has ended.
+    lease: Option<Lease>,
+    /// How much of the request's body has been sent.
+    request: Rc<Progress>,
+    idle: Idle,
+    binding: Binding,
+    /// Whether the client accepts trailers.
+    carries_trailers: bool,
+}
+
+/// The timeout for the next piece of the body.
+#[derive(Debug)]
+struct Idle {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// When the next piece is late.
+    deadline: Option<Instant>,
+}
+
+/// Whether the end of a session ends the body.
+enum Binding {
+    /// It does not.
+    None,
+    /// It will, if the body still streams when the session is first rechecked.
+    Pending(SessionBinding),
+    /// It does, or whatever else this future waits for.
+    Active(Pin<Box<dyn Future<Output = EndReason>>>),
+}
+
+/// Why a response's body was cut off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream closed the connection, or sent invalid HTTP.
+    #[error("the upstream closed the connection early")]
+    Broken(#[source] IncomingError),
+    /// The upstream sent nothing for too long.
+    #[error("the upstream stopped sending")]
+    Idle,
+    /// The gateway ended it.
+    #[error("{}", .0.label())]
+    Ended(EndReason),
+}
+
+impl ResponseBody {
+    pub(in crate::proxy) fn full(bytes: Bytes) -> Self {
+        Self { source: Source::Full(Some(bytes)), sent: 0, ended: false, record: None, upgrade: None }
+    }
+
+    /// Returns the body of an upstream's response, which is read from the connection of `lease`. The connection returns to
+    /// the pool at the body's end if the request has been sent completely by then.
+    pub(in crate::proxy) fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        request: Rc<Progress>,
+        idle_limit: Duration,
+    ) -> Self {
+        let idle = Idle { limit: idle_limit, sleep: None, deadline: None };
+        let (lease, binding) = (Some(lease), Binding::None);
+        let mut upstream = Upstream { incoming, lease, request, idle, binding, carries_trailers: false };
+        if upstream.incoming.is_end_stream() {
+            upstream.end();
+        }
+        Self { source: Source::Upstream(upstream), sent: 0, ended: false, record: None, upgrade: None }
+    }
+
+    /// Returns what sends the rest of the request, if not all of it has been sent. It is polled while the client does not
+    /// read this body.
+    pub(crate) fn request_sender(&self) -> Option<Sender> {
+        match &self.source {
+            Source::Upstream(upstream) if !upstream.request.is_done() => upstream.incoming.sender(),
+            Source::Upstream(_) | Source::Full(_) => None,
+        }
+    }
+
+    /// Passes trailers on, to a client that accepts them.
+    pub(super) fn carry_trailers(&mut self) {
+        if let Source::Upstream(upstream) = &mut self.source {
+            upstream.carries_trailers = true;
+        }
+    }
+
+    /// Gives the client's connection to `upgrade` once the head of this response, a 101, is written.
+    pub(in crate::proxy) fn upgrade_with(&mut self, upgrade: Upgrade) {
+        self.upgrade = Some(Box::new(upgrade));
+    }
+
+    /// Takes what receives the client's connection.
+    pub fn take_upgrade(&mut self) -> Option<Box<Upgrade>> {
+        self.upgrade.take()
+    }
+
+    /// Ends the body with its session, if it still streams when the session is first rechecked.
+    pub(in crate::proxy) fn bind(&mut self, binding: SessionBinding) {
+        if let Source::Upstream(upstream) = &mut self.source {
+            upstream.binding = Binding::Pending(binding);
+        }
+    }
+
+    /// Lets the body be silent for `idle_limit`, and ends it when `end` is ready.
+    pub(in crate::proxy) fn stream_until(
+        &mut self,
+        idle_limit: Duration,
+        end: Pin<Box<dyn Future<Output = EndReason>>>,
+    ) {
+        if let Source::Upstream(upstream) = &mut self.source {
+            upstream.idle.limit = idle_limit;
+            upstream.binding = Binding::Active(end);
+        }
+    }
+
+    /// Writes `record` when the body has been sent.
+    pub(in crate::proxy) fn record(&mut self, record: Box<LogEntry>) {
+        self.record = Some(record);
+    }
+}
+
+impl Upstream {
+    /// The body has ended. What is missing of the request's is not waited for: its connection is closed.
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take()
+            && self.request.is_done()
+        {
+            lease.release();
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if let Binding::Active(end) = &mut self.binding
+                && let Poll::Ready(reason) = end.as_mut().poll(cx)
+            {
+                self.binding = Binding::None;
+                self.lease = None;
+                return Poll::Ready(Some(Err(BodyError::Ended(reason))));
+            }
+            match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.idle.deadline = None;
+                    let frame = match frame.into_data() {
+                        Ok(data) => Frame::data(data),
+                        Err(frame) => {
+                            let trailers = frame.into_trailers().ok().filter(|_| self.carries_trailers);
+                            let trailers =
+                                trailers.and_then(|trailers| headers::kept(trailers, headers::is_trailer));
+                            let Some(trailers) = trailers else { continue };
+                            // Nothing follows trailers, and the caller does not poll again to find out.
+                            self.end();
+                            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                        }
+                    };
+                    if self.incoming.is_end_stream() {
+                        self.end();
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(BodyError::Broken(error))));
+                }
+                Poll::Ready(None) => {
+                    self.end();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    if ready!(self.idle.poll(cx, self.binding.due())) == Due::Recheck {
+                        self.binding.activate();
+                        continue;
+                    }
+                    self.lease = None;
+                    return Poll::Ready(Some(Err(BodyError::Idle)));
+                }
+            }
+        }
+    }
+}
+
+impl Idle {
+    /// Ready when nothing has come for too long, or the session is due for its first recheck. One timer serves the whole
+    /// body.
+    fn poll(&mut self, cx: &mut Context<'_>, recheck: Option<Instant>) -> Poll<Due> {
+        let limit = self.limit;
+        let deadline = *self.deadline.get_or_insert_with(|| Clock.mono() + limit);
+        let (at, due) = match recheck {
+            Some(recheck) if recheck < deadline => (recheck.into(), Due::Recheck),
+            Some(_) | None => (deadline.into(), Due::Late),
+        };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if sleep.deadline() != at {
+            sleep.as_mut().reset(at);
+        }
+        sleep.as_mut().poll(cx).map(|()| due)
+    }
+}
+
+/// Why a body's timer fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The next piece is late.
+    Late,
+    /// The session is due for its first recheck.
+    Recheck,
+}
+
+impl Binding {
+    /// Returns when a pending binding becomes active.
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Pending(binding) => Some(binding.due()),
+            Self::None | Self::Active(_) => None,
+        }
+    }
+
+    /// Monitors the session from now on: the body streams for long.
+    fn activate(&mut self) {
+        if let Self::Pending(binding) = std::mem::replace(self, Self::None)
+            && let Some(active) = binding.activate()
+        {
+            *self = Self::Active(Box::pin(long_lived::session_end(Some(active))));
+        }
+    }
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Pending(_) => "Pending",
+            Self::Active(_) => "Active",
+        })
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
+            Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Source::Upstream(upstream) => ready!(upstream.poll_frame(cx)),
+        };
+        match &polled {
+            Some(Ok(frame)) => match frame.data_ref() {
+                Some(data) => this.sent += data.len() as u64,
+                None => this.ended = true,
+            },
+            Some(Err(BodyError::Ended(reason))) => {
+                this.record.iter_mut().for_each(|record| record.set_closed(reason.label()));
+            }
+            Some(Err(BodyError::Broken(_) | BodyError::Idle)) => {}
+            None => this.ended = true,
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Source::Upstream(upstream) => upstream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Source::Upstream(upstream) => upstream.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            record.write(self.sent, self.ended || self.is_end_stream());
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Session commands: what an upstream's response headers say is to be done to the session.
+//!
+//! | header | effect |
+//! | --- | --- |
+//! | `X-Session-Patch: {"user":"alice","cart":null}` | RFC 7396 merge patch of the claims; without a session, makes one |
+//! | `X-Session-Flash: Saved` | appends a message, percent-decoded; any number of lines |
+//! | `X-Session-Action: rotate` or `destroy` | gives the session a new id; or ends it |
+//! | `X-Session-If-Version: 7` | only if the session has this version; else 409 |
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::percent_decode;
+
+use crate::claims::Claims;
+use crate::headers::{SESSION_ACTION, SESSION_FLASH, SESSION_IF_VERSION, SESSION_PATCH};
+use crate::proxy::log::RequestRecord;
+use crate::proxy::model::{Exchange, Visitor};
+use crate::proxy::refusal::Refusal;
+use crate::session::{Action, ChangeError, Edit, Order, Outcome};
+
+/// Reads the commands of a response, or returns `None` if it has none.
+///
+/// # Errors
+/// Returns the name of a header whose value is invalid.
+fn read(headers: &HeaderMap) -> Result<Option<Order>, HeaderName> {
+    let patch = match single(headers, &SESSION_PATCH)? {
+        None => Claims::new(),
+        Some(json) => serde_json::from_slice(json.as_bytes()).map_err(|_| SESSION_PATCH)?,
+    };
+    let mut flash = Vec::new();
+    for message in headers.get_all(SESSION_FLASH) {
+        let message = percent_decode(message.as_bytes()).decode_utf8().map_err(|_| SESSION_FLASH)?;
+        flash.push(message.into_owned());
+    }
+    let action = match single(headers, &SESSION_ACTION)?.map(HeaderValue::as_bytes) {
+        None => None,
+        Some(b"rotate") => Some(Action::Rotate),
+        Some(b"destroy") => Some(Action::Destroy),
+        Some(_) => return Err(SESSION_ACTION),
+    };
+    let if_version = match single(headers, &SESSION_IF_VERSION)? {
+        None => None,
+        Some(version) => {
+            let version = version.to_str().ok().and_then(|text| text.parse().ok());
+            Some(version.ok_or(SESSION_IF_VERSION)?)
+        }
+    };
+    let edits =
+        if patch.is_empty() && flash.is_empty() { vec![] } else { vec![Edit::Apply { patch, flash }] };
+    if edits.is_empty() && action.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Order { edits, action, if_version }))
+}
+
+/// Applies the commands of a response before any of it is passed on, so that a client that sees the response can rely on
+/// them.
+///
+/// # Errors
+/// Returns a refusal if they cannot be applied. The session is as it was.
+pub(in crate::proxy) async fn apply_commands(
+    headers: &HeaderMap,
+    exchange: &Exchange,
+    record: &mut RequestRecord,
+) -> Result<Option<Outcome>, Refusal> {
+    if !has_commands(headers) {
+        return Ok(None);
+    }
+    let route = &exchange.route;
+    let Some(realm) = route.realm.as_ref().filter(|_| route.writes) else {
+        let trace = record.trace_id();
+        tracing::warn!(trace, route = %route.name, "an upstream sent a session command on a route without `writes`");
+        return Ok(None);
+    };
+    let order = read(headers).map_err(|name| {
+        record.detail = Some(format!("the upstream's `{name}` is invalid"));
+        Refusal::BadAnswer
+    })?;
+    let Some(order) = order else { return Ok(None) };
+    let active = match &exchange.visitor {
+        Visitor::Session(active) => Some(&**active),
+        Visitor::Anonymous => None,
+        // It is not known whether there is a session to change.
+        Visitor::Unknown | Visitor::Public => return Err(Refusal::StoreUnavailable),
+    };
+    let changed = realm.change(active, order).await;
+    record.session_written();
+    match changed {
+        Ok(outcome) => {
+            record.change = outcome.label();
+            Ok(Some(outcome))
+        }
+        Err(error) => {
+            record.detail = Some(error.to_string());
+            Err(match error {
+                ChangeError::Conflict => Refusal::Conflict,
+                ChangeError::Unwritable(_) => Refusal::Unwritable,
+                ChangeError::Store(_) | ChangeError::Contended | ChangeError::Randomness => {
+                    Refusal::StoreUnavailable
+                }
+            })
+        }
+    }
+}
+
+/// Returns whether a response has commands, valid or not.
+fn has_commands(headers: &HeaderMap) -> bool {
+    // Few responses have any, and to look up three names takes longer than to look at all names once.
+    headers.keys().any(|name| [SESSION_PATCH, SESSION_FLASH, SESSION_ACTION].contains(name))
+}
+
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, HeaderName> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(name.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn order(lines: &[(&HeaderName, &str)]) -> Result<Option<Order>, HeaderName> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append((*name).clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        read(&headers)
+    }
+
+    #[test]
+    fn headers_are_read_as_commands() {
+        let edit = |patch: serde_json::Value, flash: &[&str]| {
+            let flash = flash.iter().map(|&message| message.to_owned()).collect();
+            vec![Edit::Apply { patch: patch.as_object().unwrap().clone(), flash }]
+        };
+        for (lines, expected) in [
+            (&[][..], None),
+            (&[(&SESSION_IF_VERSION, "7")], None),
+            (&[(&SESSION_PATCH, "{}")], None),
+            (
+                &[(&SESSION_PATCH, r#"{"user":"Zoë","cart":null}"#), (&SESSION_IF_VERSION, "7")],
+                Some(Order {
+                    edits: edit(json!({"user": "Zoë", "cart": null}), &[]),
+                    action: None,
+                    if_version: Some(7),
+                }),
+            ),
+            (
+                &[(&SESSION_FLASH, "Saved%2C 100%25"), (&SESSION_FLASH, "Zo%C3%AB")],
+                Some(Order {
+                    edits: edit(json!({}), &["Saved, 100%", "Zoë"]),
+                    action: None,
+                    if_version: None,
+                }),
+            ),
+            (
+                &[(&SESSION_ACTION, "rotate")],
+                Some(Order { edits: vec![], action: Some(Action::Rotate), if_version: None }),
+            ),
+        ] {
+            assert_eq!(order(lines), Ok(expected), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn invalid_command_is_reported_by_header_name() {
+        for (lines, expected) in [
+            (&[(&SESSION_PATCH, "[]")][..], SESSION_PATCH),
+            (&[(&SESSION_PATCH, "{")], SESSION_PATCH),
+            (&[(&SESSION_PATCH, "{}"), (&SESSION_PATCH, "{}")], SESSION_PATCH),
+            (&[(&SESSION_ACTION, "Rotate")], SESSION_ACTION),
+            (&[(&SESSION_ACTION, "rotate, destroy")], SESSION_ACTION),
+            (&[(&SESSION_IF_VERSION, "-1"), (&SESSION_ACTION, "rotate")], SESSION_IF_VERSION),
+            (&[(&SESSION_FLASH, "%ff")], SESSION_FLASH),
+        ] {
+            assert_eq!(order(lines), Err(expected), "{lines:?}");
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(order(&[(&SESSION_PATCH, &format!("{{\"a\":{deep}"))]), Err(SESSION_PATCH));
+    }
+}

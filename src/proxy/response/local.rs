@@ -1,0 +1,91 @@
+//! Responses of routes that have no upstream: redirects and constant responses.
+//!
+//! The route's access rule applies as for any other request. Responses of routes that are not public are kept out of
+//! caches.
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, Response};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::body::ResponseBody;
+use crate::config::{Access, Destination, Piece, Redirect, RedirectVariable, Respond};
+use crate::proxy::refusal::{Malformed, Refusal};
+use crate::proxy::request::{Sanitized, URI_COMPONENT, UpgradeChecked};
+
+/// The characters that a request target may hold and a Location may not: those outside ASCII, and those that end a quoted
+/// attribute.
+const LOCATION_UNSAFE: &AsciiSet = &CONTROLS.add(b'"').add(b'<').add(b'>').add(b'\\');
+
+/// Returns the route's own response, or `None` if it has an upstream.
+///
+/// # Errors
+/// Returns a refusal if a redirect needs a host that the request does not name.
+pub(in crate::proxy) fn local(checked: &UpgradeChecked) -> Result<Option<Response<ResponseBody>>, Refusal> {
+    let mut response = match &checked.route().destination {
+        Destination::Upstream(_) => return Ok(None),
+        Destination::Redirect(redirect) => redirected(redirect, checked.request())?,
+        Destination::Respond(respond) => constant(respond),
+    };
+    if checked.route().access != Access::Public {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    Ok(Some(response))
+}
+
+fn redirected(redirect: &Redirect, request: &Sanitized) -> Result<Response<ResponseBody>, Refusal> {
+    let location = location(&redirect.to, request.host(), request.path(), request.target().query());
+    let location = location.and_then(|location| HeaderValue::from_str(&location).ok());
+    let location = location.ok_or(Refusal::Malformed(Malformed::Host))?;
+    let mut response = Response::new(ResponseBody::full(bytes::Bytes::new()));
+    *response.status_mut() = redirect.status;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+fn constant(respond: &Respond) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(bytes::Bytes::from(respond.body.clone())));
+    *response.status_mut() = respond.status;
+    if !respond.body.is_empty()
+        && let Ok(content_type) = HeaderValue::from_str(&respond.content_type)
+    {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+/// Returns the location that `pieces` make of a request, or `None` if it names the host and there is none.
+fn location(
+    pieces: &[Piece<RedirectVariable>],
+    host: &str,
+    path: &str,
+    query: Option<&str>,
+) -> Option<String> {
+    let mut text = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(literal) => text.push_str(literal),
+            Piece::Variable(RedirectVariable::Host) if host.is_empty() => return None,
+            Piece::Variable(RedirectVariable::Host) => text.push_str(host),
+            Piece::Variable(variable @ (RedirectVariable::Path | RedirectVariable::Uri)) => {
+                text.extend(utf8_percent_encode(path, LOCATION_UNSAFE));
+                if let Some(query) = query.filter(|_| *variable == RedirectVariable::Uri) {
+                    text.push('?');
+                    text.extend(utf8_percent_encode(query, LOCATION_UNSAFE));
+                }
+            }
+            Piece::Variable(variable @ (RedirectVariable::EncodedPath | RedirectVariable::EncodedUri)) => {
+                text.extend(utf8_percent_encode(path, URI_COMPONENT));
+                if let Some(query) = query.filter(|_| *variable == RedirectVariable::EncodedUri) {
+                    text.push_str("%3F");
+                    text.extend(utf8_percent_encode(query, URI_COMPONENT));
+                }
+            }
+            Piece::Variable(RedirectVariable::Query) => match query {
+                Some(query) => text.extend(utf8_percent_encode(query, LOCATION_UNSAFE)),
+                // The separator before an absent query goes too.
+                None => text.truncate(text.trim_end_matches(['?', '&']).len()),
+            },
+        }
+    }
+    Some(text)
+}

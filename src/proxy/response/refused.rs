@@ -1,0 +1,143 @@
+//! Responses of the gateway's own to requests that it refuses.
+//!
+//! A body says what happened in a constant sentence, and under which request id.
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, Method, Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::grpc;
+use crate::proxy::refusal::{Challenge, Refusal};
+use crate::proxy::request::{is_grpc_call, prefers_html};
+
+/// The format of a refusal's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum ErrorFormat {
+    /// `application/problem+json` (RFC 9457).
+    Problem,
+    /// A small HTML page.
+    Page,
+    /// gRPC trailers.
+    Grpc,
+}
+
+impl ErrorFormat {
+    /// Returns the format for a request with this method and these headers.
+    pub(in crate::proxy) fn for_request(method: &Method, headers: &HeaderMap) -> Self {
+        if is_grpc_call(method, headers) {
+            Self::Grpc
+        } else if prefers_html(headers) {
+            Self::Page
+        } else {
+            Self::Problem
+        }
+    }
+}
+
+/// Returns the response to the request `id`, with a body in `format`.
+pub(in crate::proxy) fn refuse(
+    refusal: Refusal,
+    id: &HeaderValue,
+    format: ErrorFormat,
+) -> Response<ResponseBody> {
+    let closes = closes_connection(&refusal);
+    let mut response = respond(refusal, id, format);
+    if closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Returns whether the connection is closed after the response: what follows a head that can be read in two ways, or a body
+/// that was not read, is not known to be a request.
+fn closes_connection(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Malformed(_) | Refusal::BodyTooLarge | Refusal::BodyTimeout | Refusal::Internal
+    )
+}
+
+fn respond(refusal: Refusal, id: &HeaderValue, format: ErrorFormat) -> Response<ResponseBody> {
+    if format == ErrorFormat::Grpc {
+        return grpc::refuse(refusal.status(), refusal.title());
+    }
+    let status = refusal.status();
+    let (content_type, body) = body(&refusal, status, id.to_str().unwrap_or_default(), format);
+    let mut response = Response::new(ResponseBody::full(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    match refusal {
+        Refusal::Method(allowed) => {
+            let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
+            if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+                headers.insert(ALLOW, allowed);
+            }
+        }
+        Refusal::Unauthenticated(Challenge { realm, cookie }) => {
+            let challenge = format!("Cookie realm=\"{realm}\", cookie-name=\"{cookie}\"");
+            if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+                headers.insert(WWW_AUTHENTICATE, challenge);
+            }
+        }
+        Refusal::TooMany(wait) => {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        Refusal::Login(location) | Refusal::Https(_, location) => {
+            headers.insert(LOCATION, location);
+        }
+        Refusal::StoreUnavailable | Refusal::NoServer | Refusal::Busy => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Refusal::Malformed(_)
+        | Refusal::Ambiguous(_)
+        | Refusal::Misdirected
+        | Refusal::NotFound
+        | Refusal::UriTooLong
+        | Refusal::TooManyHeaders
+        | Refusal::Expectation
+        | Refusal::Forbidden
+        | Refusal::CrossSite
+        | Refusal::Conflict
+        | Refusal::Unwritable
+        | Refusal::BodyTooLarge
+        | Refusal::BodyTimeout
+        | Refusal::Unreachable
+        | Refusal::BadAnswer
+        | Refusal::Timeout
+        | Refusal::MappingTooLarge
+        | Refusal::Internal => {}
+    }
+    response
+}
+
+fn body(refusal: &Refusal, status: StatusCode, id: &str, format: ErrorFormat) -> (HeaderValue, Bytes) {
+    let title = refusal.title();
+    match format {
+        ErrorFormat::Problem | ErrorFormat::Grpc => {
+            let problem = serde_json::json!({
+                "type": "about:blank",
+                "title": title,
+                "status": status.as_u16(),
+                "instance": id,
+            });
+            (HeaderValue::from_static("application/problem+json"), Bytes::from(problem.to_string()))
+        }
+        // A request id is letters, digits and `-_.`: nothing needs escaping.
+        ErrorFormat::Page => {
+            let page = format!(
+                "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+                 <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
+                 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1rem}}\
+                 small{{opacity:.6}}</style><h1>{title}</h1><p><small>{} · {id}</small></p></html>\n",
+                status.as_u16(),
+            );
+            (HeaderValue::from_static("text/html; charset=utf-8"), Bytes::from(page))
+        }
+    }
+}
