@@ -220,7 +220,7 @@ async fn execute(
     })?;
     record.upstream = Some(Arc::clone(&answer.server));
     let mutated = pin!(response::apply_commands(answer.response.headers(), &exchange, record))
-        .instrument(debug_span!("session"))
+        .instrument(debug_span!("commands"))
         .await?;
     let is_reissued = preparation.written || reissuing.is_some_and(|reissuing| !reissuing.is_gone());
     let cookie = match mutated {

@@ -180,7 +180,7 @@ async fn a_route_without_writes_changes_nothing() {
     let target = patch(&json!({"user": "mallory"})).replace('/', "/read-only");
     let response = gateway.get(&target, "").await;
     assert_eq!((response.status, response.set_cookies().len()), (200, 0));
-    gateway.line("orders a change").await;
+    gateway.line("sent a session command").await;
     assert_eq!(engine.counts().puts, 0);
 }
 

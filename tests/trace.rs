@@ -85,7 +85,7 @@ async fn every_phase_is_a_span() {
     let gateway = builder("debug").start().await;
     let request = Request::get("/").cookie(&session.cookie()).header("traceparent", PARENT);
     gateway.send(&request.header("X-Request-Id", "the-request")).await;
-    for phase in ["resolve", "admit", "forward", "order"] {
+    for phase in ["resolve", "admit", "forward", "commands"] {
         let span = gateway
             .event(phase, |event| field(event, "message") == "close" && event["span"]["name"] == phase)
             .await;
