@@ -44,6 +44,29 @@ pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host
 pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// What `name` begins with when it is one of the gateway's own.
 const SESSION_PREFIX: &str = "x-session-";
+/// Headers by which a client asks an app to serve another method, host or path than those of the request, in lower case.
+/// Frameworks and rewriting modules obey them (IIS URL Rewrite, Zend, Yii, older Symfony; Gunicorn's `SCRIPT_NAME`), or
+/// proxies write them for apps that do. `X-Forwarded-*`, of which some do the same, are scrubbed as a family.
+pub const OVERRIDES: [&str; 18] = [
+    "path-info",
+    "script-name",
+    "x-envoy-original-path",
+    "x-host",
+    "x-http-host-override",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-method",
+    "x-original-path",
+    "x-original-pathname",
+    "x-original-uri",
+    "x-original-url",
+    "x-request-uri",
+    "x-rewrite-url",
+    "x-script-name",
+    "x-waws-unencoded-url",
+];
 
 /// `name` as a CGI or WSGI server sees it.
 pub fn fold(name: &str) -> String {
@@ -149,6 +172,7 @@ pub fn is_end_to_end(name: &HeaderName) -> bool {
 pub fn is_trailer(name: &HeaderName) -> bool {
     !is_hop_by_hop(name)
         && !is_control(name)
+        && !is_override(name.as_str())
         && !matches!(
             name.as_str(),
             "authorization"
@@ -186,6 +210,8 @@ pub(crate) fn kept(mut fields: HeaderMap, goes: impl Fn(&HeaderName) -> bool) ->
 pub struct Scrub {
     injected: HashSet<HeaderName, RandomState>,
     folded: HashSet<String>,
+    /// Those of [`OVERRIDES`] that a route lets through.
+    allowed: Vec<HeaderName>,
     pass_odd: bool,
 }
 
@@ -204,26 +230,35 @@ impl Scrub {
     pub fn new(injected: impl IntoIterator<Item = HeaderName>, pass_odd: bool) -> Self {
         let injected: HashSet<HeaderName, RandomState> = injected.into_iter().collect();
         let folded = injected.iter().map(|name| fold(name.as_str())).collect();
-        Self { injected, folded, pass_odd }
+        Self { injected, folded, allowed: Vec::new(), pass_odd }
+    }
+
+    /// Lets those of [`OVERRIDES`] through that a route allows; the other routes have to remove them.
+    #[must_use]
+    pub fn allowing(self, allowed: Vec<HeaderName>) -> Self {
+        Self { allowed, ..self }
     }
 
     /// What becomes of the client's header `name`.
     ///
     /// `X-Forwarded-*`, `Forwarded`, `Proxy` (httpoxy) and their look-alikes are scrubbed as well: who is to be
-    /// believed about the way of a request is decided before, and written anew.
+    /// believed about the way of a request is decided before, and written anew. So is whatever an app could take for
+    /// another method, host or path than those that the request was judged by.
     pub fn fate(&self, name: &HeaderName) -> Fate {
         let text = name.as_str();
         if text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             // A plain name equals another under folding only if it is that name.
             let ours = is_session(text) || is_forwarding(text) || self.injected.contains(name);
-            return if ours { Fate::Scrub } else { Fate::Pass };
+            let overrides = is_override(text) && !self.allowed.contains(name);
+            return if ours || overrides { Fate::Scrub } else { Fate::Pass };
         }
         if !self.pass_odd {
             return Fate::Scrub;
         }
         let folded = fold(text);
         let plain = folded.replace('_', "-").to_ascii_lowercase();
-        let reserved = is_session(&plain) || is_forwarding(&plain) || is_framing(&plain);
+        let reserved =
+            is_session(&plain) || is_forwarding(&plain) || is_framing(&plain) || is_override(&plain);
         if reserved || self.folded.contains(&folded) { Fate::Scrub } else { Fate::Pass }
     }
 }
@@ -231,6 +266,12 @@ impl Scrub {
 /// Whether a lower-case name tells about the way of a request.
 fn is_forwarding(name: &str) -> bool {
     name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "proxy" | "x-forwarded")
+}
+
+/// Returns whether a lower-case name is one of [`OVERRIDES`].
+pub fn is_override(name: &str) -> bool {
+    // Nearly every header of a browser begins otherwise.
+    name.starts_with(['p', 's', 'x']) && OVERRIDES.contains(&name)
 }
 
 /// Names that a server acts on before any app does; an odd spelling of them is never innocent.
@@ -291,6 +332,10 @@ mod tests {
             for theirs in ["X-Users", "X-Use", "Accept", "User", "X-Session", "Cookie", "Authorization"] {
                 assert_eq!(scrub.fate(&name(theirs)), Fate::Pass, "{theirs}");
             }
+        }
+        for overrides in OVERRIDES {
+            assert_eq!(Scrub::new([X_USER], true).fate(&name(overrides)), Fate::Scrub, "{overrides}");
+            assert!(!is_trailer(&name(overrides)), "{overrides}");
         }
         assert_eq!(Scrub::new([X_USER], false).fate(&name("x_other")), Fate::Scrub);
         assert_eq!(Scrub::new([X_USER], true).fate(&name("x_other")), Fate::Pass);

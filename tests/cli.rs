@@ -512,6 +512,20 @@ fn an_explanation_tells_where_a_route_leads() {
 }
 
 #[test]
+fn explanation_tells_which_overrides_a_route_removes() {
+    let route = "\n[[routes]]\npath = \"/app\"\naccess = \"public\"\nupstream = \"app\"\n\
+                 allow_overrides = [\"X-HTTP-Method-Override\"]\n";
+    let site = Site::new(&format!("{CONFIG}{route}"));
+    let headers = ["-H", "X-HTTP-Method-Override: DELETE", "-H", "X-Original-URL: /admin"];
+    for (path, expected) in
+        [("/app", json!(["x-original-url"])), ("/", json!(["x-original-url", "x-http-method-override"]))]
+    {
+        let args = [&["explain", "--json", "--path", path] as &[&str], &headers].concat();
+        assert_eq!(site.run(&args).done().json()["scrubbed"], expected, "{path}");
+    }
+}
+
+#[test]
 fn config_is_chosen_before_or_after_the_command_or_by_the_environment() {
     let site = Site::new("no toml");
     std::fs::write(site.0.path().join("other.toml"), CONFIG).unwrap();

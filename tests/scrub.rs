@@ -193,6 +193,74 @@ async fn names_with_odd_characters_are_dropped_unless_they_may_pass() {
     }
 }
 
+/// What frameworks, servers and rewriting modules take for another method, host or path than the request's.
+const OVERRIDES: [&str; 18] = [
+    "Path-Info",
+    "Script-Name",
+    "X-Envoy-Original-Path",
+    "X-Host",
+    "X-HTTP-Host-Override",
+    "X-HTTP-Method",
+    "X-HTTP-Method-Override",
+    "X-Method-Override",
+    "X-Original-Host",
+    "X-Original-Method",
+    "X-Original-Path",
+    "X-Original-Pathname",
+    "X-Original-URI",
+    "X-Original-URL",
+    "X-Request-URI",
+    "X-Rewrite-URL",
+    "X-Script-Name",
+    "X-WAWS-Unencoded-URL",
+];
+
+#[tokio::test]
+async fn headers_that_override_method_host_or_path_are_removed() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    // Not even from a trusted proxy: it has sent the request for the path that was judged.
+    let trusting = "address = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]";
+    for odd in ["drop", "pass"] {
+        let gateway = gateway(&upstream, &engine, odd).listener(trusting).start().await;
+        let request = OVERRIDES.iter().fold(Request::post("/public", "abc"), |request, name| {
+            let folded = name.replace('-', "_");
+            request.header(name, FORGED).header(&folded, FORGED).header(&name.replace('-', "."), FORGED)
+        });
+        assert_eq!(gateway.send(&request).await.status, 200);
+        let seen = upstream.last();
+        for (name, value) in &seen.message.headers {
+            assert!(!value.contains(FORGED), "{name}: {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn overrides_pass_on_the_routes_that_allow_them() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let allowed = "allow_overrides = [\"X-HTTP-Method-Override\", \"X-Script-Name\"]";
+    let gateway = gateway(&upstream, &engine, "pass")
+        .route("/api", "public", allowed)
+        .route("/mounted", "public", "allow_overrides = [\"x-script-name\"]")
+        .start()
+        .await;
+    for (path, expected) in [
+        ("/api", &["x-http-method-override", "x-script-name"][..]),
+        ("/mounted", &["x-script-name"]),
+        ("/public", &[]),
+        ("/optional", &[]),
+    ] {
+        let request = OVERRIDES.iter().fold(Request::post(path, "abc"), |request, name| {
+            request.header(name, FORGED).header(&name.replace('-', "_"), FORGED)
+        });
+        assert_eq!(gateway.send(&request).await.status, 200);
+        let seen = upstream.last();
+        let passed = seen.message.headers.iter().filter(|(_, value)| value == FORGED);
+        let mut passed: Vec<_> = passed.map(|(name, _)| name.to_ascii_lowercase()).collect();
+        passed.sort_unstable();
+        assert_eq!(passed, expected, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn request_trailers_stay_behind() {
     let (engine, upstream) = (table::engine().await, Upstream::start());

@@ -16,7 +16,7 @@ pub(super) mod template;
 
 use std::ops::Range;
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use self::destination::Destination;
 use self::edit::HeaderEdits;
@@ -60,6 +60,8 @@ pub struct RouteConfig {
     pub csrf: bool,
     /// What goes on for long: WebSockets, streams of events.
     pub streams: StreamsConfig,
+    /// Headers of [`OVERRIDES`](crate::headers::OVERRIDES) that clients may send, in lower case.
+    pub allow_overrides: Vec<HeaderName>,
     /// What is done to the headers of what is forwarded.
     pub request_headers: HeaderEdits,
     /// What is done to the headers of every answer.
@@ -134,6 +136,7 @@ struct Placed {
     path: Option<Range<usize>>,
     access: Option<Range<usize>>,
     login: Option<Range<usize>>,
+    allow_overrides: Option<Range<usize>>,
 }
 
 pub(super) fn read(
@@ -169,6 +172,9 @@ pub(super) fn read(
             let mut needs = placed.locations(&ACCESS);
             needs.extend(realm.map(|realm| format!("/sessions/{}/user", realm.name)));
             root.report_given(&needs, diagnostic, placed.access.clone());
+        }
+        if let Some((diagnostic, needs)) = check_overrides(placed, &routes) {
+            root.report_given(&needs, diagnostic, placed.allow_overrides.clone());
         }
         // The route that leads to the log-in page may be one that is not placed.
         if let Some((diagnostic, needs)) = login::check(placed, &routes).filter(|_| all_placed) {
@@ -209,6 +215,7 @@ fn route(
     );
     let headers = section.table("headers", |section| headers::read(section, has_clients));
     let request_headers = edit::request(section, &name, &headers);
+    let allow_overrides = edit::overrides(section, &request_headers);
     let response_headers = edit::response(section, &name);
     // What a certificate says is known without asking anybody.
     let of_session = headers.is_empty() || headers.iter().any(|rule| !rule.is_of_certificate());
@@ -244,6 +251,7 @@ fn route(
         flash,
         csrf,
         streams,
+        allow_overrides,
         request_headers,
         response_headers,
         rate,
@@ -252,7 +260,8 @@ fn route(
     };
     let login = section.has("login").then(|| section.span("login")).flatten();
     let access = section.span(if section.has("access") { "access" } else { "session" });
-    Some(Placed { route, location: section.location(""), path: section.span("path"), access, login })
+    let (path, allow_overrides) = (section.span("path"), section.span("allow_overrides"));
+    Some(Placed { route, location: section.location(""), path, access, login, allow_overrides })
 }
 
 impl Placed {
@@ -305,6 +314,23 @@ fn check_user(route: &RouteConfig, realm: &RealmConfig) -> Option<Diagnostic> {
         "set `user = \"CLAIM\"` in `[sessions.{name}]`, or `access = \"session\"` to let any session through"
     );
     Some(Diagnostic::error(message).hint(hint))
+}
+
+/// Returns an error if `placed` allows clients a header that a route writes itself, and the locations that it depends on.
+fn check_overrides(placed: &Placed, routes: &[Placed]) -> Option<(Diagnostic, Vec<String>)> {
+    let allowed = &placed.route.allow_overrides;
+    let writes = |other: &Placed| {
+        let set = other.route.request_headers.set.iter().map(|edit| &edit.name);
+        let injected = other.route.headers.iter().map(|rule| &rule.name);
+        set.chain(injected).find(|name| allowed.contains(name)).cloned()
+    };
+    let (writer, name) = routes.iter().find_map(|other| Some((other, writes(other)?)))?;
+    let message = format!(
+        "`routes.allow_overrides` holds `{name}`, which clients can send on no route, since one of them sets it"
+    );
+    let mut needs = placed.locations(&["allow_overrides"]);
+    needs.extend(writer.locations(&["headers/", "request_headers/"]));
+    Some((Diagnostic::error(message), needs))
 }
 
 /// Whether one request could be meant for both. A route that names methods goes before one that takes all, so these two

@@ -12,7 +12,7 @@ use super::observer::Observer;
 use super::refusal::Refusal;
 use super::request::{Forwardable, Injection, Outbound, Peer, Sanitized};
 use super::{Arrival, Decision, decide};
-use crate::headers::Fate;
+use crate::headers::{self, Fate};
 use crate::session::judge::Life;
 use crate::session::reference::Ref;
 use crate::session::{Anonymous, LookupSource, Resolution, UserState};
@@ -66,6 +66,8 @@ pub(crate) async fn dry_run(
 ) -> DryRun {
     let scrubbed = request.headers().keys().filter(|name| gateway.scrub.fate(name) == Fate::Scrub);
     let mut observed = Observed { scrubbed: scrubbed.cloned().collect(), ..Observed::default() };
+    let overrides = request.headers().keys().filter(|name| headers::is_override(name.as_str()));
+    let overrides: Vec<_> = overrides.filter(|name| !observed.scrubbed.contains(name)).cloned().collect();
     let id = HeaderValue::from_static("dry-run");
     let mut edits = PreparedEdits::none();
     let arrival = Arrival { peer, id: &id, now };
@@ -76,7 +78,12 @@ pub(crate) async fn dry_run(
         }
         Err(refusal) => Err(refusal),
     };
-    let Observed { scrubbed, route, resolved } = observed;
+    let Observed { mut scrubbed, route, resolved } = observed;
+    if let Some(route) = &route {
+        // Another route lets these through.
+        let is_removed = |name: &HeaderName| route.request_headers.remove.contains(name);
+        scrubbed.extend(overrides.into_iter().filter(is_removed));
+    }
     DryRun { scrubbed, route, resolved, outcome }
 }
 

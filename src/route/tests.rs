@@ -18,6 +18,7 @@ fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConf
         flash: false,
         csrf: false,
         streams: StreamsConfig { recheck: None, idle_timeout: std::time::Duration::ZERO, websocket: None },
+        allow_overrides: vec![],
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         rate: None,

@@ -10,7 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use super::StartError;
 use crate::config::{
-    self, Access, Config, HeaderRule, OddHeaders, RealmConfig, ServerAddress, StoreConfig, UpstreamConfig,
+    self, Access, Config, HeaderEdits, HeaderRule, OddHeaders, RealmConfig, ServerAddress, StoreConfig,
+    UpstreamConfig,
 };
 use crate::demo;
 use crate::format::{self, Format};
@@ -99,7 +100,10 @@ fn gateway_over(
     let metrics = &telemetry.metrics;
     Gateway {
         router: Router::new(routes(config, realms, metrics, edition)),
-        scrub: Arc::new(Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass)),
+        scrub: Arc::new(
+            Scrub::new(injected(config), config.server.odd_headers == OddHeaders::Pass)
+                .allowing(allowed_overrides(config).cloned().collect()),
+        ),
         upstreams,
         hidden_cookies: config
             .realms
@@ -165,6 +169,19 @@ fn injected(config: &Config) -> impl Iterator<Item = HeaderName> {
     })
 }
 
+/// The headers by which clients may override a request's method, host or path on some route.
+fn allowed_overrides(config: &Config) -> impl Iterator<Item = &HeaderName> {
+    config.routes.iter().flat_map(|route| &route.allow_overrides)
+}
+
+/// The edits of `route`, which also remove what clients may send on other routes only.
+fn request_headers(route: &config::RouteConfig, config: &Config) -> HeaderEdits {
+    let mut edits = route.request_headers.clone();
+    let others = allowed_overrides(config).filter(|name| !route.allow_overrides.contains(name));
+    edits.remove.extend(others.cloned());
+    edits
+}
+
 fn table(store: &Store, realm: &RealmConfig, format: &dyn Format) -> Table {
     let schema = format.key_schema();
     store.table(&realm.table, schema.attribute, schema.kind)
@@ -217,7 +234,7 @@ fn routes<'c>(
             flash: route.flash,
             csrf: route.csrf,
             streams: route.streams.clone(),
-            request_headers: route.request_headers.clone(),
+            request_headers: request_headers(route, config),
             response_headers: route.response_headers.clone(),
             rate: route.rate.map(Limiter::new),
             destination: route.destination.clone().with_max_body(config.server.limits.max_body),

@@ -697,6 +697,29 @@ fn routes() {
             "`routes.access` must be `required`, `session`, `optional` or `public`".to_owned(),
         ),
         ("encoded_slashes = true", "`routes.encoded_slashes` must be `refuse` or `pass`".to_owned()),
+        (
+            "allow_overrides = \"X-HTTP-Method\"",
+            "`routes.allow_overrides` must be a list, not a string".to_owned(),
+        ),
+        (
+            "allow_overrides = [\"X_Original_URL\"]",
+            "`routes.allow_overrides` is not a header's name".to_owned(),
+        ),
+        (
+            "allow_overrides = [\"X-Forwarded-For\"]",
+            "`routes.allow_overrides` names `X-Forwarded-For`, which is not among the headers that it lets through"
+                .to_owned(),
+        ),
+        (
+            "allow_overrides = [\"X-HTTP-Method\"]|request_headers.remove = [\"x-http-method\"]",
+            "`routes.allow_overrides` holds `x-http-method`, which `request_headers` removes".to_owned(),
+        ),
+        (
+            "allow_overrides = [\"X-HTTP-Method\"]|request_headers.set.X-HTTP-Method = \"GET\"",
+            "`routes.allow_overrides` holds `x-http-method`, which clients can send on no route, since one of them \
+             sets it"
+                .to_owned(),
+        ),
         ("access = \"optional\"|login = \"/login\"", format!("`routes.login` {inert}")),
         ("websockets = true", "unknown key `websockets` in `routes`".to_owned()),
     ];

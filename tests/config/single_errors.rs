@@ -117,6 +117,7 @@ session = "main"
 access = "required"
 login = "/login?next={uri}"
 encoded_slashes = "pass"
+allow_overrides = ["X-HTTP-Method-Override"]
 upstream = "app"
 max_body = "2MiB"
 rate = { per_second = 1, burst = 2 }

@@ -66,8 +66,9 @@ impl Destination {
 }
 
 /// The keys that have no effect where nothing is forwarded.
-const FORWARDING: [&str; 14] = [
+const FORWARDING: [&str; 15] = [
     "headers",
+    "allow_overrides",
     "request_headers",
     "writes",
     "flash",

@@ -11,7 +11,7 @@ use super::headers::{self, HeaderRule};
 use super::template::{self, Piece};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::section::Section;
-use crate::config::value::{Fault, text};
+use crate::config::value::{Fault, listed, text};
 
 /// What is done to the headers of one direction, in this order: removed, set, added.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,6 +78,25 @@ pub(super) fn request(section: &mut Section<'_, '_>, name: &str, injected: &[Hea
         section.refuse("request_headers", &[], fault);
     }
     edits
+}
+
+/// Reads `allow_overrides` of a route that edits headers as `edits` says.
+pub(super) fn overrides(section: &mut Section<'_, '_>, edits: &HeaderEdits) -> Vec<HeaderName> {
+    let allowed = section.list("allow_overrides", text(override_name)).unwrap_or_default();
+    if let Some(name) = edits.remove.iter().find(|name| allowed.contains(name)) {
+        let fault = Fault::new(format!("holds `{name}`, which `request_headers` removes"));
+        section.refuse("allow_overrides", &["request_headers/remove"], fault);
+    }
+    allowed
+}
+
+fn override_name(text: &str) -> Result<HeaderName, Fault> {
+    let name = headers::plain(text)?;
+    if crate::headers::is_override(name.as_str()) {
+        return Ok(name);
+    }
+    let fault = Fault::new(format!("names `{text}`, which is not among the headers that it lets through"));
+    Err(fault.hint(format!("these are {}", listed(&crate::headers::OVERRIDES))))
 }
 
 /// Reads `[routes.response_headers]` of the route `name`.
