@@ -169,6 +169,10 @@ pub fn mapping(claims: &[u8]) {
         let bytes = value.as_bytes();
         assert!(!bytes.is_empty() && bytes.trim_ascii() == bytes, "{name} has neither end to lose");
         assert!(!bytes.iter().any(u8::is_ascii_control), "{name} holds no control");
+        if name == "x-roles" && claims.get("roles").is_some_and(serde_json::Value::is_array) {
+            let mut elements = bytes.split(|&byte| byte == b',');
+            assert!(elements.all(|element| element.trim_ascii() == element), "no element has ends to lose");
+        }
     }
 }
 

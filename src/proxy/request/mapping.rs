@@ -1,8 +1,9 @@
 //! From claims, and from what a client's certificate says, to header values.
 //!
 //! 1. A claim that is missing, null, an empty list or an empty string makes no header.
-//! 2. No claim can end a header, start another, or forge an element of a list: controls, `%`, non-ASCII, spaces at the
-//!    ends, and in a list's elements the characters that join them, are written as `%XX`.
+//! 2. No claim can end a header, start another, or forge an element of a list: controls, `%`, non-ASCII, blanks at the
+//!    ends of the value and of each element of a list, and in elements the characters that join them, are written as
+//!    `%XX`.
 //! 3. A mapping that exceeds the budget makes no header at all. Nothing is ever cut.
 
 use std::fmt::Write as _;
@@ -150,8 +151,19 @@ fn text(value: &Value) -> std::borrow::Cow<'_, str> {
 
 /// Writes `text` with what a header cannot carry, and every character of `join`, as `%XX`.
 ///
-/// With `utf8` and `base64`, `%` is encoded in a list alone, where it is what keeps elements apart.
+/// With `utf8` and `base64`, `%` is encoded in a list alone, where it is what keeps elements apart. So are blanks at the
+/// ends, for who reads a list trims its elements: ` admin` would be `admin`.
 fn encode(out: &mut String, text: &str, join: &str, encoding: Encoding) {
+    if join.is_empty() {
+        return encode_inner(out, text, join, encoding);
+    }
+    let (leading, inner, trailing) = split_ends(text);
+    leading.chars().for_each(|blank| percent_encode(out, blank));
+    encode_inner(out, inner, join, encoding);
+    trailing.chars().for_each(|blank| percent_encode(out, blank));
+}
+
+fn encode_inner(out: &mut String, text: &str, join: &str, encoding: Encoding) {
     let (control, non_ascii, percent) = match encoding {
         Encoding::Percent => (true, true, true),
         Encoding::Utf8 => (true, false, !join.is_empty()),
@@ -166,15 +178,32 @@ fn encode(out: &mut String, text: &str, join: &str, encoding: Encoding) {
     }
 }
 
-/// Spaces at the ends are not part of a header's value to whoever reads it, so that ` admin` would be `admin`.
+/// Writes blanks at the ends as `%XX`: HTTP takes spaces off a value, and apps other blanks, so ` admin` would be `admin`.
 fn encode_ends(text: String) -> String {
-    let inner = text.trim_matches(' ');
+    let (leading, inner, trailing) = split_ends(&text);
     if inner.len() == text.len() {
         return text;
     }
-    let leading = text.len() - text.trim_start_matches(' ').len();
-    let trailing = text.len() - leading - inner.len();
-    format!("{}{inner}{}", "%20".repeat(leading), "%20".repeat(trailing))
+    let mut out = String::with_capacity(text.len() + 2 * (leading.len() + trailing.len()));
+    leading.chars().for_each(|blank| percent_encode(&mut out, blank));
+    out.push_str(inner);
+    trailing.chars().for_each(|blank| percent_encode(&mut out, blank));
+    out
+}
+
+/// Splits `text` into leading blanks, the rest, and trailing blanks.
+fn split_ends(text: &str) -> (&str, &str, &str) {
+    let rest = text.trim_start_matches(is_blank);
+    let inner = rest.trim_end_matches(is_blank);
+    let (leading, _) = text.split_at(text.len() - rest.len());
+    let (_, trailing) = rest.split_at(inner.len());
+    (leading, inner, trailing)
+}
+
+/// Returns whether some language trims `c` off the ends of a text.
+fn is_blank(c: char) -> bool {
+    // Java trims controls, JavaScript U+FEFF, and Unicode had U+180E among the spaces until 6.3.
+    c.is_whitespace() || c.is_control() || matches!(c, '\u{feff}' | '\u{180e}')
 }
 
 fn percent_encode(out: &mut String, c: char) {
@@ -210,6 +239,7 @@ mod tests {
             "user": "alice", "n": 42, "f": 1.5, "t": true, "null": null, "none": "", "empty": [], "o": {"a": [1]},
             "roles": ["admin", "a,b", "100%", ""], "name": "Zoë ☃", "crlf": "a\r\nX-Admin: 1\0", "pad": "  x ",
             "nested": {"deep": {"er": "yes"}}, "auth.userid": "bob", "groups": ["CN=Admins,OU=x", "y"],
+            "padded": ["x", " admin", "root  "], "wide": ["x", "\u{a0}admin\u{feff}"], "nbsp": "\u{a0}admin",
         });
         for (path, join, encoding, expected) in [
             ("user", ",", Percent, Some("alice")),
@@ -232,6 +262,11 @@ mod tests {
             ("crlf", ",", Percent, Some("a%0D%0AX-Admin: 1%00")),
             ("crlf", ",", Utf8, Some("a%0D%0AX-Admin: 1%00")),
             ("pad", ",", Percent, Some("%20%20x%20")),
+            ("padded", ",", Percent, Some("x,%20admin,root%20%20")),
+            ("padded", ",", Utf8, Some("x,%20admin,root%20%20")),
+            ("padded", "; ", Percent, Some("x; %20admin; root%20%20")),
+            ("wide", ",", Utf8, Some("x,%C2%A0admin%EF%BB%BF")),
+            ("nbsp", ",", Utf8, Some("%C2%A0admin")),
             ("nested.deep.er", ",", Percent, Some("yes")),
             ("auth.userid", ",", Percent, Some("bob")),
         ] {
@@ -267,12 +302,18 @@ mod tests {
     proptest! {
         #[test]
         fn a_list_splits_into_the_elements_that_it_was_made_of(
-            list in prop::collection::vec("[^\u{0}]{1,8}", 1..5), utf8 in any::<bool>(),
+            list in prop::collection::vec("[ \t\u{1c}\u{a0}\u{feff}]?[^\u{0}]{1,8}[ \n\u{85}]?", 1..5),
+            encoding in prop::sample::select(vec![Encoding::Percent, Encoding::Utf8, Encoding::Base64]),
         ) {
-            let encoding = if utf8 { Encoding::Utf8 } else { Encoding::Percent };
             let value = mapped(&claim("list", ",", encoding), &json!({"list": list})).unwrap();
+            let value = match encoding {
+                Encoding::Base64 => String::from_utf8(STANDARD.decode(value).unwrap()).unwrap(),
+                Encoding::Percent | Encoding::Utf8 => value,
+            };
+            // As lists are read: with blanks around their elements taken off.
             let back: Vec<_> = value
                 .split(',')
+                .map(|element| element.trim_matches(|c: char| c <= ' ' || c.is_whitespace() || c == '\u{feff}'))
                 .map(|e| percent_encoding::percent_decode_str(e).decode_utf8().unwrap().into_owned())
                 .collect();
             prop_assert_eq!(back, list);
