@@ -45,6 +45,9 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// Reads a cookie's value. What does not have the shape, or the MAC, of one of ours costs no read.
     fn parse_cookie(&self, value: &[u8]) -> Result<SessionRef, CookieFault>;
 
+    /// Says what the cookie's value looks like, for whoever has one of another shape.
+    fn cookie_shape(&self) -> String;
+
     /// The value of the cookie for a session.
     fn cookie_value(&self, id: &SessionId, version: u64) -> String;
 

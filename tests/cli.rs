@@ -445,7 +445,18 @@ fn an_explanation_gives_the_reason_for_a_refusal() {
         ),
         (&["--path", "/admin", "-H", "Accept: text/html"], &["302 login", "to /login?next=%2Fadmin"]),
         (&["--path", "/admin", "--cookie", &bob], &["403 forbidden", r#"wants `roles` to be "admin""#]),
-        (&["--path", "/admin", "--cookie", "nonsense"], &["401 unauthenticated", "costs no read"]),
+        (
+            &["--path", "/admin", "--cookie", "nonsense"],
+            &[
+                "401 unauthenticated",
+                "costs no read: the cookie does not have the format's shape: `ID/VERSION`, where ID is 43 to 128 of \
+                 `A-Za-z0-9_-`",
+            ],
+        ),
+        (
+            &["--path", "/", "--cookie", &format!("{}\"", bob.replace('=', "=\""))],
+            &["names session", "X-User: bob"],
+        ),
         (&["--path", "/a//b"], &["400 ambiguous-path", "route    none"]),
         (&["--path", "/public", "--cookie", &bob], &["goes through", "X-Session-Status: anonymous"]),
         (

@@ -264,6 +264,34 @@ async fn a_made_up_id_costs_two_reads_however_often_it_is_tried() {
     assert_eq!(upstream.hits(), 0);
 }
 
+/// Java's `HttpCookie` and Python 2's `cookielib` write cookies like this (RFC 2109), and frameworks take the quotes off.
+#[tokio::test]
+async fn quoted_cookie_names_the_session_and_is_forwarded_without_quotes() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let session = alice(&engine).await;
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    let value = format!("{}/{}", session.id, session.version);
+    for (cookie, expected) in [
+        (
+            format!("$Version=\"1\"; session_id=\"{value}\";$Path=\"/\"; other=\"a b\""),
+            format!("$Version=\"1\"; session_id={value};$Path=\"/\"; other=\"a b\""),
+        ),
+        (format!("session_id=\"{value}\""), format!("session_id={value}")),
+        (format!("session_id=\"{value}\"; session_id={value}; a=1"), format!("session_id={value}; a=1")),
+    ] {
+        assert_eq!(gateway.get("/", &cookie).await.status, 200, "{cookie}");
+        let seen = upstream.last();
+        assert_eq!((seen.header("x-user"), seen.header("cookie")), (Some("alice"), Some(expected.as_str())));
+    }
+    let hits = upstream.hits();
+    for broken in
+        [format!("\"{value}"), format!("{value}\""), format!("\"\"{value}\"\""), format!("'{value}'")]
+    {
+        assert_eq!(gateway.get("/", &format!("session_id={broken}")).await.status, 401, "{broken}");
+    }
+    assert_eq!(upstream.hits(), hits);
+}
+
 #[tokio::test]
 async fn cookies_without_the_shape_of_ours_cost_no_read() {
     let (engine, upstream) = (table::engine().await, Upstream::start());

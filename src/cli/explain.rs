@@ -31,7 +31,7 @@ use super::args::{ConfigFile, Explain};
 use super::failure::{Failure, Outcome};
 use super::output;
 use super::row::Row;
-use super::session::{cookie_text, cookie_values};
+use super::session::{cookie_text, cookie_values, describe_fault, is_bare};
 use super::site::{self, Reach, Site};
 
 /// More than the head of any request that the gateway accepts.
@@ -86,7 +86,7 @@ async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result
     };
     let name = realm.cookie_name().to_owned();
     let values = cookie_values(given, &name);
-    let header = if values == [given.as_bytes()] { format!("{name}={given}") } else { given.to_owned() };
+    let header = if is_bare(given, &name) { format!("{name}={given}") } else { given.to_owned() };
     let dry_run = evaluator.evaluate(request(args, Some(&header))?).await?;
     let mut cookies = Vec::new();
     if let Some(config) = config.realms.iter().find(|config| config.name == realm.name()) {
@@ -205,7 +205,7 @@ impl Evaluator<'_> {
 
 async fn look(site: &Site, value: &[u8], now: Now) -> Cookie {
     match site.format.parse_cookie(value) {
-        Err(fault) => Cookie::Refused(fault.to_string()),
+        Err(fault) => Cookie::Refused(describe_fault(fault, site.format.as_ref())),
         Ok(reference) => {
             let key = site.format.key(&reference.id);
             let row = site.table.get(&key, Read::Strong).await;

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::claims::Claims;
+use crate::format::{CookieFault, Format};
 use crate::item::{Item, Key};
 use crate::session::judge::Policy;
 use crate::session::reference::Ref;
@@ -188,7 +189,8 @@ async fn by_cookie(site: &Site, given: &str) -> Result<(Key, Item), Failure> {
             site.config.cookie.name
         )));
     };
-    let reference = site.format.parse_cookie(value).map_err(|fault| Failure::refused(fault.to_string()))?;
+    let refused = |fault| Failure::refused(describe_fault(fault, site.format.as_ref()));
+    let reference = site.format.parse_cookie(value).map_err(refused)?;
     let key = site.format.key(&reference.id);
     match site.table.get(&key, Read::Strong).await? {
         Some(item) => Ok((key, item)),
@@ -197,6 +199,14 @@ async fn by_cookie(site: &Site, given: &str) -> Result<(Key, Item), Failure> {
             Ref::of(&key),
             site.table.name()
         ))),
+    }
+}
+
+/// Says what is wrong with a cookie, and what one of `format` looks like.
+pub(super) fn describe_fault(fault: CookieFault, format: &dyn Format) -> String {
+    match fault {
+        CookieFault::Shape => format!("{fault}: {}", format.cookie_shape()),
+        CookieFault::Version | CookieFault::Signature => fault.to_string(),
     }
 }
 
@@ -211,10 +221,16 @@ pub(super) fn cookie_text(given: &str) -> Result<String, Failure> {
 
 /// The values of the cookie `name` in what was given: a whole `Cookie` header, or one bare value.
 pub(super) fn cookie_values<'t>(given: &'t str, name: &str) -> Vec<&'t [u8]> {
-    let values: Vec<_> = cookie::values(given.as_bytes(), name).collect();
+    if is_bare(given, name) {
+        return vec![cookie::unquoted(given.as_bytes())];
+    }
+    cookie::values(given.as_bytes(), name).collect()
+}
+
+/// Returns whether what was given is a value of the cookie `name`, and no `Cookie` header.
+pub(super) fn is_bare(given: &str, name: &str) -> bool {
     // A bare value is no pair of any name; what names other cookies only holds none of ours.
-    let is_header = given.contains(';') || !values.is_empty();
-    if is_header { values } else { vec![given.as_bytes()] }
+    !given.contains(';') && cookie::values(given.as_bytes(), name).next().is_none()
 }
 
 fn key_of(site: &Site, item: &Item) -> Option<Key> {
@@ -266,6 +282,7 @@ mod tests {
         assert_eq!(values("sid=abc/1"), [b"abc/1"]);
         assert_eq!(values("a=b; sid=abc/1; sid=x"), [b"abc/1" as &[u8], b"x"]);
         assert_eq!(values("abc="), [b"abc="]);
+        assert_eq!(values("\"abc/1\""), [b"abc/1"]);
         assert!(values("a=b; c=d").is_empty());
     }
 

@@ -169,6 +169,10 @@ impl Format for Django {
         Ok(SessionRef { id: SessionId::new(text), version: 0 })
     }
 
+    fn cookie_shape(&self) -> String {
+        format!("{KEY_LENGTH} of `a-z0-9`")
+    }
+
     fn cookie_value(&self, id: &SessionId, _version: u64) -> String {
         String::from_utf8_lossy(id.expose()).into_owned()
     }

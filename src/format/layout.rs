@@ -124,6 +124,10 @@ impl Format for Layout {
         self.cookie.parse(value)
     }
 
+    fn cookie_shape(&self) -> String {
+        self.cookie.shape()
+    }
+
     fn cookie_value(&self, id: &SessionId, version: u64) -> String {
         self.cookie.value(id, version)
     }

@@ -88,6 +88,13 @@ impl Format for Native {
         }
     }
 
+    fn cookie_shape(&self) -> String {
+        match self.keys {
+            None => row::REFERENCE.to_owned(),
+            Some(_) => format!("{}, and then `/MAC`", row::REFERENCE),
+        }
+    }
+
     fn cookie_value(&self, id: &SessionId, version: u64) -> String {
         let reference = row::write_reference(id, version);
         match &self.keys {

@@ -45,6 +45,10 @@ impl Format for Pyramid {
         row::parse_reference(value)
     }
 
+    fn cookie_shape(&self) -> String {
+        row::REFERENCE.to_owned()
+    }
+
     fn cookie_value(&self, id: &SessionId, version: u64) -> String {
         row::write_reference(id, version)
     }

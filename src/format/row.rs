@@ -26,6 +26,9 @@ pub(super) fn key(id: &SessionId) -> Key {
     Key::binary(&Sha256::digest(id.expose()))
 }
 
+/// The shape of what [`parse_reference`] reads.
+pub(super) const REFERENCE: &str = "`ID/VERSION`, where ID is 43 to 128 of `A-Za-z0-9_-`";
+
 /// Reads `id/version`.
 ///
 /// An id is `secrets.token_urlsafe()`: 43 characters of base64url today; up to 128 are taken, in case a Python to come

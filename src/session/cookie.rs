@@ -1,11 +1,16 @@
 //! The request's Cookie header, byte for byte: finding the cookies of one name, and taking them out so that the others
 //! stay as they were.
 //!
-//! 1. A pair ends at `;`, nothing else: no quoted strings, no `$Version`, as browsers write it (RFC 6265, 4.2.1).
+//! 1. A pair ends at `;`, nothing else: a quoted string hides none, and `$Version` is a name, as for browsers (RFC 6265,
+//!    4.2.1).
 //! 2. Space and tab round a pair are not part of it; no other character is trimmed, so that a look-alike name is another.
 //! 3. A pair whose name is ours up to what may be taken for white space around it is taken out with ours, since an app's
 //!    parser may trim more: Python's, for one, trims the no-break space.
+//! 4. Quotes around a value are not part of it. Clients that take RFC 2109 for the standard send them (Java's `HttpCookie`,
+//!    Python 2's `cookielib`), and Django, Werkzeug, WebOb and Express take them off. No app sees ours with quotes, so it
+//!    does not matter whether it would.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// One pair of a Cookie header.
@@ -16,34 +21,47 @@ struct Pair<'h> {
     value: &'h [u8],
 }
 
-/// The values of the cookies called `name`, in order.
+/// The values of the cookies called `name`, in order, without quotes around them.
 pub fn values<'h>(header: &'h [u8], name: &str) -> impl Iterator<Item = &'h [u8]> {
-    pairs(header).filter(move |pair| pair.name == name.as_bytes()).map(|pair| pair.value)
+    pairs(header).filter(move |pair| pair.name == name.as_bytes()).map(|pair| unquoted(pair.value))
 }
 
-/// `header` without the cookies called `name`, except the first whose value is `keep`.
+/// `value` without quotes around it. What has quotes inside is no quoted value (RFC 6265, 4.1.1) and stays.
+pub fn unquoted(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] if !inner.contains(&b'"') => inner,
+        _ => value,
+    }
+}
+
+/// `header` without the cookies called `name`, except the first whose value is `keep`, which loses its quotes.
 pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
     let mut keep = keep;
-    let mut taken = false;
+    let mut changed = false;
     let mut out: Vec<u8> = Vec::new();
     for pair in pairs(header) {
+        let mut bytes = Cow::from(header.get(pair.span).unwrap_or_default());
         if looks_like(pair.name, name) {
-            let chosen = pair.name == name.as_bytes() && keep == Some(pair.value);
+            let bare = unquoted(pair.value);
+            let chosen = pair.name == name.as_bytes() && keep == Some(bare);
             if !chosen {
-                taken = true;
+                changed = true;
                 continue;
             }
             keep = None;
+            if bare.len() < pair.value.len() {
+                changed = true;
+                bytes = [b" ", pair.name, b"=", bare].concat().into();
+            }
         }
-        let bytes = header.get(pair.span).unwrap_or_default();
         if out.is_empty() {
-            out.extend_from_slice(trim_start(bytes));
+            out.extend_from_slice(trim_start(&bytes));
         } else {
             out.push(b';');
-            out.extend_from_slice(bytes);
+            out.extend_from_slice(&bytes);
         }
     }
-    match (taken, out.is_empty()) {
+    match (changed, out.is_empty()) {
         (false, _) => Stripped::Unchanged,
         (true, true) => Stripped::Empty,
         (true, false) => Stripped::Rest(out),
@@ -124,7 +142,10 @@ mod tests {
             assert!(found(header).is_empty(), "{header:?}");
         }
         assert_eq!(found("a=\"x; sid=1; y\""), ["1"], "a quoted string hides nothing");
-        assert_eq!(found("sid=\"1\""), ["\"1\""]);
+        assert_eq!(
+            found("sid=\"1\"; sid=\"\"; sid=\"; sid=\"a; sid=b\"; sid=\"\"c\"\""),
+            ["1", "", "\"", "\"a", "b\"", "\"\"c\"\""]
+        );
     }
 
     #[test]
@@ -149,6 +170,12 @@ mod tests {
             ("sid=x; sid=y; a=1", Some("y"), "sid=y; a=1"),
             ("sid=y; sid=y", Some("y"), "sid=y"),
             ("sid =z; sid=y", Some("y"), "sid=y"),
+            (
+                "$Version=1;sid=\"y\";$Path=\"/\"; a=\"1\"",
+                Some("y"),
+                "$Version=1; sid=y;$Path=\"/\"; a=\"1\"",
+            ),
+            ("sid=\"y\"; a=1; sid=y", Some("y"), "sid=y; a=1"),
             ("a=\u{ff}é; sid=x", None, "a=\u{ff}é"),
             ("\u{a0}sid=z; sid=y; sid\u{2003}=z", Some("y"), "sid=y"),
         ] {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use cookie::Cookie;
 use http::HeaderValue;
 
+use super::cookie::unquoted;
 use crate::config::{CookieConfig, SameSite, Secure};
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -21,7 +22,7 @@ pub(crate) struct CookieWriter {
 pub struct Adopted {
     /// The header to send.
     pub header: HeaderValue,
-    /// The cookie's value.
+    /// The cookie's value, without quotes around it.
     pub value: Secret,
 }
 
@@ -65,7 +66,7 @@ impl CookieWriter {
             let expires = theirs.expires_datetime().map(|end| httpdate(end.unix_timestamp()));
             self.header(theirs.value(), secure, max_age.as_deref(), expires.as_deref())
         };
-        Some(Adopted { header, value: Secret::new(theirs.value().as_bytes()) })
+        Some(Adopted { header, value: Secret::new(unquoted(theirs.value().as_bytes())) })
     }
 
     /// The header, its attributes in the order in which WebOb, and so Pyramid, writes them.

@@ -119,6 +119,21 @@ impl Cookie {
         }
     }
 
+    /// Says what the value looks like.
+    pub(super) fn shape(&self) -> String {
+        let signed = match self.codec {
+            CookieCodec::Plain if self.ids == IdKind::Django => "32 of `a-z0-9`",
+            CookieCodec::Plain => "16 to 256 of `A-Za-z0-9_.,:-`",
+            CookieCodec::IdVersion => row::REFERENCE,
+            CookieCodec::Express => "`s:ID.MAC`, percent-encoded",
+            CookieCodec::CookieSignature => "`ID.MAC`, percent-encoded",
+            CookieCodec::Itsdangerous(_) => "`ID.MAC`",
+            CookieCodec::RackHmac => "`MAC--ID`",
+            CookieCodec::Adonis => "`s:MESSAGE.MAC`",
+        };
+        signed.to_owned()
+    }
+
     /// A new id, as the framework makes them: every one as likely as any other.
     pub(super) fn new_id(&self) -> Result<SessionId, getrandom::Error> {
         let mut bytes = [0; 32];
