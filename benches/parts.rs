@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use sessiongate::claims::Claims;
 use sessiongate::config::{self, Config};
 use sessiongate::format::pyramid::Pyramid;
-use sessiongate::format::{Format as _, Record};
+use sessiongate::format::{Format as _, SessionRecord};
 use sessiongate::headers::{Fate, Scrub};
 use sessiongate::proxy::map;
 use sessiongate::rate::ClientLimiter;
@@ -204,7 +204,7 @@ fn find_the_route() -> Box<dyn FnMut()> {
 fn judge_a_session() -> Box<dyn FnMut()> {
     let (issued, timeout) = (Timestamp::from_secs(1000), Duration::from_secs(1200));
     let policy = Policy { timeout, reissue_time: Duration::from_secs(120), lifetime: None };
-    let record = Record {
+    let record = SessionRecord {
         claims: claims(),
         version: 1,
         issued,

@@ -42,9 +42,9 @@ use crate::config::AdminConfig;
 use crate::proxy::{Gateway, Tunnels};
 use crate::telemetry::metrics::Metrics;
 use crate::time::{Clock, Now, Timestamp};
-use access::{Access, Denied};
+use access::{AdminAccess, Denied};
 use readiness::Readiness;
-use socket::{Socket, Stream};
+use socket::{AdminSocket, AdminStream};
 
 /// How many connections are served at a time; more wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -70,20 +70,20 @@ pub struct Subject {
     /// Whether the gateway is about to end.
     pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
     /// What became of reloads.
-    pub reloads: Box<dyn Fn() -> Reloads + Send + Sync>,
+    pub reloads: Box<dyn Fn() -> ReloadReport + Send + Sync>,
     /// WebSockets.
     pub tunnels: Arc<Tunnels>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Client connections, and what became of those who made them.
-    pub connections: Box<dyn Fn() -> Connections + Send + Sync>,
+    pub connections: Box<dyn Fn() -> ConnectionReport + Send + Sync>,
     /// How many workers there are.
     pub workers: usize,
 }
 
 /// Client connections.
 #[derive(Clone, Debug)]
-pub struct Connections {
+pub struct ConnectionReport {
     /// How many are open.
     pub open: usize,
     /// How many there may be.
@@ -91,7 +91,7 @@ pub struct Connections {
     /// What became of those who arrived, by outcome.
     pub outcomes: [(&'static str, u64); 6],
     /// What clients of HTTP/2 did that they should not.
-    pub http2: Http2,
+    pub http2: Http2Report,
     /// Certificates that were read again, and those that could not be used.
     pub certificates: [(&'static str, u64); 2],
     /// When the first of the listeners' certificates expires.
@@ -100,7 +100,7 @@ pub struct Connections {
 
 /// What clients of HTTP/2 did that they should not.
 #[derive(Clone, Copy, Debug)]
-pub struct Http2 {
+pub struct Http2Report {
     /// Streams that ended before their responses.
     pub resets: u64,
     /// How often reading a connection was put off for that.
@@ -111,7 +111,7 @@ pub struct Http2 {
 
 /// What became of reloads.
 #[derive(Clone, Copy, Debug)]
-pub struct Reloads {
+pub struct ReloadReport {
     /// How many were carried out.
     pub done: u64,
     /// How many changed nothing because something was wrong.
@@ -125,7 +125,7 @@ pub struct Reloads {
 /// The running listener; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Admin {
-    socket: Arc<Socket>,
+    socket: Arc<AdminSocket>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -133,7 +133,7 @@ pub struct Admin {
 struct Office {
     subject: Subject,
     readiness: Readiness,
-    access: Access,
+    access: AdminAccess,
     began: Now,
 }
 
@@ -146,9 +146,9 @@ impl Admin {
     /// # Errors
     /// If the address cannot be had.
     pub fn start(config: &AdminConfig, passed: Option<OwnedFd>, subject: Subject) -> io::Result<Self> {
-        let socket = Arc::new(Socket::open(&config.address, passed)?);
+        let socket = Arc::new(AdminSocket::open(&config.address, passed)?);
         let readiness = Readiness::default();
-        let office = Office { subject, readiness, access: Access::of(config), began: Clock.now() };
+        let office = Office { subject, readiness, access: AdminAccess::of(config), began: Clock.now() };
         let task = tokio::spawn(accept(Arc::clone(&socket), Arc::new(office)));
         Ok(Self { socket, _task: AbortOnDropHandle::new(task) })
     }
@@ -172,7 +172,7 @@ impl Admin {
     }
 }
 
-async fn accept(socket: Arc<Socket>, office: Arc<Office>) {
+async fn accept(socket: Arc<AdminSocket>, office: Arc<Office>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     // Dropped with the listener, and with it every connection.
     let mut connections = JoinSet::new();
@@ -182,10 +182,10 @@ async fn accept(socket: Arc<Socket>, office: Arc<Office>) {
         while connections.try_join_next().is_some() {}
         let office = Arc::clone(&office);
         match socket.accept().await {
-            Ok(Stream::Tcp(stream)) => {
+            Ok(AdminStream::Tcp(stream)) => {
                 connections.spawn(serve(stream, office, place));
             }
-            Ok(Stream::Unix(stream)) => {
+            Ok(AdminStream::Unix(stream)) => {
                 connections.spawn(serve(stream, office, place));
             }
             Err(error) => {

@@ -21,13 +21,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use args::{Command, Completions, Line, Session, Table};
-use failure::{Failure, Kind, Outcome};
+use args::{Command, CommandLine, Completions, SessionCommand, TableCommand};
+use failure::{CommandResult, Failure, Kind};
 use output::{BAD, NOTE};
 
 /// Runs the command that `args` (the program's name included) ask for.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let line = match Line::try_parse_from(args) {
+    let line = match CommandLine::try_parse_from(args) {
         Ok(line) => line,
         // Help and the version come this way, too.
         Err(usage) => {
@@ -42,7 +42,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     ended(dispatch(line))
 }
 
-fn dispatch(line: Line) -> Outcome {
+fn dispatch(line: CommandLine) -> CommandResult {
     let file = &line.file;
     match line.command {
         None | Some(Command::Serve) => serve::run(file),
@@ -51,26 +51,26 @@ fn dispatch(line: Line) -> Outcome {
             Err(Failure::usage("this command uses no configuration file").hint("leave `--config` out"))
         }
         Some(Command::Demo(args)) => demo::run(&args),
-        Some(Command::Table(Table::Create(args))) => table::create(&args, file),
-        Some(Command::Table(Table::Show(args))) => table::show(&args, file),
-        Some(Command::Table(Table::Policy(args))) => table::policy(&args, file),
-        Some(Command::Session(Session::Create(args))) => session::create(args, file),
-        Some(Command::Session(Session::Show(args))) => session::show(&args, file),
-        Some(Command::Session(Session::List(args))) => session::list(&args, file),
-        Some(Command::Session(Session::Revoke(args))) => session::revoke(&args, file),
-        Some(Command::Session(Session::Purge(args))) => session::purge::run(&args, file),
+        Some(Command::Table(TableCommand::Create(args))) => table::create(&args, file),
+        Some(Command::Table(TableCommand::Show(args))) => table::show(&args, file),
+        Some(Command::Table(TableCommand::Policy(args))) => table::policy(&args, file),
+        Some(Command::Session(SessionCommand::Create(args))) => session::create(args, file),
+        Some(Command::Session(SessionCommand::Show(args))) => session::show(&args, file),
+        Some(Command::Session(SessionCommand::List(args))) => session::list(&args, file),
+        Some(Command::Session(SessionCommand::Revoke(args))) => session::revoke(&args, file),
+        Some(Command::Session(SessionCommand::Purge(args))) => session::purge::run(&args, file),
         Some(Command::Explain(args)) => explain::run(&args, file),
         Some(Command::Completions(args)) => completions(&args),
     }
 }
 
-fn completions(args: &Completions) -> Outcome {
+fn completions(args: &Completions) -> CommandResult {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Line::command(), "sessiongate", &mut script);
+    clap_complete::generate(args.shell, &mut CommandLine::command(), "sessiongate", &mut script);
     Ok(io::stdout().write_all(&script)?)
 }
 
-fn ended(outcome: Outcome) -> ExitCode {
+fn ended(outcome: CommandResult) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     if failure.kind != Kind::Hangup {
         // Where stderr is gone, too, the exit code has to do.

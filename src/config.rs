@@ -34,15 +34,15 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use self::admin::{AdminAddress, AdminConfig};
-use self::diagnostic::{Diagnostic, Report};
-pub use self::difference::{Change, Difference};
+use self::diagnostic::{Diagnostic, DiagnosticReport};
+pub use self::difference::{Difference, SectionChange};
 use self::environment::Environment;
 pub use self::limits::{Limits, USUAL_CONNECTIONS};
 pub use self::listeners::{
     CertificateConfig, ClientRule, Hsts, HttpsRedirect, ListenerAddress, ListenerConfig, TlsConfig,
     TlsVersion, TrustedProxies,
 };
-use self::names::Names;
+use self::names::SectionNames;
 pub use self::routes::destination::{Destination, Forwarding};
 pub use self::routes::edit::{EditValue, HeaderEdit, HeaderEdits, Variable};
 pub use self::routes::headers::{CertificateField, Encoding, HeaderRule, HeaderSource, TemplatePart};
@@ -55,8 +55,8 @@ pub use self::server::{AccessLogTarget, LogFormat, OddHeaders, ServerConfig, Tim
 use self::sources::Recorder;
 pub use self::sources::{Sources, Watch};
 pub use self::upstreams::{
-    Balance, ClientIdentity, Ejection, Health, Protocol, Queue, Retries, Scheme, Server, ServerAddress,
-    StatusRanges, UpstreamConfig, UpstreamTls,
+    BalanceMethod, ClientIdentity, Ejection, Health, Queue, Retries, Scheme, ServerAddress, StatusRanges,
+    UpstreamConfig, UpstreamProtocol, UpstreamServer, UpstreamTls,
 };
 use crate::claims::UserClaim;
 use crate::secret::Secret;
@@ -79,14 +79,14 @@ pub struct Config {
     /// `[[routes]]`, at least one, no two alike.
     pub routes: Vec<RouteConfig>,
     /// What the file said.
-    pub source: Source,
+    pub source: ConfigSource,
 }
 
 /// What a file said, as JSON text in which no secret is left.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Source(Arc<str>);
+pub struct ConfigSource(Arc<str>);
 
-impl Source {
+impl ConfigSource {
     /// The text.
     pub fn as_json(&self) -> &Arc<str> {
         &self.0
@@ -94,7 +94,7 @@ impl Source {
 }
 
 /// Everything in it is beside it, resolved.
-impl fmt::Debug for Source {
+impl fmt::Debug for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Source")
     }
@@ -213,7 +213,7 @@ pub struct CookieConfig {
     /// `Domain`; none: the host alone.
     pub domain: Option<String>,
     /// `Secure`
-    pub secure: Secure,
+    pub secure: SecureAttribute,
     /// `HttpOnly`
     pub httponly: bool,
     /// `SameSite`; none: the attribute is left out.
@@ -226,7 +226,7 @@ pub struct CookieConfig {
 
 /// When the cookie is `Secure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secure {
+pub enum SecureAttribute {
     /// When the request came over TLS.
     Auto,
     /// Always.
@@ -266,53 +266,53 @@ pub struct KeysConfig {
 
 /// What an operator should know about a file that is used all the same. May be empty.
 #[derive(Clone, Debug)]
-pub struct Warnings(Report);
+pub struct Warnings(DiagnosticReport);
 
 /// Why a file is not used: at least one error, and its warnings.
 #[derive(Clone, Debug)]
-pub struct Failure(Report);
+pub struct ConfigErrors(DiagnosticReport);
 
 impl Warnings {
     /// The warnings, and how to show them.
-    pub fn report(&self) -> &Report {
+    pub fn report(&self) -> &DiagnosticReport {
         &self.0
     }
 }
 
-impl Failure {
+impl ConfigErrors {
     /// The errors and warnings, and how to show them.
-    pub fn report(&self) -> &Report {
+    pub fn report(&self) -> &DiagnosticReport {
         &self.0
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for ConfigErrors {}
 
 /// Reads a file, and the variables and files that it names.
 ///
 /// # Errors
 /// If the file cannot be read, or something in it is wrong: everything that is.
-pub fn load(path: &Path) -> Result<(Config, Warnings), Failure> {
+pub fn load(path: &Path) -> Result<(Config, Warnings), ConfigErrors> {
     load_sources(path).1
 }
 
 /// Reads a file, as [`load`] does, and tells which files that took, whatever came of it.
-pub fn load_sources(path: &Path) -> (Sources, Result<(Config, Warnings), Failure>) {
+pub fn load_sources(path: &Path) -> (Sources, Result<(Config, Warnings), ConfigErrors>) {
     let recorder = Recorder::default();
     let loaded = load_in(path, &recorder);
     (recorder.into_sources(), loaded)
 }
 
-fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnings), Failure> {
+fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnings), ConfigErrors> {
     let bytes = environment.file(path).map_err(|error| {
         let unreadable = Diagnostic::error(format!("the configuration cannot be read: {error}"));
-        Failure(Report::new(
+        ConfigErrors(DiagnosticReport::new(
             path,
             String::new(),
             vec![unreadable.hint(
@@ -324,18 +324,18 @@ fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnin
         let at = error.utf8_error().valid_up_to();
         let source = mask::unparsed(&String::from_utf8_lossy(error.as_bytes()));
         let not_text = Diagnostic::error("the configuration is not UTF-8 text").at(at..at + 1);
-        Failure(Report::new(path, source, vec![not_text]))
+        ConfigErrors(DiagnosticReport::new(path, source, vec![not_text]))
     })?;
     match parse(&source, path, environment) {
         (Some(config), report) => Ok((config, Warnings(report))),
-        (None, report) => Err(Failure(report)),
+        (None, report) => Err(ConfigErrors(report)),
     }
 }
 
 /// Resolves the text of a file. There is a [`Config`] if and only if the report has no error.
 ///
 /// `file` is what the report calls it, and the paths in it are relative to where that is.
-pub fn parse(source: &str, file: &Path, environment: &dyn Environment) -> (Option<Config>, Report) {
+pub fn parse(source: &str, file: &Path, environment: &dyn Environment) -> (Option<Config>, DiagnosticReport) {
     let (document, errors) = DeTable::parse_recoverable(source);
     if !errors.is_empty() {
         // What could be read of such a file may lack anything, so its content is not judged.
@@ -343,13 +343,13 @@ pub fn parse(source: &str, file: &Path, environment: &dyn Environment) -> (Optio
             let diagnostic = Diagnostic::error(error.message());
             error.span().into_iter().fold(diagnostic, Diagnostic::at)
         });
-        return (None, Report::new(file, mask::unparsed(source), errors.collect()));
+        return (None, DiagnosticReport::new(file, mask::unparsed(source), errors.collect()));
     }
     let document = document.into_inner();
     let mut problems = Problems::default();
     let directory = file.parent().unwrap_or(Path::new(""));
     let config = resolve(&document, directory, environment, &mut problems);
-    let report = Report::new(file, mask::parsed(source, &document), problems.into_diagnostics());
+    let report = DiagnosticReport::new(file, mask::parsed(source, &document), problems.into_diagnostics());
     (config.filter(|_| !report.has_errors()), report)
 }
 
@@ -361,8 +361,8 @@ fn resolve<'d>(
     problems: &mut Problems,
 ) -> Option<Config> {
     Section::root(document, problems, |root| {
-        let mut realm_names = Names::realms(root);
-        let mut upstream_names = Names::upstreams(root);
+        let mut realm_names = SectionNames::realms(root);
+        let mut upstream_names = SectionNames::upstreams(root);
         let server = server::read(root, directory, environment);
         let admin = admin::read(root, directory, environment);
         let listeners = listeners::read(root, directory, environment);
@@ -373,7 +373,7 @@ fn resolve<'d>(
         let routes = routes::read(root, &mut realm_names, &realms, &mut upstream_names, has_clients);
         realm_names.warn_of_unused(root);
         upstream_names.warn_of_unused(root);
-        let source = Source(format!("{:#}\n", mask::shown(document)).into());
+        let source = ConfigSource(format!("{:#}\n", mask::shown(document)).into());
         Some(Config { server, admin, listeners, store: store?, realms, upstreams, routes, source })
     })
 }

@@ -35,7 +35,7 @@ use form::Form;
 use page::Page;
 use received::Received;
 
-pub use received::Origin;
+pub use received::HeaderOrigin;
 
 use crate::headers::SESSION_ACTION;
 
@@ -50,12 +50,12 @@ pub struct App {
     page: Page,
     injected: Vec<HeaderName>,
     is_obeyed: bool,
-    entrance: Option<Entrance>,
+    entrance: Option<DemoLogin>,
     tell: Option<Box<dyn Fn(Heard) + Send + Sync>>,
 }
 
 /// A link that makes its visitor a user: `/become/TOKEN`.
-pub struct Entrance {
+pub struct DemoLogin {
     /// What the link ends in. Unguessable, so that no page on the web can link to it.
     pub token: String,
     /// Makes the session, or finds the one that is still alive, and answers with the `Set-Cookie` for it; `None` if
@@ -96,7 +96,7 @@ impl App {
 
     /// The same app with an entrance.
     #[must_use]
-    pub fn with_entrance(self, entrance: Entrance) -> Self {
+    pub fn with_entrance(self, entrance: DemoLogin) -> Self {
         Self { entrance: Some(entrance), ..self }
     }
 
@@ -194,13 +194,13 @@ impl fmt::Debug for App {
     }
 }
 
-impl Entrance {
+impl DemoLogin {
     fn link(&self, place: Place, uri: &Uri) -> String {
         onward(&format!("/become/{}", self.token), place, uri)
     }
 }
 
-impl fmt::Debug for Entrance {
+impl fmt::Debug for DemoLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Entrance(..)")
     }

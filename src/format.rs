@@ -55,35 +55,41 @@ pub trait Format: Send + Sync + fmt::Debug {
     fn key(&self, id: &SessionId) -> Key;
 
     /// Reads a row.
-    fn decode(&self, item: &Item) -> Result<Record, RowFault>;
+    fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault>;
 
     /// The whole row of a session; what `create` puts and `replace` replaces.
     ///
     /// # Errors
     /// If the claims hold something that the format cannot write.
-    fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault>;
+    fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault>;
 
     /// The write that moves a session's idle deadline: `record` as it was read, the new issue time and deadline, and
     /// the issue time below which a row is due. It neither creates a row nor revives a dead one, and it is refused if
     /// the row has changed or another gateway was first.
-    fn touch(&self, record: &Record, times: TouchTimes) -> Change;
+    fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change;
 
     /// The write that gives a session other claims: `record` as it was read, and its activity and deadline from now on.
     /// It is refused if the row is not the one that was read any more.
     ///
     /// # Errors
     /// If the claims hold something that the format cannot write.
-    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault>;
+    fn change(
+        &self,
+        record: &SessionRecord,
+        claims: Claims,
+        times: ChangeTimes,
+    ) -> Result<Change, EncodeFault>;
 
     /// What holds of the row as long as it is the one that was read.
-    fn unchanged(&self, record: &Record) -> Vec<Condition> {
-        let equals = |(name, value): (&String, &Attribute)| Condition::Equals(name.clone(), value.clone());
-        std::iter::once(Condition::Exists).chain(record.stored.iter().map(equals)).collect()
+    fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
+        let equals =
+            |(name, value): (&String, &Attribute)| WriteCondition::Equals(name.clone(), value.clone());
+        std::iter::once(WriteCondition::Exists).chain(record.stored.iter().map(equals)).collect()
     }
 
     /// The write that lets a session whose id was changed be read under the old one until `until`, but neither reissued
     /// nor changed. None if the format's rows cannot say so: then the old row goes at once.
-    fn close(&self, _record: &Record, _until: Timestamp) -> Option<Update> {
+    fn close(&self, _record: &SessionRecord, _until: Timestamp) -> Option<Update> {
         None
     }
 }
@@ -129,7 +135,7 @@ pub struct SessionId(Secret);
 
 /// A decoded row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub struct SessionRecord {
     /// The session's data.
     pub claims: Claims,
     /// Grows with every change of the claims. Where a format counts none, it is the [`fingerprint`] of the payload: it
@@ -191,7 +197,7 @@ pub struct Change {
     /// The write.
     pub update: Update,
     /// What reading the row back would give.
-    pub record: Record,
+    pub record: SessionRecord,
 }
 
 /// A conditional write of some attributes of an existing row.
@@ -200,12 +206,12 @@ pub struct Update {
     /// Attributes to set.
     pub set: Vec<(String, Attribute)>,
     /// All must hold. `Exists` is always among them.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<WriteCondition>,
 }
 
 /// One clause of a write's condition.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Condition {
+pub enum WriteCondition {
     /// The row is there.
     Exists,
     /// The row is not there.

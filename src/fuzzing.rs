@@ -26,7 +26,7 @@ use crate::route::{Router, canonical_host};
 use crate::session::cookie::{self, Stripped};
 use crate::session::set_cookie::CookieWriter;
 use crate::time::Timestamp;
-use crate::upstream::Said;
+use crate::upstream::GatewayHeaders;
 
 pub use answer::answer;
 pub use row::{row, session_cookie};
@@ -222,9 +222,9 @@ pub fn forwarded(lines: &[u8]) {
         origin.client == Some(proxy) || addresses.any(|address| Some(address) == origin.client),
         "nobody is made up"
     );
-    let (mut said, mut written) = (Said::default(), headers.clone());
-    origin.say(&mut written, &mut said);
-    said.write(&mut written);
+    let (mut added, mut written) = (GatewayHeaders::default(), headers.clone());
+    origin.write(&mut written, &mut added);
+    added.write(&mut written);
     let host = written.get("x-forwarded-host").and_then(|host| canonical_host(host.as_bytes()));
     assert!(host.is_some(), "a host goes on");
     assert!(written.values().all(|value| value.to_str().is_ok()), "text goes on");

@@ -42,7 +42,7 @@ pub struct Limiter {
 
 /// What an address has to spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holding {
+pub enum Balance {
     /// As much as there can be.
     All,
     /// So many tokens; at least one.
@@ -89,16 +89,16 @@ impl Limiter {
     ///
     /// # Errors
     /// How long it takes until there is a token.
-    pub fn holds(&self, address: IpAddr, now: Instant) -> Result<Holding, Duration> {
-        let Some(bucket) = self.full_at.get(&subject(address)) else { return Ok(Holding::All) };
+    pub fn balance(&self, address: IpAddr, now: Instant) -> Result<Balance, Duration> {
+        let Some(bucket) = self.full_at.get(&subject(address)) else { return Ok(Balance::All) };
         let now = self.nanos(now);
         let (full_at, end) = (bucket.load(Ordering::Relaxed), now + self.bucket);
         if full_at <= now {
-            return Ok(Holding::All);
+            return Ok(Balance::All);
         }
         match end.saturating_sub(full_at) / self.interval {
             0 => Err(Duration::from_nanos(full_at + self.interval - end)),
-            tokens => Ok(Holding::Tokens(tokens)),
+            tokens => Ok(Balance::Tokens(tokens)),
         }
     }
 
@@ -152,7 +152,7 @@ impl<'l> ClientLimiter<'l> {
     /// # Errors
     /// How long it takes until there is one.
     pub fn left(&self, now: Instant) -> Result<(), Duration> {
-        self.limiter.map_or(Ok(()), |limiter| limiter.holds(self.address, now).map(drop))
+        self.limiter.map_or(Ok(()), |limiter| limiter.balance(self.address, now).map(drop))
     }
 
     /// Takes a token if there is one; what has happened has happened.
@@ -218,20 +218,24 @@ mod tests {
     fn what_is_charged_beyond_the_bucket_is_owed_but_not_for_long() {
         let (limiter, start) = (limiter(10, 3), Clock.mono());
         let millis = Duration::from_millis;
-        assert_eq!(limiter.holds(CLIENT, start), Ok(Holding::All));
+        assert_eq!(limiter.balance(CLIENT, start), Ok(Balance::All));
         limiter.charge(CLIENT, 1, start);
-        assert_eq!(limiter.holds(CLIENT, start), Ok(Holding::Tokens(2)));
-        assert_eq!(limiter.holds(CLIENT, start + millis(100)), Ok(Holding::All));
+        assert_eq!(limiter.balance(CLIENT, start), Ok(Balance::Tokens(2)));
+        assert_eq!(limiter.balance(CLIENT, start + millis(100)), Ok(Balance::All));
         limiter.charge(CLIENT, 4, start);
         assert_eq!(
-            limiter.holds(CLIENT, start),
+            limiter.balance(CLIENT, start),
             Err(millis(300)),
             "one for each that was owed, and one to have"
         );
-        assert_eq!(limiter.holds(CLIENT, start + millis(300)), Ok(Holding::Tokens(1)));
+        assert_eq!(limiter.balance(CLIENT, start + millis(300)), Ok(Balance::Tokens(1)));
         (0..10).for_each(|_| limiter.charge(CLIENT, u32::MAX, start));
-        assert_eq!(limiter.holds(CLIENT, start), Err(Duration::from_secs(10) + millis(100)));
-        assert_eq!(limiter.holds("192.0.2.2".parse().unwrap(), start), Ok(Holding::All), "others are others");
+        assert_eq!(limiter.balance(CLIENT, start), Err(Duration::from_secs(10) + millis(100)));
+        assert_eq!(
+            limiter.balance("192.0.2.2".parse().unwrap(), start),
+            Ok(Balance::All),
+            "others are others"
+        );
     }
 
     #[test]

@@ -12,13 +12,13 @@ mod arrival;
 mod assemble;
 mod connection;
 mod connections;
+mod counters;
 mod inherited;
 mod listener;
 mod proxy_protocol;
+mod reset_budget;
 mod state;
-mod tally;
 mod tls;
-mod toll;
 mod transport;
 mod unix;
 mod worker;
@@ -45,10 +45,10 @@ use listener::Listener;
 
 pub(crate) use assemble::gateway;
 pub use connections::Connections;
+pub use counters::{Count, Counters};
 pub use inherited::Inherited;
-pub use listener::OpenError;
-pub use state::{Reloads, State};
-pub use tally::{Count, Tally};
+pub use listener::ListenError;
+pub use state::{ReloadCounters, State};
 pub use tls::TlsError;
 
 /// How long workers are waited for to go by a new configuration, which takes them no more than getting round to it.
@@ -108,7 +108,7 @@ pub enum StartError {
     },
     /// A listener cannot be opened.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] ListenError),
     /// The operating system refuses a thread, a socket or randomness.
     #[error("{what}: {error}")]
     System {
@@ -219,7 +219,7 @@ impl Server {
     }
 
     /// The listeners of `config`: those that are as they were, those that take the sockets of one over, and new ones.
-    fn listeners(&self, config: &Config) -> Result<Vec<Arc<Listener>>, OpenError> {
+    fn listeners(&self, config: &Config) -> Result<Vec<Arc<Listener>>, ListenError> {
         let mut left = self.listeners.clone();
         let mut listeners = Vec::new();
         for wanted in &config.listeners {
@@ -365,32 +365,32 @@ fn subject(
         is_alive: Box::new(move || alive.is_alive()),
         is_draining: Box::new(move || draining.is_draining()),
         reloads: Box::new(move || {
-            let Reloads { done, failed, last, generation } = reloads.reloads();
-            admin::Reloads { done, failed, last, generation }
+            let ReloadCounters { done, failed, last, generation } = reloads.reloads();
+            admin::ReloadReport { done, failed, last, generation }
         }),
         tunnels: Arc::clone(state.tunnels()),
         metrics: Arc::clone(&telemetry.metrics),
         connections: Box::new(move || {
-            let tally = &connections.tally;
-            admin::Connections {
+            let counters = &connections.counters;
+            admin::ConnectionReport {
                 open: connections.open(),
                 bound: connections.bound(),
                 outcomes: [
-                    ("accepted", tally.accepted.get()),
-                    ("over_share", tally.over_share.get()),
-                    ("bad_proxy_header", tally.bad_proxy_headers.get()),
-                    ("handshake", tally.handshakes.get()),
-                    ("failed_handshake", tally.failed_handshakes.get()),
-                    ("plain_at_tls", tally.plain_at_tls.get()),
+                    ("accepted", counters.accepted.get()),
+                    ("over_share", counters.over_share.get()),
+                    ("bad_proxy_header", counters.bad_proxy_headers.get()),
+                    ("handshake", counters.handshakes.get()),
+                    ("failed_handshake", counters.failed_handshakes.get()),
+                    ("plain_at_tls", counters.plain_at_tls.get()),
                 ],
-                http2: admin::Http2 {
-                    resets: tally.resets.get(),
-                    pauses: tally.pauses.get(),
-                    ended: tally.ended.get(),
+                http2: admin::Http2Report {
+                    resets: counters.resets.get(),
+                    pauses: counters.pauses.get(),
+                    ended: counters.ended.get(),
                 },
                 certificates: [
-                    ("done", tally.reloaded_certificates.get()),
-                    ("failed", tally.failed_reloads.get()),
+                    ("done", counters.reloaded_certificates.get()),
+                    ("failed", counters.failed_reloads.get()),
                 ],
                 not_after: certificates.not_after(),
             }

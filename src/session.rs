@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::claims::{Claims, UserClaim};
 use crate::config::{Consistency, OnStoreError, RealmConfig};
-use crate::format::{self, CookieFault, Format, Record, RowFault, SessionId, SessionRef};
+use crate::format::{self, CookieFault, Format, RowFault, SessionId, SessionRecord, SessionRef};
 use crate::item::Key;
 use crate::rate::ClientLimiter;
 use crate::store::table::Table;
@@ -43,13 +43,13 @@ use crate::time::{Clock, Now};
 
 use cache::{Cache, Hit};
 use flight::Flights;
-use judge::{Life, Policy, Verdict, judge};
+use judge::{Life, Policy, SessionVerdict, judge};
 use monitor::SessionMonitors;
 use reference::Ref;
 use set_cookie::CookieWriter;
 
-pub use change::{Action, ChangeError, Edit, Going, Order, Outcome};
-pub use create::{CreateError, Created, create};
+pub use change::{Action, ChangeError, Edit, MutationOutcome, SessionMutation, UpdatedSession};
+pub use create::{CreateError, CreatedSession, create};
 pub use mapped::{Mapped, MappingSlot, MappingTooLarge};
 pub(crate) use monitor::{SessionMonitor, SessionStatus, Usage};
 pub use reissue::{Reissued, Reissuing};
@@ -91,7 +91,7 @@ pub struct Realm {
 pub struct Session {
     key: Key,
     reference: Ref,
-    record: Record,
+    record: SessionRecord,
     size: usize,
     user: UserState,
     headers: SessionHeaders,
@@ -245,7 +245,7 @@ impl Realm {
     }
 
     /// A session of this realm.
-    fn session(&self, key: Key, record: Record, size: usize) -> Session {
+    fn session(&self, key: Key, record: SessionRecord, size: usize) -> Session {
         let user = match self.user.find(&record.claims) {
             Some(_) => UserState::LoggedIn,
             None if self.user.is_unknown() => UserState::Unknown,
@@ -369,12 +369,12 @@ impl Realm {
                 Lookup::Absent(None) => anonymous = Anonymous::Absent,
                 Lookup::Absent(Some(fault)) => anonymous = Anonymous::NotASession(fault),
                 Lookup::Found(session) => match judge(&self.policy, &session.record, now.wall) {
-                    Verdict::Idle => anonymous = Anonymous::Idle,
-                    Verdict::TooOld => anonymous = Anonymous::TooOld,
-                    Verdict::Live(_) if active.is_some() => {
+                    SessionVerdict::Idle => anonymous = Anonymous::Idle,
+                    SessionVerdict::TooOld => anonymous = Anonymous::TooOld,
+                    SessionVerdict::Live(_) if active.is_some() => {
                         return (Resolution::Anonymous(Anonymous::Ambiguous), source);
                     }
-                    Verdict::Live(life) => active = Some(Active { session, id, life, chosen }),
+                    SessionVerdict::Live(life) => active = Some(Active { session, id, life, chosen }),
                 },
             }
         }
@@ -453,7 +453,7 @@ impl Realm {
     }
 
     /// The Set-Cookie of a session after a change.
-    pub fn cookie_of(&self, going: &Going, secure: bool) -> HeaderValue {
+    pub fn cookie_of(&self, going: &UpdatedSession, secure: bool) -> HeaderValue {
         self.cookie.write(&self.format.cookie_value(&going.id, going.session.record.version), secure)
     }
 
@@ -480,7 +480,7 @@ impl Realm {
 }
 
 impl Session {
-    fn new(key: Key, record: Record, size: usize, user: UserState, mappings: usize) -> Self {
+    fn new(key: Key, record: SessionRecord, size: usize, user: UserState, mappings: usize) -> Self {
         let reference = Ref::of(&key);
         let text = |text: String| HeaderValue::from_maybe_shared(bytes::Bytes::from(text));
         let headers = SessionHeaders {
@@ -502,7 +502,7 @@ impl Session {
     }
 
     /// What its row says.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &SessionRecord {
         &self.record
     }
 
@@ -522,14 +522,14 @@ impl Session {
     }
 
     /// The headers of the mapping at `place`, made by `make` the first time they are asked for.
-    pub fn mapped(&self, place: MappingSlot, make: impl Fn(&Record) -> Mapped) -> Cow<'_, Mapped> {
+    pub fn mapped(&self, place: MappingSlot, make: impl Fn(&SessionRecord) -> Mapped) -> Cow<'_, Mapped> {
         self.mapped.at(place, || make(&self.record))
     }
 
     #[cfg(test)]
     fn for_test(key: Key, version: u64, size: usize) -> Self {
         let at = crate::time::Timestamp::from_secs(0);
-        let record = Record {
+        let record = SessionRecord {
             claims: Claims::new(),
             version,
             issued: at,

@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{DynamodbConfig, StoreConfig};
 use crate::item::KeyType;
 
-pub use self::client::{OpenError, StaticCredentials};
+pub use self::client::{StaticCredentials, StoreOpenError};
 pub use self::error::StoreError;
 use self::table::Table;
 
@@ -54,13 +54,13 @@ impl Store {
     ///
     /// # Errors
     /// If one of them is missing; the message names the way out.
-    pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
+    pub async fn open(config: &StoreConfig) -> Result<Self, StoreOpenError> {
         match config {
             StoreConfig::Dynamodb(config) => Self::connect(config, None).await,
             #[cfg(feature = "embedded")]
             StoreConfig::Embedded { path, listen } => Self::embed(path.as_deref(), *listen).await,
             #[cfg(not(feature = "embedded"))]
-            StoreConfig::Embedded { .. } => Err(OpenError::NotBuilt),
+            StoreConfig::Embedded { .. } => Err(StoreOpenError::NotBuilt),
         }
     }
 
@@ -71,7 +71,7 @@ impl Store {
     pub async fn connect(
         config: &DynamodbConfig,
         credentials: Option<StaticCredentials>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, StoreOpenError> {
         let client = client::connect(config, credentials).await?;
         Ok(Self {
             region: client.config().region().map(ToString::to_string),
@@ -83,7 +83,7 @@ impl Store {
     }
 
     #[cfg(feature = "embedded")]
-    async fn embed(path: Option<&Path>, listen: Option<SocketAddr>) -> Result<Self, OpenError> {
+    async fn embed(path: Option<&Path>, listen: Option<SocketAddr>) -> Result<Self, StoreOpenError> {
         let engine = match path {
             Some(path) => embedded::Engine::file(path).await?,
             None => embedded::Engine::memory()?,

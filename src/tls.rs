@@ -8,4 +8,4 @@ mod names;
 
 pub use client::ClientCertificate;
 pub use identity::{Identity, PemError, authorities};
-pub use names::Names;
+pub use names::HostNames;

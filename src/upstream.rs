@@ -23,6 +23,7 @@ mod body;
 mod budget;
 mod client_body;
 mod endpoint;
+mod gateway_headers;
 mod health;
 mod incoming;
 mod link;
@@ -32,7 +33,6 @@ mod probe;
 mod queue;
 mod report;
 mod resolve;
-mod said;
 mod stream;
 mod target;
 pub(crate) mod wire;
@@ -51,15 +51,15 @@ use budget::Budget;
 use endpoint::Endpoint;
 use resolve::Targets;
 
-pub(crate) use body::Progress;
+pub(crate) use body::BodyProgress;
 pub use body::{Pace, RequestBody, RequestBodyError};
 pub use client_body::{ClientBody, UnreadBody};
+pub use gateway_headers::GatewayHeaders;
 pub(crate) use incoming::{Incoming, SendError};
-pub use incoming::{IncomingError, Sender};
+pub use incoming::{IncomingError, RequestSender};
 pub use pool::{ConnectError, Connection, Lease, Pool};
 pub(crate) use probe::reach;
-pub use report::{Report, ServerReport};
-pub use said::Said;
+pub use report::{ServerReport, UpstreamReport};
 
 /// An upstream, shared by all workers. What runs for it in the background ends with it.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Upstream {
     /// the runtime that this is called on. A name that has no address yet is no error: it may have one later.
     pub async fn start(self: &Arc<Self>) {
         let mut failing = vec![false; self.endpoints.len()];
-        let named = self.config.servers.iter().any(crate::config::Server::is_named);
+        let named = self.config.servers.iter().any(crate::config::UpstreamServer::is_named);
         if named {
             let first = resolve::once(self, &mut failing);
             if tokio::time::timeout(self.config.connect_timeout, first).await.is_err() {
@@ -142,8 +142,8 @@ impl Upstream {
     }
 
     /// How it stands.
-    pub fn report(&self) -> Report {
-        Report::of(self)
+    pub fn report(&self) -> UpstreamReport {
+        UpstreamReport::of(self)
     }
 
     /// There is a request.

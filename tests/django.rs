@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sessiongate::config::KeysConfig;
 use sessiongate::format::django::Django;
-use sessiongate::format::{Format, Record, SessionId};
+use sessiongate::format::{Format, SessionId, SessionRecord};
 use sessiongate::item::{Attribute, Item};
 use sessiongate::secret::Secret;
 use sessiongate::time::Clock;
@@ -48,7 +48,7 @@ async fn engine(secret: &str, age: Duration) -> Engine {
     let keys = KeysConfig { current: Secret::new(secret.as_bytes()), previous: vec![] };
     let django = Django::new("session_key", Some(&keys), DAY, true);
     let issued = Clock.now().wall.minus(age);
-    let record = Record {
+    let record = SessionRecord {
         claims: [("_auth_user_id".to_owned(), json!("42"))].into_iter().collect(),
         version: 1,
         issued,

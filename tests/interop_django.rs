@@ -216,7 +216,7 @@ impl Scenario {
     }
 
     /// The row as the gateway reads it.
-    async fn read(&self, browser: &Browser) -> sessiongate::format::Record {
+    async fn read(&self, browser: &Browser) -> sessiongate::format::SessionRecord {
         let table = self.open().await.table("sessions", "session_key", KeyType::String);
         format().decode(&table.get(&browser.key(), Read::Strong).await.unwrap().unwrap()).unwrap()
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sessiongate::config::environment::Environment;
 use sessiongate::config::parse;
-use sessiongate::format::{self, ChangeTimes, Condition, Format};
+use sessiongate::format::{self, ChangeTimes, Format, WriteCondition};
 use sessiongate::item::{Attribute, Item, Number};
 use sessiongate::time::Timestamp;
 
@@ -151,7 +151,7 @@ impl Scenario {
         let times = ChangeTimes { now: at, expires: at.plus(Duration::from_hours(1)) };
         let change = format.change(&record, claims, times).unwrap();
         let payload = change.update.conditions.iter().any(
-            |condition| matches!(condition, Condition::Equals(name, Attribute::String(old)) if name == "sess" && *old == row["sess"]["S"]),
+            |condition| matches!(condition, WriteCondition::Equals(name, Attribute::String(old)) if name == "sess" && *old == row["sess"]["S"]),
         );
         assert!(payload, "only of what was read: {:?}", change.update.conditions.len());
         for (name, value) in &change.update.set {

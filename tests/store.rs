@@ -20,7 +20,7 @@ use std::time::Duration;
 use sessiongate::config::{DynamodbConfig, StoreConfig};
 use sessiongate::item::{Attribute, Item, Key, KeyType};
 use sessiongate::secret::Secret;
-use sessiongate::store::table::{Created, Read};
+use sessiongate::store::table::{PutOutcome, Read};
 use sessiongate::store::{StaticCredentials, Store};
 
 use support::ministack::Ministack;
@@ -39,7 +39,7 @@ async fn the_engine_on_a_file_holds_the_contract_and_keeps_its_rows() {
     contract::hold(&store, "file").await;
     let table = store.table("rows-file", "sid", KeyType::Binary);
     let row = Item::from([("sid".into(), Attribute::Binary(b"kept".into()))]);
-    assert_eq!(table.create(row.clone()).await.unwrap(), Created::Yes);
+    assert_eq!(table.create(row.clone()).await.unwrap(), PutOutcome::Yes);
     drop((store, table));
 
     let store = Store::open(&config).await.unwrap();

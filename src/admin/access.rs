@@ -22,7 +22,7 @@ const BEARER: &[u8] = b"Bearer ";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-pub(super) enum Access {
+pub(super) enum AdminAccess {
     /// The token.
     Token(Secret),
     /// A name of this machine.
@@ -40,7 +40,7 @@ pub(super) enum Denied {
     Host,
 }
 
-impl Access {
+impl AdminAccess {
     pub(super) fn of(config: &AdminConfig) -> Self {
         match (&config.token, &config.address) {
             (Some(token), _) => Self::Token(token.clone()),
@@ -103,7 +103,7 @@ mod tests {
             for host in hosts {
                 headers.append(HOST, HeaderValue::from_static(host));
             }
-            Access::Local.check(&headers)
+            AdminAccess::Local.check(&headers)
         };
         for own in ["127.0.0.1", "127.0.0.1:9090", "127.8.9.1:1", "[::1]", "[0:0::1]:9090", "LocalHost.:9090"]
         {

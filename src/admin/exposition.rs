@@ -4,11 +4,11 @@
 use prometheus::{CounterVec, Error, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::process::Process;
-use super::{Connections, Http2, Reloads, Subject};
+use super::{ConnectionReport, Http2Report, ReloadReport, Subject};
 use crate::proxy::Gateway;
 use crate::telemetry::metrics::NONE;
 use crate::time::Now;
-use crate::upstream::{Report, ServerReport};
+use crate::upstream::{ServerReport, UpstreamReport};
 
 /// What a family's samples are.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ type Reading<T> = (Kind, &'static str, &'static str, fn(&T) -> u64);
 #[derive(Debug, Default)]
 struct Scrape(Registry);
 
-const UPSTREAM: [Reading<Report>; 5] = [
+const UPSTREAM: [Reading<UpstreamReport>; 5] = [
     (
         Kind::Gauge,
         "sessiongate_upstream_available",
@@ -236,7 +236,7 @@ impl Scrape {
         let closed = subject.tunnels.closed().map(|(cause, count)| ([cause], number(count)));
         let help = "WebSockets that have ended, by cause.";
         self.family(Kind::Counter, "sessiongate_tunnels_closed_total", help, ["cause"], closed)?;
-        let Reloads { done, failed, last, generation } = (subject.reloads)();
+        let ReloadReport { done, failed, last, generation } = (subject.reloads)();
         let outcomes = [(["done"], number(done)), (["failed"], number(failed))];
         let help = "Reloads of the configuration: carried out, or refused.";
         self.family(Kind::Counter, "sessiongate_reloads_total", help, ["outcome"], outcomes)?;
@@ -263,8 +263,8 @@ impl Scrape {
             .try_for_each(|(name, help, value)| self.single(Kind::Gauge, name, help, Some(value)))
     }
 
-    fn connections(&self, connections: &Connections) -> Result<(), Error> {
-        let Connections { open, bound, outcomes, http2, certificates, not_after } = connections;
+    fn connections(&self, connections: &ConnectionReport) -> Result<(), Error> {
+        let ConnectionReport { open, bound, outcomes, http2, certificates, not_after } = connections;
         let (open, bound) = (number(*open as u64), number(*bound as u64));
         self.single(Kind::Gauge, "sessiongate_connections", "Open client connections.", Some(open))?;
         let help = "Limit of the open client connections.";
@@ -272,7 +272,7 @@ impl Scrape {
         let outcomes = outcomes.iter().map(|&(outcome, count)| ([outcome], number(count)));
         let help = "Client connections, by what became of them before any request.";
         self.family(Kind::Counter, "sessiongate_connections_total", help, ["outcome"], outcomes)?;
-        let Http2 { resets, pauses, ended } = *http2;
+        let Http2Report { resets, pauses, ended } = *http2;
         let counters = [
             (
                 "sessiongate_http2_resets_total",

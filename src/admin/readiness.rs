@@ -21,11 +21,11 @@ const LIMIT: Duration = Duration::from_secs(2);
 
 /// The latest report.
 #[derive(Debug, Default)]
-pub(super) struct Readiness(Mutex<Option<(Instant, Arc<Report>)>>);
+pub(super) struct Readiness(Mutex<Option<(Instant, Arc<ReadinessReport>)>>);
 
 /// What answers and what does not, each in a word.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct ReadinessReport {
     /// By realm.
     pub(super) stores: BTreeMap<String, &'static str>,
     /// By upstream.
@@ -37,7 +37,7 @@ const OK: &str = "ok";
 
 impl Readiness {
     /// How it stands now, or stood less than a second ago.
-    pub(super) async fn report(&self, gateway: &Gateway) -> Arc<Report> {
+    pub(super) async fn report(&self, gateway: &Gateway) -> Arc<ReadinessReport> {
         let mut latest = self.0.lock().await;
         if let Some((made, report)) = &*latest
             && Clock.mono().saturating_duration_since(*made) < GOOD_FOR
@@ -49,14 +49,14 @@ impl Readiness {
             let word = if upstream.report().is_available() { OK } else { "no healthy server" };
             (upstream.config().name.clone(), word)
         });
-        let report = Report { stores: stores.into_iter().collect(), upstreams: upstreams.collect() };
+        let report = ReadinessReport { stores: stores.into_iter().collect(), upstreams: upstreams.collect() };
         let report = Arc::new(report);
         *latest = Some((Clock.mono(), Arc::clone(&report)));
         report
     }
 }
 
-impl Report {
+impl ReadinessReport {
     pub(super) fn is_ready(&self) -> bool {
         self.stores.values().chain(self.upstreams.values()).all(|word| *word == OK)
     }

@@ -14,7 +14,7 @@ use crate::config::AdminAddress;
 
 /// A socket that listens.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct AdminSocket {
     listener: Listener,
     address: String,
     /// Whether its file is somebody else's to remove.
@@ -29,12 +29,12 @@ enum Listener {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum AdminStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Socket {
+impl AdminSocket {
     /// Listens on `address`: on the socket that was passed to this process for it, or else on a new one.
     pub(super) fn open(address: &AdminAddress, passed: Option<OwnedFd>) -> io::Result<Self> {
         let left = AtomicBool::new(passed.is_some());
@@ -72,19 +72,21 @@ impl Socket {
         &self.address
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    pub(super) async fn accept(&self) -> io::Result<AdminStream> {
         match &self.listener {
             Listener::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(AdminStream::Tcp(stream))
             }
-            Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            Listener::Unix(listener, _) => {
+                listener.accept().await.map(|(stream, _)| AdminStream::Unix(stream))
+            }
         }
     }
 }
 
-impl Drop for Socket {
+impl Drop for AdminSocket {
     fn drop(&mut self) {
         if let Listener::Unix(_, path) = &self.listener
             && !self.left.load(Ordering::Relaxed)

@@ -15,7 +15,7 @@ use crate::claims::{ClaimPath, Requirement};
 Without a command, `serve` is run. New here? Try `sessiongate demo`.
 
 Exit codes: 0 done, 1 refused or not found, 2 usage or configuration, 3 internal")]
-pub(crate) struct Line {
+pub(crate) struct CommandLine {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     #[command(flatten)]
@@ -32,10 +32,10 @@ pub(crate) enum Command {
     Demo(Demo),
     /// The tables that sessions live in
     #[command(subcommand)]
-    Table(Table),
+    Table(TableCommand),
     /// The sessions themselves
     #[command(subcommand)]
-    Session(Session),
+    Session(SessionCommand),
     /// Tell what the gateway would do with a request, and why, without touching anything
     Explain(Explain),
     /// Print the completions of a shell
@@ -74,7 +74,7 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Table {
+pub(crate) enum TableCommand {
     /// Create the tables that are missing, with DynamoDB's TTL on
     Create(Tables),
     /// Show the state of the tables
@@ -100,7 +100,7 @@ pub(crate) struct TablesShown {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Session {
+pub(crate) enum SessionCommand {
     /// Make a session and print its cookie, once
     Create(Create),
     /// Show a session, its claims included
@@ -110,7 +110,7 @@ pub(crate) enum Session {
     /// End a session: delete its row
     Revoke(Revoke),
     /// Delete the rows of all sessions that are over
-    Purge(Purge),
+    Purge(PurgeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -189,7 +189,7 @@ pub(crate) struct Revoke {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Purge {
+pub(crate) struct PurgeArgs {
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
     /// Only count what would be deleted
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Line::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     #[test]

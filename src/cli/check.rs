@@ -2,20 +2,20 @@
 //! also a look at every table and a connection to every upstream server. It stops at nothing, so that one run tells
 //! all there is to mend.
 
-use crate::config::{Config, Server, StoreConfig, UpstreamConfig};
+use crate::config::{Config, StoreConfig, UpstreamConfig, UpstreamServer};
 use crate::format;
 use crate::store::schema::SchemaError;
 use crate::upstream;
 
 use super::args::{Check, ConfigFile};
-use super::failure::{Failure, Outcome};
+use super::failure::{CommandResult, Failure};
 use super::output::{self, BAD, GOOD};
 use super::site::{self, Reach};
 
 /// What a look at one thing came to: how it is, or what is wrong with it.
 type Finding = Result<String, String>;
 
-pub(super) fn run(args: &Check, file: &ConfigFile) -> Outcome {
+pub(super) fn run(args: &Check, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     output::say(format_args!("{GOOD}ok{GOOD:#}: `{}` has no errors", file.path().display()))?;
     if !args.connect {
@@ -82,7 +82,7 @@ async fn tables(config: &Config) -> Vec<Finding> {
     findings
 }
 
-async fn reach(upstream: &UpstreamConfig, server: &Server) -> Finding {
+async fn reach(upstream: &UpstreamConfig, server: &UpstreamServer) -> Finding {
     let told = |what: String| format!("upstream `{}`: {what}", upstream.name);
     upstream::reach(upstream, server).await.map(told).map_err(told)
 }

@@ -3,7 +3,7 @@
 //! that `serve` runs, from a configuration that is written down for the other terminal to use.
 
 mod alice;
-mod narrator;
+mod event_printer;
 mod welcome;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,18 +18,18 @@ use tokio::sync::mpsc;
 
 use crate::config::environment::System;
 use crate::config::{self, Config};
-use crate::demo::{App, Entrance};
-use crate::server::{Inherited, OpenError, Server, StartError};
+use crate::demo::{App, DemoLogin};
+use crate::server::{Inherited, ListenError, Server, StartError};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
 use super::args::Demo;
-use super::failure::{Failure, Outcome};
+use super::failure::{CommandResult, Failure};
 use super::serve::{self, Stop};
 use super::site::{self, Site};
 
 use alice::{Alice, Visit};
-use narrator::{Ear, Narrator, News};
+use event_printer::{DemoEvent, EventPrinter, LogSubscriber};
 use welcome::Welcome;
 
 const CONFIG: &str = include_str!("demo/gateway.toml");
@@ -40,22 +40,22 @@ const UNTOLD: usize = 4096;
 /// A port of this machine's own that the system chooses.
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-pub(super) fn run(args: &Demo) -> Outcome {
+pub(super) fn run(args: &Demo) -> CommandResult {
     serve::on_control_runtime(demo(args.port))
 }
 
-async fn demo(port: u16) -> Outcome {
+async fn demo(port: u16) -> CommandResult {
     let mut stop = Stop::listen()?;
     let home = home()?;
     let (news, told) = mpsc::channel(UNTOLD);
-    narrator::listen();
+    event_printer::listen();
 
     let app = TcpListener::bind(ANY_PORT).await.map_err(|error| no_port(&error))?;
     let app_address = app.local_addr().map_err(|error| no_port(&error))?;
     let wanted = SocketAddr::new(ANY_PORT.ip(), port);
     let config = resolved(wanted, ANY_PORT, app_address)?;
     let store = Store::open(&config.store).await?;
-    let ear = Box::new(Ear::new(news.clone()));
+    let ear = Box::new(LogSubscriber::new(news.clone()));
     let telemetry = Telemetry::silent().and_then(|silent| silent.writing_to(ear, config.server.workers));
     let telemetry = telemetry.map_err(|error| Failure::internal(error.to_string()))?;
     let (server, port_was_taken) = start(&config, &store, &telemetry, app_address).await?;
@@ -70,7 +70,7 @@ async fn demo(port: u16) -> Outcome {
         .with_entrance(entrance(token.clone(), Arc::clone(&alice), news.clone()))
         .with_narration(move |heard| {
             // A full queue means that the terminal cannot keep up, and nobody could read it either.
-            let _untold = news.try_send(News::Heard(heard));
+            let _untold = news.try_send(DemoEvent::Heard(heard));
         })
         .serve(app)
         .map_err(|error| no_port(&error))?;
@@ -88,7 +88,7 @@ async fn demo(port: u16) -> Outcome {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        told = Narrator::new(welcome).tell(told) => told?,
+        told = EventPrinter::new(welcome).tell(told) => told?,
         () = stop.heard() => {}
         () = kept_alive => {}
     }
@@ -105,7 +105,7 @@ async fn start(
 ) -> Result<(Server, bool), Failure> {
     match Server::start(config, store, telemetry, Inherited::none()).await {
         Ok(server) => Ok((server, false)),
-        Err(StartError::Open(OpenError::Bind { error, .. }))
+        Err(StartError::Open(ListenError::Bind { error, .. }))
             if error.kind() == std::io::ErrorKind::AddrInUse =>
         {
             let config = resolved(ANY_PORT, ANY_PORT, app)?;
@@ -116,14 +116,14 @@ async fn start(
 }
 
 /// The link's end of the entrance: a session for alice, and a word about it if it is new.
-fn entrance(token: String, alice: Arc<Alice>, news: mpsc::Sender<News>) -> Entrance {
+fn entrance(token: String, alice: Arc<Alice>, news: mpsc::Sender<DemoEvent>) -> DemoLogin {
     let admit = move || {
         let (alice, news) = (Arc::clone(&alice), news.clone());
         let admitted = async move {
             let ticket = match alice.visit().await.ok()? {
                 Visit::Again(ticket) => ticket,
                 Visit::New(ticket) => {
-                    let _untold = news.try_send(News::SignedIn(ticket.reference));
+                    let _untold = news.try_send(DemoEvent::SignedIn(ticket.reference));
                     ticket
                 }
             };
@@ -131,7 +131,7 @@ fn entrance(token: String, alice: Arc<Alice>, news: mpsc::Sender<News>) -> Entra
         };
         Box::pin(admitted) as futures_util::future::BoxFuture<'static, _>
     };
-    Entrance { token, admit: Box::new(admit) }
+    DemoLogin { token, admit: Box::new(admit) }
 }
 
 fn text(gateway: SocketAddr, store: SocketAddr, app: SocketAddr) -> String {

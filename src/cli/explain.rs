@@ -28,9 +28,9 @@ use crate::time::{Clock, Now};
 use crate::upstream::ClientBody;
 
 use super::args::{ConfigFile, Explain};
-use super::failure::{Failure, Outcome};
+use super::failure::{CommandResult, Failure};
 use super::output;
-use super::row::Row;
+use super::row::JudgedRow;
 use super::session::{cookie_text, cookie_values, describe_fault, is_bare};
 use super::site::{self, Reach, Site};
 
@@ -51,10 +51,10 @@ enum Cookie {
     /// It is not one of ours.
     Refused(String),
     /// It names this session, and this is its row.
-    Names(Ref, u64, Box<Result<Option<Row>, String>>),
+    Names(Ref, u64, Box<Result<Option<JudgedRow>, String>>),
 }
 
-pub(super) fn run(args: &Explain, file: &ConfigFile) -> Outcome {
+pub(super) fn run(args: &Explain, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     let given = args.cookie.as_deref().map(cookie_text).transpose()?;
     let explanation = super::block_on(explain(&config, args, given.as_deref()))?;
@@ -209,7 +209,7 @@ async fn look(site: &Site, value: &[u8], now: Now) -> Cookie {
         Ok(reference) => {
             let key = site.format.key(&reference.id);
             let row = site.table.get(&key, Read::Strong).await;
-            let row = row.map(|row| row.map(|item| Row::judge(site, &key, &item, now.wall)));
+            let row = row.map(|row| row.map(|item| JudgedRow::judge(site, &key, &item, now.wall)));
             Cookie::Names(Ref::of(&key), reference.version, Box::new(row.map_err(|error| error.to_string())))
         }
     }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use crate::session::CreateError;
 use crate::store::schema::SchemaError;
-use crate::store::{OpenError, StoreError};
+use crate::store::{StoreError, StoreOpenError};
 
-pub(crate) type Outcome = Result<(), Failure>;
+pub(crate) type CommandResult = Result<(), Failure>;
 
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -81,18 +81,18 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
+impl From<StoreOpenError> for Failure {
+    fn from(error: StoreOpenError) -> Self {
         let message = error.to_string();
         match error {
-            OpenError::NoRegion
-            | OpenError::NoCredentials { .. }
-            | OpenError::Endpoint
-            | OpenError::File { .. }
-            | OpenError::NotADatabase(_)
-            | OpenError::NotLoopback(_)
-            | OpenError::NotBuilt => Self::usage(message),
-            OpenError::Engine(_) | OpenError::Listen { .. } => Self::refused(message),
+            StoreOpenError::NoRegion
+            | StoreOpenError::NoCredentials { .. }
+            | StoreOpenError::Endpoint
+            | StoreOpenError::File { .. }
+            | StoreOpenError::NotADatabase(_)
+            | StoreOpenError::NotLoopback(_)
+            | StoreOpenError::NotBuilt => Self::usage(message),
+            StoreOpenError::Engine(_) | StoreOpenError::Listen { .. } => Self::refused(message),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::styling::{AnsiColor, Color, Effects, Style};
 
-use crate::config::diagnostic::{Colour, Report};
+use crate::config::diagnostic::{Colour, DiagnosticReport};
 use crate::time::Timestamp;
 
 pub(crate) const BOLD: Style = Style::new().effects(Effects::BOLD);
@@ -33,7 +33,7 @@ pub(crate) fn say(line: impl fmt::Display) -> io::Result<()> {
 }
 
 /// The problems of a configuration.
-pub(crate) fn report(problems: &Report) -> io::Result<()> {
+pub(crate) fn report(problems: &DiagnosticReport) -> io::Result<()> {
     if problems.is_empty() {
         return Ok(());
     }

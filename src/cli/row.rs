@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 use crate::claims;
 use crate::cli::output::{self, BAD, BOLD, DIM, GOOD};
 use crate::cli::site::Site;
-use crate::format::{Record, RowFault};
+use crate::format::{RowFault, SessionRecord};
 use crate::item::{Item, Key};
-use crate::session::judge::{Life, Policy, Verdict, judge};
+use crate::session::judge::{Life, Policy, SessionVerdict, judge};
 use crate::session::reference::Ref;
 use crate::time::Timestamp;
 
 /// A row, judged.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct JudgedRow {
     reference: Ref,
     now: Timestamp,
-    content: Result<(Record, Verdict), RowFault>,
+    content: Result<(SessionRecord, SessionVerdict), RowFault>,
 }
 
 /// Whether claims are part of what is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claims {
+pub(super) enum ClaimsDisplay {
     Shown,
     Left,
 }
 
-impl Row {
+impl JudgedRow {
     pub(super) fn judge(site: &Site, key: &Key, item: &Item, now: Timestamp) -> Self {
         let policy = Policy::new(&site.config);
         let content = site.format.decode(item).map(|record| {
@@ -39,7 +39,7 @@ impl Row {
     }
 
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.content, Ok((_, Verdict::Live(_))))
+        matches!(self.content, Ok((_, SessionVerdict::Live(_))))
     }
 
     /// The session's claims, if it is one, alive or not.
@@ -48,7 +48,7 @@ impl Row {
     }
 
     /// One line, in columns that hold still from row to row.
-    pub(super) fn to_line(&self, claims: Claims) -> String {
+    pub(super) fn to_line(&self, claims: ClaimsDisplay) -> String {
         let reference = self.reference;
         let (record, verdict) = match &self.content {
             Ok(content) => content,
@@ -58,7 +58,7 @@ impl Row {
         let version = format!("v{}", record.version);
         let end = self.end(record, *verdict);
         let mut line = format!("{BOLD}{reference}{BOLD:#}  {version:<5} issued {issued:<12} {end}");
-        if claims == Claims::Shown {
+        if claims == ClaimsDisplay::Shown {
             let _ = write!(line, "  {}", shown(&record.claims, Layout::Line));
         }
         line
@@ -84,7 +84,7 @@ impl Row {
         }
         line("issued", self.moment(record.issued));
         line("expires", self.moment(record.expires));
-        if let Verdict::Live(Life { due, .. }) = verdict {
+        if let SessionVerdict::Live(Life { due, .. }) = verdict {
             line(
                 "reissue",
                 if due.is_some() { "due with the next request" } else { "not due yet" }.to_owned(),
@@ -94,7 +94,7 @@ impl Row {
         text
     }
 
-    pub(super) fn to_json(&self, claims: Claims) -> Value {
+    pub(super) fn to_json(&self, claims: ClaimsDisplay) -> Value {
         let (record, verdict) = match &self.content {
             Ok(content) => content,
             Err(fault) => {
@@ -104,9 +104,9 @@ impl Row {
             }
         };
         let state = match verdict {
-            Verdict::Live(_) => "live",
-            Verdict::Idle => "expired",
-            Verdict::TooOld => "too-old",
+            SessionVerdict::Live(_) => "live",
+            SessionVerdict::Idle => "expired",
+            SessionVerdict::TooOld => "too-old",
         };
         let mut row = json!({
             "ref": self.reference.to_string(),
@@ -116,7 +116,7 @@ impl Row {
             "issued": output::seconds(record.issued),
             "expires": output::seconds(record.expires),
         });
-        if claims == Claims::Shown
+        if claims == ClaimsDisplay::Shown
             && let Value::Object(row) = &mut row
         {
             row.insert("claims".to_owned(), Value::Object(record.claims.clone()));
@@ -124,13 +124,15 @@ impl Row {
         row
     }
 
-    fn end(&self, record: &Record, verdict: Verdict) -> String {
+    fn end(&self, record: &SessionRecord, verdict: SessionVerdict) -> String {
         match verdict {
-            Verdict::Live(life) => {
+            SessionVerdict::Live(life) => {
                 format!("{GOOD}expires {}{GOOD:#}", output::relative(life.expires, self.now))
             }
-            Verdict::Idle => format!("{BAD}expired{BAD:#} {}", output::relative(record.expires, self.now)),
-            Verdict::TooOld => format!("{BAD}over{BAD:#}: its lifetime has passed"),
+            SessionVerdict::Idle => {
+                format!("{BAD}expired{BAD:#} {}", output::relative(record.expires, self.now))
+            }
+            SessionVerdict::TooOld => format!("{BAD}over{BAD:#}: its lifetime has passed"),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::store::schema::SchemaError;
 use crate::telemetry::{self, Telemetry};
 
 use super::args::ConfigFile;
-use super::failure::{Failure, Outcome};
+use super::failure::{CommandResult, Failure};
 use super::site;
 use reloader::Reloader;
 use successor::{HandoverError, Successor};
@@ -20,7 +20,7 @@ use successor::{HandoverError, Successor};
 /// Threads for what is not on a request's path: the store, reloads, and the wait for the end.
 const CONTROL_THREADS: usize = 2;
 
-pub(super) fn run(file: &ConfigFile) -> Outcome {
+pub(super) fn run(file: &ConfigFile) -> CommandResult {
     // While there is one thread only.
     let inherited = Inherited::from_environment()
         .map_err(|error| Failure::refused(format!("a socket passed to the gateway is of no use: {error}")))?;
@@ -154,7 +154,7 @@ async fn until_stopped(ending: impl Future<Output = ()>, stop: &mut Stop) {
 }
 
 /// Runs `work` on the runtime that everything but requests shares.
-pub(super) fn on_control_runtime(work: impl Future<Output = Outcome>) -> Outcome {
+pub(super) fn on_control_runtime(work: impl Future<Output = CommandResult>) -> CommandResult {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

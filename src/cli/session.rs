@@ -18,9 +18,9 @@ use crate::store::table::{Pages, Read, Written};
 use crate::time::Clock;
 
 use super::args::{ConfigFile, Create, List, Revoke, Show, Which};
-use super::failure::{Failure, Outcome};
+use super::failure::{CommandResult, Failure};
 use super::output::{self, GOOD};
-use super::row::{self, Row};
+use super::row::{self, JudgedRow};
 use super::site::{self, Reach, Site};
 
 /// Rows of one page of a scan: small enough to show the first ones soon.
@@ -29,7 +29,7 @@ const PAGE: Pages = Pages { rows: 500, segment: None };
 /// More than a session can hold, and than a cookie header may.
 const MAX_INPUT: u64 = 1024 * 1024;
 
-pub(super) fn create(args: Create, file: &ConfigFile) -> Outcome {
+pub(super) fn create(args: Create, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     let mut claims = match &args.claims_json {
         Some(source) => read_claims(source)?,
@@ -61,15 +61,15 @@ pub(super) fn create(args: Create, file: &ConfigFile) -> Outcome {
     })
 }
 
-pub(super) fn show(args: &Show, file: &ConfigFile) -> Outcome {
+pub(super) fn show(args: &Show, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
         let (key, item) = find(&site, &args.which).await?;
-        let row = Row::judge(&site, &key, &item, Clock.now().wall);
+        let row = JudgedRow::judge(&site, &key, &item, Clock.now().wall);
         let mut stdout = output::stdout();
         if args.json {
-            writeln!(stdout, "{}", row.to_json(row::Claims::Shown))?;
+            writeln!(stdout, "{}", row.to_json(row::ClaimsDisplay::Shown))?;
         } else {
             write!(stdout, "{}", row.to_text())?;
         }
@@ -77,9 +77,9 @@ pub(super) fn show(args: &Show, file: &ConfigFile) -> Outcome {
     })
 }
 
-pub(super) fn list(args: &List, file: &ConfigFile) -> Outcome {
+pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
-    let claims = if args.claims { row::Claims::Shown } else { row::Claims::Left };
+    let claims = if args.claims { row::ClaimsDisplay::Shown } else { row::ClaimsDisplay::Left };
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
         let (mut read, mut matching, mut live) = (0_usize, 0_usize, 0_usize);
@@ -89,7 +89,7 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> Outcome {
             let mut stdout = output::stdout();
             for item in &page {
                 let Some(key) = key_of(&site, item) else { continue };
-                let row = Row::judge(&site, &key, item, now);
+                let row = JudgedRow::judge(&site, &key, item, now);
                 read += 1;
                 if !is_asked_for(args, &row) {
                     continue;
@@ -114,7 +114,7 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> Outcome {
     })
 }
 
-fn is_asked_for(args: &List, row: &Row) -> bool {
+fn is_asked_for(args: &List, row: &JudgedRow) -> bool {
     let has_claims =
         || row.claims().is_some_and(|claims| args.sought.iter().all(|sought| sought.holds(claims)));
     (args.sought.is_empty() || has_claims())
@@ -122,7 +122,7 @@ fn is_asked_for(args: &List, row: &Row) -> bool {
         && (!args.expired || row.claims().is_some() && !row.is_live())
 }
 
-pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> Outcome {
+pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;

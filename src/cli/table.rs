@@ -9,11 +9,11 @@ use crate::store::policy;
 use crate::store::schema::TableState;
 
 use super::args::{ConfigFile, Tables, TablesShown};
-use super::failure::{Failure, Outcome};
+use super::failure::{CommandResult, Failure};
 use super::output::{self, BOLD, GOOD};
 use super::site::{self, Reach};
 
-pub(super) fn create(args: &Tables, file: &ConfigFile) -> Outcome {
+pub(super) fn create(args: &Tables, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     let realms = site::tables(&config, args.realm.as_deref())?;
     super::block_on(async {
@@ -39,7 +39,7 @@ pub(super) fn create(args: &Tables, file: &ConfigFile) -> Outcome {
     })
 }
 
-pub(super) fn show(args: &TablesShown, file: &ConfigFile) -> Outcome {
+pub(super) fn show(args: &TablesShown, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     let realms = site::tables(&config, args.tables.realm.as_deref())?;
     let missing = super::block_on(async {
@@ -67,7 +67,7 @@ pub(super) fn show(args: &TablesShown, file: &ConfigFile) -> Outcome {
     }
 }
 
-pub(super) fn policy(args: &Tables, file: &ConfigFile) -> Outcome {
+pub(super) fn policy(args: &Tables, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     let realms = site::tables(&config, args.realm.as_deref())?;
     // The region is part of the resource's name, and the SDK may know it from elsewhere than the configuration.
@@ -105,7 +105,7 @@ fn joined(mut policy: Value, other: &Value) -> Value {
     policy
 }
 
-fn print(name: &str, state: &TableState) -> Outcome {
+fn print(name: &str, state: &TableState) -> CommandResult {
     let ttl = match &state.ttl.attribute {
         Some(attribute) => format!("{} on `{attribute}`", state.ttl.status),
         None => state.ttl.status.clone(),

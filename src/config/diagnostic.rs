@@ -48,7 +48,7 @@ pub enum Colour {
 
 /// All problems of one file, in the file's order.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct DiagnosticReport {
     file: String,
     /// The file's text with secrets masked.
     source: String,
@@ -82,9 +82,9 @@ impl Diagnostic {
     }
 }
 
-// === impl Report ===
+// === impl DiagnosticReport ===
 
-impl Report {
+impl DiagnosticReport {
     /// `source` must have its secrets masked.
     pub(super) fn new(file: &Path, source: String, mut diagnostics: Vec<Diagnostic>) -> Self {
         // What concerns the file as a whole comes last, as one reads it after everything else.
@@ -176,7 +176,7 @@ impl Report {
 }
 
 /// Plain text, without colours.
-impl fmt::Display for Report {
+impl fmt::Display for DiagnosticReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.render(Colour::Plain).trim_end())
     }

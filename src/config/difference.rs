@@ -16,20 +16,20 @@ pub struct Difference {
     /// Keys of `[server]` that are in force.
     pub server: Vec<&'static str>,
     /// `[[listeners]]`, by address.
-    pub listeners: Change,
+    pub listeners: SectionChange,
     /// `[sessions.NAME]`
-    pub realms: Change,
+    pub realms: SectionChange,
     /// `[upstreams.NAME]`
-    pub upstreams: Change,
+    pub upstreams: SectionChange,
     /// `[[routes]]`, by host and path.
-    pub routes: Change,
+    pub routes: SectionChange,
     /// Keys that differ, and are in force only after a restart.
     pub restart: Vec<&'static str>,
 }
 
 /// What becomes of the parts of one kind. It shows as `+new ~changed -gone`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct SectionChange {
     /// Those that were not there before.
     pub added: Vec<String>,
     /// Those that are not what they were.
@@ -44,10 +44,20 @@ impl Difference {
         // What the file said shows in what it comes to.
         let Config { server, admin, listeners, store, realms, upstreams, routes, source: _ } = wanted;
         let mut difference = Self {
-            listeners: Change::between(&current.listeners, listeners, address, PartialEq::eq),
-            realms: Change::between(&current.realms, realms, |realm| realm.name.clone(), PartialEq::eq),
-            upstreams: Change::between(&current.upstreams, upstreams, |it| it.name.clone(), PartialEq::eq),
-            routes: Change::between(
+            listeners: SectionChange::between(&current.listeners, listeners, address, PartialEq::eq),
+            realms: SectionChange::between(
+                &current.realms,
+                realms,
+                |realm| realm.name.clone(),
+                PartialEq::eq,
+            ),
+            upstreams: SectionChange::between(
+                &current.upstreams,
+                upstreams,
+                |it| it.name.clone(),
+                PartialEq::eq,
+            ),
+            routes: SectionChange::between(
                 &current.routes,
                 routes,
                 |route| route.name.clone(),
@@ -127,7 +137,7 @@ impl Difference {
     }
 }
 
-impl Change {
+impl SectionChange {
     /// Compares parts of the same name; of several with one name, the first with the first, and so on.
     fn between<T>(
         before: &[T],
@@ -155,7 +165,7 @@ impl Change {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for SectionChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let signed = [('+', &self.added), ('~', &self.changed), ('-', &self.removed)];
         let mut parts =
@@ -247,7 +257,8 @@ mod tests {
 
     #[test]
     fn a_long_list_is_cut() {
-        let change = Change { added: (0..12).map(|n| n.to_string()).collect(), ..Change::default() };
+        let change =
+            SectionChange { added: (0..12).map(|n| n.to_string()).collect(), ..SectionChange::default() };
         assert_eq!(change.to_string(), "+0 +1 +2 +3 +4 +5 +6 +7 +8 +9 and 2 more");
     }
 }

@@ -8,7 +8,7 @@ use super::value::{self, Fault};
 
 /// The names of `[section.NAME]`, in the order that gives them their indices.
 #[derive(Debug)]
-pub(super) struct Names<'d> {
+pub(super) struct SectionNames<'d> {
     section: &'static str,
     /// Where the section is in the file.
     location: &'static str,
@@ -22,7 +22,7 @@ struct Name<'d> {
     used: bool,
 }
 
-impl<'d> Names<'d> {
+impl<'d> SectionNames<'d> {
     pub(super) fn realms(root: &Section<'d, '_>) -> Self {
         Self::of(root, "sessions", "/sessions")
     }

@@ -25,7 +25,7 @@ pub use self::streams::{StreamsConfig, WebsocketConfig};
 use super::RealmConfig;
 use super::diagnostic::Diagnostic;
 use super::limits;
-use super::names::Names;
+use super::names::SectionNames;
 use super::section::Section;
 use super::value::{Fault, boolean, one_of, string, text};
 use crate::claims::Requirement;
@@ -141,9 +141,9 @@ struct Placed {
 
 pub(super) fn read(
     root: &mut Section<'_, '_>,
-    realm_names: &mut Names<'_>,
+    realm_names: &mut SectionNames<'_>,
     realms: &[RealmConfig],
-    upstreams: &mut Names<'_>,
+    upstreams: &mut SectionNames<'_>,
     has_clients: bool,
 ) -> Vec<RouteConfig> {
     if root.is_empty("routes") {
@@ -188,8 +188,8 @@ pub(super) fn read(
 /// against other routes: a file with an error is not used, so it does not matter what stands in for the wrong part.
 fn route(
     section: &mut Section<'_, '_>,
-    realms: &mut Names<'_>,
-    upstreams: &mut Names<'_>,
+    realms: &mut SectionNames<'_>,
+    upstreams: &mut SectionNames<'_>,
     has_clients: bool,
 ) -> Option<Placed> {
     let host = section.get("host", text(pattern::host));

@@ -47,7 +47,7 @@ pub(super) struct Section<'d, 'p> {
 
 /// A key of a table whose keys are the operator's own: names, headers, claims.
 #[derive(Debug)]
-pub(super) struct Entry<'d> {
+pub(super) struct TableEntry<'d> {
     pub(super) name: &'d str,
     pub(super) span: Range<usize>,
     pub(super) value: &'d Spanned<DeValue<'d>>,
@@ -208,7 +208,7 @@ impl<'d, 'p> Section<'d, 'p> {
         key: &'static str,
         mut read: impl FnMut(&str, &mut Section<'d, '_>) -> Option<T>,
     ) -> Vec<T> {
-        let read_one = |section: &mut Section<'d, '_>, entry: Entry<'d>| {
+        let read_one = |section: &mut Section<'d, '_>, entry: TableEntry<'d>| {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             if entry.name.is_empty() || !entry.name.chars().all(is_name) {
                 let message = format!("a name under `{key}` is not made of letters, digits, `-` and `_`");
@@ -220,7 +220,10 @@ impl<'d, 'p> Section<'d, 'p> {
     }
 
     /// Reads every entry of a table whose keys are the operator's own, in order.
-    pub(super) fn entries<T>(&mut self, mut read: impl FnMut(&mut Self, Entry<'d>) -> Option<T>) -> Vec<T> {
+    pub(super) fn entries<T>(
+        &mut self,
+        mut read: impl FnMut(&mut Self, TableEntry<'d>) -> Option<T>,
+    ) -> Vec<T> {
         let entries = self.table.map(entries).unwrap_or_default();
         // Taken away, so that `finish` has no key left to complain of.
         self.table = None;
@@ -387,8 +390,9 @@ impl<'d, 'p> Section<'d, 'p> {
 }
 
 /// A table's entries in the order of the file; the table itself has them in alphabetical order.
-fn entries<'d>(table: &'d DeTable<'d>) -> Vec<Entry<'d>> {
-    let entry = |(key, value): (&'d Spanned<_>, _)| Entry { name: key_name(key), span: key.span(), value };
+fn entries<'d>(table: &'d DeTable<'d>) -> Vec<TableEntry<'d>> {
+    let entry =
+        |(key, value): (&'d Spanned<_>, _)| TableEntry { name: key_name(key), span: key.span(), value };
     let mut entries: Vec<_> = table.iter().map(entry).collect();
     entries.sort_by_key(|entry| entry.span.start);
     entries

@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::section::Section;
 use super::value::{Fault, duration, integer, number, one_of, text};
 
-pub use server::{Scheme, Server, ServerAddress};
+pub use server::{Scheme, ServerAddress, UpstreamServer};
 pub use status::StatusRanges;
 pub use tls::{ClientIdentity, UpstreamTls};
 
@@ -21,11 +21,11 @@ pub struct UpstreamConfig {
     /// Its name.
     pub name: String,
     /// At least one.
-    pub servers: Vec<Server>,
+    pub servers: Vec<UpstreamServer>,
     /// How a request gets to one of them.
-    pub balance: Balance,
+    pub balance: BalanceMethod,
     /// What is spoken where that can be chosen: over TLS, and over Unix sockets.
-    pub protocol: Protocol,
+    pub protocol: UpstreamProtocol,
     /// The limit of opening a connection.
     pub connect_timeout: Duration,
     /// The limit from sending a request's head to receiving the response's.
@@ -52,7 +52,7 @@ pub struct UpstreamConfig {
 
 /// How a request gets to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
+pub enum BalanceMethod {
     /// In turn, by weight.
     RoundRobin,
     /// The one with the fewest requests under way for its weight.
@@ -65,7 +65,7 @@ pub enum Balance {
 
 /// What is spoken to servers that leave a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum UpstreamProtocol {
     /// Over TLS what the server prefers of both; over a Unix socket HTTP/1.1.
     Auto,
     /// HTTP/1.1
@@ -135,13 +135,17 @@ pub(super) fn read(
         let balance = upstream.get(
             "balance",
             one_of(&[
-                ("round_robin", Balance::RoundRobin),
-                ("least_connections", Balance::LeastConnections),
-                ("random_two", Balance::RandomTwo),
-                ("sticky", Balance::Sticky),
+                ("round_robin", BalanceMethod::RoundRobin),
+                ("least_connections", BalanceMethod::LeastConnections),
+                ("random_two", BalanceMethod::RandomTwo),
+                ("sticky", BalanceMethod::Sticky),
             ]),
         );
-        let words = [("auto", Protocol::Auto), ("http1", Protocol::Http1), ("http2", Protocol::Http2)];
+        let words = [
+            ("auto", UpstreamProtocol::Auto),
+            ("http1", UpstreamProtocol::Http1),
+            ("http2", UpstreamProtocol::Http2),
+        ];
         let protocol = upstream.get("protocol", one_of(&words));
         let max_connections = upstream.get("max_connections", integer(0..=100_000)).filter(|most| *most > 0);
         let resolve = upstream.get("resolve", duration(Duration::from_secs(1)..=Duration::from_hours(24)));
@@ -158,12 +162,12 @@ pub(super) fn read(
             upstream.refuse("servers", &[], Fault::new("must name at least one server"));
         }
         refuse_useless(upstream, &servers);
-        let is_tls = servers.iter().any(Server::is_tls);
+        let is_tls = servers.iter().any(UpstreamServer::is_tls);
         Some(UpstreamConfig {
             name: name.to_owned(),
             servers,
-            balance: balance.unwrap_or(Balance::RoundRobin),
-            protocol: protocol.unwrap_or(Protocol::Auto),
+            balance: balance.unwrap_or(BalanceMethod::RoundRobin),
+            protocol: protocol.unwrap_or(UpstreamProtocol::Auto),
             connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(2)),
             response_timeout: response_timeout.unwrap_or(Duration::from_mins(1)),
             keep_alive: keep_alive.unwrap_or(64),
@@ -186,18 +190,18 @@ fn limit() -> impl Fn(&toml::de::DeValue<'_>) -> Result<Duration, Fault> {
 }
 
 /// Settings of what no server of the upstream does.
-fn refuse_useless(upstream: &mut Section<'_, '_>, servers: &[Server]) {
-    if !servers.iter().any(Server::is_tls) {
+fn refuse_useless(upstream: &mut Section<'_, '_>, servers: &[UpstreamServer]) {
+    if !servers.iter().any(UpstreamServer::is_tls) {
         let fault = Fault::new("is of no use: no server is reached over TLS");
         if upstream.has("tls") {
             upstream.refuse("tls", &[], fault.hint("\"https://host:port\" is"));
         }
     }
-    if upstream.has("protocol") && !servers.iter().any(Server::leaves_protocol_open) {
+    if upstream.has("protocol") && !servers.iter().any(UpstreamServer::leaves_protocol_open) {
         let fault = Fault::new("is of no use: the servers' URLs say what is spoken");
         upstream.refuse("protocol", &[], fault.hint("\"http://\" is HTTP/1.1, \"h2c://\" is HTTP/2"));
     }
-    if upstream.has("resolve") && !servers.iter().any(Server::is_named) {
+    if upstream.has("resolve") && !servers.iter().any(UpstreamServer::is_named) {
         upstream.refuse("resolve", &[], Fault::new("is of no use: no server has a name to look up"));
     }
 }

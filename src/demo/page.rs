@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
-use super::received::{Origin, Received};
+use super::received::{HeaderOrigin, Received};
 use super::{Links, Place};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -110,11 +110,11 @@ fn forms(place: Place, received: &Received, links: &Links) -> String {
     })
 }
 
-fn row((origin, name, value): (Origin, &str, &str)) -> String {
+fn row((origin, name, value): (HeaderOrigin, &str, &str)) -> String {
     let by = match origin {
-        Origin::Session => "injected",
-        Origin::Gateway => "proxy",
-        Origin::Client => "client",
+        HeaderOrigin::Session => "injected",
+        HeaderOrigin::Gateway => "proxy",
+        HeaderOrigin::Client => "client",
     };
     format!(
         r#"<tr class="{}"><th scope="row">{}</th><td>{}</td><td>{by}</td></tr>"#,

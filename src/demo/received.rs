@@ -8,7 +8,7 @@ use crate::headers::spelled;
 
 /// Who set a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum HeaderOrigin {
     /// The gateway, from the session.
     Session,
     /// The gateway, about the connection.
@@ -20,7 +20,7 @@ pub enum Origin {
 /// The headers of one request: the session's first, then the gateway's, then the client's.
 #[derive(Debug)]
 pub(super) struct Received {
-    headers: Vec<(Origin, String, String)>,
+    headers: Vec<(HeaderOrigin, String, String)>,
 }
 
 /// What proxies say about a connection. Everything else that is not injected came from the client.
@@ -34,7 +34,7 @@ const ABOUT_THE_CONNECTION: [&str; 7] = [
     "x-request-id",
 ];
 
-impl Origin {
+impl HeaderOrigin {
     /// The name in the page's markup and in JSON.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -61,14 +61,14 @@ impl Received {
             .iter()
             .map(|(name, value)| {
                 let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-                (Origin::of(name, injected), spelled(name), value)
+                (HeaderOrigin::of(name, injected), spelled(name), value)
             })
             .collect();
         headers.sort_by_key(|(origin, ..)| *origin);
         Self { headers }
     }
 
-    pub(super) fn headers(&self) -> impl Iterator<Item = (Origin, &str, &str)> {
+    pub(super) fn headers(&self) -> impl Iterator<Item = (HeaderOrigin, &str, &str)> {
         self.headers.iter().map(|(origin, name, value)| (*origin, name.as_str(), value.as_str()))
     }
 
@@ -97,7 +97,7 @@ impl Received {
 
     pub(super) fn injected(&self) -> Vec<(String, String)> {
         self.headers()
-            .filter(|(origin, ..)| *origin == Origin::Session)
+            .filter(|(origin, ..)| *origin == HeaderOrigin::Session)
             .map(|(_, name, value)| (name.to_owned(), value.to_owned()))
             .collect()
     }
@@ -115,8 +115,8 @@ impl Received {
         let width = self.headers().map(|(_, name, _)| name.len() + 1).max().unwrap_or(0);
         let lines = self.headers().map(|(origin, name, value)| {
             let mark = match origin {
-                Origin::Session => '*',
-                Origin::Gateway | Origin::Client => ' ',
+                HeaderOrigin::Session => '*',
+                HeaderOrigin::Gateway | HeaderOrigin::Client => ' ',
             };
             format!(" {mark} {:width$} {value}\n", format!("{name}:"))
         });

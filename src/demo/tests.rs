@@ -30,8 +30,8 @@ fn app() -> App {
     App::new([HeaderName::from_static("x-user")])
 }
 
-fn entrance() -> Entrance {
-    Entrance {
+fn entrance() -> DemoLogin {
+    DemoLogin {
         token: "t0ken".to_owned(),
         admit: Box::new(|| Box::pin(async { Some(HeaderValue::from_static("s=1; Path=/")) })),
     }

@@ -17,8 +17,8 @@ use std::time::Duration;
 use super::decode::{inflate, json};
 use super::python_json::{self, Separators};
 use super::{
-    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
-    SessionId, SessionRef, TouchTimes, Update, fingerprint,
+    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Renewal, RowFault, SessionId,
+    SessionRecord, SessionRef, TouchTimes, Update, WriteCondition, fingerprint,
 };
 use crate::claims::Claims;
 use crate::config::KeysConfig;
@@ -71,7 +71,7 @@ impl Django {
         envelope: Envelope,
         created: Option<Timestamp>,
         stored: Item,
-    ) -> Result<Record, RowFault> {
+    ) -> Result<SessionRecord, RowFault> {
         if signing::is_pickle(payload) {
             return Err(RowFault::Pickle(DATA.into()));
         }
@@ -84,7 +84,7 @@ impl Django {
             Envelope::Signing(saved) => (saved, self.end(expiry, saved)),
             Envelope::Legacy => (Timestamp::NEVER, self.end_of_legacy(expiry, created, &stored)?),
         };
-        Ok(Record {
+        Ok(SessionRecord {
             claims,
             version: fingerprint(payload),
             issued,
@@ -107,7 +107,7 @@ impl Django {
         envelope: Envelope,
         created: Option<Timestamp>,
         stored: Item,
-    ) -> Result<Record, EncodeFault> {
+    ) -> Result<SessionRecord, EncodeFault> {
         if payload.len() > inflate::LIMIT {
             return Err(EncodeFault::Unreadable);
         }
@@ -131,7 +131,7 @@ impl Django {
     }
 
     /// The attributes of a row that is written anew as `data`, and ends at `end` where rows say so.
-    fn set(record: &Record, data: String, end: Timestamp) -> Vec<(String, Attribute)> {
+    fn set(record: &SessionRecord, data: String, end: Timestamp) -> Vec<(String, Attribute)> {
         let mut set = vec![(DATA.to_owned(), Attribute::String(data))];
         if record.stored.contains_key(TTL) && end != Timestamp::NEVER {
             set.push((TTL.to_owned(), Attribute::number(end.as_secs())));
@@ -181,7 +181,7 @@ impl Format for Django {
         Key::string(&String::from_utf8_lossy(id.expose()))
     }
 
-    fn decode(&self, item: &Item) -> Result<Record, RowFault> {
+    fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault> {
         // 0.6 first puts the key alone; a process that ends there leaves a row that Django itself fails on.
         let data = item.get(DATA).ok_or_else(|| RowFault::Missing(DATA.into()))?;
         let text = data.as_str().ok_or_else(|| RowFault::Type(DATA.into()))?;
@@ -197,7 +197,7 @@ impl Format for Django {
         self.record(&payload, envelope, created, stored)
     }
 
-    fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
+    fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
         let payload = python_json::dumps(&record.claims, Separators::Compact)?;
         let envelope = Envelope::Signing(record.issued);
         self.read_back(&payload, envelope, record.created, Item::new())?;
@@ -212,24 +212,29 @@ impl Format for Django {
         Ok(item)
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
+    fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change {
         let old = record.stored.get(DATA).and_then(Attribute::as_str).unwrap_or_default();
         let data = self.keyring.sign_again(old, times.now).unwrap_or_else(|| old.to_owned());
         let set = Self::set(record, data, times.expires);
         let issued = Timestamp::from_secs(times.now.as_secs());
-        let mut touched = Record { issued, expires: times.expires, ..record.clone() };
+        let mut touched = SessionRecord { issued, expires: times.expires, ..record.clone() };
         // What was read is replaced, and the next write is to be conditional on what stands there then.
         touched.stored.extend(set.iter().cloned());
         Change { update: Update { set, conditions: self.unchanged(record) }, record: touched }
     }
 
-    fn unchanged(&self, record: &Record) -> Vec<Condition> {
+    fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
         // No row holds NULL there: what was never read is never overwritten.
         let data = record.stored.get(DATA).cloned().unwrap_or(Attribute::Null);
-        vec![Condition::Exists, Condition::Equals(DATA.to_owned(), data)]
+        vec![WriteCondition::Exists, WriteCondition::Equals(DATA.to_owned(), data)]
     }
 
-    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
+    fn change(
+        &self,
+        record: &SessionRecord,
+        claims: Claims,
+        times: ChangeTimes,
+    ) -> Result<Change, EncodeFault> {
         let saved = Timestamp::from_secs(times.now.as_secs());
         let old = record.stored.get(DATA).and_then(Attribute::as_str).unwrap_or_default();
         // A legacy row stays one: Django before 3.1 reads nothing else.

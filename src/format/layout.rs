@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 
 use self::cookie::Cookie;
 use self::payload::Payload;
-use self::times::{Stamps, Times};
+use self::times::{RowTimes, Stamps};
 use super::{
-    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
-    SessionId, SessionRef, TouchTimes, Update, iso8601,
+    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Renewal, RowFault, SessionId,
+    SessionRecord, SessionRef, TouchTimes, Update, WriteCondition, iso8601,
 };
 use crate::claims::Claims;
 use crate::config::RealmConfig;
@@ -41,7 +41,7 @@ pub struct Layout {
     payload: Payload,
     version: Option<String>,
     marker: Option<(&'static str, &'static str)>,
-    times: Times,
+    times: RowTimes,
 }
 
 impl Layout {
@@ -60,7 +60,7 @@ impl Layout {
             payload: Payload::new(layout),
             version: layout.version.clone(),
             marker: layout.marker,
-            times: Times::new(realm, layout),
+            times: RowTimes::new(realm, layout),
         }
     }
 
@@ -140,7 +140,7 @@ impl Format for Layout {
         }
     }
 
-    fn decode(&self, item: &Item) -> Result<Record, RowFault> {
+    fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault> {
         if let Some((name, value)) = self.marker
             && item.get(name).is_some_and(|attribute| attribute.as_str() != Some(value))
         {
@@ -152,7 +152,7 @@ impl Format for Layout {
         let decoded = self.payload.decode(item, &self.own(), id)?;
         let version = self.version(item)?.unwrap_or(decoded.fingerprint);
         let Stamps { issued, created, expires, renewal } = self.times.read(item, decoded.max_age)?;
-        Ok(Record {
+        Ok(SessionRecord {
             claims: decoded.claims,
             version,
             issued,
@@ -164,7 +164,7 @@ impl Format for Layout {
         })
     }
 
-    fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
+    fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
         let key = key.to_attribute();
         let id = self.id(&key).unwrap_or_default();
         let mut item = match &self.payload.attribute {
@@ -186,18 +186,24 @@ impl Format for Layout {
         Ok(item)
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
-        let mut conditions = vec![Condition::Exists];
+    fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change {
+        let mut conditions = vec![WriteCondition::Exists];
         conditions.extend(self.times.unchanged(record));
         let set = self.times.touched(times.now, times.expires);
         let mut row = record.stored.clone();
         row.extend(set.iter().cloned());
         let issued = Timestamp::from_secs(times.now.as_secs());
-        let touched = Record { issued, expires: times.expires, stored: self.stored(&row), ..record.clone() };
+        let touched =
+            SessionRecord { issued, expires: times.expires, stored: self.stored(&row), ..record.clone() };
         Change { update: Update { set, conditions }, record: touched }
     }
 
-    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
+    fn change(
+        &self,
+        record: &SessionRecord,
+        claims: Claims,
+        times: ChangeTimes,
+    ) -> Result<Change, EncodeFault> {
         let name = self.payload.attribute.as_ref();
         let name =
             name.ok_or(EncodeFault::Unsupported("a row whose attributes are the claims is not changed"))?;
@@ -208,19 +214,19 @@ impl Format for Layout {
             Renewal::Never => (record.issued, record.expires),
         };
         let id = record.stored.get(&self.key_attribute).and_then(|key| self.id(key)).unwrap_or_default();
-        let mut conditions = vec![Condition::Exists];
+        let mut conditions = vec![WriteCondition::Exists];
         conditions.extend(self.times.unlocked());
         let mut set = Vec::new();
         let version = if let Some(name) = &self.version {
             let version = record.version.saturating_add(1);
-            conditions.push(Condition::Equals(name.clone(), Attribute::number(record.version)));
+            conditions.push(WriteCondition::Equals(name.clone(), Attribute::number(record.version)));
             set.push((name.clone(), Attribute::number(version)));
             Some(version)
         } else {
             None
         };
         let old = record.stored.get(name).ok_or(EncodeFault::Unsupported("the row has not been read"))?;
-        conditions.push(Condition::Equals(name.clone(), old.clone()));
+        conditions.push(WriteCondition::Equals(name.clone(), old.clone()));
         set.push((name.clone(), self.payload.rewrite(old, &claims, id)?));
         if record.renewal != Renewal::Never {
             set.extend(self.times.touched(now, expires));
@@ -231,7 +237,8 @@ impl Format for Layout {
         let decoded = decoded.map_err(|_| EncodeFault::Unsupported("the claims would not be read back"))?;
         let stored = self.stored(&row);
         let version = version.unwrap_or(decoded.fingerprint);
-        let changed = Record { claims: decoded.claims, version, issued, expires, stored, ..record.clone() };
+        let changed =
+            SessionRecord { claims: decoded.claims, version, issued, expires, stored, ..record.clone() };
         Ok(Change { update: Update { set, conditions }, record: changed })
     }
 }

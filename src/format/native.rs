@@ -12,8 +12,8 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::{
-    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
-    SessionId, SessionRef, TouchTimes, Update,
+    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Renewal, RowFault, SessionId,
+    SessionRecord, SessionRef, TouchTimes, Update, WriteCondition,
 };
 use super::{map, row};
 use crate::claims::Claims;
@@ -110,7 +110,7 @@ impl Format for Native {
         row::key(id)
     }
 
-    fn decode(&self, item: &Item) -> Result<Record, RowFault> {
+    fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault> {
         let (version, issued, expires) = row::times(item)?;
         let created = item.contains_key(CREATED).then(|| row::seconds(item, CREATED)).transpose()?;
         let claims = match item.get(row::DATA) {
@@ -123,7 +123,7 @@ impl Format for Native {
         if claims.is_empty() {
             return Err(RowFault::Empty);
         }
-        Ok(Record {
+        Ok(SessionRecord {
             claims,
             version,
             issued,
@@ -135,7 +135,7 @@ impl Format for Native {
         })
     }
 
-    fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
+    fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
         let mut item =
             row::item(&self.key_attribute, key, record, Attribute::Map(map::from_claims(&record.claims)?));
         if let Some(created) = record.created {
@@ -144,11 +144,11 @@ impl Format for Native {
         Ok(item)
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
+    fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change {
         row::touch(record, times)
     }
 
-    fn close(&self, record: &Record, until: Timestamp) -> Option<Update> {
+    fn close(&self, record: &SessionRecord, until: Timestamp) -> Option<Update> {
         let change = row::touch(record, TouchTimes { now: until, expires: until, due_before: until });
         let closing = [
             (CLOSED.to_owned(), Attribute::Bool(true)),
@@ -159,11 +159,16 @@ impl Format for Native {
         Some(Update { set, conditions: row::unchanged(record) })
     }
 
-    fn unchanged(&self, record: &Record) -> Vec<Condition> {
+    fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
         row::unchanged(record)
     }
 
-    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
+    fn change(
+        &self,
+        record: &SessionRecord,
+        claims: Claims,
+        times: ChangeTimes,
+    ) -> Result<Change, EncodeFault> {
         let data = Attribute::Map(map::from_claims(&claims)?);
         Ok(row::change(record, claims, data, times))
     }

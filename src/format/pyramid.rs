@@ -5,8 +5,8 @@ use super::decode::json;
 use super::python_json::{self, Separators};
 use super::row;
 use super::{
-    Change, ChangeTimes, Condition, CookieFault, EncodeFault, Format, KeySchema, Record, Renewal, RowFault,
-    SessionId, SessionRef, TouchTimes,
+    Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Renewal, RowFault, SessionId,
+    SessionRecord, SessionRef, TouchTimes, WriteCondition,
 };
 use crate::claims::Claims;
 use crate::item::{Attribute, Item, Key, KeyType};
@@ -57,7 +57,7 @@ impl Format for Pyramid {
         row::key(id)
     }
 
-    fn decode(&self, item: &Item) -> Result<Record, RowFault> {
+    fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault> {
         let (version, issued, expires) = row::times(item)?;
         let data = item.get(row::DATA).ok_or_else(|| RowFault::Missing(row::DATA.into()))?;
         let text = data.as_str().ok_or_else(|| RowFault::Type(row::DATA.into()))?;
@@ -66,7 +66,7 @@ impl Format for Pyramid {
             // `session.invalidate()` keeps the row and its id, with nothing in it.
             return Err(RowFault::Empty);
         }
-        Ok(Record {
+        Ok(SessionRecord {
             claims,
             version,
             issued,
@@ -78,20 +78,25 @@ impl Format for Pyramid {
         })
     }
 
-    fn encode(&self, key: &Key, record: &Record) -> Result<Item, EncodeFault> {
+    fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
         let data = Attribute::String(python_json::dumps(&record.claims, Separators::Spaced)?);
         Ok(row::item(&self.key_attribute, key, record, data))
     }
 
-    fn touch(&self, record: &Record, times: TouchTimes) -> Change {
+    fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change {
         row::touch(record, times)
     }
 
-    fn unchanged(&self, record: &Record) -> Vec<Condition> {
+    fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
         row::unchanged(record)
     }
 
-    fn change(&self, record: &Record, claims: Claims, times: ChangeTimes) -> Result<Change, EncodeFault> {
+    fn change(
+        &self,
+        record: &SessionRecord,
+        claims: Claims,
+        times: ChangeTimes,
+    ) -> Result<Change, EncodeFault> {
         let data = Attribute::String(python_json::dumps(&claims, Separators::Spaced)?);
         Ok(row::change(record, claims, data, times))
     }

@@ -6,7 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Change, ChangeTimes, Condition, CookieFault, Record, RowFault, SessionId, SessionRef, TouchTimes, Update,
+    Change, ChangeTimes, CookieFault, RowFault, SessionId, SessionRecord, SessionRef, TouchTimes, Update,
+    WriteCondition,
 };
 use crate::claims::Claims;
 use crate::item::{Attribute, Item, Key, Number};
@@ -70,7 +71,7 @@ fn number<'i>(item: &'i Item, name: &str) -> Result<&'i Number, RowFault> {
 }
 
 /// A row of `record` around its payload.
-pub(super) fn item(key_attribute: &str, key: &Key, record: &Record, data: Attribute) -> Item {
+pub(super) fn item(key_attribute: &str, key: &Key, record: &SessionRecord, data: Attribute) -> Item {
     Item::from([
         (key_attribute.to_owned(), key.to_attribute()),
         (DATA.to_owned(), data),
@@ -82,8 +83,8 @@ pub(super) fn item(key_attribute: &str, key: &Key, record: &Record, data: Attrib
 
 /// The reissue: the same two attributes that the library sets, under the conditions that it lacks. Without them the
 /// write would revive a row that was deleted meanwhile, as a stub that the library fails on.
-pub(super) fn touch(record: &Record, times: TouchTimes) -> Change {
-    let touched = Record {
+pub(super) fn touch(record: &SessionRecord, times: TouchTimes) -> Change {
+    let touched = SessionRecord {
         issued: Timestamp::from_secs(times.now.as_secs()),
         expires: Timestamp::from_secs(times.expires.as_secs()),
         ..record.clone()
@@ -94,24 +95,30 @@ pub(super) fn touch(record: &Record, times: TouchTimes) -> Change {
             (EXPIRES.to_owned(), Attribute::number(touched.expires.as_secs())),
         ],
         conditions: vec![
-            Condition::Exists,
-            Condition::Equals(VERSION.to_owned(), Attribute::number(record.version)),
-            Condition::Less(ISSUED.to_owned(), Attribute::Number(Number::from_seconds(times.due_before))),
-            Condition::AtLeast(EXPIRES.to_owned(), Attribute::Number(Number::from_seconds(times.now))),
+            WriteCondition::Exists,
+            WriteCondition::Equals(VERSION.to_owned(), Attribute::number(record.version)),
+            WriteCondition::Less(
+                ISSUED.to_owned(),
+                Attribute::Number(Number::from_seconds(times.due_before)),
+            ),
+            WriteCondition::AtLeast(EXPIRES.to_owned(), Attribute::Number(Number::from_seconds(times.now))),
         ],
     };
     Change { update, record: touched }
 }
 
 /// The row is the one that was read if its version is.
-pub(super) fn unchanged(record: &Record) -> Vec<Condition> {
-    vec![Condition::Exists, Condition::Equals(VERSION.to_owned(), Attribute::number(record.version))]
+pub(super) fn unchanged(record: &SessionRecord) -> Vec<WriteCondition> {
+    vec![
+        WriteCondition::Exists,
+        WriteCondition::Equals(VERSION.to_owned(), Attribute::number(record.version)),
+    ]
 }
 
 /// The change of a row that was read as `record`: the attributes that the library writes, the version one up, under the
 /// condition that the library makes (`Expected ver`), which also keeps the row from being made anew.
-pub(super) fn change(record: &Record, claims: Claims, data: Attribute, times: ChangeTimes) -> Change {
-    let changed = Record {
+pub(super) fn change(record: &SessionRecord, claims: Claims, data: Attribute, times: ChangeTimes) -> Change {
+    let changed = SessionRecord {
         claims,
         version: record.version.saturating_add(1),
         issued: Timestamp::from_secs(times.now.as_secs()),

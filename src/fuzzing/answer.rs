@@ -17,8 +17,8 @@ use http_body::Body as _;
 use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::upstream::Said;
-use crate::upstream::wire::Wire;
+use crate::upstream::GatewayHeaders;
+use crate::upstream::wire::Http1Connection;
 
 /// What a server that does not come to an end says in all.
 const ENDLESS: usize = 512 * 1024;
@@ -113,14 +113,14 @@ struct Line<'s>(Rc<RefCell<Server<'s>>>);
 fn converse(method: &Method, said: &[u8], ending: Ending, lengths: &[u8]) -> Conversation {
     let server = Server { said, ending, lengths, pieces: 0, at: 0, heard: 0, pauses: true, paused: false };
     let line = Line(Rc::new(RefCell::new(server)));
-    let wire = Wire::new(line.clone());
+    let wire = Http1Connection::new(line.clone());
     let body = if *method == Method::POST { "name=value" } else { "" };
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = method.clone();
     request.headers_mut().insert(HOST, HeaderValue::from_static("app.example"));
     let asked = format!("{method} / HTTP/1.1\r\nhost: app.example\r\n\r\n").len()
         + if body.is_empty() { 0 } else { "content-length: 10\r\n".len() + body.len() };
-    wire.begin(request, &Said::default());
+    wire.begin(request, &GatewayHeaders::default());
     let answer = read(&wire, &line, said.len());
     let said_all = wire.is_reusable();
     // What the server has left to say, it has said by the time that the connection is wanted again.
@@ -130,7 +130,7 @@ fn converse(method: &Method, said: &[u8], ending: Ending, lengths: &[u8]) -> Con
     Conversation { answer, reusable }
 }
 
-fn read<'s>(wire: &Wire<Line<'s>, Full<Bytes>>, line: &Line<'s>, length: usize) -> Read {
+fn read<'s>(wire: &Http1Connection<Line<'s>, Full<Bytes>>, line: &Line<'s>, length: usize) -> Read {
     // Each turn, something comes, goes or is silent for once.
     let mut turns = 1_000 + 4 * length.max(ENDLESS / 1024);
     let mut context = Context::from_waker(Waker::noop());

@@ -13,7 +13,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use super::refusal::{Malformed, Refusal};
 use super::request::{Outbound, OutboundParts, check_switch};
 use super::response::ResponseBody;
-use crate::upstream::{ConnectError, Connection, Incoming, Lease, Pool, Progress, RequestBody, SendError};
+use crate::upstream::{
+    BodyProgress, ConnectError, Connection, Incoming, Lease, Pool, RequestBody, SendError,
+};
 
 /// An upstream's response, whose body is still to be read.
 #[derive(Debug)]
@@ -104,8 +106,8 @@ pub(super) async fn forward(
     outbound: Outbound,
     affinity: impl FnOnce() -> u64,
 ) -> Result<UpstreamResponse, ForwardError> {
-    let OutboundParts { request, said, host_is_server, response_timeout, accept } = outbound.into_parts();
-    let (mut request, mut said) = (request, said);
+    let OutboundParts { request, added, host_is_server, response_timeout, accept } = outbound.into_parts();
+    let (mut request, mut added) = (request, added);
     let upstream = pool.upstream();
     let limit = response_timeout.unwrap_or(upstream.config().response_timeout);
     let mut attempts_left = upstream.config().retries.attempts.saturating_sub(1);
@@ -118,12 +120,12 @@ pub(super) async fn forward(
     loop {
         let mut connection = choice.connect().await?;
         if host_is_server && let Ok(host) = HeaderValue::from_str(connection.authority().as_str()) {
-            said.set_host(host);
+            added.set_host(host);
         }
         // HTTP/1.1 connections return the head when sending fails.
         let mut template =
             (attempts_left > 0 && connection.is_http2()).then(|| RetryTemplate::copy(&request));
-        let Some(sent) = connection.send(request, &said, limit).await else {
+        let Some(sent) = connection.send(request, &added, limit).await else {
             let server = connection.server();
             // An upstream that does not read keeps the client from sending.
             let stalled = progress.is_waiting();
@@ -197,7 +199,7 @@ impl RetryTemplate {
     }
 
     /// Returns the request, if nothing of its body has been read.
-    fn request(self, progress: &Rc<Progress>) -> Option<Request<RequestBody>> {
+    fn request(self, progress: &Rc<BodyProgress>) -> Option<Request<RequestBody>> {
         let mut request = Request::new(progress.again()?);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
@@ -223,7 +225,7 @@ fn is_idempotent(method: &Method) -> bool {
 fn answer(
     response: Response<Incoming>,
     connection: Connection,
-    progress: &Rc<Progress>,
+    progress: &Rc<BodyProgress>,
     limit: Duration,
     accept: Option<&str>,
 ) -> Result<UpstreamResponse, ForwardError> {

@@ -17,7 +17,7 @@ use super::observer::Observer;
 use super::request::Sanitized;
 use crate::session::{LookupSource, Resolution, UserState};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{NONE, RouteMetrics, Times, Verdict};
+use crate::telemetry::metrics::{NONE, RequestTimes, RequestVerdict, RouteMetrics};
 use crate::telemetry::trace::Trace;
 use crate::time::{Clock, Now};
 
@@ -35,7 +35,7 @@ pub(super) struct RequestRecord {
     request: Option<RequestFacts>,
     route: Option<Arc<Route>>,
     status: u16,
-    verdict: Verdict,
+    verdict: RequestVerdict,
     /// The verdict in one word, or the cause of a refusal.
     label: &'static str,
     /// Why the request is not let through with a session.
@@ -100,7 +100,7 @@ impl RequestRecord {
             request: None,
             route: None,
             status: StatusCode::OK.as_u16(),
-            verdict: Verdict::Refused,
+            verdict: RequestVerdict::Refused,
             label: NONE,
             reason: NONE,
             session: None,
@@ -130,7 +130,7 @@ impl RequestRecord {
 
     /// Records that the request is refused. Server errors are logged, unless the access log has them already.
     pub(super) fn refused(&mut self, gateway: &Gateway, label: &'static str, status: StatusCode) {
-        self.verdict = Verdict::Refused;
+        self.verdict = RequestVerdict::Refused;
         self.label = label;
         gateway.metrics.refused(self.label);
         if status.is_server_error()
@@ -155,7 +155,7 @@ impl RequestRecord {
         self.status = status.as_u16();
         // What follows the upstream's response takes a microsecond, which is not worth reading the clock.
         let answered = self.answered.or(self.heard).unwrap_or_else(|| Clock.mono());
-        let times = Times {
+        let times = RequestTimes {
             total: answered.saturating_duration_since(self.started.mono),
             store: self.store,
             upstream: self.upstream_time(),
@@ -167,7 +167,7 @@ impl RequestRecord {
     fn gone(&mut self, gateway: &Gateway) {
         let now = Clock.mono();
         self.status = GONE;
-        self.verdict = Verdict::Gone;
+        self.verdict = RequestVerdict::Gone;
         self.label = self.verdict.label();
         self.heard = self.heard.or(self.sent.map(|_| now));
         self.metrics(gateway).gone(now.saturating_duration_since(self.started.mono));

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use crate::claims::Requirement;
 use crate::config::{
-    Access, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, Source, StreamsConfig, Timeouts,
-    Traces,
+    Access, ConfigSource, Destination, HeaderEdits, HeaderRule, Limits, LoginTemplate, StreamsConfig,
+    Timeouts, Traces,
 };
 use crate::headers::Scrub;
 use crate::rate::Limiter;
 use crate::route::Router;
 use crate::session::{Active, MappingSlot, Realm, UserState};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Metrics, RouteMetrics, Verdict};
+use crate::telemetry::metrics::{Metrics, RequestVerdict, RouteMetrics};
 use crate::telemetry::throttle::Throttle;
 use crate::upstream::{self, Pace, Upstream};
 
@@ -45,7 +45,7 @@ pub struct Gateway {
     /// The session realms.
     pub realms: Vec<Arc<Realm>>,
     /// The configuration as it was written.
-    pub source: Source,
+    pub source: ConfigSource,
     /// Limits on a client's requests.
     pub limits: Limits,
     /// Timeouts for what clients send.
@@ -129,13 +129,13 @@ pub enum Visitor {
 
 impl Visitor {
     /// Returns the verdict for the access log and the metrics.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> RequestVerdict {
         match self {
-            Self::Public => Verdict::Public,
-            Self::Anonymous => Verdict::Anonymous,
-            Self::Unknown => Verdict::Unavailable,
-            Self::Session(active) if active.session.user() == UserState::Guest => Verdict::Guest,
-            Self::Session(_) => Verdict::Active,
+            Self::Public => RequestVerdict::Public,
+            Self::Anonymous => RequestVerdict::Anonymous,
+            Self::Unknown => RequestVerdict::Unavailable,
+            Self::Session(active) if active.session.user() == UserState::Guest => RequestVerdict::Guest,
+            Self::Session(_) => RequestVerdict::Active,
         }
     }
 

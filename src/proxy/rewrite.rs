@@ -15,7 +15,7 @@ use super::refusal::{Malformed, Refusal};
 use crate::config::{Forwarding, Rewrite, UpstreamHost};
 use crate::headers::FORWARDED_PREFIX;
 use crate::path::is_prefix;
-use crate::upstream::Said;
+use crate::upstream::GatewayHeaders;
 
 /// This site as the client sees it.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQ
 }
 
 /// Tells the upstream what was cut off, after what proxies before us cut off.
-pub(super) fn say_prefix(rewrite: &Rewrite, headers: &mut HeaderMap, said: &mut Said) {
+pub(super) fn say_prefix(rewrite: &Rewrite, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
     if rewrite.strip.is_empty() {
         return;
     }
@@ -60,7 +60,7 @@ pub(super) fn say_prefix(rewrite: &Rewrite, headers: &mut HeaderMap, said: &mut 
     let before = before.trim_end_matches('/');
     let before = if before.starts_with('/') { before } else { "" };
     if let Ok(prefix) = HeaderValue::from_str(&format!("{before}{}", rewrite.strip)) {
-        said.say_instead(headers, FORWARDED_PREFIX, prefix);
+        added.replace(headers, FORWARDED_PREFIX, prefix);
     }
 }
 
@@ -294,10 +294,13 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             before.map(|before| headers.insert(FORWARDED_PREFIX, HeaderValue::from_static(before)));
-            let mut said = Said::default();
-            say_prefix(&rewrite("/app", ""), &mut headers, &mut said);
+            let mut added = GatewayHeaders::default();
+            say_prefix(&rewrite("/app", ""), &mut headers, &mut added);
             assert!(headers.is_empty());
-            assert_eq!(said.iter().next().unwrap(), (&FORWARDED_PREFIX, &HeaderValue::from_static(expected)));
+            assert_eq!(
+                added.iter().next().unwrap(),
+                (&FORWARDED_PREFIX, &HeaderValue::from_static(expected))
+            );
         }
     }
 

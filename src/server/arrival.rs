@@ -1,7 +1,7 @@
 //! From an accepted socket to a connection that speaks HTTP: who it is, whether there is room, and TLS.
 //!
 //! All of it happens in the connection's own task, each wait with a limit, so that nobody who is slow or hostile here
-//! keeps anybody else from being accepted. Who is turned away here is told nothing and counted ([`Tally`](super::Tally)), but for those
+//! keeps anybody else from being accepted. Who is turned away here is told nothing and counted ([`Counters`](super::Counters)), but for those
 //! who come with plain HTTP to TLS: they mean no harm, and are answered 400.
 
 use std::net::IpAddr;
@@ -13,12 +13,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use super::connection;
-use super::connection::Protocol;
-use super::connections::{Connections, Place};
+use super::connection::ClientProtocol;
+use super::connections::{ConnectionPermit, Connections};
 use super::proxy_protocol::{self, Named};
-use super::tls::{Failure, Terminator, TlsError};
-use super::toll::Toll;
-use super::transport::{Socket, Transport};
+use super::reset_budget::ResetBudget;
+use super::tls::{HandshakeFailure, Terminator, TlsError};
+use super::transport::{ClientSocket, Transport};
 use crate::config::ListenerConfig;
 use crate::proxy::{ListenerPolicy, Peer, Worker};
 use crate::time::Timestamp;
@@ -35,7 +35,7 @@ const LEFTOVERS: u64 = 64 * 1024;
 
 /// What whoever arrives at a listener passes through.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub(super) struct ListenerContext {
     policy: Arc<ListenerPolicy>,
     proxy_protocol: bool,
     http2: bool,
@@ -44,7 +44,7 @@ pub(super) struct Entrance {
 }
 
 /// Who somebody at the entrance turned out to be.
-struct Caller {
+struct ClientIdentity {
     /// None: nobody knows.
     client: Option<IpAddr>,
     /// The same, but none of a proxy, which is many clients.
@@ -53,14 +53,14 @@ struct Caller {
 
 /// Somebody at the entrance.
 #[derive(Debug)]
-pub(super) struct Arrival {
-    pub(super) socket: Socket,
+pub(super) struct AcceptedConnection {
+    pub(super) socket: ClientSocket,
     /// None: by a unix socket.
     pub(super) address: Option<IpAddr>,
-    pub(super) place: Place,
+    pub(super) place: ConnectionPermit,
 }
 
-impl Entrance {
+impl ListenerContext {
     pub(super) fn new(config: &ListenerConfig, connections: &Arc<Connections>) -> Result<Self, TlsError> {
         let tls = config.tls.as_ref().map(|tls| Terminator::open(tls, config.http2, connections)).transpose();
         Ok(Self {
@@ -83,7 +83,7 @@ impl Entrance {
         transport: &mut Transport,
         address: Option<IpAddr>,
         limit: Duration,
-    ) -> Option<Caller> {
+    ) -> Option<ClientIdentity> {
         let mut client = address;
         if self.proxy_protocol {
             let named = async {
@@ -96,7 +96,7 @@ impl Entrance {
                 Some(Named::Client(address)) => client = Some(address),
                 Some(Named::Proxy) => {}
                 None => {
-                    self.connections.tally.bad_proxy_headers.add();
+                    self.connections.counters.bad_proxy_headers.add();
                     tracing::debug!("a connection without a PROXY header of a trusted proxy was closed");
                     return None;
                 }
@@ -109,48 +109,49 @@ impl Entrance {
             tracing::debug!("a connection of an address that has its share was closed");
             return None;
         }
-        Some(Caller { client, alone })
+        Some(ClientIdentity { client, alone })
     }
 }
 
 /// Serves whoever arrived, to the end of the connection.
 pub(super) async fn receive(
-    entrance: Arc<Entrance>,
-    arrival: Arrival,
+    entrance: Arc<ListenerContext>,
+    arrival: AcceptedConnection,
     worker: Rc<Worker>,
     stopped: watch::Receiver<bool>,
 ) {
-    entrance.connections.tally.accepted.add();
+    entrance.connections.counters.accepted.add();
     let mut transport = Transport::new(arrival.socket, arrival.place);
     let limit = worker.snapshot().gateway.timeouts.header;
-    let Some(Caller { client, alone }) = entrance.identify(&mut transport, arrival.address, limit).await
+    let Some(ClientIdentity { client, alone }) =
+        entrance.identify(&mut transport, arrival.address, limit).await
     else {
         return;
     };
-    let toll = Toll::new(worker.snapshot().gateway.resets.as_ref(), alone, &entrance.connections);
+    let budget = ResetBudget::new(worker.snapshot().gateway.resets.as_ref(), alone, &entrance.connections);
     let Some(tls) = &entrance.tls else {
         let peer = Peer::new(client, &entrance.policy, None);
-        let protocol = if entrance.http2 { Protocol::Unknown } else { Protocol::Http1 };
-        return connection::serve(transport, protocol, peer, worker, toll, stopped).await;
+        let protocol = if entrance.http2 { ClientProtocol::Unknown } else { ClientProtocol::Http1 };
+        return connection::serve(transport, protocol, peer, worker, budget, stopped).await;
     };
     // A handshake costs more than anything that may follow it.
-    if entrance.http2 && !toll.settle(limit).await {
+    if entrance.http2 && !budget.settle(limit).await {
         tracing::debug!("a connection of an address that resets too many streams was closed");
         return;
     }
     // Boxed, all of it: a connection without TLS is not to be as large as one with it.
     match Box::pin(tls.accept(transport)).await {
         Ok((stream, protocol, secured)) => {
-            entrance.connections.tally.handshakes.add();
+            entrance.connections.counters.handshakes.add();
             let peer = Peer::new(client, &entrance.policy, Some(secured));
-            Box::pin(connection::serve(stream, protocol, peer, worker, toll, stopped)).await;
+            Box::pin(connection::serve(stream, protocol, peer, worker, budget, stopped)).await;
         }
-        Err(Failure::Plain(transport)) => {
-            entrance.connections.tally.plain_at_tls.add();
+        Err(HandshakeFailure::Plain(transport)) => {
+            entrance.connections.counters.plain_at_tls.add();
             Box::pin(turn_away(transport)).await;
         }
-        Err(Failure::Handshake(error)) => {
-            entrance.connections.tally.failed_handshakes.add();
+        Err(HandshakeFailure::Handshake(error)) => {
+            entrance.connections.counters.failed_handshakes.add();
             tracing::debug!(%error, "a TLS handshake failed");
         }
     }

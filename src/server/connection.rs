@@ -10,9 +10,9 @@
 mod activity;
 mod http1;
 mod http2;
-mod intake;
+mod throttled_reader;
+mod tracked_io;
 mod trailers;
-mod wire;
 
 use std::io;
 use std::pin::pin;
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
-use super::toll::Toll;
+use super::reset_budget::ResetBudget;
 use crate::config::{Limits, Timeouts};
 use crate::proxy::{Peer, Worker};
 
@@ -40,7 +40,7 @@ const DISCARD: Duration = Duration::from_secs(10);
 
 /// The protocol that a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(super) enum ClientProtocol {
     /// HTTP/1.1 and nothing else.
     Http1,
     /// HTTP/2, as was negotiated.
@@ -61,10 +61,10 @@ struct Terms {
 /// Serves `stream` until either side has had enough.
 pub(super) async fn serve<S>(
     mut stream: S,
-    protocol: Protocol,
+    protocol: ClientProtocol,
     peer: Peer,
     worker: Rc<Worker>,
-    toll: Toll,
+    budget: ResetBudget,
     mut stopped: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -75,15 +75,17 @@ pub(super) async fn serve<S>(
     };
     let terms = Terms { peer: Rc::new(peer), worker, limits, timeouts };
     let first = match protocol {
-        Protocol::Http2 => return Box::pin(http2::serve(stream, Bytes::new(), &terms, toll, stopped)).await,
-        Protocol::Http1 => first_bytes(&mut stream, &[], timeouts.header, &mut stopped).await,
-        Protocol::Unknown => first_bytes(&mut stream, PREFACE, timeouts.header, &mut stopped).await,
+        ClientProtocol::Http2 => {
+            return Box::pin(http2::serve(stream, Bytes::new(), &terms, budget, stopped)).await;
+        }
+        ClientProtocol::Http1 => first_bytes(&mut stream, &[], timeouts.header, &mut stopped).await,
+        ClientProtocol::Unknown => first_bytes(&mut stream, PREFACE, timeouts.header, &mut stopped).await,
     };
     match first {
         First::Nothing => close(&mut stream).await,
         First::Partial => Box::pin(http1::refuse_slow(&mut stream)).await,
-        First::Bytes(bytes) if protocol == Protocol::Unknown && bytes == PREFACE => {
-            Box::pin(http2::serve(stream, bytes, &terms, toll, stopped)).await;
+        First::Bytes(bytes) if protocol == ClientProtocol::Unknown && bytes == PREFACE => {
+            Box::pin(http2::serve(stream, bytes, &terms, budget, stopped)).await;
         }
         First::Bytes(bytes) => http1::serve(stream, bytes, &terms, stopped).await,
     }

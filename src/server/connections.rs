@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::tally::Tally;
+use super::counters::Counters;
 use crate::config::{Limits, USUAL_CONNECTIONS};
 
 /// Descriptors that a worker has for itself: its runtime's, and some for files that are read while it runs.
@@ -38,7 +38,7 @@ pub struct Connections {
     shares: Option<Shares>,
     paused: AtomicUsize,
     /// What became of those who arrived.
-    pub tally: Tally,
+    pub counters: Counters,
 }
 
 /// How many connections each address has, where that is bounded. Not larger than there are connections.
@@ -50,14 +50,14 @@ struct Shares {
 
 /// A place among the connections, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
     share: Option<(Arc<Connections>, IpAddr)>,
 }
 
 /// A connection that is left unread, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Pause {
+pub(super) struct PausedConnection {
     connections: Arc<Connections>,
 }
 
@@ -86,7 +86,7 @@ impl Connections {
         }
         let shares = limits.connections_per_address.map(|each| Shares { each, taken: Mutex::default() });
         let places = Arc::new(Semaphore::new(bound));
-        Self { places, bound, shares, paused: AtomicUsize::default(), tally: Tally::default() }
+        Self { places, bound, shares, paused: AtomicUsize::default(), counters: Counters::default() }
     }
 
     /// How many are open.
@@ -100,25 +100,25 @@ impl Connections {
     }
 
     /// Waits for a place.
-    pub(super) async fn enter(&self) -> Place {
+    pub(super) async fn enter(&self) -> ConnectionPermit {
         // The semaphore is never closed, and nothing would be lost without a permit but the count.
         let permit = Arc::clone(&self.places).acquire_owned().await.ok();
-        Place { _permit: permit, share: None }
+        ConnectionPermit { _permit: permit, share: None }
     }
 
     /// A place for whoever cannot wait, since the listener ends; if there is none, one more than there are.
-    pub(super) fn enter_now(&self) -> Place {
-        Place { _permit: Arc::clone(&self.places).try_acquire_owned().ok(), share: None }
+    pub(super) fn enter_now(&self) -> ConnectionPermit {
+        ConnectionPermit { _permit: Arc::clone(&self.places).try_acquire_owned().ok(), share: None }
     }
 
     /// Leaves a connection unread; none: so many are that it had better end.
-    pub(super) fn pause(self: &Arc<Self>) -> Option<Pause> {
+    pub(super) fn pause(self: &Arc<Self>) -> Option<PausedConnection> {
         // Counted before it is judged, so that two cannot take the last one.
-        let pause = Pause { connections: Arc::clone(self) };
+        let pause = PausedConnection { connections: Arc::clone(self) };
         if self.paused.fetch_add(1, Ordering::Relaxed) >= (self.bound / PAUSED).max(1) {
             return None;
         }
-        self.tally.pauses.add();
+        self.counters.pauses.add();
         Some(pause)
     }
 
@@ -139,7 +139,7 @@ impl Connections {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Counts the place as one of `address`; false: it has its share already.
     pub(super) fn take_share(&mut self, connections: &Arc<Connections>, address: IpAddr) -> bool {
         let Some(shares) = &connections.shares else { return true };
@@ -148,7 +148,7 @@ impl Place {
             let mut taken = shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
             match taken.entry(address) {
                 Entry::Occupied(count) if count.get().get() >= shares.each => {
-                    connections.tally.over_share.add();
+                    connections.counters.over_share.add();
                     return false;
                 }
                 Entry::Occupied(mut count) => {
@@ -165,7 +165,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some((connections, address)) = self.share.take() {
             connections.leave(address);
@@ -173,7 +173,7 @@ impl Drop for Place {
     }
 }
 
-impl Drop for Pause {
+impl Drop for PausedConnection {
     fn drop(&mut self) {
         self.connections.paused.fetch_sub(1, Ordering::Relaxed);
     }
@@ -218,7 +218,7 @@ mod tests {
             bound,
             shares,
             paused: AtomicUsize::default(),
-            tally: Tally::default(),
+            counters: Counters::default(),
         })
     }
 
@@ -241,7 +241,7 @@ mod tests {
         assert!(first.is_some() && second.is_some() && connections.pause().is_none());
         drop(first);
         assert!(connections.pause().is_some(), "what was refused takes nothing");
-        assert_eq!(connections.tally.pauses.get(), 3);
+        assert_eq!(connections.counters.pauses.get(), 3);
     }
 
     #[tokio::test]
@@ -262,7 +262,7 @@ mod tests {
             assert_eq!(place.take_share(&connections, address.parse().unwrap()), is_let_in, "{address}");
             places.push(place);
         }
-        assert_eq!(connections.tally.over_share.get(), 2);
+        assert_eq!(connections.counters.over_share.get(), 2);
         drop(places);
         assert!(
             connections.shares.as_ref().unwrap().taken.lock().unwrap().is_empty(),

@@ -10,13 +10,13 @@ use std::path::Path;
 
 use listenfd::ListenFd;
 
-use super::listener::Socket;
+use super::listener::ListenerSocket;
 use crate::config::{AdminAddress, ListenerAddress};
 
 /// The sockets that were passed to this process and no listener has taken yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    sockets: Vec<(ListenerAddress, Socket)>,
+    sockets: Vec<(ListenerAddress, ListenerSocket)>,
 }
 
 impl Inherited {
@@ -39,17 +39,17 @@ impl Inherited {
                 socket.set_nonblocking(true)?;
                 let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
                 let path = path.ok_or_else(|| io::Error::other("a unix socket without a path"))?;
-                sockets.push((ListenerAddress::Unix(path), Socket::Unix(socket)));
+                sockets.push((ListenerAddress::Unix(path), ListenerSocket::Unix(socket)));
             } else if let Some(socket) = passed.take_tcp_listener(index)? {
                 socket.set_nonblocking(true)?;
-                sockets.push((ListenerAddress::Tcp(socket.local_addr()?), Socket::Tcp(socket)));
+                sockets.push((ListenerAddress::Tcp(socket.local_addr()?), ListenerSocket::Tcp(socket)));
             }
         }
         Ok(Self { sockets })
     }
 
     /// The sockets that listen on `address`; for a port that the system chooses, those of the first one left.
-    pub(super) fn take(&mut self, address: &ListenerAddress) -> Vec<Socket> {
+    pub(super) fn take(&mut self, address: &ListenerAddress) -> Vec<ListenerSocket> {
         let is_wanted = |bound: &ListenerAddress| match (address, bound) {
             (ListenerAddress::Tcp(address), ListenerAddress::Tcp(bound)) if address.port() == 0 => {
                 bound.ip() == address.ip()
@@ -91,14 +91,15 @@ mod tests {
         let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
         let sockets = sockets.map(|socket| (socket.local_addr().unwrap(), socket));
-        let sockets = sockets.map(|(address, socket)| (ListenerAddress::Tcp(address), Socket::Tcp(socket)));
+        let sockets =
+            sockets.map(|(address, socket)| (ListenerAddress::Tcp(address), ListenerSocket::Tcp(socket)));
         let mut inherited = Inherited { sockets: sockets.into() };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut take = |address| -> Vec<_> {
             let taken = inherited.take(&ListenerAddress::Tcp(address));
-            let address = |socket: &Socket| match socket {
-                Socket::Tcp(socket) => socket.local_addr().unwrap(),
-                Socket::Unix(_) => panic!("of no kind that was passed"),
+            let address = |socket: &ListenerSocket| match socket {
+                ListenerSocket::Tcp(socket) => socket.local_addr().unwrap(),
+                ListenerSocket::Unix(_) => panic!("of no kind that was passed"),
             };
             taken.iter().map(address).collect()
         };

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Type};
 
-use super::arrival::Entrance;
+use super::arrival::ListenerContext;
 use super::connections::Connections;
 use super::inherited::Inherited;
 use super::tls::TlsError;
@@ -27,7 +27,7 @@ pub(super) const QUEUED: usize = BACKLOG as usize + 1;
 
 /// A listener that cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum ListenError {
     /// The system does not give its address.
     #[error("cannot listen on {address}: {error}")]
     Bind {
@@ -52,16 +52,16 @@ pub(super) struct Listener {
     pub(super) config: ListenerConfig,
     /// Where, with the port that the system chose.
     pub(super) address: ListenerAddress,
-    pub(super) entrance: Arc<Entrance>,
+    pub(super) entrance: Arc<ListenerContext>,
     /// At least one. Each worker accepts on its own, or on its share of them.
-    sockets: Arc<[Socket]>,
+    sockets: Arc<[ListenerSocket]>,
     /// What is in the file system of a socket that was made here.
     footprint: Option<Arc<Footprint>>,
 }
 
 /// A socket that listens.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) enum ListenerSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
@@ -74,7 +74,7 @@ pub(super) enum Accepting {
 }
 
 /// A client's connection, and its address if it has one.
-pub(super) type Accepted = (transport::Socket, Option<IpAddr>);
+pub(super) type Accepted = (transport::ClientSocket, Option<IpAddr>);
 
 // === impl Listener ===
 
@@ -85,9 +85,9 @@ impl Listener {
         workers: usize,
         inherited: &mut Inherited,
         connections: &Arc<Connections>,
-    ) -> Result<Arc<Self>, OpenError> {
+    ) -> Result<Arc<Self>, ListenError> {
         let entrance = entrance(config, connections)?;
-        let mut bind = || -> io::Result<(Vec<Socket>, Option<Footprint>)> {
+        let mut bind = || -> io::Result<(Vec<ListenerSocket>, Option<Footprint>)> {
             let passed = inherited.take(&config.address);
             if !passed.is_empty() {
                 return Ok((passed, None));
@@ -97,14 +97,14 @@ impl Listener {
                 // There is no SO_REUSEPORT for these; all workers accept on one queue.
                 ListenerAddress::Unix(path) => {
                     let (socket, footprint) = unix::bind(path, config.mode, BACKLOG)?;
-                    Ok((vec![Socket::Unix(socket)], Some(footprint)))
+                    Ok((vec![ListenerSocket::Unix(socket)], Some(footprint)))
                 }
             }
         };
-        let failed = |error| OpenError::Bind { address: config.address.clone(), error };
+        let failed = |error| ListenError::Bind { address: config.address.clone(), error };
         let (sockets, footprint) = bind().map_err(failed)?;
         let address = match (&config.address, sockets.first()) {
-            (ListenerAddress::Tcp(_), Some(Socket::Tcp(socket))) => {
+            (ListenerAddress::Tcp(_), Some(ListenerSocket::Tcp(socket))) => {
                 ListenerAddress::Tcp(socket.local_addr().map_err(failed)?)
             }
             (address, _) => address.clone(),
@@ -118,10 +118,10 @@ impl Listener {
         &self,
         config: &ListenerConfig,
         connections: &Arc<Connections>,
-    ) -> Result<Arc<Self>, OpenError> {
+    ) -> Result<Arc<Self>, ListenError> {
         let entrance = entrance(config, connections)?;
         if let Some(footprint) = self.footprint.as_ref().filter(|_| config.mode != self.config.mode) {
-            let failed = |error| OpenError::Bind { address: config.address.clone(), error };
+            let failed = |error| ListenError::Bind { address: config.address.clone(), error };
             footprint.set_mode(config.mode).map_err(failed)?;
         }
         let (sockets, footprint) = (Arc::clone(&self.sockets), self.footprint.clone());
@@ -140,7 +140,7 @@ impl Listener {
 
     /// The sockets on which worker `number` of `workers` accepts. With fewer sockets than workers some share one, with
     /// more some have several: each that somebody may connect to is served.
-    pub(super) fn of_worker(&self, number: usize, workers: usize) -> io::Result<Vec<Socket>> {
+    pub(super) fn of_worker(&self, number: usize, workers: usize) -> io::Result<Vec<ListenerSocket>> {
         let count = self.sockets.len().max(1);
         let own = self.sockets.iter().enumerate().filter(|(index, _)| {
             if count < workers { *index == number % count } else { index % workers == number }
@@ -161,14 +161,17 @@ impl Listener {
     }
 }
 
-fn entrance(config: &ListenerConfig, connections: &Arc<Connections>) -> Result<Arc<Entrance>, OpenError> {
-    let entrance = Entrance::new(config, connections);
-    entrance.map(Arc::new).map_err(|error| OpenError::Tls { address: config.address.clone(), error })
+fn entrance(
+    config: &ListenerConfig,
+    connections: &Arc<Connections>,
+) -> Result<Arc<ListenerContext>, ListenError> {
+    let entrance = ListenerContext::new(config, connections);
+    entrance.map(Arc::new).map_err(|error| ListenError::Tls { address: config.address.clone(), error })
 }
 
-// === impl Socket ===
+// === impl ListenerSocket ===
 
-impl Socket {
+impl ListenerSocket {
     fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
@@ -197,17 +200,17 @@ impl Socket {
             Self::Unix(socket) => {
                 let (stream, _) = socket.accept()?;
                 stream.set_nonblocking(true)?;
-                Ok((transport::Socket::Unix(tokio::net::UnixStream::from_std(stream)?), None))
+                Ok((transport::ClientSocket::Unix(tokio::net::UnixStream::from_std(stream)?), None))
             }
         }
     }
 }
 
-impl From<Socket> for OwnedFd {
-    fn from(socket: Socket) -> Self {
+impl From<ListenerSocket> for OwnedFd {
+    fn from(socket: ListenerSocket) -> Self {
         match socket {
-            Socket::Tcp(socket) => socket.into(),
-            Socket::Unix(socket) => socket.into(),
+            ListenerSocket::Tcp(socket) => socket.into(),
+            ListenerSocket::Unix(socket) => socket.into(),
         }
     }
 }
@@ -216,10 +219,10 @@ impl From<Socket> for OwnedFd {
 
 impl Accepting {
     /// Must be called on the worker's runtime.
-    pub(super) fn new(socket: Socket) -> io::Result<Self> {
+    pub(super) fn new(socket: ListenerSocket) -> io::Result<Self> {
         Ok(match socket {
-            Socket::Tcp(socket) => Self::Tcp(tokio::net::TcpListener::from_std(socket)?),
-            Socket::Unix(socket) => Self::Unix(tokio::net::UnixListener::from_std(socket)?),
+            ListenerSocket::Tcp(socket) => Self::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            ListenerSocket::Unix(socket) => Self::Unix(tokio::net::UnixListener::from_std(socket)?),
         })
     }
 
@@ -228,16 +231,16 @@ impl Accepting {
         match self {
             Self::Tcp(socket) => socket.accept().await.map(|(stream, address)| tcp(stream, address)),
             Self::Unix(socket) => {
-                socket.accept().await.map(|(stream, _)| (transport::Socket::Unix(stream), None))
+                socket.accept().await.map(|(stream, _)| (transport::ClientSocket::Unix(stream), None))
             }
         }
     }
 
     /// The socket again.
-    pub(super) fn into_socket(self) -> io::Result<Socket> {
+    pub(super) fn into_socket(self) -> io::Result<ListenerSocket> {
         Ok(match self {
-            Self::Tcp(socket) => Socket::Tcp(socket.into_std()?),
-            Self::Unix(socket) => Socket::Unix(socket.into_std()?),
+            Self::Tcp(socket) => ListenerSocket::Tcp(socket.into_std()?),
+            Self::Unix(socket) => ListenerSocket::Unix(socket.into_std()?),
         })
     }
 }
@@ -245,19 +248,19 @@ impl Accepting {
 fn tcp(stream: tokio::net::TcpStream, address: SocketAddr) -> Accepted {
     // A connection that is gone already shows that when it is read.
     let _ = stream.set_nodelay(true);
-    (transport::Socket::Tcp(stream), Some(address.ip()))
+    (transport::ClientSocket::Tcp(stream), Some(address.ip()))
 }
 
 /// A socket for each worker, between which the system spreads connections.
-fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<Socket>> {
+fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<ListenerSocket>> {
     // SO_REUSEPORT would let a second gateway of the same user take half of the connections of a first one
     // unnoticed; an address that is taken shows only without it.
     drop(open(address, Share::No)?);
     let first = open(address, Share::Yes)?;
     let address = first.local_addr()?;
-    let mut sockets = vec![Socket::Tcp(first)];
+    let mut sockets = vec![ListenerSocket::Tcp(first)];
     for _ in 1..workers {
-        sockets.push(Socket::Tcp(open(address, Share::Yes)?));
+        sockets.push(ListenerSocket::Tcp(open(address, Share::Yes)?));
     }
     Ok(sockets)
 }
@@ -292,7 +295,7 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let _waiting: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        let socket = Socket::Tcp(listener);
+        let socket = ListenerSocket::Tcp(listener);
         assert_eq!(socket.queued(3).filter(Result::is_ok).count(), 3);
         assert_eq!(socket.queued(3).filter(Result::is_ok).count(), 2);
         assert_eq!(socket.queued(3).count(), 0);

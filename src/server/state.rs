@@ -29,7 +29,7 @@ pub struct State {
 
 /// What became of the reloads so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reloads {
+pub struct ReloadCounters {
     /// How many were carried out.
     pub done: u64,
     /// How many changed nothing because something was wrong.
@@ -75,8 +75,8 @@ impl State {
     }
 
     /// What became of the reloads.
-    pub fn reloads(&self) -> Reloads {
-        Reloads {
+    pub fn reloads(&self) -> ReloadCounters {
+        ReloadCounters {
             done: self.reloaded.load(Ordering::Relaxed),
             failed: self.refused.load(Ordering::Relaxed),
             last: Timestamp::from_millis(self.last_reload.load(Ordering::Relaxed)),

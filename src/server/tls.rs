@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::context::Contexts;
 pub use self::context::TlsError;
-use super::connection::Protocol;
+use super::connection::ClientProtocol;
 use super::connections::Connections;
 use super::transport::Transport;
 use crate::config::TlsConfig;
@@ -44,7 +44,7 @@ pub(super) struct Terminator {
 
 /// Why a connection speaks no TLS.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum HandshakeFailure {
     /// It speaks plain HTTP.
     Plain(Box<Transport>),
     /// Anything else.
@@ -75,30 +75,31 @@ impl Terminator {
     pub(super) async fn accept(
         &self,
         transport: Transport,
-    ) -> Result<(Box<TlsStream<Transport>>, Protocol, TlsFacts), Failure> {
+    ) -> Result<(Box<TlsStream<Transport>>, ClientProtocol, TlsFacts), HandshakeFailure> {
         let contexts = Arc::clone(&self.contexts.borrow());
         let handshake = tokio::time::timeout(self.timeout, handshake(transport, &contexts));
-        handshake.await.unwrap_or_else(|_| Err(Failure::Handshake(io::ErrorKind::TimedOut.into())))
+        handshake.await.unwrap_or_else(|_| Err(HandshakeFailure::Handshake(io::ErrorKind::TimedOut.into())))
     }
 }
 
 async fn handshake(
     mut transport: Transport,
     contexts: &Contexts,
-) -> Result<(Box<TlsStream<Transport>>, Protocol, TlsFacts), Failure> {
+) -> Result<(Box<TlsStream<Transport>>, ClientProtocol, TlsFacts), HandshakeFailure> {
     // What is not TLS gets no alert, which it could not read.
     if transport.ahead().is_empty() {
-        transport.read_ahead().await.map_err(Failure::Handshake)?;
+        transport.read_ahead().await.map_err(HandshakeFailure::Handshake)?;
     }
     match transport.ahead().first() {
         Some(&HANDSHAKE) => {}
-        Some(byte) if byte.is_ascii_uppercase() => return Err(Failure::Plain(Box::new(transport))),
+        Some(byte) if byte.is_ascii_uppercase() => return Err(HandshakeFailure::Plain(Box::new(transport))),
         Some(_) => return Err(failed("this is not TLS")),
-        None => return Err(Failure::Handshake(io::ErrorKind::UnexpectedEof.into())),
+        None => return Err(HandshakeFailure::Handshake(io::ErrorKind::UnexpectedEof.into())),
     }
-    let start = LazyConfigAcceptor::new(Acceptor::default(), transport).await.map_err(Failure::Handshake)?;
+    let start =
+        LazyConfigAcceptor::new(Acceptor::default(), transport).await.map_err(HandshakeFailure::Handshake)?;
     let context = contexts.choose(start.client_hello().server_name());
-    let stream = start.into_stream(Arc::clone(&context.config)).await.map_err(Failure::Handshake)?;
+    let stream = start.into_stream(Arc::clone(&context.config)).await.map_err(HandshakeFailure::Handshake)?;
     let (_, session) = stream.get_ref();
     let shown = session.peer_certificates().and_then(|chain| chain.first());
     let certificate =
@@ -108,7 +109,8 @@ async fn handshake(
         .hosts
         .as_ref()
         .map(|hosts| CertificateRule { hosts: Arc::clone(hosts), number: context.rule });
-    let protocol = if session.alpn_protocol() == Some(H2) { Protocol::Http2 } else { Protocol::Http1 };
+    let protocol =
+        if session.alpn_protocol() == Some(H2) { ClientProtocol::Http2 } else { ClientProtocol::Http1 };
     Ok((Box::new(stream), protocol, TlsFacts { certificate, rule }))
 }
 
@@ -118,6 +120,6 @@ fn current(der: &[u8]) -> Option<ClientCertificate> {
     ClientCertificate::read(der).filter(|certificate| Clock.now().wall <= certificate.not_after)
 }
 
-fn failed(why: &'static str) -> Failure {
-    Failure::Handshake(io::Error::new(io::ErrorKind::InvalidData, why))
+fn failed(why: &'static str) -> HandshakeFailure {
+    HandshakeFailure::Handshake(io::Error::new(io::ErrorKind::InvalidData, why))
 }

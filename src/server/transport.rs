@@ -8,7 +8,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::connections::Place;
+use super::connections::ConnectionPermit;
 
 /// How much is read ahead at once: more than any PROXY header of today, and than most handshakes begin with.
 const AHEAD: usize = 1024;
@@ -16,26 +16,26 @@ const AHEAD: usize = 1024;
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Transport {
-    socket: Socket,
+    socket: ClientSocket,
     /// Read, but not yet taken; without memory when there is none.
     ahead: BytesMut,
-    place: Place,
+    place: ConnectionPermit,
 }
 
 /// Either kind of socket.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) enum ClientSocket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Transport {
-    pub(super) fn new(socket: Socket, place: Place) -> Self {
+    pub(super) fn new(socket: ClientSocket, place: ConnectionPermit) -> Self {
         Self { socket, ahead: BytesMut::new(), place }
     }
 
     /// Its place among the connections.
-    pub(super) fn place(&mut self) -> &mut Place {
+    pub(super) fn place(&mut self) -> &mut ConnectionPermit {
         &mut self.place
     }
 
@@ -48,8 +48,8 @@ impl Transport {
     pub(super) async fn read_ahead(&mut self) -> io::Result<bool> {
         self.ahead.reserve(AHEAD);
         match &mut self.socket {
-            Socket::Tcp(socket) => socket.read_buf(&mut self.ahead).await,
-            Socket::Unix(socket) => socket.read_buf(&mut self.ahead).await,
+            ClientSocket::Tcp(socket) => socket.read_buf(&mut self.ahead).await,
+            ClientSocket::Unix(socket) => socket.read_buf(&mut self.ahead).await,
         }
         .map(|count| count > 0)
     }
@@ -83,8 +83,8 @@ impl AsyncRead for Transport {
             return Poll::Ready(Ok(()));
         }
         match &mut this.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
-            Socket::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
+            ClientSocket::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
+            ClientSocket::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
         }
     }
 }
@@ -92,8 +92,8 @@ impl AsyncRead for Transport {
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write(context, bytes),
-            Socket::Unix(socket) => Pin::new(socket).poll_write(context, bytes),
+            ClientSocket::Tcp(socket) => Pin::new(socket).poll_write(context, bytes),
+            ClientSocket::Unix(socket) => Pin::new(socket).poll_write(context, bytes),
         }
     }
 
@@ -103,29 +103,29 @@ impl AsyncWrite for Transport {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(context, slices),
-            Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(context, slices),
+            ClientSocket::Tcp(socket) => Pin::new(socket).poll_write_vectored(context, slices),
+            ClientSocket::Unix(socket) => Pin::new(socket).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.socket {
-            Socket::Tcp(socket) => socket.is_write_vectored(),
-            Socket::Unix(socket) => socket.is_write_vectored(),
+            ClientSocket::Tcp(socket) => socket.is_write_vectored(),
+            ClientSocket::Unix(socket) => socket.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_flush(context),
-            Socket::Unix(socket) => Pin::new(socket).poll_flush(context),
+            ClientSocket::Tcp(socket) => Pin::new(socket).poll_flush(context),
+            ClientSocket::Unix(socket) => Pin::new(socket).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
-            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(context),
+            ClientSocket::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
+            ClientSocket::Unix(socket) => Pin::new(socket).poll_shutdown(context),
         }
     }
 }

@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use super::arrival::{self, Arrival};
-use super::connections::Place;
-use super::listener::{Accepted, Accepting, Listener, QUEUED, Socket};
+use super::arrival::{self, AcceptedConnection};
+use super::connections::ConnectionPermit;
+use super::listener::{Accepted, Accepting, Listener, ListenerSocket, QUEUED};
 use super::state::State;
 use super::{Generation, StartError};
 use crate::proxy::{RequestIds, Worker};
@@ -180,7 +180,7 @@ impl Acceptors {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for socket in sockets {
-            let door = Door {
+            let door = AcceptorContext {
                 listener: Arc::clone(listener),
                 worker: Rc::clone(&self.worker),
                 connections: self.connections.clone(),
@@ -211,14 +211,14 @@ impl Acceptor {
 }
 
 /// What becomes of connections that are accepted.
-struct Door {
+struct AcceptorContext {
     listener: Arc<Listener>,
     worker: Rc<Worker>,
     connections: TaskTracker,
     stopped: watch::Receiver<bool>,
 }
 
-async fn accept(socket: Socket, mut door: Door) {
+async fn accept(socket: ListenerSocket, mut door: AcceptorContext) {
     let socket = match Accepting::new(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -249,7 +249,7 @@ async fn accept(socket: Socket, mut door: Door) {
 
 /// Takes in who is in the system's queue already: the last socket of an address that is closed resets them, though they
 /// have been told that they are connected. No more than the queue holds, so that a crowd without end keeps no worker.
-fn last(socket: Accepting, door: &Door) -> io::Result<()> {
+fn last(socket: Accepting, door: &AcceptorContext) -> io::Result<()> {
     let socket = socket.into_socket()?;
     for accepted in socket.queued(QUEUED) {
         match accepted {
@@ -262,9 +262,9 @@ fn last(socket: Accepting, door: &Door) -> io::Result<()> {
     Ok(())
 }
 
-impl Door {
+impl AcceptorContext {
     /// Waits for a place, and accepts nobody else meanwhile; but not beyond the listener's end.
-    async fn place(&mut self) -> Place {
+    async fn place(&mut self) -> ConnectionPermit {
         let connections = &self.listener.entrance.connections;
         tokio::select! {
             biased;
@@ -273,8 +273,8 @@ impl Door {
         }
     }
 
-    fn enter(&self, (socket, address): Accepted, place: Place) {
-        let arrival = Arrival { socket, address, place };
+    fn enter(&self, (socket, address): Accepted, place: ConnectionPermit) {
+        let arrival = AcceptedConnection { socket, address, place };
         let entrance = Arc::clone(&self.listener.entrance);
         let (worker, stopped) = (Rc::clone(&self.worker), self.stopped.clone());
         // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.

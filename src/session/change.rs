@@ -16,15 +16,15 @@ use tokio::sync::{Mutex, oneshot};
 use tracing::Instrument as _;
 
 use super::cache::Hit;
-use super::judge::{Verdict, judge};
-use super::lookup::Row;
+use super::judge::{SessionVerdict, judge};
+use super::lookup::DecodedRow;
 use super::{Active, Realm, Session};
 use crate::claims::Claims;
-use crate::format::{ChangeTimes, EncodeFault, Record, Renewal, SessionId};
+use crate::format::{ChangeTimes, EncodeFault, Renewal, SessionId, SessionRecord};
 use crate::item::Key;
 use crate::store::StoreError;
 use crate::store::rotation::{Retirement, Rotated};
-use crate::store::table::{Created, Read, Written};
+use crate::store::table::{PutOutcome, Read, Written};
 
 /// How often a change is made again of a row that has moved on.
 const MAX_TRIES: usize = 50;
@@ -35,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// What is to become of a session.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Order {
+pub struct SessionMutation {
     /// How its claims change, one edit after the other.
     pub edits: Vec<Edit>,
     /// What else happens to it.
@@ -74,16 +74,16 @@ pub enum Action {
 
 /// What became of a session.
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub enum MutationOutcome {
     /// It goes on like this.
-    Goes(Box<Going>),
+    Goes(Box<UpdatedSession>),
     /// It has ended.
     Ended,
     /// Nothing was to be done.
     Nothing,
 }
 
-impl Outcome {
+impl MutationOutcome {
     /// The outcome in one word, for logs and counts.
     pub fn label(&self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ impl Outcome {
 
 /// A session after a change.
 #[derive(Clone, Debug)]
-pub struct Going {
+pub struct UpdatedSession {
     /// Its id.
     pub id: SessionId,
     /// The session.
@@ -149,7 +149,7 @@ pub(super) struct Turns {
 #[derive(Debug)]
 struct Waiting {
     edits: Vec<Edit>,
-    answer: oneshot::Sender<Result<Outcome, ChangeError>>,
+    answer: oneshot::Sender<Result<MutationOutcome, ChangeError>>,
 }
 
 impl Default for Turns {
@@ -166,7 +166,7 @@ impl Turns {
         self.turns.get(usize::from(last)).unwrap_or(first)
     }
 
-    fn wait(&self, key: &Key, edits: Vec<Edit>) -> oneshot::Receiver<Result<Outcome, ChangeError>> {
+    fn wait(&self, key: &Key, edits: Vec<Edit>) -> oneshot::Receiver<Result<MutationOutcome, ChangeError>> {
         let (answer, answered) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.entry(key.clone()).or_default().push(Waiting { edits, answer });
@@ -186,8 +186,8 @@ impl Realm {
     pub async fn change(
         self: &Arc<Self>,
         active: Option<&Active>,
-        order: Order,
-    ) -> Result<Outcome, ChangeError> {
+        order: SessionMutation,
+    ) -> Result<MutationOutcome, ChangeError> {
         let held = active.map(|active| (active.id.clone(), Arc::clone(&active.session)));
         let realm = Arc::clone(self);
         let work = async move {
@@ -207,11 +207,11 @@ impl Realm {
     async fn carry_out(
         &self,
         held: Option<(SessionId, Arc<Session>)>,
-        order: Order,
-    ) -> Result<Outcome, ChangeError> {
+        order: SessionMutation,
+    ) -> Result<MutationOutcome, ChangeError> {
         let Some((id, session)) = held else {
             return match order.action {
-                Some(Action::Destroy) => Ok(Outcome::Ended),
+                Some(Action::Destroy) => Ok(MutationOutcome::Ended),
                 _ if order.if_version.is_some() => Err(ChangeError::Conflict),
                 _ => self.begin(&order.edits).await,
             };
@@ -230,7 +230,7 @@ impl Realm {
         id: &SessionId,
         session: &Arc<Session>,
         edits: Vec<Edit>,
-    ) -> Result<Outcome, ChangeError> {
+    ) -> Result<MutationOutcome, ChangeError> {
         let mut answered = self.turns.wait(&session.key, edits);
         let _turn = self.turns.of(&session.key).lock().await;
         if let Ok(answer) = answered.try_recv() {
@@ -238,12 +238,13 @@ impl Realm {
         }
         let waiting = self.turns.take(&session.key);
         let all = waiting.iter().flat_map(|waiting| waiting.edits.clone()).collect();
-        let together = self.settle(id, session, &Order { edits: all, ..Order::default() }).await;
+        let together =
+            self.settle(id, session, &SessionMutation { edits: all, ..SessionMutation::default() }).await;
         let alone = matches!(together, Err(ChangeError::Unwritable(_))) && waiting.len() > 1;
         for Waiting { edits, answer } in waiting {
             let outcome = if alone {
                 // One of them is too large; the others need not fail with it.
-                self.settle(id, session, &Order { edits, ..Order::default() }).await
+                self.settle(id, session, &SessionMutation { edits, ..SessionMutation::default() }).await
             } else {
                 together.clone()
             };
@@ -258,8 +259,8 @@ impl Realm {
         &self,
         id: &SessionId,
         held: &Arc<Session>,
-        order: &Order,
-    ) -> Result<Outcome, ChangeError> {
+        order: &SessionMutation,
+    ) -> Result<MutationOutcome, ChangeError> {
         // Who was here before has left what it wrote; whoever is not here yet will find it out from the table.
         let mut session = match self.cache.look(&held.key, held.record.version, self.clock.mono()) {
             Hit::Fresh(newer) | Hit::Stale(newer, _) => newer,
@@ -273,7 +274,7 @@ impl Realm {
                 action => match merged(&session.record.claims, &order.edits) {
                     // A session without claims is how frameworks write one that has ended.
                     Some(merged) if merged.claims.is_empty() => self.end(&session, order).await?,
-                    None if action.is_none() => return Ok(Outcome::Nothing),
+                    None if action.is_none() => return Ok(MutationOutcome::Nothing),
                     merged => {
                         let merged = merged.unwrap_or_else(|| Merged::same(&session.record.claims));
                         match action {
@@ -292,21 +293,22 @@ impl Realm {
     }
 
     /// Whether the session is still the one that the order is about.
-    fn may_change(&self, session: &Session, order: &Order) -> Result<(), ChangeError> {
-        let alive = matches!(judge(&self.policy, &session.record, self.clock.now().wall), Verdict::Live(_));
+    fn may_change(&self, session: &Session, order: &SessionMutation) -> Result<(), ChangeError> {
+        let alive =
+            matches!(judge(&self.policy, &session.record, self.clock.now().wall), SessionVerdict::Live(_));
         let meant = order.if_version.is_none_or(|version| version == session.record.version);
         if alive && meant && !session.record.closed { Ok(()) } else { Err(ChangeError::Conflict) }
     }
 
     /// Makes a session of what would have been a change of one.
-    async fn begin(&self, edits: &[Edit]) -> Result<Outcome, ChangeError> {
+    async fn begin(&self, edits: &[Edit]) -> Result<MutationOutcome, ChangeError> {
         let Some(merged) = merged(&Claims::new(), edits).filter(|merged| !merged.claims.is_empty()) else {
-            return Ok(Outcome::Nothing);
+            return Ok(MutationOutcome::Nothing);
         };
         let (id, record, item) = self.new_row(merged.claims, None)?;
         match self.table.create(item).await.map_err(ChangeError::from)? {
-            Created::AlreadyThere => Err(ChangeError::Contended),
-            Created::Yes => Ok(self.goes(id, record, merged.flash)),
+            PutOutcome::AlreadyThere => Err(ChangeError::Contended),
+            PutOutcome::Yes => Ok(self.goes(id, record, merged.flash)),
         }
     }
 
@@ -314,8 +316,8 @@ impl Realm {
     fn new_row(
         &self,
         claims: Claims,
-        of: Option<&Record>,
-    ) -> Result<(SessionId, Record, crate::item::Item), ChangeError> {
+        of: Option<&SessionRecord>,
+    ) -> Result<(SessionId, SessionRecord, crate::item::Item), ChangeError> {
         let now = self.clock.now().wall;
         let issued = crate::time::Timestamp::from_secs(now.as_secs());
         let id = self.format.new_id().map_err(|_| ChangeError::Randomness)?;
@@ -324,7 +326,7 @@ impl Realm {
         let created = self.format.records_creation().then_some(began);
         let expires = self.policy.deadline(created, now);
         let stored = of.map(|record| record.stored.clone()).unwrap_or_default();
-        let record = Record {
+        let record = SessionRecord {
             claims,
             version: 1,
             issued,
@@ -381,7 +383,7 @@ impl Realm {
         }
     }
 
-    async fn end(&self, session: &Session, order: &Order) -> Result<Attempt, ChangeError> {
+    async fn end(&self, session: &Session, order: &SessionMutation) -> Result<Attempt, ChangeError> {
         // A log-out ends whatever there is; an edit that leaves nothing ends only what it was made of.
         let unconditional = order.action == Some(Action::Destroy) && order.if_version.is_none();
         let conditions = if unconditional { Vec::new() } else { self.format.unchanged(&session.record) };
@@ -390,7 +392,7 @@ impl Realm {
             Written::Done | Written::Refused(None) => {
                 self.cache.forget(&session.key);
                 self.monitors.end(&session.key);
-                Ok(Attempt::Done(Outcome::Ended))
+                Ok(Attempt::Done(MutationOutcome::Ended))
             }
         }
     }
@@ -402,8 +404,10 @@ impl Realm {
         row: Option<crate::item::Item>,
     ) -> Result<Arc<Session>, ChangeError> {
         match self.row(row) {
-            Row::Session { record, size } => Ok(Arc::new(self.session(session.key.clone(), record, size))),
-            Row::None(_) => {
+            DecodedRow::Session { record, size } => {
+                Ok(Arc::new(self.session(session.key.clone(), record, size)))
+            }
+            DecodedRow::None(_) => {
                 self.cache.forget(&session.key);
                 Err(ChangeError::Conflict)
             }
@@ -411,19 +415,25 @@ impl Realm {
     }
 
     /// A session under a new key.
-    fn goes(&self, id: SessionId, record: Record, flash: Vec<String>) -> Outcome {
+    fn goes(&self, id: SessionId, record: SessionRecord, flash: Vec<String>) -> MutationOutcome {
         let key = self.format.key(&id);
         let size = serde_json::to_string(&record.claims).map_or(0, |text| text.len());
         let session = Arc::new(self.session(key, record, size));
         self.remember(&session);
-        Outcome::Goes(Box::new(Going { id, session, flash }))
+        MutationOutcome::Goes(Box::new(UpdatedSession { id, session, flash }))
     }
 
     /// A session under the key it had.
-    fn goes_on(&self, id: SessionId, session: &Session, record: Record, flash: Vec<String>) -> Outcome {
+    fn goes_on(
+        &self,
+        id: SessionId,
+        session: &Session,
+        record: SessionRecord,
+        flash: Vec<String>,
+    ) -> MutationOutcome {
         let session = Arc::new(self.session(session.key.clone(), record, session.size));
         self.remember(&session);
-        Outcome::Goes(Box::new(Going { id, session, flash }))
+        MutationOutcome::Goes(Box::new(UpdatedSession { id, session, flash }))
     }
 
     /// What was just written is newer than anything that is being read.
@@ -447,7 +457,7 @@ async fn step_aside(lost: usize) {
 
 /// How one try of a change ended.
 enum Attempt {
-    Done(Outcome),
+    Done(MutationOutcome),
     /// The row is another by now; the change is to be made of that one.
     MovedOn(Arc<Session>),
 }

@@ -3,21 +3,21 @@
 use super::judge::Policy;
 use super::reference::Ref;
 use crate::claims::Claims;
-use crate::format::{EncodeFault, Format, Record, Renewal};
+use crate::format::{EncodeFault, Format, Renewal, SessionRecord};
 use crate::item::Item;
 use crate::store::StoreError;
-use crate::store::table::{Created as Row, Table};
+use crate::store::table::{PutOutcome as Row, Table};
 use crate::time::Timestamp;
 
 /// A session that was made.
 #[derive(Debug)]
-pub struct Created {
+pub struct CreatedSession {
     /// The value of its cookie. Whoever has it is the user.
     pub cookie: crate::secret::Secret,
     /// Its public name.
     pub reference: Ref,
     /// Its row.
-    pub record: Record,
+    pub record: SessionRecord,
 }
 
 /// Why a session was not made.
@@ -50,7 +50,7 @@ pub async fn create(
     policy: &Policy,
     claims: Claims,
     now: Timestamp,
-) -> Result<Created, CreateError> {
+) -> Result<CreatedSession, CreateError> {
     if claims.is_empty() {
         return Err(CreateError::Empty);
     }
@@ -58,7 +58,7 @@ pub async fn create(
     let key = format.key(&id);
     let issued = Timestamp::from_secs(now.as_secs());
     let created = format.records_creation().then_some(issued);
-    let record = Record {
+    let record = SessionRecord {
         claims,
         version: 1,
         issued,
@@ -75,7 +75,11 @@ pub async fn create(
         Row::AlreadyThere => Err(CreateError::Taken),
         Row::Yes => {
             let cookie = format.cookie_value(&id, record.version).into_bytes();
-            Ok(Created { cookie: crate::secret::Secret::new(cookie), reference: Ref::of(&key), record })
+            Ok(CreatedSession {
+                cookie: crate::secret::Secret::new(cookie),
+                reference: Ref::of(&key),
+                record,
+            })
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Flights<K, V> {
 
 /// A place in a flight: the answer, when it comes.
 #[derive(Debug)]
-pub(crate) struct Seat<V>(watch::Receiver<Option<V>>);
+pub(crate) struct Waiter<V>(watch::Receiver<Option<V>>);
 
 impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Flights<K, V> {
     /// At most `capacity` operations at a time, run on `control` and tracked by `tasks`.
@@ -39,13 +39,13 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Fl
     /// Joins the flight of `key`, or starts it with `lead`. `None` if too many are under way.
     ///
     /// A flight is over as soon as `lead` has answered: who comes later starts another.
-    pub(crate) fn join<F>(self: &Arc<Self>, key: &K, lead: impl FnOnce() -> F) -> Option<Seat<V>>
+    pub(crate) fn join<F>(self: &Arc<Self>, key: &K, lead: impl FnOnce() -> F) -> Option<Waiter<V>>
     where
         F: Future<Output = V> + Send + 'static,
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = under_way.get(key) {
-            return Some(Seat(answer.clone()));
+            return Some(Waiter(answer.clone()));
         }
         if under_way.len() >= self.capacity {
             return None;
@@ -62,11 +62,11 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Fl
             },
             &self.control,
         );
-        Some(Seat(receiver))
+        Some(Waiter(receiver))
     }
 }
 
-impl<V: Clone> Seat<V> {
+impl<V: Clone> Waiter<V> {
     /// Waits for the answer. `None` if the operation ended without one, which only a panic does.
     pub(crate) async fn arrive(mut self) -> Option<V> {
         self.0.wait_for(Option::is_some).await.ok()?.clone()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::RealmConfig;
-use crate::format::{Record, Renewal, TouchTimes};
+use crate::format::{Renewal, SessionRecord, TouchTimes};
 use crate::time::Timestamp;
 
 /// How far the clock of another machine may be ahead of ours.
@@ -22,7 +22,7 @@ pub struct Policy {
 
 /// The judgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SessionVerdict {
     /// The session is good.
     Live(Life),
     /// Its idle deadline has passed.
@@ -78,21 +78,21 @@ impl Reissue {
 /// (`exp < time()` is dead). One is due when it was issued more than `reissue_time` ago and a reissue would gain it
 /// time: a deadline is never moved back, neither by a clock that is behind nor by a lifetime that is reached. The one
 /// exception is a deadline that the row's own timeout says cannot be.
-pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Verdict {
+pub fn judge(policy: &Policy, record: &SessionRecord, now: Timestamp) -> SessionVerdict {
     let end = match (policy.lifetime, record.created) {
         (None, _) => None,
         (Some(lifetime), Some(created)) => Some(created.plus(lifetime)),
-        (Some(_), None) => return Verdict::TooOld,
+        (Some(_), None) => return SessionVerdict::TooOld,
     };
     if end.is_some_and(|end| end < now) {
-        return Verdict::TooOld;
+        return SessionVerdict::TooOld;
     }
     let expires = end.map_or(record.expires, |end| end.min(record.expires));
     if expires < now {
-        return Verdict::Idle;
+        return SessionVerdict::Idle;
     }
     let (timeout, own_end) = match record.renewal {
-        Renewal::Never => return Verdict::Live(Life { expires, due: None }),
+        Renewal::Never => return SessionVerdict::Live(Life { expires, due: None }),
         Renewal::Realm => (policy.timeout, Timestamp::NEVER),
         Renewal::Own { timeout, end } => (timeout, end),
     };
@@ -103,13 +103,13 @@ pub fn judge(policy: &Policy, record: &Record, now: Timestamp) -> Verdict {
     if is_own && record.expires > deadline.plus(SKEW) {
         // No framework sets a deadline beyond a session's own timeout. One that is there was written by mistake
         // (connect-dynamodb 3.0.0 added milliseconds to seconds), and is put right.
-        return Verdict::Live(Life {
+        return SessionVerdict::Live(Life {
             expires: deadline.min(expires),
             due: Some(Reissue { expires: deadline, due_before }),
         });
     }
     let due = record.issued < due_before && deadline > record.expires;
-    Verdict::Live(Life { expires, due: due.then_some(Reissue { expires: deadline, due_before }) })
+    SessionVerdict::Live(Life { expires, due: due.then_some(Reissue { expires: deadline, due_before }) })
 }
 
 #[cfg(test)]
@@ -125,8 +125,8 @@ mod tests {
         lifetime: Some(Duration::from_secs(10_000)),
     };
 
-    fn record(created: i64, issued: i64, expires: i64) -> Record {
-        Record {
+    fn record(created: i64, issued: i64, expires: i64) -> SessionRecord {
+        SessionRecord {
             claims: Claims::new(),
             version: 1,
             created: Some(Timestamp::from_secs(created)),
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn by_age() {
         let live = |expires, due: Option<(i64, i64)>| {
-            Verdict::Live(Life {
+            SessionVerdict::Live(Life {
                 expires: at(expires),
                 due: due.map(|(expires, due_before)| Reissue {
                     expires: at(expires),
@@ -158,7 +158,7 @@ mod tests {
             ("just not due", record(0, 0, 1200), 120_000, live(1_200_000, None)),
             ("just due", record(0, 0, 1200), 120_001, live(1_200_000, Some((1_320_000, 1)))),
             ("at the deadline", record(0, 0, 1200), 1_200_000, live(1_200_000, Some((2_400_000, 1_080_000)))),
-            ("past the deadline", record(0, 0, 1200), 1_200_001, Verdict::Idle),
+            ("past the deadline", record(0, 0, 1200), 1_200_001, SessionVerdict::Idle),
             ("cut by the lifetime", record(0, 9_000, 10_200), 9_500_000, live(10_000_000, None)),
             (
                 "reissued up to the lifetime",
@@ -166,7 +166,7 @@ mod tests {
                 9_100_000,
                 live(9_200_000, Some((10_000_000, 8_980_000))),
             ),
-            ("past the lifetime", record(0, 9_900, 11_100), 10_000_001, Verdict::TooOld),
+            ("past the lifetime", record(0, 9_900, 11_100), 10_000_001, SessionVerdict::TooOld),
             ("issued in the future", record(0, 5_000, 6_200), 1_000_000, live(6_200_000, None)),
         ] {
             assert_eq!(judge(&POLICY, &record, at(now)), expected, "{what}");
@@ -175,22 +175,25 @@ mod tests {
 
     #[test]
     fn without_a_creation_time_a_lifetime_cannot_be_kept() {
-        let record = Record { created: None, ..record(0, 0, 1200) };
-        assert_eq!(judge(&POLICY, &record, at(0)), Verdict::TooOld);
-        assert!(matches!(judge(&Policy { lifetime: None, ..POLICY }, &record, at(0)), Verdict::Live(_)));
+        let record = SessionRecord { created: None, ..record(0, 0, 1200) };
+        assert_eq!(judge(&POLICY, &record, at(0)), SessionVerdict::TooOld);
+        assert!(matches!(
+            judge(&Policy { lifetime: None, ..POLICY }, &record, at(0)),
+            SessionVerdict::Live(_)
+        ));
     }
 
     #[test]
     fn what_never_ends_is_never_due_and_ends_with_its_lifetime() {
-        let record = Record { expires: Timestamp::NEVER, ..record(0, 0, 0) };
+        let record = SessionRecord { expires: Timestamp::NEVER, ..record(0, 0, 0) };
         let endless = Policy { lifetime: None, ..POLICY };
         for now in [at(0), at(5_000_000_000_000), at(i64::MAX)] {
-            let live = Verdict::Live(Life { expires: Timestamp::NEVER, due: None });
+            let live = SessionVerdict::Live(Life { expires: Timestamp::NEVER, due: None });
             assert_eq!(judge(&endless, &record, now), live);
         }
-        let live = Verdict::Live(Life { expires: at(10_000_000), due: None });
+        let live = SessionVerdict::Live(Life { expires: at(10_000_000), due: None });
         assert_eq!(judge(&POLICY, &record, at(9_000_000)), live);
-        assert_eq!(judge(&POLICY, &record, at(10_000_001)), Verdict::TooOld);
+        assert_eq!(judge(&POLICY, &record, at(10_000_001)), SessionVerdict::TooOld);
     }
 
     #[test]
@@ -198,11 +201,11 @@ mod tests {
         let policy = Policy { lifetime: None, ..POLICY };
         let own = |timeout, end, issued: i64, expires| {
             let timeout = Duration::from_secs(timeout);
-            Record { renewal: Renewal::Own { timeout, end }, ..record(0, issued, expires) }
+            SessionRecord { renewal: Renewal::Own { timeout, end }, ..record(0, issued, expires) }
         };
-        let judged = |record: &Record, now| match judge(&policy, record, at(now)) {
-            Verdict::Live(life) => (life.expires.as_secs(), life.due.map(|due| due.expires.as_secs())),
-            Verdict::Idle | Verdict::TooOld => panic!("{record:?}"),
+        let judged = |record: &SessionRecord, now| match judge(&policy, record, at(now)) {
+            SessionVerdict::Live(life) => (life.expires.as_secs(), life.due.map(|due| due.expires.as_secs())),
+            SessionVerdict::Idle | SessionVerdict::TooOld => panic!("{record:?}"),
         };
         let never = Timestamp::NEVER;
         assert_eq!(judged(&own(3600, never, 0, 3600), 200_000), (3600, Some(3800)));
@@ -218,10 +221,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_touched_is_never_due() {
-        let record = Record { renewal: Renewal::Never, ..record(0, 0, 1200) };
+        let record = SessionRecord { renewal: Renewal::Never, ..record(0, 0, 1200) };
         let life = Life { expires: at(1_200_000), due: None };
-        assert_eq!(judge(&POLICY, &record, at(1_199_000)), Verdict::Live(life));
-        assert_eq!(judge(&POLICY, &record, at(1_200_001)), Verdict::Idle);
+        assert_eq!(judge(&POLICY, &record, at(1_199_000)), SessionVerdict::Live(life));
+        assert_eq!(judge(&POLICY, &record, at(1_200_001)), SessionVerdict::Idle);
     }
 
     proptest! {
@@ -229,7 +232,7 @@ mod tests {
         fn a_reissue_only_ever_lengthens_and_never_past_the_lifetime(
             created in 0i64..20_000, issued in 0i64..20_000, expires in 0i64..20_000, now in 0i64..20_000_000,
         ) {
-            if let Verdict::Live(Life { expires: end, due }) = judge(&POLICY, &record(created, issued, expires), at(now)) {
+            if let SessionVerdict::Live(Life { expires: end, due }) = judge(&POLICY, &record(created, issued, expires), at(now)) {
                 prop_assert!(end >= at(now) && end <= Timestamp::from_secs(expires));
                 if let Some(due) = due {
                     prop_assert!(due.expires > Timestamp::from_secs(expires));

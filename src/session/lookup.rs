@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::cache::Hit;
 use super::{Lookup, Realm};
 use crate::config::Consistency;
-use crate::format::{Record, RowFault};
+use crate::format::{RowFault, SessionRecord};
 use crate::item::{Attribute, Item, Key};
 use crate::store::StoreError;
 use crate::store::table::Read;
@@ -44,7 +44,7 @@ impl Realm {
             }
         };
         match row {
-            Row::Session { record, size } => {
+            DecodedRow::Session { record, size } => {
                 // A strongly consistent read has the last word: a cookie that claims more is wrong, not early.
                 let trusted = strong || self.consistency == Consistency::Eventual;
                 let answers = if trusted { record.version.max(asked) } else { record.version };
@@ -52,7 +52,7 @@ impl Realm {
                 self.cache.remember(&session, answers, read_at, epoch);
                 Lookup::Found(session)
             }
-            Row::None(fault) => {
+            DecodedRow::None(fault) => {
                 self.cache.remember_missing(key, asked, read_at, epoch);
                 Lookup::Absent(fault)
             }
@@ -63,13 +63,13 @@ impl Realm {
     ///
     /// `auto` is pyramid-dynamodb-sessions' rule: eventually consistent at half the price, and strongly consistent if
     /// that finds nothing or something older than the browser has seen.
-    async fn fetch(&self, key: &Key, asked: u64) -> Result<(Row, bool), StoreError> {
+    async fn fetch(&self, key: &Key, asked: u64) -> Result<(DecodedRow, bool), StoreError> {
         match self.consistency {
             Consistency::Strong => Ok((self.row(self.table.get(key, Read::Strong).await?), true)),
             Consistency::Eventual => Ok((self.row(self.table.get(key, Read::Eventual).await?), false)),
             Consistency::Auto => {
                 let row = self.row(self.table.get(key, Read::Eventual).await?);
-                if matches!(&row, Row::Session { record, .. } if record.version >= asked) {
+                if matches!(&row, DecodedRow::Session { record, .. } if record.version >= asked) {
                     return Ok((row, false));
                 }
                 Ok((self.row(self.table.get(key, Read::Strong).await?), true))
@@ -77,18 +77,18 @@ impl Realm {
         }
     }
 
-    pub(super) fn row(&self, item: Option<Item>) -> Row {
-        let Some(item) = item else { return Row::None(None) };
+    pub(super) fn row(&self, item: Option<Item>) -> DecodedRow {
+        let Some(item) = item else { return DecodedRow::None(None) };
         match self.format.decode(&item) {
-            Ok(record) => Row::Session { record, size: size(&item) },
-            Err(fault) => Row::None(Some(fault)),
+            Ok(record) => DecodedRow::Session { record, size: size(&item) },
+            Err(fault) => DecodedRow::None(Some(fault)),
         }
     }
 }
 
 /// A row as the format reads it.
-pub(super) enum Row {
-    Session { record: Record, size: usize },
+pub(super) enum DecodedRow {
+    Session { record: SessionRecord, size: usize },
     None(Option<RowFault>),
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use tokio::sync::{Notify, watch};
 
-use super::judge::{Verdict, judge};
+use super::judge::{SessionVerdict, judge};
 use super::{Lookup, Realm, Session};
 use crate::item::Key;
 
@@ -123,8 +123,8 @@ impl Realm {
             Lookup::Found(session) => session,
         };
         match judge(&self.policy, &session.record, now.wall) {
-            Verdict::Idle | Verdict::TooOld => self.monitors.end(&key),
-            Verdict::Live(life) => {
+            SessionVerdict::Idle | SessionVerdict::TooOld => self.monitors.end(&key),
+            SessionVerdict::Live(life) => {
                 let used = watched.used.swap(false, Ordering::Relaxed);
                 if let Some(due) = life.due.filter(|_| used) {
                     // It runs on by itself; what comes of it shows at the next check.

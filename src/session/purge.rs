@@ -18,8 +18,8 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
-use super::judge::{Policy, Verdict, judge};
-use crate::format::{Condition, Format, RowFault};
+use super::judge::{Policy, SessionVerdict, judge};
+use crate::format::{Format, RowFault, WriteCondition};
 use crate::item::{Attribute, Item, Key, Number};
 use crate::store::StoreError;
 use crate::store::table::{Pages, Segment, Table, Written};
@@ -90,7 +90,7 @@ pub enum Decision {
     /// Nothing: it is a session.
     Live,
     /// It is over: what to delete, and under which conditions.
-    Over(Key, Vec<Condition>),
+    Over(Key, Vec<WriteCondition>),
     /// Nothing, for want of understanding.
     Leave(Reason),
 }
@@ -114,7 +114,7 @@ pub enum Reason {
 
 /// What was found and done so far.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct PurgeTotals {
     /// Rows read.
     pub scanned: u64,
     /// Of these: sessions that are alive.
@@ -137,7 +137,7 @@ pub struct Tally {
 
 /// How a purge that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum PurgeEnd {
     /// At the end of the table.
     Complete,
     /// Before it, as was asked.
@@ -152,8 +152,8 @@ pub fn decide(rules: &Rules<'_>, item: &Item, now: Timestamp) -> Decision {
             return Decision::Leave(Reason::Ageless);
         }
         Ok(record) => match judge(&rules.policy, &record, now) {
-            Verdict::Live(_) => false,
-            Verdict::Idle | Verdict::TooOld => true,
+            SessionVerdict::Live(_) => false,
+            SessionVerdict::Idle | SessionVerdict::TooOld => true,
         },
         Err(RowFault::Empty) if rules.empty == Empty::Expire && ttl_has_passed(rules.format, item, now) => {
             true
@@ -171,7 +171,10 @@ pub fn decide(rules: &Rules<'_>, item: &Item, now: Timestamp) -> Decision {
         return Decision::Leave(Reason::Wide);
     }
     let others = item.iter().filter(|(name, _)| *name != key_attribute);
-    Decision::Over(key, others.map(|(name, value)| Condition::Equals(name.clone(), value.clone())).collect())
+    Decision::Over(
+        key,
+        others.map(|(name, value)| WriteCondition::Equals(name.clone(), value.clone())).collect(),
+    )
 }
 
 fn ttl_has_passed(format: &dyn Format, item: &Item, now: Timestamp) -> bool {
@@ -180,7 +183,7 @@ fn ttl_has_passed(format: &dyn Format, item: &Item, now: Timestamp) -> bool {
     end.is_some_and(|end| end < now)
 }
 
-impl Tally {
+impl PurgeTotals {
     /// Of the rows read, those with which there is nothing left to do.
     pub fn settled(&self, mode: Mode) -> u64 {
         match mode {
@@ -199,8 +202,8 @@ impl Purge<'_> {
     pub async fn run(
         &self,
         stop: &CancellationToken,
-        progress: &dyn Fn(&Tally),
-    ) -> (Tally, Result<Ending, StoreError>) {
+        progress: &dyn Fn(&PurgeTotals),
+    ) -> (PurgeTotals, Result<PurgeEnd, StoreError>) {
         let run = Run {
             purge: self,
             // One part that fails stops the others, which finish what they are at.
@@ -211,12 +214,9 @@ impl Purge<'_> {
         };
         let ended = join_all((0..self.segments.get()).map(|index| run.segment(index))).await;
         let ended = ended.into_iter().collect::<Result<Vec<_>, _>>();
-        let ending =
-            ended.map(
-                |endings| {
-                    if endings.contains(&Ending::Stopped) { Ending::Stopped } else { Ending::Complete }
-                },
-            );
+        let ending = ended.map(|endings| {
+            if endings.contains(&PurgeEnd::Stopped) { PurgeEnd::Stopped } else { PurgeEnd::Complete }
+        });
         (run.tally.into_inner(), ending)
     }
 
@@ -231,8 +231,8 @@ impl Purge<'_> {
 struct Run<'r> {
     purge: &'r Purge<'r>,
     stop: CancellationToken,
-    progress: &'r dyn Fn(&Tally),
-    tally: RefCell<Tally>,
+    progress: &'r dyn Fn(&PurgeTotals),
+    tally: RefCell<PurgeTotals>,
     bucket: Option<RefCell<Bucket>>,
 }
 
@@ -243,7 +243,7 @@ struct Patience {
 }
 
 impl Run<'_> {
-    async fn segment(&self, index: u16) -> Result<Ending, StoreError> {
+    async fn segment(&self, index: u16) -> Result<PurgeEnd, StoreError> {
         let ended = self.pages(index).await;
         if ended.is_err() {
             self.stop.cancel();
@@ -251,7 +251,7 @@ impl Run<'_> {
         ended
     }
 
-    async fn pages(&self, index: u16) -> Result<Ending, StoreError> {
+    async fn pages(&self, index: u16) -> Result<PurgeEnd, StoreError> {
         let Purge { table, .. } = *self.purge;
         let segment = Some(Segment { index, total: self.purge.segments.get() });
         let mut scan = table.scan(Pages { rows: self.purge.page(), segment });
@@ -259,11 +259,11 @@ impl Run<'_> {
         loop {
             self.save_up().await;
             if self.stop.is_cancelled() {
-                return Ok(Ending::Stopped);
+                return Ok(PurgeEnd::Stopped);
             }
             let rows = match scan.next().await {
                 Ok(Some(rows)) => rows,
-                Ok(None) => return Ok(Ending::Complete),
+                Ok(None) => return Ok(PurgeEnd::Complete),
                 Err(error) => {
                     self.endure(error, &mut patience).await?;
                     continue;
@@ -283,7 +283,7 @@ impl Run<'_> {
     }
 
     /// Counts a page's rows, and says which of them are over.
-    fn judge(&self, rows: &[Item]) -> Vec<(Key, Vec<Condition>)> {
+    fn judge(&self, rows: &[Item]) -> Vec<(Key, Vec<WriteCondition>)> {
         let now = Clock.now().wall;
         let mut tally = self.tally.borrow_mut();
         let mut over = Vec::new();
@@ -301,7 +301,7 @@ impl Run<'_> {
         over
     }
 
-    async fn delete(&self, key: Key, as_read: Vec<Condition>) -> Result<(), StoreError> {
+    async fn delete(&self, key: Key, as_read: Vec<WriteCondition>) -> Result<(), StoreError> {
         let mut patience = Patience::new();
         while !self.stop.is_cancelled() {
             match self.purge.table.delete(&key, &as_read).await {

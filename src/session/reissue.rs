@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tracing::Instrument as _;
 
-use super::flight::Seat;
+use super::flight::Waiter;
 use super::judge::Reissue;
-use super::lookup::Row;
+use super::lookup::DecodedRow;
 use super::{Realm, Session};
 use crate::store::table::Written;
 use crate::time::Now;
@@ -30,7 +30,7 @@ pub enum Reissued {
 
 /// A reissue under way.
 #[derive(Debug)]
-pub struct Reissuing(Option<Seat<Reissued>>);
+pub struct Reissuing(Option<Waiter<Reissued>>);
 
 impl Reissued {
     /// The outcome in one word, for counts.
@@ -76,12 +76,12 @@ impl Realm {
             // The refusal carries the row as it is now, which saves reading it.
             Ok(Written::Refused(Some(item))) => {
                 match self.row(Some(item)) {
-                    Row::Session { record, size } => {
+                    DecodedRow::Session { record, size } => {
                         let answers = record.version;
                         let session = self.session(session.key.clone(), record, size);
                         self.cache.remember(&Arc::new(session), answers, read_at, epoch);
                     }
-                    Row::None(_) => self.cache.forget(&session.key),
+                    DecodedRow::None(_) => self.cache.forget(&session.key),
                 }
                 Reissued::Lost
             }
@@ -108,6 +108,6 @@ impl Realm {
 impl Reissuing {
     /// Whether it is known by now that there is no session to give the browser a cookie of.
     pub fn is_gone(&self) -> bool {
-        self.0.as_ref().and_then(Seat::peek) == Some(Reissued::Gone)
+        self.0.as_ref().and_then(Waiter::peek) == Some(Reissued::Gone)
     }
 }

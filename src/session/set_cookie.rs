@@ -7,7 +7,7 @@ use cookie::Cookie;
 use http::HeaderValue;
 
 use super::cookie::unquoted;
-use crate::config::{CookieConfig, SameSite, Secure};
+use crate::config::{CookieConfig, SameSite, SecureAttribute};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -87,9 +87,9 @@ impl CookieWriter {
         attribute(&mut text, "Path", Some(&config.path));
         attribute(&mut text, "Expires", expires);
         let secure = match config.secure {
-            Secure::Auto => secure,
-            Secure::Always => true,
-            Secure::Never => false,
+            SecureAttribute::Auto => secure,
+            SecureAttribute::Always => true,
+            SecureAttribute::Never => false,
         };
         for (flag, is_set) in [("; Secure", secure), ("; HttpOnly", config.httponly)] {
             text.push_str(if is_set { flag } else { "" });
@@ -126,7 +126,7 @@ mod tests {
             name: "sid".into(),
             path: "/".into(),
             domain: None,
-            secure: Secure::Auto,
+            secure: SecureAttribute::Auto,
             httponly: true,
             samesite: Some(SameSite::Strict),
             max_age: None,
@@ -155,7 +155,7 @@ mod tests {
         let bare = CookieWriter::new(&CookieConfig {
             httponly: false,
             samesite: None,
-            secure: Secure::Never,
+            secure: SecureAttribute::Never,
             ..config()
         });
         assert_eq!(text(&bare.write("x", true)), "sid=x; Path=/");

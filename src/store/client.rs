@@ -35,7 +35,7 @@ const CHAIN_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum StoreOpenError {
     /// Neither the configuration nor the SDK's chain has a region.
     #[error(
         "no AWS region is known: set `region` in [store.dynamodb], or AWS_REGION, or a region in the AWS profile"
@@ -95,9 +95,9 @@ pub struct StaticCredentials {
 pub(super) async fn connect(
     config: &DynamodbConfig,
     credentials: Option<StaticCredentials>,
-) -> Result<Client, OpenError> {
+) -> Result<Client, StoreOpenError> {
     if config.endpoint.as_deref().is_some_and(|endpoint| !is_http_url(endpoint)) {
-        return Err(OpenError::Endpoint);
+        return Err(StoreOpenError::Endpoint);
     }
     let http =
         aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
@@ -114,9 +114,9 @@ pub(super) async fn connect(
         let keys = Credentials::new(keys.access_key_id, secret, None, None, "static");
         loader = loader.credentials_provider(keys);
     }
-    let shared = timeout(CHAIN_WAIT, loader.load()).await.map_err(|_| OpenError::NoRegion)?;
+    let shared = timeout(CHAIN_WAIT, loader.load()).await.map_err(|_| StoreOpenError::NoRegion)?;
     if shared.region().is_none() {
-        return Err(OpenError::NoRegion);
+        return Err(StoreOpenError::NoRegion);
     }
 
     let base = shared.credentials_provider().ok_or_else(|| no_credentials(config, "none are configured"))?;
@@ -177,11 +177,11 @@ fn is_http_url(text: &str) -> bool {
     })
 }
 
-fn no_credentials(config: &DynamodbConfig, reason: &str) -> OpenError {
+fn no_credentials(config: &DynamodbConfig, reason: &str) -> StoreOpenError {
     let way_out = if config.endpoint.is_some() {
         "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (any value, such as `local`, if the endpoint does not check them)"
     } else {
         "set `profile` in [store.dynamodb], or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
     };
-    OpenError::NoCredentials { reason: reason.to_owned(), way_out }
+    StoreOpenError::NoCredentials { reason: reason.to_owned(), way_out }
 }

@@ -25,8 +25,8 @@ use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
 use self::connector::InProcess;
-use self::dispatch::Answer;
-use super::OpenError;
+use self::dispatch::EngineResponse;
+use super::StoreOpenError;
 
 /// How often rows whose TTL has passed are removed. DynamoDB itself takes up to days, and nobody relies on it.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(60);
@@ -50,8 +50,8 @@ impl Engine {
     ///
     /// # Errors
     /// If SQLite does not start.
-    pub fn memory() -> Result<Self, OpenError> {
-        Database::memory().map(Self::new).map_err(|error| OpenError::Engine(error.to_string()))
+    pub fn memory() -> Result<Self, StoreOpenError> {
+        Database::memory().map(Self::new).map_err(|error| StoreOpenError::Engine(error.to_string()))
     }
 
     /// An engine on a file, which is made if it is not there, readable by its owner alone. Several processes may use
@@ -59,10 +59,10 @@ impl Engine {
     ///
     /// # Errors
     /// If the file is something else than a database, cannot be read and written, or stays locked.
-    pub async fn file(path: &Path) -> Result<Self, OpenError> {
+    pub async fn file(path: &Path) -> Result<Self, StoreOpenError> {
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || open(path)).await;
-        opened.unwrap_or_else(|error| Err(OpenError::Engine(error.to_string())))
+        opened.unwrap_or_else(|error| Err(StoreOpenError::Engine(error.to_string())))
     }
 
     fn new(database: Database) -> Self {
@@ -71,11 +71,13 @@ impl Engine {
 
     /// Does what a request asks for: `target` is its `x-amz-target`, `body` its JSON. Once it is in the engine it is
     /// done, whether or not the caller still waits, as a request that has reached DynamoDB is.
-    pub async fn dispatch(&self, target: &str, body: Bytes) -> Answer {
+    pub async fn dispatch(&self, target: &str, body: Bytes) -> EngineResponse {
         let Some(operation) = dispatch::Operation::of_target(target) else {
-            return Answer::unknown_operation();
+            return EngineResponse::unknown_operation();
         };
-        let Ok(call) = self.calls.clone().acquire_owned().await else { return Answer::internal_error() };
+        let Ok(call) = self.calls.clone().acquire_owned().await else {
+            return EngineResponse::internal_error();
+        };
         let database = self.database.clone();
         let answer = tokio::task::spawn_blocking(move || {
             // Held by the call and not by the caller, who may be gone before it is over.
@@ -83,7 +85,7 @@ impl Engine {
             operation.run(&database, &body)
         });
         // The engine panicked. What it was doing was rolled back.
-        answer.await.unwrap_or_else(|_| Answer::internal_error())
+        answer.await.unwrap_or_else(|_| EngineResponse::internal_error())
     }
 
     /// The engine as the SDK's HTTP client.
@@ -123,11 +125,11 @@ impl fmt::Debug for Engine {
     }
 }
 
-fn open(path: PathBuf) -> Result<Engine, OpenError> {
+fn open(path: PathBuf) -> Result<Engine, StoreOpenError> {
     match prepare(&path) {
         Ok(File::Database) => {}
-        Ok(File::Other) => return Err(OpenError::NotADatabase(path)),
-        Err(source) => return Err(OpenError::File { path, source }),
+        Ok(File::Other) => return Err(StoreOpenError::NotADatabase(path)),
+        Err(source) => return Err(StoreOpenError::File { path, source }),
     }
     // SQLite takes `:memory:`, an empty path and `file:` URLs to mean something else; none of them is absolute.
     let absolute = std::path::absolute(&path);
@@ -135,12 +137,13 @@ fn open(path: PathBuf) -> Result<Engine, OpenError> {
         Ok(Some(text)) => Database::new(text),
         Ok(None) => {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "the path is not UTF-8");
-            return Err(OpenError::File { path, source });
+            return Err(StoreOpenError::File { path, source });
         }
-        Err(_) => return Err(OpenError::Engine("there is no working directory".to_owned())),
+        Err(_) => return Err(StoreOpenError::Engine("there is no working directory".to_owned())),
     };
     // The engine waits half a minute for a lock, since another process may be bringing the file up to date.
-    let database = database.map_err(|error| OpenError::Engine(format!("`{}`: {error}", path.display())))?;
+    let database =
+        database.map_err(|error| StoreOpenError::Engine(format!("`{}`: {error}", path.display())))?;
     Ok(Engine::new(database))
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::format::Condition;
+use crate::format::WriteCondition;
 use crate::item::Attribute;
 
 use super::attribute::to_sdk;
@@ -19,16 +19,16 @@ pub(super) struct Placeholders {
 
 impl Placeholders {
     /// All the conditions, joined with AND. `key` is the attribute that every row has.
-    pub(super) fn condition(&mut self, key: &str, conditions: &[Condition]) -> String {
+    pub(super) fn condition(&mut self, key: &str, conditions: &[WriteCondition]) -> String {
         let clauses: Vec<String> = conditions.iter().map(|condition| self.clause(key, condition)).collect();
         clauses.join(" AND ")
     }
 
     /// As [`condition`](Self::condition), and the row must be there: asked for or not, since a write that finds no row
     /// would otherwise make one, and bring back a session that was logged out.
-    pub(super) fn condition_on_existing(&mut self, key: &str, conditions: &[Condition]) -> String {
-        let exists = self.clause(key, &Condition::Exists);
-        let others = conditions.iter().filter(|condition| !matches!(condition, Condition::Exists));
+    pub(super) fn condition_on_existing(&mut self, key: &str, conditions: &[WriteCondition]) -> String {
+        let exists = self.clause(key, &WriteCondition::Exists);
+        let others = conditions.iter().filter(|condition| !matches!(condition, WriteCondition::Exists));
         let clauses = others.map(|condition| self.clause(key, condition));
         std::iter::once(exists).chain(clauses.collect::<Vec<_>>()).collect::<Vec<_>>().join(" AND ")
     }
@@ -54,14 +54,14 @@ impl Placeholders {
         (!values.is_empty()).then_some(values)
     }
 
-    fn clause(&mut self, key: &str, condition: &Condition) -> String {
+    fn clause(&mut self, key: &str, condition: &WriteCondition) -> String {
         match condition {
-            Condition::Exists => format!("attribute_exists({})", self.name(key)),
-            Condition::Absent => format!("attribute_not_exists({})", self.name(key)),
-            Condition::Lacks(name) => format!("attribute_not_exists({})", self.name(name)),
-            Condition::Equals(name, value) => format!("{} = {}", self.name(name), self.value(value)),
-            Condition::Less(name, value) => format!("{} < {}", self.name(name), self.value(value)),
-            Condition::AtLeast(name, value) => format!("{} >= {}", self.name(name), self.value(value)),
+            WriteCondition::Exists => format!("attribute_exists({})", self.name(key)),
+            WriteCondition::Absent => format!("attribute_not_exists({})", self.name(key)),
+            WriteCondition::Lacks(name) => format!("attribute_not_exists({})", self.name(name)),
+            WriteCondition::Equals(name, value) => format!("{} = {}", self.name(name), self.value(value)),
+            WriteCondition::Less(name, value) => format!("{} < {}", self.name(name), self.value(value)),
+            WriteCondition::AtLeast(name, value) => format!("{} >= {}", self.name(name), self.value(value)),
         }
     }
 
@@ -91,10 +91,10 @@ mod tests {
         let condition = placeholders.condition_on_existing(
             "a.b = c",
             &[
-                Condition::Exists,
-                Condition::Less("iss".into(), Attribute::number(5u64)),
-                Condition::AtLeast("exp".into(), Attribute::number(6u64)),
-                Condition::Equals("data".into(), Attribute::String("x OR y".into())),
+                WriteCondition::Exists,
+                WriteCondition::Less("iss".into(), Attribute::number(5u64)),
+                WriteCondition::AtLeast("exp".into(), Attribute::number(6u64)),
+                WriteCondition::Equals("data".into(), Attribute::String("x OR y".into())),
             ],
         );
         assert_eq!(set.as_deref(), Some("SET #n0 = :v0"));

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::{
     Update as SdkUpdate,
 };
 
-use crate::format::{Condition, Update};
+use crate::format::{Update, WriteCondition};
 use crate::item::{Item, Key};
 
 use super::StoreError;
@@ -22,7 +22,7 @@ pub enum Retirement {
     /// It is changed, to go on for a moment.
     Update(Update),
     /// It is deleted, if these conditions hold.
-    Delete(Vec<Condition>),
+    Delete(Vec<WriteCondition>),
 }
 
 /// What became of a rotation.
@@ -82,7 +82,7 @@ impl Table {
 
     fn put_new(&self, new: Item) -> Result<Put, StoreError> {
         let mut placeholders = Placeholders::default();
-        let condition = placeholders.condition(self.key_attribute(), &[Condition::Absent]);
+        let condition = placeholders.condition(self.key_attribute(), &[WriteCondition::Absent]);
         Put::builder()
             .table_name(self.name())
             .set_item(Some(item_to_sdk(new)))

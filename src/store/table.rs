@@ -5,7 +5,7 @@
 //!
 //! A refused write and the retry of a write that landed look the same: the SDK tries again when an answer is lost, and
 //! the second try finds the row as the first one left it. Who must know compares [`Written::Refused`]'s row, or for
-//! [`Created::AlreadyThere`] the row read again, with what was to be written: if it holds the writer's own version and
+//! [`PutOutcome::AlreadyThere`] the row read again, with what was to be written: if it holds the writer's own version and
 //! nonce, the write was done.
 
 use std::error::Error;
@@ -22,7 +22,7 @@ use aws_sdk_dynamodb::types::{
     ConsumedCapacity, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
 };
 
-use crate::format::{Condition, Update};
+use crate::format::{Update, WriteCondition};
 use crate::item::{Item, Key, KeyType};
 use crate::telemetry::metrics::TableMetrics;
 use crate::time::Clock;
@@ -60,7 +60,7 @@ pub enum Read {
 
 /// What became of a create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Created {
+pub enum PutOutcome {
     /// The row was made.
     Yes,
     /// A row with this key exists, and was left alone.
@@ -175,18 +175,18 @@ impl Table {
     ///
     /// # Errors
     /// If the table does not answer, or refuses to; the row may have been made nevertheless.
-    pub async fn create(&self, item: Item) -> Result<Created, StoreError> {
+    pub async fn create(&self, item: Item) -> Result<PutOutcome, StoreError> {
         let mut placeholders = Placeholders::default();
-        let condition = placeholders.condition(self.key_attribute(), &[Condition::Absent]);
+        let condition = placeholders.condition(self.key_attribute(), &[WriteCondition::Absent]);
         let request = self.client().put_item().table_name(self.name()).set_item(Some(item_to_sdk(item)));
         let request = request
             .condition_expression(condition)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_expression_attribute_names(Some(placeholders.names()));
         let created = self.timed("create", request.send(), |answer| units(answer.consumed_capacity())).await;
-        let Err(error) = created else { return Ok(Created::Yes) };
+        let Err(error) = created else { return Ok(PutOutcome::Yes) };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
-            return Ok(Created::AlreadyThere);
+            return Ok(PutOutcome::AlreadyThere);
         }
         Err(store_error(&error, self.name()))
     }
@@ -195,7 +195,7 @@ impl Table {
     ///
     /// # Errors
     /// If the table does not answer, or refuses to; the row may have been replaced nevertheless.
-    pub async fn replace(&self, item: Item, conditions: &[Condition]) -> Result<Written, StoreError> {
+    pub async fn replace(&self, item: Item, conditions: &[WriteCondition]) -> Result<Written, StoreError> {
         let key = item.get(self.key_attribute()).and_then(Key::from_attribute);
         let mut placeholders = Placeholders::default();
         let condition = placeholders.condition_on_existing(self.key_attribute(), conditions);
@@ -243,7 +243,7 @@ impl Table {
     ///
     /// # Errors
     /// If the table does not answer, or refuses to; the row may have been deleted nevertheless.
-    pub async fn delete(&self, key: &Key, conditions: &[Condition]) -> Result<Written, StoreError> {
+    pub async fn delete(&self, key: &Key, conditions: &[WriteCondition]) -> Result<Written, StoreError> {
         let request = self.client().delete_item().table_name(self.name()).set_key(Some(self.key(key)));
         let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
         if conditions.is_empty() {

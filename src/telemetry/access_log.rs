@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::{AccessLogTarget, LogFormat};
-use crate::telemetry::line::{Line, Stamp};
+use crate::telemetry::line::{LogLine, Stamp};
 use crate::telemetry::metrics::LineMetrics;
 use crate::telemetry::throttle::Throttle;
 use crate::time::{Clock, Timestamp};
@@ -114,7 +114,7 @@ impl AccessLog {
     }
 
     /// Writes a line of `worker` about something that happened at `time`.
-    pub fn write(&self, worker: usize, time: Timestamp, fill: impl FnOnce(&mut Line<'_>)) {
+    pub fn write(&self, worker: usize, time: Timestamp, fill: impl FnOnce(&mut LogLine<'_>)) {
         let Some(sheet) = self.shared.sheets.get(worker).or_else(|| self.shared.sheets.first()) else {
             return;
         };
@@ -126,7 +126,7 @@ impl AccessLog {
             return;
         }
         let first = text.is_empty();
-        let mut line = Line::begin(text, self.shared.format, stamp, time);
+        let mut line = LogLine::begin(text, self.shared.format, stamp, time);
         fill(&mut line);
         line.end();
         *lines += 1;

@@ -12,12 +12,12 @@ use crate::time::Timestamp;
 
 /// A line in the making.
 #[derive(Debug)]
-pub struct Line<'b> {
+pub struct LogLine<'b> {
     buffer: &'b mut Vec<u8>,
     format: LogFormat,
 }
 
-impl<'b> Line<'b> {
+impl<'b> LogLine<'b> {
     /// Begins a line about something that happened at `time`.
     pub(super) fn begin(
         buffer: &'b mut Vec<u8>,
@@ -218,10 +218,10 @@ mod tests {
 
     use super::*;
 
-    fn line(format: LogFormat, fill: impl FnOnce(&mut Line<'_>)) -> String {
+    fn line(format: LogFormat, fill: impl FnOnce(&mut LogLine<'_>)) -> String {
         let (mut buffer, mut stamp) = (Vec::new(), Stamp::default());
         let mut line =
-            Line::begin(&mut buffer, format, &mut stamp, Timestamp::from_millis(1_763_770_939_042));
+            LogLine::begin(&mut buffer, format, &mut stamp, Timestamp::from_millis(1_763_770_939_042));
         fill(&mut line);
         line.end();
         String::from_utf8(buffer).unwrap()
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn both_forms() {
-        let fill = |line: &mut Line<'_>| {
+        let fill = |line: &mut LogLine<'_>| {
             line.text("path", b"/a").text("agent", b"a \"b\"\n\x9b=\\").text("none", b"");
             line.number("bytes", 1024).number("zero", 0).flag("complete", true);
             line.millis("ms", Duration::from_micros(12_034));

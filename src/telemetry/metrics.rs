@@ -56,7 +56,7 @@ pub struct RouteMetrics {
     name: String,
     family: IntCounterVec,
     /// By verdict and class of status; made when the first one comes.
-    requests: [[OnceLock<IntCounter>; CLASSES.len()]; Verdict::ALL.len()],
+    requests: [[OnceLock<IntCounter>; CLASSES.len()]; RequestVerdict::ALL.len()],
     request: Histogram,
     gateway: Histogram,
     store: Histogram,
@@ -65,7 +65,7 @@ pub struct RouteMetrics {
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RequestVerdict {
     /// It went on with a session.
     Active,
     /// It went on with the session of a visitor who is not logged in.
@@ -84,7 +84,7 @@ pub enum Verdict {
 
 /// How long the parts of a request took.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Times {
+pub struct RequestTimes {
     /// From the request's head to the response's.
     pub total: Duration,
     /// Of it, waiting for the store.
@@ -289,9 +289,9 @@ impl Metrics {
 
 impl RouteMetrics {
     /// A request was answered.
-    pub fn answered(&self, status: StatusCode, verdict: Verdict, times: Times) {
+    pub fn answered(&self, status: StatusCode, verdict: RequestVerdict, times: RequestTimes) {
         self.count(usize::from(status.as_u16() / 100).saturating_sub(1), verdict);
-        let Times { total, store, upstream } = times;
+        let RequestTimes { total, store, upstream } = times;
         self.request.observe(total.as_secs_f64());
         let elsewhere = store + upstream.unwrap_or_default();
         self.gateway.observe(total.saturating_sub(elsewhere).as_secs_f64());
@@ -306,11 +306,11 @@ impl RouteMetrics {
     /// A request's client hung up before there was an answer, after so long. What it would have taken in the end, and
     /// whom, nobody knows.
     pub fn gone(&self, after: Duration) {
-        self.count(UNANSWERED, Verdict::Gone);
+        self.count(UNANSWERED, RequestVerdict::Gone);
         self.request.observe(after.as_secs_f64());
     }
 
-    fn count(&self, class: usize, verdict: Verdict) {
+    fn count(&self, class: usize, verdict: RequestVerdict) {
         let counter = self.requests.get(verdict as usize).and_then(|classes| classes.get(class));
         if let (Some(counter), Some(class)) = (counter, CLASSES.get(class)) {
             let labels = [self.name.as_str(), class, verdict.label()];
@@ -341,7 +341,7 @@ impl Kinds {
     }
 }
 
-impl Verdict {
+impl RequestVerdict {
     const ALL: [Self; 7] = [
         Self::Active,
         Self::Guest,

@@ -8,13 +8,13 @@ use std::collections::hash_map::Entry;
 
 /// From names to positions in a list.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct HostNames {
     exact: HashMap<String, usize>,
     /// `*.example.com` is held as `example.com`.
     below: HashMap<String, usize>,
 }
 
-impl Names {
+impl HostNames {
     /// Gives `name` to `position`, unless it has one. Whether it had none.
     pub fn add(&mut self, name: &str, position: usize) -> bool {
         let name = canonical(name);
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_name_goes_before_a_wildcard_and_the_first_before_the_second() {
-        let mut names = Names::default();
+        let mut names = HostNames::default();
         for (name, position, is_new) in [
             ("a.example", 0, true),
             ("*.Example", 1, true),

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 
-use crate::config::Balance;
+use crate::config::BalanceMethod;
 
 /// A server that may be chosen.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seat<'s> {
+pub(super) struct Candidate<'s> {
     /// Its place among all servers.
     pub(super) index: usize,
     /// At least 1.
@@ -18,20 +18,20 @@ pub(super) struct Seat<'s> {
     pub(super) credit: &'s Cell<i64>,
 }
 
-/// Chooses of `seats`; none if there is none. `affinity` is what [`Balance::Sticky`] sticks to.
-pub(super) fn choose(balance: Balance, seats: &[Seat<'_>], affinity: u64) -> Option<usize> {
+/// Chooses of `seats`; none if there is none. `affinity` is what [`BalanceMethod::Sticky`] sticks to.
+pub(super) fn choose(balance: BalanceMethod, seats: &[Candidate<'_>], affinity: u64) -> Option<usize> {
     let seat = match (balance, seats) {
         (_, [] | [_]) => seats.first(),
-        (Balance::RoundRobin, _) => in_turn(seats),
-        (Balance::LeastConnections, _) => least(seats),
-        (Balance::RandomTwo, _) => random_two(seats),
-        (Balance::Sticky, _) => rendezvous(seats, affinity),
+        (BalanceMethod::RoundRobin, _) => in_turn(seats),
+        (BalanceMethod::LeastConnections, _) => least(seats),
+        (BalanceMethod::RandomTwo, _) => random_two(seats),
+        (BalanceMethod::Sticky, _) => rendezvous(seats, affinity),
     };
     seat.map(|seat| seat.index)
 }
 
 /// The smooth weighted round robin: each waits as long as its weight says, and turns of one do not come in a row.
-fn in_turn<'s>(seats: &'s [Seat<'s>]) -> Option<&'s Seat<'s>> {
+fn in_turn<'s>(seats: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
     let mut total = 0;
     for seat in seats {
         seat.credit.set(seat.credit.get() + i64::from(seat.weight));
@@ -44,19 +44,19 @@ fn in_turn<'s>(seats: &'s [Seat<'s>]) -> Option<&'s Seat<'s>> {
 }
 
 /// The one with the least to do; of several, in turn.
-fn least<'s>(seats: &'s [Seat<'s>]) -> Option<&'s Seat<'s>> {
+fn least<'s>(seats: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
     let turn = in_turn(seats)?;
     Some(seats.iter().fold(turn, |best, seat| if is_lighter(seat, best) { seat } else { best }))
 }
 
 /// The lighter of two that are drawn by weight.
-fn random_two<'s>(seats: &'s [Seat<'s>]) -> Option<&'s Seat<'s>> {
+fn random_two<'s>(seats: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
     let one = draw(seats.iter())?;
     let other = draw(seats.iter().filter(|seat| seat.index != one.index))?;
     Some(if is_lighter(other, one) { other } else { one })
 }
 
-fn draw<'s>(seats: impl Iterator<Item = &'s Seat<'s>> + Clone) -> Option<&'s Seat<'s>> {
+fn draw<'s>(seats: impl Iterator<Item = &'s Candidate<'s>> + Clone) -> Option<&'s Candidate<'s>> {
     let total: u64 = seats.clone().map(|seat| u64::from(seat.weight)).sum();
     let mut ticket = fastrand::u64(..total.max(1));
     seats.into_iter().find(|seat| {
@@ -66,15 +66,15 @@ fn draw<'s>(seats: impl Iterator<Item = &'s Seat<'s>> + Clone) -> Option<&'s Sea
     })
 }
 
-fn is_lighter(one: &Seat<'_>, other: &Seat<'_>) -> bool {
+fn is_lighter(one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
     // Products of a count and a weight of at most 1000.
     one.load.saturating_mul(other.weight as usize) < other.load.saturating_mul(one.weight as usize)
 }
 
 /// Weighted rendezvous hashing: every server draws a number from the affinity, and the highest wins. A server that
 /// leaves takes only its own with it, and one that comes takes its share evenly from all others.
-fn rendezvous<'s>(seats: &'s [Seat<'s>], affinity: u64) -> Option<&'s Seat<'s>> {
-    let score = |seat: &Seat<'_>| {
+fn rendezvous<'s>(seats: &'s [Candidate<'s>], affinity: u64) -> Option<&'s Candidate<'s>> {
+    let score = |seat: &Candidate<'_>| {
         // The upper 52 bits as a number between 0 and 1, neither of them included.
         #[expect(clippy::cast_precision_loss, reason = "52 bits fit")]
         let drawn = ((mix(seat.hash ^ affinity) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
@@ -100,10 +100,10 @@ fn mix(mut bits: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn seats<'s>(servers: &[(u32, usize)], credits: &'s [Cell<i64>]) -> Vec<Seat<'s>> {
+    fn seats<'s>(servers: &[(u32, usize)], credits: &'s [Cell<i64>]) -> Vec<Candidate<'s>> {
         let seat = |(index, (&(weight, load), credit)): (usize, (&(u32, usize), &'s Cell<i64>))| {
             let hash = hash(format!("server-{index}").as_bytes());
-            Seat { index, weight, load, hash, credit }
+            Candidate { index, weight, load, hash, credit }
         };
         servers.iter().zip(credits).enumerate().map(seat).collect()
     }
@@ -116,7 +116,7 @@ mod tests {
     fn turns_go_round_by_weight_and_not_in_a_row() {
         let credits = credits(3);
         let seats = seats(&[(5, 0), (1, 0), (1, 0)], &credits);
-        let turns: Vec<_> = (0..7).map(|_| choose(Balance::RoundRobin, &seats, 0).unwrap()).collect();
+        let turns: Vec<_> = (0..7).map(|_| choose(BalanceMethod::RoundRobin, &seats, 0).unwrap()).collect();
         assert_eq!(turns, [0, 0, 1, 0, 2, 0, 0]);
     }
 
@@ -124,7 +124,7 @@ mod tests {
     fn the_least_loaded_for_its_weight_is_chosen_and_equals_take_turns() {
         let credits = credits(3);
         let least = |loads: [(u32, usize); 3]| {
-            choose(Balance::LeastConnections, &seats(&loads, &credits), 0).unwrap()
+            choose(BalanceMethod::LeastConnections, &seats(&loads, &credits), 0).unwrap()
         };
         assert_eq!(least([(1, 4), (1, 3), (1, 5)]), 1);
         assert_eq!(least([(1, 2), (4, 4), (1, 2)]), 1);
@@ -139,7 +139,7 @@ mod tests {
         let seats = seats(&[(1, 9), (1, 1), (1, 1)], &credits);
         let mut drawn = [0; 3];
         for _ in 0..1000 {
-            drawn[choose(Balance::RandomTwo, &seats, 0).unwrap()] += 1;
+            drawn[choose(BalanceMethod::RandomTwo, &seats, 0).unwrap()] += 1;
         }
         assert_eq!(drawn[0], 0, "{drawn:?}");
         assert!(drawn[1] > 300 && drawn[2] > 300, "{drawn:?}");
@@ -153,12 +153,12 @@ mod tests {
         let mut shares = [0; 3];
         for session in 0..10_000_u64 {
             let affinity = mix(session);
-            let home = choose(Balance::Sticky, &all, affinity).unwrap();
+            let home = choose(BalanceMethod::Sticky, &all, affinity).unwrap();
             shares[home] += 1;
-            assert_eq!(choose(Balance::Sticky, &all, affinity), Some(home));
+            assert_eq!(choose(BalanceMethod::Sticky, &all, affinity), Some(home));
             // Only those of the third move when it leaves.
             if home != 2 {
-                assert_eq!(choose(Balance::Sticky, two, affinity), Some(home));
+                assert_eq!(choose(BalanceMethod::Sticky, two, affinity), Some(home));
             }
         }
         for (share, expected) in shares.into_iter().zip([2500_i32, 2500, 5000]) {
@@ -168,7 +168,12 @@ mod tests {
 
     #[test]
     fn where_there_is_none_none_is_chosen() {
-        for balance in [Balance::RoundRobin, Balance::LeastConnections, Balance::RandomTwo, Balance::Sticky] {
+        for balance in [
+            BalanceMethod::RoundRobin,
+            BalanceMethod::LeastConnections,
+            BalanceMethod::RandomTwo,
+            BalanceMethod::Sticky,
+        ] {
             assert_eq!(choose(balance, &[], 0), None);
         }
     }

@@ -24,7 +24,7 @@ use crate::time::{Alarm, Clock};
 /// that go on over HTTP/2 are held to what holds for headers.
 #[derive(Debug)]
 pub struct RequestBody {
-    progress: Rc<Progress>,
+    progress: Rc<BodyProgress>,
     attempt: u32,
     is_http2: bool,
 }
@@ -58,13 +58,13 @@ pub enum RequestBodyError {
 /// One attempt at sending a body, for whoever ends it.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    progress: Rc<Progress>,
+    progress: Rc<BodyProgress>,
     number: u32,
 }
 
 /// A request's body, and how far it has come.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct BodyProgress {
     /// Which attempt may take from it. What is left of those before, in the task of an HTTP/2 connection, may not.
     attempt: Cell<u32>,
     /// None when it was abandoned.
@@ -118,7 +118,7 @@ impl RequestBody {
         let done = incoming.is_end_stream();
         let wait = pace.filter(|_| !done).map(Wait::new);
         let scrub = (!done).then(|| Arc::clone(scrub));
-        let progress = Progress {
+        let progress = BodyProgress {
             attempt: Cell::new(0),
             source: RefCell::new(Some(Source {
                 incoming,
@@ -140,7 +140,7 @@ impl RequestBody {
         Self { progress: Rc::new(progress), attempt: 0, is_http2: false }
     }
 
-    pub(crate) fn progress(&self) -> Rc<Progress> {
+    pub(crate) fn progress(&self) -> Rc<BodyProgress> {
         Rc::clone(&self.progress)
     }
 
@@ -205,7 +205,7 @@ impl Source {
     }
 }
 
-impl Progress {
+impl BodyProgress {
     /// Whether all of it has been passed on.
     pub(crate) fn is_done(&self) -> bool {
         self.done.get()

@@ -8,12 +8,12 @@ use http::uri::Authority;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use crate::config::{Protocol, Scheme, Server, ServerAddress, UpstreamConfig};
+use crate::config::{Scheme, ServerAddress, UpstreamConfig, UpstreamProtocol, UpstreamServer};
 
 /// A server.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    pub(super) place: Place,
+    pub(super) place: ServerLocation,
     pub(super) speech: Speech,
     pub(super) weight: u32,
     /// For requests that name no host.
@@ -24,7 +24,7 @@ pub(super) struct Endpoint {
 
 /// Where a server is.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum ServerLocation {
     /// At every address that this name has.
     Name { host: String, port: u16 },
     /// There.
@@ -64,7 +64,7 @@ impl Endpoint {
     /// server of the upstream is reached over TLS.
     pub(super) fn new(
         upstream: &UpstreamConfig,
-        server: &Server,
+        server: &UpstreamServer,
         demo: Option<SocketAddr>,
         tls: Option<&ClientConfig>,
     ) -> Option<Self> {
@@ -75,24 +75,24 @@ impl Endpoint {
                 let address = demo?;
                 let label = address.to_string();
                 let authority = label.parse().unwrap_or(fallback);
-                let place = Place::Fixed(Address::Tcp(address));
+                let place = ServerLocation::Fixed(Address::Tcp(address));
                 Some(Self { place, speech: Speech::Http1, weight, authority, label: label.into() })
             }
             ServerAddress::Unix(path) => {
                 let speech = match upstream.protocol {
-                    Protocol::Auto | Protocol::Http1 => Speech::Http1,
-                    Protocol::Http2 => Speech::Http2,
+                    UpstreamProtocol::Auto | UpstreamProtocol::Http1 => Speech::Http1,
+                    UpstreamProtocol::Http2 => Speech::Http2,
                 };
                 let label = format!("unix:{}", path.display()).into();
-                let place = Place::Fixed(Address::Unix(path.clone()));
+                let place = ServerLocation::Fixed(Address::Unix(path.clone()));
                 Some(Self { place, speech, weight, authority: fallback, label })
             }
             ServerAddress::Tcp { scheme, host, port } => {
                 let label =
                     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
                 let place = match host.parse::<IpAddr>() {
-                    Ok(address) => Place::Fixed(Address::Tcp(SocketAddr::new(address, *port))),
-                    Err(_) => Place::Name { host: host.clone(), port: *port },
+                    Ok(address) => ServerLocation::Fixed(Address::Tcp(SocketAddr::new(address, *port))),
+                    Err(_) => ServerLocation::Name { host: host.clone(), port: *port },
                 };
                 let speech = match scheme {
                     Scheme::Http => Speech::Http1,
@@ -108,10 +108,10 @@ impl Endpoint {
     /// How the target at `address` is called in logs.
     pub(super) fn label_of(&self, address: &Address) -> Arc<str> {
         match (&self.place, address) {
-            (Place::Name { .. }, Address::Tcp(address)) => {
+            (ServerLocation::Name { .. }, Address::Tcp(address)) => {
                 format!("{} ({})", self.label, address.ip()).into()
             }
-            (Place::Name { .. } | Place::Fixed(_), _) => Arc::clone(&self.label),
+            (ServerLocation::Name { .. } | ServerLocation::Fixed(_), _) => Arc::clone(&self.label),
         }
     }
 }
@@ -130,10 +130,10 @@ impl Secure {
         };
         let http1 = offering(&[b"http/1.1"]);
         let config = match upstream.protocol {
-            Protocol::Auto => offering(&[b"h2", b"http/1.1"]),
-            Protocol::Http1 => Arc::clone(&http1),
-            Protocol::Http2 => offering(&[b"h2"]),
+            UpstreamProtocol::Auto => offering(&[b"h2", b"http/1.1"]),
+            UpstreamProtocol::Http1 => Arc::clone(&http1),
+            UpstreamProtocol::Http2 => offering(&[b"h2"]),
         };
-        Some(Self { name, config, http1, allows_http2: upstream.protocol != Protocol::Http1 })
+        Some(Self { name, config, http1, allows_http2: upstream.protocol != UpstreamProtocol::Http1 })
     }
 }

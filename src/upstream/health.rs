@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Upstream;
 use super::endpoint::Speech;
-use super::stream::{Offer, Stream, Version};
+use super::stream::{Offer, ServerStream, Version};
 use super::target::Target;
 use crate::config::{Health, UpstreamConfig};
 
@@ -43,7 +43,7 @@ pub(super) async fn keep_up(upstream: Weak<Upstream>, health: Health) {
 async fn check(upstream: &UpstreamConfig, target: &Arc<Target>, health: &Health) -> Result<(), String> {
     let endpoint = &target.endpoint;
     let limit = upstream.connect_timeout.min(health.timeout);
-    let (stream, version) = Stream::open(endpoint, &target.address, limit, Offer::All).await?;
+    let (stream, version) = ServerStream::open(endpoint, &target.address, limit, Offer::All).await?;
     let authority = health.host.as_ref().and_then(|host| Authority::try_from(host.as_str()).ok());
     let authority = authority.unwrap_or_else(|| endpoint.authority.clone());
     let mut request = Request::new(Empty::<Bytes>::new());

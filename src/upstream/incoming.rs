@@ -8,7 +8,7 @@ use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::{RequestBody, RequestBodyError};
-use super::stream::Stream;
+use super::stream::ServerStream;
 use super::wire::{self, WireError};
 
 /// A response's body on its way from the upstream.
@@ -17,13 +17,13 @@ pub(crate) struct Incoming(Source);
 
 #[derive(Debug)]
 enum Source {
-    Http1(wire::Incoming<Stream, RequestBody>),
+    Http1(wire::Http1Body<ServerStream, RequestBody>),
     Http2(hyper::body::Incoming),
 }
 
 /// Goes on sending a request while its client does not take the response.
 #[derive(Debug)]
-pub struct Sender(wire::Sender<Stream, RequestBody>);
+pub struct RequestSender(wire::Http1Sender<ServerStream, RequestBody>);
 
 /// Why there is no response, or no more of it.
 #[derive(Debug, thiserror::Error)]
@@ -62,14 +62,14 @@ impl IncomingError {
 }
 
 impl Incoming {
-    pub(super) fn of_http1(body: wire::Incoming<Stream, RequestBody>) -> Self {
+    pub(super) fn of_http1(body: wire::Http1Body<ServerStream, RequestBody>) -> Self {
         Self(Source::Http1(body))
     }
 
     /// What sends the rest of the request, where that takes somebody: over HTTP/2 the connection does it.
-    pub(crate) fn sender(&self) -> Option<Sender> {
+    pub(crate) fn sender(&self) -> Option<RequestSender> {
         match &self.0 {
-            Source::Http1(body) => Some(Sender(body.sender())),
+            Source::Http1(body) => Some(RequestSender(body.sender())),
             Source::Http2(_) => None,
         }
     }
@@ -79,7 +79,7 @@ impl Incoming {
     }
 }
 
-impl Sender {
+impl RequestSender {
     /// Sends what can be sent now.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>) {
         self.0.poll_send(cx);

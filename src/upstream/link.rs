@@ -21,10 +21,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{Attempt, RequestBody};
 use super::endpoint::{Endpoint, Speech};
-use super::said::Said;
-use super::stream::{Stream, Version};
+use super::gateway_headers::GatewayHeaders;
+use super::stream::{ServerStream, Version};
 use super::target::Target;
-use super::wire::Wire;
+use super::wire::Http1Connection;
 use crate::time::{Alarm, Clock};
 
 /// What is taken in of one response before it is passed on, and of all of a connection: enough for every stream of it
@@ -42,7 +42,7 @@ const PONG: Duration = Duration::from_secs(10);
 /// An HTTP/1.1 connection. It is closed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Http1 {
-    pub(super) wire: Wire<Stream, RequestBody>,
+    pub(super) wire: Http1Connection<ServerStream, RequestBody>,
     /// When it was last put back.
     pub(super) since: Instant,
     /// For responses that do not come.
@@ -52,7 +52,7 @@ pub(super) struct Http1 {
 
 /// An HTTP/2 connection. It is closed when nobody holds it.
 #[derive(Debug)]
-pub(super) struct Http2 {
+pub(super) struct Http2Link {
     sender: http2::SendRequest<RequestBody>,
     streams: Cell<usize>,
     /// What the server allows.
@@ -66,7 +66,7 @@ pub(super) struct Http2 {
 /// One stream of an HTTP/2 connection.
 #[derive(Debug)]
 pub(super) struct StreamOf {
-    link: Rc<Http2>,
+    link: Rc<Http2Link>,
     /// The request's body, which is let go of with the stream.
     body: Option<Attempt>,
 }
@@ -75,7 +75,7 @@ pub(super) struct StreamOf {
 #[derive(Debug)]
 pub(super) enum Link {
     Http1(Http1),
-    Http2(Rc<Http2>),
+    Http2(Rc<Http2Link>),
 }
 
 /// Counts a connection as long as it is open.
@@ -93,16 +93,19 @@ impl Link {
     /// If the server is gone already.
     pub(super) async fn new(
         target: &Arc<Target>,
-        stream: Stream,
+        stream: ServerStream,
         version: Version,
     ) -> Result<Self, hyper::Error> {
         let since = Clock.mono();
         target.connections.fetch_add(1, Relaxed);
         let _open = Open(Arc::clone(target));
         match version {
-            Version::Http1 => {
-                Ok(Self::Http1(Http1 { wire: Wire::new(stream), since, alarm: Alarm::default(), _open }))
-            }
+            Version::Http1 => Ok(Self::Http1(Http1 {
+                wire: Http1Connection::new(stream),
+                since,
+                alarm: Alarm::default(),
+                _open,
+            })),
             Version::Http2 => {
                 let (sender, mut connection) = http2::Builder::new(OnWorker)
                     .timer(TokioTimer::new())
@@ -126,15 +129,21 @@ impl Link {
                         tracing::debug!(%error, "an upstream connection ended");
                     }
                 });
-                let link =
-                    Http2 { sender, streams: Cell::new(0), allowed, since: Cell::new(since), _task, _open };
+                let link = Http2Link {
+                    sender,
+                    streams: Cell::new(0),
+                    allowed,
+                    since: Cell::new(since),
+                    _task,
+                    _open,
+                };
                 Ok(Self::Http2(Rc::new(link)))
             }
         }
     }
 }
 
-impl Http2 {
+impl Http2Link {
     /// A stream more, if the connection is open and has one to give.
     pub(super) fn stream(self: &Rc<Self>) -> Option<StreamOf> {
         let free = !self.sender.is_closed() && self.streams.get() < self.allowed.get();
@@ -152,7 +161,7 @@ impl Http2 {
 }
 
 impl StreamOf {
-    pub(super) fn is_of(&self, link: &Rc<Http2>) -> bool {
+    pub(super) fn is_of(&self, link: &Rc<Http2Link>) -> bool {
         Rc::ptr_eq(&self.link, link)
     }
 
@@ -160,11 +169,11 @@ impl StreamOf {
     pub(super) fn sender(
         &mut self,
         request: &mut Request<RequestBody>,
-        said: &Said,
+        added: &GatewayHeaders,
         endpoint: &Endpoint,
     ) -> http2::SendRequest<RequestBody> {
         self.body = Some(request.body_mut().of_http2());
-        for_http2(request, said, endpoint);
+        for_http2(request, added, endpoint);
         self.link.sender.clone()
     }
 }
@@ -198,27 +207,27 @@ fn spawn(task: impl Future<Output = ()> + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::task::spawn_local(task))
 }
 
-/// Makes a request one of HTTP/1.1, whatever it was made for before. What is `said` goes beside its headers.
-pub(super) fn for_http1(request: &mut Request<RequestBody>, said: &Said) {
+/// Makes a request one of HTTP/1.1, whatever it was made for before. What is `added` goes beside its headers.
+pub(super) fn for_http1(request: &mut Request<RequestBody>, added: &GatewayHeaders) {
     *request.version_mut() = http::Version::HTTP_11;
     request.body_mut().of_http1();
     if request.uri().authority().is_some() {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
-        said.clear(request.headers_mut());
+        added.clear(request.headers_mut());
         // No trailer is passed on.
         request.headers_mut().remove(TE);
     }
 }
 
-fn for_http2(request: &mut Request<RequestBody>, said: &Said, endpoint: &Endpoint) {
+fn for_http2(request: &mut Request<RequestBody>, added: &GatewayHeaders, endpoint: &Endpoint) {
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().remove(TRANSFER_ENCODING);
-    said.write(request.headers_mut());
+    added.write(request.headers_mut());
     // Trailers are taken here; whether the client takes them is asked when they come.
     request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
     request.headers_mut().remove(HOST);
-    let Some(host) = said.host() else { return };
+    let Some(host) = added.host() else { return };
     let authority = Authority::try_from(host.as_bytes()).unwrap_or_else(|_| endpoint.authority.clone());
     let scheme = match endpoint.speech {
         Speech::Tls(_) => Scheme::HTTPS,

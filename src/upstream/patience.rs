@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use super::body::Progress;
+use super::body::BodyProgress;
 use crate::time::{Alarm, Clock};
 
 /// Waits for a response's head: as long as the request's body is still being sent, `limit` is that of its next piece. Who
@@ -13,7 +13,7 @@ use crate::time::{Alarm, Clock};
 pub(super) async fn patiently<F: Future + Unpin>(
     mut sending: F,
     limit: Duration,
-    progress: &Progress,
+    progress: &BodyProgress,
     alarm: &mut Alarm,
 ) -> Option<F::Output> {
     let mut frames = progress.frames();

@@ -17,17 +17,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Upstream;
-use super::balance::{self, Seat};
+use super::balance::{self, Candidate};
 use super::body::RequestBody;
 use super::endpoint::Speech;
+use super::gateway_headers::GatewayHeaders;
 use super::incoming::{Incoming, SendError};
-use super::link::{self, Http1, Http2, Link, StreamOf};
+use super::link::{self, Http1, Http2Link, Link, StreamOf};
 use super::patience::patiently;
 use super::queue::{self, Full};
-use super::said::Said;
-use super::stream::{Offer, Stream};
-use super::target::{Standing, Target};
-use crate::config::Balance;
+use super::stream::{Offer, ServerStream};
+use super::target::{Target, TargetStatus};
+use crate::config::BalanceMethod;
 use crate::time::{Alarm, Clock};
 
 /// A worker's connections to one upstream.
@@ -46,7 +46,7 @@ struct Slot {
     target: Arc<Target>,
     /// The one used last at the back.
     idle: RefCell<VecDeque<Http1>>,
-    shared: RefCell<Vec<Rc<Http2>>>,
+    shared: RefCell<Vec<Rc<Http2Link>>>,
     /// Whether it has turned out to speak HTTP/1.1 where it had the choice.
     chose_http1: Cell<bool>,
     /// Held by who opens a connection that all who wait for it can share.
@@ -143,7 +143,7 @@ impl Pool {
 
     /// Begins the search for a server. `affinity` is asked for only where sessions stick to servers.
     pub(crate) fn choose(self: &Rc<Self>, affinity: impl FnOnce() -> u64) -> Choice {
-        let sticky = self.upstream.config.balance == Balance::Sticky;
+        let sticky = self.upstream.config.balance == BalanceMethod::Sticky;
         Choice {
             pool: Rc::clone(self),
             slots: self.slots(),
@@ -187,10 +187,10 @@ impl Pool {
             drop(before);
             // Connections to what is no target any more go with the slots that nobody holds.
             self.slots.replace(Rc::clone(&slots));
-            let everyone: SmallVec<[Seat<'_>; 8]> =
+            let everyone: SmallVec<[Candidate<'_>; 8]> =
                 slots.iter().enumerate().map(|(index, slot)| slot.seat(index)).collect();
             for _ in 0..self.worker % slots.len().max(1) {
-                balance::choose(Balance::RoundRobin, &everyone, 0);
+                balance::choose(BalanceMethod::RoundRobin, &everyone, 0);
             }
         }
         Rc::clone(&self.slots.borrow())
@@ -211,7 +211,7 @@ impl Choice {
                     Err(Full) => {
                         full.push(index);
                         // Whose sessions stick to it waits for it.
-                        if self.pool.upstream.config.balance != Balance::Sticky {
+                        if self.pool.upstream.config.balance != BalanceMethod::Sticky {
                             continue;
                         }
                         Box::pin(self.wait(&full)).await?
@@ -253,7 +253,7 @@ impl Choice {
             .slots
             .iter()
             .enumerate()
-            .any(|(index, slot)| others(index) && slot.target.standing() == Standing::In);
+            .any(|(index, slot)| others(index) && slot.target.standing() == TargetStatus::In);
         if other {
             self.tried.push(failed.index);
         }
@@ -284,16 +284,16 @@ impl Choice {
     /// worse than no answer. One that is down is never asked.
     fn next(&self, full: &[usize]) -> Option<usize> {
         let balance = self.pool.upstream.config.balance;
-        let mut seats: SmallVec<[Seat<'_>; 8]> = SmallVec::new();
-        let mut ejected: SmallVec<[Seat<'_>; 8]> = SmallVec::new();
+        let mut seats: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
+        let mut ejected: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
         for (index, slot) in self.slots.iter().enumerate() {
             if self.tried.contains(&index) || full.contains(&index) {
                 continue;
             }
             match slot.target.standing() {
-                Standing::In => seats.push(slot.seat(index)),
-                Standing::Ejected => ejected.push(slot.seat(index)),
-                Standing::Down => {}
+                TargetStatus::In => seats.push(slot.seat(index)),
+                TargetStatus::Ejected => ejected.push(slot.seat(index)),
+                TargetStatus::Down => {}
             }
         }
         if seats.is_empty() && full.is_empty() {
@@ -331,8 +331,8 @@ impl Slot {
         }
     }
 
-    fn seat(&self, index: usize) -> Seat<'_> {
-        Seat {
+    fn seat(&self, index: usize) -> Candidate<'_> {
+        Candidate {
             index,
             weight: self.target.endpoint.weight,
             load: self.target.in_flight.load(Relaxed),
@@ -362,7 +362,7 @@ impl Slot {
     }
 
     fn stream(&self) -> Option<StreamOf> {
-        self.shared.borrow().iter().find_map(Http2::stream)
+        self.shared.borrow().iter().find_map(Http2Link::stream)
     }
 
     /// A new connection; or a stream of one that somebody else has opened meanwhile.
@@ -399,7 +399,8 @@ impl Slot {
     async fn dial(&self, pool: &Pool, offer: Offer) -> Result<Leased, String> {
         let target = &self.target;
         let config = &pool.upstream.config;
-        let opened = Stream::open(&target.endpoint, &target.address, config.connect_timeout, offer).await;
+        let opened =
+            ServerStream::open(&target.endpoint, &target.address, config.connect_timeout, offer).await;
         let linked = match opened {
             Ok((stream, version)) => {
                 Link::new(target, stream, version).await.map_err(|error| error.to_string())
@@ -443,19 +444,19 @@ pub(crate) struct Failed {
 }
 
 impl Connection {
-    /// Sends a request, with what is `said` beside its own headers, and waits for the response's head; none: in vain. A
+    /// Sends a request, with what is `added` beside its own headers, and waits for the response's head; none: in vain. A
     /// failure hands back the request's head unless anything came back, and says whether nothing of it was written.
     pub(crate) async fn send(
         &mut self,
         mut request: Request<RequestBody>,
-        said: &Said,
+        added: &GatewayHeaders,
         limit: Duration,
     ) -> Option<Result<Response<Incoming>, SendError>> {
         let progress = request.body().progress();
         match &mut self.lease.link {
             Leased::Http1(Http1 { wire, alarm, .. }) => {
-                link::for_http1(&mut request, said);
-                wire.begin(request, said);
+                link::for_http1(&mut request, added);
+                wire.begin(request, added);
                 let sending = poll_fn(|cx| wire.poll_response(cx));
                 let mut answered = patiently(sending, limit, &progress, alarm).await?;
                 if let Ok(response) = &mut answered
@@ -475,7 +476,7 @@ impl Connection {
                 }))
             }
             Leased::Http2(stream) => {
-                let mut sender = stream.sender(&mut request, said, &self.lease.flight.slot.target.endpoint);
+                let mut sender = stream.sender(&mut request, added, &self.lease.flight.slot.target.endpoint);
                 let sending = Box::pin(sender.try_send_request(request));
                 let answered = patiently(sending, limit, &progress, &mut Alarm::default()).await?;
                 Some(answered.map(|response| response.map(Incoming::of_http2)).map_err(|mut failed| {

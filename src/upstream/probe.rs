@@ -2,15 +2,15 @@
 
 use tokio::net::lookup_host;
 
-use super::endpoint::{Address, Place, Speech};
-use super::stream::{Offer, Stream, Version};
-use crate::config::{Server, UpstreamConfig};
+use super::endpoint::{Address, ServerLocation, Speech};
+use super::stream::{Offer, ServerStream, Version};
+use crate::config::{UpstreamConfig, UpstreamServer};
 
 /// Connects to every address of `server`, TLS included. What there is to say of it.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) async fn reach(upstream: &UpstreamConfig, server: &Server) -> Result<String, String> {
+pub(crate) async fn reach(upstream: &UpstreamConfig, server: &UpstreamServer) -> Result<String, String> {
     let alone = UpstreamConfig { servers: vec![server.clone()], ..upstream.clone() };
     let endpoints = super::endpoints(&alone, &[]).map_err(|error| error.to_string())?;
     let Some(endpoint) = endpoints.first() else {
@@ -20,8 +20,8 @@ pub(crate) async fn reach(upstream: &UpstreamConfig, server: &Server) -> Result<
     let limit = upstream.connect_timeout;
     let late = || format!("{label} does not answer within {}", humantime::format_duration(limit));
     let addresses = match &endpoint.place {
-        Place::Fixed(address) => vec![address.clone()],
-        Place::Name { host, port } => {
+        ServerLocation::Fixed(address) => vec![address.clone()],
+        ServerLocation::Name { host, port } => {
             let looked_up = tokio::time::timeout(limit, lookup_host((host.as_str(), *port))).await;
             let addresses = looked_up.map_err(|_| late())?;
             let unknown = |error| format!("cannot connect to {label}: {error}");
@@ -30,7 +30,7 @@ pub(crate) async fn reach(upstream: &UpstreamConfig, server: &Server) -> Result<
     };
     let mut failure = format!("cannot connect to {label}: it has no address");
     for address in addresses {
-        match tokio::time::timeout(limit, Stream::open(endpoint, &address, limit, Offer::All)).await {
+        match tokio::time::timeout(limit, ServerStream::open(endpoint, &address, limit, Offer::All)).await {
             Ok(Ok((_, version))) => {
                 let spoken = match (&endpoint.speech, version) {
                     (Speech::Http1 | Speech::Http2, _) => "",

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Upstream;
-use super::target::{Standing, Target};
+use super::target::{Target, TargetStatus};
 
 /// How an upstream stands.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct UpstreamReport {
     /// Requests that wait for room at a server.
     pub queued: usize,
     /// How many may.
@@ -48,7 +48,7 @@ pub struct ServerReport {
     pub health_changes: u64,
 }
 
-impl Report {
+impl UpstreamReport {
     pub(super) fn of(upstream: &Upstream) -> Self {
         let most = upstream.config.max_connections;
         Self {
@@ -72,8 +72,8 @@ impl ServerReport {
         let (in_flight, connections) = (target.in_flight.load(Relaxed), target.connections.load(Relaxed));
         Self {
             label: Arc::clone(&target.label),
-            healthy: standing != Standing::Down,
-            ejected: standing == Standing::Ejected,
+            healthy: standing != TargetStatus::Down,
+            ejected: standing == TargetStatus::Ejected,
             in_flight,
             max_connections,
             connections,

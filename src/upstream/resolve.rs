@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::Upstream;
-use super::endpoint::{Address, Endpoint, Place};
+use super::endpoint::{Address, Endpoint, ServerLocation};
 use super::target::Target;
 
 /// The limit of one lookup.
@@ -34,8 +34,10 @@ impl Targets {
     /// Those of `endpoints` that need no lookup.
     pub(super) fn new(endpoints: &[Arc<Endpoint>], max_connections: Option<usize>) -> Self {
         let fixed = endpoints.iter().filter_map(|endpoint| match &endpoint.place {
-            Place::Fixed(address) => Some(Arc::new(Target::new(endpoint, address.clone(), max_connections))),
-            Place::Name { .. } => None,
+            ServerLocation::Fixed(address) => {
+                Some(Arc::new(Target::new(endpoint, address.clone(), max_connections)))
+            }
+            ServerLocation::Name { .. } => None,
         });
         Self { list: RwLock::new(fixed.collect()), generation: AtomicU64::new(1), max_connections }
     }
@@ -75,7 +77,7 @@ impl Targets {
 /// the last time, so that this is said once.
 pub(super) async fn once(upstream: &Upstream, failing: &mut [bool]) {
     let lookups = upstream.endpoints.iter().zip(failing).map(|(endpoint, failing)| async {
-        if let Place::Name { host, port } = &endpoint.place {
+        if let ServerLocation::Name { host, port } = &endpoint.place {
             *failing = look_up(upstream, endpoint, (host.as_str(), *port), *failing).await;
         }
     });

@@ -15,7 +15,7 @@ use super::endpoint::{Address, Endpoint, Speech};
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum ServerStream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -37,7 +37,7 @@ pub(crate) enum Offer {
     Http1,
 }
 
-impl Stream {
+impl ServerStream {
     /// Connects to `address` of `endpoint`, TLS included, within `limit`.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ServerStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -106,7 +106,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ServerStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),

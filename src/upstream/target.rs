@@ -57,7 +57,7 @@ pub(super) struct Target {
 
 /// How a target stands, for who chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum TargetStatus {
     /// In.
     In,
     /// Ejected: for when nothing else is left.
@@ -104,20 +104,20 @@ impl Target {
     }
 
     /// Whether requests go to it. Reads no clock unless it was ejected lately.
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> TargetStatus {
         if self.health.load(Relaxed) == DOWN {
-            return Standing::Down;
+            return TargetStatus::Down;
         }
         match self.ejected_until.load(Relaxed) {
-            0 => Standing::In,
-            until if self.millis() < until => Standing::Ejected,
-            _ => Standing::In,
+            0 => TargetStatus::In,
+            until if self.millis() < until => TargetStatus::Ejected,
+            _ => TargetStatus::In,
         }
     }
 
     /// A request was answered. Whoever was ejected meanwhile stays so: what answers may have been sent before.
     pub(super) fn succeeded(&self, upstream: &str) {
-        if self.failures.load(Relaxed) == 0 || self.standing() == Standing::Ejected {
+        if self.failures.load(Relaxed) == 0 || self.standing() == TargetStatus::Ejected {
             return;
         }
         self.failures.store(0, Relaxed);

@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use self::body::{BadBody, Decoder, Step};
 use self::head::{BadHead, Framing, MAX_HEAD};
 pub(super) use self::mend::Mends;
-use super::said::Said;
+use super::gateway_headers::GatewayHeaders;
 
 /// What is read at first, and at most, in one go: more as long as reads are full, since large bodies then cost less.
 const FIRST_READ: usize = 8 * 1024;
@@ -41,25 +41,25 @@ const TLS_RECORD: usize = 16 * 1024;
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Wire<S, B> {
+pub(crate) struct Http1Connection<S, B> {
     inner: Rc<RefCell<Inner<S, B>>>,
 }
 
-/// The body of a response that comes over a [`Wire`].
+/// The body of a response that comes over a [`Http1Connection`].
 #[derive(Debug)]
-pub(crate) struct Incoming<S, B> {
+pub(crate) struct Http1Body<S, B> {
     inner: Rc<RefCell<Inner<S, B>>>,
     ended: bool,
 }
 
 /// Goes on sending a request whose response has begun, while nobody reads that.
 #[derive(Debug)]
-pub(crate) struct Sender<S, B> {
+pub(crate) struct Http1Sender<S, B> {
     inner: Weak<RefCell<Inner<S, B>>>,
 }
 
 /// What a request comes to.
-type Answered<S, B> = Result<Response<Incoming<S, B>>, WireError<<B as Body>::Error>>;
+type Answered<S, B> = Result<Response<Http1Body<S, B>>, WireError<<B as Body>::Error>>;
 
 #[derive(Debug)]
 struct Inner<S, B> {
@@ -131,13 +131,13 @@ pub(crate) enum WireError<E> {
     Length,
 }
 
-impl<S, B> Clone for Wire<S, B> {
+impl<S, B> Clone for Http1Connection<S, B> {
     fn clone(&self) -> Self {
         Self { inner: Rc::clone(&self.inner) }
     }
 }
 
-impl<S, B> Wire<S, B>
+impl<S, B> Http1Connection<S, B>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
@@ -189,11 +189,11 @@ where
     }
 
     /// Begins a request. What was under way must be over.
-    pub(crate) fn begin(&self, request: Request<B>, said: &Said) {
+    pub(crate) fn begin(&self, request: Request<B>, added: &GatewayHeaders) {
         let mut inner = self.inner.borrow_mut();
         // A body always has a framing: without one, the server would take it for the next request.
         let framing = Framing::of(&request);
-        let head = head::write(&request, said, framing);
+        let head = head::write(&request, added, framing);
         inner.method = request.method().clone();
         let (parts, body) = request.into_parts();
         // An ended body that the head says more of is kept: whoever asks it for the rest finds that there is none.
@@ -227,7 +227,7 @@ where
             inner.tidy();
         }
         drop(inner);
-        let mut response = Response::new(Incoming { inner: Rc::clone(&self.inner), ended });
+        let mut response = Response::new(Http1Body { inner: Rc::clone(&self.inner), ended });
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         if let Some(reason) = head.reason {
@@ -411,7 +411,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::Head, WireError<B::Error>>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::ResponseHead, WireError<B::Error>>> {
         loop {
             if self.may_hold_head()
                 && let Some(head) = head::read(&mut self.read, &self.method)?
@@ -498,14 +498,14 @@ where
     }
 }
 
-impl<S, B> Incoming<S, B> {
+impl<S, B> Http1Body<S, B> {
     /// What sends the rest of the request.
-    pub(super) fn sender(&self) -> Sender<S, B> {
-        Sender { inner: Rc::downgrade(&self.inner) }
+    pub(super) fn sender(&self) -> Http1Sender<S, B> {
+        Http1Sender { inner: Rc::downgrade(&self.inner) }
     }
 }
 
-impl<S, B> Sender<S, B>
+impl<S, B> Http1Sender<S, B>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
@@ -521,7 +521,7 @@ where
     }
 }
 
-impl<S, B> Body for Incoming<S, B>
+impl<S, B> Body for Http1Body<S, B>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use sessiongate::config::diagnostic::{Report, Severity};
+use sessiongate::config::diagnostic::{DiagnosticReport, Severity};
 use sessiongate::config::environment::Environment;
 use sessiongate::config::{Config, parse};
 use sessiongate::time::Timestamp;
@@ -129,7 +129,7 @@ static FILES: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
     ])
 });
 
-pub(crate) fn read(source: &str) -> (Option<Config>, Report) {
+pub(crate) fn read(source: &str) -> (Option<Config>, DiagnosticReport) {
     parse(source, Path::new("etc/gateway.toml"), &Certificates)
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use sessiongate::claims::{ClaimPath, Condition, Pattern};
 use sessiongate::config::layout::{CookieCodec, Signer};
 use sessiongate::config::{
-    Access, Balance, CertificateConfig, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern,
-    HttpsRedirect, ListenerAddress, LoginTemplate, OnStoreError, Retries, SameSite, Scheme, Secure, Server,
-    ServerAddress, TemplatePart,
+    Access, BalanceMethod, CertificateConfig, Consistency, FormatKind, HeaderRule, HeaderSource, HostPattern,
+    HttpsRedirect, ListenerAddress, LoginTemplate, OnStoreError, Retries, SameSite, Scheme, SecureAttribute,
+    ServerAddress, TemplatePart, UpstreamServer,
 };
 
 use crate::fixture::{BASE, accepted, read, with};
@@ -21,7 +21,10 @@ fn defaults_depend_on_the_format() {
     for realm in [native, pyramid] {
         assert_eq!((realm.key_attribute.as_str(), realm.cookie.name.as_str()), ("sid", "session_id"));
         assert_eq!((realm.timeout, realm.reissue_time), (Duration::from_mins(20), Duration::from_mins(2)));
-        assert_eq!((realm.cookie.samesite, realm.cookie.secure), (Some(SameSite::Strict), Secure::Auto));
+        assert_eq!(
+            (realm.cookie.samesite, realm.cookie.secure),
+            (Some(SameSite::Strict), SecureAttribute::Auto)
+        );
     }
 }
 
@@ -178,7 +181,7 @@ fn servers() {
         (ServerAddress::Unix("/run/app.sock".into()), 1),
         (tcp(Scheme::Https, "b", 8443), 3),
     ];
-    let expected = expected.map(|(address, weight)| Server { address, weight });
+    let expected = expected.map(|(address, weight)| UpstreamServer { address, weight });
     assert_eq!(accepted(&with("[upstreams.app]", lines)).upstreams[0].servers, expected);
 }
 
@@ -186,7 +189,7 @@ fn servers() {
 fn upstreams() {
     let upstream = |lines: &str| accepted(&with("[upstreams.app]", lines)).upstreams.remove(0);
     let plain = upstream("");
-    assert_eq!((plain.health, plain.max_connections, plain.balance), (None, None, Balance::RoundRobin));
+    assert_eq!((plain.health, plain.max_connections, plain.balance), (None, None, BalanceMethod::RoundRobin));
     assert_eq!(plain.retries, Retries { attempts: 2, budget: 0.2 });
     assert_eq!(plain.ejection.map(|ejection| ejection.failures), Some(5));
     assert_eq!(upstream("ejection.failures = 0").ejection, None);
@@ -209,7 +212,7 @@ fn sessions() {
 
     let cookie = |lines: &str| accepted(&with("[sessions.main.cookie]", lines)).realms.remove(0).cookie;
     assert_eq!(cookie("samesite = \"omit\"").samesite, None);
-    assert_eq!(cookie("secure = false").secure, Secure::Never);
+    assert_eq!(cookie("secure = false").secure, SecureAttribute::Never);
     assert_eq!(cookie("domain = \"Example.COM\"").domain.as_deref(), Some("example.com"));
     assert!(accepted(&with("[sessions.main.cache]", "ttl = \"0s\"")).realms[0].cache.ttl.is_zero());
 }

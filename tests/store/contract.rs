@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sessiongate::format::{Condition, Update};
+use sessiongate::format::{Update, WriteCondition};
 use sessiongate::item::{Attribute, Item, Key, KeyType, Number};
 use sessiongate::store::schema::SchemaError;
-use sessiongate::store::table::{Created, Pages, Read, Segment, Table, Written};
+use sessiongate::store::table::{Pages, PutOutcome, Read, Segment, Table, Written};
 use sessiongate::store::{Store, StoreError};
 
 /// What must be in no error's text.
@@ -112,12 +112,12 @@ async fn values_survive(table: &Table) {
         ("a.b[0] = :v0 OR #n0".into(), number("4")),
     ]);
     let key = Key::binary(&[0, 0xff, b'\n']);
-    assert_eq!(table.create(every.clone()).await.unwrap(), Created::Yes);
+    assert_eq!(table.create(every.clone()).await.unwrap(), PutOutcome::Yes);
     assert_eq!(table.get(&key, Read::Strong).await.unwrap().as_ref(), Some(&every));
 
     let touch = Update {
         set: vec![("a.b[0] = :v0 OR #n0".into(), number("5"))],
-        conditions: vec![Condition::Equals("size".into(), number("3"))],
+        conditions: vec![WriteCondition::Equals("size".into(), number("3"))],
     };
     assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Done);
     let read = table.get(&key, Read::Strong).await.unwrap().unwrap();
@@ -130,13 +130,13 @@ async fn values_survive(table: &Table) {
 }
 
 async fn a_create_never_replaces(table: &Table) {
-    assert_eq!(table.create(row(b"created", 1)).await.unwrap(), Created::Yes);
-    assert_eq!(table.create(row(b"created", 2)).await.unwrap(), Created::AlreadyThere);
+    assert_eq!(table.create(row(b"created", 1)).await.unwrap(), PutOutcome::Yes);
+    assert_eq!(table.create(row(b"created", 2)).await.unwrap(), PutOutcome::AlreadyThere);
     assert_eq!(read(table, b"created").await, Some(row(b"created", 1)));
 }
 
 async fn a_replace_sees_what_it_replaces(table: &Table) {
-    let version = |version: u64| Condition::Equals("ver".into(), Attribute::number(version));
+    let version = |version: u64| WriteCondition::Equals("ver".into(), Attribute::number(version));
     assert_eq!(table.replace(row(b"replaced", 1), &[]).await.unwrap(), Written::Refused(None));
     assert_eq!(read(table, b"replaced").await, None);
 
@@ -144,7 +144,7 @@ async fn a_replace_sees_what_it_replaces(table: &Table) {
     assert_eq!(table.replace(row(b"replaced", 2), &[version(1)]).await.unwrap(), Written::Done);
     let refused = table.replace(row(b"replaced", 9), &[version(1)]).await.unwrap();
     assert_eq!(refused, Written::Refused(Some(row(b"replaced", 2))));
-    let absent = table.replace(row(b"replaced", 9), &[Condition::Absent]).await.unwrap();
+    let absent = table.replace(row(b"replaced", 9), &[WriteCondition::Absent]).await.unwrap();
     assert_eq!(absent, Written::Refused(Some(row(b"replaced", 2))));
     assert_eq!(read(table, b"replaced").await, Some(row(b"replaced", 2)));
 }
@@ -167,13 +167,13 @@ async fn a_touch_moves_only_what_is_there(table: &Table) {
     for (condition, holds) in [
         (less("iss", "20.5"), true),
         (less("iss", "20"), false),
-        (Condition::AtLeast("iss".into(), number("20")), true),
-        (Condition::AtLeast("iss".into(), number("20.1")), false),
-        (Condition::Equals("iss".into(), number("20.0")), true),
-        (Condition::Equals("iss".into(), Attribute::String("20".into())), false),
-        (Condition::Equals("missing".into(), Attribute::Null), false),
-        (Condition::Absent, false),
-        (Condition::Exists, true),
+        (WriteCondition::AtLeast("iss".into(), number("20")), true),
+        (WriteCondition::AtLeast("iss".into(), number("20.1")), false),
+        (WriteCondition::Equals("iss".into(), number("20.0")), true),
+        (WriteCondition::Equals("iss".into(), Attribute::String("20".into())), false),
+        (WriteCondition::Equals("missing".into(), Attribute::Null), false),
+        (WriteCondition::Absent, false),
+        (WriteCondition::Exists, true),
     ] {
         let nothing = Update { set: vec![], conditions: vec![condition.clone()] };
         let done = table.update(&key, &nothing).await.unwrap() == Written::Done;
@@ -184,7 +184,7 @@ async fn a_touch_moves_only_what_is_there(table: &Table) {
 
 async fn a_delete_says_whether_there_was_a_row(table: &Table) {
     let key = Key::binary(b"deleted");
-    let first = [Condition::Equals("ver".into(), Attribute::number(1u64))];
+    let first = [WriteCondition::Equals("ver".into(), Attribute::number(1u64))];
     assert_eq!(table.delete(&key, &[]).await.unwrap(), Written::Refused(None));
     assert_eq!(table.delete(&key, &first).await.unwrap(), Written::Refused(None));
     table.create(row(b"deleted", 2)).await.unwrap();
@@ -200,7 +200,7 @@ async fn one_of_many_touches_wins(table: &Table) {
     table.create(row(b"contended", 1)).await.unwrap();
     let touch = Arc::new(Update {
         set: vec![("iss".into(), number("100"))],
-        conditions: vec![Condition::Exists, less("iss", "50")],
+        conditions: vec![WriteCondition::Exists, less("iss", "50")],
     });
     let tasks: Vec<_> = (0..200)
         .map(|_| {
@@ -242,7 +242,7 @@ async fn too_large_a_row_is_refused(table: &Table) {
     assert!(matches!(replaced, StoreError::TooLarge), "{replaced}");
     let touch = Update {
         set: vec![("data".into(), large.remove("data").unwrap())],
-        conditions: vec![Condition::Exists],
+        conditions: vec![WriteCondition::Exists],
     };
     let touched = table.update(&Key::binary(b"large"), &touch).await.unwrap_err();
     assert!(matches!(touched, StoreError::TooLarge), "{touched}");
@@ -320,6 +320,6 @@ fn number(text: &str) -> Attribute {
     Attribute::Number(Number::from_text(text))
 }
 
-fn less(name: &str, value: &str) -> Condition {
-    Condition::Less(name.into(), number(value))
+fn less(name: &str, value: &str) -> WriteCondition {
+    WriteCondition::Less(name.into(), number(value))
 }

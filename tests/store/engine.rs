@@ -11,7 +11,7 @@ use sessiongate::config::StoreConfig;
 use sessiongate::item::{Attribute, Item, Key, KeyType};
 use sessiongate::store::embedded::Engine;
 use sessiongate::store::table::Read;
-use sessiongate::store::{OpenError, Store};
+use sessiongate::store::{Store, StoreOpenError};
 use sessiongate::time::Clock;
 
 use super::Directory;
@@ -23,7 +23,7 @@ async fn what_is_not_a_database_is_named_and_left_alone() {
     let text = directory.0.join("notes.txt");
     std::fs::write(&text, "shopping list: one thing, and another").unwrap();
     let error = Engine::file(&text).await.unwrap_err();
-    assert!(matches!(error, OpenError::NotADatabase(_)), "{error}");
+    assert!(matches!(error, StoreOpenError::NotADatabase(_)), "{error}");
     assert!(error.to_string().contains("notes.txt"), "{error}");
     assert_eq!(std::fs::read_to_string(&text).unwrap(), "shopping list: one thing, and another");
 
@@ -31,11 +31,11 @@ async fn what_is_not_a_database_is_named_and_left_alone() {
     let damaged = directory.0.join("damaged.db");
     std::fs::write(&damaged, [b"SQLite format 3\0".as_slice(), &[7; 4096]].concat()).unwrap();
     let error = Engine::file(&damaged).await.unwrap_err();
-    assert!(matches!(error, OpenError::Engine(_)), "{error}");
+    assert!(matches!(error, StoreOpenError::Engine(_)), "{error}");
 
     for nowhere in [directory.0.clone(), directory.0.join("no/such/directory.db")] {
         let error = Engine::file(&nowhere).await.unwrap_err();
-        assert!(matches!(error, OpenError::File { .. }), "{error}");
+        assert!(matches!(error, StoreOpenError::File { .. }), "{error}");
     }
     assert!(Engine::file(Path::new("")).await.is_err());
 }
@@ -170,12 +170,12 @@ async fn the_port_is_on_loopback_and_closes_with_the_store() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
         let config = StoreConfig::Embedded { path: None, listen: Some(address.parse().unwrap()) };
         let error = Store::open(&config).await.unwrap_err();
-        assert!(matches!(error, OpenError::NotLoopback(_)), "{error}");
+        assert!(matches!(error, StoreOpenError::NotLoopback(_)), "{error}");
     }
     let (store, address) = served().await;
     let config = StoreConfig::Embedded { path: None, listen: Some(address) };
     let taken = Store::open(&config).await.unwrap_err();
-    assert!(matches!(taken, OpenError::Listen { .. }), "{taken}");
+    assert!(matches!(taken, StoreOpenError::Listen { .. }), "{taken}");
 
     drop(store);
     let closed = async {

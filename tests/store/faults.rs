@@ -12,14 +12,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use sessiongate::config::DynamodbConfig;
-use sessiongate::format::{Condition, Update};
+use sessiongate::format::{Update, WriteCondition};
 use sessiongate::item::{Attribute, Item, Key, KeyType};
 use sessiongate::store::embedded::Engine;
-use sessiongate::store::embedded::dispatch::Answer;
+use sessiongate::store::embedded::dispatch::EngineResponse;
 use sessiongate::store::rotation::Retirement;
 use sessiongate::store::schema::SchemaError;
-use sessiongate::store::table::{Created, Pages, Read, Table, Written};
-use sessiongate::store::{OpenError, Store, StoreError};
+use sessiongate::store::table::{Pages, PutOutcome, Read, Table, Written};
+use sessiongate::store::{Store, StoreError, StoreOpenError};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -104,7 +104,7 @@ async fn a_failure_that_passes_is_not_seen() {
             let mut left = failures.lock().await;
             if *left > 0 {
                 *left -= 1;
-                return Answer { status: 500, body: Bytes::new() };
+                return EngineResponse { status: 500, body: Bytes::new() };
             }
             engine.dispatch(&target, body).await
         }
@@ -120,7 +120,8 @@ async fn no_operation_takes_a_foreign_answer_for_its_own() {
     let key = Key::binary(b"k");
     for body in ["", " ", "<html>", "[]", "{", r#"{"message":"Forbidden"}"#] {
         let (server, _task) =
-            Server::start(move |_, _, _| async move { Answer { status: 200, body: body.into() } }).await;
+            Server::start(move |_, _, _| async move { EngineResponse { status: 200, body: body.into() } })
+                .await;
         let table = server.table(1).await;
         let retirement = Retirement::Delete(vec![]);
         let pages = Pages { rows: 10, segment: None };
@@ -145,7 +146,8 @@ async fn no_operation_takes_a_foreign_answer_for_its_own() {
 
 #[tokio::test]
 async fn an_empty_object_is_an_answer() {
-    let (server, _task) = Server::start(|_, _, _| async { Answer { status: 200, body: "{}".into() } }).await;
+    let (server, _task) =
+        Server::start(|_, _, _| async { EngineResponse { status: 200, body: "{}".into() } }).await;
     let table = server.table(1).await;
     assert_eq!(table.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), None);
     assert_eq!(table.update(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
@@ -161,14 +163,14 @@ async fn a_retried_write_can_be_recognised() {
             let answer = engine.dispatch(&target, body).await;
             let write = target.ends_with("UpdateItem");
             if write && std::mem::take(&mut *lost.lock().await) {
-                return Answer { status: 500, body: Bytes::new() };
+                return EngineResponse { status: 500, body: Bytes::new() };
             }
             answer
         }
     })
     .await;
     let table = server.table(3).await;
-    assert_eq!(table.create(row(1)).await.unwrap(), Created::Yes);
+    assert_eq!(table.create(row(1)).await.unwrap(), PutOutcome::Yes);
     let written = table.update(&Key::binary(b"k"), &due(2)).await.unwrap();
     assert_eq!(written, Written::Refused(Some(row(2))));
 }
@@ -182,7 +184,7 @@ async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
         if answer.status == 400 {
             json.as_object_mut().unwrap().remove("Item").expect("a row");
         }
-        Answer { status: answer.status, body: json.to_string().into() }
+        EngineResponse { status: answer.status, body: json.to_string().into() }
     })
     .await;
     let table = server.table(3).await;
@@ -195,7 +197,7 @@ async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
 async fn an_endpoint_that_is_no_url_is_refused_at_once() {
     for endpoint in ["", "localhost:8000", "ftp://x", "http://", "http:///x", "http://a b"] {
         let error = Store::connect(&config(endpoint.into(), 1), Some(local_credentials())).await.unwrap_err();
-        assert!(matches!(error, OpenError::Endpoint), "{endpoint}: {error}");
+        assert!(matches!(error, StoreOpenError::Endpoint), "{endpoint}: {error}");
     }
 }
 
@@ -282,7 +284,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 async fn answered(status: u16, body: String) -> StoreError {
     let (server, _task) = Server::start(move |_, _, _| {
         let body = body.clone();
-        async move { Answer { status, body: body.into() } }
+        async move { EngineResponse { status, body: body.into() } }
     })
     .await;
     let table = table(server.0, 1).await;
@@ -296,7 +298,7 @@ impl Server {
     async fn start<F, A>(act: F) -> (Self, JoinHandle<()>)
     where
         F: Fn(Engine, String, Bytes) -> A + Clone + Send + 'static,
-        A: Future<Output = Answer> + Send + 'static,
+        A: Future<Output = EngineResponse> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -352,6 +354,6 @@ fn due(iss: u64) -> Update {
     let value = Attribute::number(iss);
     Update {
         set: vec![("iss".into(), value.clone())],
-        conditions: vec![Condition::Less("iss".into(), value)],
+        conditions: vec![WriteCondition::Less("iss".into(), value)],
     }
 }

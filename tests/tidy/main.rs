@@ -4,6 +4,7 @@
 
 mod imports;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -66,6 +67,32 @@ fn the_core_does_no_io() {
         checked += 1;
     }
     assert!(checked >= 8);
+}
+
+/// A type that two modules can name has a name of its own, so that a reader need not look up which one is meant.
+#[test]
+fn public_types_have_one_name_each() {
+    let mut defined: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (path, text) in sources() {
+        // Fuzz targets are programs of their own; what they define is not imported elsewhere.
+        if path.starts_with("src/fuzzing") {
+            continue;
+        }
+        for line in text.lines() {
+            let Some(rest) = line.trim_start().strip_prefix("pub") else { continue };
+            let rest = match rest.strip_prefix('(') {
+                Some(scoped) => scoped.split_once(')').map_or("", |(_, rest)| rest),
+                None => rest,
+            };
+            let kinds = [" struct ", " enum ", " trait ", " type "];
+            let Some(rest) = kinds.iter().find_map(|kind| rest.strip_prefix(kind)) else { continue };
+            let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+            defined.entry(rest[..end].to_owned()).or_default().push(path.clone());
+        }
+    }
+    assert!(defined.len() > 200);
+    let twice: Vec<_> = defined.iter().filter(|(_, paths)| paths.len() > 1).collect();
+    assert!(twice.is_empty(), "{twice:#?}");
 }
 
 /// The layers of `src/`, lowest first. A layer imports from those before it only.

@@ -10,9 +10,9 @@ use tokio::sync::Mutex;
 use crate::claims::Claims;
 use crate::cli::failure::Failure;
 use crate::cli::site::Site;
-use crate::format::{Record, SessionId};
+use crate::format::{SessionId, SessionRecord};
 use crate::session;
-use crate::session::judge::{Life, Policy, Verdict, judge};
+use crate::session::judge::{Life, Policy, SessionVerdict, judge};
 use crate::session::reference::Ref;
 use crate::store::table::Read;
 use crate::time::{Clock, Timestamp};
@@ -113,12 +113,12 @@ impl Alice {
     }
 
     /// The session, if it is alive.
-    async fn read(&self, ticket: &Ticket, now: Timestamp) -> Result<Option<(Record, Life)>, Failure> {
+    async fn read(&self, ticket: &Ticket, now: Timestamp) -> Result<Option<(SessionRecord, Life)>, Failure> {
         let row = self.site.table.get(&self.site.format.key(&ticket.id), Read::Strong).await?;
         let record = row.and_then(|row| self.site.format.decode(&row).ok());
         Ok(record.and_then(|record| match judge(&self.policy, &record, now) {
-            Verdict::Live(life) => Some((record, life)),
-            Verdict::Idle | Verdict::TooOld => None,
+            SessionVerdict::Live(life) => Some((record, life)),
+            SessionVerdict::Idle | SessionVerdict::TooOld => None,
         }))
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::claims::UserClaim;
 use crate::cli::args::Explain;
 use crate::cli::output::{self, BAD, BOLD, GOOD, visible};
-use crate::cli::row::Claims;
+use crate::cli::row::ClaimsDisplay;
 
 use crate::config::{Config, Destination};
 use crate::headers;
@@ -37,7 +37,7 @@ impl Explanation {
                 Cookie::Names(reference, version, row) => {
                     line("cookie", &format!("names session {reference}, seen at version {version}"))?;
                     match row.as_ref() {
-                        Ok(Some(row)) => line("row", &row.to_line(Claims::Shown))?,
+                        Ok(Some(row)) => line("row", &row.to_line(ClaimsDisplay::Shown))?,
                         Ok(None) => line("row", "there is none with its key")?,
                         Err(error) => line("row", &format!("{BAD}cannot be read{BAD:#}: {error}"))?,
                     }
@@ -159,7 +159,7 @@ impl Cookie {
             Self::Refused(fault) => json!({ "refused": fault }),
             Self::Names(reference, version, row) => {
                 let (row, error) = match row.as_ref() {
-                    Ok(row) => (row.as_ref().map(|row| row.to_json(Claims::Shown)), None),
+                    Ok(row) => (row.as_ref().map(|row| row.to_json(ClaimsDisplay::Shown)), None),
                     Err(error) => (None, Some(error)),
                 };
                 json!({ "ref": reference.to_string(), "version": version, "row": row, "error": error })

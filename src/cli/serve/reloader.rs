@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::config::diagnostic::{Report, Severity};
+use crate::config::diagnostic::{DiagnosticReport, Severity};
 use crate::config::{self, Difference, Watch};
 use crate::server::Server;
 use crate::store::Store;
@@ -95,7 +95,7 @@ fn announce(difference: &Difference, generation: u64) {
 }
 
 /// Each problem as an event. Messages never repeat a value, so no secret gets into the log.
-fn log(report: &Report) {
+fn log(report: &DiagnosticReport) {
     for problem in report.diagnostics() {
         let (at, hint) = (report.place(problem), problem.hint.as_deref());
         match problem.severity {

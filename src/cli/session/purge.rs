@@ -10,18 +10,18 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandResult, Failure};
 use crate::cli::output::{self, GOOD};
 use crate::cli::serve::Stop;
 use crate::cli::site::{self, Reach, Site};
 use crate::session::judge::Policy;
-use crate::session::purge::{Empty, Ending, Mode, Purge, Rules, Tally};
+use crate::session::purge::{Empty, Mode, Purge, PurgeEnd, PurgeTotals, Rules};
 use crate::time::Clock;
 
 /// How often a line tells how far it is, where there is no terminal.
 const EVERY: Duration = Duration::from_secs(3);
 
-pub(in crate::cli) fn run(args: &args::Purge, file: &args::ConfigFile) -> Outcome {
+pub(in crate::cli) fn run(args: &args::PurgeArgs, file: &args::ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     crate::cli::block_on(async {
         let mut signals = Stop::listen()?;
@@ -43,7 +43,7 @@ pub(in crate::cli) fn run(args: &args::Purge, file: &args::ConfigFile) -> Outcom
         let started = Clock.mono();
         let view = View::new(site.table.name(), rows, mode, started)?;
         let stop = CancellationToken::new();
-        let progress = |tally: &Tally| view.show(tally);
+        let progress = |tally: &PurgeTotals| view.show(tally);
         let work = purge.run(&stop, &progress);
         let listening = async {
             signals.heard().await;
@@ -56,11 +56,11 @@ pub(in crate::cli) fn run(args: &args::Purge, file: &args::ConfigFile) -> Outcom
             () = listening => return Err(Failure::internal("the signals ended")),
         };
         view.close();
-        let stopped = !matches!(ended, Ok(Ending::Complete));
+        let stopped = !matches!(ended, Ok(PurgeEnd::Complete));
         report(args, &site, &tally, stopped, Clock.mono().saturating_duration_since(started))?;
         match ended? {
-            Ending::Complete => Ok(()),
-            Ending::Stopped => Err(Failure::refused("stopped before the end of the table")
+            PurgeEnd::Complete => Ok(()),
+            PurgeEnd::Stopped => Err(Failure::refused("stopped before the end of the table")
                 .hint("what was deleted stays deleted; run it again for the rest")),
         }
     })
@@ -91,7 +91,7 @@ impl View {
         Ok(Self { bar, table: table.to_owned(), rows, mode, shown: Cell::new(now) })
     }
 
-    fn show(&self, tally: &Tally) {
+    fn show(&self, tally: &PurgeTotals) {
         let (settled, done) = (tally.settled(self.mode), done(self.mode, tally));
         if let Some(bar) = &self.bar {
             // A count that is out of date makes no bar that is over-full.
@@ -127,14 +127,20 @@ fn bar(rows: u64) -> ProgressBar {
     }
 }
 
-fn done(mode: Mode, tally: &Tally) -> String {
+fn done(mode: Mode, tally: &PurgeTotals) -> String {
     match mode {
         Mode::Delete => format!("{} deleted", tally.deleted),
         Mode::Count => format!("{} to delete", tally.over),
     }
 }
 
-fn report(args: &args::Purge, site: &Site, tally: &Tally, stopped: bool, took: Duration) -> io::Result<()> {
+fn report(
+    args: &args::PurgeArgs,
+    site: &Site,
+    tally: &PurgeTotals,
+    stopped: bool,
+    took: Duration,
+) -> io::Result<()> {
     if args.json {
         let summary = json!({
             "realm": site.config.name,

@@ -12,7 +12,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::environment::Environment;
 use crate::config::section::Section;
 use crate::config::value::{Fault, duration, one_of, string};
-use crate::tls::{Identity, Names, PemError, authorities};
+use crate::tls::{HostNames, Identity, PemError, authorities};
 
 /// `[listeners.tls]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +99,7 @@ pub(super) fn read(
             let fault = Fault::new("needs `client_ca`: the authorities of the clients");
             tls.refuse("client_auth", &["client_ca"], fault);
         }
-        let mut names = Names::default();
+        let mut names = HostNames::default();
         let mut position = 0;
         let certificates = tls.tables("certificates", |entry| {
             let certificate = certificate(entry, files, &clients, &mut names, position);
@@ -119,7 +119,7 @@ fn certificate(
     entry: &mut Section<'_, '_>,
     files: Files<'_>,
     listener: &Clients,
-    names: &mut Names,
+    names: &mut HostNames,
     position: usize,
 ) -> Option<CertificateConfig> {
     let cert = entry.require("cert", |value| files.read(&string(value)?));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::section::Section;
 use crate::config::value::{Fault, boolean, duration, one_of, text};
-use crate::config::{CookieConfig, SameSite, Secure};
+use crate::config::{CookieConfig, SameSite, SecureAttribute};
 
 use super::LONGEST;
 use super::presets::CookieDefaults;
@@ -26,7 +26,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, defaults: &CookieDefaults) -> 
         name: name.unwrap_or_else(|| defaults.name.to_owned()),
         path: path.unwrap_or_else(|| "/".to_owned()),
         domain: section.get("domain", text(domain)),
-        secure: secure.unwrap_or(Secure::Auto),
+        secure: secure.unwrap_or(SecureAttribute::Auto),
         httponly: section.get("httponly", boolean).unwrap_or(true),
         samesite: section.get("samesite", one_of(&sites)).unwrap_or(defaults.samesite),
         max_age: section.get("max_age", duration(Duration::from_secs(1)..=LONGEST)).or(defaults.max_age),
@@ -42,7 +42,7 @@ fn check(cookie: &CookieConfig, section: &mut Section<'_, '_>) {
         cookie.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
     let (host, secure) = (has_prefix("__Host-"), has_prefix("__Secure-"));
-    if (host || secure) && cookie.secure != Secure::Always {
+    if (host || secure) && cookie.secure != SecureAttribute::Always {
         let fault = Fault::new("must be `true`: the cookie's name has a prefix that says so");
         section.refuse_or(
             "secure",
@@ -58,22 +58,22 @@ fn check(cookie: &CookieConfig, section: &mut Section<'_, '_>) {
         let fault = Fault::new("must be left out: the cookie's name begins with `__Host-`");
         section.refuse("domain", &[], fault);
     }
-    if cookie.samesite == Some(SameSite::None) && cookie.secure == Secure::Never {
+    if cookie.samesite == Some(SameSite::None) && cookie.secure == SecureAttribute::Never {
         let fault = Fault::new("is `none`, which browsers accept only of a `Secure` cookie");
         section.refuse("samesite", &["secure"], fault.hint("set `secure = true`"));
     }
-    if cookie.partitioned && cookie.secure != Secure::Always {
+    if cookie.partitioned && cookie.secure != SecureAttribute::Always {
         let fault = Fault::new("is accepted by browsers only of a `Secure` cookie");
         section.refuse("partitioned", &["secure"], fault.hint("set `secure = true`"));
     }
 }
 
 /// `"auto"`, `true` or `false`.
-fn secure(value: &toml::de::DeValue<'_>) -> Result<Secure, Fault> {
+fn secure(value: &toml::de::DeValue<'_>) -> Result<SecureAttribute, Fault> {
     match (value.as_bool(), value.as_str()) {
-        (Some(true), _) => Ok(Secure::Always),
-        (Some(false), _) => Ok(Secure::Never),
-        (None, Some("auto")) => Ok(Secure::Auto),
+        (Some(true), _) => Ok(SecureAttribute::Always),
+        (Some(false), _) => Ok(SecureAttribute::Never),
+        (None, Some("auto")) => Ok(SecureAttribute::Auto),
         (None, _) => Err(Fault::new("must be `\"auto\"`, `true` or `false`")),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::redirect::{self, Redirect, Respond};
 use super::rewrite::{self, Rewrite, UpstreamHost};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::names::Names;
+use crate::config::names::SectionNames;
 use crate::config::section::Section;
 use crate::config::value::{Fault, duration, size, string};
 
@@ -88,7 +88,7 @@ const FORWARDING: [&str; 15] = [
 pub(super) fn read(
     section: &mut Section<'_, '_>,
     path: Option<&str>,
-    upstreams: &mut Names<'_>,
+    upstreams: &mut SectionNames<'_>,
 ) -> Destination {
     let (rewrite, host) = rewrite::read(section, path);
     let max_body = section.get("max_body", size(0..=1 << 40));

@@ -8,7 +8,7 @@ use http::HeaderName;
 use super::template::{self, Piece};
 use crate::claims::ClaimPath;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::section::{Entry, Section};
+use crate::config::section::{Section, TableEntry};
 use crate::config::value::{Fault, one_of, text};
 use crate::headers::TRACEPARENT;
 
@@ -161,7 +161,7 @@ pub(super) fn is_reserved(name: &HeaderName) -> bool {
 /// `"claim.path"`, `{ claim = … }`, `{ template = … }` or `{ tls = … }`.
 fn rule<'d>(
     section: &mut Section<'d, '_>,
-    entry: &Entry<'d>,
+    entry: &TableEntry<'d>,
     has_clients: bool,
 ) -> Option<(HeaderSource, Encoding)> {
     if let Some(path) = entry.value.get_ref().as_str() {

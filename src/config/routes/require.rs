@@ -4,7 +4,7 @@ use serde_json::Value;
 use toml::de::DeValue;
 
 use crate::claims::{ClaimPath, Condition, Pattern, Requirement};
-use crate::config::section::{Entry, Section};
+use crate::config::section::{Section, TableEntry};
 use crate::config::value::{Fault, boolean, number, string, wrong_type};
 
 /// The largest magnitude of a bound: every whole number up to it is a float, so comparisons are exact.
@@ -39,7 +39,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Vec<Requirement> {
     })
 }
 
-fn conditions<'d>(section: &mut Section<'d, '_>, entry: &Entry<'d>) -> Result<Vec<Condition>, Fault> {
+fn conditions<'d>(section: &mut Section<'d, '_>, entry: &TableEntry<'d>) -> Result<Vec<Condition>, Fault> {
     let conditions = section.descend(entry.name, entry.value, |table| {
         let bound = number(-LARGEST..=LARGEST);
         let conditions = [

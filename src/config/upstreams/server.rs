@@ -9,7 +9,7 @@ use crate::config::value::{Fault, integer, string, wrong_type};
 
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct UpstreamServer {
     /// Where it is.
     pub address: ServerAddress,
     /// Its share of the requests, beside the others'.
@@ -45,7 +45,7 @@ pub enum Scheme {
     H2c,
 }
 
-impl Server {
+impl UpstreamServer {
     pub(super) fn is_tls(&self) -> bool {
         matches!(self.address, ServerAddress::Tcp { scheme: Scheme::Https, .. })
     }
@@ -60,10 +60,10 @@ impl Server {
     }
 }
 
-pub(super) fn read(value: &DeValue<'_>) -> Result<Server, Fault> {
+pub(super) fn read(value: &DeValue<'_>) -> Result<UpstreamServer, Fault> {
     let shape = "a URL, or `{ url = \"…\", weight = 1 }`";
     match value {
-        DeValue::String(_) => Ok(Server { address: address(&string(value)?)?, weight: 1 }),
+        DeValue::String(_) => Ok(UpstreamServer { address: address(&string(value)?)?, weight: 1 }),
         DeValue::Table(table) => {
             let (mut url, mut weight) = (None, 1);
             for (key, value) in table {
@@ -80,7 +80,7 @@ pub(super) fn read(value: &DeValue<'_>) -> Result<Server, Fault> {
                 }
             }
             let url = url.ok_or_else(|| Fault::new(format!("must be {shape}")))?;
-            Ok(Server { address: address(&url)?, weight })
+            Ok(UpstreamServer { address: address(&url)?, weight })
         }
         DeValue::Integer(_)
         | DeValue::Float(_)

@@ -159,8 +159,8 @@ fn a_touch_is_djangos_byte_for_byte_and_only_on_the_row_that_was_read() {
     let times = TouchTimes { now, expires: now.plus(14 * DAY), due_before: now };
     let touch = django().touch(&record, times);
     assert_eq!(touch.update.set, [(DATA.to_owned(), Attribute::String(resigned.to_owned()))]);
-    let old = Condition::Equals(DATA.to_owned(), Attribute::String(stored.to_owned()));
-    assert_eq!(touch.update.conditions, [Condition::Exists, old]);
+    let old = WriteCondition::Equals(DATA.to_owned(), Attribute::String(stored.to_owned()));
+    assert_eq!(touch.update.conditions, [WriteCondition::Exists, old]);
 
     let touched = django().decode(&row(resigned)).unwrap();
     assert_eq!((touched.issued, touched.expires), (times.now, times.expires));
@@ -183,7 +183,7 @@ fn a_ttl_is_kept_up_where_the_row_has_one() {
         let change = django().change(&record, claims, ChangeTimes { now, expires }).unwrap();
         assert_eq!(ttl(&change.update.set).as_deref(), Some(expected));
     }
-    let without = Record { stored: self::row(data(&row)), ..record };
+    let without = SessionRecord { stored: self::row(data(&row)), ..record };
     assert_eq!(ttl(&django().touch(&without, TouchTimes { now, expires, due_before: now }).update.set), None);
 }
 
@@ -198,8 +198,8 @@ fn a_changed_row_is_what_the_change_says_it_is() {
         let now = saved.unwrap_or(Timestamp::from_secs(0)).plus(Duration::from_millis(300));
         let times = ChangeTimes { now, expires: now.plus(14 * DAY) };
         let change = django().change(&record, changed.claims.clone(), times).unwrap();
-        let old = Condition::Equals(DATA.to_owned(), before[DATA].clone());
-        assert_eq!(change.update.conditions, [Condition::Exists, old]);
+        let old = WriteCondition::Equals(DATA.to_owned(), before[DATA].clone());
+        assert_eq!(change.update.conditions, [WriteCondition::Exists, old]);
 
         let mut row = before.clone();
         row.extend(change.update.set);
@@ -218,7 +218,7 @@ fn a_changed_row_is_what_the_change_says_it_is() {
 fn a_payload_is_compressed_where_that_saves_something() {
     let item = |json: Value| {
         let at = Timestamp::from_secs(1_795_288_924);
-        let record = Record {
+        let record = SessionRecord {
             claims: claims(json),
             version: 1,
             issued: at,
@@ -385,14 +385,14 @@ fn what_would_not_be_read_is_not_written() {
         let claims = self::claims(claims);
         let change = django().change(&record, claims.clone(), ChangeTimes { now, expires: now });
         assert_eq!(change.unwrap_err(), EncodeFault::Unreadable);
-        let made = Record { claims, ..record.clone() };
+        let made = SessionRecord { claims, ..record.clone() };
         assert_eq!(django().encode(&Key::string("k"), &made).unwrap_err(), EncodeFault::Unreadable);
     }
     // Nor is what was never read overwritten.
-    let unread = Record { stored: Item::new(), ..record };
+    let unread = SessionRecord { stored: Item::new(), ..record };
     let change =
         django().change(&unread, claims(json!({ "a": 1 })), ChangeTimes { now, expires: now }).unwrap();
-    assert!(change.update.conditions.contains(&Condition::Equals(DATA.into(), Attribute::Null)));
+    assert!(change.update.conditions.contains(&WriteCondition::Equals(DATA.into(), Attribute::Null)));
 }
 
 #[test]
@@ -446,12 +446,12 @@ proptest! {
             ("f".into(), float.into()),
         ]);
         let at = Timestamp::from_secs(saved);
-        let record = Record {
+        let record = SessionRecord {
             claims, version: 1, issued: at, created: Some(at), expires: at.plus(14 * DAY), renewal: Renewal::Realm, closed: false, stored: Item::new(),
         };
         let row = django().encode(&Key::string("k"), &record).unwrap();
         let back = django().decode(&row).unwrap();
-        prop_assert_eq!(back, Record { version: back_version(&row), stored: self::row(data(&row)), ..record });
+        prop_assert_eq!(back, SessionRecord { version: back_version(&row), stored: self::row(data(&row)), ..record });
     }
 }
 

@@ -94,11 +94,11 @@ fn applied(row: &Item, update: &Update) -> Item {
 
 fn holds(row: &Item, update: &Update) -> bool {
     update.conditions.iter().all(|condition| match condition {
-        Condition::Exists => !row.is_empty(),
-        Condition::Absent => row.is_empty(),
-        Condition::Lacks(name) => !row.contains_key(name),
-        Condition::Equals(name, value) => row.get(name) == Some(value),
-        Condition::Less(..) | Condition::AtLeast(..) => panic!("not of this format"),
+        WriteCondition::Exists => !row.is_empty(),
+        WriteCondition::Absent => row.is_empty(),
+        WriteCondition::Lacks(name) => !row.contains_key(name),
+        WriteCondition::Equals(name, value) => row.get(name) == Some(value),
+        WriteCondition::Less(..) | WriteCondition::AtLeast(..) => panic!("not of this format"),
     })
 }
 
@@ -451,8 +451,8 @@ fn what_json_cannot_say_is_not_written() {
     assert_eq!(applied(&row, &change.update)["sess"], row["sess"]);
 }
 
-fn made(issued: Timestamp) -> Record {
-    Record {
+fn made(issued: Timestamp) -> SessionRecord {
+    SessionRecord {
         claims: Claims::from_iter([
             ("user".into(), "Zoë".into()),
             ("roles".into(), json!(["admin", 1, null])),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::RealmConfig;
 use crate::config::layout::{LayoutConfig, TimeRule, TimeUnit};
-use crate::format::{Condition, Record, Renewal, RowFault, iso8601};
+use crate::format::{Renewal, RowFault, SessionRecord, WriteCondition, iso8601};
 use crate::item::{Attribute, Item, Number};
 use crate::time::Timestamp;
 
@@ -19,7 +19,7 @@ const ABSOLUTE: &str = "absolute_timeout";
 const WEB_ABSOLUTE: Duration = Duration::from_hours(12);
 
 #[derive(Debug)]
-pub(super) struct Times {
+pub(super) struct RowTimes {
     pub(super) timeout: Duration,
     lifetime: Option<Duration>,
     expires: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct Stamps {
     pub(super) renewal: Renewal,
 }
 
-impl Times {
+impl RowTimes {
     pub(super) fn new(realm: &RealmConfig, layout: &LayoutConfig) -> Self {
         Self {
             timeout: realm.timeout,
@@ -135,18 +135,18 @@ impl Times {
     }
 
     /// That the row's times are those that were read, and that nobody holds a lock on it.
-    pub(super) fn unchanged(&self, record: &Record) -> Vec<Condition> {
+    pub(super) fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
         let old = self.guard().and_then(|name| record.stored.get_key_value(name));
-        let old = old.map(|(name, value)| Condition::Equals(name.clone(), value.clone()));
+        let old = old.map(|(name, value)| WriteCondition::Equals(name.clone(), value.clone()));
         old.into_iter().chain(self.unlocked()).collect()
     }
 
-    pub(super) fn unlocked(&self) -> Option<Condition> {
-        (self.rule == TimeRule::Rack).then(|| Condition::Lacks(LOCKED.to_owned()))
+    pub(super) fn unlocked(&self) -> Option<WriteCondition> {
+        (self.rule == TimeRule::Rack).then(|| WriteCondition::Lacks(LOCKED.to_owned()))
     }
 
     /// The times of a new row.
-    pub(super) fn new_row(&self, record: &Record) -> Item {
+    pub(super) fn new_row(&self, record: &SessionRecord) -> Item {
         let created = record.created.unwrap_or(record.issued);
         let mut expires = record.expires;
         let mut item = Item::new();

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::claims::Claims;
-use crate::format::Condition;
+use crate::format::WriteCondition;
 use crate::item::Number;
 use crate::time::Timestamp;
 
@@ -69,10 +69,10 @@ fn a_reissue_sets_what_the_library_sets_and_only_on_the_row_that_was_read() {
     assert_eq!(
         touch.conditions,
         [
-            Condition::Exists,
-            Condition::Equals("ver".into(), Attribute::number(1u64)),
-            Condition::Less("iss".into(), Attribute::number(1_795_289_268i64)),
-            Condition::AtLeast("exp".into(), Attribute::Number(Number::from_text("1795289269.500"))),
+            WriteCondition::Exists,
+            WriteCondition::Equals("ver".into(), Attribute::number(1u64)),
+            WriteCondition::Less("iss".into(), Attribute::number(1_795_289_268i64)),
+            WriteCondition::AtLeast("exp".into(), Attribute::Number(Number::from_text("1795289269.500"))),
         ]
     );
 }
@@ -101,7 +101,7 @@ fn a_change_writes_what_the_library_writes_on_the_row_that_was_read() {
     assert_eq!(change.record, changed);
     assert_eq!(
         change.update.conditions,
-        [Condition::Exists, Condition::Equals("ver".into(), Attribute::number(1u64))]
+        [WriteCondition::Exists, WriteCondition::Equals("ver".into(), Attribute::number(1u64))]
     );
     let mut row = item(&vector["item"]);
     row.extend(change.update.set);
@@ -203,7 +203,7 @@ proptest! {
             ("f".into(), float.into()),
         ]);
         let at = Timestamp::from_secs(1);
-        let record = Record { claims, version: 1, issued: at, created: None, expires: at, closed: false, renewal: Renewal::Realm, stored: Item::new() };
+        let record = SessionRecord { claims, version: 1, issued: at, created: None, expires: at, closed: false, renewal: Renewal::Realm, stored: Item::new() };
         let pyramid = Pyramid::new("sid");
         let key = pyramid.key(&SessionId::new("x"));
         prop_assert_eq!(pyramid.decode(&pyramid.encode(&key, &record).unwrap()).unwrap(), record);

@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use http_body::Body as _;
 use smallvec::SmallVec;
 
-use super::peer::{Origin, Peer};
+use super::peer::{Peer, RequestOrigin};
 use super::upgrade::UpgradeRequest;
 use crate::config::Limits;
 use crate::headers::{self, Fate, Scrub};
@@ -32,20 +32,20 @@ use crate::upstream::ClientBody;
 /// A request whose head leaves no room for doubt.
 #[derive(Debug)]
 pub struct Inbound {
-    head: Head,
+    head: RequestHead,
 }
 
 /// A request from which everything is gone that the client may not say. Only [`Inbound::sanitize`] makes one.
 #[derive(Debug)]
 pub struct Sanitized {
-    head: Head,
-    origin: Origin,
+    head: RequestHead,
+    origin: RequestOrigin,
     scrubbed: u64,
 }
 
 /// The parts of a request.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     pub(super) method: Method,
     pub(super) target: PathAndQuery,
     pub(super) host: Host,
@@ -105,7 +105,7 @@ impl Inbound {
         }
         let trailers = version == Version::HTTP_2 || takes_trailers(&parts.headers);
         let (method, headers) = (parts.method, parts.headers);
-        Ok(Self { head: Head { method, target, host, headers, body, upgrade, version, trailers } })
+        Ok(Self { head: RequestHead { method, target, host, headers, body, upgrade, version, trailers } })
     }
 
     /// Takes off what the client may not say, and reads what `peer` may say about the request's way.
@@ -157,7 +157,7 @@ impl Sanitized {
     }
 
     /// Where the request came from.
-    pub fn origin(&self) -> &Origin {
+    pub fn origin(&self) -> &RequestOrigin {
         &self.origin
     }
 
@@ -184,7 +184,7 @@ impl Sanitized {
         &self.head.body
     }
 
-    pub(super) fn into_parts(self) -> (Head, Origin) {
+    pub(super) fn into_parts(self) -> (RequestHead, RequestOrigin) {
         (self.head, self.origin)
     }
 }

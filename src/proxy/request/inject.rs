@@ -28,7 +28,7 @@ use crate::session::{MappingTooLarge, Realm, csrf};
 use crate::telemetry::trace::Trace;
 use crate::time::Timestamp;
 use crate::tls::ClientCertificate;
-use crate::upstream::{Pace, RequestBody, Said};
+use crate::upstream::{GatewayHeaders, Pace, RequestBody};
 
 /// How many headers most requests get.
 const USUAL: usize = 20;
@@ -37,7 +37,7 @@ const USUAL: usize = 20;
 #[derive(Debug)]
 pub struct Outbound {
     request: Request<RequestBody>,
-    said: Said,
+    added: GatewayHeaders,
     upstream: usize,
     host_is_server: bool,
     response_timeout: Option<Duration>,
@@ -49,7 +49,7 @@ pub struct Outbound {
 pub(in crate::proxy) struct OutboundParts {
     pub(in crate::proxy) request: Request<RequestBody>,
     /// The headers added by the gateway.
-    pub(in crate::proxy) said: Said,
+    pub(in crate::proxy) added: GatewayHeaders,
     /// Whether its Host is that of the server that it is sent to.
     pub(in crate::proxy) host_is_server: bool,
     /// The route's timeout for the response head, if it has its own.
@@ -73,8 +73,8 @@ impl Outbound {
     }
 
     pub(in crate::proxy) fn into_parts(self) -> OutboundParts {
-        let Self { request, said, upstream: _, host_is_server, response_timeout, accept } = self;
-        OutboundParts { request, said, host_is_server, response_timeout, accept }
+        let Self { request, added, upstream: _, host_is_server, response_timeout, accept } = self;
+        OutboundParts { request, added, host_is_server, response_timeout, accept }
     }
 }
 
@@ -117,24 +117,24 @@ pub(in crate::proxy) fn inject(
     let (head, origin) = request.into_parts();
     let mut headers = head.headers;
     edits.apply_to_request(&mut headers);
-    let mut said = Said::with_capacity(USUAL);
+    let mut added = GatewayHeaders::with_capacity(USUAL);
     let host = match &forwarding.host {
         UpstreamHost::Preserve | UpstreamHost::Server => head.host.header,
         UpstreamHost::Name(name) => HeaderValue::from_str(name).map_err(|_| Refusal::Internal)?,
     };
-    said.say(HOST, host);
-    said.say_instead(&mut headers, REQUEST_ID, injection.request_id.clone());
+    added.insert(HOST, host);
+    added.replace(&mut headers, REQUEST_ID, injection.request_id.clone());
     if let Some(trace) = injection.trace {
-        said.say(TRACEPARENT, trace.renew(&mut headers));
+        added.insert(TRACEPARENT, trace.renew(&mut headers));
     }
-    said.say(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
+    added.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
     if headers.contains_key(COOKIE) {
         forward_cookies(&mut headers, route.realm.as_deref(), &visitor, injection.hidden);
     }
     // What the client sent under these names is gone already, on every route.
     if let Some(certificate) = injection.certificate.filter(|_| !route.certificate_headers.is_empty()) {
         let (rules, budget) = (&route.certificate_headers, injection.max_header_bytes);
-        mapping::certificate(rules, certificate, budget, &mut said).map_err(|MappingTooLarge(name)| {
+        mapping::certificate(rules, certificate, budget, &mut added).map_err(|MappingTooLarge(name)| {
             tracing::error!(
                 id = injection.request_id.to_str().unwrap_or_default(),
                 route = %route.name, header = %name,
@@ -145,28 +145,28 @@ pub(in crate::proxy) fn inject(
     }
     if let Visitor::Session(active) = &visitor {
         let session = &active.session;
-        said.say(SESSION_REF, session.headers().reference.clone());
-        said.say(SESSION_VERSION, session.headers().version.clone());
+        added.insert(SESSION_REF, session.headers().reference.clone());
+        added.insert(SESSION_VERSION, session.headers().version.clone());
         if active.life.expires != Timestamp::NEVER {
-            said.say(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+            added.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
         }
         if let Some(flash) = preparation::flash_header(injection.flash) {
-            said.say(SESSION_FLASH, flash);
+            added.insert(SESSION_FLASH, flash);
         }
         if let Some(token) = csrf::token(&session.record().claims).filter(|_| route.csrf) {
             // Ours is hex digits; an app's own may be anything, and is no header then.
             if let Ok(token) = HeaderValue::from_str(token) {
-                said.say(SESSION_CSRF, token);
+                added.insert(SESSION_CSRF, token);
             }
         }
         if let Some(mapping) = route.mapping {
-            let make = |record: &crate::format::Record| {
+            let make = |record: &crate::format::SessionRecord| {
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)
             };
             match session.mapped(mapping, make).as_ref() {
                 Ok(mapped) => {
                     for (name, value) in mapped {
-                        said.say(name.clone(), value.clone());
+                        added.insert(name.clone(), value.clone());
                     }
                 }
                 Err(MappingTooLarge(name)) => {
@@ -183,19 +183,19 @@ pub(in crate::proxy) fn inject(
     }
     let (secure, client) = (origin.secure, origin.client);
     let site = forwarding.rewrite.answers.then(|| PublicSite::new(origin.site()));
-    origin.say(&mut headers, &mut said);
-    rewrite::say_prefix(&forwarding.rewrite, &mut headers, &mut said);
+    origin.write(&mut headers, &mut added);
+    rewrite::say_prefix(&forwarding.rewrite, &mut headers, &mut added);
     let target = rewrite::target(&forwarding.rewrite, head.target)?;
     // Its lines are a list, of which this is the end.
     match headers.entry(VIA) {
         Entry::Occupied(mut before) => before.append(via(head.version)),
-        Entry::Vacant(_) => said.say(VIA, via(head.version)),
+        Entry::Vacant(_) => added.insert(VIA, via(head.version)),
     }
     if !route.request_headers.is_empty() {
         // Configurations in which an edit meets one of these names are refused. Were one not, our word would stand.
-        said.clear(&mut headers);
+        added.clear(&mut headers);
     }
-    debug_assert!(said.iter().all(|(name, _)| !headers.contains_key(name)), "said twice");
+    debug_assert!(added.iter().all(|(name, _)| !headers.contains_key(name)), "added twice");
     // A gRPC call may be silent for as long as its client and server like.
     let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
     let mut outbound = Request::new(RequestBody::new(head.body, forwarding.max_body, pace, injection.scrub));
@@ -206,7 +206,7 @@ pub(in crate::proxy) fn inject(
     let accept = handshake.as_ref().map(|handshake| handshake.write(outbound.headers_mut()));
     let outbound = Outbound {
         request: outbound,
-        said,
+        added,
         upstream: forwarding.upstream,
         host_is_server: forwarding.host == UpstreamHost::Server,
         response_timeout: forwarding.response_timeout,

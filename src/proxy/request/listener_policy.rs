@@ -6,7 +6,7 @@ use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::{HttpsRedirect, ListenerConfig, TrustedProxies};
-use crate::tls::{ClientCertificate, Names};
+use crate::tls::{ClientCertificate, HostNames};
 
 /// The policy of one listener.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct TlsFacts {
 #[derive(Debug)]
 pub struct CertificateRule {
     /// The number of each host's rule. A host that is not listed has rule 0.
-    pub hosts: Arc<Names>,
+    pub hosts: Arc<HostNames>,
     /// The number of the connection's rule.
     pub number: usize,
 }

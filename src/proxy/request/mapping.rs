@@ -17,7 +17,7 @@ use crate::claims::Claims;
 use crate::config::{CertificateField, Encoding, HeaderRule, HeaderSource, TemplatePart};
 use crate::session::{Mapped, MappingTooLarge};
 use crate::tls::ClientCertificate;
-use crate::upstream::Said;
+use crate::upstream::GatewayHeaders;
 
 /// The headers that `rules` make of `claims`, of at most `budget` bytes in names and values.
 ///
@@ -77,7 +77,7 @@ pub(super) fn certificate(
     rules: &[HeaderRule],
     certificate: &ClientCertificate,
     budget: usize,
-    said: &mut Said,
+    added: &mut GatewayHeaders,
 ) -> Result<(), MappingTooLarge> {
     let mut left = budget;
     for rule in rules {
@@ -102,7 +102,7 @@ pub(super) fn certificate(
         let too_large = || MappingTooLarge(rule.name.clone());
         left = left.checked_sub(rule.name.as_str().len() + value.len()).ok_or_else(too_large)?;
         if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-            said.say(rule.name.clone(), value);
+            added.insert(rule.name.clone(), value);
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ use super::listener_policy::{ListenerPolicy, TlsFacts};
 use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::route::canonical_host;
 use crate::tls::ClientCertificate;
-use crate::upstream::Said;
+use crate::upstream::GatewayHeaders;
 
 /// The other end of a connection.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ struct Named {
 
 /// Where a request came from, as far as it can be believed.
 #[derive(Debug)]
-pub struct Origin {
+pub struct RequestOrigin {
     /// The client's address; none: nobody knows it.
     pub client: Option<IpAddr>,
     /// Whether the client used TLS.
@@ -116,10 +116,10 @@ impl Peer {
     }
 
     /// Where a request with these headers, as they came, was sent from.
-    pub(crate) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> Origin {
+    pub(crate) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> RequestOrigin {
         let secure = self.tls.is_some();
         if !self.trusted {
-            return Origin {
+            return RequestOrigin {
                 client: self.address,
                 secure,
                 forwarded_for: self.text.clone(),
@@ -133,15 +133,15 @@ impl Peer {
         }
         let addresses = list(headers, &FORWARDED_FOR);
         // A proxy that says nothing of the client's scheme passes on what came to it as it came.
-        let said = last(headers, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
-        let secure = said.unwrap_or(secure);
+        let proto = last(headers, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
+        let secure = proto.unwrap_or(secure);
         let named = last(headers, &FORWARDED_HOST).filter(|name| canonical_host(name.as_bytes()).is_some());
         let forwarded_host =
             named.and_then(|name| HeaderValue::from_str(&name).ok()).unwrap_or_else(|| host.clone());
         let chain = addresses.iter().map(String::as_str).chain([self.text.to_str().unwrap_or_default()]);
         let forwarded_for = HeaderValue::from_str(&chain.collect::<Vec<_>>().join(", "));
         let before = list(headers, &FORWARDED).join(", ");
-        Origin {
+        RequestOrigin {
             client: self.client(&addresses),
             secure,
             forwarded_for: forwarded_for.unwrap_or_else(|_| self.text.clone()),
@@ -166,24 +166,24 @@ impl Peer {
     }
 }
 
-impl Origin {
+impl RequestOrigin {
     /// This site as the client sees it: its scheme, and its host with the port.
     pub(in crate::proxy) fn site(&self) -> (&'static str, &[u8]) {
         (if self.secure { "https" } else { "http" }, self.forwarded_host.as_bytes())
     }
 
     /// Says where a request with these `headers` came from.
-    pub(crate) fn say(self, headers: &mut HeaderMap, said: &mut Said) {
+    pub(crate) fn write(self, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
         let proto = HeaderValue::from_static(if self.secure { "https" } else { "http" });
         if self.replaces {
             for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED] {
                 headers.remove(name);
             }
         }
-        said.say(FORWARDED_FOR, self.forwarded_for);
-        said.say(FORWARDED_PROTO, proto);
-        said.say(FORWARDED_HOST, self.forwarded_host);
-        said.say(FORWARDED, self.forwarded);
+        added.insert(FORWARDED_FOR, self.forwarded_for);
+        added.insert(FORWARDED_PROTO, proto);
+        added.insert(FORWARDED_HOST, self.forwarded_host);
+        added.insert(FORWARDED, self.forwarded);
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
     use crate::config::TrustedProxies;
 
-    fn origin(from: Option<&str>, trusted: &[&str], lines: &[(&'static str, &'static str)]) -> Origin {
+    fn origin(from: Option<&str>, trusted: &[&str], lines: &[(&'static str, &'static str)]) -> RequestOrigin {
         let networks = trusted.iter().filter_map(|net| net.parse().ok()).collect();
         let proxies = TrustedProxies { networks, unix: trusted.contains(&"unix:") };
         let headers = lines
@@ -247,7 +247,7 @@ mod tests {
             .origin(&headers, &HeaderValue::from_static("app.example:8080"))
     }
 
-    fn client(origin: &Origin) -> String {
+    fn client(origin: &RequestOrigin) -> String {
         origin.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string())
     }
 

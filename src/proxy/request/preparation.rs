@@ -9,7 +9,7 @@ use http::HeaderValue;
 use super::csrf::Forwardable;
 use super::mapping;
 use crate::proxy::model::Visitor;
-use crate::session::{Edit, Order, Outcome, csrf, flash};
+use crate::session::{Edit, MutationOutcome, SessionMutation, csrf, flash};
 use crate::time::Clock;
 
 /// What the preparation of a session did.
@@ -42,16 +42,16 @@ impl SessionPreparation {
             return Self::default();
         }
         let edit = Edit::Visit { flash: takes_flash.then_some(budget), csrf: token };
-        let order = Order { edits: vec![edit], ..Order::default() };
+        let order = SessionMutation { edits: vec![edit], ..SessionMutation::default() };
         let began = Clock.mono();
         let changed = realm.change(Some(active), order).await;
         let unwritten = Self { took: Clock.mono().saturating_duration_since(began), ..Self::default() };
         match changed {
-            Ok(Outcome::Goes(going)) => {
+            Ok(MutationOutcome::Goes(going)) => {
                 active.session = going.session;
                 Self { flash: going.flash, written: true, ..unwritten }
             }
-            Ok(Outcome::Ended | Outcome::Nothing) => unwritten,
+            Ok(MutationOutcome::Ended | MutationOutcome::Nothing) => unwritten,
             Err(error) => {
                 let session = active.session.reference();
                 tracing::warn!(route = %route.name, %session, %error, "flash messages and token could not be taken");

@@ -14,7 +14,7 @@ use crate::headers;
 use crate::proxy::log::LogEntry;
 use crate::proxy::long_lived::{self, EndReason, SessionBinding, Upgrade};
 use crate::time::Clock;
-use crate::upstream::{Incoming, IncomingError, Lease, Progress, Sender};
+use crate::upstream::{BodyProgress, Incoming, IncomingError, Lease, RequestSender};
 
 /// A response's body on its way to the client.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ struct Upstream {
     /// The connection, until the body has ended.
     lease: Option<Lease>,
     /// How much of the request's body has been sent.
-    request: Rc<Progress>,
+    request: Rc<BodyProgress>,
     idle: Idle,
     binding: Binding,
     /// Whether the client accepts trailers.
@@ -92,7 +92,7 @@ impl ResponseBody {
     pub(in crate::proxy) fn upstream(
         incoming: Incoming,
         lease: Lease,
-        request: Rc<Progress>,
+        request: Rc<BodyProgress>,
         idle_limit: Duration,
     ) -> Self {
         let idle = Idle { limit: idle_limit, sleep: None, deadline: None };
@@ -106,7 +106,7 @@ impl ResponseBody {
 
     /// Returns what sends the rest of the request, if not all of it has been sent. It is polled while the client does not
     /// read this body.
-    pub(crate) fn request_sender(&self) -> Option<Sender> {
+    pub(crate) fn request_sender(&self) -> Option<RequestSender> {
         match &self.source {
             Source::Upstream(upstream) if !upstream.request.is_done() => upstream.incoming.sender(),
             Source::Upstream(_) | Source::Full(_) => None,

@@ -15,13 +15,13 @@ use crate::headers::{SESSION_ACTION, SESSION_FLASH, SESSION_IF_VERSION, SESSION_
 use crate::proxy::log::RequestRecord;
 use crate::proxy::model::{Exchange, Visitor};
 use crate::proxy::refusal::Refusal;
-use crate::session::{Action, ChangeError, Edit, Order, Outcome};
+use crate::session::{Action, ChangeError, Edit, MutationOutcome, SessionMutation};
 
 /// Reads the commands of a response, or returns `None` if it has none.
 ///
 /// # Errors
 /// Returns the name of a header whose value is invalid.
-fn read(headers: &HeaderMap) -> Result<Option<Order>, HeaderName> {
+fn read(headers: &HeaderMap) -> Result<Option<SessionMutation>, HeaderName> {
     let patch = match single(headers, &SESSION_PATCH)? {
         None => Claims::new(),
         Some(json) => serde_json::from_slice(json.as_bytes()).map_err(|_| SESSION_PATCH)?,
@@ -49,7 +49,7 @@ fn read(headers: &HeaderMap) -> Result<Option<Order>, HeaderName> {
     if edits.is_empty() && action.is_none() {
         return Ok(None);
     }
-    Ok(Some(Order { edits, action, if_version }))
+    Ok(Some(SessionMutation { edits, action, if_version }))
 }
 
 /// Applies the commands of a response before any of it is passed on, so that a client that sees the response can rely on
@@ -61,7 +61,7 @@ pub(in crate::proxy) async fn apply_commands(
     headers: &HeaderMap,
     exchange: &Exchange,
     record: &mut RequestRecord,
-) -> Result<Option<Outcome>, Refusal> {
+) -> Result<Option<MutationOutcome>, Refusal> {
     if !has_commands(headers) {
         return Ok(None);
     }
@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    fn order(lines: &[(&HeaderName, &str)]) -> Result<Option<Order>, HeaderName> {
+    fn order(lines: &[(&HeaderName, &str)]) -> Result<Option<SessionMutation>, HeaderName> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append((*name).clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -142,7 +142,7 @@ mod tests {
             (&[(&SESSION_PATCH, "{}")], None),
             (
                 &[(&SESSION_PATCH, r#"{"user":"Zoë","cart":null}"#), (&SESSION_IF_VERSION, "7")],
-                Some(Order {
+                Some(SessionMutation {
                     edits: edit(json!({"user": "Zoë", "cart": null}), &[]),
                     action: None,
                     if_version: Some(7),
@@ -150,7 +150,7 @@ mod tests {
             ),
             (
                 &[(&SESSION_FLASH, "Saved%2C 100%25"), (&SESSION_FLASH, "Zo%C3%AB")],
-                Some(Order {
+                Some(SessionMutation {
                     edits: edit(json!({}), &["Saved, 100%", "Zoë"]),
                     action: None,
                     if_version: None,
@@ -158,7 +158,7 @@ mod tests {
             ),
             (
                 &[(&SESSION_ACTION, "rotate")],
-                Some(Order { edits: vec![], action: Some(Action::Rotate), if_version: None }),
+                Some(SessionMutation { edits: vec![], action: Some(Action::Rotate), if_version: None }),
             ),
         ] {
             assert_eq!(order(lines), Ok(expected), "{lines:?}");

@@ -19,7 +19,7 @@ use crate::proxy::forward::UpstreamResponse;
 use crate::proxy::header_edits::PreparedEdits;
 use crate::proxy::model::Exchange;
 use crate::proxy::rewrite;
-use crate::session::{Outcome, Realm};
+use crate::session::{MutationOutcome, Realm};
 
 /// Makes the client's response of the upstream's.
 pub(in crate::proxy) fn respond(
@@ -44,9 +44,9 @@ pub(in crate::proxy) fn respond(
     edits.apply_to_response(headers);
     let Some(realm) = &exchange.route.realm else { return response };
     let ours = match cookie {
-        CookieAction::Mutated(Outcome::Goes(going)) => Some(realm.cookie_of(going, exchange.secure)),
-        CookieAction::Mutated(Outcome::Ended) => Some(realm.cookie_removal(exchange.secure)),
-        CookieAction::None | CookieAction::Reissue | CookieAction::Mutated(Outcome::Nothing) => None,
+        CookieAction::Mutated(MutationOutcome::Goes(going)) => Some(realm.cookie_of(going, exchange.secure)),
+        CookieAction::Mutated(MutationOutcome::Ended) => Some(realm.cookie_removal(exchange.secure)),
+        CookieAction::None | CookieAction::Reissue | CookieAction::Mutated(MutationOutcome::Nothing) => None,
     };
     let carries = if let Some(ours) = ours {
         // A session command takes precedence over a session cookie of the upstream's.

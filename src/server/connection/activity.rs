@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::proxy::ResponseBody;
 use crate::time::{Alarm, Clock};
-use crate::upstream::Sender;
+use crate::upstream::RequestSender;
 
 /// What is known of a connection.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ pub(super) struct Deadline {
 
 /// A request under way, until its response has gone.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct RequestActivity {
     activity: Rc<Activity>,
     /// Of a response that has a task of its own: what that waits for.
     reader: Option<Rc<Reader>>,
@@ -75,14 +75,14 @@ pub(super) struct Reader {
     done: Cell<bool>,
     turn: Cell<Turn>,
     /// What sends the rest of the request meanwhile: a client may want to send all of it before it reads.
-    sender: RefCell<Option<Sender>>,
+    sender: RefCell<Option<RequestSender>>,
 }
 
 /// A response's body, which tells when it has gone.
 #[derive(Debug)]
 pub(super) struct Watched {
     body: ResponseBody,
-    exchange: Exchange,
+    exchange: RequestActivity,
 }
 
 // === impl Activity ===
@@ -113,11 +113,11 @@ impl Activity {
     }
 
     /// A request has come; `sending`: its body has not yet.
-    pub(super) fn begin(self: &Rc<Self>, sending: bool, reader: Option<Rc<Reader>>) -> Exchange {
+    pub(super) fn begin(self: &Rc<Self>, sending: bool, reader: Option<Rc<Reader>>) -> RequestActivity {
         self.open.set(self.open.get() + 1);
         self.sending.set(sending);
         self.change();
-        Exchange { activity: Rc::clone(self), reader }
+        RequestActivity { activity: Rc::clone(self), reader }
     }
 
     /// What the client is waited for.
@@ -154,9 +154,9 @@ impl Deadline {
     }
 }
 
-// === impl Exchange ===
+// === impl RequestActivity ===
 
-impl Exchange {
+impl RequestActivity {
     /// `body`, and with its end that of the exchange.
     pub(super) fn watch(self, body: ResponseBody) -> Watched {
         if let Some(reader) = &self.reader {
@@ -167,7 +167,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for RequestActivity {
     fn drop(&mut self) {
         let activity = &self.activity;
         activity.open.set(activity.open.get().saturating_sub(1));

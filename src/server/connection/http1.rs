@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use super::activity::{Activity, Deadline, Wait, Watched};
-use super::wire::Wire;
+use super::tracked_io::TrackedIo;
 use super::{DISCARD, FAREWELL, First, LAST_REQUEST, Terms, close, first_bytes, linger};
 use crate::proxy::{Upgrade, handle};
 use crate::upstream::ClientBody;
@@ -69,7 +69,7 @@ pub(super) async fn serve<S>(
         stream = talk.stream;
         if let Some(upgrade) = talk.upgrade {
             // The rest is between the client and whoever asked for it.
-            return upgrade.complete(Wire::new(stream, talk.ahead, Rc::default()), ());
+            return upgrade.complete(TrackedIo::new(stream, talk.ahead, Rc::default()), ());
         }
         match talk.end {
             End::Closed if talk.is_unheard => {
@@ -141,7 +141,7 @@ where
             Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
         }
     });
-    let wire = Wire::new(stream, first, Rc::clone(&activity));
+    let wire = TrackedIo::new(stream, first, Rc::clone(&activity));
     let mut connection = builder.serve_connection(TokioIo::new(wire), service);
     let end = drive(&mut connection, &activity, terms, &last, stopped).await;
     let parts = connection.into_parts();
@@ -163,7 +163,7 @@ pub(super) async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut 
 
 /// Runs hyper until the connection is over, or has been idle for long enough to be parked, or its client for too long.
 async fn drive<S, H>(
-    connection: &mut Connection<TokioIo<Wire<S>>, H>,
+    connection: &mut Connection<TokioIo<TrackedIo<S>>, H>,
     activity: &Activity,
     terms: &Terms,
     last: &Cell<bool>,

@@ -26,12 +26,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::activity::{Activity, Deadline, Reader, Wait};
-use super::intake::{Intake, Ration};
+use super::throttled_reader::{ReadBudget, ThrottledReader};
+use super::tracked_io::TrackedIo;
 use super::trailers::MarkedTrailers;
-use super::wire::Wire;
 use super::{DISCARD, Terms};
 use crate::proxy::handle;
-use crate::server::toll::Toll;
+use crate::server::reset_budget::ResetBudget;
 use crate::upstream::{ClientBody, UnreadBody};
 
 /// What a client may send of one request's body before any of it is taken.
@@ -52,19 +52,19 @@ pub(super) async fn serve<S>(
     stream: S,
     first: Bytes,
     terms: &Terms,
-    toll: Toll,
+    budget: ResetBudget,
     mut stopped: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let (limits, timeouts) = (terms.limits, terms.timeouts);
     let activity = Rc::new(Activity::default());
-    let ration = Rc::new(Ration::new(toll));
+    let budget = Rc::new(ReadBudget::new(budget));
     let streams = Streams {
         next: Rc::default(),
         send_timeout: timeouts.send,
         discard: timeouts.body.min(DISCARD),
-        ration: Rc::clone(&ration),
+        budget: Rc::clone(&budget),
     };
     let next = Rc::clone(&streams.next);
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -74,7 +74,7 @@ pub(super) async fn serve<S>(
         next.replace(Some((Rc::clone(&reader), unread.clone())));
         let exchange = activity.begin(has_body, Some(reader));
         let (terms, activity) = (terms.clone(), Rc::clone(&activity));
-        let is_short = ration.is_short();
+        let is_short = budget.is_short();
         let switched = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
         async move {
             if is_short {
@@ -95,7 +95,8 @@ pub(super) async fn serve<S>(
             Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
         }
     });
-    let stream = Intake::new(Wire::new(stream, first, Rc::clone(&activity)), Rc::clone(&ration));
+    let stream =
+        ThrottledReader::new(TrackedIo::new(stream, first, Rc::clone(&activity)), Rc::clone(&budget));
     let connection = Builder::new(streams)
         .timer(TokioTimer::new())
         .enable_connect_protocol()
@@ -115,8 +116,8 @@ pub(super) async fn serve<S>(
     let mut leaving = false;
     let served = poll_fn(|cx| {
         loop {
-            if !ration.renew() {
-                ration.end(0);
+            if !budget.renew() {
+                budget.end(0);
                 return Poll::Ready(Ok(()));
             }
             if let Poll::Ready(served) = connection.as_mut().poll(cx) {
@@ -146,7 +147,7 @@ pub(super) async fn serve<S>(
     if let Err(error) = served {
         if is_misbehaviour(&error) {
             // Streams that were reset before they were taken have gone with the connection.
-            ration.end(limits.resets + 1);
+            budget.end(limits.resets + 1);
         }
         tracing::debug!(%error, "a connection ended");
     }
@@ -168,7 +169,7 @@ struct Streams {
     send_timeout: Duration,
     /// How long the body of a request that has been answered is read.
     discard: Duration,
-    ration: Rc<Ration>,
+    budget: Rc<ReadBudget>,
 }
 
 pin_project! {
@@ -181,7 +182,7 @@ pin_project! {
         deadline: Deadline,
         send_timeout: Duration,
         discard: Duration,
-        ration: Rc<Ration>,
+        budget: Rc<ReadBudget>,
     }
 }
 
@@ -191,7 +192,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
         let unread = unread.flatten();
         let (deadline, send_timeout, discard) = (Deadline::default(), self.send_timeout, self.discard);
         // It ends with its connection, which is tracked.
-        let ration = Rc::clone(&self.ration);
+        let budget = Rc::clone(&self.budget);
         tokio::task::spawn_local(Stream {
             stream: Some(stream),
             reader,
@@ -199,7 +200,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
             deadline,
             send_timeout,
             discard,
-            ration,
+            budget,
         });
     }
 }
@@ -220,7 +221,7 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
         let rest = this.unread.as_ref().filter(|unread| unread.poll_discard(cx).is_pending());
         if is_over {
             if this.reader.as_ref().is_some_and(|reader| !reader.is_done()) {
-                this.ration.charge();
+                this.budget.debit();
             } else if let Some(rest) = rest {
                 // It ends with its connection, which is tracked.
                 tokio::task::spawn_local(discard(Rc::clone(rest), *this.discard));

@@ -12,7 +12,7 @@ use rustls::version::{TLS12, TLS13};
 use super::reload::Files;
 use crate::config::{ClientRule, TlsConfig, TlsVersion};
 use crate::time::Timestamp;
-use crate::tls::{Identity, Names, PemError, authorities};
+use crate::tls::{HostNames, Identity, PemError, authorities};
 
 /// What HTTP/1.1 is called where it is negotiated (RFC 7301, 6).
 const HTTP1: &[u8] = b"http/1.1";
@@ -27,9 +27,9 @@ pub(super) struct Contexts {
     /// In the order of the configuration; the first is there.
     default: Context,
     others: Vec<Context>,
-    names: Names,
+    names: HostNames,
     /// From hosts to what is asked of their clients; none: of all the same.
-    pub(super) hosts: Option<Arc<Names>>,
+    pub(super) hosts: Option<Arc<HostNames>>,
     /// When the first of the certificates expires.
     pub(super) not_after: Timestamp,
 }
@@ -75,7 +75,7 @@ pub enum TlsError {
 impl Contexts {
     pub(super) fn new(config: &TlsConfig, http2: bool, files: &Files) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        let (mut names, mut hosts) = (Names::default(), Names::default());
+        let (mut names, mut hosts) = (HostNames::default(), HostNames::default());
         let mut rules: Vec<Option<&ClientRule>> = Vec::new();
         let mut contexts = Vec::new();
         let mut not_after = Timestamp::NEVER;

@@ -91,11 +91,11 @@ pub(super) async fn follow(
             Ok(new) => {
                 tracing::info!(certificates = config.certificates.len(), "certificates reloaded");
                 contexts.send_replace(Arc::new(new));
-                connections.tally.reloaded_certificates.add();
+                connections.counters.reloaded_certificates.add();
             }
             Err(error) => {
                 tracing::error!(%error, "changed certificates are not used; those before stay");
-                connections.tally.failed_reloads.add();
+                connections.counters.failed_reloads.add();
             }
         }
     }

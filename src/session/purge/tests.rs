@@ -1,6 +1,6 @@
 use super::*;
 use crate::claims::Claims;
-use crate::format::Record;
+use crate::format::SessionRecord;
 use crate::format::native::Native;
 use crate::format::pyramid::Pyramid;
 
@@ -13,7 +13,7 @@ fn now() -> Timestamp {
 
 /// A row whose deadline is so many seconds from now.
 fn row(format: &dyn Format, left: i64) -> Item {
-    let record = Record {
+    let record = SessionRecord {
         claims: Claims::from_iter([("user".to_owned(), "alice".into())]),
         version: 3,
         issued: Timestamp::from_secs(now().as_secs() + left - 1200),
@@ -42,7 +42,8 @@ fn what_is_over_goes_as_it_was_read_and_nothing_else_does() {
                     assert_eq!(key, Key::binary(b"key"));
                     assert_eq!(as_read.len(), item.len() - 1, "all but the key");
                     let is_of = |(name, value): (&String, &Attribute)| {
-                        name == "sid" || as_read.contains(&Condition::Equals(name.clone(), value.clone()))
+                        name == "sid"
+                            || as_read.contains(&WriteCondition::Equals(name.clone(), value.clone()))
                     };
                     assert!(item.iter().all(is_of));
                 }

@@ -13,7 +13,7 @@ const TARGET_PREFIX: &str = "DynamoDB_20120810.";
 
 /// An answer of the API: a status, and JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct EngineResponse {
     /// The HTTP status.
     pub status: u16,
     /// The JSON.
@@ -68,11 +68,11 @@ impl Operation {
     }
 
     /// Does it, on this thread.
-    pub(super) fn run(self, db: &Database, body: &[u8]) -> Answer {
+    pub(super) fn run(self, db: &Database, body: &[u8]) -> EngineResponse {
         match self {
             Self::BatchGetItem => self.call(body, |request| db.batch_get_item(request)),
             Self::BatchWriteItem => self.call(body, |request| db.batch_write_item(request)),
-            Self::CreateTable if has_streams(body) => Answer::refusal(&no_streams()),
+            Self::CreateTable if has_streams(body) => EngineResponse::refusal(&no_streams()),
             Self::CreateTable => self.call(body, |request| db.create_table(request)),
             Self::DeleteItem => self.call(body, |request| db.delete_item(request)),
             Self::DeleteTable => self.call(body, |request| db.delete_table(request)),
@@ -86,27 +86,31 @@ impl Operation {
             Self::TransactGetItems => self.call(body, |request| db.transact_get_items(request)),
             Self::TransactWriteItems => self.call(body, |request| db.transact_write_items(request)),
             Self::UpdateItem => self.call(body, |request| db.update_item(request)),
-            Self::UpdateTable if has_streams(body) => Answer::refusal(&no_streams()),
+            Self::UpdateTable if has_streams(body) => EngineResponse::refusal(&no_streams()),
             Self::UpdateTable => self.call(body, |request| db.update_table(request)),
             Self::UpdateTimeToLive => self.call(body, |request| db.update_time_to_live(request)),
         }
     }
 
-    fn call<Q, A>(self, body: &[u8], act: impl FnOnce(Q) -> Result<A, DynoxideError>) -> Answer
+    fn call<Q, A>(self, body: &[u8], act: impl FnOnce(Q) -> Result<A, DynoxideError>) -> EngineResponse
     where
         Q: DeserializeOwned,
         A: Serialize,
     {
         let request = match serde_json::from_slice(body) {
             Ok(request) => request,
-            Err(error) if error.is_data() => return Answer::refusal(&self.misread(&error.to_string())),
+            Err(error) if error.is_data() => {
+                return EngineResponse::refusal(&self.misread(&error.to_string()));
+            }
             // Not JSON at all, or nested beyond reading.
-            Err(_) => return Answer::bare("com.amazon.coral.service#SerializationException"),
+            Err(_) => return EngineResponse::bare("com.amazon.coral.service#SerializationException"),
         };
         match act(request) {
-            Ok(answer) => serde_json::to_vec(&answer)
-                .map_or_else(|_| Answer::internal_error(), |json| Answer { status: 200, body: json.into() }),
-            Err(error) => Answer::refusal(&error),
+            Ok(answer) => serde_json::to_vec(&answer).map_or_else(
+                |_| EngineResponse::internal_error(),
+                |json| EngineResponse { status: 200, body: json.into() },
+            ),
+            Err(error) => EngineResponse::refusal(&error),
         }
     }
 
@@ -141,7 +145,7 @@ impl Operation {
     }
 }
 
-impl Answer {
+impl EngineResponse {
     /// What DynamoDB answers to an operation that it does not have.
     pub(super) fn unknown_operation() -> Self {
         Self::bare("com.amazon.coral.service#UnknownOperationException")
@@ -209,7 +213,7 @@ mod tests {
     use super::*;
 
     fn misread(operation: Operation, message: &str) -> (u16, String) {
-        let answer = Answer::refusal(&operation.misread(message));
+        let answer = EngineResponse::refusal(&operation.misread(message));
         (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
     }
 
@@ -233,7 +237,7 @@ mod tests {
         let deep = [b"{\"x\":".as_slice(), &b"[".repeat(100_000)].concat();
         for body in [b"".as_slice(), b"{", b"\xff", &deep] {
             let answer = Operation::GetItem.run(&database, body);
-            assert_eq!(answer, Answer::bare("com.amazon.coral.service#SerializationException"));
+            assert_eq!(answer, EngineResponse::bare("com.amazon.coral.service#SerializationException"));
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Engine;
-use crate::store::OpenError;
+use crate::store::StoreOpenError;
 
 /// DynamoDB takes requests of 16 MB.
 const MAX_BODY: usize = 17 * 1024 * 1024;
@@ -41,11 +41,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// If it is not one, or is taken.
-pub(in crate::store) async fn bind(address: SocketAddr) -> Result<TcpListener, OpenError> {
+pub(in crate::store) async fn bind(address: SocketAddr) -> Result<TcpListener, StoreOpenError> {
     if !address.ip().is_loopback() {
-        return Err(OpenError::NotLoopback(address));
+        return Err(StoreOpenError::NotLoopback(address));
     }
-    TcpListener::bind(address).await.map_err(|source| OpenError::Listen { address, source })
+    TcpListener::bind(address).await.map_err(|source| StoreOpenError::Listen { address, source })
 }
 
 impl Engine {

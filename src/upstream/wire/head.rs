@@ -14,7 +14,7 @@ use http_body::Body;
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
-use super::super::said::Said;
+use super::super::gateway_headers::GatewayHeaders;
 use super::body::Decoder;
 use super::mend::{self, Mended, Mends};
 
@@ -27,7 +27,7 @@ const MAX_LINES: usize = 128;
 
 /// A response's head, and what follows it.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
     /// Its reason phrase, where that is not the usual one.
     pub(super) reason: Option<ReasonPhrase>,
@@ -78,7 +78,7 @@ pub(crate) enum BadField {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     /// As long as its headers say.
-    Said(u64),
+    Announced(u64),
     /// In chunks.
     Chunked,
     /// With this length, which its headers do not say: over HTTP/2 they need not.
@@ -92,10 +92,10 @@ impl Framing {
         let none = request.body().is_end_stream().then_some(0);
         match (request.headers().get(CONTENT_LENGTH), none.or_else(|| request.body().size_hint().exact())) {
             // A length that is none matches no body.
-            (Some(said), _) => Self::Said(digits(said.as_bytes()).unwrap_or(u64::MAX)),
+            (Some(added), _) => Self::Announced(digits(added.as_bytes()).unwrap_or(u64::MAX)),
             (None, None) => Self::Chunked,
             // Of a method that usually has a body, servers like to be told that there is none (RFC 9110, 8.6).
-            (None, Some(0)) if !expects_body => Self::Said(0),
+            (None, Some(0)) if !expects_body => Self::Announced(0),
             (None, Some(length)) => Self::Length(length),
         }
     }
@@ -103,17 +103,17 @@ impl Framing {
     /// How long the body is; none: its last chunk will tell.
     pub(super) fn length(self) -> Option<u64> {
         match self {
-            Self::Said(length) | Self::Length(length) => Some(length),
+            Self::Announced(length) | Self::Length(length) => Some(length),
             Self::Chunked => None,
         }
     }
 }
 
-/// A request's head, with what is `said` beside its own headers.
-pub(super) fn write<B>(request: &Request<B>, said: &Said, framing: Framing) -> Bytes {
+/// A request's head, with what is `added` beside its own headers.
+pub(super) fn write<B>(request: &Request<B>, added: &GatewayHeaders, framing: Framing) -> Bytes {
     let method = request.method().as_str();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let lines = || said.iter().chain(request.headers());
+    let lines = || added.iter().chain(request.headers());
     let length: usize = lines().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let mut head = Vec::with_capacity(method.len() + path.len() + length + 64);
     head.extend_from_slice(method.as_bytes());
@@ -127,7 +127,7 @@ pub(super) fn write<B>(request: &Request<B>, said: &Said, framing: Framing) -> B
         head.extend_from_slice(b"\r\n");
     }
     match framing {
-        Framing::Said(_) => {}
+        Framing::Announced(_) => {}
         Framing::Chunked => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::Length(length) => {
             // Writing to memory never fails.
@@ -162,7 +162,7 @@ struct Parsed {
 }
 
 /// Reads a head off the front of `buffer`, if it is there as a whole. `method` is the request's.
-pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Head>, BadHead> {
+pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, BadHead> {
     if buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count() > MAX_BLANK {
         return Err(BadHead::NotHttp);
     }
@@ -226,13 +226,13 @@ fn reason(head: &[u8]) -> &[u8] {
     line.get(..end).unwrap_or_default().trim_ascii()
 }
 
-fn head(parsed: &Parsed, bytes: &Bytes, method: &Method) -> Result<Head, BadHead> {
+fn head(parsed: &Parsed, bytes: &Bytes, method: &Method) -> Result<ResponseHead, BadHead> {
     let mut headers = headers(bytes, &parsed.lines)?;
     let (body, persists) = framing(parsed.status, parsed.version, &mut headers, method)?;
     let reason = parsed.reason.map(|(from, to)| bytes.get(from..to).unwrap_or_default());
     // What the parser lets through of a reason is what may be sent of one.
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
-    Ok(Head { status: parsed.status, reason, headers, body, persists, mends: Mends::new() })
+    Ok(ResponseHead { status: parsed.status, reason, headers, body, persists, mends: Mends::new() })
 }
 
 fn headers(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, BadHead> {
@@ -292,9 +292,9 @@ fn framing(
 /// The length that Content-Length says, repeated or not, as long as it is the same each time (RFC 9112, 6.3). It is
 /// written anew unless it stands there once and as it should.
 fn length(headers: &mut HeaderMap) -> Result<Option<u64>, BadHead> {
-    let mut said = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = said.next() else { return Ok(None) };
-    let alone = digits(first.as_bytes()).filter(|_| said.next().is_none());
+    let mut added = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = added.next() else { return Ok(None) };
+    let alone = digits(first.as_bytes()).filter(|_| added.next().is_none());
     if let Some(length) = alone.filter(|_| !first.as_bytes().starts_with(b"0") || first.len() == 1) {
         return Ok(Some(length));
     }

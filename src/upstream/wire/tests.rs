@@ -10,16 +10,16 @@ use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-use super::super::said::Said;
+use super::super::gateway_headers::GatewayHeaders;
 use super::*;
 
 type TestBody = BoxBody<Bytes, Infallible>;
-type TestWire = Wire<DuplexStream, TestBody>;
-type TestIncoming = Incoming<DuplexStream, TestBody>;
+type TestWire = Http1Connection<DuplexStream, TestBody>;
+type TestIncoming = Http1Body<DuplexStream, TestBody>;
 
 fn pair() -> (TestWire, DuplexStream) {
     let (near, far) = duplex(64 * 1024);
-    (Wire::new(near), far)
+    (Http1Connection::new(near), far)
 }
 
 fn get(method: &str) -> Request<TestBody> {
@@ -37,7 +37,7 @@ async fn answer(wire: &TestWire) -> Result<Response<TestIncoming>, WireError<Inf
 /// The response to `method` of a server that says `bytes` and closes.
 async fn read(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
     let (wire, mut far) = pair();
-    wire.begin(get(method), &Said::default());
+    wire.begin(get(method), &GatewayHeaders::default());
     let server = async {
         // A client that has had enough hangs up.
         let _ = far.write_all(bytes).await;
@@ -73,7 +73,7 @@ async fn a_connection_carries_one_request_after_another() {
     let (wire, mut far) = pair();
     for _ in 0..3 {
         assert!(wire.is_open());
-        wire.begin(get("GET"), &Said::default());
+        wire.begin(get("GET"), &GatewayHeaders::default());
         let server = async {
             assert_eq!(until(&mut far, b"\r\n\r\n").await, "GET /x?y HTTP/1.1\r\nhost: h\r\n\r\n");
             far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: 1\r\n\r\nhello").await.unwrap();
@@ -103,7 +103,7 @@ async fn bodies_go_out_with_a_length_or_in_chunks() {
         ),
     ] {
         let (wire, mut far) = pair();
-        wire.begin(post(body), &Said::default());
+        wire.begin(post(body), &GatewayHeaders::default());
         let server = async {
             let said = until(&mut far, &expected.as_bytes()[expected.len() - 4..]).await;
             assert_eq!(said, expected);
@@ -121,7 +121,7 @@ async fn a_body_is_never_longer_or_shorter_than_its_head_says() {
         let (wire, mut far) = pair();
         let mut request = post(Full::new(Bytes::from(body)).boxed());
         request.headers_mut().insert("content-length", HeaderValue::from_static(length));
-        wire.begin(request, &Said::default());
+        wire.begin(request, &GatewayHeaders::default());
         // A server that answers the head alone would have what is missing taken from the next request.
         far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         assert!(matches!(answer(&wire).await, Err(WireError::Length)), "{body} of {length}");
@@ -132,7 +132,7 @@ async fn a_body_is_never_longer_or_shorter_than_its_head_says() {
 #[tokio::test]
 async fn who_has_begun_to_answer_is_not_asked_again() {
     let (wire, mut far) = pair();
-    wire.begin(get("GET"), &Said::default());
+    wire.begin(get("GET"), &GatewayHeaders::default());
     far.write_all(b"HTTP/1.1 200").await.unwrap();
     far.shutdown().await.unwrap();
     assert!(answer(&wire).await.is_err());
@@ -142,8 +142,8 @@ async fn who_has_begun_to_answer_is_not_asked_again() {
 #[tokio::test]
 async fn an_early_answer_is_read_though_the_server_has_hung_up() {
     let (near, mut far) = duplex(256);
-    let wire = Wire::new(near);
-    wire.begin(post(Full::new(Bytes::from(vec![b'x'; 100_000])).boxed()), &Said::default());
+    let wire = Http1Connection::new(near);
+    wire.begin(post(Full::new(Bytes::from(vec![b'x'; 100_000])).boxed()), &GatewayHeaders::default());
     let server = async {
         far.read_exact(&mut [0; 100]).await.unwrap();
         far.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
@@ -160,14 +160,14 @@ async fn an_early_answer_is_read_though_the_server_has_hung_up() {
 async fn a_request_of_which_nothing_was_written_is_handed_back() {
     let (wire, far) = pair();
     drop(far);
-    wire.begin(post(Full::new(Bytes::from("abc")).boxed()), &Said::default());
+    wire.begin(post(Full::new(Bytes::from("abc")).boxed()), &GatewayHeaders::default());
     assert!(answer(&wire).await.is_err());
     let Recovered { parts, unsent, first } = wire.recover().unwrap();
     assert_eq!((parts.method, unsent), (Method::POST, true));
     assert_eq!(first.unwrap(), "abc");
 
     let (wire, mut far) = pair();
-    wire.begin(get("GET"), &Said::default());
+    wire.begin(get("GET"), &GatewayHeaders::default());
     let server = async {
         until(&mut far, b"\r\n\r\n").await;
         drop(far);
@@ -245,7 +245,7 @@ async fn what_could_be_read_in_two_ways_is_not() {
 #[tokio::test]
 async fn what_is_said_unasked_or_after_the_end_ends_the_connection() {
     let (wire, mut far) = pair();
-    wire.begin(get("GET"), &Said::default());
+    wire.begin(get("GET"), &GatewayHeaders::default());
     far.write_all(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     assert_eq!(answer(&wire).await.unwrap().status(), 204);
     assert!(!wire.is_reusable());
@@ -255,7 +255,7 @@ async fn what_is_said_unasked_or_after_the_end_ends_the_connection() {
         [("Content-Length: 0", true), ("Content-Length: 9", false), ("Transfer-Encoding: chunked", false)]
     {
         let (wire, mut far) = pair();
-        wire.begin(get("GET"), &Said::default());
+        wire.begin(get("GET"), &GatewayHeaders::default());
         far.write_all(format!("HTTP/1.1 204 No Content\r\n{line}\r\n\r\n").as_bytes()).await.unwrap();
         assert_eq!(answer(&wire).await.unwrap().status(), 204);
         assert_eq!(wire.is_reusable(), reusable, "{line}");
@@ -269,7 +269,7 @@ async fn what_is_said_unasked_or_after_the_end_ends_the_connection() {
 #[tokio::test]
 async fn an_upgrade_hands_over_the_stream_and_what_was_read_of_it() {
     let (wire, mut far) = pair();
-    wire.begin(get("GET"), &Said::default());
+    wire.begin(get("GET"), &GatewayHeaders::default());
     far.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\nframes").await.unwrap();
     let response = answer(&wire).await.unwrap();
     assert!(!wire.is_reusable());
@@ -288,13 +288,15 @@ async fn what_was_said_before_the_request_was_sent_is_no_answer_to_it() {
     let (wire, mut far) = pair();
     far.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     drop(far);
-    wire.begin(get("GET"), &Said::default());
+    wire.begin(get("GET"), &GatewayHeaders::default());
     assert!(matches!(answer(&wire).await, Err(WireError::Io(_))));
     assert!(wire.recover().unwrap().unsent);
 
-    let wire =
-        Wire::new(Deaf { says: b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", written: None });
-    wire.begin(get("GET"), &Said::default());
+    let wire = Http1Connection::new(Deaf {
+        says: b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n",
+        written: None,
+    });
+    wire.begin(get("GET"), &GatewayHeaders::default());
     let mut context = Context::from_waker(std::task::Waker::noop());
     assert!(wire.poll_response(&mut context).is_pending());
 }
@@ -322,7 +324,7 @@ async fn a_request_whose_body_failed_is_not_handed_back() {
     let (wire, _far) = pair();
     let mut request = post(Full::new(Bytes::from("abc")).boxed());
     request.headers_mut().insert("content-length", HeaderValue::from_static("2"));
-    wire.begin(request, &Said::default());
+    wire.begin(request, &GatewayHeaders::default());
     assert!(matches!(answer(&wire).await, Err(WireError::Length)));
     assert!(wire.recover().is_none());
 }
@@ -331,8 +333,8 @@ async fn a_request_whose_body_failed_is_not_handed_back() {
 async fn a_failed_write_of_more_than_a_record_may_have_sent_some() {
     for (length, unsent) in [(1_000, true), (20_000, false)] {
         let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
-        let wire = Wire::new(Deaf { says: b"", written: Some(reset) });
-        wire.begin(post(Full::new(Bytes::from(vec![b'x'; length])).boxed()), &Said::default());
+        let wire = Http1Connection::new(Deaf { says: b"", written: Some(reset) });
+        wire.begin(post(Full::new(Bytes::from(vec![b'x'; length])).boxed()), &GatewayHeaders::default());
         let failed = poll_fn(|cx| wire.poll_response(cx)).await;
         assert!(matches!(failed, Err(WireError::Io(_))));
         assert_eq!(wire.recover().unwrap().unsent, unsent, "{length}");
@@ -375,11 +377,11 @@ impl AsyncWrite for Deaf {
 #[tokio::test]
 async fn an_ended_body_tells_nothing_of_the_next() {
     let (wire, mut far) = pair();
-    wire.begin(get("HEAD"), &Said::default());
+    wire.begin(get("HEAD"), &GatewayHeaders::default());
     far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     let first = answer(&wire).await.unwrap();
     assert!(wire.is_reusable());
-    wire.begin(get("GET"), &Said::default());
+    wire.begin(get("GET"), &GatewayHeaders::default());
     far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await.unwrap();
     let second = answer(&wire).await.unwrap();
     assert_eq!((first.body().size_hint().exact(), second.body().size_hint().exact()), (Some(0), Some(9)));
@@ -388,7 +390,7 @@ async fn an_ended_body_tells_nothing_of_the_next() {
 #[tokio::test]
 async fn headers_hold_no_read_buffer_and_idle_connections_a_small_one() {
     let (wire, mut far) = pair();
-    wire.begin(get("GET"), &Said::default());
+    wire.begin(get("GET"), &GatewayHeaders::default());
     far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: kept\r\n\r\nhello").await.unwrap();
     let (head, body) = answer(&wire).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -396,7 +398,7 @@ async fn headers_hold_no_read_buffer_and_idle_connections_a_small_one() {
     assert!(body.is_unique(), "nothing else holds what was read");
 
     let (wire, mut far) = pair();
-    wire.begin(get("GET"), &Said::default());
+    wire.begin(get("GET"), &GatewayHeaders::default());
     let server = async {
         far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
         far.write_all(&[0; 1_000_000]).await.unwrap();
@@ -408,7 +410,7 @@ async fn headers_hold_no_read_buffer_and_idle_connections_a_small_one() {
 
     for ahead in ["", "fra"] {
         let (wire, mut far) = pair();
-        wire.begin(get("GET"), &Said::default());
+        wire.begin(get("GET"), &GatewayHeaders::default());
         far.write_all(format!("HTTP/1.1 101 Switching Protocols\r\n\r\n{ahead}").as_bytes()).await.unwrap();
         answer(&wire).await.unwrap();
         far.write_all(&b"frame"[ahead.len()..]).await.unwrap();
@@ -540,7 +542,7 @@ proptest! {
         let whole = runtime.block_on(read("GET", &bytes));
         let pieces: Result<_, String> = runtime.block_on(async {
             let (wire, mut far) = pair();
-            wire.begin(get("GET"), &Said::default());
+            wire.begin(get("GET"), &GatewayHeaders::default());
             let server = async {
                 let mut rest = &bytes[..];
                 for cut in cuts {

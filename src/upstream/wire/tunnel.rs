@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use bytes::Buf as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Wire;
+use super::Http1Connection;
 
-impl<S: AsyncRead + Unpin, B> AsyncRead for Wire<S, B> {
+impl<S: AsyncRead + Unpin, B> AsyncRead for Http1Connection<S, B> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner.borrow_mut();
         let ahead = into.remaining().min(inner.read.len());
@@ -25,7 +25,7 @@ impl<S: AsyncRead + Unpin, B> AsyncRead for Wire<S, B> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, B> AsyncWrite for Wire<S, B> {
+impl<S: AsyncWrite + Unpin, B> AsyncWrite for Http1Connection<S, B> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner.borrow_mut().stream).poll_write(cx, bytes)
     }

@@ -23,11 +23,11 @@ const UNMATCHED: usize = 256;
 
 /// Something to tell.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum DemoEvent {
     /// The app received a request.
     Heard(Heard),
     /// The gateway is done with a request.
-    Answered(Answered),
+    Answered(AnsweredEvent),
     /// Alice has a new session.
     SignedIn(Ref),
 }
@@ -35,7 +35,7 @@ pub(super) enum News {
 /// The gateway's line about a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Answered {
+pub(super) struct AnsweredEvent {
     id: String,
     method: String,
     path: String,
@@ -48,7 +48,7 @@ pub(super) struct Answered {
 
 /// Tells the news on stdout.
 #[derive(Debug)]
-pub(super) struct Narrator {
+pub(super) struct EventPrinter {
     welcome: Welcome,
     began: Instant,
     heard: VecDeque<Heard>,
@@ -56,8 +56,8 @@ pub(super) struct Narrator {
 }
 
 /// Listens to the gateway's access log.
-pub(super) struct Ear {
-    news: mpsc::Sender<News>,
+pub(super) struct LogSubscriber {
+    news: mpsc::Sender<DemoEvent>,
 }
 
 /// What else the gateway has to say goes to stderr if it is a warning.
@@ -71,19 +71,19 @@ pub(super) fn listen() {
     }
 }
 
-impl Ear {
-    pub(super) fn new(news: mpsc::Sender<News>) -> Self {
+impl LogSubscriber {
+    pub(super) fn new(news: mpsc::Sender<DemoEvent>) -> Self {
         Self { news }
     }
 }
 
 /// Takes whole lines, as the access log writes them.
-impl io::Write for Ear {
+impl io::Write for LogSubscriber {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         for line in lines.split(|&byte| byte == b'\n') {
             if let Ok(answered) = serde_json::from_slice(line) {
                 // A full queue means that the terminal cannot keep up, and nobody could read it either.
-                let _untold = self.news.try_send(News::Answered(answered));
+                let _untold = self.news.try_send(DemoEvent::Answered(answered));
             }
         }
         Ok(lines.len())
@@ -94,25 +94,25 @@ impl io::Write for Ear {
     }
 }
 
-impl Narrator {
+impl EventPrinter {
     pub(super) fn new(welcome: Welcome) -> Self {
         Self { welcome, began: Clock.mono(), heard: VecDeque::new(), last_poll: String::new() }
     }
 
     /// Tells until the terminal is gone.
-    pub(super) async fn tell(mut self, mut news: mpsc::Receiver<News>) -> io::Result<()> {
+    pub(super) async fn tell(mut self, mut news: mpsc::Receiver<DemoEvent>) -> io::Result<()> {
         while let Some(news) = news.recv().await {
             let elapsed = Clock.mono().saturating_duration_since(self.began);
             match news {
-                News::Heard(heard) => self.remember(heard),
-                News::SignedIn(session) => {
+                DemoEvent::Heard(heard) => self.remember(heard),
+                DemoEvent::SignedIn(session) => {
                     let command = self.welcome.revocation(session);
                     say(
                         elapsed,
                         format_args!("{GOOD}alice has a new session{GOOD:#}; to end it: {command}"),
                     )?;
                 }
-                News::Answered(answered) => {
+                DemoEvent::Answered(answered) => {
                     if let Some(line) = self.line(&answered) {
                         say(elapsed, line)?;
                     }
@@ -130,7 +130,7 @@ impl Narrator {
     }
 
     /// The line about a request; none for a poll like the one before.
-    fn line(&mut self, answered: &Answered) -> Option<String> {
+    fn line(&mut self, answered: &AnsweredEvent) -> Option<String> {
         let at = self.heard.iter().position(|heard| heard.request_id == answered.id);
         let heard = at.and_then(|at| self.heard.remove(at));
         // The link's secret end is for the browser's bar alone.
@@ -183,7 +183,7 @@ fn received(heard: &Heard) -> String {
 }
 
 /// What became of the session by the app's order.
-fn change(answered: &Answered, heard: &Heard) -> Option<&'static str> {
+fn change(answered: &AnsweredEvent, heard: &Heard) -> Option<&'static str> {
     let has_session = |status: &str| matches!(status, "active" | "guest");
     let had_one = heard.injected.iter().any(|(name, value)| name == "X-Session-Status" && has_session(value));
     match answered.change.as_str() {
@@ -195,7 +195,7 @@ fn change(answered: &Answered, heard: &Heard) -> Option<&'static str> {
     }
 }
 
-fn refusal(answered: &Answered) -> String {
+fn refusal(answered: &AnsweredEvent) -> String {
     if answered.reason == "-" || answered.reason.is_empty() {
         answered.verdict.clone()
     } else {
@@ -215,8 +215,8 @@ fn style(status: u64) -> Style {
 mod tests {
     use super::*;
 
-    fn narrator() -> Narrator {
-        Narrator::new(Welcome {
+    fn narrator() -> EventPrinter {
+        EventPrinter::new(Welcome {
             gateway: "127.0.0.1:1".parse().unwrap(),
             port_was_taken: None,
             link: String::new(),
@@ -225,8 +225,14 @@ mod tests {
         })
     }
 
-    fn answered(path: &str, status: u64) -> Answered {
-        Answered { id: "r".into(), method: "GET".into(), path: path.into(), status, ..Answered::default() }
+    fn answered(path: &str, status: u64) -> AnsweredEvent {
+        AnsweredEvent {
+            id: "r".into(),
+            method: "GET".into(),
+            path: path.into(),
+            status,
+            ..AnsweredEvent::default()
+        }
     }
 
     fn heard(user: &str) -> Heard {
@@ -239,7 +245,7 @@ mod tests {
             let injected = vec![("X-Session-Status".to_owned(), status.to_owned())];
             let mut narrator = narrator();
             narrator.remember(Heard { injected, rotates, ..heard("alice") });
-            narrator.line(&Answered { change: change.into(), ..answered("/log-in", 303) }).unwrap()
+            narrator.line(&AnsweredEvent { change: change.into(), ..answered("/log-in", 303) }).unwrap()
         };
         assert!(with("anonymous", true, "written").contains("session made"));
         assert!(with("active", true, "written").contains("new id"));
@@ -254,7 +260,8 @@ mod tests {
         narrator.remember(heard("al\u{1b}ice"));
         let line = narrator.line(&answered("/", 200)).unwrap();
         assert!(line.contains("X-User") && line.contains("al\\u{1b}ice"), "{line:?}");
-        let refused = Answered { verdict: "forbidden".into(), reason: "-".into(), ..answered("/admin", 403) };
+        let refused =
+            AnsweredEvent { verdict: "forbidden".into(), reason: "-".into(), ..answered("/admin", 403) };
         let line = narrator.line(&refused).unwrap();
         assert!(line.contains("was not asked") && line.contains("forbidden"), "{line:?}");
     }
@@ -264,7 +271,7 @@ mod tests {
         let mut narrator = narrator();
         let mut poll = |user, reissue| {
             narrator.remember(heard(user));
-            narrator.line(&Answered { reissue, ..answered("/whoami", 200) }).is_some()
+            narrator.line(&AnsweredEvent { reissue, ..answered("/whoami", 200) }).is_some()
         };
         assert!(poll("alice", false));
         assert!(!poll("alice", false));

@@ -10,18 +10,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connections::{Connections, Pause};
-use crate::rate::{Holding, Limiter};
+use super::connections::{Connections, PausedConnection};
+use crate::rate::{Balance, Limiter};
 use crate::time::Clock;
 
 /// One client's.
 #[derive(Debug)]
-pub(super) struct Toll {
+pub(super) struct ResetBudget {
     payer: Option<(Arc<Limiter>, IpAddr)>,
     connections: Arc<Connections>,
 }
 
-impl Toll {
+impl ResetBudget {
     /// Of whoever is at `address`; without one, or without a limiter, what is given up is counted and nothing else.
     pub(super) fn new(
         limiter: Option<&Arc<Limiter>>,
@@ -32,14 +32,14 @@ impl Toll {
     }
 
     /// A stream ended before its response.
-    pub(super) fn charge(&self) {
-        self.connections.tally.resets.add();
+    pub(super) fn debit(&self) {
+        self.connections.counters.resets.add();
         self.take(1);
     }
 
     /// A connection is ended for what its client did, and up to `resets` streams with it that were not charged.
     pub(super) fn end(&self, resets: usize) {
-        self.connections.tally.ended.add();
+        self.connections.counters.ended.add();
         self.take(u32::try_from(resets).unwrap_or(u32::MAX));
     }
 
@@ -53,26 +53,26 @@ impl Toll {
     ///
     /// # Errors
     /// How long it takes until that is anything.
-    pub(super) fn holds(&self) -> Result<Holding, Duration> {
+    pub(super) fn balance(&self) -> Result<Balance, Duration> {
         match &self.payer {
-            Some((limiter, address)) => limiter.holds(*address, Clock.mono()),
-            None => Ok(Holding::All),
+            Some((limiter, address)) => limiter.balance(*address, Clock.mono()),
+            None => Ok(Balance::All),
         }
     }
 
     /// Leaves a connection unread; none: it is to end.
-    pub(super) fn pause(&self) -> Option<Pause> {
+    pub(super) fn pause(&self) -> Option<PausedConnection> {
         self.connections.pause()
     }
 
     /// Waits until the client can pay for anything; false: it cannot, and the connection is to end.
     pub(super) async fn settle(&self, limit: Duration) -> bool {
-        let Err(mut wait) = self.holds() else { return true };
+        let Err(mut wait) = self.balance() else { return true };
         let pause = self.pause();
         let paid = async {
             loop {
                 tokio::time::sleep(wait).await;
-                match self.holds() {
+                match self.balance() {
                     Ok(_) => break,
                     // Others of the address were faster.
                     Err(more) => wait = more,
@@ -81,7 +81,7 @@ impl Toll {
         };
         let is_settled = pause.is_some() && tokio::time::timeout(limit, paid).await.is_ok();
         if !is_settled {
-            self.connections.tally.ended.add();
+            self.connections.counters.ended.add();
         }
         is_settled
     }

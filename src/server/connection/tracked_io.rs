@@ -12,14 +12,14 @@ use super::activity::Activity;
 
 /// A stream, and who is told of it.
 #[derive(Debug)]
-pub(super) struct Wire<S> {
+pub(super) struct TrackedIo<S> {
     stream: S,
     /// Read already, and to be read again first.
     ahead: Bytes,
     activity: Rc<Activity>,
 }
 
-impl<S> Wire<S> {
+impl<S> TrackedIo<S> {
     pub(super) fn new(stream: S, ahead: Bytes, activity: Rc<Activity>) -> Self {
         Self { stream, ahead, activity }
     }
@@ -29,7 +29,7 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncWrite + Unpin> TrackedIo<S> {
     fn write<T>(&mut self, write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let written = write(Pin::new(&mut self.stream));
         self.activity.wrote(written.is_pending());
@@ -37,7 +37,7 @@ impl<S: AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -65,7 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.get_mut().write(|stream| stream.poll_write(cx, bytes))
     }

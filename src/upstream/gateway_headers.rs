@@ -8,29 +8,29 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Headers that go to the upstream with those of the request. A name that is said here is none of the request's own.
 #[derive(Clone, Debug, Default)]
-pub struct Said(Vec<(HeaderName, HeaderValue)>);
+pub struct GatewayHeaders(Vec<(HeaderName, HeaderValue)>);
 
-impl Said {
+impl GatewayHeaders {
     /// Nothing yet, with room for `count` headers.
     pub(crate) fn with_capacity(count: usize) -> Self {
         Self(Vec::with_capacity(count))
     }
 
     /// Says this. The client cannot have said it: what clients may not say was taken off.
-    pub(crate) fn say(&mut self, name: HeaderName, value: HeaderValue) {
+    pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
         self.0.push((name, value));
     }
 
     /// Says this in place of whatever `headers`, the request's own, say.
-    pub(crate) fn say_instead(&mut self, headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    pub(crate) fn replace(&mut self, headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
         headers.remove(&name);
-        self.say(name, value);
+        self.insert(name, value);
     }
 
     /// Names the host, in place of the one that is named.
     pub(crate) fn set_host(&mut self, host: HeaderValue) {
         self.0.retain(|(name, _)| *name != HOST);
-        self.say(HOST, host);
+        self.insert(HOST, host);
     }
 
     /// The host that is named.

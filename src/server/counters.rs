@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts since the start.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Counters {
     /// Connections that were accepted.
     pub accepted: Count,
     /// Connections that were closed because their address had its share.

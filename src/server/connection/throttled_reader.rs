@@ -2,7 +2,7 @@
 //!
 //! 1. A connection that has been read for a while lets others go first: one read may hold hundreds of frames.
 //! 2. A connection that has reset streams, and any at its beginning, is read only if its address can pay for what it may
-//!    be about to reset ([`Toll`]), and no further than that. Until then its bytes stay where they are, and TCP tells the
+//!    be about to reset ([`ResetBudget`]), and no further than that. Until then its bytes stay where they are, and TCP tells the
 //!    client. One that has reset nothing is not held up by others of its address.
 //!
 //! Responses are written all the while.
@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::rate::Holding;
-use crate::server::connections::Pause;
-use crate::server::toll::Toll;
+use crate::rate::Balance;
+use crate::server::connections::PausedConnection;
+use crate::server::reset_budget::ResetBudget;
 use crate::time::{Alarm, Clock};
 
 /// What is read of a connection before others have their turn.
@@ -30,8 +30,8 @@ const LEAST: usize = 10 * STREAM;
 
 /// What may be read of a connection.
 #[derive(Debug)]
-pub(super) struct Ration {
-    toll: Toll,
+pub(super) struct ReadBudget {
+    budget: ResetBudget,
     /// Whether it goes by what the address can pay.
     is_short: Cell<bool>,
     /// What is left of it in this turn.
@@ -39,24 +39,24 @@ pub(super) struct Ration {
     /// When the address can pay again; none: it can.
     due: Cell<Option<Instant>>,
     /// Until then.
-    pause: RefCell<Option<Pause>>,
+    pause: RefCell<Option<PausedConnection>>,
 }
 
 /// A stream that is read by rations.
 #[derive(Debug)]
-pub(super) struct Intake<S> {
+pub(super) struct ThrottledReader<S> {
     stream: S,
-    ration: Rc<Ration>,
+    budget: Rc<ReadBudget>,
     alarm: Alarm,
 }
 
-// === impl Ration ===
+// === impl ReadBudget ===
 
-impl Ration {
-    /// Of a connection whose address pays `toll`, of which nothing is known yet.
-    pub(super) fn new(toll: Toll) -> Self {
+impl ReadBudget {
+    /// Of a connection whose address pays `budget`, of which nothing is known yet.
+    pub(super) fn new(budget: ResetBudget) -> Self {
         Self {
-            toll,
+            budget,
             is_short: Cell::new(true),
             left: Cell::default(),
             due: Cell::default(),
@@ -70,23 +70,23 @@ impl Ration {
             self.left.set(TURN);
             return true;
         }
-        match self.toll.holds() {
+        match self.budget.balance() {
             Ok(holding) => {
                 self.due.set(None);
                 self.pause.replace(None);
                 self.left.set(match holding {
-                    Holding::All => TURN,
-                    Holding::Tokens(tokens) => {
+                    Balance::All => TURN,
+                    Balance::Tokens(tokens) => {
                         usize::try_from(tokens).unwrap_or(TURN).saturating_mul(STREAM).clamp(LEAST, TURN)
                     }
                 });
-                self.is_short.set(holding != Holding::All);
+                self.is_short.set(holding != Balance::All);
                 true
             }
             Err(wait) => {
                 self.left.set(0);
                 if self.due.replace(Some(Clock.mono() + wait)).is_none() {
-                    self.pause.replace(self.toll.pause());
+                    self.pause.replace(self.budget.pause());
                 }
                 self.pause.borrow().is_some()
             }
@@ -99,35 +99,35 @@ impl Ration {
     }
 
     /// A stream ended before its response.
-    pub(super) fn charge(&self) {
+    pub(super) fn debit(&self) {
         self.is_short.set(true);
-        self.toll.charge();
+        self.budget.debit();
     }
 
     /// The connection is ended for what its client did; up to `resets` of its streams were not charged.
     pub(super) fn end(&self, resets: usize) {
-        self.toll.end(resets);
+        self.budget.end(resets);
     }
 }
 
-// === impl Intake ===
+// === impl ThrottledReader ===
 
-impl<S> Intake<S> {
-    pub(super) fn new(stream: S, ration: Rc<Ration>) -> Self {
-        Self { stream, ration, alarm: Alarm::default() }
+impl<S> ThrottledReader<S> {
+    pub(super) fn new(stream: S, budget: Rc<ReadBudget>) -> Self {
+        Self { stream, budget, alarm: Alarm::default() }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ThrottledReader<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let left = this.ration.left.get();
+        let left = this.budget.left.get();
         if left == 0 {
-            if let Some(due) = this.ration.due.get() {
+            if let Some(due) = this.budget.due.get() {
                 ready!(this.alarm.poll(cx, due));
             }
             // The next turn comes when others have had theirs.
@@ -145,12 +145,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Intake<S> {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
             buffer.filled().len() - before
         };
-        this.ration.left.set(left - count);
+        this.budget.left.set(left - count);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Intake<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ThrottledReader<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
