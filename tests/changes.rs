@@ -419,6 +419,12 @@ async fn guest_of_every_format_is_turned_away_until_a_user_is_logged_in() {
             "layout = { payload = \"data\", expires = \"expires\" }\nuser = [\"missing\", \"account\"]",
             "account",
         ),
+        (
+            "layout",
+            "layout = { payload = \"data\", expires = \"expires\", ids = { length = 7, alphabet = \"a-z.:\" } }\n\
+             user = \"account\"",
+            "account",
+        ),
     ] {
         let upstream = obedient();
         let gateway = Gateway::builder()

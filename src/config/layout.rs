@@ -1,6 +1,8 @@
 //! `[sessions.NAME.layout]`, resolved: where a framework's rows and its cookie say what. The presets are layouts that
 //! are filled in already.
 
+use std::fmt;
+
 use crate::item::KeyType;
 
 /// A layout.
@@ -32,6 +34,11 @@ pub struct LayoutConfig {
     pub unit: TimeUnit,
     /// What else there is to their meaning.
     pub rule: TimeRule,
+}
+
+impl LayoutConfig {
+    /// The most characters that an id may have; a key of DynamoDB's holds 2048 bytes.
+    pub const LONGEST_ID: usize = 1024;
 }
 
 /// How the cookie is written.
@@ -77,6 +84,102 @@ pub enum IdKind {
     Uuid,
     /// 32 lower-case letters and digits: Django's.
     Django,
+    /// As the configuration says.
+    Declared(DeclaredIds),
+}
+
+/// `ids = { length = [8, 64], alphabet = "A-Za-z0-9" }`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeclaredIds {
+    /// The fewest characters of an id.
+    pub shortest: usize,
+    /// The most characters of an id.
+    pub longest: usize,
+    /// The characters.
+    pub alphabet: Alphabet,
+}
+
+/// Characters that ids are made of: visible ASCII. Bit `n` stands for the character of code `n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alphabet(u128);
+
+impl Alphabet {
+    /// What ids are made of unless it is known better: base64url, and what apps put between the parts of an id.
+    pub const STRICT: Self = Self::of(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:");
+
+    const fn of(bytes: &[u8]) -> Self {
+        let mut set = 0;
+        let mut rest = bytes;
+        while let [byte, tail @ ..] = rest {
+            set |= 1 << (*byte & 0x7f);
+            rest = tail;
+        }
+        Self(set)
+    }
+
+    /// Parses characters and ranges of them, such as `a-z0-9.`; a `-` at either end is itself.
+    ///
+    /// # Errors
+    /// Returns what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let mut set = 0;
+        let mut rest = text.as_bytes();
+        loop {
+            let (range, tail) = match rest {
+                [first, b'-', last, tail @ ..] => (*first..=*last, tail),
+                [one, tail @ ..] => (*one..=*one, tail),
+                [] => break,
+            };
+            if range.is_empty() {
+                return Err("holds a range that ends before it begins");
+            }
+            for byte in range {
+                // RFC 6265, 4.1.1, and the comma, which PHP's ids may hold.
+                if !byte.is_ascii_graphic() || matches!(byte, b'"' | b';' | b'\\') {
+                    return Err("holds what no cookie's value may hold");
+                }
+                set |= 1 << byte;
+            }
+            rest = tail;
+        }
+        let alphabet = Self(set);
+        if alphabet.len() < 2 { Err("holds fewer than two characters") } else { Ok(alphabet) }
+    }
+
+    /// Whether `byte` is one of the characters.
+    pub fn contains(self, byte: u8) -> bool {
+        byte.is_ascii() && self.0 & (1 << byte) != 0
+    }
+
+    /// The characters in the order of their codes.
+    pub fn bytes(self) -> impl Iterator<Item = u8> {
+        (0..0x7f).filter(move |byte| self.contains(*byte))
+    }
+
+    /// How many characters there are.
+    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
+    pub fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+}
+
+impl fmt::Display for Alphabet {
+    /// As [`Alphabet::parse`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.bytes().filter(|byte| *byte != b'-').peekable();
+        while let Some(first) = bytes.next() {
+            let mut last = first;
+            while bytes.peek() == Some(&(last + 1)) {
+                last = bytes.next().unwrap_or(last);
+            }
+            match last - first {
+                0 => write!(f, "{}", char::from(first))?,
+                1 => write!(f, "{}{}", char::from(first), char::from(last))?,
+                _ => write!(f, "{}-{}", char::from(first), char::from(last))?,
+            }
+        }
+        f.write_str(if self.contains(b'-') { "-" } else { "" })
+    }
 }
 
 /// `key = "sess:{id}"`
@@ -123,4 +226,53 @@ pub enum TimeRule {
     Rack,
     /// dynamodb-session-web: each row has timeouts of its own.
     Web,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn alphabets_are_characters_and_ranges() {
+        for (text, shown) in [
+            ("a-z0-9", "0-9a-z"),
+            ("zyx", "x-z"),
+            ("-ab", "ab-"),
+            ("a-c-e", "a-ce-"),
+            ("+--", "+,-"),
+            (".:-", ".:-"),
+            ("!-!#-&", "!#-&"),
+        ] {
+            assert_eq!(
+                Alphabet::parse(text).map(|alphabet| alphabet.to_string()).as_deref(),
+                Ok(shown),
+                "{text}"
+            );
+        }
+        assert_eq!(Alphabet::STRICT.to_string(), ",.0-:A-Z_a-z-");
+        assert_eq!(Alphabet::parse("z-a"), Err("holds a range that ends before it begins"));
+        for text in ["a b", "a;b", "a\\b", "a\"b", "é", " -~", "a\u{7f}"] {
+            assert_eq!(Alphabet::parse(text), Err("holds what no cookie's value may hold"), "{text}");
+        }
+        for text in ["a", "aa", "-", "a-a"] {
+            assert_eq!(Alphabet::parse(text), Err("holds fewer than two characters"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn alphabet_reads_back_from_what_it_shows(text in "[!-~]{1,12}") {
+            if let Ok(alphabet) = Alphabet::parse(&text) {
+                prop_assert_eq!(Alphabet::parse(&alphabet.to_string()), Ok(alphabet));
+                prop_assert_eq!(u32::try_from(alphabet.bytes().count()), Ok(alphabet.len()));
+            }
+        }
+
+        #[test]
+        fn no_alphabet_panics(text in any::<String>()) {
+            let _ = Alphabet::parse(&text);
+        }
+    }
 }

@@ -16,7 +16,7 @@ use self::presets::Preset;
 
 use super::diagnostic::Diagnostic;
 use super::environment::Environment;
-use super::layout::CookieCodec;
+use super::layout::{CookieCodec, IdKind};
 use super::section::Section;
 use super::value::{Fault, boolean, duration, integer, one_of, text, wrong_type};
 use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
@@ -148,6 +148,15 @@ fn realm(
     {
         // These sign only where they are told to.
         layout.cookie = CookieCodec::Plain;
+    }
+    if let FormatKind::Layout(layout) = &defaults.format
+        && layout.cookie != CookieCodec::Plain
+        && matches!(layout.ids, IdKind::Declared(_))
+    {
+        let fault = Fault::new(
+            "says what `ids` look like, which has no effect: only a `plain` cookie is an id alone",
+        );
+        section.refuse("layout", &["format", "keys", "layout/"], fault);
     }
     Some(RealmConfig {
         name: name.to_owned(),

@@ -25,6 +25,7 @@ const REALMS: &[&str] = &[
     "format = \"adonis\"\nkeys = { current = \"adonis-vector-app-key-0123456789ab\" }",
     "format = \"rack\"\nkeys = { current = \"0123456789abcdef0123456789abcdef\" }",
     "format = \"dynamodb-store\"\nkeys = { current = \"keyboard cat\" }",
+    "format = \"layout\"\nuser = \"user\"\nlayout = { expires = \"e\", ids = { length = [3, 40], alphabet = \"a-z0-9.:-\" } }",
 ];
 
 struct Realm {

@@ -5,7 +5,7 @@ use crate::fixture::{accepted, read};
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
 /// Lines that show an example, as their keys have no default or one that cannot be written.
-const EXAMPLES: [&str; 44] = [
+const EXAMPLES: [&str; 45] = [
     "address = \"127.0.0.1:9090",
     "token",
     "redirect_to_https",
@@ -30,6 +30,7 @@ const EXAMPLES: [&str; 44] = [
     "login",
     "format = \"layout",
     "table = \"shop",
+    "ids = ",
     "payload",
     "version",
     "expires = ",

@@ -245,6 +245,11 @@ version = "ver"
 expires = "expires"
 created = "created"
 expires_unit = "ms"
+[sessions.plain]
+format = "layout"
+table = "plain"
+cookie.name = "plain"
+layout = { cookie = "plain", expires = "expires", ids = { length = [8, 64], alphabet = "a-z" } }
 [sessions.versions]
 format = "layout"
 table = "versions"
@@ -275,6 +280,11 @@ upstream = "app"
 [[routes]]
 path = "/shop"
 session = "shop"
+upstream = "app"
+[[routes]]
+path = "/plain"
+session = "plain"
+access = "session"
 upstream = "app"
 [[routes]]
 path = "/versions"

@@ -1,6 +1,7 @@
 //! `[sessions.NAME.layout]`
 //!
-//! Of a preset's layout, only the key's template is anybody's to choose; the rest is the framework's.
+//! Of a preset's layout, only the key's template is anybody's to choose, and what ids are made of where the framework
+//! leaves it to the app; the rest is the framework's.
 
 use toml::de::DeValue;
 
@@ -8,9 +9,12 @@ use super::Keys;
 use super::presets::Preset;
 use super::{attribute_name, presets::Defaults};
 use crate::config::FormatKind;
-use crate::config::layout::{CookieCodec, IdKind, KeyTemplate, LayoutConfig, PayloadCodec, Signer, TimeUnit};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::layout::{
+    Alphabet, CookieCodec, DeclaredIds, IdKind, KeyTemplate, LayoutConfig, PayloadCodec, Signer, TimeUnit,
+};
 use crate::config::section::Section;
-use crate::config::value::{Fault, one_of, text};
+use crate::config::value::{Fault, integer, one_of, text};
 use crate::item::KeyType;
 
 /// Reads the layout into `defaults`; the key attribute, if it is given here.
@@ -33,7 +37,17 @@ pub(super) fn read(realm: &mut Section<'_, '_>, preset: Preset, defaults: &mut D
         if let Some(key) = section.get("key", text(template)) {
             layout.key = key;
         }
-        if preset == Preset::Layout { declared(section, layout) } else { None }
+        let key_attribute = if preset == Preset::Layout { declared(section, layout) } else { None };
+        if matches!(preset, Preset::Layout | Preset::FlaskSession | Preset::DynamodbSessionWeb)
+            && section.has("ids")
+        {
+            let ids = section.table("ids", ids);
+            if let Some(weak) = warn_of_weak(ids, &section.name("ids")) {
+                section.report(weak, section.span("ids"));
+            }
+            layout.ids = IdKind::Declared(ids);
+        }
+        key_attribute
     });
     defaults.records_creation = layout.created.is_some();
     if preset == Preset::Layout {
@@ -99,6 +113,37 @@ fn declared(section: &mut Section<'_, '_>, layout: &mut LayoutConfig) -> Option<
         section.refuse("expires", &["expires", "created"], fault);
     }
     key_attribute
+}
+
+/// `{ length = [8, 64], alphabet = "a-z0-9" }`
+fn ids(section: &mut Section<'_, '_>) -> DeclaredIds {
+    let (shortest, longest) = section.get("length", length).unwrap_or((16, 256));
+    let alphabet = section.get("alphabet", text(|text| Alphabet::parse(text).map_err(Fault::new)));
+    let alphabet = alphabet.unwrap_or(Alphabet::STRICT);
+    DeclaredIds { shortest, longest, alphabet }
+}
+
+/// Returns a warning if there are so few `ids` that one can be guessed.
+fn warn_of_weak(ids: DeclaredIds, name: &str) -> Option<Diagnostic> {
+    let exponent = u32::try_from(ids.longest).unwrap_or(u32::MAX);
+    u128::from(ids.alphabet.len()).checked_pow(exponent).filter(|count| *count < 1 << 64)?;
+    let weak =
+        Diagnostic::warning(format!("`{name}` allows ids of fewer than 64 bits only, which can be guessed"));
+    Some(weak.hint("let the app make longer ones; `misses` bounds how fast one address can guess"))
+}
+
+/// A number, or the least and the greatest.
+fn length(value: &DeValue<'_>) -> Result<(usize, usize), Fault> {
+    let number = integer(1..=LayoutConfig::LONGEST_ID);
+    let Some(list) = value.as_array() else {
+        return number(value).map(|length| (length, length));
+    };
+    let range = match list.iter().map(|element| number(element.get_ref())).collect::<Result<Vec<_>, _>>()?[..]
+    {
+        [shortest, longest] if shortest <= longest => (shortest, longest),
+        _ => return Err(Fault::new("must be a number, or a list of the least and the greatest")),
+    };
+    Ok(range)
 }
 
 /// `sess:{id}`: the id, once.

@@ -17,13 +17,13 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::config::KeysConfig;
-use crate::config::layout::{CookieCodec, IdKind, Signer};
+use crate::config::layout::{Alphabet, CookieCodec, IdKind, LayoutConfig, Signer};
 use crate::format::decode::json;
 use crate::format::{CookieFault, SessionId, SessionRef, row};
 use crate::secret::Secret;
 
-/// Longer ids than this are nobody's; a key of DynamoDB's holds 2048 bytes.
-const LONGEST: usize = 1024;
+/// New ids have so many bits of randomness, where their length is enough for it: as many as uid-safe's.
+const NEW_ID_BITS: u32 = 192;
 /// What `encodeURIComponent` leaves as it is.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -83,7 +83,7 @@ impl Cookie {
             }
             CookieCodec::Adonis => self.unsign_adonis(text)?,
         };
-        if id.is_empty() || id.len() > LONGEST || id.chars().any(char::is_control) {
+        if id.is_empty() || id.len() > LayoutConfig::LONGEST_ID || id.chars().any(char::is_control) {
             return Err(CookieFault::Shape);
         }
         Ok(SessionRef { id: SessionId::new(&id), version: 0 })
@@ -122,8 +122,13 @@ impl Cookie {
     /// Says what the value looks like.
     pub(super) fn shape(&self) -> String {
         let signed = match self.codec {
-            CookieCodec::Plain if self.ids == IdKind::Django => "32 of `a-z0-9`",
-            CookieCodec::Plain => "16 to 256 of `A-Za-z0-9_.,:-`",
+            CookieCodec::Plain => match self.ids {
+                IdKind::Django => "32 of `a-z0-9`",
+                IdKind::Uid | IdKind::Token | IdKind::Hex | IdKind::Uuid => {
+                    return shape(16, 256, Alphabet::STRICT);
+                }
+                IdKind::Declared(ids) => return shape(ids.shortest, ids.longest, ids.alphabet),
+            },
             CookieCodec::IdVersion => row::REFERENCE,
             CookieCodec::Express => "`s:ID.MAC`, percent-encoded",
             CookieCodec::CookieSignature => "`ID.MAC`, percent-encoded",
@@ -144,7 +149,13 @@ impl Cookie {
             IdKind::Token => URL_SAFE_NO_PAD.encode(bytes),
             IdKind::Hex => hex(&bytes),
             IdKind::Uuid => uuid(bytes),
-            IdKind::Django => lower_alphanumeric()?,
+            IdKind::Django => random_text(b"abcdefghijklmnopqrstuvwxyz0123456789", 32)?,
+            IdKind::Declared(ids) => {
+                let alphabet: Vec<u8> = ids.alphabet.bytes().collect();
+                let needed = NEW_ID_BITS.div_ceil(ids.alphabet.len().ilog2());
+                let length = usize::try_from(needed).unwrap_or(usize::MAX);
+                random_text(&alphabet, length.clamp(ids.shortest, ids.longest))?
+            }
         };
         let key = self.keys.as_ref().map(|keys| &keys.current);
         Ok(SessionId::new(&match (self.codec, key) {
@@ -161,15 +172,14 @@ impl Cookie {
 
     /// Whether `text` could be an id that is not signed: its alphabet and length are all that keeps made-up ones away.
     fn is_plain(&self, text: &str) -> bool {
-        let base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         match self.ids {
             IdKind::Django => {
                 text.len() == 32 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
             }
             IdKind::Uid | IdKind::Token | IdKind::Hex | IdKind::Uuid => {
-                (16..=256).contains(&text.len())
-                    && text.bytes().all(|b| base64url(b) || matches!(b, b'.' | b',' | b':'))
+                is_of(text, 16, 256, Alphabet::STRICT)
             }
+            IdKind::Declared(ids) => is_of(text, ids.shortest, ids.longest, ids.alphabet),
         }
     }
 
@@ -262,18 +272,31 @@ fn uuid(bytes: [u8; 32]) -> String {
     [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
 }
 
-/// 32 of `a-z0-9`. Of the 256 values of a byte, 252 fall evenly on the 36 characters; the others are thrown away.
-fn lower_alphanumeric() -> Result<String, getrandom::Error> {
-    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut id = String::with_capacity(32);
+fn is_of(text: &str, shortest: usize, longest: usize, alphabet: Alphabet) -> bool {
+    (shortest..=longest).contains(&text.len()) && text.bytes().all(|byte| alphabet.contains(byte))
+}
+
+fn shape(shortest: usize, longest: usize, alphabet: Alphabet) -> String {
+    if shortest == longest {
+        return format!("{shortest} of `{alphabet}`");
+    }
+    format!("{shortest} to {longest} of `{alphabet}`")
+}
+
+/// `length` characters of `alphabet`, each as likely as any other: bytes that do not fall evenly on the characters are
+/// thrown away.
+fn random_text(alphabet: &[u8], length: usize) -> Result<String, getrandom::Error> {
+    let letters = alphabet.len().max(1);
+    let even = 256 - 256 % letters;
+    let mut text = String::with_capacity(length);
     loop {
         let mut bytes = [0; 48];
         getrandom::fill(&mut bytes)?;
-        for byte in bytes.into_iter().filter(|byte| *byte < 252) {
-            id.extend(ALPHABET.get(usize::from(byte % 36)).map(|c| char::from(*c)));
-            if id.len() == 32 {
-                return Ok(id);
+        for byte in bytes.into_iter().map(usize::from).filter(|byte| *byte < even) {
+            if text.len() == length {
+                return Ok(text);
             }
+            text.extend(alphabet.get(byte % letters).map(|c| char::from(*c)));
         }
     }
 }

@@ -57,6 +57,50 @@ fn unsigned_cookies_must_look_like_ids() {
 }
 
 #[test]
+fn plain_ids_are_as_strict_as_the_layout_says() {
+    let layout = |ids: &str| {
+        format(&format!("format = \"layout\"\ntable = \"t-1\"\nlayout = {{ expires = \"e\"{ids} }}"))
+    };
+    let strict = layout("");
+    // PHP's ids with 6 bits a character, dynastore's, a UUID, Tomcat's with the route of its worker, and a prefix.
+    for id in [
+        "s95927m6sr5dt04d7bnsa4pl8h,-",
+        "H5MBJ76YDE4XOEYOL6LICLDNEV5UDY7I3LMANLYLYTKUNWMXCWHA",
+        "5e92644f-1389-47a6-9d3c-9a303b6c99ef",
+        "39A3D1B9AB4C1C7D39A3D1B9AB4C1C7D.node1",
+        "sess:fb384c5c3a69478c",
+    ] {
+        assert_eq!(strict.parse_cookie(id.as_bytes()).unwrap().id, SessionId::new(id), "{id}");
+    }
+    let own = layout(", ids = { length = [3, 12], alphabet = \"a-z0-9.:=\" }");
+    for id in ["u:7", "u.7=", "abcdefghij.9"] {
+        assert_eq!(strict.parse_cookie(id.as_bytes()), Err(CookieFault::Shape), "{id}");
+        assert_eq!(own.parse_cookie(id.as_bytes()).unwrap().id, SessionId::new(id), "{id}");
+    }
+    for wrong in ["u7", "abcdefghij.99", "U:7", "u:7-", "u:7\n", "u:7é", ""] {
+        assert_eq!(own.parse_cookie(wrong.as_bytes()), Err(CookieFault::Shape), "{wrong}");
+    }
+    assert_eq!(own.cookie_shape(), "3 to 12 of `.0-:=a-z`");
+
+    // New ids are of the shape that is read, and as long as they need to be.
+    for (ids, length) in [
+        (", ids = { length = [3, 12], alphabet = \"a-z0-9.:=\" }", 12),
+        (", ids = { length = [3, 1024], alphabet = \"a-z0-9.:=\" }", 39),
+        (", ids = { length = [50, 60], alphabet = \"a-z0-9.:=\" }", 50),
+        (", ids = { length = [3, 1024], alphabet = \"01\" }", 192),
+        (", ids.length = 43", 43),
+    ] {
+        let own = layout(ids);
+        let new = own.new_id().unwrap();
+        assert_eq!(new.expose().len(), length, "{ids}");
+        assert_eq!(own.parse_cookie(own.cookie_value(&new, 1).as_bytes()).unwrap().id, new, "{ids}");
+        assert_ne!(own.new_id().unwrap(), new, "{ids}");
+    }
+    let flask = format("format = \"flask-session\"\nlayout.ids.length = 11");
+    assert!(flask.parse_cookie(b"Hkg2nQ9XNUT").is_ok());
+}
+
+#[test]
 fn rows_that_are_no_sessions() {
     let express = express();
     let row = item(&vector("express-connect3_maxage")["item"]);
