@@ -1,5 +1,5 @@
 //! What the fuzz targets in `fuzz/` call: each function takes bytes that a stranger may have made, has them read as the
-//! gateway would read them, and asserts what must hold of whatever comes out. `tests/fuzzing.rs` puts the committed
+//! gateway would read them, and asserts what must hold of whatever comes out. `tests/it/fuzzing.rs` puts the committed
 //! corpora through the same functions.
 //!
 //! Not part of the interface of the crate.

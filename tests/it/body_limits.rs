@@ -1,0 +1,107 @@
+//! Bodies of requests that are larger than a route takes, announced or not.
+
+use crate::support::client::Client;
+use crate::support::gate::Gate;
+use crate::support::gateway::Gateway;
+use crate::support::upstream::Upstream;
+
+async fn gateway(upstream: &Upstream) -> Gateway {
+    Gateway::builder()
+        .server("workers = 1\n[server.limits]\nmax_body = \"1000B\"")
+        .upstream("app", upstream)
+        .route("/", "public", "")
+        .route("/large", "public", "max_body = \"1MiB\"")
+        .route("/none", "public", "max_body = \"0B\"")
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn what_announces_too_much_is_refused_before_the_upstream_is_asked() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream).await;
+    for (path, size, status) in [
+        ("/", 1000, 200),
+        ("/", 1001, 413),
+        ("/large", 100_000, 200),
+        ("/large", 1024 * 1024 + 1, 413),
+        ("/none", 0, 200),
+        ("/none", 1, 413),
+    ] {
+        let hits = upstream.hits();
+        let mut client = Client::connect(gateway.address()).await;
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n")).await;
+        if status == 200 {
+            client.send("x".repeat(size)).await;
+        }
+        let response = client.answer().await.unwrap();
+        assert_eq!(
+            (response.status, upstream.hits() - hits),
+            (status, usize::from(status == 200)),
+            "{path} {size}"
+        );
+    }
+    // Nobody is told to go on with what will be refused.
+    let mut client = Client::connect(gateway.address()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n").await;
+    let response = client.answer().await.unwrap();
+    assert_eq!((response.status, response.interim.len()), (413, 0));
+    assert!(client.is_closed().await, "what is left of the body is no request");
+    let line =
+        gateway.event("the line", |event| crate::support::gateway::field(event, "status") == 413).await;
+    assert_eq!(crate::support::gateway::field(&line, "verdict"), "body-too-large");
+}
+
+#[tokio::test]
+async fn what_turns_out_too_large_is_cut_and_its_connection_not_used_again() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream).await;
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
+
+    let mut client = Client::connect(gateway.address()).await;
+    client.send(format!("{chunked}{chunk}{chunk}0\r\n\r\n")).await;
+    assert_eq!(client.answer().await.unwrap().status, 200, "as large as it may be");
+    assert_eq!(upstream.last().message.body.len(), 1000);
+
+    let mut client = Client::connect(gateway.address()).await;
+    client.send(format!("{chunked}{chunk}{chunk}1\r\nx\r\n0\r\n\r\n")).await;
+    let response = client.answer().await.unwrap();
+    assert_eq!((response.status, response.header("connection")), (413, Some("close")));
+    assert_eq!(upstream.hits(), 1, "no whole request arrived");
+    assert_eq!(gateway.get("/", "").await.status, 200);
+    assert_eq!(upstream.connections(), 2, "the one with half a request is closed");
+}
+
+#[tokio::test]
+async fn an_answer_that_began_before_the_body_grew_too_large_is_broken_off() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    // An upstream that answers before it has all of the request, as one that streams does.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 16];
+        stream.read_exact(&mut head).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+        let mut rest = Vec::new();
+        let ended = stream.read_to_end(&mut rest).await;
+        held.open();
+        (ended.is_ok(), rest.windows(5).any(|window| window == b"0\r\n\r\n"))
+    });
+    let gateway = Gateway::builder()
+        .upstream_at("app", address, "")
+        .route("/", "public", "max_body = \"10B\"")
+        .start()
+        .await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n").await;
+    client.read_until("half").await;
+    client.send("6\r\n123456\r\n0\r\n\r\n").await;
+    assert!(client.rest().await.is_empty(), "no more of the answer, and no second one");
+    crate::support::within("the upstream's end", gate.pass()).await;
+    let (_, complete) = upstream.await.unwrap();
+    assert!(!complete, "the request never looks complete");
+}

@@ -1,0 +1,248 @@
+//! Secrets are planted wherever the gateway meets some, everything is done that goes well or wrong with them, and then
+//! they are looked for in all that it says: every log line of its own at `trace`, every answer, every command's output.
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use sessiongate::config::KeysConfig;
+use sessiongate::format::native::Native;
+use sessiongate::format::{Format, SessionId};
+use sessiongate::secret::Secret;
+
+use crate::support::answer::Answer;
+use crate::support::client::{Client, Request, Response};
+use crate::support::engine::{Affected, Engine, Fault};
+use crate::support::gateway::Gateway;
+use crate::support::table::{self, DUE, Session, TIMEOUT};
+use crate::support::upstream::Upstream;
+
+/// What every planted text holds.
+const CANARY: &str = "Canary7f3a";
+/// Keys of the signed realm.
+const KEY: &str = "Canary7f3a-the-current-key-of-the-signed-realm";
+const OLD_KEY: &str = "Canary7f3a-the-previous-key-of-the-signed-realm";
+
+/// A session whose id and claims are planted.
+fn planted(number: usize) -> Session {
+    let claims = json!({
+        "user": format!("{CANARY} user"), "roles": [format!("{CANARY},role")], "other": CANARY,
+        "large": format!("{CANARY}{}", "x".repeat(9000)),
+    });
+    Session { id: format!("{CANARY}{number:0>33}"), ..Session::new(claims) }
+}
+
+fn signed(key: &str, id: &str) -> String {
+    let keys = KeysConfig { current: Secret::new(key.as_bytes()), previous: vec![] };
+    format!("signed={}", Native::new("sid", "signed", Some(keys)).cookie_value(&SessionId::new(id), 1))
+}
+
+async fn gateway(engine: &Engine, upstream: &Upstream, silent: &Upstream) -> Gateway {
+    let mapping = "[routes.headers]\nX-User = \"user\"\nX-Roles = \"roles\"";
+    Gateway::builder()
+        .engine(engine)
+        .env("RUST_LOG", "warn,sessiongate=trace")
+        .env("AWS_ACCESS_KEY_ID", &format!("{CANARY}-access"))
+        .env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws"))
+        .env("KEY", KEY)
+        .env("OLD_KEY", OLD_KEY)
+        .upstream("app", upstream)
+        .upstream_at("silent", silent.address(), "response_timeout = \"20ms\"")
+        .env("ADMIN_TOKEN", &format!("{CANARY}-of-the-admin-listener"))
+        .toml("[admin]\naddress = \"127.0.0.1:0\"\ntoken = { env = \"ADMIN_TOKEN\" }")
+        .realm("")
+        .toml(
+            "[sessions.signed]\nformat = \"native\"\ntable = \"sessions\"\ncookie.name = \"signed\"\n\
+             keys = { current = { env = \"KEY\" }, previous = [{ env = \"OLD_KEY\" }] }",
+        )
+        .route("/", "required", &format!("login = \"/login?next={{uri}}\"\n{mapping}"))
+        .route("/optional", "optional", mapping)
+        .route("/public", "public", "methods = [\"GET\"]")
+        .route("/login", "optional", "")
+        .route("/admin", "required", "require = { user = [\"root\"] }")
+        .route("/large", "required", "[routes.headers]\nX-Large = \"large\"")
+        .toml("[[routes]]\npath = \"/silent\"\nupstream = \"silent\"\naccess = \"required\"\nsession = \"main\"")
+        .toml("[[routes]]\npath = \"/signed\"\nupstream = \"app\"\naccess = \"required\"\nsession = \"signed\"")
+        .start()
+        .await
+}
+
+/// What an answer says to anybody, its own browser's cookie aside.
+fn said(response: &Response) -> String {
+    let ours = |value: &str| value.starts_with("session_id=") || value.starts_with("signed=");
+    let headers = response.message.headers.iter();
+    let lines = headers.filter(|(name, value)| !(name.eq_ignore_ascii_case("set-cookie") && ours(value)));
+    let lines: Vec<_> = lines.map(|(name, value)| format!("{name}: {value}")).collect();
+    format!("{}\n{}\n\n{}", response.message.start, lines.join("\n"), response.text())
+}
+
+fn assert_clean(what: &str, text: &str) {
+    let line = text.lines().find(|line| line.contains(CANARY) || line.contains("Q2FuYXJ5N2Yz"));
+    assert_eq!(line, None, "{what}");
+}
+
+/// Requests of every kind with these cookies; whatever comes back is clean.
+async fn drive(gateway: &Gateway, cookies: &[String]) {
+    for cookie in cookies {
+        for path in
+            ["/", "/optional", "/public", "/admin", "/large", "/silent", "/signed", "/bad", "/gone", "/login"]
+        {
+            let plain = Request::get(path).cookie(cookie);
+            for request in [plain.clone().header("Accept", "text/html"), plain] {
+                let mut client = Client::connect(gateway.address()).await;
+                client.start(&request).await;
+                // One of them breaks off.
+                if let Ok(response) = client.answer().await {
+                    assert_clean(&format!("{request:?}"), &said(&response));
+                }
+            }
+        }
+        for request in [
+            Request::new("TRACE", "/").cookie(cookie),
+            Request::post("/public", "x").cookie(cookie),
+            Request::get("//").cookie(cookie),
+            Request::get("/").cookie(cookie).header("Host", "a b"),
+            Request::get("/").cookie(cookie).header("Expect", CANARY),
+            Request::get("/").cookie(cookie).header("X-Request-Id", &format!("<{CANARY}>")),
+            Request::get("/").cookie(cookie).cookie(&format!("{cookie}; {cookie}x")),
+            Request::get("/public").cookie(cookie).header("X-Filler", &"x".repeat(100_000)),
+        ] {
+            assert_clean(&format!("{request:?}"), &said(&gateway.send(&request).await));
+        }
+        for bytes in [
+            format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\nbroken\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\nTransfer-Encoding: {CANARY}\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\0\r\n\r\n"),
+        ] {
+            let mut client = Client::connect(gateway.address()).await;
+            client.send(&bytes).await;
+            if let Ok(response) = client.answer().await {
+                assert_clean(&bytes, &said(&response));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_said_by_the_gateway() {
+    let own = format!("session_id={}/2", planted(0).id);
+    let upstream = Upstream::answering(move |request| match request.target.as_str() {
+        "/bad" => Answer::raw(format!("HTTP/1.1 200 OK\r\nSet-Cookie {own}\r\n\r\n")),
+        "/gone" => Answer::ok("x".repeat(5000)).header("X-Session-Patch", CANARY).cut(100),
+        "/login" => Answer::ok("").header("Set-Cookie", &own).header("X-Session-Ref", CANARY),
+        _ => Answer::ok("ok"),
+    });
+    let (engine, silent) = (table::engine().await, Upstream::answering(|_| Answer::silence()));
+    let gateway = gateway(&engine, &upstream, &silent).await;
+    let sessions = [planted(1), planted(2).aged(DUE), planted(3).aged(TIMEOUT + DUE), planted(4)];
+    for session in &sessions[..3] {
+        session.put(&engine).await;
+    }
+    let mut cookies: Vec<_> = sessions.iter().map(Session::cookie).collect();
+    let rows = [
+        json!({ "dat": { "S": format!("{{\"user\": {CANARY}") } }),
+        json!({ "dat": { "M": { "user": { "S": CANARY } } } }),
+        json!({ "ver": { "S": CANARY } }),
+        json!({ "exp": { "S": CANARY } }),
+        json!({ "dat": Value::Null, "iss": { "N": "1e30" } }),
+    ];
+    for (number, row) in rows.iter().enumerate() {
+        planted(10 + number).put_with(&engine, row.clone()).await;
+        cookies.push(planted(10 + number).cookie());
+    }
+    let native = planted(20);
+    native.put_with(&engine, json!({ "dat": { "M": { "user": { "S": CANARY } } } })).await;
+    cookies
+        .extend([KEY, OLD_KEY, "another key that is long enough to sign"].map(|key| signed(key, &native.id)));
+    cookies.push(format!("session_id={CANARY}"));
+    cookies.push(format!("session_id={}/Infinity; {}", planted(1).id, planted(1).cookie()));
+    cookies.push(format!("signed={}/1/{CANARY}", native.id));
+
+    drive(&gateway, &cookies).await;
+    for (number, fault) in
+        [Fault::Throttle, Fault::ServerError, Fault::Denied, Fault::Half].into_iter().enumerate()
+    {
+        let unread = planted(30 + number).aged(DUE);
+        unread.put(&engine).await;
+        let due = planted(40 + number).aged(DUE);
+        due.put(&engine).await;
+        engine.inject(Affected::Only("UpdateItem"), fault.clone());
+        gateway.get("/", &due.cookie()).await;
+        engine.inject(Affected::All, fault);
+        assert_clean("an outage", &said(&gateway.get("/", &unread.cookie()).await));
+        engine.heal();
+    }
+
+    assert!(upstream.requests().iter().any(|r| r.header("x-user").is_some_and(|user| user.contains(CANARY))));
+    for path in ["/healthz", "/readyz", "/", "/metrics", "/config", "/other"] {
+        let request =
+            Request::get(path).header("Authorization", &format!("Bearer {CANARY}-of-the-admin-listener"));
+        let response = request.send(gateway.addresses("admin")[0]).await;
+        assert_eq!(response.status, if path == "/other" { 404 } else { 200 }, "{path}");
+        assert_clean(path, &said(&response));
+        let refused = Request::get(path).header("Authorization", &format!("Bearer {CANARY}"));
+        assert_clean(path, &said(&refused.send(gateway.addresses("admin")[0]).await));
+    }
+    let (status, log) = gateway.terminate().await;
+    assert!(status.success(), "{log}");
+    assert!(log.contains("\"reissue\"") && log.contains("could not be read"), "it said something: {log}");
+    assert_clean("the log", &log);
+}
+
+#[test]
+fn no_secret_is_said_by_a_command_that_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!(
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\n\
+         [store.dynamodb]\nendpoint = \"http://{nobody}\"\ntimeout = \"100ms\"\nattempts = 1\n\
+         [sessions.main]\nformat = \"native\"\ntable = \"sessions\"\ncookie.name = \"signed\"\nkeys.current = \"{KEY}\"\n\
+         [upstreams.app]\nservers = [\"http://127.0.0.1:1\"]\n\
+         [[routes]]\npath = \"/\"\nsession = \"main\"\naccess = \"required\"\nupstream = \"app\"\n"
+    );
+    let mangled = config.replace("keys.current = \"", "keys.current = [\"").replace("format", "fromat");
+    std::fs::write(directory.path().join("gateway.toml"), &config).unwrap();
+    std::fs::write(directory.path().join("mangled.toml"), mangled).unwrap();
+    let id = planted(1).id;
+    let (cookie, forged) = (signed(KEY, &id), signed("another key that is long enough to sign", &id));
+    let unsigned = format!("{id}/1");
+    let commands: &[&[&str]] = &[
+        &["check"],
+        &["check", "--connect"],
+        &["check", "--config", "mangled.toml"],
+        &["serve", "--config", "mangled.toml"],
+        &["table", "show"],
+        &["table", "create"],
+        &["table", "policy"],
+        &["session", "create", "--claim", &format!("user={CANARY}")],
+        &["session", "list"],
+        &["session", "show", "--cookie", &cookie],
+        &["session", "show", "--cookie", &forged],
+        &["session", "show", "--cookie", &unsigned],
+        &["session", "show", "--cookie", CANARY],
+        &["session", "revoke", "--cookie", &cookie],
+        &["session", "revoke", "--cookie", &forged],
+        &["explain", "--cookie", &cookie],
+        &["explain", "--cookie", &forged],
+        &["explain", "--cookie", &unsigned, "--json"],
+        &["explain", "--cookie", CANARY, "--path", "//"],
+    ];
+    for arguments in commands {
+        let output = Command::new(env!("CARGO_BIN_EXE_sessiongate"))
+            .args(*arguments)
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .env("RUST_LOG", "warn,sessiongate=trace")
+            .envs([
+                ("AWS_ACCESS_KEY_ID", CANARY),
+                ("AWS_SECRET_ACCESS_KEY", CANARY),
+                ("AWS_REGION", "eu-west-1"),
+            ])
+            .envs([("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_CONFIG_FILE", "/dev/null")])
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .output()
+            .unwrap();
+        for said in [&output.stdout, &output.stderr] {
+            assert_clean(&format!("{arguments:?}"), &String::from_utf8_lossy(said));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What routes may not say of paths, headers and answers of their own.
+
+use sessiongate::config::{Destination, EditValue, Piece, RedirectVariable, Rewrite, UpstreamHost};
+use sessiongate::rate::Rate;
+
+use super::fixture::{BASE, accepted, errors, with};
+
+/// The base with a second route at `/app`, with these lines.
+fn route(lines: &str) -> String {
+    with("", &format!("[[routes]]|path = \"/app\"|access = \"public\"|{lines}"))
+}
+
+fn check(cases: &[(&str, &str)]) {
+    for (lines, expected) in cases {
+        assert_eq!(errors(&route(lines)), [*expected], "{lines}");
+    }
+}
+
+#[test]
+fn destinations() {
+    let several = "a route leads to more than one of `upstream`, `redirect` and `respond`";
+    check(&[
+        ("", "`routes.upstream` is missing"),
+        ("upstream = \"app\"|redirect = \"/x\"", several),
+        ("redirect = \"/x\"|respond = {}", several),
+        ("redirect = 1", "`routes.redirect` must be a string or a table, not an integer"),
+        ("redirect = {}", "`routes.redirect.to` is missing"),
+        (
+            "redirect = { to = \"/x\", status = 200 }",
+            "`routes.redirect.status` must be 301, 302, 303, 307 or 308",
+        ),
+        ("redirect = { to = \"/x\", state = 301 }", "unknown key `state` in `routes.redirect`"),
+        ("respond = { status = 199 }", "`routes.respond.status` must be from 200 to 599"),
+        ("respond = { status = 302 }", "`routes.respond.status` needs a location"),
+        ("respond = { status = 204, body = \"x\" }", "`routes.respond.body` cannot be sent with 204"),
+        (
+            "respond = { content_type = \"text/html\" }",
+            "`routes.respond.content_type` has no effect without a `body`",
+        ),
+        (
+            "respond = { body = \"x\", content_type = \"html\" }",
+            "`routes.respond.content_type` is not a media type",
+        ),
+        ("redirect = \"/x\"|prefix = \"/y\"", "`routes.prefix` has no effect on a route without `upstream`"),
+        ("respond = {}|max_body = \"1KiB\"", "`routes.max_body` has no effect on a route without `upstream`"),
+        (
+            "upstream = \"app\"|response_timeout = \"0s\"",
+            "`routes.response_timeout` must be from 1ms to 1day",
+        ),
+        ("upstream = \"app\"|max_body = \"2TiB\"", "`routes.max_body` must be from 0 B to 1.0 TiB"),
+    ]);
+    check(&[
+        ("upstream = \"app\"|rate = {}", "`routes.rate.per_second` is missing"),
+        (
+            "upstream = \"app\"|rate = { per_second = 0 }",
+            "`routes.rate.per_second` must be from 1 to 1000000",
+        ),
+        (
+            "upstream = \"app\"|rate = { per_second = 1, burst = 0 }",
+            "`routes.rate.burst` must be from 1 to 1000000",
+        ),
+        ("upstream = \"app\"|rate = 10", "`routes.rate` must be a table, not an integer"),
+    ]);
+    for (lines, expected) in [
+        ("misses = \"of\"", "`server.limits.misses` must be `unlimited`"),
+        ("misses = {}", "`server.limits.misses.per_second` is missing"),
+        ("reset_rate = \"off\"", "`server.limits.reset_rate` must be `unlimited`"),
+        ("reset_rate = { burst = 1 }", "`server.limits.reset_rate.per_second` is missing"),
+        ("rate = { burst = 1 }", "`server.limits.rate.per_second` is missing"),
+        ("max_body = \"2TiB\"", "`server.limits.max_body` must be from 0 B to 1.0 TiB"),
+    ] {
+        assert_eq!(errors(&with("[server]", &format!("limits.{lines}"))), [expected], "{lines}");
+    }
+    let rate = |per_second, burst| Some(Rate { per_second, burst });
+    let limits =
+        accepted(&with("[server]", "limits.misses = \"unlimited\"|limits.rate = { per_second = 5 }"))
+            .server
+            .limits;
+    assert_eq!((limits.misses, limits.rate), (None, rate(5, 5)));
+    assert_eq!(accepted(BASE).server.limits.misses, rate(10, 20));
+    assert_eq!(accepted(BASE).server.limits.reset_rate, rate(100, 500));
+    let unlimited = accepted(&with("[server]", "limits.reset_rate = \"unlimited\""));
+    assert_eq!(unlimited.server.limits.reset_rate, None);
+    accepted(&route("respond = { body = \"\" }"));
+    accepted(&route(
+        "redirect = { to = \"/x\", status = 303 }|[routes.response_headers]|set = { X-A = \"b\" }",
+    ));
+    let alone = BASE.replace("upstream = \"app\"", "respond = {}").replace("[routes.headers]\n", "");
+    let alone = alone.replace("[upstreams.app]\nservers = [\"http://127.0.0.1:8000\"]\n", "");
+    accepted(&alone);
+}
+
+#[test]
+fn redirects() {
+    let start = "`routes.redirect` must begin with `https://`, `http://` or one `/`";
+    let slash = "`routes.redirect` must not have `/` before `{uri}` or `{path}`, which begin with one";
+    for (to, expected) in [
+        ("new.example", start),
+        ("ftp://new.example", start),
+        ("//new.example", start),
+        ("{uri}", start),
+        ("javascript:x", start),
+        ("https://", "`routes.redirect` is not a host"),
+        ("https://{uri}", "`routes.redirect` is not a host"),
+        ("https://user@new.example", "`routes.redirect` is not a host"),
+        ("https://*.example", "`routes.redirect` must be one host"),
+        ("https://new.example{query}", "`routes.redirect` must not have `{query}` in its host"),
+        ("https://new.example/{path}", slash),
+        ("/{uri}", slash),
+        ("/x/{uri}", slash),
+        ("/{query}", "`routes.redirect` must have `{query}` after a `?`"),
+        ("/x{user}", "`routes.redirect` knows no `{user}`"),
+        ("/x{uri", "`routes.redirect` has a brace without its counterpart"),
+        ("/x y", "`routes.redirect` must not hold ` `"),
+        ("/\\\\x", "`routes.redirect` must not hold `\\\\`"),
+        ("/x\\r\\nSet-Cookie: a", "`routes.redirect` must not hold control characters"),
+    ] {
+        assert_eq!(errors(&route(&format!("redirect = \"{to}\""))), [expected], "{to}");
+    }
+    for to in [
+        "https://new.example{uri}",
+        "http://new.example:8080{path}?{query}",
+        "https://{host}{uri}",
+        "https://www.{host}:8443{uri}",
+        "/login?next={uri}#top",
+        "/{host}{path}",
+        "https://[::1]/x",
+    ] {
+        accepted(&route(&format!("redirect = \"{to}\"")));
+    }
+    let config = accepted(&route("redirect = \"/a{path}?{uri}\""));
+    let Destination::Redirect(redirect) = &config.routes[1].destination else { panic!("{config:?}") };
+    let text = |text: &str| Piece::Text(text.to_owned());
+    let place = Piece::Variable;
+    let expected =
+        [text("/a"), place(RedirectVariable::Path), text("?"), place(RedirectVariable::EncodedUri)];
+    assert_eq!((redirect.to.as_slice(), redirect.status.as_u16()), (&expected[..], 308));
+}
+
+#[test]
+fn rewriting() {
+    let strip = "`routes.strip_prefix` is not at the beginning of every path that the route takes";
+    for (lines, expected) in [
+        ("strip_prefix = \"/ap\"", strip),
+        ("strip_prefix = \"/app/x\"", strip),
+        ("strip_prefix = \"/\"", "`routes.strip_prefix` must be more than `/`"),
+        ("strip_prefix = \"app\"", "`routes.strip_prefix` must begin with `/`"),
+        (
+            "strip_prefix = 1",
+            "`routes.strip_prefix` must be a path, or `true` for the route's, not an integer",
+        ),
+        ("prefix = \"/a/../b\"", "`routes.prefix` must not hold the segments `.` and `..`"),
+        ("prefix = \"/a?b\"", "`routes.prefix` must not hold `?`"),
+        ("prefix = \"/\"", "`routes.prefix` must be more than `/`"),
+        ("strip_prefix = true|prefix = \"/app/\"", "`routes.prefix` is what `strip_prefix` takes off"),
+        (
+            "rewrite_location = true",
+            "`routes.rewrite_location` has no effect: the route changes neither path nor host",
+        ),
+        ("upstream_host = \"a b\"", "`routes.upstream_host` is not a host"),
+        ("upstream_host = \"*.example\"", "`routes.upstream_host` must be one host"),
+    ] {
+        assert_eq!(errors(&route(&format!("upstream = \"app\"|{lines}"))), [expected], "{lines}");
+    }
+    let root = with("[[routes]]", "strip_prefix = true");
+    assert_eq!(errors(&root), ["`routes.strip_prefix` has nothing to take off: the route's path is `/`"]);
+
+    let read = |lines: &str| {
+        let config = accepted(&route(&format!("upstream = \"app\"|{lines}")));
+        match config.routes[1].destination.clone() {
+            Destination::Upstream(to) => (to.rewrite, to.host),
+            Destination::Redirect(_) | Destination::Respond(_) => panic!("{lines}"),
+        }
+    };
+    let rewrite =
+        |strip: &str, prefix: &str, answers| Rewrite { strip: strip.into(), prefix: prefix.into(), answers };
+    assert_eq!(read("strip_prefix = true"), (rewrite("/app", "", true), UpstreamHost::Preserve));
+    assert_eq!(read("strip_prefix = false"), (rewrite("", "", false), UpstreamHost::Preserve));
+    assert_eq!(
+        read(
+            "strip_prefix = \"/app/\"|prefix = \"/old/\"|rewrite_location = false|upstream_host = \"upstream\""
+        ),
+        (rewrite("/app", "/old", false), UpstreamHost::Server)
+    );
+    assert_eq!(
+        read("upstream_host = \"App.Internal:8080\""),
+        (rewrite("", "", true), UpstreamHost::Name("app.internal:8080".into()))
+    );
+}
+
+#[test]
+fn header_edits() {
+    let request = |lines: &str| route(&format!("upstream = \"app\"|[routes.request_headers]|{lines}"));
+    for name in [
+        "Host",
+        "Cookie",
+        "Connection",
+        "Content-Length",
+        "Transfer-Encoding",
+        "X-Forwarded-For",
+        "Forwarded",
+        "Via",
+        "X-Session-Ref",
+        "X-Request-Id",
+        "Sec-Fetch-Site",
+        "TE",
+    ] {
+        let reserved = format!("names `{name}`, which HTTP or sessiongate itself uses");
+        let set = request(&format!("set = {{ {name} = \"x\" }}"));
+        assert_eq!(errors(&set), [format!("`routes.request_headers.set.{name}` {reserved}")]);
+        let remove = request(&format!("remove = [\"{name}\"]"));
+        assert_eq!(errors(&remove), [format!("`routes.request_headers.remove` {reserved}")]);
+    }
+    let response = |lines: &str| route(&format!("upstream = \"app\"|[routes.response_headers]|{lines}"));
+    for name in [
+        "Set-Cookie",
+        "Content-Length",
+        "Connection",
+        "Keep-Alive",
+        "Transfer-Encoding",
+        "Location",
+        "WWW-Authenticate",
+        "X-Session-Status",
+        "X-Request-Id",
+        "Date",
+        "Sec-WebSocket-Accept",
+    ] {
+        for verb in ["set", "add"] {
+            let reserved = format!(
+                "`routes.response_headers.{verb}.{name}` names `{name}`, which HTTP or sessiongate itself uses"
+            );
+            assert_eq!(errors(&response(&format!("{verb} = {{ {name} = \"x\" }}"))), [reserved]);
+        }
+    }
+    for (lines, expected) in [
+        ("set = { X_A = \"x\" }", "`routes.response_headers.set.X_A` is not a header's name"),
+        (
+            "set = { X-A = \"x\", x-a = \"y\" }",
+            "`routes.response_headers.set.x-a` is the name of two headers",
+        ),
+        (
+            "set = { X-A = \"x\" }|remove = [\"x-a\"]",
+            "`routes.response_headers.remove` holds `x-a`, which is written here too",
+        ),
+        (
+            "set = { X-A = \"x\" }|add = { X-A = \"y\" }",
+            "`routes.response_headers.add` holds `x-a`, which is set here too",
+        ),
+        ("set = { X-A = 1 }", "`routes.response_headers.set.X-A` must be a string, not an integer"),
+        ("set = { X-A = \"\" }", "`routes.response_headers.set.X-A` must not be empty"),
+        ("set = { X-A = \" x\" }", "`routes.response_headers.set.X-A` must not begin or end with a space"),
+        ("set = { X-A = \"ü\" }", "`routes.response_headers.set.X-A` must not hold `ü`"),
+        ("set = { X-A = \"a\\nb\" }", "`routes.response_headers.set.X-A` must not hold control characters"),
+        ("set = { X-A = \"{cookie}\" }", "`routes.response_headers.set.X-A` knows no `{cookie}`"),
+        (
+            "set = { X-A = \"{host\" }",
+            "`routes.response_headers.set.X-A` has a brace without its counterpart",
+        ),
+    ] {
+        assert_eq!(errors(&response(lines)), [expected], "{lines}");
+    }
+    assert_eq!(errors(&request("add = { X-A = \"x\" }")), ["unknown key `add` in `routes.request_headers`"]);
+    let injected = BASE.to_owned() + "X-User = \"user\"\n[routes.request_headers]\nremove = [\"x-user\"]\n";
+    let expected =
+        "`routes.request_headers` edits `x-user`, which `headers` sets or removes on every request";
+    assert_eq!(errors(&injected), [expected]);
+
+    let config = accepted(&response(
+        "set = { X-A = \"{route} {{}}\", X-B = \"{client_ip}\" }|add = { Vary = \"Accept\" }",
+    ));
+    let edits = &config.routes[1].response_headers;
+    assert!(matches!(&edits.set[0].value, EditValue::Constant(value) if value == "/app {}"), "{edits:?}");
+    assert!(matches!(&edits.set[1].value, EditValue::Template(_)), "{edits:?}");
+    accepted(&response(
+        "set = { Content-Security-Policy = \"default-src 'self'\", Cache-Control = \"no-cache\" }|remove = [\"Server\"]",
+    ));
+}

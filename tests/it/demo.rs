@@ -1,0 +1,373 @@
+//! `sessiongate demo` as a newcomer meets it: whatever it prints is taken at its word.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Longer than anything here takes, on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running demo; killed if a test ends before it does.
+struct Demo {
+    child: Child,
+    lines: Receiver<String>,
+    /// What was printed before the story begins.
+    welcome: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Demo {
+    fn start(port: u16) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sessiongate"))
+            .args(["demo", "--port", &port.to_string()])
+            .env_clear()
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        // Ends with the demo's stdout.
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let mut demo = Self { child, lines, welcome: Vec::new() };
+        loop {
+            let line = demo.line();
+            let last = line.ends_with("Live:");
+            demo.welcome.push(line.trim().to_owned());
+            if last {
+                return demo;
+            }
+        }
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("the demo goes on talking")
+    }
+
+    /// The story's next line that holds `text`.
+    fn tells(&self, text: &str) -> String {
+        loop {
+            let line = self.line();
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn printed(&self, wanted: impl Fn(&str) -> bool) -> &str {
+        self.welcome.iter().find(|line| wanted(line)).unwrap_or_else(|| panic!("not in {:#?}", self.welcome))
+    }
+
+    fn url(&self) -> &str {
+        self.printed(|line| line.starts_with("http://") && line.ends_with('/'))
+    }
+
+    fn link(&self) -> &str {
+        self.printed(|line| line.starts_with("http://") && line.contains("/become/"))
+    }
+
+    /// The curl command that holds all of `parts`, carried out.
+    #[track_caller]
+    fn curl(&self, parts: &[&str]) -> Answer {
+        let command =
+            self.printed(|line| line.starts_with("curl ") && parts.iter().all(|part| line.contains(part)));
+        let words = words(command);
+        let mut headers = Vec::new();
+        for pair in words.windows(2) {
+            match pair[0].as_str() {
+                "-b" => headers.push(format!("Cookie: {}", pair[1])),
+                "-H" => headers.push(pair[1].clone()),
+                _ => {}
+            }
+        }
+        get(words.last().unwrap(), &headers.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn shell(&self, command: &str) -> Output {
+        Command::new("/bin/sh").args(["-c", command]).env_clear().output().unwrap()
+    }
+
+    fn config(&self) -> PathBuf {
+        words(self.printed(|line| line.contains(" session revoke "))).pop().unwrap().into()
+    }
+
+    /// Ctrl-C.
+    fn interrupt(mut self) -> i32 {
+        assert!(self.shell(&format!("kill -INT {}", self.child.id())).status.success());
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // It has ended already in the tests that go well.
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// A command as a shell splits it; single quotes are all that it uses.
+fn words(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for (at, part) in command.split('\'').enumerate() {
+        if at % 2 == 1 {
+            words.last_mut().unwrap().push_str(part);
+            continue;
+        }
+        let mut pieces = part.split(' ');
+        words.last_mut().unwrap().push_str(pieces.next().unwrap());
+        words.extend(pieces.map(str::to_owned));
+    }
+    words
+}
+
+/// What curl would do.
+fn get(url: &str, headers: &[&str]) -> Answer {
+    send("GET", url, headers, "")
+}
+
+/// What a browser would do with a form of `site`'s.
+fn post(url: &str, site: &str, cookie: Option<&str>, form: &str) -> Answer {
+    let (site, length) = (format!("Sec-Fetch-Site: {site}"), format!("Content-Length: {}", form.len()));
+    let headers = [Some(site.as_str()), Some(length.as_str()), cookie];
+    send("POST", url, &headers.into_iter().flatten().collect::<Vec<_>>(), form)
+}
+
+fn send(method: &str, url: &str, headers: &[&str], body: &str) -> Answer {
+    let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut request =
+        format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nConnection: close\r\n");
+    for header in headers {
+        request.push_str(&format!("{header}\r\n"));
+    }
+    stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// The cookie that it sets, as `name=value`.
+    fn cookie(&self) -> String {
+        format!("Cookie: {}", self.header("set-cookie").unwrap().split(';').next().unwrap())
+    }
+}
+
+#[test]
+fn a_newcomer_meets_alice() {
+    let demo = Demo::start(0);
+    let stranger = demo.curl(&["curl http"]);
+    assert_eq!(stranger.status, 200);
+    assert!(stranger.body.starts_with("Hello, anonymous\n"), "{}", stranger.body);
+    demo.tells("X-Session-Status: anonymous");
+
+    let alice = demo.curl(&["curl -b"]);
+    assert!(alice.body.starts_with("Hello, alice\n"), "{}", alice.body);
+    for expected in
+        ["X-User:", "X-Name:", "Alice Liddell of Wonderland", "admin,editor", "X-Session-Expires:"]
+    {
+        assert!(alice.body.contains(expected), "{expected}: {}", alice.body);
+    }
+    assert!(!alice.body.to_lowercase().contains("cookie"), "the session cookie is not the app's business");
+    demo.tells("X-User: alice");
+
+    let refused = demo.curl(&["/members"]);
+    assert_eq!(refused.status, 401);
+    demo.tells("the app was not asked");
+    assert_eq!(demo.curl(&["/admin"]).status, 200);
+    for lie in ["X-User: root", "X_User: root"] {
+        let answer = demo.curl(&[lie]);
+        assert!(
+            answer.body.starts_with("Hello, anonymous\n") && !answer.body.contains("root"),
+            "{lie}: {}",
+            answer.body
+        );
+    }
+    let browser = get(&format!("{}members", demo.url()), &["Accept: text/html"]);
+    assert_eq!(
+        (browser.status, browser.header("location")),
+        (302, Some("/login?next=%2Fmembers")),
+        "{}",
+        browser.head
+    );
+}
+
+#[test]
+fn the_link_makes_its_visitor_alice_again_and_again() {
+    let demo = Demo::start(0);
+    let entered = get(demo.link(), &[]);
+    assert_eq!((entered.status, entered.header("location")), (303, Some("/")));
+    let cookie = entered.cookie();
+    assert!(entered.head.contains("HttpOnly"), "the gateway adds the realm's attributes: {}", entered.head);
+    assert!(get(demo.url(), &[&cookie]).body.starts_with("Hello, alice\n"));
+    assert_eq!(get(demo.link(), &[]).cookie(), cookie, "the same session while it lives");
+
+    // Anonymous at the latest when the gateway has read again; asking on is what a newcomer does.
+    let news = demo.tells("alice has a new session");
+    let revoked = demo.shell(news.split_once("to end it: ").unwrap().1);
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    let mut tries = 0..100_000;
+    while get(demo.url(), &[&cookie]).body.starts_with("Hello, alice\n") {
+        assert!(tries.next().is_some(), "a revoked session goes on");
+    }
+
+    let again = get(demo.link(), &[]).cookie();
+    assert_ne!(again, cookie);
+    assert!(get(demo.url(), &[&again]).body.starts_with("Hello, alice\n"));
+    demo.tells("alice has a new session");
+    // The printed cookie is of another session, which the printed command ends.
+    assert!(demo.curl(&["curl -b"]).body.starts_with("Hello, alice\n"));
+    let command = demo.printed(|line| line.contains(" session revoke "));
+    assert!(demo.shell(command).status.success(), "{command}");
+}
+
+#[test]
+fn printed_cookie_is_kept_alive_and_the_session_of_the_link_is_not() {
+    let demo = Demo::start(0);
+    let list = demo.printed(|line| line.contains(" session list ")).replace("--claims", "--json");
+    let sessions = || {
+        let listed = String::from_utf8(demo.shell(&list).stdout).unwrap();
+        let rows = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of =
+            |row: Value| (row["ref"].to_string(), (row["expires"].as_i64().unwrap(), row["state"] == "live"));
+        rows.map(of).collect::<BTreeMap<_, _>>()
+    };
+    let (printed, (deadline, _)) = sessions().pop_first().unwrap();
+    get(demo.link(), &[]);
+    let (of_link, (its_deadline, _)) =
+        sessions().into_iter().find(|(reference, _)| *reference != printed).unwrap();
+    // Nobody uses either of them.
+    let moved = loop {
+        let now = sessions();
+        let (moved_to, is_live) = now[&printed];
+        assert!(is_live, "the printed session has ended: {now:?}");
+        if moved_to > deadline {
+            break now;
+        }
+        // Each look is a process; not more of them than it takes.
+        std::thread::sleep(Duration::from_millis(250));
+    };
+    assert_eq!(moved[&of_link].0, its_deadline);
+}
+
+#[test]
+fn name_of_any_person_logs_in_and_is_shown() {
+    let demo = Demo::start(0);
+    for (name, shown) in [
+        ("O'Hara", "O&#39;Hara"),
+        ("Zoë \"Zo\"; Ñandú-López, Jr. 100%", "Zoë &quot;Zo&quot;; Ñandú-López, Jr. 100%"),
+        ("山田 太郎", "山田 太郎"),
+        ("<b>&amp;", "&lt;b&gt;&amp;amp;"),
+        ("\\", "\\"),
+    ] {
+        let form: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let entered = post(&format!("{}log-in", demo.url()), "same-origin", None, &format!("name={form}"));
+        assert_eq!(entered.status, 303, "{name}: {}\n{}", entered.head, entered.body);
+        let cookie = entered.cookie();
+        let text = get(demo.url(), &[&cookie]).body;
+        assert!(text.starts_with(&format!("Hello, {name}\n")), "{name}: {text}");
+        let page = get(demo.url(), &[&cookie, "Accept: text/html"]).body;
+        assert!(page.contains(&format!("Hello, {shown} ·")), "{name}: {page}");
+    }
+}
+
+#[test]
+fn a_log_in_a_counter_and_a_log_out_are_made_of_headers() {
+    let demo = Demo::start(0);
+    let to = |form: &str| format!("{}{form}", demo.url());
+    let ours = "same-origin";
+    // Counting needs no name: whoever counts gets a session to count in.
+    let mut cookie = post(&to("count"), ours, None, "").cookie();
+    demo.tells("session made");
+    for _ in 0..2 {
+        let counted = post(&to("count"), ours, Some(&cookie), "");
+        assert_eq!((counted.status, counted.header("location")), (303, Some("/")), "{}", counted.head);
+        cookie = counted.cookie();
+    }
+    let page = get(demo.url(), &[&cookie, "Accept: text/html"]);
+    assert!(page.body.contains("<output id=\"visits\">3</output>"), "{}", page.body);
+    let planted = cookie;
+
+    let refused = post(&to("log-in"), "cross-site", Some(&planted), "name=Mallory");
+    assert_eq!((refused.status, refused.header("set-cookie")), (403, None));
+    demo.tells("cross-site");
+    assert_eq!(post(&to("log-in"), ours, Some(&planted), "name=a%0ab").status, 400);
+
+    let entered = post(&to("log-in"), ours, Some(&planted), "name=Zo%C3%AB+L");
+    assert_eq!((entered.status, entered.header("location")), (303, Some("/")), "{}", entered.head);
+    demo.tells("new id");
+    let cookie = entered.cookie();
+    let id = |cookie: &str| cookie.split('/').next().unwrap().to_owned();
+    assert_ne!(id(&cookie), id(&planted), "who planted the id before knows nothing");
+    assert!(get(demo.url(), &[&planted]).body.starts_with("Hello, anonymous\n"));
+
+    let poll = get(&to("whoami"), &[&cookie]);
+    assert!(!poll.body.contains("Welcome"), "a poll does not take the next page's message: {}", poll.body);
+    let page = get(demo.url(), &[&cookie, "Accept: text/html"]);
+    let welcome = "<p class=\"flash\" role=\"status\">Welcome, Zoë L</p>";
+    assert!(page.body.contains(welcome) && page.body.contains("Hello, Zoë L"), "{}", page.body);
+    assert!(page.body.contains("<output id=\"visits\">3</output>"), "the count came along: {}", page.body);
+    let cookie = page.cookie();
+    assert!(!get(demo.url(), &[&cookie, "Accept: text/html"]).body.contains("Welcome"));
+
+    let left = post(&to("log-out"), ours, Some(&cookie), "");
+    assert_eq!(left.status, 303);
+    assert!(left.header("set-cookie").unwrap().contains("Max-Age=0"), "{}", left.head);
+    demo.tells("session ended");
+    assert!(get(demo.url(), &[&cookie]).body.starts_with("Hello, anonymous\n"));
+}
+
+#[test]
+fn the_other_terminal_sees_the_table_and_the_reasons() {
+    let demo = Demo::start(0);
+    let listed = demo.shell(demo.printed(|line| line.contains(" session list ")));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains("Alice Liddell") && listed.lines().count() == 1, "{listed}");
+    let explained = demo.shell(demo.printed(|line| line.contains(" explain ")));
+    let explained = String::from_utf8(explained.stdout).unwrap();
+    assert!(explained.contains("X-User: alice"), "{explained}");
+}
+
+#[test]
+fn ctrl_c_ends_it_and_leaves_nothing_behind() {
+    let demo = Demo::start(0);
+    let home = demo.config().parent().unwrap().to_owned();
+    assert!(home.is_dir());
+    assert_eq!(demo.interrupt(), 0);
+    assert!(!home.exists());
+}
+
+#[test]
+fn a_port_that_is_taken_is_no_obstacle() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let demo = Demo::start(port);
+    demo.printed(|line| line.starts_with(&format!("note: port {port} is taken")));
+    assert_ne!(demo.url(), format!("http://127.0.0.1:{port}/"));
+    assert!(demo.curl(&["curl http"]).body.starts_with("Hello, anonymous\n"));
+}

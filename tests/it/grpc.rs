@@ -1,0 +1,92 @@
+//! gRPC: real clients, through the gateway to a real server.
+
+use serde_json::{Value, json};
+
+use crate::support::engine::Engine;
+use crate::support::gateway::{Builder, Gateway};
+use crate::support::python_client::{PythonClient, interpreter};
+use crate::support::table::{self, Session};
+use crate::support::upstream::Upstream;
+
+/// A client that does `case`.
+fn client(gateway: &Gateway, case: &str, arguments: &[Value]) -> Option<PythonClient> {
+    let python = interpreter()?;
+    let mut all = vec![case.to_owned(), gateway.address().port().to_string()];
+    all.extend(arguments.iter().map(Value::to_string));
+    Some(PythonClient::start(&python, "grpc_client.py", &all))
+}
+
+/// A gateway in front of the server at `port`.
+fn gateway(engine: &Engine, port: &str) -> Builder {
+    Gateway::builder()
+        .engine(engine)
+        .toml(&format!("[upstreams.app]\nservers = [\"h2c://127.0.0.1:{port}\"]"))
+        .realm("")
+        .route("/echo.Echo", "required", "[routes.headers]\nX-User = \"user\"")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_a_status_of_grpc() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .upstream("app", &upstream)
+        .toml("[upstreams.gone]\nservers = [\"http://127.0.0.1:1\"]")
+        .realm("")
+        .route("/echo.Echo", "required", "login = \"/login\"")
+        .route("/echo.Echo/Get", "public", "methods = [\"GET\"]")
+        .route("/login", "public", "")
+        .toml("[[routes]]\npath = \"/gone\"\naccess = \"public\"\nupstream = \"gone\"")
+        .start()
+        .await;
+    let methods = json!(["/echo.Echo/Unary", "/none/None", "/gone/Gone", "/echo.Echo//Unary"]);
+    let Some(mut client) = client(&gateway, "refused", &[methods, json!([])]) else { return };
+    let story = client.story();
+    let expected = json!([
+        { "code": "UNAUTHENTICATED", "details": "You are not logged in" },
+        { "code": "UNIMPLEMENTED", "details": "There is nothing here" },
+        { "code": "UNAVAILABLE", "details": "The application cannot be reached" },
+        { "code": "INTERNAL", "details": "The path is ambiguous" },
+    ]);
+    assert_eq!(story, expected);
+    assert_eq!(upstream.hits(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_call_goes_through() {
+    let Some(python) = interpreter() else { return };
+    let mut server = PythonClient::start(&python, "grpc_server.py", &[]);
+    let engine = table::engine().await;
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let gateway = gateway(&engine, &server.line()).start().await;
+    let metadata = json!([["cookie", session.cookie()], ["x-user", "mallory"]]);
+    let Some(mut client) = client(&gateway, "kinds", &[metadata]) else { return };
+    let expected = json!({
+        "unary": "HELLO",
+        "trailing": { "x-served": "alice" },
+        "failed": { "code": "NOT_FOUND", "details": "no such thing: 50%" },
+        "server": 1999 * 2000 / 2,
+        "client": 2_000_000,
+        "both": ["A0", "A1", "A2", "A3", "A4"],
+    });
+    assert_eq!(client.story(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_may_be_quiet_for_longer_than_a_body() {
+    let Some(python) = interpreter() else { return };
+    let mut server = PythonClient::start(&python, "grpc_server.py", &[]);
+    let engine = table::engine().await;
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let timeouts = "workers = 1\nbody_timeout = \"100ms\"";
+    let gateway = gateway(&engine, &server.line()).server(timeouts).start().await;
+    let metadata = json!([["cookie", session.cookie()]]);
+    let Some(mut client) = client(&gateway, "quiet", &[metadata]) else { return };
+    assert_eq!(client.line(), "quiet");
+    // The call's silence is what is tested.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    client.go_on();
+    assert_eq!(client.story(), json!(["A", "B"]));
+}

@@ -1,0 +1,89 @@
+//! The harness itself: what the other tests rely on when they say that nothing was sent, or that it was cut.
+
+use serde_json::{Value, json};
+
+use crate::support::answer::Answer;
+use crate::support::client::{Client, Request};
+use crate::support::engine::{Affected, Counts, Fault};
+use crate::support::gate::Gate;
+use crate::support::table::{self, Session};
+use crate::support::upstream::Upstream;
+
+#[tokio::test]
+async fn the_upstream_keeps_header_lines_as_they_came() {
+    let upstream = Upstream::start();
+    let request = Request::post("/a?b", "body").header("x-Odd_name", " v ").header("X-Odd_Name", "w");
+
+    let response = request.send(upstream.address()).await;
+
+    assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+    let received = upstream.only();
+    assert_eq!((received.method.as_str(), received.target.as_str()), ("POST", "/a?b"));
+    assert_eq!(received.message.body, b"body");
+    let names: Vec<_> = received.message.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["Host", "Content-Length", "x-Odd_name", "X-Odd_Name"]);
+    assert_eq!(received.all("x-odd_name"), ["v", "w"]);
+}
+
+#[tokio::test]
+async fn answers_are_framed_held_and_cut() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::answering(move |request| match request.target.as_str() {
+        "/chunked" => Answer::ok("x".repeat(2500)).chunked(&[("X-End", "1")]),
+        "/interim" => Answer::ok("late").preceded_by("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+        "/held" => Answer::ok("12345").held_after(2, &held),
+        _ => Answer::ok("12345").cut(2),
+    });
+    let mut client = Client::connect(upstream.address()).await;
+
+    let chunked = client.request(&Request::get("/chunked")).await;
+    assert_eq!((chunked.message.body.len(), chunked.message.trailers.len()), (2500, 1));
+    let interim = client.request(&Request::get("/interim")).await;
+    assert_eq!((interim.text().as_str(), interim.interim.len()), ("late", 1));
+    client.start(&Request::get("/held")).await;
+    gate.arrival().await;
+    gate.open();
+    assert_eq!(client.answer().await.unwrap().text(), "12345");
+    client.start(&Request::get("/cut")).await;
+    assert!(client.answer().await.is_err());
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_stopped_server_refuses_and_comes_back_on_its_port() {
+    let mut upstream = Upstream::start();
+    let mut client = Client::connect(upstream.address()).await;
+    client.request(&Request::get("/")).await;
+
+    upstream.server().stop().await;
+    assert!(client.is_closed().await);
+    assert!(tokio::net::TcpStream::connect(upstream.address()).await.is_err());
+
+    upstream.server().resume();
+    assert_eq!(Request::get("/").send(upstream.address()).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_engine_counts_and_fails_on_demand() {
+    let engine = table::engine().await;
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let read = |consistent: bool| {
+        let body = json!({ "TableName": table::TABLE, "Key": session.key(), "ConsistentRead": consistent });
+        Request::post("/", body.to_string()).header("X-Amz-Target", "DynamoDB_20120810.GetItem")
+    };
+
+    assert_eq!(read(true).send(engine.address()).await.json()["Item"], session.item());
+    engine.inject(Affected::Only("GetItem"), Fault::Stale(Value::Null));
+    assert_eq!(read(false).send(engine.address()).await.json(), json!({}));
+    assert_eq!(read(true).send(engine.address()).await.json()["Item"], session.item());
+    engine.heal();
+    engine.inject(Affected::All, Fault::Throttle);
+    assert_eq!(read(true).send(engine.address()).await.status, 400);
+
+    assert_eq!(engine.counts(), Counts { strong_reads: 3, eventual_reads: 1, ..Counts::default() });
+    assert_eq!(session.row(&engine).await, session.item());
+    session.delete(&engine).await;
+    assert_eq!(session.row(&engine).await, Value::Null);
+}

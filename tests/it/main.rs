@@ -1,0 +1,60 @@
+//! The tests of the gateway: most run it as a process and talk to it over sockets. One binary, since each would link the
+//! whole AWS SDK. Run one module with `cargo test --test it access::`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "test code: a panic is how a test fails"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod access_log;
+mod admin;
+mod body_limits;
+mod canary;
+mod changes;
+mod chaos;
+mod cli;
+mod config;
+mod connections;
+mod demo;
+mod django;
+mod early_answers;
+mod edits;
+mod framing;
+mod fuzzing;
+mod grpc;
+mod harness;
+mod http2;
+mod legacy_servers;
+mod metrics;
+mod outage;
+mod proxy_protocol;
+mod purge;
+mod quick_start;
+mod rates;
+mod redirects;
+mod reload;
+mod requests;
+mod resets;
+mod responses;
+mod restart;
+mod rewriting;
+mod scrub;
+mod sessions;
+mod slow;
+mod store;
+mod streams;
+mod tidy;
+mod tls;
+mod trace;
+mod tunnels;
+mod upstreams;
+mod vectors;
+mod websocket;

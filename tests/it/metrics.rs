@@ -1,0 +1,249 @@
+//! `/metrics`: every part of a request's way is counted and timed, in names that Prometheus's customs ask for, and never
+//! under a label that a client could choose.
+
+use serde_json::json;
+
+use crate::support::answer::Answer;
+use crate::support::client::Request;
+use crate::support::engine::{Affected, Engine, Fault};
+use crate::support::gateway::{Builder, Gateway};
+use crate::support::metrics::Metrics;
+use crate::support::table::{self, DUE, Session};
+use crate::support::upstream::Upstream;
+
+const REQUESTS: &str = "sessiongate_requests_total";
+
+fn builder(engine: &Engine, upstream: &Upstream) -> Builder {
+    Gateway::builder().engine(engine).upstream("app", upstream).toml("[admin]\naddress = \"127.0.0.1:0\"")
+}
+
+async fn gateway(engine: &Engine, upstream: &Upstream) -> Gateway {
+    builder(engine, upstream)
+        .realm("")
+        .route("/", "required", "writes = true\n[routes.headers]\nX-User = \"user\"")
+        .route("/optional", "optional", "")
+        .route("/public", "public", "methods = [\"GET\"]")
+        .start()
+        .await
+}
+
+async fn alice(engine: &Engine) -> Session {
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(engine).await;
+    session
+}
+
+#[tokio::test]
+async fn requests_by_route_status_and_verdict() {
+    let (engine, upstream) = (
+        table::engine().await,
+        Upstream::answering(|request| match request.target.as_str() {
+            "/optional/404" => Answer::new(404, ""),
+            _ => Answer::ok("ok"),
+        }),
+    );
+    let gateway = gateway(&engine, &upstream).await;
+    let session = alice(&engine).await;
+    for target in ["/", "/a", "/optional", "/optional/404", "/public"] {
+        gateway.get(target, &session.cookie()).await;
+    }
+    gateway.get("/", "a=b").await;
+    gateway.get("/optional", "a=b").await;
+    gateway.send(&Request::post("/public", "x")).await;
+    gateway.get("//", "a=b").await;
+
+    let metrics = Metrics::of(&gateway).await;
+    for (route, status, verdict, expected) in [
+        ("/", "2xx", "active", 2.0),
+        ("/", "4xx", "refused", 1.0),
+        ("/optional", "2xx", "active", 1.0),
+        ("/optional", "4xx", "active", 1.0),
+        ("/optional", "2xx", "anonymous", 1.0),
+        ("/public", "2xx", "public", 1.0),
+        // Neither has a route: the method is not the route's, and the path is ambiguous.
+        ("-", "4xx", "refused", 2.0),
+    ] {
+        let labels = [("route", route), ("status", status), ("verdict", verdict)];
+        assert_eq!(metrics.sum(REQUESTS, &labels), expected, "{labels:?}\n{}", metrics.text());
+    }
+    assert_eq!(metrics.sum(REQUESTS, &[]), 9.0);
+    for (cause, expected) in [("unauthenticated", 1.0), ("method", 1.0), ("ambiguous-path", 1.0)] {
+        assert_eq!(metrics.sum("sessiongate_refusals_total", &[("cause", cause)]), expected, "{cause}");
+    }
+    // A route's own name may hold a `/`; nothing of a request does.
+    assert_eq!(metrics.values(REQUESTS, "route").len(), 4, "{:?}", metrics.values(REQUESTS, "route"));
+}
+
+#[tokio::test]
+async fn time_is_split_into_the_gateways_the_stores_and_the_upstreams() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = gateway(&engine, &upstream).await;
+    let session = alice(&engine).await;
+    for _ in 0..3 {
+        gateway.get("/", &session.cookie()).await;
+    }
+    gateway.get("/", "a=b").await;
+
+    let metrics = Metrics::of(&gateway).await;
+    let count = |part: &str| {
+        metrics.sum(&format!("sessiongate_request_{part}duration_seconds_count"), &[("route", "/")])
+    };
+    let sum = |part: &str| {
+        metrics.sum(&format!("sessiongate_request_{part}duration_seconds_sum"), &[("route", "/")])
+    };
+    assert_eq!((count(""), count("gateway_")), (4.0, 4.0));
+    assert_eq!((count("store_"), count("upstream_")), (1.0, 3.0), "one was read, one never forwarded");
+    let parts = sum("gateway_") + sum("store_") + sum("upstream_");
+    assert!((sum("") - parts).abs() < 1e-6, "{} {parts}", sum(""));
+    assert!(sum("store_") > 0.0 && sum("upstream_") > 0.0 && sum("gateway_") > 0.0);
+}
+
+#[tokio::test]
+async fn sessions_by_realm() {
+    let (engine, upstream) = (
+        table::engine().await,
+        Upstream::answering(|request| match request.target.as_str() {
+            "/patch" => Answer::ok("").header("X-Session-Patch", "{\"a\":1}"),
+            "/late" => {
+                Answer::ok("").header("X-Session-Patch", "{\"a\":2}").header("X-Session-If-Version", "99")
+            }
+            "/end" => Answer::ok("").header("X-Session-Action", "destroy"),
+            _ => Answer::ok("ok"),
+        }),
+    );
+    let gateway = gateway(&engine, &upstream).await;
+    let session = alice(&engine).await;
+    for target in ["/", "/", "/patch", "/late", "/end", "/"] {
+        gateway.get(target, &session.cookie()).await;
+    }
+    let stranger = Session::new(json!({ "user": "nobody" }));
+    gateway.get("/", &stranger.cookie()).await;
+    gateway.get("/", &stranger.cookie()).await;
+    gateway.get("/", "session_id=odd").await;
+    gateway.get("/", "a=b").await;
+    let due = Session::new(json!({ "user": "bob" })).aged(DUE);
+    due.put(&engine).await;
+    gateway.get("/", &due.cookie()).await;
+
+    crate::support::eventually("the reissue is counted", || async {
+        let won = [("realm", "main"), ("outcome", "won")];
+        Metrics::of(&gateway).await.sum("sessiongate_session_reissues_total", &won) == 1.0
+    })
+    .await;
+    let metrics = Metrics::of(&gateway).await;
+    let of = |family: &str, label: &str, value: &str| {
+        metrics.sum(&format!("sessiongate_session_{family}_total"), &[("realm", "main"), (label, value)])
+    };
+    let resolved = |outcome| of("resolutions", "outcome", outcome);
+    assert_eq!((resolved("active"), resolved("absent")), (6.0, 3.0), "{}", metrics.text());
+    assert_eq!((resolved("cookie-shape"), resolved("no-cookie")), (1.0, 1.0));
+    let cached = |result| of("cache_lookups", "result", result);
+    assert_eq!(cached("hit") + cached("miss") + cached("negative") + cached("stale"), 9.0);
+    assert!(cached("hit") >= 3.0 && cached("negative") >= 1.0, "{}", metrics.text());
+    let changed = |outcome| of("changes", "outcome", outcome);
+    assert_eq!((changed("written"), changed("conflict"), changed("ended")), (1.0, 1.0, 1.0));
+    assert_eq!(of("reissues", "outcome", "failed"), 0.0);
+    let bound = [("realm", "main"), ("bound", "session_cache")];
+    assert!(metrics.sum("sessiongate_realm_bound_used", &bound) >= 1.0);
+    assert!(metrics.sum("sessiongate_realm_bound_limit", &bound) >= 100_000.0);
+}
+
+#[tokio::test]
+async fn what_the_table_did_and_what_it_cost() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = gateway(&engine, &upstream).await;
+    let session = alice(&engine).await;
+    gateway.get("/", &session.cookie()).await;
+    let other = alice(&engine).await;
+    engine.inject(Affected::All, Fault::Throttle);
+    assert_eq!(gateway.get("/", &other.cookie()).await.status, 503);
+
+    let metrics = Metrics::of(&gateway).await;
+    let of = |outcome| {
+        let labels = [("table", "sessions"), ("operation", "get"), ("outcome", outcome)];
+        metrics.sum("sessiongate_store_operations_total", &labels)
+    };
+    assert_eq!((of("done"), of("throttled"), of("unavailable")), (1.0, 1.0, 0.0));
+    let of_get = [("table", "sessions"), ("operation", "get")];
+    assert_eq!(metrics.sum("sessiongate_store_consumed_capacity_units_total", &of_get), 0.5);
+    assert_eq!(metrics.sum("sessiongate_store_operation_duration_seconds_count", &of_get), 2.0);
+    assert_eq!(metrics.sum(REQUESTS, &[("route", "/"), ("status", "5xx")]), 1.0);
+}
+
+/// Writes cost too, and the engine inside the process says so as Amazon's would.
+#[tokio::test]
+async fn the_embedded_engine_says_what_writes_cost() {
+    let upstream = Upstream::answering(|request| match request.target.as_str() {
+        "/login" => Answer::ok("").header("X-Session-Patch", "{\"user\":\"alice\"}"),
+        "/rotate" => Answer::ok("").header("X-Session-Action", "rotate"),
+        "/logout" => Answer::ok("").header("X-Session-Action", "destroy"),
+        _ => Answer::ok("").header("X-Session-Patch", "{\"n\":1}"),
+    });
+    let gateway = Gateway::builder()
+        .upstream("app", &upstream)
+        .toml(
+            "[admin]\naddress = \"127.0.0.1:0\"\n[sessions.main]\nformat = \"native\"\ntable = \"sessions\"",
+        )
+        .route("/", "optional", "writes = true")
+        .start()
+        .await;
+    let mut cookie = "a=b".to_owned();
+    for target in ["/login", "/change", "/rotate", "/logout"] {
+        let response = gateway.get(target, &cookie).await;
+        assert_eq!(response.status, 200, "{target}");
+        cookie = response.set_cookies()[0].split(';').next().unwrap().to_owned();
+    }
+    let metrics = Metrics::of(&gateway).await;
+    for operation in ["create", "update", "rotate", "delete"] {
+        let labels = [("table", "sessions"), ("operation", operation)];
+        let units = metrics.sum("sessiongate_store_consumed_capacity_units_total", &labels);
+        assert!(units >= 1.0, "{operation}: {units}\n{}", metrics.text());
+    }
+}
+
+#[tokio::test]
+async fn scrubbed_headers_the_process_and_the_build() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = gateway(&engine, &upstream).await;
+    let spoofed =
+        Request::get("/public").header("X-User", "root").header("x_user", "root").header("Accept", "*/*");
+    gateway.send(&spoofed.header("X-Session-Ref", "1")).await;
+
+    let metrics = Metrics::of(&gateway).await;
+    assert_eq!(metrics.sum("sessiongate_scrubbed_headers_total", &[]), 3.0);
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    assert_eq!(metrics.sum("sessiongate_build_info", &version), 1.0);
+    assert_eq!(metrics.sum("sessiongate_workers", &[]), 1.0);
+    assert!(metrics.sum("process_resident_memory_bytes", &[]) > 1_000_000.0);
+    assert!(metrics.sum("process_open_fds", &[]) < metrics.sum("process_max_fds", &[]));
+    assert!(metrics.sum("process_start_time_seconds", &[]) <= table::now() as f64);
+    let app = [("upstream", "app")];
+    for (name, expected) in [
+        ("upstream_available", 1.0),
+        ("server_healthy", 1.0),
+        ("server_ejected", 0.0),
+        ("server_connections_total", 1.0),
+    ] {
+        assert_eq!(metrics.sum(&format!("sessiongate_{name}"), &app), expected, "{name}");
+    }
+}
+
+/// What a client may make up, it may make up a million times: no series comes of it.
+#[tokio::test]
+async fn no_request_makes_a_series() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = gateway(&engine, &upstream).await;
+    let series = |metrics: &Metrics| metrics.text().lines().filter(|line| !line.starts_with('#')).count();
+    let mut counts = Vec::new();
+    for number in 0..40 {
+        let made_up = format!("/made-up-{number}");
+        let session = Session::new(json!({ "user": number }));
+        let request = Request::new(&format!("M{number}"), &made_up).cookie(&session.cookie());
+        gateway.send(&request.header("Host", &format!("h{number}.test"))).await;
+        gateway.send(&Request::get("/public").header("User-Agent", &made_up)).await;
+        counts.push(series(&Metrics::of(&gateway).await));
+    }
+    // Words of the gateway's own may be said for the first time, such as that an address misses too often.
+    assert!(counts[39] - counts[1] < 5, "{counts:?}");
+    assert!(!Metrics::of(&gateway).await.text().contains("made-up"));
+}

@@ -1,0 +1,184 @@
+//! How often a client's address may ask, and how often it may name sessions that are none.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::support::client::{Client, Request};
+use crate::support::gateway::{Gateway, field};
+use crate::support::metrics::Metrics;
+use crate::support::table::{self, Session};
+use crate::support::upstream::Upstream;
+
+const TRUSTING: &str = "address = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]";
+
+fn from(address: &str, target: &str) -> Request {
+    Request::get(target).header("X-Forwarded-For", address)
+}
+
+/// How many of `count` requests are let through.
+async fn passed(gateway: &Gateway, request: &Request, count: usize) -> usize {
+    let mut client = Client::connect(gateway.address()).await;
+    let mut passed = 0;
+    for _ in 0..count {
+        let response = client.request(request).await;
+        match response.status {
+            200 => passed += 1,
+            status => {
+                assert_eq!(status, 429);
+                // Less than one a second comes back here, so that the machine may take its time.
+                assert_eq!(response.header("retry-after"), Some("1"));
+            }
+        }
+    }
+    passed
+}
+
+#[tokio::test]
+async fn an_address_is_held_to_the_gateways_rate_and_to_the_routes() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::builder()
+        .server("workers = 1\n[server.limits]\nrate = { per_second = 1, burst = 40 }")
+        .listener(TRUSTING)
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .route("/login", "public", "rate = { per_second = 1, burst = 5 }")
+        .start()
+        .await;
+    // Each test of a limit allows for a few seconds on a busy machine, at a token a second.
+    let some = |passed: usize, burst: usize| (burst..burst + 20).contains(&passed);
+    let at_login = passed(&gateway, &from("192.0.2.1", "/login"), 35).await;
+    assert!(some(at_login, 5), "{at_login}");
+    let hits = upstream.hits();
+    assert_eq!(hits, at_login, "what is refused is not forwarded");
+    let anywhere = passed(&gateway, &from("192.0.2.1", "/"), 60).await;
+    assert!((5..30).contains(&anywhere), "what the route refused counted too: {anywhere}");
+    assert_eq!(passed(&gateway, &from("192.0.2.2", "/login"), 5).await, 5, "others are not held up");
+    assert_eq!(
+        passed(&gateway, &from("192.0.2.1, 192.0.2.3", "/"), 5).await,
+        5,
+        "nor is who claims to be one"
+    );
+    let line = gateway.event("the line", |event| field(event, "status") == 429).await;
+    assert_eq!(field(&line, "verdict"), "rate");
+}
+
+#[tokio::test]
+async fn an_ipv6_address_stands_for_its_network() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::builder()
+        .listener(TRUSTING)
+        .upstream("app", &upstream)
+        .route("/", "public", "rate = { per_second = 1, burst = 1 }")
+        .start()
+        .await;
+    let mut refused = 0;
+    for host in 0..30 {
+        let response = gateway.send(&from(&format!("2001:db8::{host:x}"), "/")).await;
+        refused += usize::from(response.status == 429);
+    }
+    assert!(refused > 10, "{refused}");
+    assert_eq!(gateway.send(&from("2001:db8:0:1::1", "/")).await.status, 200);
+}
+
+#[tokio::test]
+async fn made_up_ids_do_not_run_up_reads() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let known = Session::new(json!({ "user": "alice" }));
+    known.put(&engine).await;
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 20 }")
+        .listener(TRUSTING)
+        .upstream("app", &upstream)
+        .realm("cache.ttl = \"1h\"")
+        .route("/", "optional", "[routes.headers]\nX-User = \"user\"")
+        .start()
+        .await;
+    let gateway = Arc::new(gateway);
+    assert_eq!(gateway.send(&from("192.0.2.1", "/").cookie(&known.cookie())).await.status, 200);
+    let before = engine.counts().reads();
+    let mut clients = JoinSet::new();
+    for _ in 0..4 {
+        let gateway = Arc::clone(&gateway);
+        clients.spawn(async move {
+            let mut client = Client::connect(gateway.address()).await;
+            let mut refused = 0;
+            for _ in 0..500 {
+                let forged = Session::new(json!({}));
+                let response = client.request(&from("192.0.2.1", "/").cookie(&forged.cookie())).await;
+                assert!(matches!(response.status, 200 | 429), "{response:?}");
+                assert!(response.set_cookies().is_empty(), "nobody is logged out by it");
+                refused += usize::from(response.status == 429);
+            }
+            refused
+        });
+    }
+    let refused: usize = clients.join_all().await.into_iter().sum();
+    // Two reads for each of the first 20 misses, those under way at once, and one more miss a second.
+    let reads = engine.counts().reads() - before;
+    assert!((40..=100).contains(&reads), "{reads} reads");
+    assert!(refused >= 2000 - 50, "{refused}");
+
+    // Who is known already is served; who is not cannot be told, and is not taken for nobody.
+    let response = gateway.send(&from("192.0.2.1", "/").cookie(&known.cookie())).await;
+    assert_eq!((response.status, upstream.last().header("x-user")), (200, Some("alice")));
+    let other = Session::new(json!({ "user": "bob" }));
+    other.put(&engine).await;
+    let elsewhere = gateway.send(&from("192.0.2.2", "/").cookie(&other.cookie())).await;
+    assert_eq!((elsewhere.status, upstream.last().header("x-user")), (200, Some("bob")), "another address");
+    let line = gateway.event("the line", |event| field(event, "reason") == "misses").await;
+    assert_eq!((field(&line, "status"), field(&line, "verdict")), (&json!(429), &json!("rate")));
+}
+
+#[tokio::test]
+async fn many_good_sessions_of_one_address_are_no_misses() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 1 }")
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/", "required", "")
+        .start()
+        .await;
+    for number in 1..=50 {
+        let session = Session::new(json!({ "user": number }));
+        session.put(&engine).await;
+        assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
+    }
+}
+
+/// As with every other bound, how full it is can be seen.
+#[tokio::test]
+async fn what_limiters_remember_is_bounded_and_shown() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::builder()
+        .server("workers = 1\n[server.limits]\nrate = { per_second = 100 }")
+        .listener(TRUSTING)
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .route("/login", "public", "rate = { per_second = 100 }")
+        .toml("[admin]\naddress = \"127.0.0.1:0\"")
+        .start()
+        .await;
+    for number in 1..=7 {
+        let target = if number <= 3 { "/login" } else { "/" };
+        assert_eq!(passed(&gateway, &from(&format!("192.0.2.{number}"), target), 1).await, 1);
+    }
+    let metrics = Metrics::of(&gateway).await;
+    for (route, limiter, used) in
+        [("-", "rate", 7.0), ("/login", "rate", 3.0), ("-", "misses", 0.0), ("-", "reset_rate", 0.0)]
+    {
+        let labels = [("route", route), ("limiter", limiter)];
+        assert_eq!(metrics.sum("sessiongate_limiter_bound_used", &labels), used, "{labels:?}");
+        let limit = metrics.sum("sessiongate_limiter_bound_limit", &labels);
+        assert!((65_536.0..=131_072.0).contains(&limit), "{labels:?}: {limit}");
+    }
+    assert_eq!(
+        metrics.values("sessiongate_limiter_bound_limit", "route").len(),
+        2,
+        "a route without has none"
+    );
+}

@@ -1,0 +1,114 @@
+//! Routes that answer by themselves: to another place, or with an answer of their own.
+
+use serde_json::json;
+
+use crate::support::client::{Client, Request};
+use crate::support::gateway::{Gateway, field};
+use crate::support::table::{self, Session};
+use crate::support::upstream::Upstream;
+
+fn own(path: &str, lines: &str) -> String {
+    format!("[[routes]]\npath = \"{path}\"\naccess = \"public\"\n{lines}")
+}
+
+#[tokio::test]
+async fn a_redirect_takes_path_and_query_along() {
+    let gateway = Gateway::builder()
+        .toml(&own("/", "redirect = \"https://new.example.com{uri}\""))
+        .toml(&own(
+            "/here",
+            "redirect = { to = \"https://{host}:8443/there{path}?a=b&{query}\", status = 301 }",
+        ))
+        .toml(&own("/sso", "redirect = { to = \"https://sso.example/?next={uri}\", status = 302 }"))
+        .toml(&own("/moved", "redirect = { to = \"/{host}\", status = 303 }"))
+        .start()
+        .await;
+    for (asked, status, location) in [
+        ("/", 308, "https://new.example.com/"),
+        ("/a;b/c?d=//e&f", 308, "https://new.example.com/a;b/c?d=//e&f"),
+        ("/here/x?y", 301, "https://gateway.test:8443/there/here/x?a=b&y"),
+        ("/here", 301, "https://gateway.test:8443/there/here?a=b"),
+        ("/moved", 303, "/gateway.test"),
+        ("/sso/x?y=1&z", 302, "https://sso.example/?next=%2Fsso%2Fx%3Fy%3D1%26z"),
+    ] {
+        let response = gateway.send(&Request::get(asked).header("Host", "Gateway.TEST:1")).await;
+        assert_eq!((response.status, response.header("location")), (status, Some(location)), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn no_request_chooses_where_a_redirect_leads() {
+    let gateway = Gateway::builder()
+        .toml(&own("/", "redirect = \"https://new.example.com{uri}\""))
+        .toml(&own("/up", "redirect = \"https://{host}{uri}\""))
+        .toml(&own("/rel", "redirect = \"/new{path}?{query}\""))
+        .start()
+        .await;
+    for (asked, status, location) in [
+        ("//evil.example/x", 400, None),
+        ("/@evil.example", 308, Some("https://new.example.com/@evil.example")),
+        ("/?//evil.example", 308, Some("https://new.example.com/?//evil.example")),
+        ("/\\evil.example", 400, None),
+        ("/%0d%0aSet-Cookie:x", 308, Some("https://new.example.com/%0d%0aSet-Cookie:x")),
+        ("/x\"é", 308, Some("https://new.example.com/x%22%C3%A9")),
+        ("/rel/x?/y", 308, Some("/new/rel/x?/y")),
+    ] {
+        let response = gateway.get(asked, "").await;
+        assert_eq!((response.status, response.header("location")), (status, location), "{asked}");
+    }
+    for host in ["evil.example/", "user@evil.example", "evil example", "evil.example\\"] {
+        let response = gateway.send(&Request::get("/up").header("Host", host)).await;
+        assert_eq!((response.status, response.header("location")), (400, None), "{host}");
+    }
+    let mut client = Client::connect(gateway.address()).await;
+    client.send("GET /up HTTP/1.0\r\n\r\n").await;
+    assert!(String::from_utf8_lossy(&client.rest().await).contains(" 400 "), "there is no host to lead to");
+}
+
+#[tokio::test]
+async fn an_answer_of_its_own() {
+    let page = "respond = { status = 503, body = \"<h1>Back soon</h1>\", content_type = \"text/html\" }\n\
+                [routes.response_headers]\nset = { Retry-After = \"3600\", Cache-Control = \"no-cache\" }";
+    let gateway = Gateway::builder()
+        .toml(&own("/", page))
+        .toml(&own("/robots.txt", "respond = { body = \"User-agent: *\\nDisallow: /\\n\" }"))
+        .toml(&own("/beacon", "respond = { status = 204 }"))
+        .start()
+        .await;
+    let closed = gateway.send(&Request::post("/anything", "x")).await;
+    assert_eq!((closed.status, closed.text().as_str()), (503, "<h1>Back soon</h1>"));
+    let headers = ["content-type", "retry-after", "cache-control"].map(|name| closed.header(name));
+    assert_eq!(headers, [Some("text/html"), Some("3600"), Some("no-cache")]);
+    let robots = gateway.get("/robots.txt", "").await;
+    assert_eq!((robots.status, robots.text().as_str()), (200, "User-agent: *\nDisallow: /\n"));
+    assert_eq!(robots.header("content-type"), Some("text/plain; charset=utf-8"));
+    let head = gateway.send(&Request::new("HEAD", "/robots.txt")).await;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("26")));
+    let beacon = gateway.get("/beacon", "").await;
+    assert_eq!((beacon.status, beacon.header("content-type"), beacon.message.body.len()), (204, None, 0));
+}
+
+#[tokio::test]
+async fn the_routes_rule_comes_first() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let members =
+        "[[routes]]\npath = \"/members\"\nsession = \"main\"\nredirect = \"https://members.example{uri}\"";
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/", "public", "")
+        .toml(members)
+        .start()
+        .await;
+    let refused = gateway.get("/members/x", "").await;
+    assert_eq!((refused.status, refused.header("location")), (401, None));
+    let led = gateway.get("/members/x", &session.cookie()).await;
+    assert_eq!((led.status, led.header("location")), (308, Some("https://members.example/members/x")));
+    assert_eq!(led.header("cache-control"), Some("no-store"), "it is not for everybody");
+    let line = gateway.event("the line", |event| field(event, "status") == 308).await;
+    assert_eq!((field(&line, "verdict"), field(&line, "route")), (&json!("active"), &json!("/members")));
+    assert_eq!(upstream.hits(), 0);
+}

@@ -1,0 +1,182 @@
+//! The path that an upstream gets and what it says of paths, and the Host that it gets.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::support::answer::Answer;
+use crate::support::client::Request;
+use crate::support::gateway::Gateway;
+use crate::support::table::{self, Session};
+use crate::support::upstream::Upstream;
+
+#[tokio::test]
+async fn what_is_stripped_is_gone_and_what_is_put_before_is_there() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::builder()
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .route("/app", "public", "strip_prefix = true")
+        .route("/app/new", "public", "strip_prefix = \"/app\"\nprefix = \"/legacy\"")
+        .route("/put", "public", "prefix = \"/legacy\"")
+        .route("/s", "public", "strip_prefix = true\nencoded_slashes = \"pass\"")
+        .start()
+        .await;
+    for (asked, got, prefix) in [
+        ("/", "/", None),
+        ("/apple?x", "/apple?x", None),
+        ("/app", "/", Some("/app")),
+        ("/app?x=/app/y", "/?x=/app/y", Some("/app")),
+        ("/app/", "/", Some("/app")),
+        ("/app/app/%C3%A9;p=1?q=//..", "/app/%C3%A9;p=1?q=//..", Some("/app")),
+        ("/app/new", "/legacy/new", Some("/app")),
+        ("/app/new/x?y", "/legacy/new/x?y", Some("/app")),
+        ("/put/x", "/legacy/put/x", None),
+        ("/s/a%2Fb", "/a%2Fb", Some("/s")),
+    ] {
+        let request = Request::get(asked).header("X-Forwarded-Prefix", "/forged");
+        assert_eq!(gateway.send(&request).await.status, 200, "{asked}");
+        let seen = upstream.last();
+        assert_eq!((seen.target.as_str(), seen.header("x-forwarded-prefix")), (got, prefix), "{asked}");
+    }
+    let hits = upstream.hits();
+    for ambiguous in
+        ["/app//x", "/app/../x", "/%61pp/x", "/app/%2e%2e/x", "/app%2Fx", "/s/..%2Fapp", "/s%2F..%2Fx"]
+    {
+        assert_eq!(gateway.get(ambiguous, "").await.status, 400, "{ambiguous}");
+    }
+    assert_eq!(upstream.hits(), hits);
+}
+
+/// Answers with the headers that the request's own say: `X-Answer-Location` and so on.
+fn echo() -> Upstream {
+    Upstream::answering(|seen| {
+        let asked = seen.message.headers.iter().filter_map(|(name, value)| {
+            let name = name.to_ascii_lowercase();
+            Some((name.strip_prefix("x-answer-")?.to_owned(), value.clone()))
+        });
+        asked.fold(Answer::new(302, ""), |answer, (name, value)| answer.header(&name, &value))
+    })
+}
+
+#[tokio::test]
+async fn what_the_upstream_says_of_paths_is_changed_back() {
+    let upstream = echo();
+    let at = upstream.address();
+    let gateway = Gateway::builder()
+        .upstream("app", &upstream)
+        .route("/app", "public", "strip_prefix = true")
+        .route("/old", "public", "strip_prefix = true\nprefix = \"/legacy\"")
+        .route("/as-it-is", "public", "strip_prefix = true\nrewrite_location = false")
+        .route("/", "public", "")
+        .start()
+        .await;
+    let server = format!("http://{at}/x");
+    for (path, name, said, heard) in [
+        ("/app", "Location", "/login?a=/b", "/app/login?a=/b"),
+        ("/app", "Location", "/app/login", "/app/login"),
+        ("/app", "Location", "login", "login"),
+        ("/app", "Location", "http://gateway.test/x", "http://gateway.test/app/x"),
+        ("/app", "Location", server.as_str(), "http://gateway.test/app/x"),
+        ("/app", "Location", "https://other.example/x", "https://other.example/x"),
+        ("/app", "Location", "//other.example/x", "//other.example/x"),
+        ("/app", "Content-Location", "/x", "/app/x"),
+        ("/app", "Refresh", "5; URL=/x", "5; URL=/app/x"),
+        ("/app", "Refresh", "5", "5"),
+        ("/app", "Set-Cookie", "a=b; Path=/x; Secure", "a=b; Path=/app/x; Secure"),
+        ("/app", "Set-Cookie", "__Host-a=b; Path=/; Secure", "__Host-a=b; Path=/; Secure"),
+        ("/old/y", "Location", "/legacy/x", "/old/x"),
+        ("/old/y", "Location", "/elsewhere", "/elsewhere"),
+        ("/as-it-is", "Location", "/x", "/x"),
+        ("/", "Location", server.as_str(), server.as_str()),
+    ] {
+        let response = gateway.send(&Request::get(path).header(&format!("X-Answer-{name}"), said)).await;
+        assert_eq!(response.header(name), Some(heard), "{path} {name}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_upstreams_host_is_the_clients_or_the_servers_or_a_name() {
+    let upstream = echo();
+    let at = upstream.address().to_string();
+    let gateway = Gateway::builder()
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .route("/server", "public", "upstream_host = \"upstream\"")
+        .route("/name", "public", "upstream_host = \"app.internal:8080\"")
+        .start()
+        .await;
+    for (path, host, said, heard) in [
+        ("/", "gateway.test", "http://gateway.test/x".to_owned(), "http://gateway.test/x"),
+        ("/server", at.as_str(), format!("http://{at}/x"), "http://gateway.test/x"),
+        ("/name", "app.internal:8080", "http://app.internal:8080/x".to_owned(), "http://gateway.test/x"),
+    ] {
+        let response = gateway.send(&Request::get(path).header("X-Answer-Location", &said)).await;
+        let seen = upstream.last();
+        assert_eq!(
+            (seen.header("host"), seen.header("x-forwarded-host")),
+            (Some(host), Some("gateway.test"))
+        );
+        assert_eq!(response.header("location"), Some(heard), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn proxies_in_front_and_log_in_see_the_clients_path() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let session = Session::new(json!({ "user": "alice" })).aged(table::DUE);
+    session.put(&engine).await;
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .listener("address = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]")
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/app", "required", "strip_prefix = true\nlogin = \"/login?next={uri}\"")
+        .route("/login", "public", "")
+        .start()
+        .await;
+    let page = Request::get("/app/x?y").header("Accept", "text/html");
+    assert_eq!(gateway.send(&page).await.header("location"), Some("/login?next=%2Fapp%2Fx%3Fy"));
+    let known = page.cookie(&session.cookie()).header("X-Forwarded-Prefix", "/outer");
+    let response = gateway.send(&known).await;
+    assert_eq!(upstream.only().header("x-forwarded-prefix"), Some("/outer/app"));
+    assert!(
+        response.set_cookies()[0].contains("Path=/"),
+        "the session's cookie is the realm's: {response:?}"
+    );
+    let line = gateway.event("an access-log line", |event| event["target"] == "access").await;
+    assert_eq!(crate::support::gateway::field(&line, "path"), "/app/x");
+}
+
+/// A real app that knows nothing of where it is mounted: the standard library's file server, which redirects to
+/// directories with a slash.
+#[tokio::test]
+async fn a_file_server_below_a_path_works_like_one_at_the_root() {
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let directory = directory.join(format!("files-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("docs")).unwrap();
+    std::fs::write(directory.join("docs/index.html"), "a page").unwrap();
+    let mut command = Command::new("python3");
+    command.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]).current_dir(&directory);
+    let mut server = match command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn() {
+        Ok(server) => server,
+        Err(error) if std::env::var_os("CI").is_some() => panic!("python3: {error}"),
+        Err(error) => return crate::support::python::skip(&format!("no python3: {error}")),
+    };
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let gateway = Gateway::builder()
+        .upstream_at("app", format!("127.0.0.1:{port}").parse().unwrap(), "")
+        .route("/files", "public", "strip_prefix = true")
+        .start()
+        .await;
+    let response = gateway.get("/files/docs", "").await;
+    let location = response.header("location").unwrap_or_default().to_owned();
+    let page = gateway.get(&location, "").await;
+    server.kill().and_then(|()| server.wait()).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!((response.status, location.as_str()), (301, "/files/docs/"));
+    assert_eq!((page.status, page.text().as_str()), (200, "a page"));
+}

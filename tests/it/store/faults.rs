@@ -1,0 +1,359 @@
+//! What goes wrong between the gateway and DynamoDB, and what it is called then.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use sessiongate::config::DynamodbConfig;
+use sessiongate::format::{Update, WriteCondition};
+use sessiongate::item::{Attribute, Item, Key, KeyType};
+use sessiongate::store::embedded::Engine;
+use sessiongate::store::embedded::dispatch::EngineResponse;
+use sessiongate::store::rotation::Retirement;
+use sessiongate::store::schema::SchemaError;
+use sessiongate::store::table::{Pages, PutOutcome, Read, Table, Written};
+use sessiongate::store::{Store, StoreError, StoreOpenError};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use super::local_credentials;
+
+const CANARY: &str = "canary-88e0";
+
+#[tokio::test]
+async fn every_refusal_has_its_kind() {
+    let validation = "com.amazon.coral.validate#ValidationException";
+    let cases: &[(u16, &str, &str)] = &[
+        (400, "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "Throttled"),
+        (400, "com.amazon.coral.availability#ThrottlingException", "Throttled"),
+        (400, "com.amazonaws.dynamodb.v20120810#RequestLimitExceeded", "Throttled"),
+        (400, "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "NoSuchTable"),
+        (400, "com.amazon.coral.service#UnrecognizedClientException", "Denied"),
+        (400, "com.amazon.coral.service#InvalidSignatureException", "Denied"),
+        (400, "com.amazon.coral.service#ExpiredTokenException", "Denied"),
+        (500, "com.amazonaws.dynamodb.v20120810#InternalServerError", "Unavailable"),
+        (400, validation, "Invalid"),
+        (400, "com.amazon.coral.service#SerializationException", "Invalid"),
+    ];
+    for (status, kind, expected) in cases {
+        let body = format!(r#"{{"__type":"{kind}","message":"it says {CANARY}"}}"#);
+        let error = answered(*status, body).await;
+        assert!(format!("{error:?}").starts_with(expected), "{kind}: {error:?}");
+        assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
+    }
+    let size =
+        format!(r#"{{"__type":"{validation}","message":"Item size has exceeded the maximum allowed size"}}"#);
+    assert!(matches!(answered(400, size).await, StoreError::TooLarge));
+    let denied = "User: arn:aws:iam::1:role/x is not authorized to perform: dynamodb:GetItem";
+    let body =
+        format!(r#"{{"__type":"com.amazon.coral.service#AccessDeniedException","message":"{denied}"}}"#);
+    assert!(matches!(answered(400, body).await, StoreError::Denied(text) if text == denied));
+}
+
+#[tokio::test]
+async fn answers_that_are_not_dynamodbs_are_no_answers() {
+    let half = r#"{"Item":{"sid":{"B":"#;
+    let unknown = format!(r#"{{"Item":{{"sid":{{"Z":"{CANARY}"}}}}}}"#);
+    for (status, body) in [
+        (200, ""),
+        (204, ""),
+        (200, "<html>"),
+        (200, "[]"),
+        (200, half),
+        (200, unknown.as_str()),
+        (502, ""),
+        (503, "<html>busy</html>"),
+        (404, "<html>nobody here</html>"),
+        (302, ""),
+    ] {
+        let error = answered(status, body.to_owned()).await;
+        assert!(matches!(error, StoreError::Unavailable(_)), "{status} {body}: {error:?}");
+        assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_and_a_silent_one_are_unavailable_in_time() {
+    let closed = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = table(closed, 3).await.get(&Key::binary(b"k"), Read::Strong).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("refused")), "{error:?}");
+
+    // It takes the connection, by the system's backlog, and never says a word.
+    let silent = StdListener::bind("127.0.0.1:0").unwrap();
+    let table = table(silent.local_addr().unwrap(), 3).await;
+    let begin = Instant::now();
+    let error = table.get(&Key::binary(b"k"), Read::Strong).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("time limit")), "{error:?}");
+    assert!(begin.elapsed() < 2 * LIMIT, "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_failure_that_passes_is_not_seen() {
+    let failures = Arc::new(Mutex::new(2));
+    let (server, _task) = Server::start(move |engine, target, body| {
+        let failures = failures.clone();
+        async move {
+            let mut left = failures.lock().await;
+            if *left > 0 {
+                *left -= 1;
+                return EngineResponse { status: 500, body: Bytes::new() };
+            }
+            engine.dispatch(&target, body).await
+        }
+    })
+    .await;
+    let table = server.table(3).await;
+    assert_eq!(table.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), None);
+}
+
+/// The SDK takes an empty body for `{}`: no such row, or done.
+#[tokio::test]
+async fn no_operation_takes_a_foreign_answer_for_its_own() {
+    let key = Key::binary(b"k");
+    for body in ["", " ", "<html>", "[]", "{", r#"{"message":"Forbidden"}"#] {
+        let (server, _task) =
+            Server::start(move |_, _, _| async move { EngineResponse { status: 200, body: body.into() } })
+                .await;
+        let table = server.table(1).await;
+        let retirement = Retirement::Delete(vec![]);
+        let pages = Pages { rows: 10, segment: None };
+        let errors = [
+            table.get(&key, Read::Eventual).await.unwrap_err(),
+            table.create(row(1)).await.unwrap_err(),
+            table.replace(row(1), &[]).await.unwrap_err(),
+            table.update(&key, &due(2)).await.unwrap_err(),
+            table.delete(&key, &[]).await.unwrap_err(),
+            table.delete(&key, &due(2).conditions).await.unwrap_err(),
+            table.rotate(row(1), &Key::binary(b"old"), &retirement).await.unwrap_err(),
+            table.scan(pages).next().await.unwrap_err(),
+            table.describe().await.unwrap_err(),
+        ];
+        for (number, error) in errors.iter().enumerate() {
+            assert!(matches!(error, StoreError::Unavailable(_)), "{body:?}, {number}: {error:?}");
+        }
+        let error = table.provision(None).await.unwrap_err();
+        assert!(matches!(&error, SchemaError::Store(StoreError::Unavailable(_))), "{body:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_object_is_an_answer() {
+    let (server, _task) =
+        Server::start(|_, _, _| async { EngineResponse { status: 200, body: "{}".into() } }).await;
+    let table = server.table(1).await;
+    assert_eq!(table.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), None);
+    assert_eq!(table.update(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
+}
+
+/// The retry of a write that landed is refused by what it wrote itself; the row that comes with it tells.
+#[tokio::test]
+async fn a_retried_write_can_be_recognised() {
+    let lost = Arc::new(Mutex::new(true));
+    let (server, _task) = Server::start(move |engine, target, body| {
+        let lost = lost.clone();
+        async move {
+            let answer = engine.dispatch(&target, body).await;
+            let write = target.ends_with("UpdateItem");
+            if write && std::mem::take(&mut *lost.lock().await) {
+                return EngineResponse { status: 500, body: Bytes::new() };
+            }
+            answer
+        }
+    })
+    .await;
+    let table = server.table(3).await;
+    assert_eq!(table.create(row(1)).await.unwrap(), PutOutcome::Yes);
+    let written = table.update(&Key::binary(b"k"), &due(2)).await.unwrap();
+    assert_eq!(written, Written::Refused(Some(row(2))));
+}
+
+/// Older servers do not send the row with a refusal. It is read, so that "none" still means that there is none.
+#[tokio::test]
+async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
+    let (server, _task) = Server::start(|engine, target, body| async move {
+        let answer = engine.dispatch(&target, body).await;
+        let mut json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        if answer.status == 400 {
+            json.as_object_mut().unwrap().remove("Item").expect("a row");
+        }
+        EngineResponse { status: answer.status, body: json.to_string().into() }
+    })
+    .await;
+    let table = server.table(3).await;
+    table.create(row(5)).await.unwrap();
+    let written = table.update(&Key::binary(b"k"), &due(5)).await.unwrap();
+    assert_eq!(written, Written::Refused(Some(row(5))));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_no_url_is_refused_at_once() {
+    for endpoint in ["", "localhost:8000", "ftp://x", "http://", "http:///x", "http://a b"] {
+        let error = Store::connect(&config(endpoint.into(), 1), Some(local_credentials())).await.unwrap_err();
+        assert!(matches!(error, StoreOpenError::Endpoint), "{endpoint}: {error}");
+    }
+}
+
+/// What a store says where nothing is configured. The environment belongs to the whole process, so this runs in one
+/// with another environment.
+#[test]
+fn without_a_region_or_credentials_the_error_names_the_way_out() {
+    let region = opened_with(&[("AWS_EC2_METADATA_DISABLED", "true")]);
+    assert!(region.contains("AWS_REGION"), "{region}");
+    let none = [("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_REGION", "us-east-1")];
+    let credentials = opened_with(&none);
+    assert!(credentials.contains("AWS_ACCESS_KEY_ID"), "{credentials}");
+    assert!(!credentials.contains("such as `local`"), "{credentials}");
+    let endpoint = opened_with(&[none[0], none[1], ("TEST_ENDPOINT", "http://127.0.0.1:1")]);
+    assert!(endpoint.contains("such as `local`"), "{endpoint}");
+}
+
+#[test]
+fn a_silent_metadata_service_holds_nobody_up() {
+    let silent = StdListener::bind("127.0.0.1:0").unwrap();
+    let metadata = format!("http://{}", silent.local_addr().unwrap());
+    let begin = Instant::now();
+    let error =
+        opened_with(&[("AWS_REGION", "us-east-1"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.as_str())]);
+    assert!(error.contains("AWS_ACCESS_KEY_ID"), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+}
+
+/// A credentials helper that fails once the gateway runs: not an outage of DynamoDB, and said as what it is.
+#[cfg(unix)]
+#[test]
+fn credentials_that_run_out_are_access_denied() {
+    let directory = super::Directory::new("helper");
+    let (config, used) = (directory.0.join("config"), directory.0.join("used"));
+    let expired =
+        r#"{"Version":1,"AccessKeyId":"a","SecretAccessKey":"b","Expiration":"2020-01-01T00:00:00Z"}"#;
+    let helper = directory.0.join("helper.sh");
+    let once = format!("[ -e {0} ] && exit 3\ntouch {0}\necho '{expired}'\n", used.display());
+    std::fs::write(&helper, once).unwrap();
+    std::fs::write(&config, format!("[default]\ncredential_process = sh {}\n", helper.display())).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let error = opened_with(&[
+        ("PATH", &path),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+    ]);
+    assert!(error.starts_with("DynamoDB refuses access: no credentials: "), "{error}");
+    assert!(used.exists(), "the helper worked once");
+}
+
+/// The first error of a store in a process with this environment and no other.
+fn opened_with(environment: &[(&str, &str)]) -> String {
+    let directory = super::Directory::new("home");
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::faults::opens_in_this_environment", "--ignored", "--nocapture"])
+        .env_clear()
+        .env("HOME", &directory.0)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = output.lines().find_map(|line| line.split_once("ERROR: ")).map(|(_, error)| error.to_owned());
+    error.unwrap_or_else(|| panic!("no error: {output}"))
+}
+
+#[tokio::test]
+#[ignore = "run by the tests above, in a process of its own"]
+async fn opens_in_this_environment() {
+    let endpoint = std::env::var("TEST_ENDPOINT").ok();
+    let config = DynamodbConfig { region: None, endpoint, ..config(String::new(), 1) };
+    match Store::connect(&config, None).await {
+        Err(error) => println!("ERROR: {error}"),
+        Ok(store) => {
+            let table = store.table("rows", "sid", KeyType::Binary);
+            println!("ERROR: {}", table.get(&Key::binary(b"k"), Read::Strong).await.unwrap_err());
+        }
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// The error of a read that is answered like this.
+async fn answered(status: u16, body: String) -> StoreError {
+    let (server, _task) = Server::start(move |_, _, _| {
+        let body = body.clone();
+        async move { EngineResponse { status, body: body.into() } }
+    })
+    .await;
+    let table = table(server.0, 1).await;
+    table.get(&Key::binary(b"k"), Read::Strong).await.unwrap_err()
+}
+
+/// An HTTP server in DynamoDB's place, that has an engine and may do with its answers what it likes.
+struct Server(SocketAddr);
+
+impl Server {
+    async fn start<F, A>(act: F) -> (Self, JoinHandle<()>)
+    where
+        F: Fn(Engine, String, Bytes) -> A + Clone + Send + 'static,
+        A: Future<Output = EngineResponse> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let engine = Engine::memory().unwrap();
+        Store::on_engine(&engine).table("rows", "sid", KeyType::Binary).provision(None).await.unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (engine, act) = (engine.clone(), act.clone());
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (engine, act) = (engine.clone(), act.clone());
+                    async move {
+                        let target = request.headers()["x-amz-target"].to_str().unwrap().to_owned();
+                        let body = request.into_body().collect().await.unwrap().to_bytes();
+                        let answer = act(engine, target, body).await;
+                        let response = Response::builder().status(answer.status);
+                        Ok::<_, Infallible>(response.body(Full::new(answer.body)).unwrap())
+                    }
+                });
+                let connection = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        (Self(address), task)
+    }
+
+    async fn table(&self, attempts: u32) -> Table {
+        table(self.0, attempts).await
+    }
+}
+
+async fn table(address: SocketAddr, attempts: u32) -> Table {
+    let config = config(format!("http://{address}"), attempts);
+    let store = Store::connect(&config, Some(local_credentials())).await.unwrap();
+    store.table("rows", "sid", KeyType::Binary)
+}
+
+fn config(endpoint: String, attempts: u32) -> DynamodbConfig {
+    DynamodbConfig {
+        region: Some("us-east-1".into()),
+        profile: None,
+        role_arn: None,
+        endpoint: Some(endpoint),
+        timeout: LIMIT,
+        attempts,
+    }
+}
+
+fn row(iss: u64) -> Item {
+    Item::from([("sid".into(), Attribute::Binary(b"k".into())), ("iss".into(), Attribute::number(iss))])
+}
+
+fn due(iss: u64) -> Update {
+    let value = Attribute::number(iss);
+    Update {
+        set: vec![("iss".into(), value.clone())],
+        conditions: vec![WriteCondition::Less("iss".into(), value)],
+    }
+}

@@ -1,0 +1,69 @@
+//! What an HTTP/2 server refuses without having looked at it.
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::gateway;
+use crate::support::client::{Client, Request};
+use crate::support::within;
+
+type Call = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+/// An HTTP/2 server without TLS: where it is, and what it is asked, in the order of arrival.
+async fn server() -> (String, mpsc::Receiver<Call>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let url = format!("h2c://{}", listener.local_addr().expect("is bound"));
+    let (calls, called) = mpsc::channel(16);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let calls = calls.clone();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.expect("a handshake");
+                while let Some(Ok(call)) = connection.accept().await {
+                    calls.send(call).await.expect("the test goes on");
+                }
+            });
+        }
+    });
+    (url, called)
+}
+
+async fn body(mut body: RecvStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.expect("the whole body");
+        body.flow_control().release_capacity(data.len()).expect("was taken");
+        all.extend_from_slice(&data);
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_refused_request_goes_again_with_the_whole_of_its_body() {
+    let (server, mut called) = server().await;
+    let gateway = gateway(&[server], "").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.start(&Request::new("POST", "/").header("Content-Length", "5")).await;
+    let (_, mut respond) = within("the request", called.recv()).await.expect("a request");
+    respond.send_reset(Reason::REFUSED_STREAM);
+    let (request, mut respond) = within("the request again", called.recv()).await.expect("a request");
+    client.send("hello").await;
+    assert_eq!(within("the body", body(request.into_body())).await, b"hello");
+    respond.send_response(http::Response::new(()), true).expect("is open");
+    assert_eq!(client.answer().await.expect("an answer").status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_was_looked_at_is_not_sent_again() {
+    let (server, mut called) = server().await;
+    let gateway = gateway(&[server], "").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.start(&Request::new("POST", "/").header("Content-Length", "5")).await;
+    let (_, mut respond) = within("the request", called.recv()).await.expect("a request");
+    respond.send_reset(Reason::INTERNAL_ERROR);
+    assert_eq!(client.answer().await.expect("an answer").status, 502);
+    assert!(called.try_recv().is_err(), "it was sent twice");
+}
