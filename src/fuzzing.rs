@@ -20,7 +20,7 @@ use crate::claims::Claims;
 use crate::config::diagnostic::Colour;
 use crate::config::environment::Environment;
 use crate::config::{self, Config, RealmConfig, TrustedProxies};
-use crate::path::is_prefix;
+use crate::path::{is_prefix, is_prefix_ignoring_case};
 use crate::proxy::{self, ListenerPolicy, Peer};
 use crate::route::{Router, canonical_host};
 use crate::session::cookie::{self, Stripped};
@@ -75,6 +75,17 @@ session = "main"
 access = "required"
 upstream = "app"
 encoded_slashes = "pass"
+[[routes]]
+path = "/skin"
+access = "public"
+upstream = "app"
+duplicate_slashes = "merge"
+ignore_case = true
+[[routes]]
+path = "/Skin/Deep"
+session = "main"
+access = "required"
+upstream = "app"
 "#;
 
 /// The budget that headers are mapped within.
@@ -118,10 +129,24 @@ pub fn route(target: &[u8]) {
     });
     let Ok(target) = PathAndQuery::try_from(target) else { return };
     let Ok(found) = ROUTER.find("example.com", target.path(), &Method::GET) else { return };
-    for reading in readings(target.path()) {
-        let prefixes = gateway().routes.iter().map(|route| route.path.as_str());
-        let taken = prefixes.filter(|prefix| is_prefix(prefix, &reading)).max_by_key(|prefix| prefix.len());
-        assert_eq!(taken, Some(found.as_str()), "{target} may be read as {reading}");
+    let judged = found.merged.as_deref().unwrap_or(target.path());
+    let longest = |ignore_case: bool, reading: &str| {
+        let takes = if ignore_case { is_prefix_ignoring_case } else { is_prefix };
+        let routes = gateway().routes.iter().filter(|route| route.ignore_case == ignore_case);
+        routes
+            .map(|route| route.path.as_str())
+            .filter(|path| takes(path, reading))
+            .max_by_key(|path| path.len())
+    };
+    for reading in readings(judged) {
+        let taken = [false, true].into_iter().filter_map(|ignore_case| longest(ignore_case, &reading));
+        let taken = taken.max_by_key(|path| path.len());
+        assert_eq!(taken, Some(found.route.as_str()), "{judged} may be read as {reading}");
+        for cased in [reading.to_lowercase(), reading.to_uppercase()] {
+            let taken = longest(true, &cased);
+            let expected = longest(true, judged);
+            assert_eq!(taken, expected, "{judged} may be read as {cased}");
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use tracing::{Instrument as _, debug_span};
 
-pub(crate) use dry_run::{DryRun, DryRunOutcome, ResolvedCookies, dry_run};
+pub(crate) use dry_run::{DryRun, DryRunOutcome, OtherCase, ResolvedCookies, dry_run};
 pub use long_lived::{Tunnels, Upgrade, UpgradedIo};
 pub use model::{Exchange, Gateway, Route, Visitor};
 pub use refusal::Refusal;
@@ -165,6 +165,7 @@ async fn decide<'g>(
         &routed.route().response_headers,
         &EditVariables::from_request(routed.request(), id),
     );
+    routed.check_spelling()?;
     let checked = LimitsChecked::check(routed, now)?;
     let resolved = pin!(Resolved::resolve(checked, gateway.misses.as_ref(), now, observer))
         .instrument(debug_span!("resolve"))

@@ -7,6 +7,8 @@
 //!    the answer is 405: a request never slides to a shorter prefix, whose rule may be a weaker one.
 //! 4. A path that could be read as another path is refused before it is matched; see [`ambiguity`]. So is one that would
 //!    take another route once it is decoded, or without its `;` parameters.
+//! 5. A path with `//` is refused, too, unless the route that its merged path takes merges slashes. Then the merged path is
+//!    judged and forwarded, as if it had been asked for: no other route has a say.
 
 mod host;
 
@@ -18,7 +20,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::config::{HostPattern, RouteConfig};
-use crate::path::is_prefix;
+use crate::path::{is_prefix, is_prefix_ignoring_case, merge_slashes};
 
 pub(crate) use host::canonical_host;
 
@@ -39,7 +41,18 @@ struct Entry<R> {
     path: String,
     methods: Vec<Method>,
     encoded_slashes: bool,
+    merge_slashes: bool,
+    ignore_case: bool,
     route: Arc<R>,
+}
+
+/// The route of a request.
+#[derive(Debug)]
+pub struct RouteMatch<'r, R> {
+    /// The route.
+    pub route: &'r Arc<R>,
+    /// The path to judge and forward in place of the one that was asked for, if slashes were merged.
+    pub merged: Option<String>,
 }
 
 /// Why there is no route.
@@ -98,6 +111,8 @@ impl<R> Router<R> {
                 path: config.path.clone(),
                 methods: config.methods.clone(),
                 encoded_slashes: config.encoded_slashes,
+                merge_slashes: config.merge_slashes,
+                ignore_case: config.ignore_case,
                 route,
             });
         }
@@ -119,11 +134,36 @@ impl<R> Router<R> {
         named.chain([&self.hostless]).flatten().map(|entry| &entry.route)
     }
 
-    /// The route of a request for `path` (without query) of `host` (lower case, without port or trailing dot).
+    /// The route of a request for `path` (without query) of `host` (lower case, without port or trailing dot), which may be
+    /// one for `path` with its slashes merged.
     ///
     /// # Errors
     /// See [`NoRoute`].
-    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<R>, NoRoute> {
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<RouteMatch<'_, R>, NoRoute> {
+        let refusal = match self.find_exact(host, path, method) {
+            Ok(route) => return Ok(RouteMatch { route, merged: None }),
+            Err(refusal) => refusal,
+        };
+        if refusal != NoRoute::Ambiguous(Ambiguity::EmptySegment) {
+            return Err(refusal);
+        }
+        let merged = merge_slashes(path);
+        match select(self.group(host), &merged, method) {
+            Ok(entry) if entry.merge_slashes => {}
+            Ok(_) | Err(_) => return Err(refusal),
+        }
+        let route = self.find_exact(host, &merged, method)?;
+        Ok(RouteMatch { route, merged: Some(merged) })
+    }
+
+    /// The route that a request would take if every route ignored case, whatever else is said of its path.
+    pub fn find_ignoring_case(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<R>> {
+        let takes = |entry: &Entry<R>| is_prefix_ignoring_case(&entry.path, path);
+        select_by(self.group(host), takes, method).ok().map(|entry| &entry.route)
+    }
+
+    /// The route of a request for exactly this path.
+    fn find_exact(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<R>, NoRoute> {
         let group = self.group(host);
         let found = ambiguity(path);
         if let Some(found) = found
@@ -132,9 +172,17 @@ impl<R> Router<R> {
             return Err(NoRoute::Ambiguous(found));
         }
         let entry = select(group, path, method)?;
-        let is_same = |path: &str| {
+        let takes_it_too = |path: &str| {
             let other = select(group, &without_empty_segments(path), method);
             !has_dots(path) && other.is_ok_and(|other| Arc::ptr_eq(&other.route, &entry.route))
+        };
+        let is_same = |path: &str| {
+            // Some letters beyond ASCII are letters of ASCII in another case: the Kelvin sign is a `K`.
+            let in_one_case = path.is_ascii() || !group.iter().any(|entry| entry.ignore_case);
+            takes_it_too(path)
+                && (in_one_case
+                    || takes_it_too(&fold(path, char::to_uppercase))
+                        && takes_it_too(&fold(path, char::to_lowercase)))
         };
         // Apps decode before they match: neither an encoded letter nor an encoded slash may change who judges. What is
         // encoded twice is decoded by some, and what would be left to decode after that is refused above.
@@ -142,7 +190,7 @@ impl<R> Router<R> {
         if found.is_some() && !entry.encoded_slashes {
             return Err(NoRoute::Ambiguous(Ambiguity::EncodedSlash));
         }
-        if decoded != path && !is_same(&decoded) {
+        if (decoded != path || !decoded.is_ascii()) && !is_same(&decoded) {
             return Err(NoRoute::Ambiguous(found.unwrap_or(Ambiguity::Encoding)));
         }
         if decoded.contains(';') {
@@ -167,14 +215,40 @@ impl<R> Router<R> {
 }
 
 fn select<'g, R>(group: &'g Group<R>, path: &str, method: &Method) -> Result<&'g Entry<R>, NoRoute> {
-    let longest = group.iter().position(|entry| is_prefix(&entry.path, path)).ok_or(NoRoute::NotFound)?;
+    select_by(group, |entry| entry.takes(path), method)
+}
+
+/// The entry for `method` among those of the longest path that `takes` accepts.
+fn select_by<'g, R>(
+    group: &'g Group<R>,
+    takes: impl Fn(&Entry<R>) -> bool,
+    method: &Method,
+) -> Result<&'g Entry<R>, NoRoute> {
+    let longest = group.iter().position(&takes).ok_or(NoRoute::NotFound)?;
     let candidates = group.get(longest..).unwrap_or_default();
-    let prefix = candidates.first().map_or("", |entry| entry.path.as_str());
-    let mut same = candidates.iter().take_while(|entry| entry.path == prefix);
+    let length = candidates.first().map_or(0, |entry| entry.path.len());
+    // Of one length, those that take the path have the same one, but for case.
+    let mut same =
+        candidates.iter().take_while(|entry| entry.path.len() == length).filter(|entry| takes(entry));
     same.clone().find(|entry| entry.methods.is_empty() || entry.methods.contains(method)).ok_or_else(|| {
         let allowed = same.by_ref().flat_map(|entry| entry.methods.iter().cloned()).collect();
         NoRoute::Method(allowed)
     })
+}
+
+impl<R> Entry<R> {
+    fn takes(&self, path: &str) -> bool {
+        if self.ignore_case { is_prefix_ignoring_case(&self.path, path) } else { is_prefix(&self.path, path) }
+    }
+}
+
+/// `path` with its letters beyond ASCII in another case.
+fn fold<I: Iterator<Item = char>>(path: &str, to: impl Fn(char) -> I) -> String {
+    let mut folded = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c.is_ascii() { folded.push(c) } else { folded.extend(to(c)) }
+    }
+    folded
 }
 
 fn decode(path: &str) -> String {

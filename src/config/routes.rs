@@ -29,6 +29,7 @@ use super::names::SectionNames;
 use super::section::Section;
 use super::value::{Fault, boolean, one_of, string, text};
 use crate::claims::Requirement;
+use crate::path::is_prefix_ignoring_case;
 use crate::rate::Rate;
 
 /// One of `[[routes]]`.
@@ -72,6 +73,10 @@ pub struct RouteConfig {
     pub destination: Destination,
     /// Whether `%2F` may stand in the path.
     pub encoded_slashes: bool,
+    /// Whether `//` in the path is merged to `/`; if not, such a path is refused.
+    pub merge_slashes: bool,
+    /// Whether letters are compared without case.
+    pub ignore_case: bool,
 }
 
 /// A route's host.
@@ -125,7 +130,7 @@ pub struct LoginTemplate {
 /// The keys that decide who is let through.
 const ACCESS: [&str; 2] = ["access", "session"];
 /// The keys that decide which requests a route takes.
-const MATCH: [&str; 3] = ["host", "path", "methods"];
+const MATCH: [&str; 4] = ["host", "path", "methods", "ignore_case"];
 
 /// A route, and where the file says what is checked against other routes.
 #[derive(Debug)]
@@ -137,6 +142,8 @@ struct Placed {
     access: Option<Range<usize>>,
     login: Option<Range<usize>>,
     allow_overrides: Option<Range<usize>>,
+    /// What the route itself says of case.
+    ignore_case: Option<bool>,
 }
 
 pub(super) fn read(
@@ -157,6 +164,7 @@ pub(super) fn read(
         all_placed &= placed.is_some();
         placed
     });
+    let routes = with_case(routes);
     for (index, placed) in routes.iter().enumerate() {
         if let Some(first) = routes.iter().take(index).find(|first| is_alike(&first.route, &placed.route)) {
             let twice =
@@ -234,6 +242,8 @@ fn route(
     let rate = limits::rate(section, "rate");
     let destination = destination::read(section, path.as_deref(), upstreams);
     let encoded_slashes = section.get("encoded_slashes", one_of(&[("refuse", false), ("pass", true)]));
+    let merge_slashes = section.get("duplicate_slashes", one_of(&[("refuse", false), ("merge", true)]));
+    let ignore_case = section.get("ignore_case", boolean);
 
     let is_placed = host.is_some() == section.has("host") && methods.is_some() == section.has("methods");
     let path = path.filter(|_| is_placed)?;
@@ -257,11 +267,15 @@ fn route(
         rate,
         destination,
         encoded_slashes: encoded_slashes.unwrap_or(false),
+        merge_slashes: merge_slashes.unwrap_or(false),
+        // Until the routes above it are known.
+        ignore_case: ignore_case.unwrap_or(false),
     };
     let login = section.has("login").then(|| section.span("login")).flatten();
     let access = section.span(if section.has("access") { "access" } else { "session" });
     let (path, allow_overrides) = (section.span("path"), section.span("allow_overrides"));
-    Some(Placed { route, location: section.location(""), path, access, login, allow_overrides })
+    let location = section.location("");
+    Some(Placed { route, location, path, access, login, allow_overrides, ignore_case })
 }
 
 impl Placed {
@@ -333,11 +347,33 @@ fn check_overrides(placed: &Placed, routes: &[Placed]) -> Option<(Diagnostic, Ve
     Some((Diagnostic::error(message), needs))
 }
 
+/// The routes with `ignore_case` as the nearest route that says so has it, of those of the same host with the same path or
+/// one above it. An upstream that ignores case does so of what is below, too.
+fn with_case(mut routes: Vec<Placed>) -> Vec<Placed> {
+    let ignored: Vec<bool> = routes
+        .iter()
+        .map(|Placed { route, .. }| {
+            let above = routes.iter().filter(|above| {
+                above.ignore_case.is_some()
+                    && above.route.host == route.host
+                    && is_prefix_ignoring_case(&above.route.path, &route.path)
+            });
+            let nearest = above.max_by_key(|above| (above.route.path.len(), above.ignore_case));
+            nearest.and_then(|above| above.ignore_case).unwrap_or(false)
+        })
+        .collect();
+    for (placed, ignored) in routes.iter_mut().zip(ignored) {
+        placed.route.ignore_case = ignored;
+    }
+    routes
+}
+
 /// Whether one request could be meant for both. A route that names methods goes before one that takes all, so these two
 /// are not alike.
 fn is_alike(one: &RouteConfig, other: &RouteConfig) -> bool {
     let both_take_all = one.methods.is_empty() && other.methods.is_empty();
+    let ignore_case = one.ignore_case || other.ignore_case;
     one.host == other.host
-        && one.path == other.path
+        && (one.path == other.path || ignore_case && one.path.eq_ignore_ascii_case(&other.path))
         && (both_take_all || one.methods.iter().any(|method| other.methods.contains(method)))
 }

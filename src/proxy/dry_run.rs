@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::header::LOCATION;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 
 use super::header_edits::PreparedEdits;
 use super::model::{Gateway, Route, Visitor};
@@ -12,7 +12,9 @@ use super::observer::Observer;
 use super::refusal::Refusal;
 use super::request::{Forwardable, Injection, Outbound, Peer, Sanitized};
 use super::{Arrival, Decision, decide};
+use crate::config::Access;
 use crate::headers::{self, Fate};
+use crate::route::Router;
 use crate::session::judge::Life;
 use crate::session::reference::Ref;
 use crate::session::{Anonymous, LookupSource, Resolution, UserState};
@@ -28,8 +30,21 @@ pub(crate) struct DryRun {
     pub(crate) route: Option<Arc<Route>>,
     /// What the cookies resolve to, if they are looked up.
     pub(crate) resolved: Option<ResolvedCookies>,
+    /// What an upstream that ignores case could make of the request, if its routes do not.
+    pub(crate) other_case: Option<OtherCase>,
     /// The outcome of a request that is let through, or the refusal.
     pub(crate) outcome: Result<DryRunOutcome, Refusal>,
+}
+
+/// A path that takes one route, and another one in another case, where both lead to the same upstream.
+#[derive(Debug)]
+pub(crate) struct OtherCase {
+    /// The path as the gateway would judge it.
+    pub(crate) path: String,
+    /// The route that takes it.
+    pub(crate) takes: Arc<Route>,
+    /// The route that would, if case were ignored.
+    pub(crate) guard: Arc<Route>,
 }
 
 /// The outcome of a request that is let through.
@@ -78,13 +93,53 @@ pub(crate) async fn dry_run(
         }
         Err(refusal) => Err(refusal),
     };
-    let Observed { mut scrubbed, route, resolved } = observed;
+    let Observed { mut scrubbed, route, resolved, asked } = observed;
+    let other_case =
+        asked.and_then(|(host, path, method)| other_case(&gateway.router, &host, &path, &method));
     if let Some(route) = &route {
         // Another route lets these through.
         let is_removed = |name: &HeaderName| route.request_headers.remove.contains(name);
         scrubbed.extend(overrides.into_iter().filter(is_removed));
     }
-    DryRun { scrubbed, route, resolved, outcome }
+    DryRun { scrubbed, route, resolved, other_case, outcome }
+}
+
+/// Returns what an upstream that ignores case could serve past the rule of the route that is meant for it: this path, or the
+/// same one in another case.
+fn other_case(router: &Router<Route>, host: &str, path: &str, method: &Method) -> Option<OtherCase> {
+    let found = router.find(host, path, method).ok()?;
+    let upstream = found.route.destination.upstream()?;
+    let is_hole = |takes: &Arc<Route>, guard: &Arc<Route>| {
+        let is_same_upstream =
+            [takes, guard].iter().all(|route| route.destination.upstream() == Some(upstream));
+        let asks_more =
+            guard.access.needs_session() && !guard.require.is_empty() && guard.require != takes.require;
+        is_same_upstream && (strictness(guard.access) > strictness(takes.access) || asks_more)
+    };
+    let hole = |path: String, takes: &Arc<Route>, guard: &Arc<Route>| {
+        is_hole(takes, guard).then(|| OtherCase { path, takes: Arc::clone(takes), guard: Arc::clone(guard) })
+    };
+    let path = found.merged.unwrap_or_else(|| path.to_owned());
+    let swapped = swap_case(&path);
+    let guard = router.find_ignoring_case(host, &path, method);
+    guard.and_then(|guard| hole(path, found.route, guard)).or_else(|| {
+        let takes = router.find(host, &swapped, method).ok()?.route;
+        hole(swapped, takes, found.route)
+    })
+}
+
+/// Returns how much an access rule asks for.
+fn strictness(access: Access) -> u8 {
+    match access {
+        Access::Public | Access::Optional => 0,
+        Access::Session => 1,
+        Access::Required => 2,
+    }
+}
+
+fn swap_case(path: &str) -> String {
+    let swap = |c: char| if c.is_ascii_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+    path.chars().map(swap).collect()
 }
 
 /// Makes the request that the upstream would receive.
@@ -117,10 +172,15 @@ struct Observed {
     scrubbed: Vec<HeaderName>,
     route: Option<Arc<Route>>,
     resolved: Option<ResolvedCookies>,
+    /// Host, path and method.
+    asked: Option<(String, String, Method)>,
 }
 
 impl Observer for Observed {
-    fn sanitized(&mut self, _: &Sanitized) {}
+    fn sanitized(&mut self, request: &Sanitized) {
+        let (host, path) = (request.host().to_owned(), request.path().to_owned());
+        self.asked = Some((host, path, request.method().clone()));
+    }
 
     fn routed(&mut self, route: &Arc<Route>) {
         self.route = Some(Arc::clone(route));

@@ -18,6 +18,8 @@ pub enum Refusal {
     Misdirected,
     /// The request must be sent over TLS: a redirect with this status and location.
     Https(StatusCode, HeaderValue),
+    /// A browser asked for a page by a path with `//`: a redirect to this location, without.
+    Merged(HeaderValue),
     /// No route takes it.
     NotFound,
     /// A route takes it with other methods.
@@ -93,6 +95,7 @@ impl Refusal {
             Self::Malformed(_) | Self::Ambiguous(_) => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Https(status, _) => *status,
+            Self::Merged(_) => StatusCode::PERMANENT_REDIRECT,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -122,6 +125,7 @@ impl Refusal {
             Self::Ambiguous(_) => "ambiguous-path",
             Self::Misdirected => "misdirected",
             Self::Https(..) => "https",
+            Self::Merged(_) => "duplicate-slashes",
             Self::NotFound => "no-route",
             Self::Method(_) => "method",
             Self::UriTooLong => "uri-too-long",
@@ -155,6 +159,7 @@ impl Refusal {
             Self::Ambiguous(_) => "The path is ambiguous",
             Self::Misdirected => "The request came to the wrong place",
             Self::Https(..) => "This site is visited over HTTPS",
+            Self::Merged(_) => "This page has another address",
             Self::NotFound => "There is nothing here",
             Self::Method(_) => "The method is not allowed here",
             Self::UriTooLong => "The address is too long",

@@ -151,5 +151,6 @@ pub(super) use preparation::SessionPreparation;
 pub use rate_limit::RateChecked;
 pub use request_id::RequestIds;
 pub use resolve::Resolved;
+pub(super) use routing::LOCATION_UNSAFE;
 pub use routing::Routed;
 pub(super) use upgrade::{UpgradeMethod, check_switch, may_send_early};

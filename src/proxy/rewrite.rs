@@ -39,8 +39,10 @@ pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQ
     if rewrite.strip.is_empty() && rewrite.prefix.is_empty() {
         return Ok(target);
     }
-    // Every path of the route begins with what is cut off; one that did not would not go on.
-    let rest = target.as_str().strip_prefix(&rewrite.strip).ok_or(Refusal::Internal)?;
+    // Every path of the route begins with what is cut off, perhaps in another case; one that did not would not go on.
+    let split = target.as_str().split_at_checked(rewrite.strip.len());
+    let split = split.filter(|(head, _)| head.eq_ignore_ascii_case(&rewrite.strip));
+    let (_, rest) = split.ok_or(Refusal::Internal)?;
     let text = match rest.as_bytes().first() {
         Some(b'/') => format!("{}{rest}", rewrite.prefix),
         Some(b'?') | None if rewrite.prefix.is_empty() => format!("/{rest}"),
@@ -209,6 +211,7 @@ mod tests {
             ("/app", "/old", "/app?x", "/old?x"),
             ("/app", "/old", "/app/", "/old/"),
             ("/app", "/old", "/app/x/app", "/old/x/app"),
+            ("/app", "", "/APP/X?y", "/X?y"),
             ("", "/old", "/", "/old/"),
             ("", "/old", "/x?y", "/old/x?y"),
         ] {

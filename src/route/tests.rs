@@ -24,6 +24,8 @@ fn route(host: Option<HostPattern>, path: &str, methods: &[Method]) -> RouteConf
         rate: None,
         destination: Destination::Upstream(Forwarding::default()),
         encoded_slashes: path.starts_with("/slashes"),
+        merge_slashes: false,
+        ignore_case: false,
     }
 }
 
@@ -32,7 +34,7 @@ fn router(routes: &[RouteConfig]) -> Router<usize> {
 }
 
 fn find(router: &Router<usize>, host: &str, path: &str) -> Result<usize, NoRoute> {
-    router.find(host, path, &Method::GET).map(|route| **route)
+    router.find(host, path, &Method::GET).map(|found| **found.route)
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn a_method_that_a_longer_prefix_does_not_take_never_slides_to_a_shorter_one() {
     ]);
     assert_eq!(find(&router, "", "/form"), Err(NoRoute::Method(vec![Method::POST])));
     assert_eq!(find(&router, "", "/api"), Ok(3));
-    assert_eq!(router.find("", "/api", &Method::PUT).map(|route| **route), Ok(2));
+    assert_eq!(router.find("", "/api", &Method::PUT).map(|found| **found.route), Ok(2));
 }
 
 #[test]
@@ -156,6 +158,96 @@ fn paths_that_servers_read_differently_are_refused() {
     }
 }
 
+#[test]
+fn methods_of_another_path_of_the_same_length_do_not_matter() {
+    let router = router(&[
+        route(None, "/one", &[Method::GET]),
+        route(None, "/two", &[Method::GET]),
+        route(None, "/one", &[]),
+        route(None, "/two", &[]),
+    ]);
+    for (path, expected) in [("/one", 2), ("/two", 3)] {
+        assert_eq!(router.find("", path, &Method::POST).map(|found| **found.route), Ok(expected), "{path}");
+    }
+}
+
+/// The route and the path that is judged.
+fn merged(router: &Router<usize>, path: &str) -> Result<(usize, Option<String>), NoRoute> {
+    router.find("", path, &Method::GET).map(|found| (**found.route, found.merged))
+}
+
+#[test]
+fn merged_path_decides_the_route_and_whether_slashes_are_merged() {
+    let merging = |path: &str| RouteConfig { merge_slashes: true, ..route(None, path, &[]) };
+    let router = router(&[
+        merging("/"),
+        route(None, "/admin", &[]),
+        merging("/admin/files"),
+        route(None, "/post", &[Method::POST]),
+    ]);
+    for (path, at, judged) in [
+        ("//", 0, "/"),
+        ("//x", 0, "/x"),
+        ("/x///y//", 0, "/x/y/"),
+        ("/x//%2525", 0, ""),
+        // `/admin` refuses what it would be the route of; `/admin/files` does not ask it.
+        ("//admin", 1, ""),
+        ("/admin//", 1, ""),
+        ("/admin//x", 1, ""),
+        ("//admin/files", 2, "/admin/files"),
+        ("/admin//files", 2, "/admin/files"),
+        ("/admin//files//x", 2, "/admin/files/x"),
+        ("/x//..//admin", 0, ""),
+        ("//post", 0, ""),
+    ] {
+        let found = merged(&router, path);
+        if judged.is_empty() {
+            assert!(matches!(found, Err(NoRoute::Ambiguous(_))), "{path}: {found:?}");
+        } else {
+            assert_eq!(found, Ok((at, Some(judged.to_owned()))), "{path}");
+        }
+    }
+    assert_eq!(merged(&router, "/x"), Ok((0, None)));
+}
+
+#[test]
+fn case_is_ignored_where_a_route_says_so() {
+    let ignoring = |path: &str| RouteConfig { ignore_case: true, ..route(None, path, &[]) };
+    let router = router(&[
+        route(None, "/", &[]),
+        ignoring("/skin"),
+        ignoring("/Skin/Deep"),
+        route(None, "/exact", &[]),
+    ]);
+    for (path, expected) in [
+        ("/skin", 1),
+        ("/SKIN/x", 1),
+        ("/sKiN/deep", 2),
+        ("/skins", 0),
+        ("/SKINS", 0),
+        ("/Exact", 0),
+        ("/caf%C3%A9", 0),
+        ("/SKIN/caf%C3%89", 1),
+        ("/%C5%BF", 0),
+    ] {
+        assert_eq!(find(&router, "", path), Ok(expected), "{path}");
+    }
+    for path in [
+        "/%53kin",
+        "/s%4Bin",
+        // U+017F is an `s` in upper case, U+212A a `k` in lower case, U+0131 an `i` in upper case.
+        "/%C5%BFkin",
+        "/s%E2%84%AAin/x",
+        "/sk%C4%B1n",
+        "/\u{17f}kin",
+        "/%C5%BFkin;x/y",
+        "/skin/dee%70",
+    ] {
+        assert!(matches!(find(&router, "", path), Err(NoRoute::Ambiguous(_))), "{path}");
+    }
+    assert_eq!(router.find_ignoring_case("", "/EXACT/x", &Method::GET).map(|route| **route), Some(3));
+}
+
 /// What the most lenient server could make of a path: everything decoded, parameters cut, dots resolved.
 fn most_lenient(path: &str) -> String {
     let mut text = path.to_owned();
@@ -196,6 +288,26 @@ proptest! {
         if let Ok(at) = find(&router, "", &path) {
             let lenient = most_lenient(&path);
             prop_assert_eq!(at == 1, is_prefix("/admin", &lenient), "{} is {}", path, lenient);
+        }
+    }
+
+    #[test]
+    fn merged_slashes_and_ignored_case_lead_past_no_guard(
+        parts in prop::collection::vec("(/|//|skin|SKIN|sKi|n|%6b|\u{212a}|%E2%84%AA|x|%2F|;|;a=b|%25)", 1..10),
+        merges in any::<[bool; 2]>(),
+    ) {
+        let [open, guard] = merges;
+        let open = RouteConfig { merge_slashes: open, encoded_slashes: true, ..route(None, "/", &[]) };
+        let guard = RouteConfig { merge_slashes: guard, ignore_case: true, ..route(None, "/skin", &[]) };
+        let router = router(&[open, guard]);
+        let path = format!("/{}", parts.concat());
+        if let Ok((at, judged)) = merged(&router, &path) {
+            let forwarded = judged.unwrap_or(path);
+            prop_assert!(!forwarded.contains("//"));
+            let lenient = most_lenient(&forwarded);
+            for lenient in [lenient.to_lowercase(), lenient.to_uppercase().to_lowercase(), lenient] {
+                prop_assert_eq!(at == 1, is_prefix_ignoring_case("/skin", &lenient), "{} is {}", forwarded, lenient);
+            }
         }
     }
 

@@ -521,6 +521,41 @@ fn an_explanation_tells_where_a_route_leads() {
 }
 
 #[test]
+fn explanation_warns_of_paths_that_pass_a_guard_in_another_case() {
+    let site = Site::new(CONFIG);
+    for (path, other) in [("/ADMIN/x", "/ADMIN/x"), ("/admin/x", "/ADMIN/X")] {
+        let warning = format!(
+            "case     `{other}` takes `/`, and `/admin` if case is ignored: if the upstream ignores it, set \
+             `ignore_case = true` on `/admin`, or on a route above it"
+        );
+        let text = site.run(&["explain", "--path", path]).done().stdout;
+        assert!(text.contains(&warning), "{text}");
+        assert_eq!(site.run(&["explain", "--json", "--path", path]).done().json()["case"], warning[9..]);
+    }
+    // The other way round, the stricter rule holds.
+    for path in ["/", "/PUBLIC", "/public"] {
+        assert!(!site.run(&["explain", "--path", path]).done().stdout.contains("case "), "{path}");
+    }
+    let site = Site::new(&CONFIG.replace("path = \"/admin\"", "path = \"/admin\"\nignore_case = true"));
+    for path in ["/admin", "/ADMIN/x"] {
+        let text = site.run(&["explain", "--path", path]).done().stdout;
+        assert!(text.contains("401 unauthenticated") && !text.contains("case "), "{text}");
+    }
+}
+
+#[test]
+fn explanation_shows_the_merged_path() {
+    let site = Site::new(&CONFIG.replace("path = \"/\"", "path = \"/\"\nduplicate_slashes = \"merge\""));
+    assert!(
+        site.run(&["explain", "--path", "/a//b?c"]).done().stdout.contains("path     forwarded as /a/b?c")
+    );
+    let page = ["explain", "--path", "/a//b?c", "-H", "Accept: text/html"];
+    let text = site.run(&page).done().stdout;
+    assert!(text.contains("308 duplicate-slashes") && text.contains("to /a/b?c"), "{text}");
+    assert_eq!(site.run(&[&page[..], &["--json"]].concat()).done().json()["access"]["location"], "/a/b?c");
+}
+
+#[test]
 fn explanation_tells_which_overrides_a_route_removes() {
     let route = "\n[[routes]]\npath = \"/app\"\naccess = \"public\"\nupstream = \"app\"\n\
                  allow_overrides = [\"X-HTTP-Method-Override\"]\n";

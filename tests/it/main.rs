@@ -35,6 +35,7 @@ mod http2;
 mod legacy_servers;
 mod metrics;
 mod outage;
+mod paths;
 mod proxy_protocol;
 mod purge;
 mod quick_start;

@@ -13,14 +13,14 @@ use crate::cli::row::ClaimsDisplay;
 
 use crate::config::{Config, Destination};
 use crate::headers;
-use crate::proxy::{DryRun, DryRunOutcome, Refusal, ResolvedCookies, Route};
+use crate::proxy::{DryRun, DryRunOutcome, OtherCase, Refusal, ResolvedCookies, Route};
 use crate::session::{Anonymous, UserState};
 
 use super::{Cookie, Explanation};
 
 impl Explanation {
     pub(super) fn print(&self, args: &Explain, config: &Config, out: &mut impl io::Write) -> io::Result<()> {
-        let DryRun { scrubbed, route, resolved, outcome } = &self.dry_run;
+        let DryRun { scrubbed, route, resolved, other_case, outcome } = &self.dry_run;
         let realm = route.as_ref().and_then(|route| route.realm.as_ref());
         let mut line = |name: &str, text: &str| writeln!(out, "{BOLD}{name:<8}{BOLD:#} {text}");
         line("request", &visible(&format!("{} http://{}{}", args.method, args.host, args.path)))?;
@@ -30,6 +30,9 @@ impl Explanation {
         match route {
             Some(route) => line("route", &describe(route, config))?,
             None => line("route", "none")?,
+        }
+        if let Some(other) = other_case {
+            line("case", &describe_case(other))?;
         }
         for cookie in &self.cookies {
             match cookie {
@@ -76,7 +79,7 @@ impl Explanation {
         if let Some(Refusal::Login(location)) = &self.page {
             line("", &format!("a page in a browser: 302 to {}", visible(&text(location))))?;
         }
-        if let Err(Refusal::Login(location)) = outcome {
+        if let Err(Refusal::Login(location) | Refusal::Merged(location)) = outcome {
             line("", &format!("to {}", visible(&text(location))))?;
         }
         for (name, value) in outcome.iter().flat_map(|outcome| injected(outcome, route.as_deref())) {
@@ -104,7 +107,7 @@ impl Explanation {
     }
 
     pub(super) fn to_json(&self, args: &Explain) -> Value {
-        let DryRun { scrubbed, route, resolved, outcome } = &self.dry_run;
+        let DryRun { scrubbed, route, resolved, other_case, outcome } = &self.dry_run;
         let cookies: Vec<_> = self.cookies.iter().map(Cookie::to_json).collect();
         let session = resolved.as_ref().map(|resolved| match resolved {
             ResolvedCookies::Active(reference, life, user) => json!({
@@ -125,13 +128,16 @@ impl Explanation {
             }),
             Err(refusal) => {
                 let refusal_page = self.page.as_ref().unwrap_or(refusal);
-                let location =
+                let login =
                     if let Refusal::Login(location) = refusal_page { Some(text(location)) } else { None };
+                let location =
+                    if let Refusal::Merged(location) = refusal { Some(text(location)) } else { None };
                 json!({
                     "admitted": false,
                     "status": refusal.status().as_u16(),
                     "reason": refusal.label(),
-                    "login": location,
+                    "login": login,
+                    "location": location,
                 })
             }
         };
@@ -148,6 +154,7 @@ impl Explanation {
             "session": session,
             "access": access,
             "forwarded_as": forwarded_as,
+            "case": other_case.as_ref().map(describe_case),
             "headers": headers.map(|(name, value)| (name, Value::String(value))).collect::<Map<_, _>>(),
         })
     }
@@ -180,6 +187,14 @@ fn describe(route: &Route, config: &Config) -> String {
         Destination::Respond(_) => "an answer of its own".to_owned(),
     };
     format!("`{}`: {access}{realm}, {leads_to}", route.name)
+}
+
+fn describe_case(OtherCase { path, takes, guard }: &OtherCase) -> String {
+    let (path, takes, guard) = (visible(path), &takes.name, &guard.name);
+    format!(
+        "`{path}` takes `{takes}`, and `{guard}` if case is ignored: if the upstream ignores it, set `ignore_case = true` \
+         on `{guard}`, or on a route above it"
+    )
 }
 
 fn describe_user(user: UserState, claim: &UserClaim) -> String {

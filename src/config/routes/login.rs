@@ -5,7 +5,8 @@ use http::Method;
 use super::{ACCESS, MATCH, Placed, pattern};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::value::Fault;
-use crate::config::{HostPattern, LoginTemplate};
+use crate::config::{HostPattern, LoginTemplate, RouteConfig};
+use crate::path::{is_prefix, is_prefix_ignoring_case};
 
 const URI: &str = "{uri}";
 
@@ -69,13 +70,13 @@ pub(super) fn check(placed: &Placed, routes: &[Placed]) -> Option<(Diagnostic, V
 
 /// The route that a browser's GET of `path` takes: that of the longest prefix, and of two the one that names the method.
 fn taken<'r>(routes: &'r [Placed], host: Option<&HostPattern>, path: &str) -> Option<&'r Placed> {
-    let below = |prefix: &str| {
-        prefix == "/"
-            || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let takes = |route: &RouteConfig| {
+        let is_prefix = if route.ignore_case { is_prefix_ignoring_case } else { is_prefix };
+        is_prefix(&route.path, path)
     };
     let candidates = routes.iter().filter(|Placed { route, .. }| {
         let method = route.methods.is_empty() || route.methods.contains(&Method::GET);
-        route.host.as_ref() == host && method && below(&route.path)
+        route.host.as_ref() == host && method && takes(route)
     });
     candidates.max_by_key(|Placed { route, .. }| (route.path.len(), !route.methods.is_empty()))
 }

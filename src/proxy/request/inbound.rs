@@ -136,6 +136,20 @@ impl Sanitized {
         self.head.target.path()
     }
 
+    /// Puts `path` in place of the path; the query stays.
+    ///
+    /// # Errors
+    /// Returns a refusal if that is no path.
+    pub(super) fn replace_path(&mut self, path: &str) -> Result<(), Refusal> {
+        let target = match self.head.target.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        self.head.target = PathAndQuery::from_maybe_shared(Bytes::from(target))
+            .map_err(|_| Refusal::Malformed(Malformed::Target))?;
+        Ok(())
+    }
+
     /// Path and query.
     pub fn target(&self) -> &PathAndQuery {
         &self.head.target

@@ -1,18 +1,30 @@
 //! The route that takes a request.
+//!
+//! Where the route merges slashes, the merged path takes the place of the request's own here, and every later step knows
+//! only that one: it is what is judged and what is forwarded.
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
 use super::inbound::Sanitized;
+use super::navigation::is_navigation;
 use super::policy_check::PolicyChecked;
 use crate::proxy::model::Route;
 use crate::proxy::refusal::Refusal;
-use crate::route::Router;
+use crate::route::{RouteMatch, Router};
+
+/// The characters that a request target may hold and a Location may not: those outside ASCII, and those that end a quoted
+/// attribute.
+pub(in crate::proxy) const LOCATION_UNSAFE: &AsciiSet = &CONTROLS.add(b'"').add(b'<').add(b'>').add(b'\\');
 
 /// A request with the route that takes it. Only [`Routed::find`] makes one.
 #[derive(Debug)]
 pub struct Routed<'g> {
     request: Sanitized,
     route: &'g Arc<Route>,
+    is_merged: bool,
 }
 
 impl<'g> Routed<'g> {
@@ -21,9 +33,29 @@ impl<'g> Routed<'g> {
     /// # Errors
     /// Returns a refusal if no route takes it, or if its path could be read as another path.
     pub fn find(checked: PolicyChecked, router: &'g Router<Route>) -> Result<Self, Refusal> {
-        let request = checked.into_request();
-        let route = router.find(request.host(), request.path(), request.method())?;
-        Ok(Self { request, route })
+        let mut request = checked.into_request();
+        let RouteMatch { route, merged } = router.find(request.host(), request.path(), request.method())?;
+        let is_merged = merged.is_some();
+        if let Some(path) = merged {
+            request.replace_path(&path)?;
+        }
+        Ok(Self { request, route, is_merged })
+    }
+
+    /// Sends browsers that load a page to its merged path, so that there is one address for it and relative links hold.
+    ///
+    /// # Errors
+    /// Returns the redirect.
+    pub(in crate::proxy) fn check_spelling(&self) -> Result<(), Refusal> {
+        if !self.is_merged || !is_navigation(&self.request) {
+            return Ok(());
+        }
+        // Begins with one `/`, so it stays on this host.
+        let location = utf8_percent_encode(self.request.target().as_str(), LOCATION_UNSAFE).to_string();
+        match HeaderValue::from_str(&location) {
+            Ok(location) => Err(Refusal::Merged(location)),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Returns the request.

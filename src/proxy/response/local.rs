@@ -5,16 +5,12 @@
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
 use super::body::ResponseBody;
 use crate::config::{Access, Destination, Piece, Redirect, RedirectVariable, Respond};
 use crate::proxy::refusal::{Malformed, Refusal};
-use crate::proxy::request::{Sanitized, URI_COMPONENT, UpgradeChecked};
-
-/// The characters that a request target may hold and a Location may not: those outside ASCII, and those that end a quoted
-/// attribute.
-const LOCATION_UNSAFE: &AsciiSet = &CONTROLS.add(b'"').add(b'<').add(b'>').add(b'\\');
+use crate::proxy::request::{LOCATION_UNSAFE, Sanitized, URI_COMPONENT, UpgradeChecked};
 
 /// Returns the route's own response, or `None` if it has an upstream.
 ///

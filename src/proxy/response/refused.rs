@@ -88,7 +88,7 @@ fn respond(refusal: Refusal, id: &HeaderValue, format: ErrorFormat) -> Response<
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
-        Refusal::Login(location) | Refusal::Https(_, location) => {
+        Refusal::Login(location) | Refusal::Https(_, location) | Refusal::Merged(location) => {
             headers.insert(LOCATION, location);
         }
         Refusal::StoreUnavailable | Refusal::NoServer | Refusal::Busy => {

@@ -697,6 +697,8 @@ fn routes() {
             "`routes.access` must be `required`, `session`, `optional` or `public`".to_owned(),
         ),
         ("encoded_slashes = true", "`routes.encoded_slashes` must be `refuse` or `pass`".to_owned()),
+        ("duplicate_slashes = \"pass\"", "`routes.duplicate_slashes` must be `refuse` or `merge`".to_owned()),
+        ("ignore_case = \"yes\"", "`routes.ignore_case` must be `true` or `false`, not a string".to_owned()),
         (
             "allow_overrides = \"X-HTTP-Method\"",
             "`routes.allow_overrides` must be a list, not a string".to_owned(),

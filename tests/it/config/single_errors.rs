@@ -117,6 +117,8 @@ session = "main"
 access = "required"
 login = "/login?next={uri}"
 encoded_slashes = "pass"
+duplicate_slashes = "merge"
+ignore_case = true
 allow_overrides = ["X-HTTP-Method-Override"]
 upstream = "app"
 max_body = "2MiB"

@@ -10,7 +10,7 @@ use sessiongate::config::{
     ServerAddress, TemplatePart, UpstreamServer,
 };
 
-use super::fixture::{BASE, accepted, read, with};
+use super::fixture::{BASE, accepted, errors, read, with};
 
 #[test]
 fn defaults_depend_on_the_format() {
@@ -234,6 +234,31 @@ fn hosts_and_paths_in_one_spelling() {
     assert_eq!(route("host = \"*.a.b\"|path = \"/x\"").name, "*.a.b/x");
     assert_eq!(route("methods = [\"GET\", \"PROPFIND\"]").methods.len(), 2);
     assert!(route("encoded_slashes = \"pass\"").encoded_slashes);
+}
+
+#[test]
+fn case_is_ignored_below_a_route_that_ignores_it() {
+    let route = |host: &str, path: &str, says: &str| {
+        format!("[[routes]]|{host}path = \"{path}\"|access = \"public\"|upstream = \"app\"|{says}|")
+    };
+    let lines = [
+        ("", "/App", "ignore_case = true"),
+        ("", "/app/admin", ""),
+        ("", "/app/exact", "ignore_case = false"),
+        ("", "/APP/Exact/x", ""),
+        ("", "/apple", ""),
+        ("host = \"b.example\"|", "/app/x", ""),
+        ("host = \"c.example\"|", "/", "ignore_case = true"),
+        ("host = \"c.example\"|", "/x", ""),
+    ];
+    let lines: String = lines.iter().map(|(host, path, says)| route(host, path, says)).collect();
+    let routes = accepted(&with("", &lines)).routes;
+    let ignored: Vec<_> = routes.iter().filter(|r| r.ignore_case).map(|route| route.name.as_str()).collect();
+    assert_eq!(ignored, ["/App", "/app/admin", "c.example/", "c.example/x"]);
+
+    let twice = route("", "/one", "ignore_case = true") + &route("", "/ONE", "");
+    assert_eq!(errors(&with("", &twice)), ["two routes have the path `/ONE`, and the same host and methods"]);
+    assert_eq!(errors(&with("", &twice.replace("true", "false"))), [""; 0]);
 }
 
 #[test]

@@ -1,0 +1,158 @@
+//! Paths that servers read differently, where a route says how its own reads them: `//`, and letters in another case.
+
+use serde_json::json;
+
+use crate::support::client::Request;
+use crate::support::engine::Engine;
+use crate::support::gateway::{Builder, Gateway, field};
+use crate::support::program::said;
+use crate::support::table::{self, Session};
+use crate::support::upstream::Upstream;
+
+const MERGE: &str = "duplicate_slashes = \"merge\"";
+const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
+
+/// Merges everywhere but at `/admin`; below that, at `/admin/files`.
+async fn merging(upstream: &Upstream) -> (Builder, Session, Engine) {
+    let engine = table::engine().await;
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let builder = Gateway::builder()
+        .engine(&engine)
+        .upstream("app", upstream)
+        .realm("")
+        .route(
+            "/",
+            "public",
+            &format!("{MERGE}\n[routes.response_headers]\nset = {{ X-Frame-Options = \"DENY\" }}"),
+        )
+        .route("/admin", "required", "login = \"/login?next={uri}\"")
+        .route("/admin/files", "required", &format!("{MERGE}\nlogin = \"/login?next={{uri}}\""))
+        .route("/app", "public", &format!("{MERGE}\nstrip_prefix = true"));
+    (builder, session, engine)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merged_path_is_judged_and_forwarded() {
+    let upstream = Upstream::start();
+    let (builder, session, _engine) = merging(&upstream).await;
+    let gateway = builder.start().await;
+    for (path, target) in [
+        ("//", "/"),
+        ("//x", "/x"),
+        ("/x///y//?q=//a//b", "/x/y/?q=//a//b"),
+        ("///evil.example/x", "/evil.example/x"),
+        ("/app//x", "/x"),
+        ("//app//", "/"),
+    ] {
+        assert_eq!(gateway.get(path, "").await.status, 200, "{path}");
+        assert_eq!(upstream.last().target, target, "{path}");
+    }
+    assert_eq!(gateway.send(&Request::post("//form//x", "abc")).await.status, 200);
+    assert_eq!(
+        (upstream.last().target.as_str(), upstream.last().message.body.as_slice()),
+        ("/form/x", &b"abc"[..])
+    );
+
+    // The rule is that of the merged path, and so is whether slashes are merged at all.
+    let hits = upstream.hits();
+    for (path, status) in [
+        ("//admin", 400),
+        ("/admin//", 400),
+        ("/x//..//admin", 400),
+        ("//%61dmin", 400),
+        ("/a//%2e%2e/admin", 400),
+        ("/admin//files", 401),
+        ("//admin/files//x", 401),
+    ] {
+        assert_eq!(gateway.get(path, "").await.status, status, "{path}");
+    }
+    assert_eq!(upstream.hits(), hits);
+    assert_eq!(gateway.get("/admin//files//x?a", &session.cookie()).await.status, 200);
+    assert_eq!(upstream.last().target, "/admin/files/x?a");
+
+    let url = format!("http://{}//admin//files", gateway.address());
+    let arguments =
+        ["-sS", "--http2-prior-knowledge", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}"];
+    for (cookie, status) in [(String::new(), "401"), (format!("Cookie: {}", session.cookie()), "200")] {
+        let Some(said) = said("curl", &[&arguments[..], &["-H", &cookie, &url]].concat()) else { return };
+        assert_eq!(said, status);
+    }
+    assert_eq!(upstream.last().target, "/admin/files");
+}
+
+#[tokio::test]
+async fn browsers_are_redirected_to_the_merged_path() {
+    let upstream = Upstream::start();
+    let (builder, _, _engine) = merging(&upstream).await;
+    let gateway = builder.start().await;
+    for (path, location) in [
+        ("//", "/"),
+        ("//evil.example//x?q=//a", "/evil.example/x?q=//a"),
+        ("/admin//files?a=b", "/admin/files?a=b"),
+        ("/app//x", "/app/x"),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let response = gateway.send(&Request::new(method, path).header("Accept", HTML)).await;
+            assert_eq!((response.status, response.header("location")), (308, Some(location)), "{path}");
+            assert_eq!(response.header("cache-control"), Some("no-store"));
+        }
+    }
+    let response = gateway.send(&Request::get("//x").header("Accept", HTML)).await;
+    assert_eq!(response.header("x-frame-options"), Some("DENY"), "with the route's headers");
+    let line = gateway.event("a line", |event| event["target"] == "access").await;
+    assert_eq!(field(&line, "path"), "//");
+    assert_eq!(field(&line, "verdict"), "duplicate-slashes");
+    assert_eq!(upstream.hits(), 0);
+
+    // What is not the load of a page is answered where it is.
+    let image = Request::get("//x").header("Sec-Fetch-Mode", "no-cors").header("Sec-Fetch-Dest", "image");
+    let script = Request::get("//x").header("Accept", HTML).header("X-Requested-With", "XMLHttpRequest");
+    for request in [image, script, Request::post("//x", "a=b").header("Accept", HTML)] {
+        assert_eq!(gateway.send(&request).await.status, 200);
+        assert_eq!(upstream.last().target, "/x");
+    }
+    let response = gateway.send(&Request::get("//admin").header("Accept", HTML)).await;
+    assert_eq!((response.status, response.header("location")), (400, None));
+}
+
+#[tokio::test]
+async fn paths_in_another_case_do_not_lead_past_a_route_that_ignores_it() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(&engine).await;
+    let gateway = |lines: &str| {
+        Gateway::builder()
+            .engine(&engine)
+            .upstream("app", &upstream)
+            .realm("")
+            .route("/", "public", "")
+            .route("/skin", "required", lines)
+            .route("/skin/open", "public", "")
+            .route("/app", "public", "ignore_case = true\nstrip_prefix = true")
+    };
+    let exact = gateway("").start().await;
+    assert_eq!(exact.get("/SKIN/x", "").await.status, 200, "what the upstream makes of it, it makes");
+
+    let gateway = gateway("ignore_case = true").start().await;
+    let hits = upstream.hits();
+    for path in ["/skin", "/SKIN", "/sKiN/x", "/Skin/OPENED"] {
+        assert_eq!(gateway.get(path, "").await.status, 401, "{path}");
+    }
+    // Encoded, or by letters that are `s`, `k` and `i` in another case.
+    for path in ["/%53kin", "/%C5%BFkin", "/s%E2%84%AAin/x", "/sk%C4%B1n", "/s%E2%84%AAin;a/x"] {
+        assert_eq!(gateway.get(path, "").await.status, 400, "{path}");
+    }
+    assert_eq!(upstream.hits(), hits);
+    for (path, target) in [
+        ("/SKIN/X?y", "/SKIN/X?y"),
+        ("/Skin/Open/x", "/Skin/Open/x"),
+        ("/skins", "/skins"),
+        ("/aPP/X", "/X"),
+        ("/caf%C3%89", "/caf%C3%89"),
+    ] {
+        assert_eq!(gateway.get(path, &session.cookie()).await.status, 200, "{path}");
+        assert_eq!(upstream.last().target, target, "{path}");
+    }
+    assert_eq!(gateway.get("/SKIN/OPEN", "").await.status, 200, "routes below ignore case, too");
+}
