@@ -13,8 +13,11 @@ mod assemble;
 mod connection;
 mod connections;
 mod counters;
+mod error;
+mod generation;
 mod inherited;
 mod listener;
+mod listener_socket;
 mod proxy_protocol;
 mod reset_budget;
 mod state;
@@ -29,23 +32,23 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, Subject};
 use crate::config::{Config, Difference, ListenerAddress};
-use crate::proxy::Gateway;
 use crate::store::Store;
-use crate::store::schema::SchemaError;
 use crate::telemetry::Telemetry;
 use crate::time::Timestamp;
 
 use assemble::Assembled;
+use generation::Generation;
 use listener::Listener;
 
 pub(crate) use assemble::gateway;
 pub use connections::Connections;
 pub use counters::{Count, Counters};
+pub use error::StartError;
 pub use inherited::Inherited;
 pub use listener::ListenError;
 pub use state::{ReloadCounters, State};
@@ -82,41 +85,6 @@ pub struct Server {
 #[derive(Clone, Debug)]
 pub struct Certificates {
     generations: watch::Receiver<Arc<Generation>>,
-}
-
-/// One configuration, ready for the workers.
-#[derive(Debug)]
-struct Generation {
-    gateway: Arc<Gateway>,
-    listeners: Vec<Arc<Listener>>,
-    /// How long connections have to end.
-    drain: Duration,
-    /// A permit from each worker that goes by it.
-    followed: Semaphore,
-}
-
-/// Why a gateway does not start, or a configuration does not come into force.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A realm's table is not there, or not as its format needs it.
-    #[error("realm `{realm}`: {error}")]
-    Table {
-        /// Which realm.
-        realm: String,
-        /// What is wrong with its table.
-        error: SchemaError,
-    },
-    /// A listener cannot be opened.
-    #[error(transparent)]
-    Open(#[from] ListenError),
-    /// The operating system refuses a thread, a socket or randomness.
-    #[error("{what}: {error}")]
-    System {
-        /// What for.
-        what: &'static str,
-        /// What it says.
-        error: std::io::Error,
-    },
 }
 
 impl Server {
@@ -317,9 +285,7 @@ impl Server {
         // Once the workers let go of them, nothing may hold the sockets open for connections that nobody accepts.
         drop(listeners);
         generations.send_modify(|generation| {
-            let (gateway, drain) = (Arc::clone(&generation.gateway), generation.drain);
-            *generation =
-                Arc::new(Generation { gateway, listeners: Vec::new(), drain, followed: Semaphore::new(0) });
+            *generation = Arc::new(generation.without_listeners());
         });
         // Workers that are gone already need no telling.
         let _ = self.stop.send(true);
@@ -396,16 +362,5 @@ fn subject(
             }
         }),
         workers,
-    }
-}
-
-impl Generation {
-    fn new(config: &Config, assembled: &Assembled, listeners: &[Arc<Listener>]) -> Self {
-        Self {
-            gateway: Arc::clone(&assembled.gateway),
-            listeners: listeners.to_vec(),
-            drain: config.server.drain,
-            followed: Semaphore::new(0),
-        }
     }
 }

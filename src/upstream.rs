@@ -49,6 +49,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{ServerAddress, UpstreamConfig, UpstreamTls};
 use budget::Budget;
 use endpoint::Endpoint;
+use health::HealthCheck;
 use resolve::Targets;
 
 pub(crate) use body::BodyProgress;
@@ -65,8 +66,7 @@ pub use report::{ServerReport, UpstreamReport};
 #[derive(Debug)]
 pub struct Upstream {
     config: UpstreamConfig,
-    endpoints: Vec<Arc<Endpoint>>,
-    targets: Targets,
+    targets: Arc<Targets>,
     budget: Budget,
     queued: AtomicUsize,
     retries: AtomicU64,
@@ -101,8 +101,7 @@ impl Upstream {
         let addresses: Vec<_> = local.iter().map(|server| server.address).collect();
         let endpoints = endpoints(&config, &addresses)?;
         Ok(Arc::new(Self {
-            targets: Targets::new(&endpoints, config.max_connections),
-            endpoints,
+            targets: Arc::new(Targets::new(&config.name, endpoints, config.max_connections)),
             budget: Budget::new(config.retries.budget),
             queued: AtomicUsize::new(0),
             retries: AtomicU64::new(0),
@@ -121,17 +120,21 @@ impl Upstream {
     /// Looks its names up, for no longer than a connection may take, and goes on with that and with health checks on
     /// the runtime that this is called on. A name that has no address yet is no error: it may have one later.
     pub async fn start(self: &Arc<Self>) {
-        let mut failing = vec![false; self.endpoints.len()];
+        let mut failing = vec![false; self.targets.servers()];
         let named = self.config.servers.iter().any(crate::config::UpstreamServer::is_named);
         if named {
-            let first = resolve::once(self, &mut failing);
+            let first = self.targets.look_up_all(&mut failing);
             if tokio::time::timeout(self.config.connect_timeout, first).await.is_err() {
                 tracing::warn!(upstream = %self.config.name, "names are still being looked up");
             }
         }
-        let (here, interval) = (Arc::downgrade(self), self.config.resolve);
-        let resolving = named.then(|| tokio::spawn(resolve::keep_up(here.clone(), interval, failing)));
-        let checking = self.config.health.clone().map(|health| tokio::spawn(health::keep_up(here, health)));
+        let targets = Arc::downgrade(&self.targets);
+        let resolving =
+            named.then(|| tokio::spawn(resolve::run(targets.clone(), self.config.resolve, failing)));
+        let checking = self.config.health.clone().map(|health| {
+            let (upstream, connect_timeout) = (self.config.name.clone(), self.config.connect_timeout);
+            tokio::spawn(health::run(targets, HealthCheck { upstream, connect_timeout, health }))
+        });
         // Started once: whoever comes second finds it done, and its own tasks end here.
         let _ = self.background.set([resolving, checking].map(|task| task.map(AbortOnDropHandle::new)));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use tokio_util::task::TaskTracker;
 
-use super::StartError;
+use super::error::StartError;
 use crate::config::{
     self, Access, Config, HeaderEdits, HeaderRule, OddHeaders, RealmConfig, ServerAddress, StoreConfig,
     UpstreamConfig,

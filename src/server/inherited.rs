@@ -10,7 +10,7 @@ use std::path::Path;
 
 use listenfd::ListenFd;
 
-use super::listener::ListenerSocket;
+use super::listener_socket::ListenerSocket;
 use crate::config::{AdminAddress, ListenerAddress};
 
 /// The sockets that were passed to this process and no listener has taken yet.

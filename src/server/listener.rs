@@ -4,26 +4,16 @@
 //! something else of the address, another listener takes its sockets over; the workers tell the two apart by identity.
 
 use std::io;
-use std::iter;
-use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-
-use socket2::{Domain, Protocol, Type};
 
 use super::arrival::ListenerContext;
 use super::connections::Connections;
 use super::inherited::Inherited;
+use super::listener_socket::{self, BACKLOG, ListenerSocket};
 use super::tls::TlsError;
-use super::transport;
 use super::unix::{self, Footprint};
 use crate::config::{ListenerAddress, ListenerConfig};
-
-/// The system's queue of connections not yet accepted.
-const BACKLOG: i32 = 1024;
-/// How many it holds at most.
-pub(super) const QUEUED: usize = BACKLOG as usize + 1;
 
 /// A listener that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -59,25 +49,6 @@ pub(super) struct Listener {
     footprint: Option<Arc<Footprint>>,
 }
 
-/// A socket that listens.
-#[derive(Debug)]
-pub(super) enum ListenerSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-/// The same on a worker's runtime.
-#[derive(Debug)]
-pub(super) enum Accepting {
-    Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
-}
-
-/// A client's connection, and its address if it has one.
-pub(super) type Accepted = (transport::ClientSocket, Option<IpAddr>);
-
-// === impl Listener ===
-
 impl Listener {
     /// Listens as `config` says: on sockets that were passed to this process, or else on new ones.
     pub(super) fn open(
@@ -93,7 +64,7 @@ impl Listener {
                 return Ok((passed, None));
             }
             match &config.address {
-                ListenerAddress::Tcp(address) => Ok((bind(*address, workers)?, None)),
+                ListenerAddress::Tcp(address) => Ok((listener_socket::bind_tcp(*address, workers)?, None)),
                 // There is no SO_REUSEPORT for these; all workers accept on one queue.
                 ListenerAddress::Unix(path) => {
                     let (socket, footprint) = unix::bind(path, config.mode, BACKLOG)?;
@@ -169,137 +140,12 @@ fn entrance(
     entrance.map(Arc::new).map_err(|error| ListenError::Tls { address: config.address.clone(), error })
 }
 
-// === impl ListenerSocket ===
-
-impl ListenerSocket {
-    fn try_clone(&self) -> io::Result<Self> {
-        Ok(match self {
-            Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
-            Self::Unix(socket) => Self::Unix(socket.try_clone()?),
-        })
-    }
-
-    /// The connections that are in the system's queue already, at most so many: others may come for as long as somebody
-    /// looks.
-    pub(super) fn queued(&self, most: usize) -> impl Iterator<Item = io::Result<Accepted>> {
-        let next = || match self.accept() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            accepted => Some(accepted),
-        };
-        iter::from_fn(next).take(most)
-    }
-
-    /// The next connection of the system's queue; an error if nobody waits there.
-    fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(socket) => {
-                let (stream, address) = socket.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok(tcp(tokio::net::TcpStream::from_std(stream)?, address))
-            }
-            Self::Unix(socket) => {
-                let (stream, _) = socket.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok((transport::ClientSocket::Unix(tokio::net::UnixStream::from_std(stream)?), None))
-            }
-        }
-    }
-}
-
-impl From<ListenerSocket> for OwnedFd {
-    fn from(socket: ListenerSocket) -> Self {
-        match socket {
-            ListenerSocket::Tcp(socket) => socket.into(),
-            ListenerSocket::Unix(socket) => socket.into(),
-        }
-    }
-}
-
-// === impl Accepting ===
-
-impl Accepting {
-    /// Must be called on the worker's runtime.
-    pub(super) fn new(socket: ListenerSocket) -> io::Result<Self> {
-        Ok(match socket {
-            ListenerSocket::Tcp(socket) => Self::Tcp(tokio::net::TcpListener::from_std(socket)?),
-            ListenerSocket::Unix(socket) => Self::Unix(tokio::net::UnixListener::from_std(socket)?),
-        })
-    }
-
-    /// Waits for the next connection.
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(socket) => socket.accept().await.map(|(stream, address)| tcp(stream, address)),
-            Self::Unix(socket) => {
-                socket.accept().await.map(|(stream, _)| (transport::ClientSocket::Unix(stream), None))
-            }
-        }
-    }
-
-    /// The socket again.
-    pub(super) fn into_socket(self) -> io::Result<ListenerSocket> {
-        Ok(match self {
-            Self::Tcp(socket) => ListenerSocket::Tcp(socket.into_std()?),
-            Self::Unix(socket) => ListenerSocket::Unix(socket.into_std()?),
-        })
-    }
-}
-
-fn tcp(stream: tokio::net::TcpStream, address: SocketAddr) -> Accepted {
-    // A connection that is gone already shows that when it is read.
-    let _ = stream.set_nodelay(true);
-    (transport::ClientSocket::Tcp(stream), Some(address.ip()))
-}
-
-/// A socket for each worker, between which the system spreads connections.
-fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<ListenerSocket>> {
-    // SO_REUSEPORT would let a second gateway of the same user take half of the connections of a first one
-    // unnoticed; an address that is taken shows only without it.
-    drop(open(address, Share::No)?);
-    let first = open(address, Share::Yes)?;
-    let address = first.local_addr()?;
-    let mut sockets = vec![ListenerSocket::Tcp(first)];
-    for _ in 1..workers {
-        sockets.push(ListenerSocket::Tcp(open(address, Share::Yes)?));
-    }
-    Ok(sockets)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Share {
-    Yes,
-    No,
-}
-
-fn open(address: SocketAddr, share: Share) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // So that a restart need not wait for the connections of the last run to be forgotten.
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(share == Share::Yes)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::config::environment::System;
-
-    #[tokio::test]
-    async fn the_queue_is_emptied_and_no_more_than_that() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let _waiting: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        let socket = ListenerSocket::Tcp(listener);
-        assert_eq!(socket.queued(3).filter(Result::is_ok).count(), 3);
-        assert_eq!(socket.queued(3).filter(Result::is_ok).count(), 2);
-        assert_eq!(socket.queued(3).count(), 0);
-    }
 
     #[test]
     fn every_socket_has_a_worker_and_every_worker_a_socket() {

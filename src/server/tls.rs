@@ -5,6 +5,8 @@
 //! name none, or one that is not there.
 
 mod context;
+mod error;
+mod files;
 mod reload;
 
 use std::io;
@@ -17,8 +19,9 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::context::Contexts;
-pub use self::context::TlsError;
+use self::context::{Contexts, HTTP2};
+pub use self::error::TlsError;
+use self::files::Files;
 use super::connection::ClientProtocol;
 use super::connections::Connections;
 use super::transport::Transport;
@@ -28,8 +31,6 @@ use crate::proxy::{CertificateRule, TlsFacts};
 use crate::time::{Clock, Timestamp};
 use crate::tls::ClientCertificate;
 
-/// What HTTP/2 is called where it is negotiated (RFC 9113, 3.2).
-const H2: &[u8] = b"h2";
 /// What a TLS record of a handshake begins with.
 const HANDSHAKE: u8 = 0x16;
 
@@ -58,7 +59,7 @@ impl Terminator {
         http2: bool,
         connections: &Arc<Connections>,
     ) -> Result<Self, TlsError> {
-        let files = reload::Files::read(config, &System);
+        let files = Files::read(config, &System);
         let contexts = Contexts::new(config, http2, &files)?;
         let (sender, receiver) = watch::channel(Arc::new(contexts));
         let following = reload::follow((config.clone(), http2), files, sender, Arc::clone(connections));
@@ -110,7 +111,7 @@ async fn handshake(
         .as_ref()
         .map(|hosts| CertificateRule { hosts: Arc::clone(hosts), number: context.rule });
     let protocol =
-        if session.alpn_protocol() == Some(H2) { ClientProtocol::Http2 } else { ClientProtocol::Http1 };
+        if session.alpn_protocol() == Some(HTTP2) { ClientProtocol::Http2 } else { ClientProtocol::Http1 };
     Ok((Box::new(stream), protocol, TlsFacts { certificate, rule }))
 }
 

@@ -18,9 +18,11 @@ use tokio_util::task::TaskTracker;
 
 use super::arrival::{self, AcceptedConnection};
 use super::connections::ConnectionPermit;
-use super::listener::{Accepted, Accepting, Listener, ListenerSocket, QUEUED};
+use super::error::StartError;
+use super::generation::Generation;
+use super::listener::Listener;
+use super::listener_socket::{Accepted, AsyncListenerSocket, ListenerSocket, MAX_QUEUED};
 use super::state::State;
-use super::{Generation, StartError};
 use crate::proxy::{RequestIds, Worker};
 use crate::time::Clock;
 
@@ -219,7 +221,7 @@ struct AcceptorContext {
 }
 
 async fn accept(socket: ListenerSocket, mut door: AcceptorContext) {
-    let socket = match Accepting::new(socket) {
+    let socket = match AsyncListenerSocket::new(socket) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::error!(%error, "a listener failed");
@@ -249,9 +251,9 @@ async fn accept(socket: ListenerSocket, mut door: AcceptorContext) {
 
 /// Takes in who is in the system's queue already: the last socket of an address that is closed resets them, though they
 /// have been told that they are connected. No more than the queue holds, so that a crowd without end keeps no worker.
-fn last(socket: Accepting, door: &AcceptorContext) -> io::Result<()> {
+fn last(socket: AsyncListenerSocket, door: &AcceptorContext) -> io::Result<()> {
     let socket = socket.into_socket()?;
-    for accepted in socket.queued(QUEUED) {
+    for accepted in socket.accept_queued(MAX_QUEUED) {
         match accepted {
             Ok(accepted) => door.enter(accepted, door.listener.entrance.connections.enter_now()),
             // Gone between its connecting and now.

@@ -13,7 +13,7 @@ use crate::config::{Scheme, ServerAddress, UpstreamConfig, UpstreamProtocol, Ups
 /// A server.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    pub(super) place: ServerLocation,
+    pub(super) location: ServerLocation,
     pub(super) speech: Speech,
     pub(super) weight: u32,
     /// For requests that name no host.
@@ -75,8 +75,8 @@ impl Endpoint {
                 let address = demo?;
                 let label = address.to_string();
                 let authority = label.parse().unwrap_or(fallback);
-                let place = ServerLocation::Fixed(Address::Tcp(address));
-                Some(Self { place, speech: Speech::Http1, weight, authority, label: label.into() })
+                let location = ServerLocation::Fixed(Address::Tcp(address));
+                Some(Self { location, speech: Speech::Http1, weight, authority, label: label.into() })
             }
             ServerAddress::Unix(path) => {
                 let speech = match upstream.protocol {
@@ -84,13 +84,13 @@ impl Endpoint {
                     UpstreamProtocol::Http2 => Speech::Http2,
                 };
                 let label = format!("unix:{}", path.display()).into();
-                let place = ServerLocation::Fixed(Address::Unix(path.clone()));
-                Some(Self { place, speech, weight, authority: fallback, label })
+                let location = ServerLocation::Fixed(Address::Unix(path.clone()));
+                Some(Self { location, speech, weight, authority: fallback, label })
             }
             ServerAddress::Tcp { scheme, host, port } => {
                 let label =
                     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-                let place = match host.parse::<IpAddr>() {
+                let location = match host.parse::<IpAddr>() {
                     Ok(address) => ServerLocation::Fixed(Address::Tcp(SocketAddr::new(address, *port))),
                     Err(_) => ServerLocation::Name { host: host.clone(), port: *port },
                 };
@@ -100,14 +100,14 @@ impl Endpoint {
                     Scheme::Https => Speech::Tls(Secure::new(upstream, host, tls?)?),
                 };
                 let authority = label.parse().unwrap_or(fallback);
-                Some(Self { place, speech, weight, authority, label: label.into() })
+                Some(Self { location, speech, weight, authority, label: label.into() })
             }
         }
     }
 
     /// How the target at `address` is called in logs.
     pub(super) fn label_of(&self, address: &Address) -> Arc<str> {
-        match (&self.place, address) {
+        match (&self.location, address) {
             (ServerLocation::Name { .. }, Address::Tcp(address)) => {
                 format!("{} ({})", self.label, address.ip()).into()
             }

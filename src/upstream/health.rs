@@ -2,6 +2,7 @@
 //! take. They run on the control runtime, for as long as the upstream lives.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -13,67 +14,80 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::MissedTickBehavior;
 
-use super::Upstream;
 use super::endpoint::Speech;
+use super::resolve::Targets;
 use super::stream::{Offer, ServerStream, Version};
 use super::target::Target;
-use crate::config::{Health, UpstreamConfig};
+use crate::config::Health;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("sessiongate/", env!("CARGO_PKG_VERSION")));
 
-/// Checks every target of the upstream, again and again.
-pub(super) async fn keep_up(upstream: Weak<Upstream>, health: Health) {
+/// What health checks need of the upstream's configuration.
+#[derive(Debug)]
+pub(super) struct HealthCheck {
+    /// The upstream's name, for the log.
+    pub(super) upstream: String,
+    pub(super) connect_timeout: Duration,
+    pub(super) health: Health,
+}
+
+/// Checks all targets every `interval` of the configuration, until the upstream is dropped.
+pub(super) async fn run(targets: Weak<Targets>, check: HealthCheck) {
+    let health = &check.health;
     let mut tick = tokio::time::interval(health.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let Some(upstream) = upstream.upgrade() else { return };
-        let targets = upstream.targets.current();
-        let checks = targets.iter().map(|target| async {
-            let checked =
-                tokio::time::timeout(health.timeout, check(&upstream.config, target, &health)).await;
+        let Some(targets) = targets.upgrade() else { return };
+        let current = targets.current();
+        let checks = current.iter().map(|target| async {
+            let checked = tokio::time::timeout(health.timeout, check.send(target)).await;
             let late = || Err(format!("no answer within {}", humantime::format_duration(health.timeout)));
-            target.checked(&upstream.config.name, &health, checked.unwrap_or_else(|_| late()));
+            target.checked(&check.upstream, health, checked.unwrap_or_else(|_| late()));
         });
         join_all(checks).await;
     }
 }
 
-/// Asks one target. Within `health.timeout`: the caller sees to that.
-async fn check(upstream: &UpstreamConfig, target: &Arc<Target>, health: &Health) -> Result<(), String> {
-    let endpoint = &target.endpoint;
-    let limit = upstream.connect_timeout.min(health.timeout);
-    let (stream, version) = ServerStream::open(endpoint, &target.address, limit, Offer::All).await?;
-    let authority = health.host.as_ref().and_then(|host| Authority::try_from(host.as_str()).ok());
-    let authority = authority.unwrap_or_else(|| endpoint.authority.clone());
-    let mut request = Request::new(Empty::<Bytes>::new());
-    *request.method_mut() = Method::GET;
-    request.headers_mut().insert(USER_AGENT, AGENT);
-    let broken = |error: hyper::Error| error.to_string();
-    let status = match version {
-        Version::Http1 => {
-            *request.uri_mut() = health.path.parse().map_err(|_| "the path is no path")?;
-            let host = HeaderValue::from_str(authority.as_str()).map_err(|_| "the host is no host")?;
-            request.headers_mut().insert(HOST, host);
-            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-            let sending = async { sender.send_request(request).await.map(|response| response.status()) };
-            alongside(connection, sending).await
-        }
-        Version::Http2 => {
-            let scheme = if matches!(endpoint.speech, Speech::Tls(_)) { "https" } else { "http" };
-            let uri =
-                Uri::builder().scheme(scheme).authority(authority).path_and_query(&*health.path).build();
-            *request.uri_mut() = uri.map_err(|_| "the path is no path")?;
-            *request.version_mut() = http::Version::HTTP_2;
-            let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-            let (mut sender, connection) = handshake.await.map_err(broken)?;
-            let sending = async { sender.send_request(request).await.map(|response| response.status()) };
-            alongside(connection, sending).await
-        }
-    };
-    let status = status?;
-    if health.status.contains(status) { Ok(()) } else { Err(format!("it answered {}", status.as_u16())) }
+impl HealthCheck {
+    /// Sends a health check to one target. The caller limits the time to `health.timeout`.
+    async fn send(&self, target: &Arc<Target>) -> Result<(), String> {
+        let health = &self.health;
+        let endpoint = &target.endpoint;
+        let limit = self.connect_timeout.min(health.timeout);
+        let (stream, version) = ServerStream::open(endpoint, &target.address, limit, Offer::All).await?;
+        let authority = health.host.as_ref().and_then(|host| Authority::try_from(host.as_str()).ok());
+        let authority = authority.unwrap_or_else(|| endpoint.authority.clone());
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = Method::GET;
+        request.headers_mut().insert(USER_AGENT, AGENT);
+        let broken = |error: hyper::Error| error.to_string();
+        let status = match version {
+            Version::Http1 => {
+                *request.uri_mut() = health.path.parse().map_err(|_| "the path is no path")?;
+                let host = HeaderValue::from_str(authority.as_str()).map_err(|_| "the host is no host")?;
+                request.headers_mut().insert(HOST, host);
+                request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                let (mut sender, connection) =
+                    http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+                let sending = async { sender.send_request(request).await.map(|response| response.status()) };
+                alongside(connection, sending).await
+            }
+            Version::Http2 => {
+                let scheme = if matches!(endpoint.speech, Speech::Tls(_)) { "https" } else { "http" };
+                let uri =
+                    Uri::builder().scheme(scheme).authority(authority).path_and_query(&*health.path).build();
+                *request.uri_mut() = uri.map_err(|_| "the path is no path")?;
+                *request.version_mut() = http::Version::HTTP_2;
+                let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+                let (mut sender, connection) = handshake.await.map_err(broken)?;
+                let sending = async { sender.send_request(request).await.map(|response| response.status()) };
+                alongside(connection, sending).await
+            }
+        };
+        let status = status?;
+        if health.status.contains(status) { Ok(()) } else { Err(format!("it answered {}", status.as_u16())) }
+    }
 }
 
 /// Drives the connection until the answer has come.

@@ -19,7 +19,7 @@ pub(crate) async fn reach(upstream: &UpstreamConfig, server: &UpstreamServer) ->
     let label = &endpoint.label;
     let limit = upstream.connect_timeout;
     let late = || format!("{label} does not answer within {}", humantime::format_duration(limit));
-    let addresses = match &endpoint.place {
+    let addresses = match &endpoint.location {
         ServerLocation::Fixed(address) => vec![address.clone()],
         ServerLocation::Name { host, port } => {
             let looked_up = tokio::time::timeout(limit, lookup_host((host.as_str(), *port))).await;

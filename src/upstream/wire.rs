@@ -8,6 +8,7 @@
 //!    beyond.
 
 mod body;
+mod error;
 mod head;
 mod mend;
 #[cfg(test)]
@@ -28,8 +29,9 @@ use http_body::{Body, Frame, SizeHint};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::body::{BadBody, Decoder, Step};
-use self::head::{BadHead, Framing, MAX_HEAD};
+use self::body::{Decoder, Step};
+use self::error::{BadBody, BadHead};
+use self::head::{Framing, MAX_HEAD};
 pub(super) use self::mend::Mends;
 use super::gateway_headers::GatewayHeaders;
 

@@ -23,8 +23,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use super::activity::{Activity, Deadline, Wait, Watched};
+use super::close::{MAX_DISCARD, SHUTDOWN_TIMEOUT, close, close_lingering};
+use super::context::ConnectionContext;
+use super::first_bytes::{FirstBytes, LAST_REQUEST, read_first_bytes};
 use super::tracked_io::TrackedIo;
-use super::{DISCARD, FAREWELL, First, LAST_REQUEST, Terms, close, first_bytes, linger};
 use crate::proxy::{Upgrade, handle};
 use crate::upstream::ClientBody;
 
@@ -51,12 +53,12 @@ enum End {
 pub(super) async fn serve<S>(
     mut stream: S,
     mut first: Bytes,
-    terms: &Terms,
+    context: &ConnectionContext,
     mut stopped: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let limits = terms.limits;
+    let limits = context.limits;
     let mut builder = Builder::new();
     builder.header_read_timeout(None).max_header_size(limits.header_bytes);
     builder.max_buf_size(limits.header_bytes.max(MAX_BUFFER));
@@ -65,7 +67,7 @@ pub(super) async fn serve<S>(
     }
     loop {
         // Boxed, so that a parked connection is not as large as one at work.
-        let talk = Box::pin(talk(&builder, stream, first, terms, &mut stopped)).await;
+        let talk = Box::pin(talk(&builder, stream, first, context, &mut stopped)).await;
         stream = talk.stream;
         if let Some(upgrade) = talk.upgrade {
             // The rest is between the client and whoever asked for it.
@@ -73,7 +75,7 @@ pub(super) async fn serve<S>(
         }
         match talk.end {
             End::Closed if talk.is_unheard => {
-                return Box::pin(linger(&mut stream, terms.timeouts.body.min(DISCARD))).await;
+                return Box::pin(close_lingering(&mut stream, context.timeouts.body.min(MAX_DISCARD))).await;
             }
             // What could not be written in time is not waited for again.
             End::Closed | End::Expired(Wait::Reader | Wait::Nothing) => return,
@@ -87,10 +89,10 @@ pub(super) async fn serve<S>(
             tracing::debug!("an idle connection is parked");
             // Empty, it still holds the buffer that it is a part of.
             drop(first);
-            let rest = terms.timeouts.idle.saturating_sub(PARK);
-            first = match first_bytes(&mut stream, &[], rest, &mut stopped).await {
-                First::Bytes(bytes) => bytes,
-                First::Nothing | First::Partial => return close(&mut stream).await,
+            let rest = context.timeouts.idle.saturating_sub(PARK);
+            first = match read_first_bytes(&mut stream, &[], rest, &mut stopped).await {
+                FirstBytes::Bytes(bytes) => bytes,
+                FirstBytes::None | FirstBytes::Partial => return close(&mut stream).await,
             };
         }
     }
@@ -113,7 +115,7 @@ async fn talk<S>(
     builder: &Builder,
     stream: S,
     first: Bytes,
-    terms: &Terms,
+    context: &ConnectionContext,
     stopped: &mut watch::Receiver<bool>,
 ) -> Talk<S>
 where
@@ -124,9 +126,9 @@ where
     let last = Rc::new(Cell::new(false));
     let service = service_fn(|request: Request<Incoming>| {
         let exchange = activity.begin(!request.body().is_end_stream(), None);
-        let (terms, upgrade, last) = (terms.clone(), Rc::clone(&upgrade), Rc::clone(&last));
+        let (context, upgrade, last) = (context.clone(), Rc::clone(&upgrade), Rc::clone(&last));
         async move {
-            let mut response = handle(&terms.worker, &terms.peer, request.map(ClientBody::from)).await;
+            let mut response = handle(&context.worker, &context.peer, request.map(ClientBody::from)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 upgrade.replace(response.body_mut().take_upgrade());
             } else if last.get() {
@@ -143,7 +145,7 @@ where
     });
     let wire = TrackedIo::new(stream, first, Rc::clone(&activity));
     let mut connection = builder.serve_connection(TokioIo::new(wire), service);
-    let end = drive(&mut connection, &activity, terms, &last, stopped).await;
+    let end = drive(&mut connection, &activity, context, &last, stopped).await;
     let parts = connection.into_parts();
     Talk {
         end,
@@ -156,8 +158,8 @@ where
 
 /// Answers a client whose head does not come to an end, and ends its connection.
 pub(super) async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
-    if matches!(tokio::time::timeout(FAREWELL, stream.write_all(SLOW)).await, Ok(Ok(()))) {
-        linger(stream, FAREWELL).await;
+    if matches!(tokio::time::timeout(SHUTDOWN_TIMEOUT, stream.write_all(SLOW)).await, Ok(Ok(()))) {
+        close_lingering(stream, SHUTDOWN_TIMEOUT).await;
     }
 }
 
@@ -165,7 +167,7 @@ pub(super) async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut 
 async fn drive<S, H>(
     connection: &mut Connection<TokioIo<TrackedIo<S>>, H>,
     activity: &Activity,
-    terms: &Terms,
+    context: &ConnectionContext,
     last: &Cell<bool>,
     stopped: &mut watch::Receiver<bool>,
 ) -> End
@@ -174,7 +176,7 @@ where
     H: HttpService<Incoming, ResBody = Watched>,
     H::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let timeouts = terms.timeouts;
+    let timeouts = context.timeouts;
     let mut deadline = Deadline::default();
     let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
     poll_fn(|cx| {

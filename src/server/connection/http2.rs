@@ -26,10 +26,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::activity::{Activity, Deadline, Reader, Wait};
+use super::close::MAX_DISCARD;
+use super::context::ConnectionContext;
 use super::throttled_reader::{ReadBudget, ThrottledReader};
 use super::tracked_io::TrackedIo;
 use super::trailers::MarkedTrailers;
-use super::{DISCARD, Terms};
 use crate::proxy::handle;
 use crate::server::reset_budget::ResetBudget;
 use crate::upstream::{ClientBody, UnreadBody};
@@ -51,19 +52,19 @@ const PONG: Duration = Duration::from_secs(10);
 pub(super) async fn serve<S>(
     stream: S,
     first: Bytes,
-    terms: &Terms,
+    context: &ConnectionContext,
     budget: ResetBudget,
     mut stopped: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (limits, timeouts) = (terms.limits, terms.timeouts);
+    let (limits, timeouts) = (context.limits, context.timeouts);
     let activity = Rc::new(Activity::default());
     let budget = Rc::new(ReadBudget::new(budget));
     let streams = Streams {
         next: Rc::default(),
         send_timeout: timeouts.send,
-        discard: timeouts.body.min(DISCARD),
+        discard: timeouts.body.min(MAX_DISCARD),
         budget: Rc::clone(&budget),
     };
     let next = Rc::clone(&streams.next);
@@ -73,7 +74,7 @@ pub(super) async fn serve<S>(
         let unread = has_body.then(Rc::<UnreadBody>::default);
         next.replace(Some((Rc::clone(&reader), unread.clone())));
         let exchange = activity.begin(has_body, Some(reader));
-        let (terms, activity) = (terms.clone(), Rc::clone(&activity));
+        let (context, activity) = (context.clone(), Rc::clone(&activity));
         let is_short = budget.is_short();
         let switched = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
         async move {
@@ -83,7 +84,7 @@ pub(super) async fn serve<S>(
                 tokio::task::yield_now().await;
             }
             let request = request.map(|body| ClientBody::returning(body, unread));
-            let mut response = handle(&terms.worker, &terms.peer, request).await;
+            let mut response = handle(&context.worker, &context.peer, request).await;
             if let (Some(switched), Some(upgrade)) = (switched, response.body_mut().take_upgrade()) {
                 // It is over as soon as the response's head is on its way, or the stream has been reset.
                 tokio::task::spawn_local(async move {

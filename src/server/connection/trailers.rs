@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::PREFACE;
+use super::first_bytes::PREFACE;
 
 /// A frame's head: three bytes of length, the type, the flags, and four of the stream's id.
 const HEAD: usize = 9;

@@ -1,20 +1,22 @@
 //! From certificates' files to what handshakes use.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 
-use super::reload::Files;
+use super::error::TlsError;
+use super::files::Files;
 use crate::config::{ClientRule, TlsConfig, TlsVersion};
 use crate::time::Timestamp;
-use crate::tls::{HostNames, Identity, PemError, authorities};
+use crate::tls::{HostNames, Identity, authorities};
 
-/// What HTTP/1.1 is called where it is negotiated (RFC 7301, 6).
+/// The ALPN protocol id of HTTP/2 (RFC 9113, 3.2).
+pub(super) const HTTP2: &[u8] = b"h2";
+/// The ALPN protocol id of HTTP/1.1 (RFC 7301, 6).
 const HTTP1: &[u8] = b"http/1.1";
 /// Sessions kept for clients of TLS 1.2 that take no tickets, for each certificate.
 const SESSIONS: usize = 1024;
@@ -42,36 +44,6 @@ pub(super) struct Context {
     pub(super) rule: usize,
 }
 
-/// Why files make no TLS.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("`{}` cannot be read: {error}", path.display())]
-    Unreadable {
-        /// Which.
-        path: PathBuf,
-        /// What the system says.
-        error: Arc<std::io::Error>,
-    },
-    /// A file is not what it should be.
-    #[error("`{}` {error}", path.display())]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: PemError,
-    },
-    /// The authorities of clients cannot be used.
-    #[error("the authorities of clients: {0}")]
-    Clients(#[from] VerifierBuilderError),
-    /// The certificate cannot be used.
-    #[error(transparent)]
-    Tls(#[from] rustls::Error),
-    /// There is no certificate.
-    #[error("there is no certificate")]
-    Nothing,
-}
-
 impl Contexts {
     pub(super) fn new(config: &TlsConfig, http2: bool, files: &Files) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
@@ -97,7 +69,7 @@ impl Contexts {
             }
             let mut config = server_config(config.min_version, clients, identity, files, &provider)?;
             config.alpn_protocols =
-                if http2 { vec![super::H2.to_vec(), HTTP1.to_vec()] } else { vec![HTTP1.to_vec()] };
+                if http2 { vec![HTTP2.to_vec(), HTTP1.to_vec()] } else { vec![HTTP1.to_vec()] };
             contexts.push(Context { config: Arc::new(config), rule });
         }
         let mut contexts = contexts.into_iter();

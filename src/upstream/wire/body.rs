@@ -3,6 +3,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::error::BadBody;
 use super::mend;
 
 /// The longest line before a chunk: its size, and extensions that nobody reads.
@@ -46,19 +47,6 @@ pub(super) enum Step {
     End,
     /// What has been read does not say.
     More,
-}
-
-/// What is no body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadBody {
-    #[error("broke off before its end")]
-    Short,
-    #[error("has chunks that are none")]
-    Chunks,
-    #[error("has invalid trailers")]
-    Trailers,
-    #[error("has too many trailers")]
-    ManyTrailers,
 }
 
 impl Decoder {

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::super::gateway_headers::GatewayHeaders;
 use super::body::Decoder;
+use super::error::BadHead;
 use super::mend::{self, Mended, Mends};
 
 /// The most that a response's head may take.
@@ -38,40 +39,6 @@ pub(super) struct ResponseHead {
     pub(super) persists: bool,
     /// What had to be mended of it.
     pub(super) mends: Mends,
-}
-
-/// What makes a response's head useless.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadHead {
-    #[error("is not HTTP/1")]
-    NotHttp,
-    #[error("has a status code below 100 or above 999")]
-    Status,
-    #[error("has a head that is too large")]
-    TooLarge,
-    #[error("has both Content-Length and Transfer-Encoding")]
-    TwoFramings,
-    #[error("has a Transfer-Encoding other than chunked, or one in HTTP/1.0")]
-    Coding,
-    #[error("has an invalid Content-Length, or several that differ")]
-    Length,
-    #[error("has a bare CR in its status line")]
-    BareCr,
-    #[error("has a header `{name}` {fault}")]
-    Field { name: Box<str>, fault: BadField },
-}
-
-/// Why a header line could be read in two ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadField {
-    #[error("with a bare CR")]
-    BareCr,
-    #[error("with a control character")]
-    Control,
-    #[error("whose name is invalid")]
-    Name,
-    #[error("with whitespace before it")]
-    Space,
 }
 
 /// How a request's body is framed.
@@ -174,7 +141,9 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Resp
             head(&parsed, &bytes, method).map(Some)
         }
         Err(BadHead::NotHttp) => {
-            let Some(Mended { length, bytes, mends, framing }) = mend::head(buffer)? else { return Ok(None) };
+            let Some(Mended { length, bytes, mends, framing }) = mend::head(buffer, MAX_HEAD)? else {
+                return Ok(None);
+            };
             buffer.advance(length);
             let bytes = Bytes::from(bytes);
             let parsed = parse(&bytes)?.ok_or(BadHead::NotHttp)?;

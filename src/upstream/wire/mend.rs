@@ -11,7 +11,7 @@
 //! | a line with no colon, or whose name is no token: left out | if its letters are those of a framing field |
 //! | a status line with tabs or more than one space, or of another version | with anything but a version and three digits |
 
-use super::head::{BadField, BadHead, MAX_HEAD};
+use super::error::{BadField, BadHead};
 use crate::headers;
 
 /// What was mended.
@@ -71,13 +71,13 @@ impl Mend {
 }
 
 /// Mends the head at the front of `read`; none: its end has not come yet.
-pub(super) fn head(read: &[u8]) -> Result<Option<Mended>, BadHead> {
+pub(super) fn head(read: &[u8], limit: usize) -> Result<Option<Mended>, BadHead> {
     let blank = read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let (start, rest) = read.split_at_checked(blank).unwrap_or_default();
     if rest.iter().zip(b"HTTP/").any(|(byte, expected)| byte != expected) || start.ends_with(b"\r") {
         return Err(BadHead::NotHttp);
     }
-    let Some((line, fields)) = next_line(rest) else { return partial(read) };
+    let Some((line, fields)) = next_line(rest) else { return partial(read, limit) };
     let (status_line, is_mended) = status_line(line)?;
     let mut all = Fields { bytes: status_line, ..Fields::default() };
     if is_mended {
@@ -85,7 +85,7 @@ pub(super) fn head(read: &[u8]) -> Result<Option<Mended>, BadHead> {
     }
     match all.read(fields)? {
         Some(left) => Ok(Some(all.done(read.len() - left.len()))),
-        None => partial(read),
+        None => partial(read, limit),
     }
 }
 
@@ -95,8 +95,8 @@ pub(super) fn trailers(read: &[u8]) -> Result<Option<Mended>, BadHead> {
     Ok(all.read(read)?.map(|left| all.done(read.len() - left.len())))
 }
 
-fn partial(read: &[u8]) -> Result<Option<Mended>, BadHead> {
-    if read.len() >= MAX_HEAD { Err(BadHead::TooLarge) } else { Ok(None) }
+fn partial(read: &[u8], limit: usize) -> Result<Option<Mended>, BadHead> {
+    if read.len() >= limit { Err(BadHead::TooLarge) } else { Ok(None) }
 }
 
 /// A line without its end, and what comes after it.

@@ -1,0 +1,38 @@
+//! Why a listener's certificates and keys cannot be used.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::server::VerifierBuilderError;
+
+use crate::tls::PemError;
+
+/// Why a listener's certificates and keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("`{}` cannot be read: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        error: Arc<std::io::Error>,
+    },
+    /// A file does not contain what it should.
+    #[error("`{}` {error}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: PemError,
+    },
+    /// The certificate authorities for clients cannot be used.
+    #[error("the certificate authorities for clients: {0}")]
+    Clients(#[from] VerifierBuilderError),
+    /// rustls does not accept the certificate.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// No certificate is configured.
+    #[error("no certificate is configured")]
+    Nothing,
+}

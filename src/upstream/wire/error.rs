@@ -1,0 +1,48 @@
+//! Why a response cannot be read.
+
+/// What makes a response's head useless.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadHead {
+    #[error("is not HTTP/1")]
+    NotHttp,
+    #[error("has a status code below 100 or above 999")]
+    Status,
+    #[error("has a head that is too large")]
+    TooLarge,
+    #[error("has both Content-Length and Transfer-Encoding")]
+    TwoFramings,
+    #[error("has a Transfer-Encoding other than chunked, or one in HTTP/1.0")]
+    Coding,
+    #[error("has an invalid Content-Length, or several that differ")]
+    Length,
+    #[error("has a bare CR in its status line")]
+    BareCr,
+    #[error("has a header `{name}` {fault}")]
+    Field { name: Box<str>, fault: BadField },
+}
+
+/// Why a header line could be read in two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadField {
+    #[error("with a bare CR")]
+    BareCr,
+    #[error("with a control character")]
+    Control,
+    #[error("whose name is invalid")]
+    Name,
+    #[error("with whitespace before it")]
+    Space,
+}
+
+/// What is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadBody {
+    #[error("broke off before its end")]
+    Short,
+    #[error("has chunks that are none")]
+    Chunks,
+    #[error("has invalid trailers")]
+    Trailers,
+    #[error("has too many trailers")]
+    ManyTrailers,
+}
