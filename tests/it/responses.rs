@@ -55,6 +55,36 @@ async fn informational_answers_stay_behind_and_an_unasked_101_is_refused() {
 }
 
 #[tokio::test]
+async fn trailers_reach_http_1_clients_that_accept_them() {
+    let upstream = Upstream::answering(|_| {
+        let trailers = [("X-Sum", "1"), ("X-Session-Patch", "{}"), ("Set-Cookie", "a=b")];
+        Answer::ok("abc").header("Trailer", "X-Sum, X-Session-Patch, Set-Cookie").chunked(&trailers)
+    });
+    let engine = table::engine().await;
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    for (accepts, expected) in [
+        (Some("trailers"), &[("x-sum", "1")][..]),
+        (Some("gzip;q=0.5, Trailers"), &[("x-sum", "1")]),
+        (Some("gzip"), &[]),
+        (None, &[]),
+    ] {
+        let request = Request::get("/");
+        let request = match accepts {
+            Some(te) => request.header("TE", te).header("Connection", "TE"),
+            None => request,
+        };
+        let response = gateway.send(&request).await;
+        assert_eq!((response.status, response.text().as_str()), (200, "abc"), "{accepts:?}");
+        let trailers = response.message.trailers.iter();
+        let trailers: Vec<_> = trailers.map(|(name, value)| (name.to_lowercase(), value.as_str())).collect();
+        let expected_lines = expected.iter().map(|(name, value)| ((*name).to_owned(), *value));
+        assert_eq!(trailers, expected_lines.collect::<Vec<_>>(), "{accepts:?}");
+        let announced = response.header("trailer").map(str::to_lowercase);
+        assert_eq!(announced.as_deref(), expected.first().map(|(name, _)| *name), "{accepts:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_cookie_comes_with_a_reissue_and_keeps_the_response_out_of_shared_caches() {
     let upstream = Upstream::answering(|_| {
         let answer = Answer::ok("ok").header("Cache-Control", "public, max-age=60, s-maxage=600");

@@ -67,3 +67,28 @@ async fn a_request_that_was_looked_at_is_not_sent_again() {
     assert_eq!(client.answer().await.expect("an answer").status, 502);
     assert!(called.try_recv().is_err(), "it was sent twice");
 }
+
+#[tokio::test]
+async fn trailers_of_requests_reach_http_2_servers_without_what_clients_may_not_say() {
+    let (server, mut called) = server().await;
+    let gateway = gateway(&[server], "").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    client
+        .send(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\n\
+             X-Session-Status: active\r\nX-Forwarded-For: 6.6.6.6\r\nX-HTTP-Method-Override: DELETE\r\n\
+             Authorization: Basic YTpi\r\n\r\n",
+        )
+        .await;
+    let (request, mut respond) = within("the request", called.recv()).await.expect("a request");
+    let mut stream = request.into_body();
+    let mut received = Vec::new();
+    while let Some(data) = within("the body", stream.data()).await {
+        received.extend_from_slice(&data.expect("the whole body"));
+    }
+    let trailers = within("the trailers", stream.trailers()).await.expect("the trailers").expect("some");
+    let trailers: Vec<_> = trailers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    assert_eq!((received.as_slice(), trailers), (&b"abc"[..], vec![("x-sum", &b"1"[..])]));
+    respond.send_response(http::Response::new(()), true).expect("is open");
+    assert_eq!(client.answer().await.expect("an answer").status, 200);
+}
