@@ -11,26 +11,26 @@ pub use user::UserClaim;
 /// A session's claims: a JSON object, in the order the framework wrote it.
 pub type Claims = Map<String, Value>;
 
-/// The way to one claim: `user`, or `user.name` through nested objects.
+/// The path of a claim: `user`, or `user.name` for a value in a nested object.
 ///
-/// A key that itself holds dots (`auth.userid`, as Pyramid's security policy writes it) is found first: at every level
-/// the longest key that is there wins.
+/// Keys may contain dots themselves (Pyramid's security policy writes `auth.userid`): at each level of nesting, the
+/// longest key that exists is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimPath(String);
 
 impl ClaimPath {
-    /// Parses a path; `None` if it or one of its segments is empty.
+    /// Parses a path. Returns `None` if it is empty or has an empty segment.
     pub fn parse(text: &str) -> Option<Self> {
         (!text.is_empty() && text.split('.').all(|segment| !segment.is_empty()))
             .then(|| Self(text.to_owned()))
     }
 
-    /// The path as it was written.
+    /// Returns the path as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The value at this path, if there is one. `null` counts as no value: an app that logs a user out often writes it.
+    /// Returns the value at this path. `null` counts as no value, since apps often write it when a user logs out.
     pub fn find<'c>(&self, claims: &'c Claims) -> Option<&'c Value> {
         find(claims, &self.0).filter(|value| !value.is_null())
     }

@@ -1,52 +1,52 @@
-//! Header names, once, and the rules about names that everything which touches headers keeps.
+//! Header names, and the rules for which headers are removed or passed on.
 //!
-//! The rule behind them: a CGI or WSGI server turns a header's name into upper case and every character that is not a
-//! letter or digit into `_`. Two names that this makes equal are one header to the app, so they are one to us.
+//! CGI and WSGI servers convert a header's name to upper case and every character that is not a letter or digit to `_`.
+//! Two names that become equal by this ("fold alike") are one header to the app, so the gateway treats them as one.
 
 use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName};
 
-/// What kind of session the request has: `active`, `anonymous`, `unavailable`.
+/// The status of the request's session: `active`, `anonymous` or `unavailable`.
 pub const SESSION_STATUS: HeaderName = HeaderName::from_static("x-session-status");
-/// The session's public name.
+/// The session's public identifier, which is not its id.
 pub const SESSION_REF: HeaderName = HeaderName::from_static("x-session-ref");
 /// The session's version.
 pub const SESSION_VERSION: HeaderName = HeaderName::from_static("x-session-version");
-/// When the session ends if nothing happens, in Unix seconds.
+/// When the session expires if it is not reissued, in Unix seconds.
 pub const SESSION_EXPIRES: HeaderName = HeaderName::from_static("x-session-expires");
-/// To the upstream: the session's flash messages. From it: messages to append, one a line.
+/// In requests: the session's flash messages. In responses: messages to append, one per header line.
 pub const SESSION_FLASH: HeaderName = HeaderName::from_static("x-session-flash");
 /// The session's CSRF token.
 pub const SESSION_CSRF: HeaderName = HeaderName::from_static("x-session-csrf");
-/// From an upstream: an RFC 7396 merge patch of the claims.
+/// In responses: a JSON merge patch (RFC 7396) for the claims.
 pub const SESSION_PATCH: HeaderName = HeaderName::from_static("x-session-patch");
-/// From an upstream: `rotate` or `destroy`.
+/// In responses: `rotate` or `destroy`.
 pub const SESSION_ACTION: HeaderName = HeaderName::from_static("x-session-action");
-/// From an upstream: the version that its change was made of.
+/// In responses: the version of the session that the change is based on.
 pub const SESSION_IF_VERSION: HeaderName = HeaderName::from_static("x-session-if-version");
-/// The session's CSRF token, as a page sends it back.
+/// The CSRF token that a page sends with an unsafe request.
 pub const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 /// The request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The trace that the request belongs to (W3C Trace Context).
+/// The trace and span of the request (W3C Trace Context).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// What tracing systems say of the trace among themselves.
+/// Vendor-specific trace data (W3C Trace Context).
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The client's address, and those of the proxies on the way.
+/// The addresses of the client and of the proxies before this one.
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The scheme that the client used.
+/// The scheme of the client's request.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// The host that the client asked for.
+/// The host of the client's request.
 pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// What was cut off the path that the client asked for.
+/// The prefix that was stripped from the path of the client's request.
 pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// What `name` begins with when it is one of the gateway's own.
+/// Prefix of the gateway's own headers.
 const SESSION_PREFIX: &str = "x-session-";
-/// Headers by which a client asks an app to serve another method, host or path than those of the request, in lower case.
-/// Frameworks and rewriting modules obey them (IIS URL Rewrite, Zend, Yii, older Symfony; Gunicorn's `SCRIPT_NAME`), or
-/// proxies write them for apps that do. `X-Forwarded-*`, of which some do the same, are scrubbed as a family.
+/// Headers that override the method, host or path of a request, in lower case. Frameworks and rewriting modules honor
+/// them (IIS URL Rewrite, Zend, Yii, older Symfony; Gunicorn's `SCRIPT_NAME`), or proxies set them for apps that do.
+/// `X-Forwarded-*` headers, some of which do the same, are scrubbed by prefix.
 pub const OVERRIDES: [&str; 18] = [
     "path-info",
     "script-name",
@@ -68,15 +68,15 @@ pub const OVERRIDES: [&str; 18] = [
     "x-waws-unencoded-url",
 ];
 
-/// `name` as a CGI or WSGI server sees it.
+/// Converts a name as CGI and WSGI servers do: `X-User` becomes `X_USER`.
 pub fn fold(name: &str) -> String {
     name.bytes()
         .map(|b| if b.is_ascii_alphanumeric() { b.to_ascii_uppercase() as char } else { '_' })
         .collect()
 }
 
-/// Whether an app could take one name for the other.
-pub fn is_alike(one: &str, other: &str) -> bool {
+/// Returns whether two names fold alike, so that an app could take one for the other.
+pub fn fold_alike(one: &str, other: &str) -> bool {
     one.len() == other.len()
         && one.bytes().zip(other.bytes()).all(|(one, other)| {
             one.eq_ignore_ascii_case(&other)
@@ -84,8 +84,9 @@ pub fn is_alike(one: &str, other: &str) -> bool {
         })
 }
 
-/// Whether `name` is for every client to send, so that what it says on one route is no business of another's.
-pub fn is_clients_own(name: &HeaderName) -> bool {
+/// Returns whether ordinary clients send `name`. Even if one route sets such a header, other routes pass the client's
+/// on.
+pub fn is_client_header(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "accept"
@@ -115,8 +116,8 @@ pub fn is_clients_own(name: &HeaderName) -> bool {
     )
 }
 
-/// `name` as documents spell it: `X-User`. Case means nothing on the wire, but people read this one faster.
-pub fn spelled(name: &HeaderName) -> String {
+/// Returns `name` with capital letters, for display: `X-User`.
+pub fn capitalized(name: &HeaderName) -> String {
     let capital = |word: &str| match word.split_at_checked(1) {
         Some((first, rest)) => first.to_ascii_uppercase() + rest,
         None => word.to_owned(),
@@ -124,7 +125,7 @@ pub fn spelled(name: &HeaderName) -> String {
     name.as_str().split('-').map(capital).collect::<Vec<_>>().join("-")
 }
 
-/// Whether `name` folds to one that begins with `X_SESSION_`.
+/// Returns whether the folded name begins with `X_SESSION_`.
 fn is_session(name: &str) -> bool {
     name.len() >= SESSION_PREFIX.len()
         && name.bytes().zip(SESSION_PREFIX.bytes()).all(|(byte, wanted)| {
@@ -132,14 +133,15 @@ fn is_session(name: &str) -> bool {
         })
 }
 
-/// Whether `name`, a response header's, is a control header for us and not for the client.
+/// Returns whether response header `name` is a control header, which is for the gateway and never reaches the client.
 pub fn is_control(name: &HeaderName) -> bool {
     is_session(name.as_str())
 }
 
-/// Whether `name` concerns one connection only (RFC 9110, 7.6.1), so that it is never passed on.
+/// Returns whether `name` is a hop-by-hop header, which is never passed on (RFC 9110, 7.6.1).
 ///
-/// Besides those that the RFC names: what is so by custom, and what RFC 7540 had for the way to h2c, which is not taken.
+/// `Trailer` and the proxy authentication headers are on the list of RFC 2616 (13.5.1) only. `HTTP2-Settings` belongs
+/// to the h2c upgrade (RFC 7540, 3.2), which the gateway does not support.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -156,19 +158,19 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether `name`, which is not hop-by-hop, is for whoever answers the request, so that no Connection line can make it one
-/// connection's matter (RFC 9110, 7.6.1): what proxies and apps judge a request by.
+/// Returns whether `name` is passed on even if a client lists it in `Connection`: a client must not be able to remove
+/// headers that proxies and apps base their decisions on (RFC 9110, 7.6.1). `name` must not be hop-by-hop.
 pub fn is_end_to_end(name: &HeaderName) -> bool {
     let text = name.as_str();
-    is_clients_own(name)
+    is_client_header(name)
         || is_forwarding(text)
         || is_framing(text)
         || ["content-", "sec-"].iter().any(|start| text.starts_with(start))
         || [CSRF_TOKEN, TRACEPARENT, TRACESTATE].contains(name)
 }
 
-/// Whether a field named `name` may come after a body, either way: not what a recipient needs before it, or would take
-/// more seriously than a trailer deserves (RFC 9110, 6.5.1), and nothing of ours.
+/// Returns whether `name` is allowed as a trailer field, of a request or response. Fields for framing, routing,
+/// authentication and the like are not (RFC 9110, 6.5.1), nor are the gateway's own.
 pub fn is_trailer(name: &HeaderName) -> bool {
     !is_hop_by_hop(name)
         && !is_control(name)
@@ -196,85 +198,78 @@ pub fn is_trailer(name: &HeaderName) -> bool {
         )
 }
 
-/// Those of `fields` whose names `goes` lets go on; none if there are none.
-pub(crate) fn kept(mut fields: HeaderMap, goes: impl Fn(&HeaderName) -> bool) -> Option<HeaderMap> {
-    let barred: Vec<HeaderName> = fields.keys().filter(|name| !goes(name)).cloned().collect();
-    for name in barred {
+/// Keeps the fields for whose names `keep` returns `true`. Returns `None` if no field is left.
+pub(crate) fn retain(mut fields: HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Option<HeaderMap> {
+    let removed: Vec<HeaderName> = fields.keys().filter(|name| !keep(name)).cloned().collect();
+    for name in removed {
         fields.remove(name);
     }
     (!fields.is_empty()).then_some(fields)
 }
 
-/// Which client headers an upstream could mistake for something the gateway says.
+/// Decides which client headers are removed because an upstream could take them for the gateway's.
 #[derive(Clone, Debug)]
 pub struct Scrub {
     injected: HashSet<HeaderName, RandomState>,
     folded: HashSet<String>,
-    /// Those of [`OVERRIDES`] that a route lets through.
+    /// The [`OVERRIDES`] that some route allows.
     allowed: Vec<HeaderName>,
     pass_odd: bool,
 }
 
-/// What becomes of a client's header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes on.
-    Pass,
-    /// It says something that only the gateway may say.
-    Scrub,
-}
-
 impl Scrub {
-    /// Scrubs every name that any route injects, whatever route a request takes, and every name that begins with
-    /// `X-Session-`. With `pass_odd`, names with odd characters go on if they equal none of ours.
+    /// Removes the headers that any route injects, on all routes, and those that begin with `X-Session-`. Names with
+    /// other characters than letters, digits and `-` are removed too; with `pass_odd`, only if they fold like a removed
+    /// one.
     pub fn new(injected: impl IntoIterator<Item = HeaderName>, pass_odd: bool) -> Self {
         let injected: HashSet<HeaderName, RandomState> = injected.into_iter().collect();
         let folded = injected.iter().map(|name| fold(name.as_str())).collect();
         Self { injected, folded, allowed: Vec::new(), pass_odd }
     }
 
-    /// Lets those of [`OVERRIDES`] through that a route allows; the other routes have to remove them.
+    /// Keeps the [`OVERRIDES`] in `allowed`, which some route allows. The other routes must remove these themselves.
     #[must_use]
     pub fn allowing(self, allowed: Vec<HeaderName>) -> Self {
         Self { allowed, ..self }
     }
 
-    /// What becomes of the client's header `name`.
+    /// Returns whether the client's header `name` is removed.
     ///
-    /// `X-Forwarded-*`, `Forwarded`, `Proxy` (httpoxy) and their look-alikes are scrubbed as well: who is to be
-    /// believed about the way of a request is decided before, and written anew. So is whatever an app could take for
-    /// another method, host or path than those that the request was judged by.
-    pub fn fate(&self, name: &HeaderName) -> Fate {
+    /// `X-Forwarded-*`, `Forwarded`, `X-Real-IP`, `Proxy` (httpoxy) and names that fold like them are removed as well:
+    /// the gateway reads those of trusted proxies first, and writes its own. So are the [`OVERRIDES`], since the app
+    /// would serve another request than the one that was authorized.
+    pub fn removes(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
         if text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            // A plain name equals another under folding only if it is that name.
+            // Two such names fold alike only if they are equal.
             let ours = is_session(text) || is_forwarding(text) || self.injected.contains(name);
-            let overrides = is_override(text) && !self.allowed.contains(name);
-            return if ours || overrides { Fate::Scrub } else { Fate::Pass };
+            return ours || (is_override(text) && !self.allowed.contains(name));
         }
         if !self.pass_odd {
-            return Fate::Scrub;
+            return true;
         }
         let folded = fold(text);
         let plain = folded.replace('_', "-").to_ascii_lowercase();
         let reserved =
             is_session(&plain) || is_forwarding(&plain) || is_framing(&plain) || is_override(&plain);
-        if reserved || self.folded.contains(&folded) { Fate::Scrub } else { Fate::Pass }
+        reserved || self.folded.contains(&folded)
     }
 }
 
-/// Whether a lower-case name tells about the way of a request.
+/// Returns whether a lower-case name is a forwarding header: one that describes the client or the proxies before this
+/// one.
 fn is_forwarding(name: &str) -> bool {
     name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "proxy" | "x-forwarded")
 }
 
 /// Returns whether a lower-case name is one of [`OVERRIDES`].
 pub fn is_override(name: &str) -> bool {
-    // Nearly every header of a browser begins otherwise.
+    // Skips the search for nearly every header that browsers send.
     name.starts_with(['p', 's', 'x']) && OVERRIDES.contains(&name)
 }
 
-/// Names that a server acts on before any app does; an odd spelling of them is never innocent.
+/// Returns whether a lower-case name is one that servers act on before the app does. No ordinary client sends another
+/// spelling of these.
 fn is_framing(name: &str) -> bool {
     matches!(
         name,
@@ -303,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_an_app_cannot_tell_apart_are_scrubbed_together() {
+    fn names_that_fold_like_a_reserved_name_are_removed() {
         for pass_odd in [false, true] {
             let scrub = Scrub::new([X_USER], pass_odd);
             for ours in [
@@ -327,32 +322,32 @@ mod tests {
                 "Content_Length",
                 "transfer.encoding",
             ] {
-                assert_eq!(scrub.fate(&name(ours)), Fate::Scrub, "{ours}");
+                assert!(scrub.removes(&name(ours)), "{ours}");
             }
             for theirs in ["X-Users", "X-Use", "Accept", "User", "X-Session", "Cookie", "Authorization"] {
-                assert_eq!(scrub.fate(&name(theirs)), Fate::Pass, "{theirs}");
+                assert!(!scrub.removes(&name(theirs)), "{theirs}");
             }
         }
         for overrides in OVERRIDES {
-            assert_eq!(Scrub::new([X_USER], true).fate(&name(overrides)), Fate::Scrub, "{overrides}");
+            assert!(Scrub::new([X_USER], true).removes(&name(overrides)), "{overrides}");
             assert!(!is_trailer(&name(overrides)), "{overrides}");
         }
-        assert_eq!(Scrub::new([X_USER], false).fate(&name("x_other")), Fate::Scrub);
-        assert_eq!(Scrub::new([X_USER], true).fate(&name("x_other")), Fate::Pass);
+        assert!(Scrub::new([X_USER], false).removes(&name("x_other")));
+        assert!(!Scrub::new([X_USER], true).removes(&name("x_other")));
     }
 
     proptest! {
         #[test]
-        fn no_spelling_of_ours_passes(odd in prop::collection::vec("[!#$%&'*+.^_`|~-]", 1), upper in any::<bool>(), pass_odd in any::<bool>()) {
+        fn every_spelling_of_an_injected_header_is_removed(odd in prop::collection::vec("[!#$%&'*+.^_`|~-]", 1), upper in any::<bool>(), pass_odd in any::<bool>()) {
             let spelled = format!("x{}user", odd[0]);
             let spelled = if upper { spelled.to_uppercase() } else { spelled };
             prop_assert_eq!(fold(&spelled), "X_USER");
-            prop_assert_eq!(Scrub::new([X_USER], pass_odd).fate(&name(&spelled)), Fate::Scrub);
+            prop_assert!(Scrub::new([X_USER], pass_odd).removes(&name(&spelled)));
         }
 
         #[test]
-        fn what_passes_folds_to_nothing_of_ours(text in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30}", pass_odd in any::<bool>()) {
-            if Scrub::new([X_USER], pass_odd).fate(&name(&text)) == Fate::Pass {
+        fn names_that_pass_fold_to_no_reserved_name(text in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30}", pass_odd in any::<bool>()) {
+            if !Scrub::new([X_USER], pass_odd).removes(&name(&text)) {
                 let folded = fold(&text);
                 prop_assert!(folded != "X_USER" && !folded.starts_with("X_SESSION_") && !folded.starts_with("X_FORWARDED_"));
             }

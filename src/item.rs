@@ -1,5 +1,5 @@
-//! A DynamoDB item as a value: attributes, decimal numbers, and the key of a row. No SDK type leaves `store`, so that
-//! formats and judgements stay pure.
+//! DynamoDB items as plain values: attributes, numbers and keys. SDK types are used in `store` only, so that formats
+//! and the expiry rules do not depend on the SDK.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 
 use crate::time::Timestamp;
 
-/// A row: attribute name → value. Ordered, so that what we write is the same bytes every time.
+/// A row: attribute name → value. Ordered, so that the same row is always serialized to the same bytes.
 pub type Item = BTreeMap<String, Attribute>;
 
-/// One attribute value, as DynamoDB types it.
+/// An attribute value of one of DynamoDB's types.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Attribute {
     /// `S`
@@ -36,48 +36,48 @@ pub enum Attribute {
     BinarySet(Vec<Vec<u8>>),
 }
 
-/// A DynamoDB number: a decimal of up to 38 digits, kept as the text it came as, since frameworks write fractions that
-/// neither `i64` nor `f64` holds and a number that is not ours must survive unchanged.
+/// A DynamoDB number: a decimal of up to 38 digits. It is kept as text, since neither `i64` nor `f64` represents all of
+/// them and numbers written by the app must be preserved exactly.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Number(String);
 
 impl Number {
-    /// Takes over the text of a number that DynamoDB sent.
+    /// Wraps the text of a number that DynamoDB sent, without validation.
     pub fn from_text(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// A moment as Unix seconds, with a fraction only where there is one.
-    pub fn from_seconds(moment: Timestamp) -> Self {
-        let (sign, millis) =
-            (if moment.as_millis() < 0 { "-" } else { "" }, moment.as_millis().unsigned_abs());
+    /// Formats a timestamp as Unix seconds; a fraction is written only if it is not zero.
+    pub fn from_seconds(timestamp: Timestamp) -> Self {
+        let sign = if timestamp.as_millis() < 0 { "-" } else { "" };
+        let millis = timestamp.as_millis().unsigned_abs();
         let (secs, fraction) = (millis / 1000, millis % 1000);
         Self(if fraction == 0 { format!("{sign}{secs}") } else { format!("{sign}{secs}.{fraction:03}") })
     }
 
-    /// The text, as DynamoDB takes it.
+    /// Returns the text, in the form that DynamoDB accepts.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The value, if it is a whole number that fits: `7`, `7.0` and `7E0` are.
+    /// Returns the value if it is an integer in range, in any spelling: `7`, `7.0` or `7E0`.
     pub fn as_u64(&self) -> Option<u64> {
         if let Ok(value) = self.0.parse() {
             return Some(value);
         }
         let value: f64 = self.0.parse().ok()?;
-        // Beyond 2^53 a float no longer names one whole number, so such a spelling is refused rather than rounded.
+        // Above 2^53, `f64` does not represent every integer: reject rather than round.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked")]
         (value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value)).then_some(value as u64)
     }
 
-    /// The value as Unix seconds, with any fraction kept to the millisecond.
+    /// Reads the value as Unix seconds, to the millisecond. Returns `None` if it is out of range.
     pub fn as_unix_seconds(&self) -> Option<Timestamp> {
         if let Ok(secs) = self.0.parse::<i64>() {
             return Some(Timestamp::from_secs(secs));
         }
         let secs: f64 = self.0.parse().ok()?;
-        // ±10^14 s is three million years: beyond it the row is wrong, not far away.
+        // 10^14 s is three million years: a larger value is an error, not a time.
         #[expect(clippy::cast_possible_truncation, reason = "range checked")]
         (secs.abs() < 1e14).then(|| Timestamp::from_millis((secs * 1000.0) as i64))
     }
@@ -102,17 +102,17 @@ impl fmt::Debug for Number {
 }
 
 impl Attribute {
-    /// A whole number.
+    /// Creates a number attribute from an integer or a [`Number`].
     pub fn number(value: impl Into<Number>) -> Self {
         Self::Number(value.into())
     }
 
-    /// The number, if this is one.
+    /// Returns the number if this is one.
     pub fn as_number(&self) -> Option<&Number> {
         if let Self::Number(number) = self { Some(number) } else { None }
     }
 
-    /// The string, if this is one.
+    /// Returns the string if this is one.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }
     }
@@ -127,9 +127,9 @@ pub enum KeyType {
     Binary,
 }
 
-/// The value of a row's key: the whole of it, since two sessions must never share a cache entry.
+/// The value of a row's key. It is never truncated or hashed, so that two sessions cannot share a cache entry.
 ///
-/// For formats whose key is the session id itself this is a secret, so `Debug` shows nothing.
+/// In some formats the key is the session id itself, a secret, so `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     kind: KeyType,
@@ -137,27 +137,27 @@ pub struct Key {
 }
 
 impl Key {
-    /// A binary key.
+    /// Creates a binary key.
     pub fn binary(bytes: &[u8]) -> Self {
         Self { kind: KeyType::Binary, bytes: SmallVec::from_slice(bytes) }
     }
 
-    /// A string key.
+    /// Creates a string key.
     pub fn string(text: &str) -> Self {
         Self { kind: KeyType::String, bytes: SmallVec::from_slice(text.as_bytes()) }
     }
 
-    /// The key's type.
+    /// Returns the key's type.
     pub fn kind(&self) -> KeyType {
         self.kind
     }
 
-    /// The key's bytes. Never to be logged.
+    /// Returns the key's bytes, which must never be logged.
     pub fn expose_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The key as the attribute value that names the row.
+    /// Converts the key to the attribute value of the row.
     pub fn to_attribute(&self) -> Attribute {
         match self.kind {
             KeyType::Binary => Attribute::Binary(self.bytes.to_vec()),
@@ -165,7 +165,7 @@ impl Key {
         }
     }
 
-    /// The key that `attribute` names, if it is of a key's type.
+    /// Converts an attribute value to a key. Returns `None` if it is neither a string nor binary.
     pub fn from_attribute(attribute: &Attribute) -> Option<Self> {
         match attribute {
             Attribute::String(text) => Some(Self::string(text)),

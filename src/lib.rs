@@ -1,7 +1,7 @@
 //! sessiongate: a reverse proxy that puts DynamoDB-backed sessions in front of web apps that know nothing about them.
 //!
-//! The modules, in reading order: value types first, then the layers a request passes from the outside in.
-//! Dependencies point one way: `cli, server → proxy → session → {format, store} → value types`.
+//! The modules are listed in reading order: value types first, then each layer after those it depends on.
+//! Dependencies point one way: `cli, server, admin → proxy → session → {format, store} → value types`.
 
 pub mod claims;
 pub mod headers;

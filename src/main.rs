@@ -1,4 +1,4 @@
-//! The command `sessiongate`: arguments in, exit code out. Everything else is in the library.
+//! The `sessiongate` command. Everything but the entry point is in the library.
 
 use std::process::ExitCode;
 

@@ -1,12 +1,12 @@
-//! Paths of requests, as routes and rewrites compare them.
+//! Comparison of request paths, for routes and rewrites.
 
-/// Returns whether `path` is `prefix` or below it. Both are compared by whole segments.
+/// Returns whether `path` equals `prefix` or is below it, on a segment boundary.
 pub fn is_prefix(prefix: &str, path: &str) -> bool {
     prefix == "/" && path.starts_with('/')
         || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The same, where letters of ASCII are compared without case.
+/// Like [`is_prefix`], ignoring the case of ASCII letters.
 pub fn is_prefix_ignoring_case(prefix: &str, path: &str) -> bool {
     if prefix == "/" {
         return path.starts_with('/');
@@ -17,7 +17,7 @@ pub fn is_prefix_ignoring_case(prefix: &str, path: &str) -> bool {
     })
 }
 
-/// `path` with one `/` in place of several in a row.
+/// Replaces each run of slashes by one `/`.
 pub fn merge_slashes(path: &str) -> String {
     let mut merged = String::with_capacity(path.len());
     for c in path.chars() {
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefixes_end_at_segments() {
+    fn prefix_ends_on_a_segment_boundary() {
         for (prefix, path, same_case, any_case) in [
             ("/", "/x", true, true),
             ("/app", "/app", true, true),
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn slashes_are_merged() {
+    fn runs_of_slashes_are_merged() {
         for (path, merged) in [("//", "/"), ("/a", "/a"), ("//a///b//", "/a/b/"), ("/%2F//x", "/%2F/x")] {
             assert_eq!(merge_slashes(path), merged);
         }

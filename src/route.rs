@@ -1,14 +1,14 @@
-//! From host, path and method to the one route that judges a request and forwards it.
+//! Finds the route of a request by host, path and method.
 //!
-//! 1. The host picks a group of routes: an exact name before `*.` patterns, the longest of those before shorter ones,
-//!    and the routes without a host if no other group takes it. There is no falling back from one group to another.
-//! 2. Within the group the longest path prefix wins, on a segment boundary. The query takes no part.
-//! 3. Among routes of that prefix, one that names the method wins over one that names none. If none takes the method,
-//!    the answer is 405: a request never slides to a shorter prefix, whose rule may be a weaker one.
-//! 4. A path that could be read as another path is refused before it is matched; see [`ambiguity`]. So is one that would
-//!    take another route once it is decoded, or without its `;` parameters.
-//! 5. A path with `//` is refused, too, unless the route that its merged path takes merges slashes. Then the merged path is
-//!    judged and forwarded, as if it had been asked for: no other route has a say.
+//! 1. The host selects a group of routes: an exact name before a wildcard, a longer wildcard before a shorter one, and
+//!    the routes without a host if nothing else matches. There is no fallback from one group to another.
+//! 2. Within the group the longest path prefix wins, on a segment boundary. The query is ignored.
+//! 3. Among the routes of that prefix, one that lists the method wins over one without methods. If none matches, the
+//!    response is 405: there is no fallback to a shorter prefix, whose access rule may be weaker.
+//! 4. A path that servers could interpret differently is rejected; see [`ambiguity`]. So is a path that would match
+//!    another route after decoding, or without its `;` parameters.
+//! 5. A path with `//` is rejected as well, unless the route of the merged path has `merge_slashes`. Then the gateway
+//!    handles the request as one for the merged path.
 
 mod host;
 
@@ -24,16 +24,17 @@ use crate::path::{is_prefix, is_prefix_ignoring_case, merge_slashes};
 
 pub(crate) use host::canonical_host;
 
-/// Finds routes.
+/// A routing table.
 #[derive(Debug)]
 pub struct Router<R> {
     exact: HashMap<String, Group<R>>,
-    /// Longest first.
-    below: Vec<(String, Group<R>)>,
-    hostless: Group<R>,
+    /// Parent domains of wildcards, longest first.
+    wildcards: Vec<(String, Group<R>)>,
+    /// The routes without a host.
+    any_host: Group<R>,
 }
 
-/// The routes of one host pattern, longest prefix first, those with methods before those without.
+/// The routes of one host pattern: longest prefix first, then those with methods before those without.
 type Group<R> = Vec<Entry<R>>;
 
 #[derive(Debug)]
@@ -46,30 +47,30 @@ struct Entry<R> {
     route: Arc<R>,
 }
 
-/// The route of a request.
+/// A matching route.
 #[derive(Debug)]
 pub struct RouteMatch<'r, R> {
     /// The route.
     pub route: &'r Arc<R>,
-    /// The path to judge and forward in place of the one that was asked for, if slashes were merged.
+    /// The merged path, which replaces the requested one, if slashes were merged.
     pub merged: Option<String>,
 }
 
-/// Why there is no route.
+/// The reason why a request has no route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// Nothing matches host and path.
+    /// No route matches the host and path.
     NotFound,
-    /// The path matches, the method does not; these would.
+    /// Routes match the path but not the method; they allow these methods.
     Method(Vec<Method>),
-    /// The path could be read as another path.
+    /// Servers could interpret the path differently.
     Ambiguous(Ambiguity),
 }
 
-/// How a path could be read as another path.
+/// The reason why servers could interpret a path differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ambiguity {
-    /// It does not begin with `/`.
+    /// The path does not begin with `/`.
     Relative,
     /// `//`
     EmptySegment,
@@ -77,31 +78,32 @@ pub enum Ambiguity {
     DotSegment,
     /// `\`, plain or encoded.
     Backslash,
-    /// An encoded `/`, where the route does not allow it.
+    /// An encoded `/`, which the route does not allow.
     EncodedSlash,
     /// An encoded NUL.
     Nul,
-    /// A `%` that encodes nothing, or encodes one of these twice, or an overlong UTF-8 sequence, or what would take
-    /// another route if it were decoded.
+    /// An incomplete `%` sequence, double encoding, an overlong UTF-8 sequence, or a path that would match another
+    /// route after decoding.
     Encoding,
-    /// Without its `;` parameters it would take another route.
+    /// The path would match another route without its `;` parameters.
     Parameters,
 }
 
 impl<R> Router<R> {
-    /// A router over `routes`, each with what it leads to.
+    /// Creates a router for `routes`, each with its target.
     pub fn new<'c>(routes: impl IntoIterator<Item = (&'c RouteConfig, Arc<R>)>) -> Self {
-        let mut router = Self { exact: HashMap::new(), below: Vec::new(), hostless: Vec::new() };
+        let mut router = Self { exact: HashMap::new(), wildcards: Vec::new(), any_host: Vec::new() };
         for (config, route) in routes {
             let group = match &config.host {
-                None => &mut router.hostless,
+                None => &mut router.any_host,
                 Some(HostPattern::Exact(host)) => router.exact.entry(host.clone()).or_default(),
                 Some(HostPattern::Below(host)) => {
-                    let at = router.below.iter().position(|(other, _)| other == host).unwrap_or_else(|| {
-                        router.below.push((host.clone(), Vec::new()));
-                        router.below.len() - 1
+                    let known = router.wildcards.iter().position(|(other, _)| other == host);
+                    let at = known.unwrap_or_else(|| {
+                        router.wildcards.push((host.clone(), Vec::new()));
+                        router.wildcards.len() - 1
                     });
-                    match router.below.get_mut(at) {
+                    match router.wildcards.get_mut(at) {
                         Some((_, group)) => group,
                         None => continue,
                     }
@@ -116,29 +118,29 @@ impl<R> Router<R> {
                 route,
             });
         }
-        let order = |group: &mut Group<R>| {
+        let sort = |group: &mut Group<R>| {
             group.sort_by(|a, b| {
                 b.path.len().cmp(&a.path.len()).then(a.methods.is_empty().cmp(&b.methods.is_empty()))
             });
         };
-        order(&mut router.hostless);
-        router.exact.values_mut().for_each(order);
-        router.below.iter_mut().for_each(|(_, group)| order(group));
-        router.below.sort_by_key(|(host, _)| std::cmp::Reverse(host.len()));
+        sort(&mut router.any_host);
+        router.exact.values_mut().for_each(sort);
+        router.wildcards.iter_mut().for_each(|(_, group)| sort(group));
+        router.wildcards.sort_by_key(|(host, _)| std::cmp::Reverse(host.len()));
         router
     }
 
-    /// All that routes lead to, in no order.
+    /// Iterates over all routes, in no particular order.
     pub fn all(&self) -> impl Iterator<Item = &Arc<R>> {
-        let named = self.exact.values().chain(self.below.iter().map(|(_, group)| group));
-        named.chain([&self.hostless]).flatten().map(|entry| &entry.route)
+        let named = self.exact.values().chain(self.wildcards.iter().map(|(_, group)| group));
+        named.chain([&self.any_host]).flatten().map(|entry| &entry.route)
     }
 
-    /// The route of a request for `path` (without query) of `host` (lower case, without port or trailing dot), which may be
-    /// one for `path` with its slashes merged.
+    /// Finds the route for `path` (without query) on `host` (lower case, without port or trailing dot), merging slashes
+    /// if the route allows it.
     ///
     /// # Errors
-    /// See [`NoRoute`].
+    /// Returns [`NoRoute`] if no route matches, or if the path is ambiguous.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<RouteMatch<'_, R>, NoRoute> {
         let refusal = match self.find_exact(host, path, method) {
             Ok(route) => return Ok(RouteMatch { route, merged: None }),
@@ -156,13 +158,13 @@ impl<R> Router<R> {
         Ok(RouteMatch { route, merged: Some(merged) })
     }
 
-    /// The route that a request would take if every route ignored case, whatever else is said of its path.
+    /// Finds the route that would match if all routes ignored case. Accepts ambiguous paths.
     pub fn find_ignoring_case(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<R>> {
-        let takes = |entry: &Entry<R>| is_prefix_ignoring_case(&entry.path, path);
-        select_by(self.group(host), takes, method).ok().map(|entry| &entry.route)
+        let matches = |entry: &Entry<R>| is_prefix_ignoring_case(&entry.path, path);
+        select_by(self.group(host), matches, method).ok().map(|entry| &entry.route)
     }
 
-    /// The route of a request for exactly this path.
+    /// Finds the route for `path` as it is, without merging slashes.
     fn find_exact(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<R>, NoRoute> {
         let group = self.group(host);
         let found = ambiguity(path);
@@ -172,20 +174,20 @@ impl<R> Router<R> {
             return Err(NoRoute::Ambiguous(found));
         }
         let entry = select(group, path, method)?;
-        let takes_it_too = |path: &str| {
+        let is_match = |path: &str| {
             let other = select(group, &without_empty_segments(path), method);
             !has_dots(path) && other.is_ok_and(|other| Arc::ptr_eq(&other.route, &entry.route))
         };
         let is_same = |path: &str| {
-            // Some letters beyond ASCII are letters of ASCII in another case: the Kelvin sign is a `K`.
-            let in_one_case = path.is_ascii() || !group.iter().any(|entry| entry.ignore_case);
-            takes_it_too(path)
-                && (in_one_case
-                    || takes_it_too(&fold(path, char::to_uppercase))
-                        && takes_it_too(&fold(path, char::to_lowercase)))
+            // Converting the case turns some non-ASCII letters into ASCII ones: the Kelvin sign is a `k` in lower case.
+            let is_case_sensitive = path.is_ascii() || !group.iter().any(|entry| entry.ignore_case);
+            is_match(path)
+                && (is_case_sensitive
+                    || is_match(&convert_non_ascii(path, char::to_uppercase))
+                        && is_match(&convert_non_ascii(path, char::to_lowercase)))
         };
-        // Apps decode before they match: neither an encoded letter nor an encoded slash may change who judges. What is
-        // encoded twice is decoded by some, and what would be left to decode after that is refused above.
+        // Apps decode the path before they match it, some of them twice: the decoded path must match the same route. A
+        // path that is still encoded after that was rejected above.
         let decoded = if path.contains('%') { decode(&decode(path)).into() } else { Cow::from(path) };
         if found.is_some() && !entry.encoded_slashes {
             return Err(NoRoute::Ambiguous(Ambiguity::EncodedSlash));
@@ -194,7 +196,8 @@ impl<R> Router<R> {
             return Err(NoRoute::Ambiguous(found.unwrap_or(Ambiguity::Encoding)));
         }
         if decoded.contains(';') {
-            // Servlet containers cut `;…` off every segment before they match; nor may that.
+            // Servlet containers remove `;…` from each segment before they match: that path must match the same route,
+            // too.
             if !is_same(&without_parameters(path)) || !is_same(&without_parameters(&decoded)) {
                 return Err(NoRoute::Ambiguous(Ambiguity::Parameters));
             }
@@ -204,32 +207,32 @@ impl<R> Router<R> {
 
     fn group(&self, host: &str) -> &Group<R> {
         self.exact.get(host).unwrap_or_else(|| {
-            let below = self.below.iter().find(|(suffix, _)| {
-                host.strip_suffix(suffix.as_str())
+            let wildcard = self.wildcards.iter().find(|(parent, _)| {
+                host.strip_suffix(parent.as_str())
                     .and_then(|head| head.strip_suffix('.'))
                     .is_some_and(|h| !h.is_empty())
             });
-            below.map_or(&self.hostless, |(_, group)| group)
+            wildcard.map_or(&self.any_host, |(_, group)| group)
         })
     }
 }
 
 fn select<'g, R>(group: &'g Group<R>, path: &str, method: &Method) -> Result<&'g Entry<R>, NoRoute> {
-    select_by(group, |entry| entry.takes(path), method)
+    select_by(group, |entry| entry.matches(path), method)
 }
 
-/// The entry for `method` among those of the longest path that `takes` accepts.
+/// Selects the entry for `method` among those of the longest path for which `matches` returns `true`.
 fn select_by<'g, R>(
     group: &'g Group<R>,
-    takes: impl Fn(&Entry<R>) -> bool,
+    matches: impl Fn(&Entry<R>) -> bool,
     method: &Method,
 ) -> Result<&'g Entry<R>, NoRoute> {
-    let longest = group.iter().position(&takes).ok_or(NoRoute::NotFound)?;
+    let longest = group.iter().position(&matches).ok_or(NoRoute::NotFound)?;
     let candidates = group.get(longest..).unwrap_or_default();
     let length = candidates.first().map_or(0, |entry| entry.path.len());
-    // Of one length, those that take the path have the same one, but for case.
+    // Matching entries of the same length have the same path, ignoring case.
     let mut same =
-        candidates.iter().take_while(|entry| entry.path.len() == length).filter(|entry| takes(entry));
+        candidates.iter().take_while(|entry| entry.path.len() == length).filter(|entry| matches(entry));
     same.clone().find(|entry| entry.methods.is_empty() || entry.methods.contains(method)).ok_or_else(|| {
         let allowed = same.by_ref().flat_map(|entry| entry.methods.iter().cloned()).collect();
         NoRoute::Method(allowed)
@@ -237,18 +240,18 @@ fn select_by<'g, R>(
 }
 
 impl<R> Entry<R> {
-    fn takes(&self, path: &str) -> bool {
+    fn matches(&self, path: &str) -> bool {
         if self.ignore_case { is_prefix_ignoring_case(&self.path, path) } else { is_prefix(&self.path, path) }
     }
 }
 
-/// `path` with its letters beyond ASCII in another case.
-fn fold<I: Iterator<Item = char>>(path: &str, to: impl Fn(char) -> I) -> String {
-    let mut folded = String::with_capacity(path.len());
+/// Applies `convert` to the non-ASCII characters of `path`.
+fn convert_non_ascii<I: Iterator<Item = char>>(path: &str, convert: impl Fn(char) -> I) -> String {
+    let mut converted = String::with_capacity(path.len());
     for c in path.chars() {
-        if c.is_ascii() { folded.push(c) } else { folded.extend(to(c)) }
+        if c.is_ascii() { converted.push(c) } else { converted.extend(convert(c)) }
     }
-    folded
+    converted
 }
 
 fn decode(path: &str) -> String {
@@ -269,10 +272,11 @@ fn without_parameters(path: &str) -> String {
     bare.join("/")
 }
 
-/// How `path` could be read as another path, if it could. An encoded slash is told last: a route may allow it.
+/// Returns the reason why servers could interpret `path` differently, if there is one. An encoded slash is reported
+/// only if there is no other reason, since a route may allow it.
 pub fn ambiguity(path: &str) -> Option<Ambiguity> {
     let Some(rest) = path.strip_prefix('/') else { return Some(Ambiguity::Relative) };
-    // The plain path of a plain request: one look is enough.
+    // Fast path for ordinary requests.
     if !path.contains(['%', '\\', '.']) && !path.contains("//") {
         return None;
     }
@@ -288,12 +292,12 @@ pub fn ambiguity(path: &str) -> Option<Ambiguity> {
             None => return Some(Ambiguity::Encoding),
             Some(0x00) => return Some(Ambiguity::Nul),
             Some(b'\\') => return Some(Ambiguity::Backslash),
-            // There is no reason to encode a dot but to hide it.
+            // No client has a reason to encode a dot, except to hide it.
             Some(b'.') => return Some(Ambiguity::DotSegment),
             Some(b'/') => encoded_slash = true,
-            // Never in UTF-8 but to write ASCII in two bytes.
+            // Overlong UTF-8: ASCII in two bytes.
             Some(0xc0 | 0xc1) => return Some(Ambiguity::Encoding),
-            // Nor these two, followed by what would make three or four bytes of it.
+            // Overlong UTF-8 in three or four bytes, depending on the second byte.
             Some(first @ (0xe0 | 0xf0)) => {
                 let second =
                     path.get(at + 3..at + 6).and_then(|next| hex(next.strip_prefix('%')?.as_bytes()));
@@ -311,7 +315,7 @@ pub fn ambiguity(path: &str) -> Option<Ambiguity> {
             Some(_) => {}
         }
     }
-    // With slashes decoded too, so that a route which allows those cannot be led out of its prefix.
+    // Also split at encoded slashes, so that on a route that allows these, `%2f..` cannot leave its prefix.
     let mut segments =
         rest.split('/').flat_map(|segment| segment.split("%2f").flat_map(|part| part.split("%2F")));
     if segments.any(|segment| matches!(segment, "." | "..")) {

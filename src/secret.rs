@@ -1,5 +1,6 @@
-//! Bytes that must never be printed: signing keys, session ids, cookie values. `Debug` shows that there is a secret and
-//! how long it is, there is no `Display`, and reading one takes a method that can be searched for.
+//! Bytes that must never be printed: signing keys, session ids, cookie values. `Debug` prints only the length,
+//! `Display` is not implemented, and the bytes are reached only through [`Secret::expose`], which is easy to search
+//! for.
 
 use std::fmt;
 
@@ -10,18 +11,18 @@ use subtle::ConstantTimeEq;
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// Takes the bytes over.
+    /// Wraps `bytes`.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes themselves. Never to be logged, shown or put into an error.
+    /// Returns the bytes, which must not be logged, displayed or put into an error.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Compares without telling by time how much of the two agrees.
+/// Compares in constant time.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()

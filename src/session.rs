@@ -399,7 +399,7 @@ impl Realm {
             // There was such a session a moment ago, so its id is not made up.
             Hit::Stale(session, age) => self.may_use_stale(age).then_some(session),
             Hit::Nothing => {
-                misses.left(now.mono)?;
+                misses.check(now.mono)?;
                 None
             }
         };
@@ -435,7 +435,7 @@ impl Realm {
         };
         // Those who share a read share its price, which the first one pays.
         if leads && matches!(lookup, Lookup::Absent(_)) {
-            misses.spend(now.mono);
+            misses.record(now.mono);
         }
         match (lookup, stale) {
             (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), LookupSource::Stale),

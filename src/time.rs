@@ -1,5 +1,5 @@
-//! Time as a value. The rest of the crate takes `now` as an argument; [`Clock`] is the only reader of the system's
-//! clocks, so that everything which judges time can be tested by tables.
+//! Timestamps and clocks. Only [`Clock`] reads the system's clocks; everything else takes the current time as an
+//! argument, so that tests can choose it.
 
 mod alarm;
 
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use alarm::Alarm;
 
-/// A moment of wall-clock time, in milliseconds since the Unix epoch.
+/// A wall-clock time, in milliseconds since the Unix epoch.
 ///
-/// Rows store seconds, some with a fraction; milliseconds hold every unit that a framework writes.
+/// Frameworks store seconds, some with a fraction, or milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// One reading of both clocks: the wall clock judges sessions, the monotonic one judges the freshness of what is
-/// cached, so that a step of the wall clock neither revives nor drops a cached row.
+/// One reading of both clocks. Sessions expire by the wall clock and cache entries by the monotonic clock, so that a
+/// step of the wall clock does not change the age of a cache entry.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// Wall-clock time.
@@ -38,7 +38,7 @@ impl Clock {
         }
     }
 
-    /// Reads the monotonic clock alone.
+    /// Reads the monotonic clock.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
     pub fn mono(self) -> Instant {
         Instant::now()
@@ -46,42 +46,42 @@ impl Clock {
 }
 
 impl Timestamp {
-    /// A moment that never comes: the deadline of what does not expire.
+    /// The deadline of something that does not expire.
     pub const NEVER: Self = Self(i64::MAX);
 
-    /// The moment `secs` seconds after the epoch; saturates.
+    /// Converts from seconds since the epoch; saturates.
     pub fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1000))
     }
 
-    /// The moment `millis` milliseconds after the epoch.
+    /// Converts from milliseconds since the epoch.
     pub fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// Whole seconds since the epoch, rounded down.
+    /// Returns the seconds since the epoch, rounded down.
     pub fn as_secs(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// This moment plus `duration`; saturates.
+    /// Adds `duration`; saturates.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// This moment minus `duration`; saturates.
+    /// Subtracts `duration`; saturates.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
-    /// How long after `earlier` this moment is; zero if it is not.
+    /// Returns the time elapsed since `earlier`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

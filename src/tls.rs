@@ -1,6 +1,5 @@
-//! TLS as values: certificates with their keys, the authorities of clients, the names that choose among them, and what
-//! a client's certificate says. Pure: from bytes to values, or to what is wrong with them. Files and sockets are
-//! others' business.
+//! Parsing for TLS: server certificates with their keys, client CAs, selection of a certificate by host name, and the
+//! fields of client certificates. Pure: no files, no sockets.
 
 mod client;
 mod identity;

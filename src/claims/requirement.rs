@@ -1,5 +1,5 @@
-//! What a route's `require`, or `session list --claim`, asks of a claim. Every condition is total: it holds or fails for
-//! every JSON value, and a value of another type than the one that it asks for fails it.
+//! Conditions on claims, as in a route's `require` and `session list --claim`. Every condition is defined for every
+//! JSON value: a value of the wrong type fails it.
 
 use std::fmt;
 
@@ -17,30 +17,31 @@ pub struct Requirement {
     pub conditions: Vec<Condition>,
 }
 
-/// A condition on a claim's value. That of a list is asked of its elements, but for the numeric ones, which no list meets.
+/// A condition on a claim's value. If the value is a list, its elements are tested; a list fails every numeric
+/// condition.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
-    /// The claim is there, or not. `null`, an empty string and an empty list or object count as not there.
+    /// The claim is present, or absent if `false`. `null` and empty strings, lists and objects count as absent.
     Present(bool),
     /// The value, or an element of the list, is one of these.
     Any(Vec<Value>),
-    /// Each of these is the value, or an element of the list.
+    /// The list contains all of these, or the value equals each of them.
     All(Vec<Value>),
-    /// Neither the value nor any element of the list is one of these. A claim that is absent meets this.
+    /// Neither the value nor any element of the list is one of these. An absent claim meets this.
     None(Vec<Value>),
-    /// The value, or an element of the list, is a string that the whole expression matches.
+    /// The value, or an element of the list, is a string that matches this.
     Matches(Pattern),
     /// The value is a number less than this.
     Below(f64),
     /// The value is a number greater than this.
     Above(f64),
-    /// The value is a number not less than this.
+    /// The value is a number greater than or equal to this.
     AtLeast(f64),
-    /// The value is a number not greater than this.
+    /// The value is a number less than or equal to this.
     AtMost(f64),
 }
 
-/// A regular expression that has to match the whole of a string. Matching takes time linear in the string's length.
+/// A regular expression that must match the whole string. Matching takes time linear in the string's length.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     source: String,
@@ -48,7 +49,7 @@ pub struct Pattern {
 }
 
 impl Requirement {
-    /// Requires the claim, or an element of it, to equal `value`.
+    /// Requires the claim, or an element of its list, to equal `value`.
     pub fn equals(claim: ClaimPath, value: Value) -> Self {
         Self { claim, conditions: vec![Condition::Any(vec![value])] }
     }
@@ -67,8 +68,8 @@ impl Condition {
             Some(value) => std::slice::from_ref(value),
             None => &[],
         };
-        // JSON's numbers of 64 bits that a float does not hold exactly lie beyond any bound that is configured, and
-        // rounding does not bring them back over it.
+        // A 64-bit integer that `f64` cannot represent exactly is beyond every configurable bound, before and after
+        // rounding.
         let number = value.and_then(Value::as_f64);
         match self {
             Self::Present(wanted) => value.is_some_and(|value| !is_empty(value)) == *wanted,
@@ -98,9 +99,9 @@ impl Pattern {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// If it is not a regular expression, or one that takes more than 64 KiB compiled.
+    /// Returns an error if `source` is not a valid regular expression, or takes more than 64 KiB when compiled.
     pub fn new(source: &str) -> Result<Self, regex::Error> {
-        // Compiled by itself first, so that no unbalanced parenthesis changes what is matched.
+        // Compile it alone first: an unbalanced parenthesis could otherwise close the group that anchors it.
         Regex::new(source)?;
         let regex = regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(1 << 16).build()?;
         Ok(Self { source: source.to_owned(), regex })
@@ -117,7 +118,7 @@ impl PartialEq for Pattern {
     }
 }
 
-/// As the configuration has it: `` `role` to be "admin" or "staff" ``.
+/// Describes the requirement for messages: `` `role` to be "admin" or "staff" ``.
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` to ", self.claim.as_str())?;
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_is_refused_if_unbalanced_or_too_large() {
+    fn unbalanced_and_oversized_patterns_are_rejected() {
         for source in ["a)(b", "(", "[", "a{1000}{1000}"] {
             assert!(Pattern::new(source).is_err(), "{source}");
         }

@@ -1,32 +1,32 @@
-//! The claim that says who is logged in. Frameworks give sessions to visitors who never logged in, too (a cart, a CSRF
-//! token), so a session by itself says nothing about a user.
+//! The claim that identifies the logged-in user. Frameworks also give sessions to visitors who have not logged in (for
+//! a cart or a CSRF token), so the existence of a session does not mean that somebody is logged in.
 
 use serde_json::Value;
 
 use super::{ClaimPath, Claims};
 
-/// Where a realm's sessions say who is logged in: `user = "…"`, one path or several.
+/// The claims that identify the logged-in user of a realm's session: `user = "…"`, one path or several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserClaim(Vec<ClaimPath>);
 
 impl UserClaim {
-    /// The first of `paths` that is present decides.
+    /// Creates it from `paths`; the first path that is present in a session decides.
     pub fn new(paths: Vec<ClaimPath>) -> Self {
         Self(paths)
     }
 
-    /// Returns whether no path is known, so that nobody can tell who is logged in.
+    /// Returns whether no path is configured, so that a logged-in user cannot be told from a guest.
     pub fn is_unknown(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the value that names the user who is logged in, or `None` for a guest.
+    /// Returns the value that identifies the logged-in user, or `None` for a guest.
     pub fn find<'c>(&self, claims: &'c Claims) -> Option<&'c Value> {
         self.0.iter().find_map(|path| path.find(claims)).filter(|value| names_somebody(value))
     }
 }
 
-/// `` `_auth_user_id` or `user` ``
+/// Lists the paths: `` `_auth_user_id` or `user` ``.
 impl std::fmt::Display for UserClaim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, path) in self.0.iter().enumerate() {
@@ -36,8 +36,8 @@ impl std::fmt::Display for UserClaim {
     }
 }
 
-/// Returns whether a value names a user. Frameworks that log a user out leave `null`, `false`, `0` or an empty value;
-/// a list or an object of nothing but those names nobody either (Devise writes `[[id], salt]`).
+/// Returns whether a value identifies a user. On log-out, frameworks leave `null`, `false`, `0` or an empty value; a
+/// list or object identifies a user if any element does (Devise writes `[[id], salt]`).
 fn names_somebody(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_false_and_zero_values_name_nobody() {
+    fn empty_false_and_zero_values_identify_no_user() {
         for value in [
             json!(null),
             json!(""),

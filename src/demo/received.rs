@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
 use super::Place;
-use crate::headers::spelled;
+use crate::headers::capitalized;
 
 /// Who set a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +61,7 @@ impl Received {
             .iter()
             .map(|(name, value)| {
                 let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-                (HeaderOrigin::of(name, injected), spelled(name), value)
+                (HeaderOrigin::of(name, injected), capitalized(name), value)
             })
             .collect();
         headers.sort_by_key(|(origin, ..)| *origin);

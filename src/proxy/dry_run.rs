@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::request::{Forwardable, Injection, Outbound, Peer, Sanitized};
 use super::{Arrival, Decision, decide};
 use crate::config::Access;
-use crate::headers::{self, Fate};
+use crate::headers;
 use crate::route::Router;
 use crate::session::judge::Life;
 use crate::session::reference::Ref;
@@ -79,7 +79,7 @@ pub(crate) async fn dry_run(
     request: Request<ClientBody>,
     now: Now,
 ) -> DryRun {
-    let scrubbed = request.headers().keys().filter(|name| gateway.scrub.fate(name) == Fate::Scrub);
+    let scrubbed = request.headers().keys().filter(|name| gateway.scrub.removes(name));
     let mut observed = Observed { scrubbed: scrubbed.cloned().collect(), ..Observed::default() };
     let overrides = request.headers().keys().filter(|name| headers::is_override(name.as_str()));
     let overrides: Vec<_> = overrides.filter(|name| !observed.scrubbed.contains(name)).cloned().collect();

@@ -60,7 +60,7 @@ impl<'r> PreparedEdits<'r> {
         let edited = self.edits.remove.iter().chain(set);
         let gone: SmallVec<[HeaderName; 4]> = headers
             .keys()
-            .filter(|name| edited.clone().any(|other| headers::is_alike(name.as_str(), other.as_str())))
+            .filter(|name| edited.clone().any(|other| headers::fold_alike(name.as_str(), other.as_str())))
             .cloned()
             .collect();
         for name in gone {

@@ -1,11 +1,12 @@
-//! A request's host, in the one spelling that routes are compared with.
+//! Normalization of the Host header, for comparison with routes.
 
-/// The name in a Host header, lower case, without port and trailing dot; `None` if it is not a host and a port.
+/// Returns the host of a Host header in lower case, without port and trailing dot. Returns `None` if the header is
+/// invalid.
 pub(crate) fn canonical_host(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
     let (name, port) = if let Some(rest) = text.strip_prefix('[') {
         let (inner, after) = rest.split_once(']')?;
-        // An address has many spellings; routes have it in this one.
+        // Formatting normalizes the address; routes have it in the same form.
         let address: std::net::Ipv6Addr = inner.parse().ok()?;
         (format!("[{address}]"), after.strip_prefix(':').or_else(|| after.is_empty().then_some("0"))?)
     } else {
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn host_is_normalized_or_rejected() {
         for (host, name) in [
             ("example.com", "example.com"),
             ("EXAMPLE.com:8080", "example.com"),
@@ -73,7 +74,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_host_is_canonical_once_and_for_all(host in ".{0,40}") {
+        fn normalization_is_idempotent(host in ".{0,40}") {
             if let Some(name) = canonical_host(host.as_bytes()) {
                 prop_assert_eq!(canonical_host(name.as_bytes()), Some(name));
             }

@@ -38,7 +38,7 @@ fn find(router: &Router<usize>, host: &str, path: &str) -> Result<usize, NoRoute
 }
 
 #[test]
-fn the_longest_prefix_wins_on_a_segment_boundary() {
+fn longest_prefix_wins_on_a_segment_boundary() {
     let router =
         router(&[route(None, "/", &[]), route(None, "/admin", &[]), route(None, "/admin/public", &[])]);
     for (path, expected) in [
@@ -57,14 +57,14 @@ fn the_longest_prefix_wins_on_a_segment_boundary() {
 }
 
 #[test]
-fn the_host_picks_the_group_and_there_is_no_way_back() {
+fn host_selects_a_group_without_fallback() {
     let exact = |host: &str| Some(HostPattern::Exact(host.into()));
-    let below = |host: &str| Some(HostPattern::Below(host.into()));
+    let wildcard = |host: &str| Some(HostPattern::Below(host.into()));
     let router = router(&[
         route(None, "/", &[]),
         route(exact("a.example"), "/only", &[]),
-        route(below("example"), "/", &[]),
-        route(below("deep.example"), "/", &[]),
+        route(wildcard("example"), "/", &[]),
+        route(wildcard("deep.example"), "/", &[]),
     ]);
     for (host, path, expected) in [
         ("other", "/", Ok(0)),
@@ -81,7 +81,7 @@ fn the_host_picks_the_group_and_there_is_no_way_back() {
 }
 
 #[test]
-fn a_method_that_a_longer_prefix_does_not_take_never_slides_to_a_shorter_one() {
+fn method_mismatch_does_not_fall_back_to_a_shorter_prefix() {
     let router = router(&[
         route(None, "/", &[]),
         route(None, "/form", &[Method::POST]),
@@ -94,7 +94,7 @@ fn a_method_that_a_longer_prefix_does_not_take_never_slides_to_a_shorter_one() {
 }
 
 #[test]
-fn paths_that_servers_read_differently_are_refused() {
+fn ambiguous_paths_are_rejected() {
     use Ambiguity::{Backslash, DotSegment, EmptySegment, EncodedSlash, Encoding, Nul, Parameters, Relative};
     let router = router(&[route(None, "/", &[]), route(None, "/admin", &[]), route(None, "/slashes", &[])]);
     for (path, why) in [
@@ -159,7 +159,7 @@ fn paths_that_servers_read_differently_are_refused() {
 }
 
 #[test]
-fn methods_of_another_path_of_the_same_length_do_not_matter() {
+fn methods_are_compared_among_routes_of_the_same_path_only() {
     let router = router(&[
         route(None, "/one", &[Method::GET]),
         route(None, "/two", &[Method::GET]),
@@ -171,7 +171,7 @@ fn methods_of_another_path_of_the_same_length_do_not_matter() {
     }
 }
 
-/// The route and the path that is judged.
+/// Returns the route and the merged path.
 fn merged(router: &Router<usize>, path: &str) -> Result<(usize, Option<String>), NoRoute> {
     router.find("", path, &Method::GET).map(|found| (**found.route, found.merged))
 }
@@ -185,12 +185,12 @@ fn merged_path_decides_the_route_and_whether_slashes_are_merged() {
         merging("/admin/files"),
         route(None, "/post", &[Method::POST]),
     ]);
-    for (path, at, judged) in [
+    for (path, at, path_merged) in [
         ("//", 0, "/"),
         ("//x", 0, "/x"),
         ("/x///y//", 0, "/x/y/"),
         ("/x//%2525", 0, ""),
-        // `/admin` refuses what it would be the route of; `/admin/files` does not ask it.
+        // `/admin` does not merge slashes; `/admin/files` does, whatever `/admin` says.
         ("//admin", 1, ""),
         ("/admin//", 1, ""),
         ("/admin//x", 1, ""),
@@ -201,17 +201,17 @@ fn merged_path_decides_the_route_and_whether_slashes_are_merged() {
         ("//post", 0, ""),
     ] {
         let found = merged(&router, path);
-        if judged.is_empty() {
+        if path_merged.is_empty() {
             assert!(matches!(found, Err(NoRoute::Ambiguous(_))), "{path}: {found:?}");
         } else {
-            assert_eq!(found, Ok((at, Some(judged.to_owned()))), "{path}");
+            assert_eq!(found, Ok((at, Some(path_merged.to_owned()))), "{path}");
         }
     }
     assert_eq!(merged(&router, "/x"), Ok((0, None)));
 }
 
 #[test]
-fn case_is_ignored_where_a_route_says_so() {
+fn case_is_ignored_if_the_route_has_ignore_case() {
     let ignoring = |path: &str| RouteConfig { ignore_case: true, ..route(None, path, &[]) };
     let router = router(&[
         route(None, "/", &[]),
@@ -235,7 +235,7 @@ fn case_is_ignored_where_a_route_says_so() {
     for path in [
         "/%53kin",
         "/s%4Bin",
-        // U+017F is an `s` in upper case, U+212A a `k` in lower case, U+0131 an `i` in upper case.
+        // U+017F becomes `S` in upper case, U+212A `k` in lower case, U+0131 `I` in upper case.
         "/%C5%BFkin",
         "/s%E2%84%AAin/x",
         "/sk%C4%B1n",
@@ -248,7 +248,7 @@ fn case_is_ignored_where_a_route_says_so() {
     assert_eq!(router.find_ignoring_case("", "/EXACT/x", &Method::GET).map(|route| **route), Some(3));
 }
 
-/// What the most lenient server could make of a path: everything decoded, parameters cut, dots resolved.
+/// Interprets a path as the most lenient server would: decodes everything, removes parameters, resolves dot segments.
 fn most_lenient(path: &str) -> String {
     let mut text = path.to_owned();
     for _ in 0..3 {
@@ -267,7 +267,7 @@ fn most_lenient(path: &str) -> String {
 
 proptest! {
     #[test]
-    fn what_is_routed_is_routed_alike_by_the_most_lenient_server(
+    fn most_lenient_interpretation_of_a_path_has_the_same_route(
         parts in prop::collection::vec("(/|admin|%61|dmin|61|%3b|x|\\.|%2e|%2F|%5c|;|;a=b|%25|%|2f|\\\\|%c0%af)", 1..10),
     ) {
         let router = router(&[route(None, "/", &[]), route(None, "/admin", &[])]);
@@ -279,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn encoded_slashes_lead_below_no_other_route(
+    fn encoded_slashes_never_reach_another_route(
         parts in prop::collection::vec("(/|admin|%61|dmin|x|%2e|%2F|;|;a=b|%25|2f)", 1..10),
     ) {
         let open = RouteConfig { encoded_slashes: true, ..route(None, "/", &[]) };

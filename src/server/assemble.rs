@@ -164,7 +164,7 @@ fn obeys(config: &Config, index: usize) -> bool {
 fn injected(config: &Config) -> impl Iterator<Item = HeaderName> {
     config.routes.iter().flat_map(|route| {
         let set = route.request_headers.set.iter().map(|edit| &edit.name);
-        let set = set.filter(|name| !headers::is_clients_own(name));
+        let set = set.filter(|name| !headers::is_client_header(name));
         route.headers.iter().map(|rule| &rule.name).chain(set).cloned()
     })
 }

@@ -45,7 +45,7 @@ impl ResetBudget {
 
     fn take(&self, tokens: u32) {
         if let Some((limiter, address)) = &self.payer {
-            limiter.charge(*address, tokens, Clock.mono());
+            limiter.debit(*address, tokens, Clock.mono());
         }
     }
 

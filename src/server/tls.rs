@@ -118,7 +118,7 @@ async fn handshake(
 /// Reads a certificate that was verified, maybe by the handshake of a session that is resumed: then it may have expired
 /// since.
 fn current(der: &[u8]) -> Option<ClientCertificate> {
-    ClientCertificate::read(der).filter(|certificate| Clock.now().wall <= certificate.not_after)
+    ClientCertificate::parse(der).filter(|certificate| Clock.now().wall <= certificate.not_after)
 }
 
 fn failed(why: &'static str) -> HandshakeFailure {

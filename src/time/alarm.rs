@@ -1,4 +1,4 @@
-//! A timer for deadlines that move on much oftener than they are missed.
+//! A timer for deadlines that are usually met and then replaced by the next one.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
-/// One timer for deadlines that follow one another, made with the first of them. A deadline that is met leaves the timer as it is: it
-/// wakes whoever asked last once for nothing, which costs less than to unset it each time.
+/// A reusable timer, created on first use. When a deadline is met the timer is left armed: a spurious wake-up now and
+/// then costs less than resetting the timer for every deadline.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
-    /// Ready once `due` has passed.
+    /// Returns `Ready` once `due` has passed.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
         let due = tokio::time::Instant::from_std(due);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));

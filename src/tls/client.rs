@@ -1,6 +1,6 @@
-//! What a client's certificate says of the client, as text that headers can carry.
+//! The fields of a client certificate, as text for request headers.
 //!
-//! By the time it is read here the handshake has verified it; this only tells what stands in it.
+//! This parses a certificate that the handshake has already verified.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,26 +13,26 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::time::Timestamp;
 
-/// A client's certificate.
+/// A client certificate.
 #[derive(Clone, Debug)]
 pub struct ClientCertificate {
-    /// The subject, as RFC 4514 writes it.
+    /// The subject, in the form of RFC 4514.
     pub subject: String,
-    /// The issuer, as RFC 4514 writes it.
+    /// The issuer, in the form of RFC 4514.
     pub issuer: String,
     /// The serial number, in upper-case hex digits.
     pub serial: String,
     /// The SHA-256 of the certificate, in lower-case hex digits.
     pub fingerprint: String,
-    /// The alternative names, each with its kind: `DNS:`, `email:`, `URI:`, `IP:`.
+    /// The subject alternative names, each with its type: `DNS:`, `email:`, `URI:`, `IP:`.
     pub alternatives: Vec<String>,
-    /// Until when it is valid.
+    /// End of validity.
     pub not_after: Timestamp,
 }
 
 impl ClientCertificate {
-    /// Reads a certificate; none: it cannot be read.
-    pub fn read(der: &[u8]) -> Option<Self> {
+    /// Parses a DER certificate. Returns `None` if it is malformed.
+    pub fn parse(der: &[u8]) -> Option<Self> {
         let certificate = CertificateInner::<Raw>::from_der(der).ok()?;
         let inner = certificate.tbs_certificate();
         let alternatives = inner.get_extension::<SubjectAltName>().ok()?;
@@ -43,13 +43,13 @@ impl ClientCertificate {
             issuer: inner.issuer().to_string(),
             serial: serial(inner.serial_number().as_bytes()),
             fingerprint: hex(Sha256::digest(der).as_slice(), false),
-            alternatives: names.iter().filter_map(alternative).collect(),
+            alternatives: names.iter().filter_map(alternative_name).collect(),
             not_after: Timestamp::from_secs(i64::try_from(not_after).unwrap_or(i64::MAX)),
         })
     }
 }
 
-/// Without the zero that keeps a number with a high first bit from being negative.
+/// Formats a serial number, without the leading zero byte that DER adds to keep the number positive.
 fn serial(bytes: &[u8]) -> String {
     match bytes {
         [0, rest @ ..] if !rest.is_empty() => hex(rest, true),
@@ -65,7 +65,7 @@ fn hex(bytes: &[u8], upper: bool) -> String {
     })
 }
 
-fn alternative(name: &GeneralName) -> Option<String> {
+fn alternative_name(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::DnsName(name) => Some(format!("DNS:{}", name.as_str())),
         GeneralName::Rfc822Name(name) => Some(format!("email:{}", name.as_str())),
@@ -76,7 +76,7 @@ fn alternative(name: &GeneralName) -> Option<String> {
             v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| format!("IP:{}", Ipv6Addr::from(bytes))))
                 .ok()
         }
-        // Kinds that have no text that everyone would write alike.
+        // These have no generally accepted text form.
         GeneralName::OtherName(_)
         | GeneralName::DirectoryName(_)
         | GeneralName::EdiPartyName(_)

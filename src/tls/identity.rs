@@ -1,4 +1,4 @@
-//! A server's certificate with its key, and the authorities that it asks of its clients.
+//! A server certificate with its private key, and the CAs for client certificates.
 
 use std::sync::Arc;
 
@@ -14,42 +14,42 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::time::Timestamp;
 
-/// A certificate with its chain and its key, which belong together.
+/// A certificate with its chain and the matching private key.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// What a handshake shows and signs with.
+    /// The chain and the signing key, for rustls.
     pub certified: Arc<CertifiedKey>,
     /// The DNS names of the certificate, wildcards included.
     pub names: Vec<String>,
-    /// From when it is valid.
+    /// Start of validity.
     pub not_before: Timestamp,
-    /// Until when.
+    /// End of validity.
     pub not_after: Timestamp,
 }
 
-/// Why PEM files make no identity, or no authorities.
+/// Error when parsing the PEM files of an [`Identity`] or of CAs.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
-    /// No certificate in the file.
-    #[error("holds no PEM certificate")]
+    /// The file has no certificate.
+    #[error("contains no PEM certificate")]
     NoCertificate,
-    /// A certificate that is none.
-    #[error("holds a certificate that cannot be read")]
+    /// A certificate is malformed.
+    #[error("contains an invalid certificate")]
     BadCertificate,
-    /// No private key in the file.
-    #[error("holds no PEM private key")]
+    /// The file has no private key.
+    #[error("contains no PEM private key")]
     NoKey,
-    /// A key of a kind, or a size, that is not supported.
-    #[error("holds a private key that cannot be used")]
+    /// The type or size of the key is not supported.
+    #[error("contains an unsupported private key")]
     BadKey,
-    /// The key is another certificate's.
-    #[error("is not the key of the certificate")]
+    /// The key belongs to another certificate.
+    #[error("does not match the certificate")]
     Mismatch,
 }
 
 impl PemError {
-    /// Whether the key's file is to blame rather than the certificate's.
-    pub fn is_of_key(&self) -> bool {
+    /// Returns whether the error concerns the key's file rather than the certificate's.
+    pub fn is_key_error(&self) -> bool {
         match self {
             Self::NoKey | Self::BadKey | Self::Mismatch => true,
             Self::NoCertificate | Self::BadCertificate => false,
@@ -58,20 +58,21 @@ impl PemError {
 }
 
 impl Identity {
-    /// Reads a certificate, its chain after it, and its key.
+    /// Parses a certificate, followed by its chain, and its private key.
     ///
     /// # Errors
-    /// If either is not there, is not what it should be, or they do not belong together.
+    /// Returns [`PemError`] if either is missing or invalid, or if the key does not match the certificate.
     pub fn from_pem(certificate: &[u8], key: &[u8], provider: &CryptoProvider) -> Result<Self, PemError> {
         let chain = certificates(certificate)?;
         let first = chain.first().ok_or(PemError::NoCertificate)?;
         let leaf = CertificateInner::<Raw>::from_der(first.as_ref()).map_err(|_| PemError::BadCertificate)?;
         let leaf = leaf.tbs_certificate();
         let names = dns_names(leaf.get_extension::<SubjectAltName>().map_err(|_| PemError::BadCertificate)?);
-        let moment = |time: x509_cert::time::Time| {
+        let timestamp = |time: x509_cert::time::Time| {
             Timestamp::from_secs(i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX))
         };
-        let (not_before, not_after) = (moment(leaf.validity().not_before), moment(leaf.validity().not_after));
+        let not_before = timestamp(leaf.validity().not_before);
+        let not_after = timestamp(leaf.validity().not_after);
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| PemError::NoKey)?;
         let signing = provider.key_provider.load_private_key(key).map_err(|_| PemError::BadKey)?;
         let certified = CertifiedKey::new(chain, signing);
@@ -83,10 +84,10 @@ impl Identity {
     }
 }
 
-/// Reads the authorities whose clients are let in.
+/// Parses the CAs that client certificates are verified against.
 ///
 /// # Errors
-/// If there is none, or one that cannot be read.
+/// Returns [`PemError`] if there is no certificate, or an invalid one.
 pub fn authorities(pem: &[u8]) -> Result<RootCertStore, PemError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
@@ -95,7 +96,7 @@ pub fn authorities(pem: &[u8]) -> Result<RootCertStore, PemError> {
     Ok(roots)
 }
 
-/// At least one.
+/// Parses at least one certificate.
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     certificates

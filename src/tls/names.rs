@@ -1,25 +1,25 @@
-//! The names of certificates, and which certificate a name chooses.
+//! Selection of a certificate by host name.
 //!
-//! A name as it stands goes before a wildcard, which takes exactly one label (RFC 6125, 6.4.3); of two certificates
-//! with one name, the first has it.
+//! An exact name takes precedence over a wildcard, which matches exactly one label (RFC 6125, 6.4.3). If two
+//! certificates have the same name, the first is selected.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// From names to positions in a list.
+/// Maps host names to positions in a list.
 #[derive(Clone, Debug, Default)]
 pub struct HostNames {
     exact: HashMap<String, usize>,
-    /// `*.example.com` is held as `example.com`.
-    below: HashMap<String, usize>,
+    /// Wildcards, keyed by parent domain: `example.com` for `*.example.com`.
+    wildcards: HashMap<String, usize>,
 }
 
 impl HostNames {
-    /// Gives `name` to `position`, unless it has one. Whether it had none.
+    /// Maps `name` to `position`. Returns `false` if `name` is mapped already, which is left as it is.
     pub fn add(&mut self, name: &str, position: usize) -> bool {
         let name = canonical(name);
         let slot = match name.strip_prefix("*.") {
-            Some(parent) => self.below.entry(parent.to_owned()),
+            Some(parent) => self.wildcards.entry(parent.to_owned()),
             None => self.exact.entry(name),
         };
         match slot {
@@ -31,10 +31,10 @@ impl HostNames {
         }
     }
 
-    /// The position that `name` chooses.
+    /// Returns the position for `name`.
     pub fn find(&self, name: &str) -> Option<usize> {
         let name = canonical(name);
-        let wildcard = || self.below.get(name.split_once('.')?.1);
+        let wildcard = || self.wildcards.get(name.split_once('.')?.1);
         self.exact.get(&name).or_else(wildcard).copied()
     }
 }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_goes_before_a_wildcard_and_the_first_before_the_second() {
+    fn exact_names_take_precedence_over_wildcards_and_first_over_second() {
         let mut names = HostNames::default();
         for (name, position, is_new) in [
             ("a.example", 0, true),

@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_body::ClientBody;
-use crate::headers::{self, Fate, Scrub};
+use crate::headers::{self, Scrub};
 use crate::time::{Alarm, Clock};
 
 /// A request's body on its way to the upstream.
@@ -197,8 +197,8 @@ impl Source {
             (Ok(data), _) => Some(Frame::data(data)),
             (Err(frame), Some(scrub)) => {
                 let said: HeaderMap = frame.into_trailers().ok()?;
-                let goes = |name: &_| headers::is_trailer(name) && scrub.fate(name) == Fate::Pass;
-                headers::kept(said, goes).map(Frame::trailers)
+                let is_kept = |name: &_| headers::is_trailer(name) && !scrub.removes(name);
+                headers::retain(said, is_kept).map(Frame::trailers)
             }
             (Err(_), None) => None,
         }

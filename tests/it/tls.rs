@@ -452,7 +452,7 @@ async fn what_would_not_serve_does_not_start() {
     let mixed = Identity { certificate: one.certificate.clone(), key: other.key };
     let failure = secured(&upstream, APP).certificate("app", &mixed).fail().await;
     assert_eq!(failure.status.code(), Some(2));
-    assert!(failure.log.contains("`listeners.tls.certificates.key` is not the key of the certificate"));
+    assert!(failure.log.contains("`listeners.tls.certificates.key` does not match the certificate"));
     let failure = secured(&upstream, APP).file("app.pem", &one.certificate).fail().await;
     assert!(failure.log.contains("`listeners.tls.certificates.key` cannot be read from"), "{}", failure.log);
     // An expired certificate is better than none: clients may look away.

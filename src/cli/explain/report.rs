@@ -218,7 +218,7 @@ fn injected(outcome: &DryRunOutcome, route: Option<&Route>) -> Vec<(String, Stri
             || route.is_some_and(|route| is_the_routes(route, name))
     };
     let ours = headers.iter().filter(|(name, _)| is_ours(name));
-    ours.map(|(name, value)| (headers::spelled(name), text(value))).collect()
+    ours.map(|(name, value)| (headers::capitalized(name), text(value))).collect()
 }
 
 fn reason(why: &Anonymous) -> String {

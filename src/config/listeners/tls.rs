@@ -138,7 +138,7 @@ fn certificate(
             }
         }
         Err(error) => {
-            let key = if error.is_of_key() { "key" } else { "cert" };
+            let key = if error.is_key_error() { "key" } else { "cert" };
             entry.refuse(key, &[], Fault::new(error.to_string()));
         }
     }

@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 use super::peer::{Peer, RequestOrigin};
 use super::upgrade::UpgradeRequest;
 use crate::config::Limits;
-use crate::headers::{self, Fate, Scrub};
+use crate::headers::{self, Scrub};
 use crate::proxy::refusal::{Malformed, Refusal};
 use crate::upstream::ClientBody;
 
@@ -211,7 +211,7 @@ fn barred(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec<[HeaderN
         if headers::is_hop_by_hop(name) || matches!(**name, EXPECT | HOST) {
             return true;
         }
-        if scrub.fate(name) == Fate::Scrub && !peer.may_say(name) {
+        if scrub.removes(name) && !peer.may_say(name) {
             scrubbed += 1;
             return true;
         }

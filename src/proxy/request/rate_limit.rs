@@ -31,7 +31,7 @@ impl RateChecked {
 /// # Errors
 /// Returns [`Refusal::TooMany`] if the client is over the limit.
 pub(super) fn count(limiter: Option<&Limiter>, request: &Sanitized, now: Now) -> Result<(), Refusal> {
-    client_limiter(limiter, request).take(now.mono).map_err(Refusal::TooMany)
+    client_limiter(limiter, request).try_acquire(now.mono).map_err(Refusal::TooMany)
 }
 
 /// Returns `limiter` for the client that sent `request`.

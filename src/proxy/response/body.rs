@@ -182,7 +182,7 @@ impl Upstream {
                         Err(frame) => {
                             let trailers = frame.into_trailers().ok().filter(|_| self.carries_trailers);
                             let trailers =
-                                trailers.and_then(|trailers| headers::kept(trailers, headers::is_trailer));
+                                trailers.and_then(|trailers| headers::retain(trailers, headers::is_trailer));
                             let Some(trailers) = trailers else { continue };
                             // Nothing follows trailers, and the caller does not poll again to find out.
                             self.end();

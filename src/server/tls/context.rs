@@ -54,7 +54,7 @@ impl Contexts {
         for (position, certificate) in config.certificates.iter().enumerate() {
             let (chain, key) = (files.get(&certificate.cert)?, files.get(&certificate.key)?);
             let identity = Identity::from_pem(chain, key, &provider).map_err(|error| {
-                let path = if error.is_of_key() { &certificate.key } else { &certificate.cert };
+                let path = if error.is_key_error() { &certificate.key } else { &certificate.cert };
                 TlsError::Pem { path: path.clone(), error }
             })?;
             not_after = not_after.min(identity.not_after);

@@ -128,19 +128,19 @@ fn tls() {
     for (lines, expected) in [
         (
             one("cert = \"app.pem\", key = \"other.key\""),
-            "`listeners.tls.certificates.key` is not the key of the certificate",
+            "`listeners.tls.certificates.key` does not match the certificate",
         ),
         (
             one("cert = \"app.key\", key = \"app.key\""),
-            "`listeners.tls.certificates.cert` holds no PEM certificate",
+            "`listeners.tls.certificates.cert` contains no PEM certificate",
         ),
         (
             one("cert = \"text.pem\", key = \"app.key\""),
-            "`listeners.tls.certificates.cert` holds no PEM certificate",
+            "`listeners.tls.certificates.cert` contains no PEM certificate",
         ),
         (
             one("cert = \"app.pem\", key = \"app.pem\""),
-            "`listeners.tls.certificates.key` holds no PEM private key",
+            "`listeners.tls.certificates.key` contains no PEM private key",
         ),
         (one("cert = \"app.pem\""), "`listeners.tls.certificates.key` is missing"),
         (
@@ -161,7 +161,7 @@ fn tls() {
         ),
         (
             one(&format!("{app}, client_ca = \"text.pem\"")),
-            "`listeners.tls.certificates.client_ca` holds no PEM certificate",
+            "`listeners.tls.certificates.client_ca` contains no PEM certificate",
         ),
         (one(&format!("{app}, sni = \"a\"")), "unknown key `sni` in `listeners.tls.certificates`"),
         (
