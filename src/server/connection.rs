@@ -13,6 +13,7 @@ mod context;
 mod first_bytes;
 mod http1;
 mod http2;
+mod request_line;
 mod throttled_reader;
 mod tracked_io;
 mod trailers;

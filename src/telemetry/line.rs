@@ -109,7 +109,7 @@ impl<'b> LogLine<'b> {
         }
     }
 
-    /// As JSON has it (RFC 8259, 7), controls and what is not UTF-8 escaped.
+    /// As JSON has it (RFC 8259, 7). All is escaped that is neither ASCII nor a letter.
     fn quote(&mut self, value: &[u8]) {
         self.buffer.push(b'"');
         if value.iter().all(|&byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\') {
@@ -126,18 +126,27 @@ impl<'b> LogLine<'b> {
         match character {
             '"' => self.buffer.extend_from_slice(b"\\\""),
             '\\' => self.buffer.extend_from_slice(b"\\\\"),
-            // A terminal acts on controls, the C1 ones too, and readers of lines on the two separators.
-            _ if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') => {
-                self.buffer.extend_from_slice(b"\\u");
-                let code = u32::from(character);
-                for shift in [12, 8, 4, 0] {
-                    let digit = char::from_digit((code >> shift) & 15, 16).unwrap_or('0');
-                    self.buffer.push(u8::try_from(digit).unwrap_or(b'0'));
+            _ if matches!(character, ' '..='~') || is_visible_letter(character) => {
+                self.buffer.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            // Terminals act on controls, the C1 ones too, and on marks that turn the direction of the text; readers of
+            // lines act on the two separators.
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    self.buffer.extend_from_slice(b"\\u");
+                    for shift in [12, 8, 4, 0] {
+                        let digit = char::from_digit((u32::from(*unit) >> shift) & 15, 16).unwrap_or('0');
+                        self.buffer.push(u8::try_from(digit).unwrap_or(b'0'));
+                    }
                 }
             }
-            _ => self.buffer.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
+}
+
+/// Whether a character is a letter that can be seen: the fillers of Hangul count as letters, and are blank.
+fn is_visible_letter(character: char) -> bool {
+    character.is_alphabetic() && !matches!(character, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}')
 }
 
 /// Whether text needs no quotes.
@@ -236,14 +245,33 @@ mod tests {
         };
         assert_eq!(
             line(LogFormat::Text, fill),
-            "2025-11-22T00:22:19.042Z request path=/a agent=\"a \\\"b\\\"\\u000a\u{fffd}=\\\\\" none=\"\" \
+            "2025-11-22T00:22:19.042Z request path=/a agent=\"a \\\"b\\\"\\u000a\\ufffd=\\\\\" none=\"\" \
              bytes=1024 zero=0 complete=true ms=12.034\n"
         );
         assert_eq!(
             line(LogFormat::Json, fill),
             "{\"timestamp\":\"2025-11-22T00:22:19.042Z\",\"target\":\"access\",\"message\":\"request\",\"path\":\"/a\",\
-             \"agent\":\"a \\\"b\\\"\\u000a\u{fffd}=\\\\\",\"none\":\"\",\"bytes\":1024,\"zero\":0,\"complete\":true,\"ms\":12.034}\n"
+             \"agent\":\"a \\\"b\\\"\\u000a\\ufffd=\\\\\",\"none\":\"\",\"bytes\":1024,\"zero\":0,\"complete\":true,\"ms\":12.034}\n"
         );
+    }
+
+    #[test]
+    fn all_is_escaped_that_is_neither_ascii_nor_a_letter() {
+        for (value, escaped) in [
+            ("\u{e9}\u{444}\u{5e2}\u{4e2d}", "\u{e9}\u{444}\u{5e2}\u{4e2d}"),
+            ("a\u{202e}b\u{2066}", "a\\u202eb\\u2066"),
+            ("\u{a0}\u{ad}\u{200b}\u{feff}", "\\u00a0\\u00ad\\u200b\\ufeff"),
+            ("\u{2028}\u{85}\u{7f}", "\\u2028\\u0085\\u007f"),
+            ("\u{1f36a}\u{e0041}\u{20000}", "\\ud83c\\udf6a\\udb40\\udc41\u{20000}"),
+            ("\u{3164}e\u{301}", "\\u3164e\\u0301"),
+        ] {
+            for format in [LogFormat::Text, LogFormat::Json] {
+                let line = line(format, |line| {
+                    line.text("path", value.as_bytes());
+                });
+                assert!(line.contains(&format!("\"{escaped}\"")), "{line}");
+            }
+        }
     }
 
     #[test]

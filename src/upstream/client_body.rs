@@ -5,7 +5,7 @@
 //! the response. So the rest is not dropped with the request: it goes back to the connection ([`UnreadBody`]), which
 //! reads and discards it for a while.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -21,6 +21,8 @@ pub struct ClientBody {
     incoming: Option<Incoming>,
     /// Receives what is left of the body when it is dropped before its end.
     unread: Option<Rc<UnreadBody>>,
+    /// Is false once the body has been read to its end.
+    sending: Option<Rc<Cell<bool>>>,
 }
 
 /// What is left of a request's body that was dropped before its end.
@@ -33,7 +35,12 @@ pub struct UnreadBody {
 impl ClientBody {
     /// The body `incoming`, whose rest goes to `unread` if it is dropped before its end.
     pub fn returning(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
-        Self { incoming: Some(incoming), unread }
+        Self { incoming: Some(incoming), unread, sending: None }
+    }
+
+    /// The body `incoming`, which sets `sending` to false when it has been read to its end.
+    pub fn tracked(incoming: Incoming, sending: Rc<Cell<bool>>) -> Self {
+        Self { incoming: Some(incoming), unread: None, sending: Some(sending) }
     }
 }
 
@@ -61,10 +68,15 @@ impl Body for ClientBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.get_mut().incoming {
-            Some(incoming) => Pin::new(incoming).poll_frame(cx),
-            None => Poll::Ready(None),
+        let this = self.get_mut();
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if let Some(sending) = &this.sending
+            && (matches!(polled, Poll::Ready(None)) || incoming.is_end_stream())
+        {
+            sending.set(false);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

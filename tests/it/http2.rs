@@ -155,6 +155,8 @@ async fn heads_that_no_client_may_send_are_refused() {
         (head(&many), status(431)),
         (head(&[("x", &"x".repeat(70_000))]), status(431)),
         (head(&[("expect", "something")]), status(417)),
+        (but(":path", Some("/?q=\"a\"")), reset.clone()),
+        (but(":path", Some("/?<>")), reset.clone()),
         (but(":path", None), reset.clone()),
         (but(":path", Some("")), reset.clone()),
         (but(":method", None), reset.clone()),
@@ -185,6 +187,21 @@ async fn heads_that_no_client_may_send_are_refused() {
         }
     }
     assert_eq!(upstream.hits(), cases.iter().filter(|(_, expected)| expected["status"] == 200).count());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn non_ascii_paths_are_percent_encoded() {
+    let upstream = Upstream::start();
+    let gateway = public(&upstream).start().await;
+    let heads =
+        ["/\u{ff41}dmin?\u{ff42}=\u{e9}", "/a\u{202e}b", "/?\u{1f36a}"].map(|path| but(":path", Some(path)));
+    let Some(mut client) = client(&gateway, "heads", &[json!(heads)]) else { return };
+    for story in client.story().as_array().unwrap() {
+        assert_eq!(story["status"], 200, "{story}");
+    }
+    let mut targets: Vec<_> = upstream.requests().into_iter().map(|request| request.target).collect();
+    targets.sort_unstable();
+    assert_eq!(targets, ["/%EF%BD%81dmin?%EF%BD%82=%C3%A9", "/?%F0%9F%8D%AA", "/a%E2%80%AEb"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,6 +52,7 @@ mod sessions;
 mod slow;
 mod store;
 mod streams;
+mod targets;
 mod tidy;
 mod tls;
 mod trace;

@@ -6,7 +6,7 @@
 //! 1. Exactly one Host, which is a host; it agrees with an absolute request target.
 //! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits. (Of
 //!    the two together hyper leaves the first, and closes the connection after the answer, as RFC 9112, 6.1 allows.)
-//! 3. The target is a path. TRACE is not taken, nor CONNECT but for a WebSocket; what a client wishes for besides an
+//! 3. The target is a path, of ASCII: what is not is percent-encoded, as browsers do, before it is judged. TRACE is not taken, nor CONNECT but for a WebSocket; what a client wishes for besides an
 //!    answer is put aside (`upgrade.rs`).
 //! 4. Its target and its header lines are not beyond the limits; hyper has counted the bytes.
 //! 5. Hop-by-hop headers go, with all that any Connection line nominates but for what is everybody's on the way: nobody
@@ -20,6 +20,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFE
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use http_body::Body as _;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 use smallvec::SmallVec;
 
 use super::peer::{Peer, RequestOrigin};
@@ -92,7 +93,7 @@ impl Inbound {
         }
         let host = Host::read(&parts.uri, &parts.headers, parts.version, peer)?;
         let target = match parts.uri.into_parts().path_and_query {
-            Some(target) if target.path().starts_with('/') => target,
+            Some(target) if target.path().starts_with('/') => encode_non_ascii(target)?,
             _ => return Err(Refusal::Malformed(Malformed::Target)),
         };
         if target.as_str().len() > limits.uri {
@@ -248,6 +249,17 @@ fn join_cookie_fields(headers: &mut HeaderMap) {
 /// Returns all Cookie fields as one.
 pub(super) fn join(headers: &HeaderMap) -> Vec<u8> {
     headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..])
+}
+
+/// Percent-encodes what is not ASCII. hyper and h2 let it through if it is UTF-8, and servers behind us would read it
+/// each in its own way.
+fn encode_non_ascii(target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
+    if target.as_str().is_ascii() {
+        return Ok(target);
+    }
+    let encoded = utf8_percent_encode(target.as_str(), CONTROLS).to_string();
+    // Nothing but its length can be wrong with it.
+    PathAndQuery::try_from(encoded).map_err(|_| Refusal::UriTooLong)
 }
 
 /// Whether a TE line says so (RFC 9110, 10.1.4).

@@ -26,9 +26,11 @@ pub(super) struct Activity {
     /// Whether the client keeps bytes from being written.
     blocked: Cell<bool>,
     /// Whether the client may still be sending the body of the last request.
-    sending: Cell<bool>,
+    sending: Rc<Cell<bool>>,
     /// Whether the client has ended its side.
     ended: Cell<bool>,
+    /// Whether a request line that has to be mended was kept from hyper.
+    held: Cell<bool>,
     /// Grows with each change: what is waited for now is not what was waited for before.
     turn: Cell<Turn>,
     /// The same of writing, since requests that come do not make a client read.
@@ -104,6 +106,16 @@ impl Activity {
         self.ended.set(true);
     }
 
+    /// A request line that has to be mended is kept from hyper.
+    pub(super) fn hold(&self) {
+        self.held.set(true);
+    }
+
+    /// Whether a request line that has to be mended was kept from hyper.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.get()
+    }
+
     /// Bytes were written, or could not be.
     pub(super) fn wrote(&self, blocked: bool) {
         // Each piece that gets through begins the wait anew, and nothing else does.
@@ -118,6 +130,21 @@ impl Activity {
         self.sending.set(sending);
         self.change();
         RequestActivity { activity: Rc::clone(self), reader }
+    }
+
+    /// Is true while the client may still be sending the body of the last request.
+    pub(super) fn sending(&self) -> &Rc<Cell<bool>> {
+        &self.sending
+    }
+
+    /// Whether what comes next belongs to a request's head, and nothing is left to be written.
+    pub(super) fn expects_head(&self) -> bool {
+        self.open.get() == 0 && !self.sending.get() && !self.blocked.get()
+    }
+
+    /// Whether bytes have come since the last request.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.get()
     }
 
     /// What the client is waited for.

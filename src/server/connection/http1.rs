@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
@@ -26,6 +26,7 @@ use super::activity::{Activity, Deadline, Wait, Watched};
 use super::close::{MAX_DISCARD, SHUTDOWN_TIMEOUT, close, close_lingering};
 use super::context::ConnectionContext;
 use super::first_bytes::{FirstBytes, LAST_REQUEST, read_first_bytes};
+use super::request_line::encode_query;
 use super::tracked_io::TrackedIo;
 use crate::proxy::{Upgrade, handle};
 use crate::upstream::ClientBody;
@@ -47,6 +48,8 @@ enum End {
     Expired(Wait),
     /// It was to end, and no further request has come.
     Dismissed,
+    /// The query of the next request has to be encoded before hyper reads it.
+    Unencoded,
 }
 
 /// Serves `stream`, which begins with the bytes `first`.
@@ -81,6 +84,10 @@ pub(super) async fn serve<S>(
             End::Closed | End::Expired(Wait::Reader | Wait::Nothing) => return,
             End::Dismissed => return close(&mut stream).await,
             End::Expired(Wait::Head) => return Box::pin(refuse_slow(&mut stream)).await,
+            End::Unencoded => {
+                first = encode_query(&talk.ahead).into();
+                continue;
+            }
             End::Expired(Wait::Request) => {}
         }
         // The beginning of a request that came along with the last one.
@@ -127,8 +134,10 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let exchange = activity.begin(!request.body().is_end_stream(), None);
         let (context, upgrade, last) = (context.clone(), Rc::clone(&upgrade), Rc::clone(&last));
+        let sending = Rc::clone(activity.sending());
         async move {
-            let mut response = handle(&context.worker, &context.peer, request.map(ClientBody::from)).await;
+            let request = request.map(|body| ClientBody::tracked(body, sending));
+            let mut response = handle(&context.worker, &context.peer, request).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 upgrade.replace(response.body_mut().take_upgrade());
             } else if last.get() {
@@ -143,17 +152,16 @@ where
             Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
         }
     });
-    let wire = TrackedIo::new(stream, first, Rc::clone(&activity));
+    let wire = TrackedIo::of_requests(stream, first, Rc::clone(&activity));
     let mut connection = builder.serve_connection(TokioIo::new(wire), service);
     let end = drive(&mut connection, &activity, context, &last, stopped).await;
     let parts = connection.into_parts();
-    Talk {
-        end,
-        stream: parts.io.into_inner().into_stream(),
-        ahead: parts.read_buf,
-        upgrade: upgrade.take(),
-        is_unheard: activity.is_unheard(),
+    let (stream, given_back) = parts.io.into_inner().into_parts();
+    let mut ahead = parts.read_buf;
+    if !given_back.is_empty() {
+        ahead = BytesMut::from_iter(ahead.iter().chain(&given_back)).freeze();
     }
+    Talk { end, stream, ahead, upgrade: upgrade.take(), is_unheard: activity.is_unheard() }
 }
 
 /// Answers a client whose head does not come to an end, and ends its connection.
@@ -185,6 +193,9 @@ where
                 tracing::debug!(%error, "a connection ended");
             }
             return Poll::Ready(End::Closed);
+        }
+        if activity.is_held() {
+            return Poll::Ready(End::Unencoded);
         }
         if !last.get() && stop.as_mut().poll(cx).is_ready() {
             // The next answer says that it is the last.

@@ -9,6 +9,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
+use super::request_line::QueryScan;
 
 /// A stream, and who is told of it.
 #[derive(Debug)]
@@ -17,15 +18,35 @@ pub(super) struct TrackedIo<S> {
     /// Read already, and to be read again first.
     ahead: Bytes,
     activity: Rc<Activity>,
+    /// Follows the lines of HTTP/1.1 requests.
+    scan: Option<QueryScan>,
 }
 
 impl<S> TrackedIo<S> {
     pub(super) fn new(stream: S, ahead: Bytes, activity: Rc<Activity>) -> Self {
-        Self { stream, ahead, activity }
+        Self { stream, ahead, activity, scan: None }
     }
 
-    pub(super) fn into_stream(self) -> S {
-        self.stream
+    /// A stream of HTTP/1.1 requests. It gives nothing more once [`Activity::is_held`]: the end of a request line whose
+    /// query has to be encoded has come.
+    pub(super) fn of_requests(stream: S, ahead: Bytes, activity: Rc<Activity>) -> Self {
+        Self { scan: Some(QueryScan::Off), ..Self::new(stream, ahead, activity) }
+    }
+
+    /// The stream, and what was read of it and not given.
+    pub(super) fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.ahead)
+    }
+
+    /// Whether what was `read` ends a request line whose query has to be encoded. `is_first`: it begins the line.
+    fn ends_line_to_mend(&mut self, is_first: bool, read: &[u8]) -> bool {
+        let Some(scan) = &mut self.scan else { return false };
+        if !self.activity.expects_head() {
+            *scan = QueryScan::Off;
+        } else if is_first {
+            *scan = QueryScan::Before;
+        }
+        scan.advance(read)
     }
 }
 
@@ -36,7 +57,6 @@ impl<S: AsyncWrite + Unpin> TrackedIo<S> {
         written
     }
 }
-
 impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -44,7 +64,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.activity.is_held() {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
+        let is_first = !this.activity.has_heard();
         if this.ahead.is_empty() {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         } else {
@@ -56,10 +80,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
                 let _ = Pin::new(&mut this.stream).poll_read(cx, buffer);
             }
         }
-        if buffer.filled().len() > before {
-            this.activity.received();
-        } else {
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        if read.is_empty() {
             this.activity.ended();
+            return Poll::Ready(Ok(()));
+        }
+        this.activity.received();
+        if this.ends_line_to_mend(is_first, read) {
+            this.ahead = [read, &this.ahead].concat().into();
+            buffer.set_filled(before);
+            // Nobody is woken by this stream: the connection's task looks at it after each turn.
+            this.activity.hold();
+            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }
@@ -88,5 +120,50 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedIo<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().write(|stream| stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const LINE: &[u8] = b"GET /?q=\"a\" HTTP/1.1\r\n";
+
+    /// What of [`LINE`] is given, and given back, when `before` has happened on the connection.
+    fn read(before: impl FnOnce(&Rc<Activity>), ahead: &'static [u8]) -> (Vec<u8>, Vec<u8>) {
+        let (near, mut far) = tokio::io::duplex(1024);
+        far.write_all(LINE.get(ahead.len()..).unwrap()).now_or_never().unwrap().unwrap();
+        let activity = Rc::new(Activity::default());
+        before(&activity);
+        let mut stream = TrackedIo::of_requests(near, Bytes::from_static(ahead), Rc::clone(&activity));
+        let mut given = Vec::new();
+        while let Some(count) = stream.read_buf(&mut given).now_or_never() {
+            assert!(count.unwrap() > 0);
+        }
+        assert_eq!(activity.is_held(), given.len() < LINE.len());
+        (given, stream.into_parts().1.into())
+    }
+
+    #[test]
+    fn a_line_to_mend_is_given_back_where_a_head_is_expected() {
+        for cut in [0, 3, LINE.len()] {
+            let (given, back) = read(|_| (), LINE.get(..cut).unwrap());
+            assert_eq!((given.len(), &*back), (0, LINE), "with {cut} read ahead");
+        }
+        let (given, back) = read(|activity| drop(activity.begin(false, None)), b"");
+        assert_eq!((given.len(), &*back), (0, LINE), "after a request");
+    }
+
+    #[test]
+    fn a_body_is_never_taken_for_a_request_line() {
+        let (given, back) = read(|activity| std::mem::forget(activity.begin(true, None)), b"");
+        assert_eq!((&*given, back.len()), (LINE, 0), "during a request");
+        let (given, back) = read(|activity| drop(activity.begin(true, None)), b"");
+        assert_eq!((&*given, back.len()), (LINE, 0), "after a request whose body has not come to its end");
+        let (given, back) = read(|activity| activity.wrote(true), b"");
+        assert_eq!((&*given, back.len()), (LINE, 0), "while a response waits for its client");
     }
 }

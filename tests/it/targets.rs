@@ -1,0 +1,155 @@
+//! Characters of request targets that RFC 3986 does not allow: what reaches the upstream, and what is refused.
+
+use crate::support::answer::Answer;
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, field};
+use crate::support::upstream::Upstream;
+
+async fn public(upstream: &Upstream) -> Gateway {
+    Gateway::builder()
+        .upstream("app", upstream)
+        .realm("")
+        .route("/", "public", "")
+        .route("/guarded", "required", "")
+        .server("workers = 1")
+        .start()
+        .await
+}
+
+fn get(target: &[u8]) -> Vec<u8> {
+    [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat()
+}
+
+async fn status(client: &mut Client) -> u16 {
+    client.answer().await.unwrap().status
+}
+
+#[tokio::test]
+async fn non_ascii_targets_are_percent_encoded_before_they_are_judged() {
+    let upstream = Upstream::start();
+    let gateway = public(&upstream).await;
+    let cases = [
+        ("/\u{ff41}dmin?\u{ff42}=\u{e9}", "/%EF%BD%81dmin?%EF%BD%82=%C3%A9"),
+        ("/a\u{202e}b", "/a%E2%80%AEb"),
+        ("/\u{1f36a}%C3%A9\u{80}", "/%F0%9F%8D%AA%C3%A9%C2%80"),
+        ("/?\u{202e}", "/?%E2%80%AE"),
+    ];
+    let mut client = Client::connect(gateway.address()).await;
+    for (target, expected) in cases {
+        client.send(get(target.as_bytes())).await;
+        assert_eq!(status(&mut client).await, 200, "{target}");
+        assert_eq!(upstream.last().target, expected);
+        let path = expected.split('?').next().unwrap();
+        gateway.event("its line", |event| event["path"] == path).await;
+    }
+    client.send(get("/guarded/\u{e9}".as_bytes())).await;
+    assert_eq!(status(&mut client).await, 401, "its route judges it");
+}
+
+#[tokio::test]
+async fn targets_that_are_not_utf_8_are_refused() {
+    let upstream = Upstream::start();
+    let gateway = public(&upstream).await;
+    for target in [&b"/\xe9"[..], b"/?\xe9", b"/\xc0\xaf", b"/\xed\xa0\x80", b"/\xf5\x80\x80\x80"] {
+        let mut client = Client::connect(gateway.address()).await;
+        client.send(get(target)).await;
+        assert_eq!(status(&mut client).await, 400, "{}", target.escape_ascii());
+    }
+    assert_eq!(upstream.hits(), 0);
+}
+
+/// What reaches the upstream for each character that browsers percent-encode somewhere in a target; none: 400.
+#[tokio::test]
+async fn characters_that_no_query_may_hold_are_percent_encoded() {
+    let upstream = Upstream::start();
+    let gateway = public(&upstream).await;
+    for (character, in_query, in_path) in [
+        ('"', Some("%22"), Some("\"")),
+        ('<', Some("%3C"), None),
+        ('>', Some("%3E"), None),
+        ('{', Some("{"), Some("{")),
+        ('}', Some("}"), Some("}")),
+        ('|', Some("|"), Some("|")),
+        ('^', Some("^"), Some("^")),
+        ('`', Some("`"), None),
+        ('\'', Some("'"), Some("'")),
+        ('[', Some("["), Some("[")),
+        ('\\', Some("\\"), None),
+        ('\x7f', None, None),
+        ('\t', None, None),
+    ] {
+        for (before, expected) in [("/?q=", in_query), ("/p", in_path)] {
+            let mut client = Client::connect(gateway.address()).await;
+            client.send(get(format!("{before}{character}a{character}").as_bytes())).await;
+            let status = status(&mut client).await;
+            match expected {
+                Some(text) => {
+                    assert_eq!(status, 200, "{before}{character}");
+                    assert_eq!(upstream.last().target, format!("{before}{text}a{text}"));
+                }
+                None => assert_eq!(status, 400, "{before}{character}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_query_is_encoded_however_its_head_arrives() {
+    let upstream = Upstream::answering(|request| Answer::ok(request.message.body.clone()));
+    let gateway = public(&upstream).await;
+    let head = "GET /?q=\"a\"&r=<b> HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"?\"\r\n\r\n";
+    let mut client = Client::connect(gateway.address()).await;
+    for size in [1, 7, head.len()] {
+        for piece in head.as_bytes().chunks(size) {
+            client.send(piece).await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(status(&mut client).await, 200);
+        let seen = upstream.last();
+        assert_eq!(seen.target, "/?q=%22a%22&r=%3Cb%3E", "in pieces of {size}");
+        assert_eq!(seen.header("if-none-match"), Some("\"?\""));
+        // On the same connection, after a body that looks like a request.
+        let body = "GET /?q=\"body\" HTTP/1.1\r\n\r\n";
+        let length = body.len();
+        let chunked = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
+        let framings = [
+            (format!("Content-Length: {length}"), body),
+            ("Transfer-Encoding: chunked".to_owned(), &chunked),
+        ];
+        for (framing, body) in framings {
+            let head =
+                format!("POST /p?\"< HTTP/1.1\r\nHost: a\r\n{framing}\r\nExpect: 100-continue\r\n\r\n");
+            client.send(head).await;
+            client.read_until("100 Continue\r\n\r\n").await;
+            client.send(body).await;
+            assert_eq!(client.answer().await.unwrap().text(), "GET /?q=\"body\" HTTP/1.1\r\n\r\n");
+            assert_eq!(upstream.last().target, "/p?%22%3C");
+        }
+    }
+    assert_eq!(upstream.hits(), 9, "no body was taken for a request");
+}
+
+/// The head of a pipelined request may be in hyper's buffer in part.
+#[tokio::test]
+async fn pipelined_heads_keep_their_headers() {
+    let upstream = Upstream::start();
+    let gateway = public(&upstream).await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\nX-Half: ?").await;
+    assert_eq!(status(&mut client).await, 200);
+    client.send("\"<>\"\r\n\r\n").await;
+    assert_eq!(status(&mut client).await, 200);
+    let seen = upstream.last();
+    assert_eq!((seen.target.as_str(), seen.header("x-half")), ("/2", Some("?\"<>\"")));
+}
+
+#[tokio::test]
+async fn the_log_escapes_what_is_neither_ascii_nor_a_letter() {
+    let upstream = Upstream::start();
+    let gateway = public(&upstream).await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.send(get("/a\u{202e}b".as_bytes())).await;
+    assert_eq!(status(&mut client).await, 200);
+    gateway.event("its line", |event| field(event, "path") == "/a%E2%80%AEb").await;
+    assert!(gateway.log().is_ascii());
+}
