@@ -210,7 +210,8 @@ fn judge_a_session() -> Box<dyn FnMut()> {
         issued,
         created: None,
         expires: issued.plus(timeout),
-        closed: false,
+        retired: false,
+        successor: None,
         renewal: sessiongate::format::Renewal::Realm,
         stored: sessiongate::item::Item::new(),
     };

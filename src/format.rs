@@ -57,7 +57,7 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// Reads a row.
     fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault>;
 
-    /// The whole row of a session; what `create` puts and `replace` replaces.
+    /// The whole row of a new session.
     ///
     /// # Errors
     /// If the claims hold something that the format cannot write.
@@ -87,10 +87,22 @@ pub trait Format: Send + Sync + fmt::Debug {
         std::iter::once(WriteCondition::Exists).chain(record.stored.iter().map(equals)).collect()
     }
 
-    /// The write that lets a session whose id was changed be read under the old one until `until`, but neither reissued
-    /// nor changed. None if the format's rows cannot say so: then the old row goes at once.
-    fn close(&self, _record: &SessionRecord, _until: Timestamp) -> Option<Update> {
+    /// The write that retires the row of a session whose id was changed: it may be read until `until`, is neither reissued
+    /// nor changed any more, and leads to the row `successor`. `None` if the format has no retired rows: then the old row
+    /// is deleted with the change of the id.
+    fn retire(&self, _record: &SessionRecord, _until: Timestamp, _successor: &Key) -> Option<Update> {
         None
+    }
+
+    /// Whether the rows of sessions whose id was changed stay, retired. Then a row that is not there has been deleted;
+    /// otherwise its session may live on under another id.
+    fn keeps_retired_rows(&self) -> bool {
+        false
+    }
+
+    /// The conditions under which a row may be deleted to end its session, whatever else it says.
+    fn not_retired(&self) -> Vec<WriteCondition> {
+        vec![WriteCondition::Exists]
     }
 }
 
@@ -148,7 +160,9 @@ pub struct SessionRecord {
     /// The idle deadline as the row has it; never, where it has none.
     pub expires: Timestamp,
     /// Whether it goes on under another id: it is still read, but neither reissued nor changed.
-    pub closed: bool,
+    pub retired: bool,
+    /// The row that a retired one leads to. Rows that earlier versions retired lead nowhere.
+    pub successor: Option<Box<Key>>,
     /// How far a reissue moves the deadline.
     pub renewal: Renewal,
     /// The attributes, as they were read, that the format's writes are conditional on; empty where the version is enough.

@@ -14,6 +14,7 @@ mod cache;
 mod change;
 mod create;
 pub(crate) mod csrf;
+pub mod destroy;
 pub(crate) mod flash;
 mod flight;
 mod lookup;
@@ -535,7 +536,8 @@ impl Session {
             issued: at,
             created: None,
             expires: at,
-            closed: false,
+            retired: false,
+            successor: None,
             renewal: format::Renewal::Realm,
             stored: crate::item::Item::new(),
         };

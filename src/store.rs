@@ -4,6 +4,7 @@
 //! The rule kept here: no operation takes longer than the configured `timeout`, whatever the network, AWS's metadata
 //! service or a credentials helper do. No SDK type leaves this module, and no error's text holds a key or a value.
 
+mod attempts;
 mod attribute;
 mod checked;
 mod client;

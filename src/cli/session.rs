@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use crate::claims::Claims;
 use crate::format::{CookieFault, Format};
 use crate::item::{Item, Key};
+use crate::session::destroy::{Destroyed, destroy};
 use crate::session::judge::Policy;
 use crate::session::reference::Ref;
 use crate::session::{self, cookie};
-use crate::store::table::{Pages, Read, Written};
+use crate::store::table::{Pages, Read};
 use crate::time::Clock;
 
 use super::args::{ConfigFile, Create, List, Revoke, Show, Which};
@@ -128,9 +129,16 @@ pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
         let (key, _) = find(&site, &args.which).await?;
         let reference = Ref::of(&key);
-        match site.table.delete(&key, &[]).await? {
-            Written::Done => {
-                output::say(format_args!("{GOOD}session {reference}{GOOD:#} revoked"))?;
+        match destroy(&*site.format, &site.table, &key).await? {
+            Destroyed::Deleted(deleted) => {
+                let deleted = Ref::of(&deleted);
+                if deleted == reference {
+                    output::say(format_args!("{GOOD}session {reference}{GOOD:#} revoked"))?;
+                } else {
+                    output::say(format_args!(
+                        "{GOOD}session {reference}{GOOD:#} revoked; it had changed its id, and was {deleted}"
+                    ))?;
+                }
                 let ttl = site.config.cache.ttl;
                 if !ttl.is_zero() {
                     let ttl = humantime::format_duration(ttl);
@@ -140,7 +148,10 @@ pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
                 }
                 Ok(())
             }
-            Written::Refused(_) => Err(Failure::refused(format!("session {reference} is gone already"))),
+            Destroyed::Absent => Err(Failure::refused(format!("session {reference} is gone already"))),
+            Destroyed::Lost => Err(Failure::refused(format!(
+                "session {reference} has changed its id, and its row does not say to which: it lives on"
+            ))),
         }
     })
 }

@@ -95,7 +95,8 @@ impl Django {
             } else {
                 Renewal::Realm
             },
-            closed: false,
+            retired: false,
+            successor: None,
             stored,
         })
     }

@@ -159,7 +159,8 @@ impl Format for Layout {
             created,
             expires,
             renewal,
-            closed: false,
+            retired: false,
+            successor: None,
             stored: self.stored(item),
         })
     }

@@ -24,8 +24,10 @@ use crate::time::Timestamp;
 
 /// When the session was created, in Unix seconds.
 const CREATED: &str = "cre";
-/// Whether the session goes on under another id.
-const CLOSED: &str = "cls";
+/// Whether the session goes on under another id: a retired row.
+const RETIRED: &str = "cls";
+/// The key of the row that a retired one leads to.
+const SUCCESSOR: &str = "nxt";
 /// What the MAC is of, so that it is good for nothing else.
 const PURPOSE: &[u8] = b"sessiongate-native-1";
 
@@ -129,8 +131,9 @@ impl Format for Native {
             issued,
             created,
             expires,
-            closed: item.contains_key(CLOSED),
-            renewal: if item.contains_key(CLOSED) { Renewal::Never } else { Renewal::Realm },
+            retired: item.contains_key(RETIRED),
+            successor: item.get(SUCCESSOR).and_then(Key::from_attribute).map(Box::new),
+            renewal: if item.contains_key(RETIRED) { Renewal::Never } else { Renewal::Realm },
             stored: Item::new(),
         })
     }
@@ -148,15 +151,24 @@ impl Format for Native {
         row::touch(record, times)
     }
 
-    fn close(&self, record: &SessionRecord, until: Timestamp) -> Option<Update> {
+    fn retire(&self, record: &SessionRecord, until: Timestamp, successor: &Key) -> Option<Update> {
         let change = row::touch(record, TouchTimes { now: until, expires: until, due_before: until });
-        let closing = [
-            (CLOSED.to_owned(), Attribute::Bool(true)),
-            // What was to be written on the version that was read is not written any more.
+        let retired = [
+            (RETIRED.to_owned(), Attribute::Bool(true)),
+            (SUCCESSOR.to_owned(), successor.to_attribute()),
+            // So that no write is accepted that was made of the version before.
             (row::VERSION.to_owned(), Attribute::number(record.version.saturating_add(1))),
         ];
-        let set = change.update.set.into_iter().chain(closing).collect();
+        let set = change.update.set.into_iter().chain(retired).collect();
         Some(Update { set, conditions: row::unchanged(record) })
+    }
+
+    fn keeps_retired_rows(&self) -> bool {
+        true
+    }
+
+    fn not_retired(&self) -> Vec<WriteCondition> {
+        vec![WriteCondition::Exists, WriteCondition::Lacks(RETIRED.to_owned())]
     }
 
     fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {

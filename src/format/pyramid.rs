@@ -72,7 +72,8 @@ impl Format for Pyramid {
             issued,
             created: None,
             expires,
-            closed: false,
+            retired: false,
+            successor: None,
             renewal: Renewal::Realm,
             stored: Item::new(),
         })

@@ -5,17 +5,20 @@
 //! 2. A session that has ended is not brought back by a change that comes late.
 //! 3. A rotation makes the new row and retires the old one in one transaction. The claims of a log-in are only ever
 //!    under the new id: who knew the old one knows nothing.
-//! 4. Edits of one session that wait in one gateway are written together: one write, however many they are.
-//! 5. The write is a task of its own: a client that hangs up leaves it whole.
+//! 4. A log-out ends the session whichever id it has: where rows are retired, it follows them to the live one. Where a
+//!    rotation deletes the old row, a log-out that finds none is a conflict: it is never "done" while the session lives.
+//! 5. Edits of one session that wait in one gateway are written together: one write, however many they are.
+//! 6. The write is a task of its own: a client that hangs up leaves it whole.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, oneshot};
 use tracing::Instrument as _;
 
 use super::cache::Hit;
+use super::destroy::{Destroyed, destroy};
 use super::judge::{SessionVerdict, judge};
 use super::lookup::DecodedRow;
 use super::{Active, Realm, Session};
@@ -32,6 +35,10 @@ const MAX_TRIES: usize = 50;
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// How long all of it may take, waiting for one's turn included.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How many of the sessions that it has ended a gateway remembers, and for how long: a second log-out of one that comes
+/// meanwhile, such as of a double click, is no conflict.
+const MAX_ENDED: usize = 4096;
+const ENDED_FOR: Duration = Duration::from_secs(60);
 
 /// What is to become of a session.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -144,6 +151,8 @@ pub(super) struct Turns {
     turns: [Mutex<()>; 256],
     /// The edits that wait, of each session; whoever has the turn writes all of them.
     waiting: std::sync::Mutex<HashMap<Key, Vec<Waiting>>>,
+    /// The sessions that this gateway has ended lately, and when.
+    ended: quick_cache::sync::Cache<Key, Instant>,
 }
 
 #[derive(Debug)]
@@ -154,7 +163,11 @@ struct Waiting {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { turns: std::array::from_fn(|_| Mutex::new(())), waiting: std::sync::Mutex::default() }
+        Self {
+            turns: std::array::from_fn(|_| Mutex::new(())),
+            waiting: std::sync::Mutex::default(),
+            ended: quick_cache::sync::Cache::new(MAX_ENDED),
+        }
     }
 }
 
@@ -266,14 +279,22 @@ impl Realm {
             Hit::Fresh(newer) | Hit::Stale(newer, _) => newer,
             Hit::Missing | Hit::Nothing => Arc::clone(held),
         };
+        if order.action == Some(Action::Destroy) && order.if_version.is_none() {
+            return self.destroy(&session).await;
+        }
+        if order.if_version.is_some_and(|version| version != session.record.version) {
+            // The cache may be behind what the upstream has seen by another gateway.
+            let row = self.table.get(&session.key, Read::Strong).await?;
+            session = self.moved_on(&session, row)?;
+        }
         for lost in 0..MAX_TRIES {
             step_aside(lost).await;
             self.may_change(&session, order)?;
             let attempt = match order.action {
-                Some(Action::Destroy) => self.end(&session, order).await?,
+                Some(Action::Destroy) => self.end(&session).await?,
                 action => match merged(&session.record.claims, &order.edits) {
                     // A session without claims is how frameworks write one that has ended.
-                    Some(merged) if merged.claims.is_empty() => self.end(&session, order).await?,
+                    Some(merged) if merged.claims.is_empty() => self.end(&session).await?,
                     None if action.is_none() => return Ok(MutationOutcome::Nothing),
                     merged => {
                         let merged = merged.unwrap_or_else(|| Merged::same(&session.record.claims));
@@ -297,7 +318,7 @@ impl Realm {
         let alive =
             matches!(judge(&self.policy, &session.record, self.clock.now().wall), SessionVerdict::Live(_));
         let meant = order.if_version.is_none_or(|version| version == session.record.version);
-        if alive && meant && !session.record.closed { Ok(()) } else { Err(ChangeError::Conflict) }
+        if alive && meant && !session.record.retired { Ok(()) } else { Err(ChangeError::Conflict) }
     }
 
     /// Makes a session of what would have been a change of one.
@@ -332,7 +353,8 @@ impl Realm {
             issued,
             created,
             expires,
-            closed: false,
+            retired: false,
+            successor: None,
             renewal: Renewal::Realm,
             stored,
         };
@@ -350,29 +372,27 @@ impl Realm {
         let now = self.clock.now().wall;
         let times = ChangeTimes { now, expires: self.policy.deadline(session.record.created, now) };
         let change = self.format.change(&session.record, merged.claims, times)?;
-        match self.table.update(&session.key, &change.update).await? {
-            Written::Done => {}
-            Written::Refused(row) => match self.moved_on(session, row)? {
-                // The SDK tries again when an answer is lost: what stands there may be what we wrote.
-                newer if newer.record == change.record => {}
-                newer => return Ok(Attempt::MovedOn(newer)),
-            },
+        match self.table.change(&session.key, &change.update).await? {
+            Written::Done => {
+                Ok(Attempt::Done(self.goes_on(id.clone(), session, change.record, merged.flash)))
+            }
+            Written::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
         }
-        Ok(Attempt::Done(self.goes_on(id.clone(), session, change.record, merged.flash)))
     }
 
     async fn rotate(&self, session: &Session, merged: Merged) -> Result<Attempt, ChangeError> {
         let (id, record, item) = self.new_row(merged.claims, Some(&session.record))?;
         let until = self.clock.now().wall.plus(self.rotation_grace);
-        let closing = self.format.close(&session.record, until.min(session.record.expires));
-        let retirement = match closing.filter(|_| !self.rotation_grace.is_zero()) {
+        let successor = self.format.key(&id);
+        let retired = self.format.retire(&session.record, until.min(session.record.expires), &successor);
+        let retirement = match retired {
             Some(update) => Retirement::Update(update),
             None => Retirement::Delete(self.format.unchanged(&session.record)),
         };
         match self.table.rotate(item, &session.key, &retirement).await? {
             Rotated::Done => {
                 self.cache.forget(&session.key);
-                self.monitors.rename(&session.key, &self.format.key(&id));
+                self.monitors.rename(&session.key, &successor);
                 Ok(Attempt::Done(self.goes(id, record, merged.flash)))
             }
             Rotated::Taken => Err(ChangeError::Contended),
@@ -383,18 +403,45 @@ impl Realm {
         }
     }
 
-    async fn end(&self, session: &Session, order: &SessionMutation) -> Result<Attempt, ChangeError> {
-        // A log-out ends whatever there is; an edit that leaves nothing ends only what it was made of.
-        let unconditional = order.action == Some(Action::Destroy) && order.if_version.is_none();
-        let conditions = if unconditional { Vec::new() } else { self.format.unchanged(&session.record) };
-        match self.table.delete(&session.key, &conditions).await? {
-            Written::Refused(Some(row)) => Ok(Attempt::MovedOn(self.moved_on(session, Some(row))?)),
-            Written::Done | Written::Refused(None) => {
-                self.cache.forget(&session.key);
-                self.monitors.end(&session.key);
+    /// Ends the session if its row is the one that was read.
+    async fn end(&self, session: &Session) -> Result<Attempt, ChangeError> {
+        match self.table.delete(&session.key, &self.format.unchanged(&session.record)).await? {
+            Written::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
+            Written::Done => {
+                self.ended(&session.key);
                 Ok(Attempt::Done(MutationOutcome::Ended))
             }
         }
+    }
+
+    /// Ends the session whatever its row says, and under whichever id it lives by now.
+    async fn destroy(&self, session: &Session) -> Result<MutationOutcome, ChangeError> {
+        match destroy(&*self.format, &self.table, &session.key).await? {
+            Destroyed::Deleted(key) => {
+                self.ended(&session.key);
+                self.ended(&key);
+                Ok(MutationOutcome::Ended)
+            }
+            Destroyed::Absent if self.format.keeps_retired_rows() || self.has_ended(&session.key) => {
+                self.ended(&session.key);
+                Ok(MutationOutcome::Ended)
+            }
+            Destroyed::Absent | Destroyed::Lost => {
+                self.cache.forget(&session.key);
+                Err(ChangeError::Conflict)
+            }
+        }
+    }
+
+    fn ended(&self, key: &Key) {
+        self.cache.forget(key);
+        self.monitors.end(key);
+        self.turns.ended.insert(key.clone(), self.clock.mono());
+    }
+
+    fn has_ended(&self, key: &Key) -> bool {
+        let ended = self.turns.ended.get(key);
+        ended.is_some_and(|at| self.clock.mono().saturating_duration_since(at) < ENDED_FOR)
     }
 
     /// The session as its row is now; if there is none, whatever is late for it is too late.

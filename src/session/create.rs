@@ -64,7 +64,8 @@ pub async fn create(
         issued,
         created,
         expires: policy.deadline(created, now),
-        closed: false,
+        retired: false,
+        successor: None,
         renewal: Renewal::Realm,
         stored: Item::new(),
     };

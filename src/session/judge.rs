@@ -132,7 +132,8 @@ mod tests {
             created: Some(Timestamp::from_secs(created)),
             issued: Timestamp::from_secs(issued),
             expires: Timestamp::from_secs(expires),
-            closed: false,
+            retired: false,
+            successor: None,
             renewal: Renewal::Realm,
             stored: crate::item::Item::new(),
         }

@@ -42,6 +42,7 @@ impl Table {
     /// # Errors
     /// If the table does not answer, or refuses to; it may have been done nevertheless.
     pub async fn rotate(&self, new: Item, old: &Key, retirement: &Retirement) -> Result<Rotated, StoreError> {
+        let created = new.clone();
         let request = self
             .client()
             .transact_write_items()
@@ -62,7 +63,8 @@ impl Table {
                 reason.and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
             };
             if failed(0) {
-                return Ok(Rotated::Taken);
+                // The new row's key is a random id of this call's: the row is there because an attempt created it.
+                return Ok(if self.holds(&created).await? { Rotated::Done } else { Rotated::Taken });
             }
             let code = |reason: &CancellationReason| reason.code().map(str::to_owned);
             let codes: Vec<_> = cancelled.cancellation_reasons().iter().filter_map(code).collect();

@@ -1,12 +1,13 @@
-//! The verbs on a table's rows.
+//! The operations on a table's rows.
 //!
-//! Creating, replacing, updating and deleting are different operations with different conditions: a create never
-//! replaces, and a replace or an update never makes a row.
+//! Creating, changing and deleting are different operations with different conditions: a create never replaces a row, and
+//! a change never creates one.
 //!
-//! A refused write and the retry of a write that landed look the same: the SDK tries again when an answer is lost, and
-//! the second try finds the row as the first one left it. Who must know compares [`Written::Refused`]'s row, or for
-//! [`PutOutcome::AlreadyThere`] the row read again, with what was to be written: if it holds the writer's own version and
-//! nonce, the write was done.
+//! The SDK retries a write whose response is lost. If the first attempt was carried out, its own change makes the
+//! condition of the second fail, which looks like another writer's. [`Table::change`] tells the two apart by a mark that
+//! each change leaves in the row ([`WRITE_MARK`]), and [`Table::create`] and [`Table::rotate`] by the new row's key, which
+//! is a random id of the writer's. An equal row proves nothing: two writers may write the same. Where it cannot be told
+//! whether a write was carried out, the store is unavailable, and no writer is told "done".
 
 use std::error::Error;
 use std::fmt;
@@ -23,17 +24,20 @@ use aws_sdk_dynamodb::types::{
 };
 
 use crate::format::{Update, WriteCondition};
-use crate::item::{Item, Key, KeyType};
+use crate::item::{Attribute, Item, Key, KeyType};
 use crate::telemetry::metrics::TableMetrics;
 use crate::time::Clock;
 
 use super::StoreError;
+use super::attempts::Attempts;
 use super::attribute::{SdkItem, item_from_sdk, item_to_sdk, to_sdk};
 use super::expression::Placeholders;
 use super::fault::{outcome, store_error};
 
 /// The longest value of a key that DynamoDB takes.
 const MAX_KEY_BYTES: usize = 2048;
+/// The attribute that each change sets to a random value. The frameworks read their own attributes only.
+pub const WRITE_MARK: &str = "sessiongate_write";
 /// A key that no session has: no format makes ids like this.
 const PROBE: &str = "sessiongate: is the table there?";
 
@@ -171,11 +175,14 @@ impl Table {
         answer.item.map(item_from_sdk).transpose()
     }
 
-    /// Makes a row, unless there is one with its key.
+    /// Creates a row, unless there is one with its key. The key must be a new random id: a row that is equal to this one
+    /// after an attempt of unknown outcome is then this call's.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses to; the row may have been made nevertheless.
+    /// If the table does not answer, or refuses access. The row may have been created all the same.
     pub async fn create(&self, item: Item) -> Result<PutOutcome, StoreError> {
+        let attempts = Attempts::default();
+        let created = item.clone();
         let mut placeholders = Placeholders::default();
         let condition = placeholders.condition(self.key_attribute(), &[WriteCondition::Absent]);
         let request = self.client().put_item().table_name(self.name()).set_item(Some(item_to_sdk(item)));
@@ -183,43 +190,49 @@ impl Table {
             .condition_expression(condition)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_expression_attribute_names(Some(placeholders.names()));
-        let created = self.timed("create", request.send(), |answer| units(answer.consumed_capacity())).await;
-        let Err(error) = created else { return Ok(PutOutcome::Yes) };
+        let request = request.customize().interceptor(attempts.clone());
+        let sent = self.timed("create", request.send(), |answer| units(answer.consumed_capacity())).await;
+        let Err(error) = sent else { return Ok(PutOutcome::Yes) };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
-            return Ok(PutOutcome::AlreadyThere);
+            let is_ours = attempts.are_uncertain() && self.holds(&created).await?;
+            return Ok(if is_ours { PutOutcome::Yes } else { PutOutcome::AlreadyThere });
         }
         Err(store_error(&error, self.name()))
     }
 
-    /// Replaces the whole of a row that is there, if all the conditions hold.
+    /// Changes a row that is there, if all the conditions hold. [`Written::Done`] means that this call changed it, and
+    /// [`Written::Refused`] that it did not.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses to; the row may have been replaced nevertheless.
-    pub async fn replace(&self, item: Item, conditions: &[WriteCondition]) -> Result<Written, StoreError> {
-        let key = item.get(self.key_attribute()).and_then(Key::from_attribute);
-        let mut placeholders = Placeholders::default();
-        let condition = placeholders.condition_on_existing(self.key_attribute(), conditions);
-        let request = self.client().put_item().table_name(self.name()).set_item(Some(item_to_sdk(item)));
-        let request = request
-            .condition_expression(condition)
-            .set_expression_attribute_names(Some(placeholders.names()))
-            .set_expression_attribute_values(placeholders.into_values())
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let replaced =
-            self.timed("replace", request.send(), |answer| units(answer.consumed_capacity())).await;
-        let Err(error) = replaced else { return Ok(Written::Done) };
-        if let Some(PutItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
-            return self.refused(refusal.item.clone(), key.as_ref()).await;
+    /// If the table does not answer, or refuses access, or if it cannot be told whether the row was changed.
+    pub async fn change(&self, key: &Key, update: &Update) -> Result<Written, StoreError> {
+        let mark = getrandom::u64().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let mark = Attribute::Binary(mark.to_be_bytes().to_vec());
+        let mut update = update.clone();
+        update.set.push((WRITE_MARK.to_owned(), mark.clone()));
+        let attempts = Attempts::default();
+        match self.send_update(key, &update, attempts.clone()).await? {
+            Written::Refused(Some(row)) if row.get(WRITE_MARK) == Some(&mark) => Ok(Written::Done),
+            Written::Refused(_) if attempts.are_uncertain() => Err(unknown_outcome()),
+            written @ (Written::Done | Written::Refused(_)) => Ok(written),
         }
-        Err(store_error(&error, self.name()))
     }
 
-    /// Sets some attributes of a row that is there, if all the conditions hold.
+    /// Sets some attributes of a row that is there, if all the conditions hold. A retry of a write that was carried out is
+    /// `Refused`, so this is for writes whose writer does not matter, such as a reissue.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses to; the row may have been changed nevertheless.
+    /// If the table does not answer, or refuses access. The row may have been changed all the same.
     pub async fn update(&self, key: &Key, update: &Update) -> Result<Written, StoreError> {
+        self.send_update(key, update, Attempts::default()).await
+    }
+
+    async fn send_update(
+        &self,
+        key: &Key,
+        update: &Update,
+        attempts: Attempts,
+    ) -> Result<Written, StoreError> {
         let mut placeholders = Placeholders::default();
         let set = placeholders.set(&update.set);
         let condition = placeholders.condition_on_existing(self.key_attribute(), &update.conditions);
@@ -231,6 +244,7 @@ impl Table {
             .set_expression_attribute_values(placeholders.into_values())
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let request = request.customize().interceptor(attempts);
         let updated = self.timed("update", request.send(), |answer| units(answer.consumed_capacity())).await;
         let Err(error) = updated else { return Ok(Written::Done) };
         if let Some(UpdateItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
@@ -239,10 +253,11 @@ impl Table {
         Err(store_error(&error, self.name()))
     }
 
-    /// Deletes a row, if all the conditions hold. A row that was not there is `Refused(None)`, also without conditions.
+    /// Deletes a row, if all the conditions hold. A row that is not there is `Refused(None)`, also without conditions.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses to; the row may have been deleted nevertheless.
+    /// If the table does not answer, or refuses access, or if conditions were given and it cannot be told whether the row
+    /// was deleted by this call.
     pub async fn delete(&self, key: &Key, conditions: &[WriteCondition]) -> Result<Written, StoreError> {
         let request = self.client().delete_item().table_name(self.name()).set_key(Some(self.key(key)));
         let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
@@ -261,10 +276,15 @@ impl Table {
             .set_expression_attribute_names(Some(placeholders.names()))
             .set_expression_attribute_values(placeholders.into_values())
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let attempts = Attempts::default();
+        let request = request.customize().interceptor(attempts.clone());
         let deleted = self.timed("delete", request.send(), |answer| units(answer.consumed_capacity())).await;
         let Err(error) = deleted else { return Ok(Written::Done) };
         if let Some(DeleteItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
-            return self.refused(refusal.item.clone(), Some(key)).await;
+            return match self.refused(refusal.item.clone(), Some(key)).await? {
+                Written::Refused(None) if attempts.are_uncertain() => Err(unknown_outcome()),
+                written @ (Written::Done | Written::Refused(_)) => Ok(written),
+            };
         }
         Err(store_error(&error, self.name()))
     }
@@ -285,9 +305,24 @@ impl Table {
         Ok(Written::Refused(row))
     }
 
+    /// Returns whether the table has exactly this row.
+    pub(super) async fn holds(&self, item: &Item) -> Result<bool, StoreError> {
+        let Some(key) = item.get(self.key_attribute()).and_then(Key::from_attribute) else {
+            return Ok(false);
+        };
+        Ok(self.get(&key, Read::Strong).await?.as_ref() == Some(item))
+    }
+
     pub(super) fn key(&self, key: &Key) -> SdkItem {
         SdkItem::from([(self.0.key_attribute.clone(), to_sdk(key.to_attribute()))])
     }
+}
+
+/// The error of a write that may or may not have been carried out.
+fn unknown_outcome() -> StoreError {
+    StoreError::Unavailable(
+        "the response to a write was lost, and the row does not tell its outcome".to_owned(),
+    )
 }
 
 /// What an answer says that it cost.

@@ -9,30 +9,31 @@ use crate::support::client::{Request, Response};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway};
+use crate::support::server::Received;
 use crate::support::table::{self, Session, number};
 use crate::support::upstream::Upstream;
 
-/// An upstream that orders what the request's query says: `?X-Session-Patch={…}&…`, percent-encoded.
+/// An upstream that sends the session commands of the request's query: `?X-Session-Patch={…}&…`, percent-encoded.
 fn obedient() -> Upstream {
-    Upstream::answering(|request| {
-        let (_, query) = request.target.split_once('?').unwrap_or_default();
-        query.split('&').filter_map(|pair| pair.split_once('=')).fold(
-            Answer::ok("ok"),
-            |answer, (name, value)| {
-                let value = percent_encoding::percent_decode_str(value).decode_utf8().unwrap();
-                answer.header(name, &value)
-            },
-        )
+    Upstream::answering(|request| obey(request, Answer::ok("ok")))
+}
+
+/// Adds the session commands of the request's query to `answer`.
+pub(crate) fn obey(request: &Received, answer: Answer) -> Answer {
+    let (_, query) = request.target.split_once('?').unwrap_or_default();
+    query.split('&').filter_map(|pair| pair.split_once('=')).fold(answer, |answer, (name, value)| {
+        let value = percent_encoding::percent_decode_str(value).decode_utf8().unwrap();
+        answer.header(name, &value)
     })
 }
 
-fn order(headers: &[(&str, &str)]) -> String {
+pub(crate) fn order(headers: &[(&str, &str)]) -> String {
     let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
     let pairs: Vec<_> = headers.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
     format!("/?{}", pairs.join("&"))
 }
 
-fn patch(claims: &Value) -> String {
+pub(crate) fn patch(claims: &Value) -> String {
     order(&[("X-Session-Patch", &claims.to_string())])
 }
 
@@ -47,7 +48,7 @@ fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> Builder {
 }
 
 /// The cookie that a response gives: `name=value`.
-fn cookie(response: &Response) -> String {
+pub(crate) fn cookie(response: &Response) -> String {
     let cookies = response.set_cookies();
     assert_eq!(cookies.len(), 1, "{response:?}");
     cookies[0].split(';').next().unwrap().to_owned()

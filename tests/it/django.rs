@@ -45,7 +45,8 @@ async fn engine(secret: &str, age: Duration) -> Engine {
         created: Some(issued),
         expires: issued.plus(DAY),
         renewal: sessiongate::format::Renewal::Realm,
-        closed: false,
+        retired: false,
+        successor: None,
         stored: Item::new(),
     };
     let item = django.encode(&django.key(&SessionId::new(ID)), &record).unwrap();

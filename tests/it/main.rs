@@ -39,6 +39,7 @@ mod paths;
 mod proxy_protocol;
 mod purge;
 mod quick_start;
+mod races;
 mod rates;
 mod redirects;
 mod reload;

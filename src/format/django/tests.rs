@@ -225,7 +225,8 @@ fn a_payload_is_compressed_where_that_saves_something() {
             created: Some(at),
             expires: at,
             renewal: Renewal::Realm,
-            closed: false,
+            retired: false,
+            successor: None,
             stored: Item::new(),
         };
         django().encode(&Key::string("k"), &record).unwrap()
@@ -447,7 +448,8 @@ proptest! {
         ]);
         let at = Timestamp::from_secs(saved);
         let record = SessionRecord {
-            claims, version: 1, issued: at, created: Some(at), expires: at.plus(14 * DAY), renewal: Renewal::Realm, closed: false, stored: Item::new(),
+            claims, version: 1, issued: at, created: Some(at), expires: at.plus(14 * DAY), renewal: Renewal::Realm, retired: false,
+            successor: None, stored: Item::new(),
         };
         let row = django().encode(&Key::string("k"), &record).unwrap();
         let back = django().decode(&row).unwrap();

@@ -462,7 +462,8 @@ fn made(issued: Timestamp) -> SessionRecord {
         created: Some(issued),
         expires: issued.plus(Duration::from_mins(20)),
         renewal: Renewal::Realm,
-        closed: false,
+        retired: false,
+        successor: None,
         stored: Item::new(),
     }
 }

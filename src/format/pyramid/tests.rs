@@ -203,7 +203,8 @@ proptest! {
             ("f".into(), float.into()),
         ]);
         let at = Timestamp::from_secs(1);
-        let record = SessionRecord { claims, version: 1, issued: at, created: None, expires: at, closed: false, renewal: Renewal::Realm, stored: Item::new() };
+        let record = SessionRecord { claims, version: 1, issued: at, created: None, expires: at, retired: false,
+            successor: None, renewal: Renewal::Realm, stored: Item::new() };
         let pyramid = Pyramid::new("sid");
         let key = pyramid.key(&SessionId::new("x"));
         prop_assert_eq!(pyramid.decode(&pyramid.encode(&key, &record).unwrap()).unwrap(), record);

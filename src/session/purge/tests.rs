@@ -19,7 +19,8 @@ fn row(format: &dyn Format, left: i64) -> Item {
         issued: Timestamp::from_secs(now().as_secs() + left - 1200),
         created: Some(Timestamp::from_secs(900_000)),
         expires: Timestamp::from_secs(now().as_secs() + left),
-        closed: false,
+        retired: false,
+        successor: None,
         renewal: crate::format::Renewal::Realm,
         stored: Item::new(),
     };

@@ -27,8 +27,6 @@ pub(crate) async fn hold(store: &Store, suffix: &str) {
     values_survive(&rows).await;
     println!("a create never replaces");
     a_create_never_replaces(&rows).await;
-    println!("a replace sees what it replaces");
-    a_replace_sees_what_it_replaces(&rows).await;
     println!("a touch moves only what is there");
     a_touch_moves_only_what_is_there(&rows).await;
     println!("a delete says whether there was a row");
@@ -51,7 +49,6 @@ async fn a_table_that_is_not_there(table: &Table) {
     let missing = |error: StoreError| assert!(matches!(error, StoreError::NoSuchTable(_)), "{error}");
     missing(table.get(&key, Read::Strong).await.unwrap_err());
     missing(table.create(row(b"k", 1)).await.unwrap_err());
-    missing(table.replace(row(b"k", 1), &[]).await.unwrap_err());
     missing(table.update(&key, &touch).await.unwrap_err());
     missing(table.delete(&key, &[]).await.unwrap_err());
     missing(table.scan(Pages { rows: 1, segment: None }).next().await.unwrap_err());
@@ -133,20 +130,6 @@ async fn a_create_never_replaces(table: &Table) {
     assert_eq!(table.create(row(b"created", 1)).await.unwrap(), PutOutcome::Yes);
     assert_eq!(table.create(row(b"created", 2)).await.unwrap(), PutOutcome::AlreadyThere);
     assert_eq!(read(table, b"created").await, Some(row(b"created", 1)));
-}
-
-async fn a_replace_sees_what_it_replaces(table: &Table) {
-    let version = |version: u64| WriteCondition::Equals("ver".into(), Attribute::number(version));
-    assert_eq!(table.replace(row(b"replaced", 1), &[]).await.unwrap(), Written::Refused(None));
-    assert_eq!(read(table, b"replaced").await, None);
-
-    table.create(row(b"replaced", 1)).await.unwrap();
-    assert_eq!(table.replace(row(b"replaced", 2), &[version(1)]).await.unwrap(), Written::Done);
-    let refused = table.replace(row(b"replaced", 9), &[version(1)]).await.unwrap();
-    assert_eq!(refused, Written::Refused(Some(row(b"replaced", 2))));
-    let absent = table.replace(row(b"replaced", 9), &[WriteCondition::Absent]).await.unwrap();
-    assert_eq!(absent, Written::Refused(Some(row(b"replaced", 2))));
-    assert_eq!(read(table, b"replaced").await, Some(row(b"replaced", 2)));
 }
 
 async fn a_touch_moves_only_what_is_there(table: &Table) {
@@ -238,8 +221,9 @@ async fn too_large_a_row_is_refused(table: &Table) {
     let mut large = row(b"large", 1);
     table.create(large.clone()).await.unwrap();
     large.insert("data".into(), Attribute::String("x".repeat(400 * 1024)));
-    let replaced = table.replace(large.clone(), &[]).await.unwrap_err();
-    assert!(matches!(replaced, StoreError::TooLarge), "{replaced}");
+    let other = large.clone().into_iter().chain([("sid".to_owned(), Key::binary(b"larger").to_attribute())]);
+    let created = table.create(other.collect()).await.unwrap_err();
+    assert!(matches!(created, StoreError::TooLarge), "{created}");
     let touch = Update {
         set: vec![("data".into(), large.remove("data").unwrap())],
         conditions: vec![WriteCondition::Exists],

@@ -11,14 +11,15 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 use sessiongate::config::DynamodbConfig;
 use sessiongate::format::{Update, WriteCondition};
 use sessiongate::item::{Attribute, Item, Key, KeyType};
 use sessiongate::store::embedded::Engine;
 use sessiongate::store::embedded::dispatch::EngineResponse;
-use sessiongate::store::rotation::Retirement;
+use sessiongate::store::rotation::{Retirement, Rotated};
 use sessiongate::store::schema::SchemaError;
-use sessiongate::store::table::{Pages, PutOutcome, Read, Table, Written};
+use sessiongate::store::table::{Pages, PutOutcome, Read, Table, WRITE_MARK, Written};
 use sessiongate::store::{Store, StoreError, StoreOpenError};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -128,7 +129,7 @@ async fn no_operation_takes_a_foreign_answer_for_its_own() {
         let errors = [
             table.get(&key, Read::Eventual).await.unwrap_err(),
             table.create(row(1)).await.unwrap_err(),
-            table.replace(row(1), &[]).await.unwrap_err(),
+            table.change(&key, &due(2)).await.unwrap_err(),
             table.update(&key, &due(2)).await.unwrap_err(),
             table.delete(&key, &[]).await.unwrap_err(),
             table.delete(&key, &due(2).conditions).await.unwrap_err(),
@@ -153,26 +154,84 @@ async fn an_empty_object_is_an_answer() {
     assert_eq!(table.update(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
 }
 
-/// The retry of a write that landed is refused by what it wrote itself; the row that comes with it tells.
-#[tokio::test]
-async fn a_retried_write_can_be_recognised() {
+/// A server that carries out the first write of `operation`, then `meanwhile`, and loses the response.
+async fn losing_a_response(operation: &'static str, meanwhile: Option<Value>) -> (Server, impl Sized) {
     let lost = Arc::new(Mutex::new(true));
-    let (server, _task) = Server::start(move |engine, target, body| {
-        let lost = lost.clone();
+    Server::start(move |engine, target, body| {
+        let (lost, meanwhile) = (lost.clone(), meanwhile.clone());
         async move {
-            let answer = engine.dispatch(&target, body).await;
-            let write = target.ends_with("UpdateItem");
-            if write && std::mem::take(&mut *lost.lock().await) {
+            let response = engine.dispatch(&target, body).await;
+            if target.ends_with(operation) && std::mem::take(&mut *lost.lock().await) {
+                if let Some(other) = meanwhile {
+                    let other = engine.dispatch("DynamoDB_20120810.PutItem", other.to_string().into()).await;
+                    assert_eq!(other.status, 200);
+                }
                 return EngineResponse { status: 500, body: Bytes::new() };
             }
-            answer
+            response
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn retry_of_a_change_that_was_carried_out_is_done() {
+    let (server, _task) = losing_a_response("UpdateItem", None).await;
     let table = server.table(3).await;
     assert_eq!(table.create(row(1)).await.unwrap(), PutOutcome::Yes);
-    let written = table.update(&Key::binary(b"k"), &due(2)).await.unwrap();
-    assert_eq!(written, Written::Refused(Some(row(2))));
+    assert_eq!(table.change(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
+    let mut kept = table.get(&Key::binary(b"k"), Read::Strong).await.unwrap().unwrap();
+    assert!(kept.remove(WRITE_MARK).is_some(), "the change left its mark");
+    assert_eq!(kept, row(2));
+}
+
+/// The row that another writer made is equal but for the mark.
+#[tokio::test]
+async fn outcome_of_a_change_that_another_writer_hides_is_unknown() {
+    let other = json!({ "TableName": "rows", "Item": {
+        "sid": { "B": "aw==" }, "iss": { "N": "2" },
+    } });
+    let (server, _task) = losing_a_response("UpdateItem", Some(other)).await;
+    let table = server.table(3).await;
+    table.create(row(1)).await.unwrap();
+    let error = table.change(&Key::binary(b"k"), &due(2)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+}
+
+#[tokio::test]
+async fn equal_row_of_another_writer_is_a_refusal() {
+    let server = Server::start(|engine, target, body| async move { engine.dispatch(&target, body).await });
+    let (server, _task) = server.await;
+    let table = server.table(3).await;
+    table.create(row(1)).await.unwrap();
+    assert_eq!(table.change(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
+    let second = table.change(&Key::binary(b"k"), &due(2)).await.unwrap();
+    assert!(matches!(second, Written::Refused(Some(_))), "{second:?}");
+}
+
+#[tokio::test]
+async fn retries_of_a_create_and_of_a_rotation_that_were_carried_out_are_done() {
+    let (server, _task) = losing_a_response("PutItem", None).await;
+    let table = server.table(3).await;
+    assert_eq!(table.create(row(1)).await.unwrap(), PutOutcome::Yes);
+    assert_eq!(table.create(row(1)).await.unwrap(), PutOutcome::AlreadyThere, "a second create");
+    let (server, _task) = losing_a_response("TransactWriteItems", None).await;
+    let table = server.table(3).await;
+    table.create(row(1)).await.unwrap();
+    let mut new = row(5);
+    new.insert("sid".into(), Key::binary(b"new").to_attribute());
+    let retirement = Retirement::Delete(vec![WriteCondition::Exists]);
+    let rotated = table.rotate(new, &Key::binary(b"k"), &retirement).await.unwrap();
+    assert_eq!(rotated, Rotated::Done);
+}
+
+#[tokio::test]
+async fn outcome_of_a_conditional_delete_whose_response_is_lost_is_unknown() {
+    let (server, _task) = losing_a_response("DeleteItem", None).await;
+    let table = server.table(3).await;
+    table.create(row(1)).await.unwrap();
+    let error = table.delete(&Key::binary(b"k"), &due(2).conditions).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }
 
 /// Older servers do not send the row with a refusal. It is read, so that "none" still means that there is none.
@@ -180,7 +239,7 @@ async fn a_retried_write_can_be_recognised() {
 async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
     let (server, _task) = Server::start(|engine, target, body| async move {
         let answer = engine.dispatch(&target, body).await;
-        let mut json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let mut json: Value = serde_json::from_slice(&answer.body).unwrap();
         if answer.status == 400 {
             json.as_object_mut().unwrap().remove("Item").expect("a row");
         }

@@ -1,0 +1,42 @@
+//! Ending a session whichever id it has by now.
+
+use crate::format::Format;
+use crate::item::Key;
+use crate::store::StoreError;
+use crate::store::table::{Table, Written};
+
+/// How many changes of id a log-out follows.
+const MAX_SUCCESSORS: usize = 50;
+
+/// The outcome of [`destroy`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destroyed {
+    /// This call deleted the session's live row, the one with this key.
+    Deleted(Key),
+    /// There is no row. Where the format retires rows, the session had ended before; elsewhere it may live on under
+    /// another id.
+    Absent,
+    /// The session lives on under an id that its retired row does not name.
+    Lost,
+}
+
+/// Deletes the row of the session that `key` names. A retired row is followed to its successor.
+///
+/// # Errors
+/// If the table does not answer, or refuses access, or if it cannot be told whether a row was deleted.
+pub async fn destroy(format: &dyn Format, table: &Table, key: &Key) -> Result<Destroyed, StoreError> {
+    let conditions = format.not_retired();
+    let mut key = key.clone();
+    for _ in 0..MAX_SUCCESSORS {
+        let row = match table.delete(&key, &conditions).await? {
+            Written::Done => return Ok(Destroyed::Deleted(key)),
+            Written::Refused(None) => return Ok(Destroyed::Absent),
+            Written::Refused(Some(row)) => row,
+        };
+        match format.decode(&row).ok().and_then(|record| record.successor) {
+            Some(successor) => key = *successor,
+            None => return Ok(Destroyed::Lost),
+        }
+    }
+    Ok(Destroyed::Lost)
+}
