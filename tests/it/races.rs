@@ -176,7 +176,10 @@ async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
             };
             let case = format!("{}, round {round}: {} {}", format.name, rotated.status, destroyed.status);
             match destroyed.status {
-                200 => assert!(!lives, "{case}: the session lives on after its log-out"),
+                200 => {
+                    assert!(!lives, "{case}: the session lives on after its log-out");
+                    assert!(race.seen(&old).await.is_none(), "{case}: the old id is still good");
+                }
                 409 => {
                     assert!(destroyed.set_cookies().is_empty(), "{case}: the cookie stays");
                     assert!(lives, "{case}: somebody ended the session");
