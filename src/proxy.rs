@@ -71,7 +71,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     let now = Clock.now();
     let snapshot = worker.snapshot();
     let gateway = &snapshot.gateway;
-    let id = worker.ids().of(request.headers());
+    let id = worker.ids().for_request(request.headers());
     let format = ErrorFormat::for_request(request.method(), request.headers());
     let version = request.version();
     let trace = worker.traces().place(request.headers(), gateway.traces);

@@ -32,7 +32,7 @@ pub enum Refusal {
     Expectation,
     /// The route requires a log-in or a session, and the request has none.
     Unauthenticated(Challenge),
-    /// The same, of a browser that is redirected to this log-in page.
+    /// The route requires a log-in, and a browser is redirected to this log-in page.
     Login(HeaderValue),
     /// The session's claims do not meet the route's requirements.
     Forbidden,

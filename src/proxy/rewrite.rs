@@ -1,9 +1,10 @@
-//! A route's cut and paste: off the path on the way to the upstream, and back on in what the upstream says of paths.
+//! A route's path rewriting: a constant prefix of the path is replaced on the way to the upstream, and restored in the
+//! response.
 //!
-//! 1. The path was judged as the client sent it. What is forwarded is that path without a constant beginning and with
-//!    another: nothing is decoded, encoded or normalised, and what is left begins where a segment did.
-//! 2. In answers, a Location, Content-Location or Refresh is changed back if it leads to this site or to the server
-//!    itself, and so is the Path of a cookie. What leads elsewhere stays as it is.
+//! 1. The path was judged as the client sent it. The upstream receives it with one constant prefix removed and another
+//!    added: nothing is decoded, encoded or normalised, and both prefixes end at a segment boundary.
+//! 2. In responses, Location, Content-Location and Refresh are rewritten if they lead to this site or to the server
+//!    itself, and so is the Path of a cookie. Other locations stay as they are.
 
 use std::borrow::Cow;
 
@@ -17,11 +18,11 @@ use crate::headers::FORWARDED_PREFIX;
 use crate::path::is_prefix;
 use crate::upstream::GatewayHeaders;
 
-/// This site as the client sees it.
+/// This site, as the client sees it.
 #[derive(Debug)]
 pub(super) struct PublicSite {
     scheme: &'static str,
-    /// With the port.
+    /// The host with its port.
     host: String,
 }
 
@@ -31,15 +32,15 @@ impl PublicSite {
     }
 }
 
-/// The target that the upstream gets.
+/// Returns the target that the upstream receives.
 ///
 /// # Errors
-/// If it would be no path, or too long a one.
+/// Returns a refusal if it is not a path, or too long.
 pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
     if rewrite.strip.is_empty() && rewrite.prefix.is_empty() {
         return Ok(target);
     }
-    // Every path of the route begins with what is cut off, perhaps in another case; one that did not would not go on.
+    // Every path of the route begins with the prefix, perhaps in another case; any other is not forwarded.
     let split = target.as_str().split_at_checked(rewrite.strip.len());
     let split = split.filter(|(head, _)| head.eq_ignore_ascii_case(&rewrite.strip));
     let (_, rest) = split.ok_or(Refusal::Internal)?;
@@ -53,8 +54,8 @@ pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQ
         .map_err(|_| Refusal::Malformed(Malformed::Target))
 }
 
-/// Tells the upstream what was cut off, after what proxies before us cut off.
-pub(super) fn say_prefix(rewrite: &Rewrite, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
+/// Adds X-Forwarded-Prefix: the removed prefix, after those that proxies in front have removed.
+pub(super) fn add_prefix_header(rewrite: &Rewrite, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
     if rewrite.strip.is_empty() {
         return;
     }
@@ -66,8 +67,13 @@ pub(super) fn say_prefix(rewrite: &Rewrite, headers: &mut HeaderMap, added: &mut
     }
 }
 
-/// Changes back what the answer of `server` says of paths.
-pub(super) fn change_back(headers: &mut HeaderMap, forwarding: &Forwarding, site: &PublicSite, server: &str) {
+/// Rewrites the paths in the response of `server` for the client.
+pub(super) fn restore_paths(
+    headers: &mut HeaderMap,
+    forwarding: &Forwarding,
+    site: &PublicSite,
+    server: &str,
+) {
     let back = Back { forwarding, site, server };
     for name in [LOCATION, CONTENT_LOCATION] {
         if let Some(value) = headers.get_mut(name) {
@@ -97,7 +103,7 @@ struct Back<'r> {
 }
 
 impl Back<'_> {
-    /// What a location is to the client, if that is something else.
+    /// Returns the location for the client, if it differs.
     fn location(&self, text: &str) -> Option<String> {
         let rewrite = &self.forwarding.rewrite;
         if text.starts_with('/') {
@@ -131,8 +137,8 @@ impl Back<'_> {
     }
 }
 
-/// What the upstream's path, with all that follows it, is to the client. None: that same path, since the upstream knows
-/// the client's, or one that no request gets to.
+/// Returns an upstream's path, with query and fragment, as the client sees it; `None` if it is the same path (the upstream
+/// knows the client's), or if no request of the route leads to it.
 fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
     if rewrite.strip.is_empty() && rewrite.prefix.is_empty() {
         return None;
@@ -145,7 +151,7 @@ fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
     if !rest.is_empty() && !rest.starts_with('/') {
         return None;
     }
-    // With nothing in front of it, `//host` would lead to another site; browsers read `\` as `/`, and no tabs.
+    // Without a prefix, `//host` would lead to another site; browsers read `\` as `/`, and ignore tabs.
     if rewrite.strip.is_empty() && rest.get(1..).is_some_and(|rest| rest.starts_with(['/', '\\', '\t'])) {
         return None;
     }
@@ -153,7 +159,8 @@ fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
     Some(format!("{}{root}{rest}{tail}", rewrite.strip))
 }
 
-/// A Set-Cookie whose Path is changed back. `/` stays: it holds for the client's paths too, and `__Host-` demands it.
+/// Returns a Set-Cookie with its Path rewritten for the client. `/` stays: it matches the client's paths, too, and `__Host-`
+/// requires it.
 fn cookie(rewrite: &Rewrite, line: &[u8]) -> Option<Vec<u8>> {
     let mut changed = false;
     let parts: Vec<Cow<'_, [u8]>> = line
@@ -200,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_goes_and_another_comes() {
+    fn prefix_is_replaced() {
         for (strip, prefix, from, to) in [
             ("", "", "/a?b", "/a?b"),
             ("/app", "", "/app", "/"),
@@ -223,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_are_changed_back() {
+    fn locations_are_rewritten_for_the_client() {
         let site = PublicSite::new(("https", b"www.example"));
         for (strip, prefix, host, from, to) in [
             ("/app", "", UpstreamHost::Preserve, "/login?a#b", Some("/app/login?a#b")),
@@ -271,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_paths_of_cookies_are_changed_back() {
+    fn cookie_paths_are_rewritten_for_the_client() {
         for (prefix, from, to) in [
             ("", "a=b; Path=/x; HttpOnly", Some("a=b; Path=/app/x; HttpOnly")),
             ("", "a=path=/x;path = /x", Some("a=path=/x;path =/app/x")),
@@ -288,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_before_is_told_too() {
+    fn prefixes_removed_by_proxies_in_front_are_kept() {
         for (before, expected) in [
             (None, "/app"),
             (Some("/outer"), "/outer/app"),
@@ -298,7 +305,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             before.map(|before| headers.insert(FORWARDED_PREFIX, HeaderValue::from_static(before)));
             let mut added = GatewayHeaders::default();
-            say_prefix(&rewrite("/app", ""), &mut headers, &mut added);
+            add_prefix_header(&rewrite("/app", ""), &mut headers, &mut added);
             assert!(headers.is_empty());
             assert_eq!(
                 added.iter().next().unwrap(),
@@ -308,9 +315,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is unambiguous stays so, and comes back as it was.
+        /// A rewritten path is unambiguous, and is restored to the client's.
         #[test]
-        fn a_judged_path_stays_what_it_is(rest in "(/[a-z0-9%2Ff;=.]{1,6}){0,4}/?", strip in "(/[a-z]{1,5}){0,2}", prefix in "(/[a-z]{1,5}){0,2}") {
+        fn rewritten_path_is_unambiguous_and_can_be_restored(rest in "(/[a-z0-9%2Ff;=.]{1,6}){0,4}/?", strip in "(/[a-z]{1,5}){0,2}", prefix in "(/[a-z]{1,5}){0,2}") {
             let judged = format!("{strip}{rest}");
             if judged.starts_with('/') && ambiguity(&judged).is_none() {
                 let rewrite = rewrite(&strip, &prefix);

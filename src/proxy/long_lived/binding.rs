@@ -36,7 +36,7 @@ pub(in crate::proxy) struct ActiveBinding {
 pub enum EndReason {
     /// The session has ended.
     SessionEnded,
-    /// The session goes on, but its user has logged out, or another one has logged in.
+    /// The session lives, but its user has logged out, or another one has logged in.
     LoggedOut,
     /// A claim that the route requires no longer holds.
     Forbidden,

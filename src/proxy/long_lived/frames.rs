@@ -1,7 +1,7 @@
-//! Where WebSocket frames begin and end (RFC 6455, 5.2), and no more: nothing is decoded, nothing kept.
+//! Finds where WebSocket frames begin and end (RFC 6455, 5.2). Payloads are neither decoded nor kept.
 //!
-//! A frame of ours may stand between two frames of theirs, and nowhere else. Who writes something else than frames is
-//! passed on all the same, but gets nothing of ours.
+//! The gateway may send a Close frame between two frames and nowhere else. A stream that is not made of frames is relayed
+//! all the same, but the gateway sends nothing of its own on it.
 
 /// Follows one direction of a WebSocket.
 #[derive(Debug, Default)]
@@ -10,26 +10,26 @@ pub(super) struct Frames {
     closed: bool,
 }
 
-/// The place in a frame.
+/// The position within a frame.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// In the header, of which these bytes have come.
+    /// In the header, of which these bytes have arrived.
     Header { bytes: [u8; LONGEST], have: usize },
-    /// So many bytes of the payload are missing.
+    /// In the payload, of which `missing` bytes are still to come.
     Payload { missing: u64, is_data: bool },
-    /// These are no frames.
+    /// The stream is not made of frames.
     Lost,
 }
 
-/// Two bytes, a length of eight, and a mask.
+/// Length of the longest header: two bytes, an 8-byte length and a mask.
 const LONGEST: usize = 14;
 
-/// The reasons to close that the gateway has (RFC 6455, 7.4.1).
+/// The gateway's reasons to close a WebSocket (RFC 6455, 7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Close {
-    /// The client may come again.
+    /// 1001: the client may connect again.
     GoingAway(&'static str),
-    /// It may not.
+    /// 1008: the client is no longer allowed.
     PolicyViolation(&'static str),
 }
 
@@ -91,12 +91,12 @@ impl Frames {
         is_data
     }
 
-    /// Whether all frames so far have come to their end.
+    /// Returns whether the last frame is complete.
     pub(super) fn is_between(&self) -> bool {
         matches!(self.stage, Stage::Header { have: 0, .. })
     }
 
-    /// How many bytes may come without going beyond the end of the frame under way; at its end none.
+    /// Returns how many bytes can be read without going beyond the end of the current frame; 0 between frames.
     pub(super) fn missing(&self) -> u64 {
         match &self.stage {
             Stage::Header { have: 0, .. } | Stage::Lost => 0,
@@ -105,13 +105,13 @@ impl Frames {
         }
     }
 
-    /// Whether a Close frame has come, after which there is nothing more to say.
+    /// Returns whether a Close frame has arrived, after which no frame may follow.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 }
 
-/// How long the header is, as far as its first `have` bytes say.
+/// Returns the length of the header, as far as its first `have` bytes determine it.
 fn header_length(header: &[u8; LONGEST], have: usize) -> usize {
     let [_, second, ..] = header;
     if have < 2 {
@@ -126,14 +126,14 @@ fn header_length(header: &[u8; LONGEST], have: usize) -> usize {
 }
 
 impl Close {
-    /// The frame, as a server sends it; with a mask, as a client does.
+    /// Returns the Close frame: unmasked as a server sends it, or masked as a client does.
     pub(super) fn frame(self, mask: Option<[u8; 4]>) -> Vec<u8> {
         let (code, reason) = match self {
             Self::GoingAway(reason) => (1001_u16, reason),
             Self::PolicyViolation(reason) => (1008, reason),
         };
         let payload: Vec<u8> = code.to_be_bytes().into_iter().chain(reason.bytes()).collect();
-        // Reasons are our own, and shorter than the 125 bytes that a control frame may hold.
+        // Every reason is shorter than the 125 bytes that a control frame may hold.
         let length = u8::try_from(payload.len()).unwrap_or(2) & 0x7f;
         let mut frame = vec![0x88, length | if mask.is_some() { 0x80 } else { 0 }];
         frame.extend(mask.into_iter().flatten());

@@ -1,8 +1,8 @@
-//! The bytes of a tunnel, both ways.
+//! Relays the bytes of a tunnel in both directions.
 //!
-//! A tunnel that is silent holds no buffer: what can be read is read into its worker's one, and only what the other
-//! side does not take at once is kept, at most one bufferful. Nothing more is read before that is gone, so who reads
-//! slowly is sent slowly.
+//! A silent tunnel holds no buffer: all tunnels of a worker read into one. Only bytes that the other side does not accept
+//! at once are kept, at most one buffer of them, and nothing more is read until they are written: a slow reader slows the
+//! sender down.
 
 use std::cell::RefCell;
 use std::io;
@@ -22,7 +22,7 @@ pub(super) type Side = Pin<Box<dyn Duplex>>;
 #[derive(Debug)]
 pub(crate) struct Scratch(RefCell<Box<[u8]>>);
 
-/// How much of a tunnel is read at a time.
+/// Size of a read, in bytes.
 const SCRATCH: usize = 16 * 1024;
 
 impl Default for Scratch {
@@ -31,14 +31,14 @@ impl Default for Scratch {
     }
 }
 
-/// One direction.
+/// One direction of a tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Pipe {
     frames: Frames,
-    /// What the other side has not taken yet.
+    /// Bytes that the other side has not accepted yet.
     rest: Bytes,
     moved: u64,
-    /// Whether a data frame has come since it was last asked.
+    /// Whether a data frame has arrived since the last `take_data`.
     data: bool,
     unflushed: bool,
     stage: Stage,
@@ -48,7 +48,7 @@ pub(super) struct Pipe {
 enum Stage {
     #[default]
     Open,
-    /// The one side has said its last; the other is to be told.
+    /// The side that is read from has ended; the other is yet to be shut down.
     Ending,
     Ended,
 }
@@ -63,7 +63,7 @@ pub(super) enum Broken {
 }
 
 impl Pipe {
-    /// Moves what there is. Ready when `from` has ended and `to` has been told.
+    /// Moves bytes. Ready when `from` has ended and `to` has been shut down.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -74,7 +74,7 @@ impl Pipe {
         self.poll_up_to(cx, from, to, scratch, |_| usize::MAX)
     }
 
-    /// Moves the rest of the frame under way, and nothing after it. Ready when there is nothing to move.
+    /// Moves the rest of an incomplete frame, and nothing after it. Ready when the frame is complete.
     pub(super) fn poll_finish(
         &mut self,
         cx: &mut Context<'_>,
@@ -139,7 +139,7 @@ impl Pipe {
         }
     }
 
-    /// Reads on without passing anything on. Ready when `from` has said its last: a Close frame, or nothing more.
+    /// Reads and discards. Ready when `from` has sent a Close frame, or has ended.
     pub(super) fn poll_discard(
         &mut self,
         cx: &mut Context<'_>,
@@ -158,7 +158,7 @@ impl Pipe {
         Poll::Ready(())
     }
 
-    /// Sends on what a layer below, such as TLS, may be holding back.
+    /// Flushes what a layer below, such as TLS, may buffer.
     fn poll_flush(&mut self, cx: &mut Context<'_>, to: &mut Side) -> Poll<Result<(), Broken>> {
         if self.unflushed {
             ready!(Pin::new(to).poll_flush(cx)).map_err(|_| Broken::To)?;
@@ -167,33 +167,33 @@ impl Pipe {
         Poll::Ready(Ok(()))
     }
 
-    /// How many bytes have been read.
+    /// Returns how many bytes have been read.
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }
 
-    /// Whether a data frame has come since this was last asked.
+    /// Returns whether a data frame has arrived since the last call.
     pub(super) fn take_data(&mut self) -> bool {
         std::mem::take(&mut self.data)
     }
 
-    /// Whether `from` has ended.
+    /// Returns whether `from` has ended.
     pub(super) fn is_ended(&self) -> bool {
         self.stage != Stage::Open
     }
 
-    /// Whether a frame of ours may follow on what has been written.
+    /// Returns whether the gateway may write a frame of its own now: between two frames, before a Close.
     pub(super) fn takes_frame(&self) -> bool {
         self.stage == Stage::Open && self.rest.is_empty() && self.frames.is_between() && !self.is_closed()
     }
 
-    /// Whether the side that is read from has sent a Close frame.
+    /// Returns whether the side that is read from has sent a Close frame.
     pub(super) fn is_closed(&self) -> bool {
         self.frames.is_closed()
     }
 }
 
-/// A side that takes nothing is broken.
+/// Treats a write of no bytes as an error.
 fn some(written: io::Result<usize>) -> io::Result<usize> {
     match written {
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),

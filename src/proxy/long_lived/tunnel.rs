@@ -260,7 +260,7 @@ impl Relay {
             if self.moved() != before {
                 quiet_since = Clock.mono();
             }
-            // The timer is only moved when it has gone off: most of the time there is traffic before it does.
+            // The timer is only reset when it fires: most of the time there is traffic before it does.
             let half = self.up.is_ended() || self.down.is_ended();
             let idle_timeout = if half { limits.idle_timeout.min(HALF_CLOSED) } else { limits.idle_timeout };
             let due = wake(quiet_since, idle_timeout, end);
@@ -283,13 +283,13 @@ impl Relay {
         self.up.moved() + self.down.moved()
     }
 
-    /// Tells both sides that it is over, where a frame can stand.
+    /// Sends a Close frame to both sides, where one may stand.
     async fn close(&mut self, close: Close) {
         let finished = std::future::poll_fn(|cx| {
             self.down.poll_finish(cx, &mut self.upstream, &mut self.client, &self.scratch)
         });
         let _ = tokio::time::timeout(GRACE, finished).await;
-        // What of this fails, fails because the other end is gone, or does not take it; both end it all the same.
+        // A write fails if the other end is gone or does not read; the tunnel ends in either case.
         let _ = tokio::time::timeout(GRACE, async {
             if self.up.takes_frame() {
                 let mask = getrandom::u32().unwrap_or_default().to_be_bytes();
@@ -299,8 +299,7 @@ impl Relay {
             if self.down.takes_frame() {
                 let frame = close.frame(None);
                 if self.client.write_all(&frame).await.is_ok() && self.client.flush().await.is_ok() {
-                    // A connection that is closed while something is still to be read of it is reset, and our frame
-                    // with it may be lost.
+                    // Closing a connection with unread data resets it, and the Close frame may be lost.
                     std::future::poll_fn(|cx| self.up.poll_discard(cx, &mut self.client, &self.scratch))
                         .await;
                 }
@@ -311,7 +310,7 @@ impl Relay {
     }
 }
 
-/// When there is next something to look at.
+/// Returns when the next timeout is due.
 fn wake(quiet_since: Instant, idle_timeout: Duration, end: Instant) -> tokio::time::Instant {
     (quiet_since + idle_timeout).min(end).into()
 }

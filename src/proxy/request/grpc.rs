@@ -3,7 +3,7 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 
-/// Returns whether a request is a gRPC call. A call of gRPC-Web is none: its clients read the HTTP status.
+/// Returns whether a request is a gRPC call. gRPC-Web does not count: its clients read the HTTP status.
 pub(in crate::proxy) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     let is_grpc = |value: &HeaderValue| {
         let rest = value.as_bytes().strip_prefix(b"application/grpc");

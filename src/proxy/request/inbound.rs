@@ -1,17 +1,17 @@
-//! A request as it came, and as it may be looked at: the first two steps of its way.
+//! The first two steps of a request: its head is checked, and what clients may not send is removed.
 //!
-//! hyper reads HTTP; what it lets through that a server behind us could read differently is refused here
-//! ([`Inbound::read`]), and what a client may not say is taken off ([`Inbound::sanitize`]), before anything is decided:
+//! hyper parses HTTP. What it accepts and an upstream could read differently is refused here
+//! ([`Inbound::read`]), and what a client may not send is removed ([`Inbound::sanitize`]), before anything is decided:
 //!
-//! 1. Exactly one Host, which is a host; it agrees with an absolute request target.
-//! 2. At most one framing header: `Transfer-Encoding: chunked` to the letter, or a Content-Length of 1 to 15 digits. (Of
-//!    the two together hyper leaves the first, and closes the connection after the answer, as RFC 9112, 6.1 allows.)
-//! 3. The target is a path, of ASCII: what is not is percent-encoded, as browsers do, before it is judged. TRACE is not taken, nor CONNECT but for a WebSocket; what a client wishes for besides an
-//!    answer is put aside (`upgrade.rs`).
-//! 4. Its target and its header lines are not beyond the limits; hyper has counted the bytes.
-//! 5. Hop-by-hop headers go, with all that any Connection line nominates but for what is everybody's on the way: nobody
-//!    takes a request's length, its cookies or what a proxy said of it away in this manner.
-//! 6. Every header goes that an upstream could take for one of ours, whatever its spelling.
+//! 1. There is exactly one valid Host, and it agrees with an absolute request target.
+//! 2. There is at most one framing header: exactly `Transfer-Encoding: chunked`, or a Content-Length of 1 to 15 digits. (If
+//!    both are sent, hyper keeps the first and closes the connection after the response, as RFC 9112, 6.1 allows.)
+//! 3. The target is a path. TRACE is refused, and so is CONNECT except for a WebSocket; a requested upgrade is kept aside
+//!    (`upgrade.rs`). Characters outside ASCII and quotes are percent-encoded before anything is judged by the target.
+//! 4. The target and the number of header lines are within the limits; hyper limits their bytes.
+//! 5. Hop-by-hop headers are removed, with those that Connection nominates. A Connection header cannot nominate end-to-end
+//!    headers such as Content-Length, Cookie or the forwarding headers.
+//! 6. Every header that an upstream could take for one of the gateway's own is removed, in every spelling.
 
 use std::rc::Rc;
 
@@ -30,13 +30,13 @@ use crate::headers::{self, Scrub};
 use crate::proxy::refusal::{Malformed, Refusal};
 use crate::upstream::ClientBody;
 
-/// A request whose head leaves no room for doubt.
+/// A request whose head can be read in one way only. Only [`Inbound::read`] makes one.
 #[derive(Debug)]
 pub struct Inbound {
     head: RequestHead,
 }
 
-/// A request from which everything is gone that the client may not say. Only [`Inbound::sanitize`] makes one.
+/// A request without the headers that clients may not send. Only [`Inbound::sanitize`] makes one.
 #[derive(Debug)]
 pub struct Sanitized {
     head: RequestHead,
@@ -54,18 +54,18 @@ pub(super) struct RequestHead {
     pub(super) body: ClientBody,
     /// The protocol that the client asks to switch to, if any.
     pub(super) upgrade: UpgradeRequest,
-    /// What the client speaks.
+    /// The HTTP version of the client.
     pub(super) version: Version,
-    /// Whether the client takes trailers.
+    /// Whether the client accepts trailers.
     pub(super) trailers: bool,
 }
 
-/// The host that a request is for.
+/// The host of a request.
 #[derive(Debug)]
 pub(super) struct Host {
     /// As the client sent it.
     pub(super) header: HeaderValue,
-    /// Lower case, without port and trailing dot; empty in HTTP/1.0 without Host.
+    /// In lower case, without port and trailing dot; empty for HTTP/1.0 without Host.
     name: Rc<str>,
 }
 
@@ -73,7 +73,7 @@ impl Inbound {
     /// Reads the head of a request of `peer`.
     ///
     /// # Errors
-    /// If it could be read in two ways, or asks for something that is not done here.
+    /// Returns a refusal if the head can be read in two ways, or asks for something that the gateway does not do.
     pub fn read(request: Request<ClientBody>, limits: &Limits, peer: &Peer) -> Result<Self, Refusal> {
         let (mut parts, body) = request.into_parts();
         let version = parts.version;
@@ -86,7 +86,7 @@ impl Inbound {
         check_framing(&parts.headers)?;
         let upgrade = UpgradeRequest::read(&parts);
         match (&parts.method, upgrade) {
-            // As HTTP/1.1 asks, and as the upstream will be asked.
+            // The method of the handshake that the upstream receives.
             (&Method::CONNECT, UpgradeRequest::Websocket(_)) => parts.method = Method::GET,
             (&(Method::CONNECT | Method::TRACE), _) => return Err(Refusal::Method(Vec::new())),
             (_, _) => {}
@@ -104,22 +104,22 @@ impl Inbound {
                 return Err(Refusal::Expectation);
             }
         }
-        let trailers = version == Version::HTTP_2 || takes_trailers(&parts.headers);
+        let trailers = version == Version::HTTP_2 || accepts_trailers(&parts.headers);
         let (method, headers) = (parts.method, parts.headers);
         Ok(Self { head: RequestHead { method, target, host, headers, body, upgrade, version, trailers } })
     }
 
-    /// Takes off what the client may not say, and reads what `peer` may say about the request's way.
+    /// Removes what the client may not send, and reads where the request comes from.
     #[must_use]
     pub fn sanitize(self, scrub: &Scrub, peer: &Peer) -> Sanitized {
         let Self { mut head } = self;
         let origin = peer.origin(&head.headers, &head.host.header);
-        // In one spelling: `007` is a length too.
+        // In canonical form: `007` is a valid length, too.
         if let Some(length) = head.headers.get_mut(CONTENT_LENGTH) {
             *length = HeaderValue::from(head.body.size_hint().exact().unwrap_or(0));
         }
-        let (barred, scrubbed) = barred(&head.headers, scrub, peer);
-        for name in barred {
+        let (removed, scrubbed) = names_to_remove(&head.headers, scrub, peer);
+        for name in removed {
             head.headers.remove(name);
         }
         Sanitized { head, origin, scrubbed }
@@ -127,12 +127,12 @@ impl Inbound {
 }
 
 impl Sanitized {
-    /// The method.
+    /// Returns the method.
     pub fn method(&self) -> &Method {
         &self.head.method
     }
 
-    /// The path, as it will be forwarded.
+    /// Returns the path, as it is forwarded.
     pub fn path(&self) -> &str {
         self.head.target.path()
     }
@@ -151,42 +151,42 @@ impl Sanitized {
         Ok(())
     }
 
-    /// Path and query.
+    /// Returns path and query.
     pub fn target(&self) -> &PathAndQuery {
         &self.head.target
     }
 
-    /// The host's name: lower case, without port and trailing dot.
+    /// Returns the host in lower case, without port and trailing dot.
     pub fn host(&self) -> &str {
         &self.head.host.name
     }
 
-    /// How many bytes the body has at least, by what the head says.
+    /// Returns the size of the body that the head announces, or 0.
     pub(super) fn announced_size(&self) -> u64 {
         self.head.body.size_hint().lower()
     }
 
-    /// The headers that are left.
+    /// Returns the headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }
 
-    /// Where the request came from.
+    /// Returns where the request comes from.
     pub fn origin(&self) -> &RequestOrigin {
         &self.origin
     }
 
-    /// How many headers went since an upstream could have taken them for ours.
+    /// Returns how many headers were removed because an upstream could have taken them for the gateway's own.
     pub fn scrubbed(&self) -> u64 {
         self.scrubbed
     }
 
-    /// What the client speaks.
+    /// Returns the HTTP version of the client.
     pub fn version(&self) -> Version {
         self.head.version
     }
 
-    /// Whether the client asked for another protocol.
+    /// Returns whether the client asked to switch to another protocol.
     pub fn wants_upgrade(&self) -> bool {
         !matches!(self.head.upgrade, UpgradeRequest::None)
     }
@@ -204,42 +204,41 @@ impl Sanitized {
     }
 }
 
-/// The names that do not go on, and how many of them could have been taken for ours.
-fn barred(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec<[HeaderName; 8]>, u64) {
+/// Returns the names of the headers to remove, and how many of them could have been taken for the gateway's own.
+fn names_to_remove(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec<[HeaderName; 8]>, u64) {
     let nominated = nominated(headers);
     let mut scrubbed = 0;
-    let goes = |name: &&HeaderName| {
+    let is_removed = |name: &&HeaderName| {
         if headers::is_hop_by_hop(name) || matches!(**name, EXPECT | HOST) {
             return true;
         }
-        if scrub.removes(name) && !peer.may_say(name) {
+        if scrub.removes(name) && !peer.may_send(name) {
             scrubbed += 1;
             return true;
         }
         nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
             && !headers::is_end_to_end(name)
     };
-    let barred = headers.keys().filter(goes).cloned().collect();
-    (barred, scrubbed)
+    let removed = headers.keys().filter(is_removed).cloned().collect();
+    (removed, scrubbed)
 }
 
-/// The names that Connection lines nominate: all lines, since `HeaderMap::remove` would tell of the first alone.
+/// Returns the names that Connection nominates, in all its lines.
 fn nominated(headers: &HeaderMap) -> SmallVec<[&[u8]; 4]> {
     let lines = headers.get_all(CONNECTION).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
-    // The two that nearly every request has are hop-by-hop by themselves.
+    // The two most frequent ones name no header.
     names
         .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
         .collect()
 }
 
-/// HTTP/2 lets a client send each cookie as a field of its own; nobody behind us is to see more than one line (RFC 9113,
-/// 8.2.3).
+/// Joins the Cookie fields of an HTTP/2 request to one, as RFC 9113, 8.2.3 requires before they are passed on.
 fn join_cookie_fields(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
-    // These are bytes of header values, so they make one.
+    // The bytes of header values are valid in a header value.
     if let Ok(mut line) = HeaderValue::from_maybe_shared(Bytes::from(join(headers))) {
         line.set_sensitive(true);
         headers.insert(COOKIE, line);
@@ -251,19 +250,19 @@ pub(super) fn join(headers: &HeaderMap) -> Vec<u8> {
     headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..])
 }
 
-/// Percent-encodes what is not ASCII. hyper and h2 let it through if it is UTF-8, and servers behind us would read it
-/// each in its own way.
+/// Percent-encodes the characters outside ASCII. hyper and h2 accept them if they are UTF-8, and upstreams would read them
+/// in different ways.
 fn encode_non_ascii(target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
     if target.as_str().is_ascii() {
         return Ok(target);
     }
     let encoded = utf8_percent_encode(target.as_str(), CONTROLS).to_string();
-    // Nothing but its length can be wrong with it.
+    // Only its length can be invalid.
     PathAndQuery::try_from(encoded).map_err(|_| Refusal::UriTooLong)
 }
 
-/// Whether a TE line says so (RFC 9110, 10.1.4).
-fn takes_trailers(headers: &HeaderMap) -> bool {
+/// Returns whether TE lists `trailers` (RFC 9110, 10.1.4).
+fn accepts_trailers(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(TE).iter();
     let mut codings = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
     codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
@@ -298,7 +297,7 @@ impl Host {
         }
         let header = match (header, uri.authority()) {
             (Some(header), None) => header.clone(),
-            // RFC 9112, 3.2.2 would have the target win; two hosts in one request are one too many.
+            // RFC 9112, 3.2.2 lets the target take precedence; the gateway refuses a request with two different hosts.
             (Some(header), Some(authority)) => {
                 if !header.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) {
                     return Err(malformed());
@@ -308,7 +307,7 @@ impl Host {
             (None, _) if version == Version::HTTP_10 => {
                 return Ok(Self { header: HeaderValue::from_static(""), name: Rc::from("") });
             }
-            // As HTTP/2 names it.
+            // The `:authority` of HTTP/2.
             (None, Some(authority)) if version == Version::HTTP_2 => {
                 HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?
             }
@@ -329,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn framing_that_leaves_room_for_doubt_is_refused() {
+    fn framing_that_can_be_read_in_two_ways_is_refused() {
         for good in [&[][..], &[("transfer-encoding", "Chunked")], &[("content-length", "0")]] {
             assert!(check_framing(&headers(good)).is_ok(), "{good:?}");
         }
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn every_connection_line_nominates() {
+    fn all_connection_lines_are_read() {
         let mut lines = headers(&[("connection", "close, X-A")]);
         lines.append(CONNECTION, HeaderValue::from_static("x-b ,,X-C"));
         let names: Vec<_> = nominated(&lines).into_iter().filter(|name| !name.is_empty()).collect();

@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 use crate::tls::ClientCertificate;
 use crate::upstream::{GatewayHeaders, Pace, RequestBody};
 
-/// How many headers most requests get.
+/// Room for the headers that most requests get.
 const USUAL: usize = 20;
 
 /// A request that is ready to be sent to its upstream. Only [`inject`] makes one.
@@ -131,7 +131,7 @@ pub(in crate::proxy) fn inject(
     if headers.contains_key(COOKIE) {
         forward_cookies(&mut headers, route.realm.as_deref(), &visitor, injection.hidden);
     }
-    // What the client sent under these names is gone already, on every route.
+    // Headers of these names that the client sent have been removed, on every route.
     if let Some(certificate) = injection.certificate.filter(|_| !route.certificate_headers.is_empty()) {
         let (rules, budget) = (&route.certificate_headers, injection.max_header_bytes);
         mapping::certificate(rules, certificate, budget, &mut added).map_err(|MappingTooLarge(name)| {
@@ -154,7 +154,7 @@ pub(in crate::proxy) fn inject(
             added.insert(SESSION_FLASH, flash);
         }
         if let Some(token) = csrf::token(&session.record().claims).filter(|_| route.csrf) {
-            // Ours is hex digits; an app's own may be anything, and is no header then.
+            // A token of the gateway's is hexadecimal; an app's own may not be valid in a header, and is not sent then.
             if let Ok(token) = HeaderValue::from_str(token) {
                 added.insert(SESSION_CSRF, token);
             }
@@ -184,15 +184,15 @@ pub(in crate::proxy) fn inject(
     let (secure, client) = (origin.secure, origin.client);
     let site = forwarding.rewrite.answers.then(|| PublicSite::new(origin.site()));
     origin.write(&mut headers, &mut added);
-    rewrite::say_prefix(&forwarding.rewrite, &mut headers, &mut added);
+    rewrite::add_prefix_header(&forwarding.rewrite, &mut headers, &mut added);
     let target = rewrite::target(&forwarding.rewrite, head.target)?;
-    // Its lines are a list, of which this is the end.
+    // Via is a list: the gateway appends its element.
     match headers.entry(VIA) {
         Entry::Occupied(mut before) => before.append(via(head.version)),
         Entry::Vacant(_) => added.insert(VIA, via(head.version)),
     }
     if !route.request_headers.is_empty() {
-        // Configurations in which an edit meets one of these names are refused. Were one not, our word would stand.
+        // The configuration refuses edits of these names; if one passed all the same, the gateway's value would stand.
         added.clear(&mut headers);
     }
     debug_assert!(added.iter().all(|(name, _)| !headers.contains_key(name)), "added twice");
@@ -234,7 +234,7 @@ fn via(version: Version) -> HeaderValue {
 fn forward_cookies(headers: &mut HeaderMap, realm: Option<&Realm>, visitor: &Visitor, hidden: &[String]) {
     let mut lines = headers.get_all(COOKIE).iter();
     let Some(first) = lines.next() else { return };
-    // RFC 6265, 5.4 allows one line; an app that reads one must not read another than we did.
+    // RFC 6265, 5.4 allows one line: an app that reads only one must read the same cookies as the gateway.
     let several = lines.next().is_some();
     let mut header: Cow<'_, [u8]> = if several { join(headers).into() } else { first.as_bytes().into() };
     if let Some(realm) = realm.filter(|realm| realm.forwards_cookie()) {
@@ -255,7 +255,7 @@ fn forward_cookies(headers: &mut HeaderMap, realm: Option<&Realm>, visitor: &Vis
     }
     let line = header.into_owned();
     headers.remove(COOKIE);
-    // These are bytes of header values, so they make one.
+    // The bytes of header values are valid in a header value.
     if let Ok(mut line) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line))
         && !line.is_empty()
     {

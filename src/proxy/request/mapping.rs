@@ -1,10 +1,10 @@
-//! From claims, and from what a client's certificate says, to header values.
+//! Header values made of claims and of the client's certificate.
 //!
 //! 1. A claim that is missing, null, an empty list or an empty string makes no header.
 //! 2. No claim can end a header, start another, or forge an element of a list: controls, `%`, non-ASCII, blanks at the
 //!    ends of the value and of each element of a list, and in elements the characters that join them, are written as
 //!    `%XX`.
-//! 3. A mapping that exceeds the budget makes no header at all. Nothing is ever cut.
+//! 3. If the headers of a route exceed the limit, the request is refused. No value is ever truncated.
 
 use std::fmt::Write as _;
 
@@ -19,10 +19,10 @@ use crate::session::{Mapped, MappingTooLarge};
 use crate::tls::ClientCertificate;
 use crate::upstream::GatewayHeaders;
 
-/// The headers that `rules` make of `claims`, of at most `budget` bytes in names and values.
+/// Returns the headers that `rules` make of `claims`, of at most `budget` bytes in names and values.
 ///
 /// # Errors
-/// The header that exceeds the budget.
+/// Returns the name of the header that exceeds the budget.
 pub fn map(rules: &[HeaderRule], claims: &Claims, budget: usize) -> Mapped {
     let mut left = budget;
     let mut headers = Vec::with_capacity(rules.len());
@@ -30,14 +30,14 @@ pub fn map(rules: &[HeaderRule], claims: &Claims, budget: usize) -> Mapped {
         let Some(value) = value(rule, claims) else { continue };
         let too_large = || MappingTooLarge(rule.name.clone());
         left = left.checked_sub(rule.name.as_str().len() + value.len()).ok_or_else(too_large)?;
-        // What is encoded is a header value; if it were not, no header is the answer that misleads nobody.
+        // An encoded value is always valid in a header.
         let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) else { continue };
         headers.push((rule.name.clone(), value));
     }
     Ok(headers.into())
 }
 
-/// A list as a header of its own, as a claim would be mapped.
+/// Returns a list as a header value, encoded as a claim would be.
 pub(super) fn list(elements: &[Value]) -> Option<HeaderValue> {
     let mut text = String::new();
     write_claim(&mut text, &Value::Array(elements.to_vec()), ",", Encoding::Percent)?;
@@ -63,16 +63,16 @@ fn value(rule: &HeaderRule, claims: &Claims) -> Option<String> {
             }
             text
         }
-        // Of that, no claim knows: see `certificate`.
+        // See `certificate`.
         HeaderSource::Certificate(_) => return None,
     };
     finish(text, rule.encoding)
 }
 
-/// Writes the headers that `rules` make of a client's certificate, of at most `budget` bytes in names and values.
+/// Adds the headers that `rules` make of a client's certificate, of at most `budget` bytes in names and values.
 ///
 /// # Errors
-/// The header that exceeds the budget.
+/// Returns the name of the header that exceeds the budget.
 pub(super) fn certificate(
     rules: &[HeaderRule],
     certificate: &ClientCertificate,
@@ -89,7 +89,7 @@ pub(super) fn certificate(
             CertificateField::Fingerprint => std::slice::from_ref(&certificate.fingerprint),
             CertificateField::Alternatives => &certificate.alternatives,
         };
-        // Of one text, a comma is a comma.
+        // Only lists need their separator encoded.
         let join = if field == CertificateField::Alternatives { "," } else { "" };
         let mut text = String::new();
         for (at, element) in elements.iter().enumerate() {
@@ -108,7 +108,7 @@ pub(super) fn certificate(
     Ok(())
 }
 
-/// A header's value of `text`; none if it is empty.
+/// Returns the header value of `text`, or `None` if it is empty.
 fn finish(text: String, encoding: Encoding) -> Option<String> {
     if text.is_empty() {
         return None;
@@ -139,7 +139,7 @@ fn write_claim(out: &mut String, value: &Value, join: &str, encoding: Encoding) 
     (out.len() > before).then_some(())
 }
 
-/// Strings as they are, everything else as JSON.
+/// Returns a string as it is, and any other value as JSON.
 fn text(value: &Value) -> std::borrow::Cow<'_, str> {
     match value {
         Value::String(text) => text.into(),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_whole_or_not_there() {
+    fn template_with_a_missing_claim_makes_no_header() {
         let path = |text| TemplatePart::Claim(ClaimPath::parse(text).unwrap());
         let parts = vec![path("user.name"), TemplatePart::Text(" of ".into()), path("tenant")];
         let name = HeaderName::from_static("x-greeting");
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_over_the_budget_names_the_header_and_cuts_nothing() {
+    fn mapping_over_the_budget_fails_with_the_header_name() {
         let claims = json!({"user": "x".repeat(100)});
         let rule = [claim("user", ",", Encoding::Percent)];
         assert!(map(&rule, claims.as_object().unwrap(), 107).is_ok());
@@ -301,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_list_splits_into_the_elements_that_it_was_made_of(
+        fn list_splits_into_its_elements(
             list in prop::collection::vec("[ \t\u{1c}\u{a0}\u{feff}]?[^\u{0}]{1,8}[ \n\u{85}]?", 1..5),
             encoding in prop::sample::select(vec![Encoding::Percent, Encoding::Utf8, Encoding::Base64]),
         ) {
@@ -320,7 +320,7 @@ mod tests {
         }
 
         #[test]
-        fn every_claim_makes_a_value_that_holds_no_control(text in any::<String>(), percent in any::<bool>()) {
+        fn header_value_of_any_claim_holds_no_control_character(text in any::<String>(), percent in any::<bool>()) {
             let encoding = if percent { Encoding::Percent } else { Encoding::Utf8 };
             if let Some(value) = mapped(&claim("x", ",", encoding), &json!({"x": text})) {
                 prop_assert!(!value.bytes().any(|b| b < 0x20 || b == 0x7f));

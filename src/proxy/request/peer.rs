@@ -1,8 +1,8 @@
-//! Who is at the other end of a connection, and what it may say about the way of the requests it passes on.
+//! The peer of a connection, and where its requests come from.
 //!
-//! Nobody is believed about that but the listener's `trusted_proxies`: from anybody else, every `X-Forwarded-*` and
-//! `Forwarded` is dropped and written anew. The addresses of X-Forwarded-For are read from right to left, past trusted
-//! proxies only, so that a client cannot put one in front. Whoever comes by a unix socket has no address: `unknown`.
+//! Only the listener's `trusted_proxies` may say where a request comes from: from any other peer, `X-Forwarded-*` and
+//! `Forwarded` are removed and written anew. The addresses of X-Forwarded-For are read from right to left, past trusted
+//! proxies only, so that a client cannot prepend one. A peer on a unix socket has no address: `unknown`.
 
 use std::cell::{RefCell, RefMut};
 use std::fmt::Write as _;
@@ -19,44 +19,44 @@ use crate::route::canonical_host;
 use crate::tls::ClientCertificate;
 use crate::upstream::GatewayHeaders;
 
-/// The other end of a connection.
+/// The peer of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// None: it came by a unix socket.
+    /// `None` for a unix socket.
     address: Option<IpAddr>,
-    /// `address` as header values, written once for all requests of the connection.
+    /// `address` as header values, made once for all requests of the connection.
     text: HeaderValue,
     node: String,
     trusted: bool,
     policy: Arc<ListenerPolicy>,
     /// What the TLS handshake established; `None` if the connection is not encrypted.
     tls: Option<TlsFacts>,
-    /// The host that its last request was for, which is that of most others too.
+    /// The host of its last request, which is usually that of the next one, too.
     last: RefCell<Option<Named>>,
 }
 
-/// A host, and what is made of it.
+/// A host, and the values derived from it.
 #[derive(Debug)]
 struct Named {
-    /// As the client sent it: a copy, since header values are parts of what was read, and would keep all of it.
+    /// As the client sent it. A copy: a header value shares the read buffer, and would keep all of it in memory.
     header: HeaderValue,
-    /// In the spelling that routes are compared with.
+    /// In lower case, without port and trailing dot, as routes are compared.
     name: Rc<str>,
-    /// This hop, where nothing is known of others.
+    /// The `Forwarded` element of this hop.
     forwarded: HeaderValue,
 }
 
-/// Where a request came from, as far as it can be believed.
+/// Where a request comes from, as far as trusted proxies say it.
 #[derive(Debug)]
 pub struct RequestOrigin {
-    /// The client's address; none: nobody knows it.
+    /// The client's address; `None` if it is unknown.
     pub client: Option<IpAddr>,
     /// Whether the client used TLS.
     pub secure: bool,
     forwarded_for: HeaderValue,
     forwarded_host: HeaderValue,
     forwarded: HeaderValue,
-    /// Whether the request may say some of it itself.
+    /// Whether the request's own headers are replaced: those of a trusted proxy are not removed before.
     replaces: bool,
 }
 
@@ -93,7 +93,7 @@ impl Peer {
         self.tls.as_ref()?.certificate.as_ref()
     }
 
-    /// The name of the host in a Host header: lower case, without port and trailing dot; none if it is no host.
+    /// Returns the host of a Host header in lower case, without port and trailing dot, or `None` if it is invalid.
     pub(super) fn host(&self, header: &HeaderValue) -> Option<Rc<str>> {
         self.named(header).map(|named| Rc::clone(&named.name))
     }
@@ -109,13 +109,13 @@ impl Peer {
         RefMut::filter_map(last, Option::as_mut).ok()
     }
 
-    /// Whether the peer's header `name` is believed although clients may not send it: what a trusted proxy says of
-    /// the request's way.
-    pub(super) fn may_say(&self, name: &HeaderName) -> bool {
+    /// Returns whether the peer may send the header `name` although clients may not: a trusted proxy's forwarding
+    /// headers.
+    pub(super) fn may_send(&self, name: &HeaderName) -> bool {
         self.trusted && (name.as_str().starts_with("x-forwarded-") || *name == FORWARDED)
     }
 
-    /// Where a request with these headers, as they came, was sent from.
+    /// Returns where a request with these headers comes from.
     pub(crate) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> RequestOrigin {
         let secure = self.tls.is_some();
         if !self.trusted {
@@ -132,7 +132,7 @@ impl Peer {
             };
         }
         let addresses = list(headers, &FORWARDED_FOR);
-        // A proxy that says nothing of the client's scheme passes on what came to it as it came.
+        // A proxy without X-Forwarded-Proto uses the client's own scheme.
         let proto = last(headers, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
         let secure = proto.unwrap_or(secure);
         let named = last(headers, &FORWARDED_HOST).filter(|name| canonical_host(name.as_bytes()).is_some());
@@ -151,14 +151,14 @@ impl Peer {
         }
     }
 
-    /// The first address from the right that is not a trusted proxy.
+    /// Returns the first address from the right that is not a trusted proxy's.
     fn client(&self, addresses: &[String]) -> Option<IpAddr> {
         let mut client = self.address;
         for address in addresses.iter().rev() {
             if !self.policy.proxies().believe(client) {
                 break;
             }
-            // What is not an address ends what can be believed.
+            // What stands before an invalid address cannot be trusted.
             let Some(address) = parse_address(address) else { break };
             client = Some(address);
         }
@@ -167,12 +167,12 @@ impl Peer {
 }
 
 impl RequestOrigin {
-    /// This site as the client sees it: its scheme, and its host with the port.
+    /// Returns this site as the client sees it: its scheme, and its host with the port.
     pub(in crate::proxy) fn site(&self) -> (&'static str, &[u8]) {
         (if self.secure { "https" } else { "http" }, self.forwarded_host.as_bytes())
     }
 
-    /// Says where a request with these `headers` came from.
+    /// Writes the forwarding headers of a request with these `headers`.
     pub(crate) fn write(self, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
         let proto = HeaderValue::from_static(if self.secure { "https" } else { "http" });
         if self.replaces {
@@ -187,13 +187,13 @@ impl RequestOrigin {
     }
 }
 
-/// An address as X-Forwarded-For has it: bare, or with a port.
+/// Parses an address of X-Forwarded-For, with or without a port.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let bare = text.parse().ok();
     bare.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip())).map(|address| address.to_canonical())
 }
 
-/// An address as RFC 7239, section 6 writes it.
+/// Formats an address as a node of RFC 7239, 6.
 fn node(address: Option<IpAddr>) -> String {
     match address {
         Some(IpAddr::V4(address)) => address.to_string(),
@@ -202,7 +202,7 @@ fn node(address: Option<IpAddr>) -> String {
     }
 }
 
-/// One element of Forwarded (RFC 7239), after those that were there.
+/// Returns the value of Forwarded (RFC 7239): the elements that were there, and this hop's.
 fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool) -> HeaderValue {
     let mut text = String::with_capacity(64);
     if let Some(before) = before.filter(|before| !before.is_empty()) {
@@ -210,13 +210,13 @@ fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool)
         text.push_str(", ");
     }
     let host = host.to_str().unwrap_or_default();
-    // A host is letters, digits and `-._:[]` by the time it gets here: nothing to escape in a quoted string.
+    // A host has been checked to be letters, digits and `-._:[]`: a quoted string needs no escaping.
     let _ = write!(text, "for={node};host=\"{host}\";proto={}", if secure { "https" } else { "http" });
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
         .unwrap_or(HeaderValue::from_static("for=unknown"))
 }
 
-/// The elements of all lines of a list header.
+/// Returns the elements of a list header, from all its lines.
 fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
     lines
@@ -259,7 +259,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn untrusted_peer_sets_no_forwarding_headers() {
         let origin = origin(Some("1.2.3.4"), &["10.0.0.0/8"], SAID);
         assert_eq!((client(&origin).as_str(), origin.secure), ("1.2.3.4", false));
         assert_eq!(origin.forwarded_for, "1.2.3.4");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_as_far_as_trust_goes() {
+    fn trusted_proxy_sets_the_client_up_to_the_last_untrusted_address() {
         let origin = origin(Some("10.0.0.1"), &["10.0.0.0/8"], SAID);
         assert_eq!(
             (client(&origin).as_str(), origin.secure),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_trusted_proxy_garbles_ends_what_is_believed() {
+    fn invalid_address_of_a_trusted_proxy_ends_the_chain() {
         let garbled = &[("x-forwarded-for", "9.9.9.9, nonsense, 10.0.0.7"), ("x-forwarded-host", "a b")];
         let origin = origin(Some("::ffff:10.0.0.1"), &["10.0.0.0/8"], garbled);
         assert_eq!(client(&origin), "10.0.0.7");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_a_host_holds_nothing_of_what_was_read() {
+    fn cached_host_does_not_keep_the_read_buffer() {
         let peer = Peer::new(None, &Arc::new(ListenerPolicy::trusting(TrustedProxies::default())), None);
         let read = bytes::Bytes::from(b"Host: App.example\r\n".to_vec());
         let header = HeaderValue::from_maybe_shared(read.slice(6..17)).unwrap();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_by_a_unix_socket_has_no_address() {
+    fn peer_on_a_unix_socket_has_no_address() {
         let stranger = origin(None, &[], SAID);
         assert_eq!((client(&stranger).as_str(), stranger.secure), ("unknown", false));
         assert_eq!(stranger.forwarded_for, "unknown");

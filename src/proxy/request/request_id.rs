@@ -1,4 +1,4 @@
-//! The id by which a request is found in every log on its way.
+//! Request ids: a request has the same id in every log on its path.
 
 use std::cell::Cell;
 
@@ -16,16 +16,16 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// A source of ids.
+    /// Returns a source of ids.
     ///
     /// # Errors
-    /// If the operating system has no randomness to give.
+    /// Returns an error if the operating system provides no randomness.
     pub fn new() -> Result<Self, getrandom::Error> {
         Ok(Self { prefix: getrandom::u64()?, next: Cell::new(getrandom::u64()?) })
     }
 
-    /// The id that a request brings, if it brings one of 1 to 128 letters, digits and `-_.`; a new one otherwise.
-    pub fn of(&self, headers: &HeaderMap) -> HeaderValue {
+    /// Returns the id that a request has, if it is 1 to 128 letters, digits and `-_.`; a new one otherwise.
+    pub fn for_request(&self, headers: &HeaderMap) -> HeaderValue {
         let mut brought = headers.get_all(REQUEST_ID).iter();
         if let (Some(id), None) = (brought.next(), brought.next())
             && (1..=128).contains(&id.len())
@@ -47,11 +47,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_passed_on_if_it_is_one() {
+    fn valid_id_is_kept_and_any_other_replaced() {
         let ids = RequestIds::new().unwrap();
         let of = |values: &[&'static str]| {
             let values = values.iter().map(|value| (REQUEST_ID, HeaderValue::from_static(value)));
-            ids.of(&HeaderMap::from_iter(values)).to_str().unwrap().to_owned()
+            ids.for_request(&HeaderMap::from_iter(values)).to_str().unwrap().to_owned()
         };
         assert_eq!(of(&["aB1-_.x"]), "aB1-_.x");
         for made in [of(&[]), of(&[""]), of(&["a b"]), of(&["<script>"]), of(&["a\t"])] {
@@ -59,9 +59,9 @@ mod tests {
         }
         assert_ne!(of(&[]), of(&[]));
         let long = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(&[b'a'; 129]).unwrap())]);
-        assert_eq!(ids.of(&long).len(), 32);
+        assert_eq!(ids.for_request(&long).len(), 32);
         let mut two = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static("a"))]);
         two.append(REQUEST_ID, HeaderValue::from_static("b"));
-        assert_eq!(ids.of(&two).len(), 32);
+        assert_eq!(ids.for_request(&two).len(), 32);
     }
 }

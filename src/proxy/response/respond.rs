@@ -39,7 +39,7 @@ pub(in crate::proxy) fn respond(
         headers.insert(TRAILER, names);
     }
     if let (Destination::Upstream(forwarding), Some(site)) = (&exchange.route.destination, &exchange.site) {
-        rewrite::change_back(headers, forwarding, site, answer.authority.as_str());
+        rewrite::restore_paths(headers, forwarding, site, answer.authority.as_str());
     }
     edits.apply_to_response(headers);
     let Some(realm) = &exchange.route.realm else { return response };
@@ -113,7 +113,7 @@ fn clean(headers: &mut HeaderMap) {
     }
 }
 
-/// Those of the trailers that a response announces that will come.
+/// Returns the announced trailers that will be passed on.
 fn trailer_names(announced: &HeaderValue) -> Option<HeaderValue> {
     let names = announced.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii);
     let names = names.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(headers::is_trailer);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn it_varies_by_cookie() {
+    fn response_with_a_session_cookie_varies_by_cookie() {
         for (lines, expected) in [
             (&[][..], &["Cookie"][..]),
             (&["Accept, cookie"], &["Accept, cookie"]),
