@@ -11,19 +11,16 @@ use std::time::Duration;
 use humantime::format_duration;
 use toml::de::DeValue;
 
-use self::keys::Keys;
-use self::presets::Preset;
-
+use self::presets::{PRESETS, Signing};
 use super::diagnostic::Diagnostic;
 use super::environment::Environment;
 use super::layout::{CookieCodec, IdKind};
 use super::section::Section;
-use super::value::{Fault, boolean, duration, integer, one_of, text, wrong_type};
+use super::value::{
+    Fault, LONGEST_SESSION, attribute_name, boolean, duration, integer, one_of, table_name, text, wrong_type,
+};
 use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
 use crate::claims::{ClaimPath, UserClaim};
-
-/// Ten years: beyond it lie slips and the limits of clocks.
-const LONGEST: Duration = Duration::from_secs(10 * 31_557_600);
 
 pub(super) fn read(
     root: &mut Section<'_, '_>,
@@ -60,27 +57,28 @@ fn realm(
     directory: &Path,
     environment: &dyn Environment,
 ) -> Option<RealmConfig> {
-    let format = section.require("format", one_of(&presets::WORDS));
-    let preset = format.unwrap_or(Preset::Native);
-    let mut defaults = preset.defaults();
+    let formats = PRESETS.each_ref().map(|preset| (preset.name, preset));
+    let format = section.require("format", one_of(&formats));
+    // A realm without a valid format is checked as if it were `native`.
+    let preset = format.unwrap_or(&presets::NATIVE);
     let mut table = section.get("table", text(table_name));
     if !section.has("table") {
-        table = defaults.table.map(str::to_owned);
+        table = preset.table.map(str::to_owned);
         if table.is_none() {
             section.refuse("table", &["table", "format"], Fault::new("is missing"));
         }
     }
     let key_attribute = section.get("key_attribute", text(attribute_name));
-    let declared = layout::read(section, preset, &mut defaults);
-    if declared.is_some() && key_attribute.is_some() {
+    let mut settings = layout::read(section, preset);
+    if settings.key_attribute.is_some() && key_attribute.is_some() {
         section.refuse("key_attribute", &[], Fault::new("stands in `layout`, too"));
     }
 
     let user = section.get("user", user_claim);
-    let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST));
-    let timeout = timeout.unwrap_or(defaults.timeout);
-    let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST));
-    let reissue_time = reissue_time.unwrap_or(defaults.reissue_time);
+    let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST_SESSION));
+    let timeout = timeout.unwrap_or(preset.timeout);
+    let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST_SESSION));
+    let reissue_time = reissue_time.unwrap_or(preset.reissue_time);
     if reissue_time >= timeout {
         let (ours, theirs) = (format_duration(reissue_time), format_duration(timeout));
         let fault = Fault::new(format!("is {ours}, but must be shorter than `timeout`, which is {theirs}"));
@@ -92,14 +90,14 @@ fn realm(
         );
     }
     let enforce_age = section.get("enforce_age", boolean);
-    if section.has("enforce_age") && preset != Preset::Django {
+    if section.has("enforce_age") && !preset.is_django() {
         let fault = Fault::new("is only for `django`: the other formats' rows say when they end");
         section.refuse("enforce_age", &["format"], fault);
     }
-    let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST));
-    if lifetime.is_some() && !defaults.records_creation {
+    let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST_SESSION));
+    if lifetime.is_some() && !settings.records_creation {
         let fault =
-            format!("cannot be enforced: {} rows do not record when a session was created", preset.word());
+            format!("cannot be enforced: {} rows do not record when a session was created", preset.name);
         section.refuse("lifetime", &["format", "layout/created"], Fault::new(fault));
     } else if lifetime.is_some_and(|lifetime| lifetime < timeout) {
         let fault = format!("must not be shorter than `timeout`, which is {}", format_duration(timeout));
@@ -112,13 +110,13 @@ fn realm(
     let on_store_error = section.get("on_store_error", on_store_error).unwrap_or(OnStoreError::Refuse);
     let forward_cookie = section.get("forward_cookie", boolean);
     let rotation_grace = section.get("rotation_grace", duration(Duration::ZERO..=Duration::from_mins(1)));
-    let is_native = preset == Preset::Native;
+    let is_native = preset.is_native();
     if section.has("rotation_grace") && !is_native {
         let fault =
             Fault::new("is native only: the rows of other formats cannot say that they go on elsewhere");
         section.refuse("rotation_grace", &["format"], fault);
     }
-    let cookie = section.table("cookie", |section| cookie::read(section, &defaults.cookie));
+    let cookie = section.table("cookie", |section| cookie::read(section, &preset.cookie));
     let cache = section.table("cache", cache);
     if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
         let fault = Fault::new("needs the cache, which `cache.ttl` turns off");
@@ -126,14 +124,14 @@ fn realm(
     }
     // Of a format that is not known, nobody knows whose keys they are.
     let keys = keys::read(section, directory, environment, !is_native || format.is_none());
-    match (defaults.keys, section.has("keys")) {
-        (Keys::Useless, true) => {
-            let fault = format!("is of no use: {} cookies are not signed", preset.word());
+    match (settings.signing, section.has("keys")) {
+        (Signing::Unsupported, true) => {
+            let fault = format!("is of no use: {} cookies are not signed", preset.name);
             section.refuse("keys", &["format", "layout/cookie"], Fault::new(fault));
         }
-        (Keys::Required, false) => {
-            let signed = if preset == Preset::Django { "rows" } else { "cookies" };
-            let fault = Fault::new(format!("is missing: {} {signed} are signed", preset.word()));
+        (Signing::Required, false) => {
+            let signed = if preset.is_django() { "rows" } else { "cookies" };
+            let fault = Fault::new(format!("is missing: {} {signed} are signed", preset.name));
             section.refuse_or(
                 "keys",
                 "format",
@@ -141,15 +139,15 @@ fn realm(
                 fault.hint("`current` is the secret that the app signs with"),
             );
         }
-        (Keys::Useless, false) | (Keys::Required, true) | (Keys::Optional, _) => {}
+        (Signing::Unsupported, false) | (Signing::Required, true) | (Signing::Optional, _) => {}
     }
     if let (FormatKind::Layout(layout), None, true) =
-        (&mut defaults.format, &keys, defaults.keys == Keys::Optional)
+        (&mut settings.format, &keys, settings.signing == Signing::Optional)
     {
         // These sign only where they are told to.
         layout.cookie = CookieCodec::Plain;
     }
-    if let FormatKind::Layout(layout) = &defaults.format
+    if let FormatKind::Layout(layout) = &settings.format
         && layout.cookie != CookieCodec::Plain
         && matches!(layout.ids, IdKind::Declared(_))
     {
@@ -160,17 +158,19 @@ fn realm(
     }
     Some(RealmConfig {
         name: name.to_owned(),
-        format: format.map(|_| defaults.format)?,
+        format: format.map(|_| settings.format)?,
         table: table?,
-        key_attribute: key_attribute.or(declared).unwrap_or_else(|| defaults.key_attribute.to_owned()),
+        key_attribute: key_attribute
+            .or(settings.key_attribute)
+            .unwrap_or_else(|| preset.key_attribute.to_owned()),
         user: user.unwrap_or_else(|| {
-            UserClaim::new(defaults.user.iter().filter_map(|path| ClaimPath::parse(path)).collect())
+            UserClaim::new(preset.user.iter().filter_map(|path| ClaimPath::parse(path)).collect())
         }),
         timeout,
         reissue_time,
         enforce_age: enforce_age.unwrap_or(true),
         lifetime,
-        consistency: consistency.unwrap_or(defaults.consistency),
+        consistency: consistency.unwrap_or(preset.consistency),
         on_store_error,
         // An app that owns its sessions reads the cookie itself; ours is of no use to anyone else.
         forward_cookie: forward_cookie.unwrap_or(!is_native),
@@ -220,20 +220,4 @@ fn user_claim(value: &DeValue<'_>) -> Result<UserClaim, Fault> {
         return Err(Fault::new("is empty, so nobody could ever be logged in"));
     }
     Ok(UserClaim::new(paths))
-}
-
-fn table_name(text: &str) -> Result<String, Fault> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if (3..=255).contains(&text.len()) && text.bytes().all(allowed) {
-        return Ok(text.to_owned());
-    }
-    Err(Fault::new("is not a name that DynamoDB allows")
-        .hint("a table's name has 3 to 255 letters, digits, `_`, `-` and `.`"))
-}
-
-fn attribute_name(text: &str) -> Result<String, Fault> {
-    if text.len() <= 255 {
-        return Ok(text.to_owned());
-    }
-    Err(Fault::new("is longer than the 255 bytes that DynamoDB allows"))
 }

@@ -10,6 +10,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
+/// The longest time that a session or its cookie may last: ten years. A longer one is a mistake, and could exceed what
+/// clocks represent.
+pub(super) const LONGEST_SESSION: Duration = Duration::from_secs(10 * 31_557_600);
+
 /// Why a value is not taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
@@ -156,6 +160,24 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Fault> {
         }
         Some(_) | None => Err(fault.hint("such as \"127.0.0.1:8080\" or \"[::1]:8080\"")),
     }
+}
+
+/// A table name that DynamoDB allows.
+pub(super) fn table_name(text: &str) -> Result<String, Fault> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if (3..=255).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("is not a name that DynamoDB allows")
+        .hint("a table's name has 3 to 255 letters, digits, `_`, `-` and `.`"))
+}
+
+/// An attribute name that DynamoDB allows.
+pub(super) fn attribute_name(text: &str) -> Result<String, Fault> {
+    if text.len() <= 255 {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::new("is longer than the 255 bytes that DynamoDB allows"))
 }
 
 /// The word of `known` that `text` is most likely a slip of.

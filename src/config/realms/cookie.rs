@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use crate::config::section::Section;
-use crate::config::value::{Fault, boolean, duration, one_of, text};
+use crate::config::value::{Fault, LONGEST_SESSION, boolean, duration, one_of, text};
 use crate::config::{CookieConfig, SameSite, SecureAttribute};
 
-use super::LONGEST;
 use super::presets::CookieDefaults;
 
 pub(super) fn read(section: &mut Section<'_, '_>, defaults: &CookieDefaults) -> CookieConfig {
@@ -29,7 +28,9 @@ pub(super) fn read(section: &mut Section<'_, '_>, defaults: &CookieDefaults) -> 
         secure: secure.unwrap_or(SecureAttribute::Auto),
         httponly: section.get("httponly", boolean).unwrap_or(true),
         samesite: section.get("samesite", one_of(&sites)).unwrap_or(defaults.samesite),
-        max_age: section.get("max_age", duration(Duration::from_secs(1)..=LONGEST)).or(defaults.max_age),
+        max_age: section
+            .get("max_age", duration(Duration::from_secs(1)..=LONGEST_SESSION))
+            .or(defaults.max_age),
         partitioned: section.get("partitioned", boolean).unwrap_or(false),
     };
     check(&cookie, section);

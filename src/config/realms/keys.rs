@@ -16,17 +16,6 @@ const SHORTEST: usize = 16;
 /// What comes of a key that is known.
 const FORGERY: &str = "who may read the file can forge sessions";
 
-/// What a format has to do with keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keys {
-    /// It signs if there are any.
-    Optional,
-    /// It always signs.
-    Required,
-    /// It never does.
-    Useless,
-}
-
 /// A secret, and whether the file itself holds it.
 pub(in crate::config) struct Found {
     pub(in crate::config) secret: Secret,

@@ -5,42 +5,59 @@
 
 use toml::de::DeValue;
 
-use super::Keys;
-use super::presets::Preset;
-use super::{attribute_name, presets::Defaults};
+use super::presets::{Preset, PresetRows, Signing};
 use crate::config::FormatKind;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::layout::{
     Alphabet, CookieCodec, DeclaredIds, IdKind, KeyTemplate, LayoutConfig, PayloadCodec, Signer, TimeUnit,
 };
 use crate::config::section::Section;
-use crate::config::value::{Fault, integer, one_of, text};
+use crate::config::value::{Fault, attribute_name, integer, one_of, text};
 use crate::item::KeyType;
 
-/// Reads the layout into `defaults`; the key attribute, if it is given here.
-pub(super) fn read(realm: &mut Section<'_, '_>, preset: Preset, defaults: &mut Defaults) -> Option<String> {
-    let FormatKind::Layout(layout) = &mut defaults.format else {
+/// A realm's format, and what follows from its layout.
+pub(super) struct FormatSettings {
+    pub(super) format: FormatKind,
+    /// The key attribute, if the layout names it.
+    pub(super) key_attribute: Option<String>,
+    pub(super) signing: Signing,
+    /// Whether rows record when a session was created.
+    pub(super) records_creation: bool,
+}
+
+/// Reads the realm's layout, starting from the one of its preset.
+pub(super) fn read(realm: &mut Section<'_, '_>, preset: &Preset) -> FormatSettings {
+    let mut settings = FormatSettings {
+        format: preset.format(),
+        key_attribute: None,
+        signing: preset.signing,
+        records_creation: preset.records_creation(),
+    };
+    let is_declared = matches!(preset.rows, PresetRows::Declared(_));
+    let (FormatKind::Layout(layout), PresetRows::Preset(defaults) | PresetRows::Declared(defaults)) =
+        (&mut settings.format, preset.rows)
+    else {
         if realm.get("layout", |_| Ok(())).is_some() {
-            let fault = format!("is of no use: `{}` has a layout of its own", preset.word());
+            let fault = format!("is of no use: `{}` has a layout of its own", preset.name);
             realm.refuse("layout", &["format"], Fault::new(fault));
         }
-        return None;
+        return settings;
     };
-    if preset == Preset::Layout && !realm.has("layout") {
+    if is_declared && !realm.has("layout") {
         let fault = Fault::new("is missing: it says where the rows have what");
         realm.refuse_or("layout", "format", &["layout"], fault);
-        // What it would say of these is not known, so nothing contradicts it.
-        (defaults.records_creation, defaults.keys) = (true, Keys::Optional);
-        return realm.get("layout", |_| Ok(())).and(None);
+        // Makes `layout` a known key, so that a misspelt one is reported as such.
+        let _absent = realm.get("layout", |_| Ok(()));
+        // Settings that depend on the missing layout are not checked against it.
+        (settings.records_creation, settings.signing) = (true, Signing::Optional);
+        return settings;
     }
-    let key_attribute = realm.table("layout", |section| {
+    settings.key_attribute = realm.table("layout", |section| {
         if let Some(key) = section.get("key", text(template)) {
             layout.key = key;
         }
-        let key_attribute = if preset == Preset::Layout { declared(section, layout) } else { None };
-        if matches!(preset, Preset::Layout | Preset::FlaskSession | Preset::DynamodbSessionWeb)
-            && section.has("ids")
-        {
+        let key_attribute = if is_declared { declared(section, layout) } else { None };
+        if defaults.has_custom_ids && section.has("ids") {
             let ids = section.table("ids", ids);
             if let Some(weak) = warn_of_weak(ids, &section.name("ids")) {
                 section.report(weak, section.span("ids"));
@@ -49,18 +66,18 @@ pub(super) fn read(realm: &mut Section<'_, '_>, preset: Preset, defaults: &mut D
         }
         key_attribute
     });
-    defaults.records_creation = layout.created.is_some();
-    if preset == Preset::Layout {
-        defaults.keys = match layout.cookie {
-            CookieCodec::Plain | CookieCodec::IdVersion => Keys::Useless,
+    settings.records_creation = layout.created.is_some();
+    if is_declared {
+        settings.signing = match layout.cookie {
+            CookieCodec::Plain | CookieCodec::IdVersion => Signing::Unsupported,
             CookieCodec::Express
             | CookieCodec::CookieSignature
             | CookieCodec::Itsdangerous(_)
             | CookieCodec::RackHmac
-            | CookieCodec::Adonis => Keys::Required,
+            | CookieCodec::Adonis => Signing::Required,
         };
     }
-    key_attribute
+    settings
 }
 
 fn declared(section: &mut Section<'_, '_>, layout: &mut LayoutConfig) -> Option<String> {

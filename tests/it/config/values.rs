@@ -83,6 +83,38 @@ fn presets_are_as_their_frameworks_are() {
 }
 
 #[test]
+fn each_preset_has_its_defaults() {
+    let signed = [
+        "native",
+        "django",
+        "adonis",
+        "connect-dynamodb-session",
+        "dynamodb-session-web",
+        "dynamodb-store",
+        "express",
+        "flask-session",
+        "rack",
+    ];
+    let resolve = |format: &str, lines: &str| {
+        let source = with("[sessions.main]", &format!("format = \"{format}\"|{lines}"));
+        let (config, report) = read(&source.replace("table = \"sessions\"\n", ""));
+        let mut config = config.unwrap_or_else(|| panic!("{report}"));
+        format!("{format}: {:#?}\n", config.realms.remove(0))
+    };
+    let table = "table = \"in-the-file\"";
+    let mut realms: String = signed
+        .map(|format| {
+            let table = if format == "native" { table } else { "" };
+            resolve(format, &format!("{table}|keys.current = \"0123456789abcdef\""))
+        })
+        .concat();
+    realms += &resolve("pyramid", table);
+    realms += &resolve("layout", &format!("{table}|layout.expires = \"e\"|user = \"u\""));
+    realms += &resolve("dysession", "");
+    insta::assert_snapshot!("presets", realms);
+}
+
+#[test]
 fn workers_are_the_machines_cores() {
     assert_eq!(accepted(&with("", "")).server.workers, 3);
     assert_eq!(accepted(&with("[server]", "workers = 0")).server.workers, 3);
