@@ -8,6 +8,7 @@
 
 mod form;
 mod page;
+mod page_kind;
 mod received;
 
 use std::convert::Infallible;
@@ -32,7 +33,8 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use form::Form;
-use page::Page;
+use page::{Links, Page};
+use page_kind::PageKind;
 use received::Received;
 
 pub use received::HeaderOrigin;
@@ -146,19 +148,19 @@ impl App {
         } else if path.ends_with("/whoami") {
             respond(StatusCode::OK, "application/json", received.to_json())
         } else {
-            let place = Place::of(path);
+            let kind = PageKind::from_path(path);
             if wants_html(&request.headers) {
                 let links = Links {
-                    entrance: self.entrance.as_ref().map(|entrance| entrance.link(place, &request.uri)),
-                    log_in: onward("/log-in", place, &request.uri),
+                    entrance: self.entrance.as_ref().map(|entrance| entrance.link(kind, &request.uri)),
+                    log_in: onward("/log-in", kind, &request.uri),
                     is_obeyed: self.is_obeyed,
                 };
-                let page = self.page.render(place, &received, &links);
-                let mut response = respond(place.status(), "text/html; charset=utf-8", page);
+                let page = self.page.render(kind, &received, &links);
+                let mut response = respond(kind.status(), "text/html; charset=utf-8", page);
                 response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, self.page.policy());
                 response
             } else {
-                respond(place.status(), "text/plain; charset=utf-8", received.to_text(place))
+                respond(kind.status(), "text/plain; charset=utf-8", received.to_text(kind))
             }
         };
         if let Some(tell) = &self.tell {
@@ -195,8 +197,8 @@ impl fmt::Debug for App {
 }
 
 impl DemoLogin {
-    fn link(&self, place: Place, uri: &Uri) -> String {
-        onward(&format!("/become/{}", self.token), place, uri)
+    fn link(&self, kind: PageKind, uri: &Uri) -> String {
+        onward(&format!("/become/{}", self.token), kind, uri)
     }
 }
 
@@ -213,83 +215,9 @@ impl Running {
     }
 }
 
-/// The app's pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Home,
-    Members,
-    Admin,
-    Public,
-    Login,
-    Nowhere,
-}
-
-impl Place {
-    const LINKED: [(&'static str, Self); 4] =
-        [("/", Self::Home), ("/members", Self::Members), ("/admin", Self::Admin), ("/public", Self::Public)];
-
-    fn of(path: &str) -> Self {
-        match path {
-            "/" => Self::Home,
-            "/members" => Self::Members,
-            "/admin" => Self::Admin,
-            "/public" => Self::Public,
-            "/login" => Self::Login,
-            _ => Self::Nowhere,
-        }
-    }
-
-    fn status(self) -> StatusCode {
-        match self {
-            Self::Home | Self::Members | Self::Admin | Self::Public | Self::Login => StatusCode::OK,
-            Self::Nowhere => StatusCode::NOT_FOUND,
-        }
-    }
-
-    /// Where the page's script asks: below the page's own path, so that the same route answers.
-    fn poll(self) -> &'static str {
-        match self {
-            Self::Members => "/members/whoami",
-            Self::Admin => "/admin/whoami",
-            Self::Public => "/public/whoami",
-            Self::Home | Self::Login | Self::Nowhere => "/whoami",
-        }
-    }
-
-    fn note(self) -> &'static str {
-        match self {
-            Self::Home => {
-                "This app has no idea what a session is. It greets whoever the X-User header names, and only the \
-                 gateway in front of it can set that header."
-            }
-            Self::Members => {
-                "Members only. Without a session the gateway does not let a request come this far."
-            }
-            Self::Admin => {
-                "Admins only. The gateway looked for the admin role in the session; the app did not have to."
-            }
-            Self::Public => {
-                "Public. The gateway looks up no session here, so the app meets a stranger, even if you are signed in."
-            }
-            Self::Login => "That page wants a session. The gateway sent you here to get one.",
-            Self::Nowhere => {
-                "There is no such page in this app. These are the headers it received, all the same."
-            }
-        }
-    }
-}
-
-/// Where a page's own links and forms lead, and whether the forms are any good.
-#[derive(Debug, Default)]
-struct Links {
-    entrance: Option<String>,
-    log_in: String,
-    is_obeyed: bool,
-}
-
 /// `path` as a link on a page: the login page's goes on to where the visitor was headed.
-fn onward(path: &str, place: Place, uri: &Uri) -> String {
-    match uri.query().filter(|query| place == Place::Login && query.starts_with("next=")) {
+fn onward(path: &str, kind: PageKind, uri: &Uri) -> String {
+    match uri.query().filter(|query| kind == PageKind::Login && query.starts_with("next=")) {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     }

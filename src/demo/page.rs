@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
+use super::page_kind::PageKind;
 use super::received::{HeaderOrigin, Received};
-use super::{Links, Place};
 
 const TEMPLATE: &str = include_str!("page.html");
 const FORMS: &str = include_str!("forms.html");
@@ -19,6 +19,14 @@ const OBEYED: &str = "The app sets no cookie and has no store. It answers each f
 /// And where they are not.
 const IDLE: &str = "Idle: this route does not let the app change sessions. With <code>writes = true</code>, and \
     <code>X-Visits = &quot;visits&quot;</code> among its headers, the forms come to life.";
+
+/// Where a page's own links and forms lead, and whether the forms are any good.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    pub(super) entrance: Option<String>,
+    pub(super) log_in: String,
+    pub(super) is_obeyed: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct Page {
@@ -43,19 +51,19 @@ impl Page {
         self.policy.clone()
     }
 
-    pub(super) fn render(&self, place: Place, received: &Received, links: &Links) -> String {
+    pub(super) fn render(&self, kind: PageKind, received: &Received, links: &Links) -> String {
         let user = received.user();
         let name = user.as_deref().unwrap_or("anonymous");
         fill(TEMPLATE, |slot| match slot {
             "user" => if user.is_some() { "known" } else { "unknown" }.to_owned(),
             "flash" => received.flash().map(|message| flash(&message)).collect(),
-            "forms" => forms(place, received, links),
+            "forms" => forms(kind, received, links),
             "greeting" => escape(&format!("Hello, {name}")),
             "name" => escape(name),
             "status" => escape(received.status()),
-            "poll" => place.poll().to_owned(),
-            "nav" => nav(place),
-            "note" => escape(place.note()),
+            "poll" => kind.poll().to_owned(),
+            "nav" => nav(kind),
+            "note" => escape(kind.note()),
             "entrance" => links.entrance.as_deref().map(button).unwrap_or_default(),
             "rows" => received.headers().map(row).collect(),
             _ => String::new(),
@@ -77,11 +85,11 @@ fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
     page
 }
 
-fn nav(here: Place) -> String {
-    Place::LINKED
+fn nav(here: PageKind) -> String {
+    PageKind::LINKED
         .iter()
-        .map(|(path, place)| {
-            let current = if *place == here { r#" aria-current="page""# } else { "" };
+        .map(|(path, kind)| {
+            let current = if *kind == here { r#" aria-current="page""# } else { "" };
             format!(r#"<a href="{path}"{current}>{path}</a>"#)
         })
         .collect()
@@ -96,8 +104,8 @@ fn flash(message: &str) -> String {
 }
 
 /// The forms, on the pages where they belong.
-fn forms(place: Place, received: &Received, links: &Links) -> String {
-    if !matches!(place, Place::Home | Place::Login) {
+fn forms(kind: PageKind, received: &Received, links: &Links) -> String {
+    if !matches!(kind, PageKind::Home | PageKind::Login) {
         return String::new();
     }
     fill(FORMS, |slot| match slot {
@@ -170,7 +178,7 @@ mod tests {
     #[test]
     fn messages_are_shown_and_escaped() {
         let received = received(&[("x-session-flash", "Welcome%2C Zo%C3%AB,%3Cb%3E")]);
-        let page = Page::new().render(Place::Home, &received, &Links::default());
+        let page = Page::new().render(PageKind::Home, &received, &Links::default());
         for expected in
             ["<p class=\"flash\" role=\"status\">Welcome, Zoë</p>", "role=\"status\">&lt;b&gt;</p>"]
         {
@@ -180,21 +188,21 @@ mod tests {
 
     #[test]
     fn the_forms_say_whether_they_are_of_use() {
-        let shown = |place, is_obeyed| {
+        let shown = |kind, is_obeyed| {
             let links = Links { is_obeyed, ..links("/log-in?next=%2Fmembers") };
-            Page::new().render(place, &received(&[("x-visits", "41")]), &links)
+            Page::new().render(kind, &received(&[("x-visits", "41")]), &links)
         };
-        let live = shown(Place::Home, true);
+        let live = shown(PageKind::Home, true);
         assert!(live.contains("action=\"/log-in?next=%2Fmembers\"") && live.contains(">41<"));
-        assert!(live.contains("<fieldset>") && shown(Place::Login, false).contains("<fieldset disabled>"));
-        assert!(!shown(Place::Public, true).contains("<form"));
+        assert!(live.contains("<fieldset>") && shown(PageKind::Login, false).contains("<fieldset disabled>"));
+        assert!(!shown(PageKind::Public, true).contains("<form"));
     }
 
     #[test]
     fn what_strangers_send_is_escaped() {
         let attack = r#"<script>alert("1")</script>'&"#;
         let received = received(&[("x-user", attack), ("x-session-status", attack), ("cookie", attack)]);
-        let page = Page::new().render(Place::Home, &received, &links(r#"/x?next="><b>"#));
+        let page = Page::new().render(PageKind::Home, &received, &links(r#"/x?next="><b>"#));
         assert!(!page.contains("<script>alert"), "an unescaped value");
         assert!(!page.contains(r#""><b>"#), "an unescaped link");
         assert_eq!(
@@ -206,14 +214,16 @@ mod tests {
 
     #[test]
     fn a_value_that_looks_like_a_slot_stays_a_value() {
-        let page = Page::new().render(Place::Home, &received(&[("cookie", "{{rows}}{{")]), &Links::default());
+        let page =
+            Page::new().render(PageKind::Home, &received(&[("cookie", "{{rows}}{{")]), &Links::default());
         assert!(page.contains("<td>{{rows}}{{</td>"));
         assert!(page.ends_with("</html>\n"));
     }
 
     #[test]
     fn every_slot_of_the_template_is_known() {
-        let page = Page::new().render(Place::Login, &received(&[("x-user", "alice")]), &links("/become/x"));
+        let page =
+            Page::new().render(PageKind::Login, &received(&[("x-user", "alice")]), &links("/become/x"));
         assert!(!page.contains("{{"));
         for expected in [
             "Hello, alice ·",

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
-use super::Place;
+use super::page_kind::PageKind;
 use crate::headers::capitalized;
 
 /// Who set a header.
@@ -111,7 +111,7 @@ impl Received {
             .to_string()
     }
 
-    pub(super) fn to_text(&self, place: Place) -> String {
+    pub(super) fn to_text(&self, kind: PageKind) -> String {
         let width = self.headers().map(|(_, name, _)| name.len() + 1).max().unwrap_or(0);
         let lines = self.headers().map(|(origin, name, value)| {
             let mark = match origin {
@@ -123,7 +123,7 @@ impl Received {
         format!(
             "Hello, {}\n\n{}\n\nThe app received (* = injected by the gateway):\n\n{}",
             self.user().as_deref().unwrap_or("anonymous"),
-            place.note(),
+            kind.note(),
             lines.collect::<String>(),
         )
     }
