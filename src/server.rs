@@ -1,14 +1,14 @@
-//! The running gateway: its listeners, its worker threads, and their end.
+//! The running gateway: its listeners and worker threads, from start to drain.
 //!
-//! A worker is a thread with a runtime of its own, its own socket on every address (SO_REUSEPORT), its own connections
-//! and its own pools; a request never leaves it but to ask the store. Everything else runs on the runtime that
-//! [`Server::start`] is called on.
+//! A worker is a thread with its own runtime, its own socket on every TCP address (SO_REUSEPORT), its own connections
+//! and its own upstream pools. A request leaves its worker only for store lookups. Everything else runs on the runtime
+//! that [`Server::start`] is called on.
 //!
-//! What the configuration says is made ready as a `Generation` and handed to the workers as one. A reload makes the
-//! next one of the last: what has not changed is the same object in both, and so keeps what it holds (sockets, pools,
-//! caches). Nothing is swapped before all of it is ready.
+//! A configuration is made ready as a `Generation`, which the workers receive as a whole. A reload makes a new
+//! generation from the current one: objects whose configuration has not changed are in both, and so keep their state
+//! (sockets, pools, caches). The workers switch only when the whole generation is ready.
 
-mod arrival;
+mod accepted_connection;
 mod assemble;
 mod connection;
 mod connections;
@@ -54,13 +54,12 @@ pub use listener::ListenError;
 pub use state::{ReloadCounters, State};
 pub use tls::TlsError;
 
-/// How long workers are waited for to go by a new configuration, which takes them no more than getting round to it.
-const FOLLOWED: Duration = Duration::from_secs(5);
-/// How long store operations under way may take to end after the last request has; each has a limit of its own.
-const LAST_WRITES: Duration = Duration::from_secs(10);
-
-/// How long the access log may take to be written to its end.
-const LAST_LINES: Duration = Duration::from_secs(5);
+/// Timeout for all workers to switch to a new generation.
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout for store operations that are still running when the workers have ended. Each has its own timeout, too.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for writing the rest of the access log.
+const ACCESS_LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running gateway.
 #[derive(Debug)]
@@ -70,29 +69,29 @@ pub struct Server {
     assembled: Assembled,
     listeners: Vec<Arc<Listener>>,
     workers: Vec<JoinHandle<()>>,
-    /// What workers take each new configuration from.
+    /// Sends each new generation to the workers.
     generations: watch::Sender<Arc<Generation>>,
     stop: watch::Sender<bool>,
     state: Arc<State>,
     connections: Arc<Connections>,
     tasks: TaskTracker,
     telemetry: Telemetry,
-    /// Answers until the very end: whoever asks is told that the gateway is draining.
+    /// The admin listener. It answers until the process ends, so that health checks see the gateway drain.
     admin: Option<Admin>,
 }
 
-/// The certificates of all listeners of a server, whatever reloads make of them.
+/// The certificates of all listeners of a server, as of the latest reload.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     generations: watch::Receiver<Arc<Generation>>,
 }
 
 impl Server {
-    /// Starts a gateway over `store`: makes sure of the tables, binds every address that `inherited` has no socket of,
-    /// and serves.
+    /// Starts a gateway over `store`: checks or creates the tables, binds every address for which `inherited` has no
+    /// socket, and starts to serve.
     ///
     /// # Errors
-    /// See [`StartError`]. A store that does not answer is none: it may, later.
+    /// See [`StartError`]. It is no error if the store does not respond: it may later.
     pub async fn start(
         config: &Config,
         store: &Store,
@@ -106,26 +105,25 @@ impl Server {
         let open = |listener| Listener::open(listener, count, &mut inherited, &connections);
         let listeners = config.listeners.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let state = Arc::new(State::new(count));
-        let (generations, following) =
-            watch::channel(Arc::new(Generation::new(config, &assembled, &listeners)));
+        let (generations, latest) = watch::channel(Arc::new(Generation::new(config, &assembled, &listeners)));
         let (stop, stopped) = watch::channel(false);
         let mut workers = Vec::new();
         for number in 0..count {
-            workers.push(worker::spawn(worker::Seed {
+            workers.push(worker::spawn(worker::WorkerSetup {
                 number,
                 workers: count,
-                generations: following.clone(),
+                generations: latest.clone(),
                 stopped: stopped.clone(),
                 state: Arc::clone(&state),
             })?);
         }
         let admin = config.admin.as_ref().map(|admin| {
-            let passed = inherited.take_admin(&admin.address);
-            Admin::start(admin, passed, subject(&following, &state, &connections, telemetry, count))
+            let socket = inherited.take_admin(&admin.address);
+            Admin::start(admin, socket, subject(&latest, &state, &connections, telemetry, count))
                 .map_err(|error| StartError::System { what: "the admin listener", error })
         });
         let admin = admin.transpose()?;
-        inherited.finish();
+        inherited.close_unused();
         for listener in &listeners {
             tracing::info!(address = %listener.address, listener = listener.kind(), "listening");
         }
@@ -151,20 +149,21 @@ impl Server {
         })
     }
 
-    /// Puts `config` into force, but for what only a new process can change. Requests under way are finished as they
-    /// began. Either all of it comes into force or nothing does; a future that is dropped leaves everything as it was.
+    /// Applies `config`, except for the settings that only a restart can change, and returns what has changed.
+    /// Requests in flight keep the configuration that they began with. Either all of `config` is applied or none of
+    /// it; dropping the future changes nothing.
     ///
     /// # Errors
-    /// If a table is not as a new realm needs it, or a new address cannot be listened on. A store that does not answer
-    /// is no error here either.
+    /// If a table has another schema than a new realm needs, or a new listener cannot be opened. It is no error if the
+    /// store does not respond.
     pub async fn reload(&mut self, config: &Config, store: &Store) -> Result<Difference, StartError> {
         let (config, difference) = Difference::apply(&self.config, config);
-        let before = Some((&self.config, &self.assembled));
+        let current = Some((&self.config, &self.assembled));
         let telemetry = self
             .telemetry
             .following(&self.config.server, &config.server)
             .map_err(|error| StartError::System { what: "the access log", error })?;
-        let assembled = assemble::assemble(&config, store, &self.tasks, &telemetry, before).await?;
+        let assembled = assemble::assemble(&config, store, &self.tasks, &telemetry, current).await?;
         let listeners = self.listeners(&config)?;
         let opened = listeners.iter().filter(|listener| !self.listens_on(&listener.address));
         for listener in opened {
@@ -180,19 +179,20 @@ impl Server {
         self.generations.send_replace(Arc::clone(&generation));
         self.state.reloaded();
         let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
-        if tokio::time::timeout(FOLLOWED, generation.followed.acquire_many(workers)).await.is_err() {
-            tracing::warn!("a worker has not taken the new configuration up yet");
+        if tokio::time::timeout(SWITCH_TIMEOUT, generation.switched.acquire_many(workers)).await.is_err() {
+            tracing::warn!("not all workers use the new configuration yet");
         }
         Ok(difference)
     }
 
-    /// The listeners of `config`: those that are as they were, those that take the sockets of one over, and new ones.
+    /// Returns the listeners of `config`. An unchanged listener is kept, a changed one keeps its sockets, and for a
+    /// new address a listener is opened.
     fn listeners(&self, config: &Config) -> Result<Vec<Arc<Listener>>, ListenError> {
-        let mut left = self.listeners.clone();
+        let mut current = self.listeners.clone();
         let mut listeners = Vec::new();
         for wanted in &config.listeners {
-            let kept = left.iter().position(|listener| listener.config.address == wanted.address);
-            listeners.push(match kept.map(|index| left.remove(index)) {
+            let kept = current.iter().position(|listener| listener.config.address == wanted.address);
+            listeners.push(match kept.map(|index| current.remove(index)) {
                 Some(kept) if kept.config == *wanted => kept,
                 Some(changed) => changed.reconfigured(wanted, &self.connections)?,
                 None => {
@@ -208,7 +208,7 @@ impl Server {
         self.listeners.iter().any(|listener| listener.address == *address)
     }
 
-    /// The addresses that are listened on, in the order of the configuration, without unix sockets.
+    /// Returns the TCP addresses of the listeners, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let address = |listener: &Arc<Listener>| match listener.address {
             ListenerAddress::Tcp(address) => Some(address),
@@ -217,90 +217,91 @@ impl Server {
         self.listeners.iter().filter_map(address).collect()
     }
 
-    /// The client connections, and what became of those who made them.
+    /// Returns the limits and counters of client connections.
     pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
     }
 
-    /// The listeners' certificates.
+    /// Returns the listeners' certificates.
     pub fn certificates(&self) -> Certificates {
         Certificates { generations: self.generations.subscribe() }
     }
 
-    /// The configuration in force.
+    /// Returns the configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Opens the file of the access log again, by its name.
+    /// Reopens the access log file by its name, for log rotation.
     pub fn reopen_access_log(&self) {
         self.telemetry.access_log.iter().for_each(|log| log.reopen());
     }
 
-    /// What others may know of this gateway.
+    /// Returns the state that probes and metrics show.
     pub fn state(&self) -> &Arc<State> {
         &self.state
     }
 
-    /// All sockets that are listened on once more, to be passed to the process that takes over.
+    /// Duplicates all listening sockets, to be passed to the process that takes over.
     ///
     /// # Errors
-    /// If there is no descriptor left for one of them.
+    /// If the limit of open files does not allow for it.
     pub fn descriptors(&self) -> std::io::Result<Vec<OwnedFd>> {
         let mut all = Vec::new();
         for listener in &self.listeners {
             all.extend(listener.descriptors()?);
         }
-        // Last, so that no listener on any port takes it for its own.
+        // Last, since a listener on port 0 takes the first socket of its host.
         if let Some(admin) = &self.admin {
             all.push(admin.descriptor()?);
         }
         Ok(all)
     }
 
-    /// Another process has taken over: its are the sockets' files, and who asks how the gateway is means that one.
+    /// Leaves the files of Unix sockets and the admin listener to the process that has taken over.
     pub fn hand_over(&mut self) {
-        self.listeners.iter().for_each(|listener| listener.leave());
+        self.listeners.iter().for_each(|listener| listener.hand_over());
         self.admin.take().into_iter().for_each(Admin::leave);
     }
 
-    /// Ends the gateway: readiness goes first, and after the configured delay, in which balancers are to notice, so does
-    /// all else as [`Self::end`] says.
+    /// Ends the gateway: readiness fails at once, so that load balancers stop sending requests, and [`Self::end`]
+    /// follows after the configured delay.
     pub async fn drain(self) {
         self.state.drain();
         let delay = self.config.server.drain_delay;
         if !delay.is_zero() {
-            tracing::info!(?delay, "not ready any more");
+            tracing::info!(?delay, "readiness fails from now on");
             tokio::time::sleep(delay).await;
         }
         self.end().await;
     }
 
-    /// Ends the gateway: no new connections, requests under way are finished within the configured time, and so is
-    /// every write to the store.
+    /// Ends the gateway: accepts no more connections, and waits within the configured times for requests in flight and
+    /// for writes to the store.
     pub async fn end(self) {
         self.state.drain();
         tracing::info!("draining");
         let Self { listeners, generations, .. } = self;
-        // Once the workers let go of them, nothing may hold the sockets open for connections that nobody accepts.
+        // When the workers have dropped the sockets, nothing may keep them open: nobody would accept from their
+        // queues.
         drop(listeners);
         generations.send_modify(|generation| {
             *generation = Arc::new(generation.without_listeners());
         });
-        // Workers that are gone already need no telling.
+        // The send fails if no worker is left.
         let _ = self.stop.send(true);
         for worker in self.workers {
             let ended = tokio::task::spawn_blocking(move || worker.join()).await;
             if !matches!(ended, Ok(Ok(()))) {
-                tracing::error!("a worker ended in a panic");
+                tracing::error!("a worker panicked");
             }
         }
         self.tasks.close();
-        if tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await.is_err() {
-            tracing::warn!("store operations were still under way at the end");
+        if tokio::time::timeout(STORE_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("store operations were still running at the end");
         }
         if let Some(log) = &self.telemetry.access_log
-            && tokio::time::timeout(LAST_LINES, log.close()).await.is_err()
+            && tokio::time::timeout(ACCESS_LOG_TIMEOUT, log.close()).await.is_err()
         {
             tracing::warn!("the last lines of the access log could not be written");
         }
@@ -309,13 +310,13 @@ impl Server {
 }
 
 impl Certificates {
-    /// When the first of them expires; none: there are none.
+    /// Returns when the first of them expires, or `None` if no listener has TLS.
     pub fn not_after(&self) -> Option<Timestamp> {
-        self.generations.borrow().listeners.iter().filter_map(|listener| listener.entrance.not_after()).min()
+        self.generations.borrow().listeners.iter().filter_map(|listener| listener.context.not_after()).min()
     }
 }
 
-/// What the admin listener shows.
+/// Returns what the admin listener shows.
 fn subject(
     generations: &watch::Receiver<Arc<Generation>>,
     state: &Arc<State>,
@@ -340,7 +341,7 @@ fn subject(
             let counters = &connections.counters;
             admin::ConnectionReport {
                 open: connections.open(),
-                bound: connections.bound(),
+                bound: connections.limit(),
                 outcomes: [
                     ("accepted", counters.accepted.get()),
                     ("over_share", counters.over_share.get()),
@@ -352,7 +353,7 @@ fn subject(
                 http2: admin::Http2Report {
                     resets: counters.resets.get(),
                     pauses: counters.pauses.get(),
-                    ended: counters.ended.get(),
+                    ended: counters.abusive_connections.get(),
                 },
                 certificates: [
                     ("done", counters.reloaded_certificates.get()),

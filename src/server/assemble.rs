@@ -1,7 +1,7 @@
-//! From the configuration to what workers share.
+//! Builds what the workers share from the configuration.
 //!
-//! A reload keeps what its configuration leaves as it was: realms with what they remember, upstreams with their
-//! connections, the built-in apps.
+//! A reload keeps the objects whose configuration has not changed: realms with their caches, upstreams with their
+//! connections, demo apps.
 
 use std::sync::Arc;
 
@@ -28,32 +28,35 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
 use crate::upstream::{LocalServer, Upstream};
 
-/// The gateway, and what the next one may keep of it.
+/// A gateway, and the parts of it that the next one may keep.
 #[derive(Debug)]
 pub(super) struct Assembled {
     pub(super) gateway: Arc<Gateway>,
-    /// By the index that the configuration gives them.
+    /// In the order of the configuration.
     realms: Vec<Arc<Realm>>,
     upstreams: Vec<Arc<Upstream>>,
-    /// Which routes the places of mappings are numbered by.
+    /// Changes whenever the numbers of [`MappingSlot`]s may mean other routes.
     edition: u64,
 }
 
-/// Makes `config` ready, over what it leaves as it was of `before`.
+/// Builds the gateway of `config`. Keeps the objects of `previous` whose configuration is the same.
+///
+/// # Errors
+/// See [`StartError`].
 pub(super) async fn assemble(
     config: &Config,
     store: &Store,
     tasks: &TaskTracker,
     telemetry: &Telemetry,
-    before: Option<(&Config, &Assembled)>,
+    previous: Option<(&Config, &Assembled)>,
 ) -> Result<Assembled, StartError> {
     let mut realms = Vec::new();
     for wanted in &config.realms {
-        realms.push(match before.and_then(|before| kept_realm(wanted, before)) {
+        realms.push(match previous.and_then(|previous| kept_realm(wanted, previous)) {
             Some(kept) => kept,
             None => {
                 let format = format::open(wanted);
-                ensure(&config.store, &table(store, wanted, format.as_ref()), format.ttl_attribute())
+                prepare_table(&config.store, &table(store, wanted, format.as_ref()), format.ttl_attribute())
                     .await
                     .map_err(|error| StartError::Table { realm: wanted.name.clone(), error })?;
                 realm(wanted, store, tasks, telemetry)
@@ -63,12 +66,12 @@ pub(super) async fn assemble(
     let names: Vec<_> = injected(config).collect();
     let mut upstreams = Vec::new();
     for (index, wanted) in config.upstreams.iter().enumerate() {
-        upstreams.push(match before.and_then(|before| kept_upstream(index, config, before)) {
+        upstreams.push(match previous.and_then(|previous| kept_upstream(index, config, previous)) {
             Some(kept) => kept,
-            None => open(wanted, &names, obeys(config, index)).await?,
+            None => start_upstream(wanted, &names, may_write(config, index)).await?,
         });
     }
-    let edition = before.map_or(0, |(old, assembled)| {
+    let edition = previous.map_or(0, |(old, assembled)| {
         let is_same = old.routes == config.routes
             && old.realms == config.realms
             && old.server.max_header_bytes == config.server.max_header_bytes;
@@ -78,7 +81,7 @@ pub(super) async fn assemble(
     Ok(Assembled { gateway, realms, upstreams, edition })
 }
 
-/// The gateway of `config` over `upstreams`, of which nothing has been asked yet, and neither of the store.
+/// Returns the gateway of `config` over `upstreams`, without contacting them or the store.
 pub(crate) fn gateway(
     config: &Config,
     store: &Store,
@@ -133,14 +136,14 @@ fn realm(config: &RealmConfig, store: &Store, tasks: &TaskTracker, telemetry: &T
     Realm::new(config, table, metrics.realm(&config.name), &tokio::runtime::Handle::current(), tasks, 0)
 }
 
-/// The realm that is configured as `wanted` is, if there is one.
+/// Returns the current realm with the same configuration as `wanted`, if there is one.
 fn kept_realm(wanted: &RealmConfig, (config, assembled): (&Config, &Assembled)) -> Option<Arc<Realm>> {
     let index = config.realms.iter().position(|realm| realm == wanted)?;
     assembled.realms.get(index).map(Arc::clone)
 }
 
-/// The upstream that is what `config.upstreams[index]` is to be, if there is one. What the built-in app shows and obeys
-/// depends on the routes, too.
+/// Returns the current upstream with the same configuration as `config.upstreams[index]`, if there is one. An upstream
+/// with a demo app is kept only if the routes let the app show and write the same.
 fn kept_upstream(
     index: usize,
     config: &Config,
@@ -150,17 +153,17 @@ fn kept_upstream(
     let at = old.upstreams.iter().position(|upstream| upstream == wanted)?;
     let kept = assembled.upstreams.get(at)?;
     let fits = !kept.has_local_server()
-        || (injected(config).eq(injected(old)) && obeys(config, index) == obeys(old, at));
+        || (injected(config).eq(injected(old)) && may_write(config, index) == may_write(old, at));
     fits.then(|| Arc::clone(kept))
 }
 
-/// Whether any route lets upstream number `index` change sessions.
-fn obeys(config: &Config, index: usize) -> bool {
+/// Returns whether any route lets upstream number `index` change sessions.
+fn may_write(config: &Config, index: usize) -> bool {
     config.routes.iter().any(|route| route.destination.upstream() == Some(index) && route.writes)
 }
 
-/// The names of all headers that an upstream could take the gateway's word for: those that any route injects, and those
-/// that one sets, unless every client sends such.
+/// Returns the names of all headers that an upstream may trust as the gateway's: those that any route injects or sets,
+/// except headers that clients send themselves.
 fn injected(config: &Config) -> impl Iterator<Item = HeaderName> {
     config.routes.iter().flat_map(|route| {
         let set = route.request_headers.set.iter().map(|edit| &edit.name);
@@ -169,12 +172,12 @@ fn injected(config: &Config) -> impl Iterator<Item = HeaderName> {
     })
 }
 
-/// The headers by which clients may override a request's method, host or path on some route.
+/// Returns the headers by which clients may override a request's method, host or path on some route.
 fn allowed_overrides(config: &Config) -> impl Iterator<Item = &HeaderName> {
     config.routes.iter().flat_map(|route| &route.allow_overrides)
 }
 
-/// The edits of `route`, which also remove what clients may send on other routes only.
+/// Returns the request header edits of `route`. They also remove override headers that only other routes allow.
 fn request_headers(route: &config::RouteConfig, config: &Config) -> HeaderEdits {
     let mut edits = route.request_headers.clone();
     let others = allowed_overrides(config).filter(|name| !route.allow_overrides.contains(name));
@@ -187,14 +190,18 @@ fn table(store: &Store, realm: &RealmConfig, format: &dyn Format) -> Table {
     store.table(&realm.table, schema.attribute, schema.kind)
 }
 
-/// Makes the table inside the process, or makes sure of the one outside.
-async fn ensure(store: &StoreConfig, table: &Table, ttl_attribute: Option<&str>) -> Result<(), SchemaError> {
+/// Creates the table in the embedded engine, or checks the schema of the table in DynamoDB.
+async fn prepare_table(
+    store: &StoreConfig,
+    table: &Table,
+    ttl_attribute: Option<&str>,
+) -> Result<(), SchemaError> {
     let checked = match store {
         StoreConfig::Embedded { .. } => table.provision(ttl_attribute).await,
         StoreConfig::Dynamodb(_) => table.check_schema().await,
     };
     match checked {
-        // Whoever starts while the store is away serves what needs no store, and the rest when it is back.
+        // Without the store, the gateway serves the routes that need no session; the others work once it is back.
         Err(SchemaError::Store(error)) if error.is_retryable() => {
             tracing::warn!(table = table.name(), %error, "the table could not be checked");
             Ok(())
@@ -209,15 +216,15 @@ fn routes<'c>(
     metrics: &Metrics,
     edition: u64,
 ) -> Vec<(&'c config::RouteConfig, Arc<Route>)> {
-    // Each route of a realm has a place of its own in what its sessions remember.
+    // Each route of a realm has its own slot for the mapped headers that a cached session holds.
     let mut mappings = vec![0; realms.len()];
-    let mut place = |realm: usize| {
+    let mut next_slot = |realm: usize| {
         let next = mappings.get_mut(realm)?;
         *next += 1;
         Some(MappingSlot { number: *next - 1, edition })
     };
     let route = |route: &'c config::RouteConfig| {
-        let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut place);
+        let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut next_slot);
         let (certificate_headers, headers): (Vec<_>, Vec<_>) =
             route.headers.iter().cloned().partition(HeaderRule::is_of_certificate);
         let leads_to = Route {
@@ -248,7 +255,7 @@ fn routes<'c>(
     routes
 }
 
-async fn open(
+async fn start_upstream(
     upstream: &UpstreamConfig,
     injected: &[HeaderName],
     writes: bool,
@@ -256,7 +263,7 @@ async fn open(
     let mut apps = Vec::new();
     for _ in upstream.servers.iter().filter(|server| server.address == ServerAddress::Demo) {
         let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
-        let app = app.map_err(|error| StartError::System { what: "the built-in demo app", error })?;
+        let app = app.map_err(|error| StartError::System { what: "the demo app", error })?;
         apps.push(LocalServer { address: app.address(), running: Box::new(app) });
     }
     let upstream = Upstream::new(upstream.clone(), apps);

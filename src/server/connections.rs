@@ -1,11 +1,11 @@
-//! How many client connections there are, and how many there may be.
+//! Limits on the number of client connections.
 //!
-//! 1. Who comes when all places are taken waits: it is not accepted, and nothing spins meanwhile.
-//! 2. An address that has its share is told by a closed connection. An IPv6 address counts as its /64, which is what one
-//!    customer has. A trusted proxy is many clients, so it has no share, and neither has a unix socket.
-//! 3. No more than a part of the places is taken by connections that are left unread, or those who earn that would take
-//!    the places of all others.
-//! 4. A place is taken for as long as the connection's socket is open, whatever becomes of the connection.
+//! 1. Each connection holds a permit until its socket is closed. Without a free permit nothing is accepted; clients
+//!    wait in the kernel's accept queue.
+//! 2. A connection beyond the limit of its address is closed. An IPv6 address counts as its /64, which one customer
+//!    has. A trusted proxy is many clients, so its address has no limit; neither have Unix sockets.
+//! 3. At most a quarter of the connections may be paused (see [`ResetBudget`](super::reset_budget::ResetBudget)), so
+//!    that hostile clients cannot hold all permits with them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,113 +20,118 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::counters::Counters;
 use crate::config::{Limits, USUAL_CONNECTIONS};
 
-/// Descriptors that a worker has for itself: its runtime's, and some for files that are read while it runs.
-const EACH_WORKER: u64 = 8;
-/// Descriptors that the process has whatever it serves: its log, its store's connections, its configuration.
-const PROCESS: u64 = 48;
-/// Descriptors for connections to upstreams: one for each client's, but no more than can be busy at a time.
-const UPSTREAMS: u64 = 4096;
-
-/// Of so many places, one may be taken by a connection that is left unread.
-const PAUSED: usize = 4;
+/// File descriptors reserved for each worker: its runtime's, and some for files that are read while it runs.
+const DESCRIPTORS_PER_WORKER: u64 = 8;
+/// File descriptors reserved for the process: the log, connections to the store, the configuration's files.
+const DESCRIPTORS_OF_PROCESS: u64 = 48;
+/// The most file descriptors reserved for connections to upstreams, else one for each client connection.
+const MAX_UPSTREAM_DESCRIPTORS: u64 = 4096;
+/// One in this many connections may be paused.
+const PAUSED_RATIO: usize = 4;
 
 /// The client connections of a gateway.
 #[derive(Debug)]
 pub struct Connections {
-    places: Arc<Semaphore>,
-    bound: usize,
-    shares: Option<Shares>,
+    permits: Arc<Semaphore>,
+    limit: usize,
+    per_address: Option<AddressCounts>,
     paused: AtomicUsize,
-    /// What became of those who arrived.
+    /// Counters of what happened to client connections.
     pub counters: Counters,
 }
 
-/// How many connections each address has, where that is bounded. Not larger than there are connections.
+/// The number of connections of each address, where it is limited. Holds no address without a connection.
 #[derive(Debug)]
-struct Shares {
-    each: usize,
-    taken: Mutex<HashMap<IpAddr, NonZeroUsize>>,
+struct AddressCounts {
+    limit: usize,
+    counts: Mutex<HashMap<IpAddr, NonZeroUsize>>,
 }
 
-/// A place among the connections, until it is dropped.
+/// The permit of one connection; dropping it releases it.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
-    share: Option<(Arc<Connections>, IpAddr)>,
+    /// The address that the connection is counted for.
+    address: Option<(Arc<Connections>, IpAddr)>,
 }
 
-/// A connection that is left unread, until this is dropped.
+/// Counts a connection as paused until this is dropped.
 #[derive(Debug)]
 pub(super) struct PausedConnection {
     connections: Arc<Connections>,
 }
 
 impl Connections {
-    /// As many as `limits` says, or as descriptors allow for; only who has said how many is warned of fewer.
+    /// Allows for as many connections as `limits` says, but not more than the limit of open files does. A limit from
+    /// the configuration that has to be lowered is logged as a warning, a lowered default at info level.
     pub(super) fn new(limits: &Limits, workers: usize, listeners: usize) -> Self {
-        let reserve = PROCESS + EACH_WORKER.saturating_mul(workers as u64) + (workers * listeners) as u64;
+        let reserve = DESCRIPTORS_OF_PROCESS
+            + DESCRIPTORS_PER_WORKER.saturating_mul(workers as u64)
+            + (workers * listeners) as u64;
         let allowed = descriptors().map_or(u64::MAX, |all| {
             let shared = all.saturating_sub(reserve);
-            shared - (shared / 2).min(UPSTREAMS)
+            shared - (shared / 2).min(MAX_UPSTREAM_DESCRIPTORS)
         });
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).max(1);
         let wanted = limits.connections.unwrap_or(USUAL_CONNECTIONS);
-        let bound = wanted.min(allowed);
+        let limit = wanted.min(allowed);
         match limits.connections {
-            Some(configured) if bound < configured => tracing::warn!(
-                connections = bound,
+            Some(configured) if limit < configured => tracing::warn!(
+                connections = limit,
                 configured,
-                "the limit of open files (RLIMIT_NOFILE) allows for fewer connections than are configured"
+                "the limit of open files (RLIMIT_NOFILE) allows for fewer connections than configured"
             ),
-            None if bound < wanted => tracing::info!(
-                connections = bound,
-                "as many connections as the limit of open files (RLIMIT_NOFILE) allows for"
+            None if limit < wanted => tracing::info!(
+                connections = limit,
+                "the number of connections is limited by the limit of open files (RLIMIT_NOFILE)"
             ),
             Some(_) | None => {}
         }
-        let shares = limits.connections_per_address.map(|each| Shares { each, taken: Mutex::default() });
-        let places = Arc::new(Semaphore::new(bound));
-        Self { places, bound, shares, paused: AtomicUsize::default(), counters: Counters::default() }
+        let per_address =
+            limits.connections_per_address.map(|limit| AddressCounts { limit, counts: Mutex::default() });
+        let permits = Arc::new(Semaphore::new(limit));
+        Self { permits, limit, per_address, paused: AtomicUsize::default(), counters: Counters::default() }
     }
 
-    /// How many are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
-        self.bound.saturating_sub(self.places.available_permits())
+        self.limit.saturating_sub(self.permits.available_permits())
     }
 
-    /// How many there may be.
-    pub fn bound(&self) -> usize {
-        self.bound
+    /// Returns the limit on open connections.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
-    /// Waits for a place.
-    pub(super) async fn enter(&self) -> ConnectionPermit {
-        // The semaphore is never closed, and nothing would be lost without a permit but the count.
-        let permit = Arc::clone(&self.places).acquire_owned().await.ok();
-        ConnectionPermit { _permit: permit, share: None }
+    /// Waits for a permit.
+    pub(super) async fn acquire(&self) -> ConnectionPermit {
+        // This fails only if the semaphore is closed, which it never is.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        ConnectionPermit { _permit: permit, address: None }
     }
 
-    /// A place for whoever cannot wait, since the listener ends; if there is none, one more than there are.
-    pub(super) fn enter_now(&self) -> ConnectionPermit {
-        ConnectionPermit { _permit: Arc::clone(&self.places).try_acquire_owned().ok(), share: None }
+    /// Returns a permit without waiting, beyond the limit if none is free. For the connections that are accepted last,
+    /// when a listener closes.
+    pub(super) fn acquire_now(&self) -> ConnectionPermit {
+        ConnectionPermit { _permit: Arc::clone(&self.permits).try_acquire_owned().ok(), address: None }
     }
 
-    /// Leaves a connection unread; none: so many are that it had better end.
+    /// Counts a connection as paused. Returns `None` if too many are, and the connection should be closed.
     pub(super) fn pause(self: &Arc<Self>) -> Option<PausedConnection> {
-        // Counted before it is judged, so that two cannot take the last one.
-        let pause = PausedConnection { connections: Arc::clone(self) };
-        if self.paused.fetch_add(1, Ordering::Relaxed) >= (self.bound / PAUSED).max(1) {
+        // Counted before the check, so that two connections cannot both get the last one.
+        let paused = PausedConnection { connections: Arc::clone(self) };
+        if self.paused.fetch_add(1, Ordering::Relaxed) >= (self.limit / PAUSED_RATIO).max(1) {
             return None;
         }
-        self.counters.pauses.add();
-        Some(pause)
+        self.counters.pauses.increment();
+        Some(paused)
     }
 
-    /// Lets go of `address`'s share.
-    fn leave(&self, address: IpAddr) {
-        let Some(shares) = &self.shares else { return };
-        let mut taken = shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = taken.entry(address) {
+    /// Counts one connection of `address` less.
+    fn release_address(&self, address: IpAddr) {
+        let Some(per_address) = &self.per_address else { return };
+        let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(address) {
             match NonZeroUsize::new(count.get().get() - 1) {
                 Some(rest) => {
                     count.insert(rest);
@@ -140,15 +145,15 @@ impl Connections {
 }
 
 impl ConnectionPermit {
-    /// Counts the place as one of `address`; false: it has its share already.
-    pub(super) fn take_share(&mut self, connections: &Arc<Connections>, address: IpAddr) -> bool {
-        let Some(shares) = &connections.shares else { return true };
-        let address = subscriber(address);
+    /// Counts the connection for `address`. Returns `false` if the address has reached its limit.
+    pub(super) fn count_for(&mut self, connections: &Arc<Connections>, address: IpAddr) -> bool {
+        let Some(per_address) = &connections.per_address else { return true };
+        let address = customer(address);
         {
-            let mut taken = shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
-            match taken.entry(address) {
-                Entry::Occupied(count) if count.get().get() >= shares.each => {
-                    connections.counters.over_share.add();
+            let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            match counts.entry(address) {
+                Entry::Occupied(count) if count.get().get() >= per_address.limit => {
+                    connections.counters.over_share.increment();
                     return false;
                 }
                 Entry::Occupied(mut count) => {
@@ -160,15 +165,15 @@ impl ConnectionPermit {
                 }
             }
         }
-        self.share = Some((Arc::clone(connections), address));
+        self.address = Some((Arc::clone(connections), address));
         true
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if let Some((connections, address)) = self.share.take() {
-            connections.leave(address);
+        if let Some((connections, address)) = self.address.take() {
+            connections.release_address(address);
         }
     }
 }
@@ -179,8 +184,8 @@ impl Drop for PausedConnection {
     }
 }
 
-/// What one customer of a network is given: one IPv4 address, or an IPv6 /64.
-fn subscriber(address: IpAddr) -> IpAddr {
+/// Returns what one customer of a network has: one IPv4 address, or an IPv6 /64.
+fn customer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -190,7 +195,7 @@ fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many descriptors the process may have, after the limit has been raised as far as it goes; none: any number.
+/// Raises the limit of open files to the hard limit, and returns it; `None` if there is no limit.
 fn descriptors() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -210,45 +215,45 @@ fn descriptors() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn connections(bound: usize, each: usize) -> Arc<Connections> {
-        let shares = Some(Shares { each, taken: Mutex::default() });
-        let places = Arc::new(Semaphore::new(bound));
+    fn connections(limit: usize, each: usize) -> Arc<Connections> {
+        let per_address = Some(AddressCounts { limit: each, counts: Mutex::default() });
+        let permits = Arc::new(Semaphore::new(limit));
         Arc::new(Connections {
-            places,
-            bound,
-            shares,
+            permits,
+            limit,
+            per_address,
             paused: AtomicUsize::default(),
             counters: Counters::default(),
         })
     }
 
     #[tokio::test]
-    async fn a_place_is_free_again_when_it_is_left() {
+    async fn a_dropped_permit_is_free_again() {
         let connections = connections(2, 1);
-        let first = connections.enter().await;
-        let _second = connections.enter().await;
-        assert_eq!((connections.open(), connections.bound()), (2, 2));
+        let first = connections.acquire().await;
+        let _second = connections.acquire().await;
+        assert_eq!((connections.open(), connections.limit()), (2, 2));
         drop(first);
-        let _third = connections.enter().await;
+        let _third = connections.acquire().await;
         assert_eq!(connections.open(), 2);
     }
 
     #[test]
-    fn a_part_of_the_connections_may_be_left_unread() {
+    fn a_quarter_of_the_connections_may_be_paused() {
         let connections = connections(9, 1);
         let first = connections.pause();
         let second = connections.pause();
         assert!(first.is_some() && second.is_some() && connections.pause().is_none());
         drop(first);
-        assert!(connections.pause().is_some(), "what was refused takes nothing");
+        assert!(connections.pause().is_some(), "a refused pause is not counted");
         assert_eq!(connections.counters.pauses.get(), 3);
     }
 
     #[tokio::test]
-    async fn an_address_has_its_share_and_a_network_of_ipv6_one_for_all() {
+    async fn connections_of_an_address_or_ipv6_network_are_limited() {
         let connections = connections(10, 2);
-        let mut places = Vec::new();
-        for (address, is_let_in) in [
+        let mut permits = Vec::new();
+        for (address, is_allowed) in [
             ("10.0.0.1", true),
             ("::ffff:10.0.0.1", true),
             ("10.0.0.1", false),
@@ -258,15 +263,15 @@ mod tests {
             ("2001:db8::3", false),
             ("2001:db8:0:1::1", true),
         ] {
-            let mut place = connections.enter().await;
-            assert_eq!(place.take_share(&connections, address.parse().unwrap()), is_let_in, "{address}");
-            places.push(place);
+            let mut permit = connections.acquire().await;
+            assert_eq!(permit.count_for(&connections, address.parse().unwrap()), is_allowed, "{address}");
+            permits.push(permit);
         }
         assert_eq!(connections.counters.over_share.get(), 2);
-        drop(places);
+        drop(permits);
         assert!(
-            connections.shares.as_ref().unwrap().taken.lock().unwrap().is_empty(),
-            "nothing is left behind"
+            connections.per_address.as_ref().unwrap().counts.lock().unwrap().is_empty(),
+            "addresses without connections are removed"
         );
     }
 }

@@ -1,46 +1,46 @@
-//! What became of those who arrived: counts of what happens before there is a request. Hostile clients make no noise in
-//! the log, so this is where they are seen.
+//! Counters of events on client connections before there is a request. What hostile clients can cause is logged at
+//! debug level only, so that they cannot flood the log; it shows here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts since the start.
+/// Counters of client connections since the start.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections that were accepted.
     pub accepted: Count,
-    /// Connections that were closed because their address had its share.
+    /// Connections that were closed because their address had as many as `connections_per_address` allows.
     pub over_share: Count,
-    /// Connections that ended for want of a good PROXY header, or of a trusted proxy to send it.
+    /// Connections without a valid PROXY header, or from no trusted proxy, where `proxy_protocol` requires one.
     pub bad_proxy_headers: Count,
-    /// TLS handshakes that came to their end.
+    /// TLS handshakes that were completed.
     pub handshakes: Count,
-    /// TLS handshakes that failed, or took too long.
+    /// TLS handshakes that failed or timed out.
     pub failed_handshakes: Count,
-    /// Connections that began with plain HTTP where TLS is spoken.
+    /// Plain HTTP connections to a TLS listener.
     pub plain_at_tls: Count,
-    /// Streams of HTTP/2 that ended before their responses, for which their clients are to blame.
+    /// HTTP/2 streams that their clients ended before the response was complete.
     pub resets: Count,
-    /// How often reading a connection was put off because its address had reset too much.
+    /// How often a connection was paused because its address had spent its reset budget.
     pub pauses: Count,
-    /// Connections that were ended because their clients broke the protocol of HTTP/2 or its bounds.
-    pub ended: Count,
-    /// Certificates that were read again because a file had changed.
+    /// HTTP/2 connections that were closed because the client violated the protocol or exceeded its limits.
+    pub abusive_connections: Count,
+    /// Certificate reloads after a file had changed.
     pub reloaded_certificates: Count,
-    /// Changes of files that did not make a certificate, so that the one before stays.
+    /// Failed certificate reloads; the previous certificates stay in use.
     pub failed_reloads: Count,
 }
 
-/// A number that grows.
+/// A counter, which only grows.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// The number.
+    /// Returns the count.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self) {
+    pub(super) fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Generation {
     /// Timeout for connections to end when the gateway drains.
     pub(super) drain: Duration,
     /// Gets a permit from each worker that has switched to this generation.
-    pub(super) followed: Semaphore,
+    pub(super) switched: Semaphore,
 }
 
 impl Generation {
@@ -27,7 +27,7 @@ impl Generation {
             gateway: Arc::clone(&assembled.gateway),
             listeners: listeners.to_vec(),
             drain: config.server.drain,
-            followed: Semaphore::new(0),
+            switched: Semaphore::new(0),
         }
     }
 
@@ -37,7 +37,7 @@ impl Generation {
             gateway: Arc::clone(&self.gateway),
             listeners: Vec::new(),
             drain: self.drain,
-            followed: Semaphore::new(0),
+            switched: Semaphore::new(0),
         }
     }
 }

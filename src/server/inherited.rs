@@ -1,8 +1,8 @@
-//! Sockets that another process has opened for this one: systemd for a unit with a socket, or the gateway before this
-//! one when it hands over. Both pass them as `LISTEN_FDS` says (sd_listen_fds(3)).
+//! Listening sockets inherited from another process: systemd (socket activation), or the gateway process that this one
+//! replaces. Both pass them by `LISTEN_FDS` (sd_listen_fds(3)).
 //!
-//! A listener whose address one of them has uses it instead of opening its own. So no connection is refused while
-//! processes change: the socket, and the queue of connections not yet accepted behind it, outlive both.
+//! A listener uses the inherited sockets of its address instead of opening new ones. So no connection is refused while
+//! one process replaces another: the sockets and their accept queues stay open.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,34 +13,34 @@ use listenfd::ListenFd;
 use super::listener_socket::ListenerSocket;
 use crate::config::{AdminAddress, ListenerAddress};
 
-/// The sockets that were passed to this process and no listener has taken yet.
+/// The inherited sockets that no listener has taken yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<(ListenerAddress, ListenerSocket)>,
 }
 
 impl Inherited {
-    /// None.
+    /// Returns an empty set.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Takes what the environment speaks of, once. To be called before there is a second thread: what the variables
-    /// say is for this process alone, and they are removed.
+    /// Takes the sockets that the environment names, and removes the variables, so that child processes do not use
+    /// them. Must be called before a second thread is started.
     ///
     /// # Errors
-    /// If one of the descriptors is not a socket that listens, or is of a kind that no listener can be.
+    /// If a descriptor is not a listening TCP or Unix stream socket, or is a Unix socket without a path.
     pub fn from_environment() -> io::Result<Self> {
-        let mut passed = ListenFd::from_env();
+        let mut descriptors = ListenFd::from_env();
         let mut sockets = Vec::new();
-        for index in 0..passed.len() {
-            // What is not of the one kind stays, and may be of the other.
-            if let Ok(Some(socket)) = passed.take_unix_listener(index) {
+        for index in 0..descriptors.len() {
+            // This fails on a descriptor of another kind and leaves it; it may be a TCP socket.
+            if let Ok(Some(socket)) = descriptors.take_unix_listener(index) {
                 socket.set_nonblocking(true)?;
                 let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
-                let path = path.ok_or_else(|| io::Error::other("a unix socket without a path"))?;
+                let path = path.ok_or_else(|| io::Error::other("an inherited Unix socket has no path"))?;
                 sockets.push((ListenerAddress::Unix(path), ListenerSocket::Unix(socket)));
-            } else if let Some(socket) = passed.take_tcp_listener(index)? {
+            } else if let Some(socket) = descriptors.take_tcp_listener(index)? {
                 socket.set_nonblocking(true)?;
                 sockets.push((ListenerAddress::Tcp(socket.local_addr()?), ListenerSocket::Tcp(socket)));
             }
@@ -48,20 +48,20 @@ impl Inherited {
         Ok(Self { sockets })
     }
 
-    /// The sockets that listen on `address`; for a port that the system chooses, those of the first one left.
+    /// Takes the sockets that listen on `address`; for port 0, those of the first port that is left on its host.
     pub(super) fn take(&mut self, address: &ListenerAddress) -> Vec<ListenerSocket> {
-        let is_wanted = |bound: &ListenerAddress| match (address, bound) {
+        let matches = |bound: &ListenerAddress| match (address, bound) {
             (ListenerAddress::Tcp(address), ListenerAddress::Tcp(bound)) if address.port() == 0 => {
                 bound.ip() == address.ip()
             }
             (address, bound) => address == bound,
         };
-        let found = self.sockets.iter().map(|(bound, _)| bound).find(|bound| is_wanted(bound)).cloned();
+        let found = self.sockets.iter().map(|(bound, _)| bound).find(|bound| matches(bound)).cloned();
         let Some(found) = found else { return vec![] };
         self.sockets.extract_if(.., |(bound, _)| *bound == found).map(|(_, socket)| socket).collect()
     }
 
-    /// The socket of the admin listener at `address`.
+    /// Takes the socket that listens on the admin listener's `address`.
     pub(super) fn take_admin(&mut self, address: &AdminAddress) -> Option<OwnedFd> {
         let address = match address {
             AdminAddress::Tcp(address) => ListenerAddress::Tcp(*address),
@@ -70,12 +70,12 @@ impl Inherited {
         self.take(&address).into_iter().next().map(OwnedFd::from)
     }
 
-    /// Closes what is left, and says so: an operator who has a socket passed expects it to be used.
-    pub(super) fn finish(self) {
+    /// Closes the sockets that are left, with a warning: an operator who passes a socket expects it to be used.
+    pub(super) fn close_unused(self) {
         let mut addresses: Vec<_> = self.sockets.iter().map(|(address, _)| address).collect();
         addresses.dedup();
         for address in addresses {
-            tracing::warn!(%address, "a socket that was passed to the gateway is closed: no listener has its address");
+            tracing::warn!(%address, "an inherited socket was closed: no listener has its address");
         }
     }
 }
@@ -99,7 +99,7 @@ mod tests {
             let taken = inherited.take(&ListenerAddress::Tcp(address));
             let address = |socket: &ListenerSocket| match socket {
                 ListenerSocket::Tcp(socket) => socket.local_addr().unwrap(),
-                ListenerSocket::Unix(_) => panic!("of no kind that was passed"),
+                ListenerSocket::Unix(_) => panic!("no Unix socket was passed"),
             };
             taken.iter().map(address).collect()
         };

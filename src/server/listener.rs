@@ -1,106 +1,107 @@
-//! Addresses that are listened on.
+//! The addresses that the gateway listens on.
 //!
-//! A [`Listener`] is an address together with what the configuration says of it, and never changes. When a reload says
-//! something else of the address, another listener takes its sockets over; the workers tell the two apart by identity.
+//! A [`Listener`] is one address with its configuration and its sockets, and never changes. When a reload changes the
+//! configuration of an address, a new `Listener` gets the sockets of the old one. Workers compare listeners by
+//! pointer.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::arrival::ListenerContext;
+use super::accepted_connection::ListenerContext;
 use super::connections::Connections;
 use super::inherited::Inherited;
 use super::listener_socket::{self, BACKLOG, ListenerSocket};
 use super::tls::TlsError;
-use super::unix::{self, Footprint};
+use super::unix::{self, SocketFile};
 use crate::config::{ListenerAddress, ListenerConfig};
 
-/// A listener that cannot be opened.
+/// Why a listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The system does not give its address.
+    /// The operating system does not let it listen on its address.
     #[error("cannot listen on {address}: {error}")]
     Bind {
-        /// Which.
+        /// The address.
         address: ListenerAddress,
-        /// What the system says.
+        /// The operating system's error.
         error: io::Error,
     },
-    /// Its certificates cannot be used: their files have changed since the configuration was read.
+    /// Its certificates cannot be used: the files have changed since the configuration was read.
     #[error("cannot listen on {address}: {error}")]
     Tls {
-        /// Which.
+        /// The address.
         address: ListenerAddress,
-        /// What is wrong with them.
+        /// What is wrong with the certificates.
         error: TlsError,
     },
 }
 
-/// One of the addresses, as one configuration has it.
+/// An address with its configuration and its sockets.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) config: ListenerConfig,
-    /// Where, with the port that the system chose.
+    /// The address, with the port that the operating system chose for port 0.
     pub(super) address: ListenerAddress,
-    pub(super) entrance: Arc<ListenerContext>,
-    /// At least one. Each worker accepts on its own, or on its share of them.
+    pub(super) context: Arc<ListenerContext>,
+    /// At least one; see [`Self::sockets_for_worker`].
     sockets: Arc<[ListenerSocket]>,
-    /// What is in the file system of a socket that was made here.
-    footprint: Option<Arc<Footprint>>,
+    /// The file of a Unix socket that was bound by this process.
+    file: Option<Arc<SocketFile>>,
 }
 
 impl Listener {
-    /// Listens as `config` says: on sockets that were passed to this process, or else on new ones.
+    /// Listens as `config` says, on inherited sockets or else on new ones.
     pub(super) fn open(
         config: &ListenerConfig,
         workers: usize,
         inherited: &mut Inherited,
         connections: &Arc<Connections>,
     ) -> Result<Arc<Self>, ListenError> {
-        let entrance = entrance(config, connections)?;
-        let mut bind = || -> io::Result<(Vec<ListenerSocket>, Option<Footprint>)> {
-            let passed = inherited.take(&config.address);
-            if !passed.is_empty() {
-                return Ok((passed, None));
+        let context = context(config, connections)?;
+        let mut bind = || -> io::Result<(Vec<ListenerSocket>, Option<SocketFile>)> {
+            let sockets = inherited.take(&config.address);
+            if !sockets.is_empty() {
+                return Ok((sockets, None));
             }
             match &config.address {
                 ListenerAddress::Tcp(address) => Ok((listener_socket::bind_tcp(*address, workers)?, None)),
-                // There is no SO_REUSEPORT for these; all workers accept on one queue.
+                // Unix sockets have no SO_REUSEPORT; all workers accept from one queue.
                 ListenerAddress::Unix(path) => {
-                    let (socket, footprint) = unix::bind(path, config.mode, BACKLOG)?;
-                    Ok((vec![ListenerSocket::Unix(socket)], Some(footprint)))
+                    let (socket, file) = unix::bind(path, config.mode, BACKLOG)?;
+                    Ok((vec![ListenerSocket::Unix(socket)], Some(file)))
                 }
             }
         };
         let failed = |error| ListenError::Bind { address: config.address.clone(), error };
-        let (sockets, footprint) = bind().map_err(failed)?;
+        let (sockets, file) = bind().map_err(failed)?;
         let address = match (&config.address, sockets.first()) {
             (ListenerAddress::Tcp(_), Some(ListenerSocket::Tcp(socket))) => {
                 ListenerAddress::Tcp(socket.local_addr().map_err(failed)?)
             }
             (address, _) => address.clone(),
         };
-        let footprint = footprint.map(Arc::new);
-        Ok(Arc::new(Self { config: config.clone(), address, entrance, sockets: sockets.into(), footprint }))
+        let file = file.map(Arc::new);
+        Ok(Arc::new(Self { config: config.clone(), address, context, sockets: sockets.into(), file }))
     }
 
-    /// The same address, as another configuration has it.
+    /// Returns a listener with another configuration and the same sockets.
     pub(super) fn reconfigured(
         &self,
         config: &ListenerConfig,
         connections: &Arc<Connections>,
     ) -> Result<Arc<Self>, ListenError> {
-        let entrance = entrance(config, connections)?;
-        if let Some(footprint) = self.footprint.as_ref().filter(|_| config.mode != self.config.mode) {
+        let context = context(config, connections)?;
+        if let Some(file) = self.file.as_ref().filter(|_| config.mode != self.config.mode) {
             let failed = |error| ListenError::Bind { address: config.address.clone(), error };
-            footprint.set_mode(config.mode).map_err(failed)?;
+            file.set_mode(config.mode).map_err(failed)?;
         }
-        let (sockets, footprint) = (Arc::clone(&self.sockets), self.footprint.clone());
+        let (sockets, file) = (Arc::clone(&self.sockets), self.file.clone());
         let address = self.address.clone();
-        Ok(Arc::new(Self { config: config.clone(), address, entrance, sockets, footprint }))
+        Ok(Arc::new(Self { config: config.clone(), address, context, sockets, file }))
     }
 
-    /// What is spoken here, for the log.
+    /// Returns the kind of listener, for the log.
     pub(super) fn kind(&self) -> &'static str {
         match (&self.address, &self.config.tls) {
             (ListenerAddress::Unix(_), _) => "unix",
@@ -109,9 +110,13 @@ impl Listener {
         }
     }
 
-    /// The sockets on which worker `number` of `workers` accepts. With fewer sockets than workers some share one, with
-    /// more some have several: each that somebody may connect to is served.
-    pub(super) fn of_worker(&self, number: usize, workers: usize) -> io::Result<Vec<ListenerSocket>> {
+    /// Returns the sockets on which worker `number` of `workers` accepts. With fewer sockets than workers, workers
+    /// share sockets; with more, they have several. Every socket is served.
+    pub(super) fn sockets_for_worker(
+        &self,
+        number: usize,
+        workers: usize,
+    ) -> io::Result<Vec<ListenerSocket>> {
         let count = self.sockets.len().max(1);
         let own = self.sockets.iter().enumerate().filter(|(index, _)| {
             if count < workers { *index == number % count } else { index % workers == number }
@@ -119,25 +124,25 @@ impl Listener {
         own.map(|(_, socket)| socket.try_clone()).collect()
     }
 
-    /// All of its sockets once more, to be passed to another process.
+    /// Duplicates its sockets, to be passed to another process.
     pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
     }
 
-    /// Another process has its sockets now, and what is in the file system of them.
-    pub(super) fn leave(&self) {
-        if let Some(footprint) = &self.footprint {
-            footprint.leave();
+    /// Leaves the file of its Unix socket to the process that has the socket now.
+    pub(super) fn hand_over(&self) {
+        if let Some(file) = &self.file {
+            file.keep();
         }
     }
 }
 
-fn entrance(
+fn context(
     config: &ListenerConfig,
     connections: &Arc<Connections>,
 ) -> Result<Arc<ListenerContext>, ListenError> {
-    let entrance = ListenerContext::new(config, connections);
-    entrance.map(Arc::new).map_err(|error| ListenError::Tls { address: config.address.clone(), error })
+    let context = ListenerContext::new(config, connections);
+    context.map(Arc::new).map_err(|error| ListenError::Tls { address: config.address.clone(), error })
 }
 
 #[cfg(test)]
@@ -148,7 +153,7 @@ mod tests {
     use crate::config::environment::System;
 
     #[test]
-    fn every_socket_has_a_worker_and_every_worker_a_socket() {
+    fn every_worker_has_a_socket_and_every_socket_a_worker() {
         let text = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[upstreams.app]\n\
                     servers = [\"http://127.0.0.1:2\"]\n[[routes]]\npath = \"/\"\naccess = \"public\"\nupstream = \"app\"\n";
         let (config, report) = crate::config::parse(text, Path::new(""), &System);
@@ -158,8 +163,9 @@ mod tests {
         for sockets in 1..=5 {
             let listener = Listener::open(config, sockets, &mut Inherited::none(), &connections).unwrap();
             for workers in 1..=5 {
-                let shares: Vec<_> =
-                    (0..workers).map(|number| listener.of_worker(number, workers).unwrap().len()).collect();
+                let shares: Vec<_> = (0..workers)
+                    .map(|number| listener.sockets_for_worker(number, workers).unwrap().len())
+                    .collect();
                 assert!(shares.iter().all(|share| *share > 0), "{sockets} {workers}: {shares:?}");
                 assert_eq!(shares.iter().sum::<usize>(), sockets.max(workers), "{shares:?}");
             }

@@ -42,8 +42,8 @@ impl ListenerSocket {
         })
     }
 
-    /// Accepts the connections that are in the kernel's queue, without waiting for more. `max` limits their number, since
-    /// clients may keep connecting meanwhile.
+    /// Accepts the connections that are in the kernel's queue, without waiting for more. `max` limits their number,
+    /// since clients may keep connecting meanwhile.
     pub(super) fn accept_queued(&self, max: usize) -> impl Iterator<Item = io::Result<Accepted>> {
         let next = || match self.accept() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,

@@ -1,9 +1,9 @@
-//! The PROXY protocol, versions 1 and 2: who the client is, said by the proxy that passes its connection on.
+//! The PROXY protocol, versions 1 and 2: the proxy in front of the gateway sends the client's address.
 //!
-//! 1. Only a trusted proxy is listened to. Whoever else comes is not served: it would be taken for the proxy.
-//! 2. A header must come, whole, and first. Without one the connection ends: a client must not get to speak for itself.
-//! 3. A header that names no client (`LOCAL`, `UNKNOWN`, a unix socket's) leaves the proxy itself the peer.
-//! 4. What else a header says (TLS at the proxy, names) is not believed.
+//! 1. Only trusted proxies may connect. Any other client could claim to be any address.
+//! 2. Every connection must begin with a complete header, or it is closed.
+//! 3. If a header has no client address (`LOCAL`, `UNKNOWN`, Unix sockets), the proxy counts as the client.
+//! 4. TLVs (such as TLS at the proxy) are ignored.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,31 +12,31 @@ use proxy_header::{Error, ParseConfig, Protocol, ProxyHeader};
 
 use super::transport::Transport;
 
-/// The most that a header may take. Proxies of today stay below 1 KiB; the protocol would allow for 64.
-const LONGEST: usize = 4096;
+/// Limit on the size of a header. Proxies send less than 1 KiB in practice; the protocol allows for 64 KiB.
+const MAX_HEADER: usize = 4096;
 
-/// The same of version 1, by its specification: room for two IPv6 addresses, and no more.
-const LONGEST_LINE: usize = 107;
+/// Limit on the size of a version 1 header, by its specification.
+const MAX_V1_HEADER: usize = 107;
 
-/// Whom a header names.
+/// The sender of a connection, as its PROXY header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Named {
-    /// The client at this address.
+pub(super) enum ProxySource {
+    /// A client of the proxy.
     Client(IpAddr),
-    /// Nobody but the proxy itself.
+    /// The proxy itself, or a client without an address.
     Proxy,
 }
 
-/// Reads the header off `transport`.
-pub(super) async fn read(transport: &mut Transport) -> io::Result<Named> {
+/// Reads and consumes the PROXY header at the beginning of `transport`.
+pub(super) async fn read(transport: &mut Transport) -> io::Result<ProxySource> {
     loop {
         let ahead = transport.ahead();
         match parse(ahead) {
-            Ok((named, length)) => {
-                transport.take(length);
-                return Ok(named);
+            Ok((source, length)) => {
+                transport.consume(length);
+                return Ok(source);
             }
-            Err(Error::BufferTooShort) if ahead.len() < LONGEST => {}
+            Err(Error::BufferTooShort) if ahead.len() < MAX_HEADER => {}
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         }
         if !transport.read_ahead().await? {
@@ -45,15 +45,15 @@ pub(super) async fn read(transport: &mut Transport) -> io::Result<Named> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<(Named, usize), Error> {
+fn parse(bytes: &[u8]) -> Result<(ProxySource, usize), Error> {
     let (header, length) =
         ProxyHeader::parse(bytes, ParseConfig { include_tlvs: false, ..ParseConfig::default() })?;
-    if bytes.first() == Some(&b'P') && length > LONGEST_LINE {
+    if bytes.first() == Some(&b'P') && length > MAX_V1_HEADER {
         return Err(Error::HeaderTooBig);
     }
-    let named = match header.proxied_address() {
-        Some(address) if address.protocol == Protocol::Stream => Named::Client(address.source.ip()),
-        Some(_) | None => Named::Proxy,
+    let source = match header.proxied_address() {
+        Some(address) if address.protocol == Protocol::Stream => ProxySource::Client(address.source.ip()),
+        Some(_) | None => ProxySource::Proxy,
     };
-    Ok((named, length))
+    Ok((source, length))
 }

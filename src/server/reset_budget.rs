@@ -1,10 +1,10 @@
-//! What clients pay for streams of HTTP/2 that they give up: to open one and reset it at once costs them next to
-//! nothing, and the gateway a request (CVE-2023-44487).
+//! A budget for HTTP/2 streams that clients reset: opening and resetting a stream costs a client next to nothing, and
+//! the gateway a request (rapid reset, CVE-2023-44487).
 //!
-//! Each such stream takes a token of its client's address, whichever connection it came by; whoever has none left is not
-//! read until there is one again, and what it took beyond that comes off first. If too many have to be left unread, the
-//! rest of them end. A trusted proxy is many clients, and has
-//! no limit; neither has whoever came by a unix socket.
+//! Each such stream takes a token from the client's address, whichever of its connections it is on. While an address
+//! has none, its connections are paused: nothing is read from them. Tokens taken beyond zero have to be earned back
+//! first. If too many connections are paused, further ones are closed. A trusted proxy is many clients, so its address
+//! has no limit; neither have Unix sockets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,75 +14,77 @@ use super::connections::{Connections, PausedConnection};
 use crate::rate::{Balance, Limiter};
 use crate::time::Clock;
 
-/// One client's.
+/// The reset budget of a connection's client.
 #[derive(Debug)]
 pub(super) struct ResetBudget {
-    payer: Option<(Arc<Limiter>, IpAddr)>,
+    account: Option<(Arc<Limiter>, IpAddr)>,
     connections: Arc<Connections>,
 }
 
 impl ResetBudget {
-    /// Of whoever is at `address`; without one, or without a limiter, what is given up is counted and nothing else.
+    /// Returns the budget of the client at `address`. Without an address or a limiter, resets are only counted.
     pub(super) fn new(
         limiter: Option<&Arc<Limiter>>,
         address: Option<IpAddr>,
         connections: &Arc<Connections>,
     ) -> Self {
-        Self { payer: limiter.cloned().zip(address), connections: Arc::clone(connections) }
+        Self { account: limiter.cloned().zip(address), connections: Arc::clone(connections) }
     }
 
-    /// A stream ended before its response.
+    /// Takes a token for a stream that its client ended before the response was complete.
     pub(super) fn debit(&self) {
-        self.connections.counters.resets.add();
-        self.take(1);
+        self.connections.counters.resets.increment();
+        self.take_tokens(1);
     }
 
-    /// A connection is ended for what its client did, and up to `resets` streams with it that were not charged.
-    pub(super) fn end(&self, resets: usize) {
-        self.connections.counters.ended.add();
-        self.take(u32::try_from(resets).unwrap_or(u32::MAX));
+    /// Counts a connection that is closed because of its client, and takes tokens for up to `resets` streams on it
+    /// that were not debited.
+    pub(super) fn close_abusive(&self, resets: usize) {
+        self.connections.counters.abusive_connections.increment();
+        self.take_tokens(u32::try_from(resets).unwrap_or(u32::MAX));
     }
 
-    fn take(&self, tokens: u32) {
-        if let Some((limiter, address)) = &self.payer {
+    fn take_tokens(&self, tokens: u32) {
+        if let Some((limiter, address)) = &self.account {
             limiter.debit(*address, tokens, Clock.mono());
         }
     }
 
-    /// What the client can pay.
+    /// Returns the tokens that the client has.
     ///
     /// # Errors
-    /// How long it takes until that is anything.
+    /// Returns the time until the client has a token, if it has none.
     pub(super) fn balance(&self) -> Result<Balance, Duration> {
-        match &self.payer {
+        match &self.account {
             Some((limiter, address)) => limiter.balance(*address, Clock.mono()),
             None => Ok(Balance::All),
         }
     }
 
-    /// Leaves a connection unread; none: it is to end.
+    /// Pauses the connection. Returns `None` if too many are paused, and the connection should be closed.
     pub(super) fn pause(&self) -> Option<PausedConnection> {
         self.connections.pause()
     }
 
-    /// Waits until the client can pay for anything; false: it cannot, and the connection is to end.
-    pub(super) async fn settle(&self, limit: Duration) -> bool {
+    /// Waits until the client has a token. Returns `false` on timeout, or if too many connections are paused; the
+    /// connection should then be closed.
+    pub(super) async fn wait_for_token(&self, timeout: Duration) -> bool {
         let Err(mut wait) = self.balance() else { return true };
-        let pause = self.pause();
-        let paid = async {
+        let paused = self.pause();
+        let has_token = async {
             loop {
                 tokio::time::sleep(wait).await;
                 match self.balance() {
                     Ok(_) => break,
-                    // Others of the address were faster.
+                    // Another connection of the address has taken it.
                     Err(more) => wait = more,
                 }
             }
         };
-        let is_settled = pause.is_some() && tokio::time::timeout(limit, paid).await.is_ok();
-        if !is_settled {
-            self.connections.counters.ended.add();
+        let is_allowed = paused.is_some() && tokio::time::timeout(timeout, has_token).await.is_ok();
+        if !is_allowed {
+            self.connections.counters.abusive_connections.increment();
         }
-        is_settled
+        is_allowed
     }
 }

@@ -1,6 +1,5 @@
-//! What the rest of the process may know of the gateway at any time: whether it takes requests, whether its workers are
-//! alive, and what became of its reloads. Read by probes and metrics, written by the server alone; it never decides
-//! anything itself.
+//! The state of the gateway that probes and metrics show: whether it is draining, whether its workers are alive, and
+//! the outcomes of reloads. Only the server writes it, and nothing in the server depends on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -9,34 +8,34 @@ use std::time::{Duration, Instant};
 use crate::proxy::Tunnels;
 use crate::time::{Clock, Timestamp};
 
-/// A worker that has not been heard of for this long is stuck. They report every second, between requests.
-const SILENCE: Duration = Duration::from_secs(5);
+/// The age of a heartbeat from which on its worker counts as stuck. Workers send one every second, between requests.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The state of a running gateway, shared by all who want to know.
+/// The state of a running gateway.
 #[derive(Debug)]
 pub struct State {
     draining: AtomicBool,
-    /// Of each worker, when it reported last: milliseconds since `born`.
-    pulses: Box<[AtomicU64]>,
-    born: Instant,
+    /// The time of each worker's last heartbeat, in milliseconds since `started`.
+    heartbeats: Box<[AtomicU64]>,
+    started: Instant,
     generation: AtomicU64,
     reloaded: AtomicU64,
-    refused: AtomicU64,
-    /// Milliseconds since the epoch.
+    failed_reloads: AtomicU64,
+    /// In milliseconds since the Unix epoch.
     last_reload: AtomicI64,
     tunnels: Arc<Tunnels>,
 }
 
-/// What became of the reloads so far.
+/// The outcomes of reloads since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReloadCounters {
-    /// How many were carried out.
+    /// Reloads that were applied.
     pub done: u64,
-    /// How many changed nothing because something was wrong.
+    /// Reloads that failed and changed nothing.
     pub failed: u64,
-    /// When the configuration in force came into force: at the start, or by the last reload that was carried out.
+    /// When the current configuration was applied: at the start, or by the last successful reload.
     pub last: Timestamp,
-    /// The number of the configuration in force; the first is 1.
+    /// The number of the current generation; the first is 1.
     pub generation: u64,
 }
 
@@ -45,40 +44,40 @@ impl State {
         let now = Clock.now();
         Self {
             draining: AtomicBool::new(false),
-            pulses: (0..workers).map(|_| AtomicU64::new(0)).collect(),
-            born: now.mono,
+            heartbeats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            started: now.mono,
             generation: AtomicU64::new(1),
             reloaded: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            failed_reloads: AtomicU64::new(0),
             last_reload: AtomicI64::new(now.wall.as_millis()),
             tunnels: Arc::default(),
         }
     }
 
-    /// Whether the gateway is about to end: whoever sends it requests should look for another.
+    /// Returns whether the gateway is about to end, so that load balancers should send requests elsewhere.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether every worker has got round to reporting lately.
+    /// Returns whether every worker has sent a heartbeat lately.
     pub fn is_alive(&self) -> bool {
-        let age = Clock.mono().saturating_duration_since(self.born);
-        self.pulses.iter().all(|pulse| {
-            let last = Duration::from_millis(pulse.load(Ordering::Relaxed));
-            age.saturating_sub(last) < SILENCE
+        let age = Clock.mono().saturating_duration_since(self.started);
+        self.heartbeats.iter().all(|heartbeat| {
+            let last = Duration::from_millis(heartbeat.load(Ordering::Relaxed));
+            age.saturating_sub(last) < HEARTBEAT_TIMEOUT
         })
     }
 
-    /// The WebSockets that are open, and what became of those that were.
+    /// Returns the counters of WebSocket tunnels.
     pub fn tunnels(&self) -> &Arc<Tunnels> {
         &self.tunnels
     }
 
-    /// What became of the reloads.
+    /// Returns the outcomes of reloads since the start.
     pub fn reloads(&self) -> ReloadCounters {
         ReloadCounters {
             done: self.reloaded.load(Ordering::Relaxed),
-            failed: self.refused.load(Ordering::Relaxed),
+            failed: self.failed_reloads.load(Ordering::Relaxed),
             last: Timestamp::from_millis(self.last_reload.load(Ordering::Relaxed)),
             generation: self.generation.load(Ordering::Relaxed),
         }
@@ -88,24 +87,24 @@ impl State {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Worker `number` is alive.
-    pub(super) fn beat(&self, number: usize, now: Instant) {
-        if let Some(pulse) = self.pulses.get(number) {
-            let age = now.saturating_duration_since(self.born).as_millis();
-            pulse.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+    /// Records a heartbeat of worker `number`.
+    pub(super) fn record_heartbeat(&self, number: usize, now: Instant) {
+        if let Some(heartbeat) = self.heartbeats.get(number) {
+            let age = now.saturating_duration_since(self.started).as_millis();
+            heartbeat.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
     }
 
-    /// A reload was carried out.
+    /// Counts a reload that was applied.
     pub(super) fn reloaded(&self) {
         self.reloaded.fetch_add(1, Ordering::Relaxed);
         self.last_reload.store(Clock.now().wall.as_millis(), Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A reload changed nothing because something was wrong.
+    /// Counts a reload that failed.
     pub fn reload_failed(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.failed_reloads.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -114,18 +113,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_silent_worker_is_enough() {
+    fn gateway_is_not_alive_without_a_heartbeat_of_every_worker() {
         let state = State::new(2);
         assert!(state.is_alive());
-        let state = State { born: state.born.checked_sub(SILENCE * 2).unwrap(), ..state };
-        state.beat(0, Clock.mono());
+        let state = State { started: state.started.checked_sub(HEARTBEAT_TIMEOUT * 2).unwrap(), ..state };
+        state.record_heartbeat(0, Clock.mono());
         assert!(!state.is_alive());
-        state.beat(1, Clock.mono());
+        state.record_heartbeat(1, Clock.mono());
         assert!(state.is_alive());
     }
 
     #[test]
-    fn reloads_are_counted() {
+    fn reloads_are_counted_by_outcome() {
         let state = State::new(1);
         assert_eq!((state.reloads().generation, state.reloads().done), (1, 0));
         state.reloaded();

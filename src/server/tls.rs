@@ -1,8 +1,8 @@
-//! TLS at a listener: which certificate a client sees, what is asked of it, and how long it has.
+//! TLS termination at a listener: certificates by SNI, client certificates, the handshake timeout.
 //!
-//! Every certificate has a configuration of its own, with its own tickets: what a client proved to one is no proof to
-//! another, and nothing that was proved before the files changed counts after. The first certificate is for clients that
-//! name none, or one that is not there.
+//! Every certificate has its own rustls configuration with its own ticket keys. So a session cannot be
+//! resumed with another certificate, which may require other client certificates, nor after the files have changed.
+//! Clients without SNI or with an unknown name get the first certificate.
 
 mod context;
 mod error;
@@ -31,29 +31,29 @@ use crate::proxy::{CertificateRule, TlsFacts};
 use crate::time::{Clock, Timestamp};
 use crate::tls::ClientCertificate;
 
-/// What a TLS record of a handshake begins with.
-const HANDSHAKE: u8 = 0x16;
+/// The content type of handshake records (RFC 8446, 5.1): the first byte of a TLS connection.
+const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// TLS at one listener.
+/// Terminates TLS at one listener.
 #[derive(Debug)]
-pub(super) struct Terminator {
+pub(super) struct TlsTerminator {
     contexts: watch::Receiver<Arc<Contexts>>,
     timeout: Duration,
-    /// Follows the files, for as long as the listener is there.
+    /// Reloads the certificates when their files change.
     _reload: AbortOnDropHandle<()>,
 }
 
-/// Why a connection speaks no TLS.
+/// Why a handshake failed.
 #[derive(Debug)]
 pub(super) enum HandshakeFailure {
-    /// It speaks plain HTTP.
-    Plain(Box<Transport>),
+    /// The client speaks plain HTTP.
+    PlainHttp(Box<Transport>),
     /// Anything else.
-    Handshake(io::Error),
+    Other(io::Error),
 }
 
-impl Terminator {
-    /// Reads the files of `config`, and goes on following them.
+impl TlsTerminator {
+    /// Reads the certificates of `config`, and reloads them whenever their files change.
     pub(super) fn open(
         config: &TlsConfig,
         http2: bool,
@@ -62,24 +62,24 @@ impl Terminator {
         let files = Files::read(config, &System);
         let contexts = Contexts::new(config, http2, &files)?;
         let (sender, receiver) = watch::channel(Arc::new(contexts));
-        let following = reload::follow((config.clone(), http2), files, sender, Arc::clone(connections));
-        let reload = AbortOnDropHandle::new(tokio::spawn(following));
+        let reload = reload::run((config.clone(), http2), files, sender, Arc::clone(connections));
+        let reload = AbortOnDropHandle::new(tokio::spawn(reload));
         Ok(Self { contexts: receiver, timeout: config.handshake_timeout, _reload: reload })
     }
 
-    /// When the first of the certificates expires.
+    /// Returns when the first of the certificates expires.
     pub(super) fn not_after(&self) -> Timestamp {
         self.contexts.borrow().not_after
     }
 
-    /// Shakes hands.
+    /// Performs the TLS handshake on `transport`.
     pub(super) async fn accept(
         &self,
         transport: Transport,
     ) -> Result<(Box<TlsStream<Transport>>, ClientProtocol, TlsFacts), HandshakeFailure> {
         let contexts = Arc::clone(&self.contexts.borrow());
         let handshake = tokio::time::timeout(self.timeout, handshake(transport, &contexts));
-        handshake.await.unwrap_or_else(|_| Err(HandshakeFailure::Handshake(io::ErrorKind::TimedOut.into())))
+        handshake.await.unwrap_or_else(|_| Err(HandshakeFailure::Other(io::ErrorKind::TimedOut.into())))
     }
 }
 
@@ -87,24 +87,27 @@ async fn handshake(
     mut transport: Transport,
     contexts: &Contexts,
 ) -> Result<(Box<TlsStream<Transport>>, ClientProtocol, TlsFacts), HandshakeFailure> {
-    // What is not TLS gets no alert, which it could not read.
+    // A client that does not speak TLS gets no TLS alert, since it could not read it.
     if transport.ahead().is_empty() {
-        transport.read_ahead().await.map_err(HandshakeFailure::Handshake)?;
+        transport.read_ahead().await.map_err(HandshakeFailure::Other)?;
     }
     match transport.ahead().first() {
-        Some(&HANDSHAKE) => {}
-        Some(byte) if byte.is_ascii_uppercase() => return Err(HandshakeFailure::Plain(Box::new(transport))),
-        Some(_) => return Err(failed("this is not TLS")),
-        None => return Err(HandshakeFailure::Handshake(io::ErrorKind::UnexpectedEof.into())),
+        Some(&HANDSHAKE_RECORD) => {}
+        Some(byte) if byte.is_ascii_uppercase() => {
+            return Err(HandshakeFailure::PlainHttp(Box::new(transport)));
+        }
+        Some(_) => return Err(failed("not a TLS handshake")),
+        None => return Err(HandshakeFailure::Other(io::ErrorKind::UnexpectedEof.into())),
     }
     let start =
-        LazyConfigAcceptor::new(Acceptor::default(), transport).await.map_err(HandshakeFailure::Handshake)?;
+        LazyConfigAcceptor::new(Acceptor::default(), transport).await.map_err(HandshakeFailure::Other)?;
     let context = contexts.choose(start.client_hello().server_name());
-    let stream = start.into_stream(Arc::clone(&context.config)).await.map_err(HandshakeFailure::Handshake)?;
+    let stream = start.into_stream(Arc::clone(&context.config)).await.map_err(HandshakeFailure::Other)?;
     let (_, session) = stream.get_ref();
-    let shown = session.peer_certificates().and_then(|chain| chain.first());
-    let certificate =
-        shown.map(|der| current(der).ok_or_else(|| failed("the client's certificate is not valid")));
+    let first = session.peer_certificates().and_then(|chain| chain.first());
+    let certificate = first.map(|der| {
+        read_valid(der).ok_or_else(|| failed("the client certificate has expired or cannot be parsed"))
+    });
     let certificate = certificate.transpose()?;
     let rule = contexts
         .hosts
@@ -115,12 +118,12 @@ async fn handshake(
     Ok((Box::new(stream), protocol, TlsFacts { certificate, rule }))
 }
 
-/// Reads a certificate that was verified, maybe by the handshake of a session that is resumed: then it may have expired
-/// since.
-fn current(der: &[u8]) -> Option<ClientCertificate> {
+/// Parses a client certificate. Returns `None` if it has expired: in a resumed session, it was verified by an earlier
+/// handshake.
+fn read_valid(der: &[u8]) -> Option<ClientCertificate> {
     ClientCertificate::parse(der).filter(|certificate| Clock.now().wall <= certificate.not_after)
 }
 
-fn failed(why: &'static str) -> HandshakeFailure {
-    HandshakeFailure::Handshake(io::Error::new(io::ErrorKind::InvalidData, why))
+fn failed(reason: &'static str) -> HandshakeFailure {
+    HandshakeFailure::Other(io::Error::new(io::ErrorKind::InvalidData, reason))
 }

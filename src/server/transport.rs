@@ -1,4 +1,4 @@
-//! A client's connection as bytes: a socket of either kind, what was read ahead of it, and its place among the others.
+//! A client's connection below TLS and HTTP: the socket, bytes that were read ahead, and the connection permit.
 
 use std::io;
 use std::pin::Pin;
@@ -10,19 +10,19 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connections::ConnectionPermit;
 
-/// How much is read ahead at once: more than any PROXY header of today, and than most handshakes begin with.
-const AHEAD: usize = 1024;
+/// Bytes to read ahead at a time: more than usual PROXY headers and most TLS ClientHellos have.
+const READ_AHEAD: usize = 1024;
 
-/// A connection.
+/// A client's connection.
 #[derive(Debug)]
 pub(super) struct Transport {
     socket: ClientSocket,
-    /// Read, but not yet taken; without memory when there is none.
+    /// Bytes that were read ahead and not consumed yet; unallocated when empty.
     ahead: BytesMut,
-    place: ConnectionPermit,
+    permit: ConnectionPermit,
 }
 
-/// Either kind of socket.
+/// A TCP or Unix socket.
 #[derive(Debug)]
 pub(super) enum ClientSocket {
     Tcp(TcpStream),
@@ -30,23 +30,22 @@ pub(super) enum ClientSocket {
 }
 
 impl Transport {
-    pub(super) fn new(socket: ClientSocket, place: ConnectionPermit) -> Self {
-        Self { socket, ahead: BytesMut::new(), place }
+    pub(super) fn new(socket: ClientSocket, permit: ConnectionPermit) -> Self {
+        Self { socket, ahead: BytesMut::new(), permit }
     }
 
-    /// Its place among the connections.
-    pub(super) fn place(&mut self) -> &mut ConnectionPermit {
-        &mut self.place
+    pub(super) fn permit(&mut self) -> &mut ConnectionPermit {
+        &mut self.permit
     }
 
-    /// What was read ahead.
+    /// Returns the bytes that were read ahead and not consumed yet.
     pub(super) fn ahead(&self) -> &[u8] {
         &self.ahead
     }
 
-    /// Reads further ahead, and waits for it; false: the client sends no more.
+    /// Waits for more bytes and reads them ahead. Returns `false` at the end of the stream.
     pub(super) async fn read_ahead(&mut self) -> io::Result<bool> {
-        self.ahead.reserve(AHEAD);
+        self.ahead.reserve(READ_AHEAD);
         match &mut self.socket {
             ClientSocket::Tcp(socket) => socket.read_buf(&mut self.ahead).await,
             ClientSocket::Unix(socket) => socket.read_buf(&mut self.ahead).await,
@@ -54,14 +53,14 @@ impl Transport {
         .map(|count| count > 0)
     }
 
-    /// Takes `count` of the bytes that were read ahead.
-    pub(super) fn take(&mut self, count: usize) {
+    /// Consumes `count` of the bytes that were read ahead.
+    pub(super) fn consume(&mut self, count: usize) {
         self.ahead.advance(count.min(self.ahead.len()));
-        self.let_go();
+        self.free_empty_buffer();
     }
 
-    /// Gives memory back that is not needed any more: most connections idle for most of their lives.
-    fn let_go(&mut self) {
+    /// Frees the buffer if it is empty: most connections are idle most of the time.
+    fn free_empty_buffer(&mut self) {
         if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
         }
@@ -79,7 +78,7 @@ impl AsyncRead for Transport {
             let taken = this.ahead.split_to(this.ahead.len().min(buffer.remaining()));
             buffer.put_slice(&taken);
             drop(taken);
-            this.let_go();
+            this.free_empty_buffer();
             return Poll::Ready(Ok(()));
         }
         match &mut this.socket {

@@ -1,7 +1,7 @@
-//! Unix sockets that listen.
+//! Listening Unix sockets and their files.
 //!
-//! A socket that a gateway left behind is removed if nobody listens on it any more; one that somebody listens on, or a
-//! file of any other kind, is not touched. At the end the socket goes, unless another has taken its place.
+//! A socket file on which no process listens is a leftover, and is replaced. One on which a process listens, or a file
+//! of another kind, is an error. At the end the file is removed, unless it is another socket's by then.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -12,44 +12,44 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// A socket's place in the file system, until it is dropped.
+/// The file of a listening Unix socket. Dropping it removes the file.
 #[derive(Debug)]
-pub(super) struct Footprint {
+pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Whether it stays when this is dropped.
-    left: AtomicBool,
+    /// Whether the file stays when this is dropped.
+    kept: AtomicBool,
 }
 
-/// Listens at `path`, to which those may connect whom `mode` lets write.
-pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, Footprint)> {
-    clear(path)?;
+/// Listens at `path`. `mode` is the mode of the socket file: connecting takes write permission.
+pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, SocketFile)> {
+    remove_leftover(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     let metadata = fs::metadata(path)?;
-    let footprint = Footprint {
+    let file = SocketFile {
         path: path.to_owned(),
         device: metadata.dev(),
         inode: metadata.ino(),
-        left: AtomicBool::new(false),
+        kept: AtomicBool::new(false),
     };
-    // Before it listens, so that at no time anybody gets in who may not.
+    // Before it listens, so that no one can connect with the permissions that the umask has left.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(backlog)?;
-    Ok((socket.into(), footprint))
+    Ok((socket.into(), file))
 }
 
-/// Removes a socket that nobody listens on.
-fn clear(path: &Path) -> io::Result<()> {
+/// Removes a socket file on which no process listens.
+fn remove_leftover(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is not a socket"));
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
@@ -58,28 +58,28 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-impl Footprint {
-    /// Leaves the socket to another process.
-    pub(super) fn leave(&self) {
-        self.left.store(true, Ordering::Relaxed);
+impl SocketFile {
+    /// Keeps the file for another process.
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
-    /// Changes who may connect.
+    /// Changes the mode of the file.
     pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
         fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
 }
 
-impl Drop for Footprint {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.left.load(Ordering::Relaxed) {
+        if self.kept.load(Ordering::Relaxed) {
             return;
         }
         let is_ours = |metadata: fs::Metadata| metadata.dev() == self.device && metadata.ino() == self.inode;
         if fs::symlink_metadata(&self.path).is_ok_and(is_ours)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "the socket could not be removed");
+            tracing::warn!(path = %self.path.display(), %error, "the socket file could not be removed");
         }
     }
 }

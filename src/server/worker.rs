@@ -1,8 +1,8 @@
-//! A worker thread: accepts connections and serves them, as the configuration in force says.
+//! A worker thread, which accepts connections and serves them.
 //!
-//! What a worker accepts on follows the configuration: a listener that is new gets an acceptor, one that is gone loses
-//! its own. Nobody is left behind on an address that goes: who is in the system's queue already is taken in, and every
-//! connection is told to end after its next answer.
+//! A worker has an acceptor for each listener of the current generation. When a reload removes or changes a listener,
+//! its acceptor accepts what is left in the kernel's queue, so that no client is reset, and signals its connections to
+//! close after their next response.
 
 use std::io;
 use std::pin::pin;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-use super::arrival::{self, AcceptedConnection};
+use super::accepted_connection::{self, AcceptedConnection};
 use super::connections::ConnectionPermit;
 use super::error::StartError;
 use super::generation::Generation;
@@ -26,60 +26,63 @@ use super::state::State;
 use crate::proxy::{RequestIds, Worker};
 use crate::time::Clock;
 
-/// How often a worker closes connections that have been idle for too long, and reports that it is alive.
-const SWEEP: Duration = Duration::from_secs(1);
-/// How long a worker waits when the system has no descriptor left for a connection, instead of asking again at once.
-const BACK_OFF: Duration = Duration::from_millis(50);
+/// Interval at which a worker sends its heartbeat and closes upstream connections that have been idle for too long.
+const TICK: Duration = Duration::from_secs(1);
+/// Pause after a failed accept, for example when no file descriptor is left.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// What a worker is made of.
+/// The arguments of [`spawn`].
 #[derive(Debug)]
-pub(super) struct Seed {
+pub(super) struct WorkerSetup {
     pub(super) number: usize,
-    /// How many workers there are.
+    /// The number of workers.
     pub(super) workers: usize,
-    /// The configuration in force; each new one replaces it.
+    /// The current generation.
     pub(super) generations: watch::Receiver<Arc<Generation>>,
     pub(super) stopped: watch::Receiver<bool>,
     pub(super) state: Arc<State>,
 }
 
-/// What a worker accepts on.
+/// The acceptors of a worker.
 struct Acceptors {
     number: usize,
     workers: usize,
     worker: Rc<Worker>,
     connections: TaskTracker,
     running: Vec<Acceptor>,
-    /// Those that have been stopped and may still be emptying their queues.
-    ending: JoinSet<()>,
+    /// Acceptors that have been stopped and may still be emptying their queues.
+    stopping: JoinSet<()>,
 }
 
-/// One listener's share of a worker.
+/// The tasks that accept connections of one listener.
 struct Acceptor {
     listener: Arc<Listener>,
-    /// Told to its connections, too.
+    /// Stops the tasks, and signals the connections to close.
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
 
-/// Starts a worker.
-pub(super) fn spawn(seed: Seed) -> Result<JoinHandle<()>, StartError> {
+/// Starts a worker thread.
+///
+/// # Errors
+/// If the operating system refuses randomness, the thread, or what its runtime needs.
+pub(super) fn spawn(setup: WorkerSetup) -> Result<JoinHandle<()>, StartError> {
     let failed = |what| move |error| StartError::System { what, error };
     let ids = RequestIds::new().map_err(|error| failed("randomness")(error.into()))?;
-    let name = format!("worker-{}", seed.number);
+    let name = format!("worker-{}", setup.number);
     let (report, reported) = std::sync::mpsc::sync_channel(1);
     let work = move || {
-        // A runtime for tasks that stay on their thread has to be made there.
+        // A local runtime must be built on its own thread.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         let (started, runtime) = match runtime {
             Ok(runtime) => (Ok(()), Some(runtime)),
             Err(error) => (Err(error), None),
         };
-        // Whoever started the thread waits for this.
+        // `spawn` waits for this.
         let _ = report.send(started);
         if let Some(runtime) = runtime {
-            runtime.block_on(run(seed, ids));
+            runtime.block_on(run(setup, ids));
         }
     };
     let thread = std::thread::Builder::new().name(name).spawn(work).map_err(failed("a worker's thread"))?;
@@ -90,8 +93,8 @@ pub(super) fn spawn(seed: Seed) -> Result<JoinHandle<()>, StartError> {
     }
 }
 
-async fn run(seed: Seed, ids: RequestIds) {
-    let Seed { number, workers, mut generations, mut stopped, state } = seed;
+async fn run(setup: WorkerSetup, ids: RequestIds) {
+    let WorkerSetup { number, workers, mut generations, mut stopped, state } = setup;
     let first = Arc::clone(&generations.borrow_and_update());
     let mut drain = first.drain;
     let gateway = Arc::clone(&first.gateway);
@@ -103,14 +106,14 @@ async fn run(seed: Seed, ids: RequestIds) {
         worker: Rc::clone(&worker),
         connections: connections.clone(),
         running: Vec::new(),
-        ending: JoinSet::new(),
+        stopping: JoinSet::new(),
     };
-    acceptors.follow(&first);
+    acceptors.switch_to(&first);
     drop(first);
-    let mut tick = tokio::time::interval(SWEEP);
+    let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
-            // A sender that is gone means the same as being told.
+            // A dropped sender counts as the signal.
             _ = stopped.wait_for(|stopped| *stopped) => break,
             changed = generations.changed() => {
                 if changed.is_err() {
@@ -119,33 +122,33 @@ async fn run(seed: Seed, ids: RequestIds) {
                 let generation = Arc::clone(&generations.borrow_and_update());
                 drain = generation.drain;
                 worker.swap(Arc::clone(&generation.gateway));
-                acceptors.follow(&generation);
-                generation.followed.add_permits(1);
+                acceptors.switch_to(&generation);
+                generation.switched.add_permits(1);
             }
             _ = tick.tick() => {
                 let now = Clock.mono();
-                state.beat(number, now);
+                state.record_heartbeat(number, now);
                 worker.snapshot().pools.iter().for_each(|pool| pool.sweep(now));
-                while acceptors.ending.try_join_next().is_some() {}
+                while acceptors.stopping.try_join_next().is_some() {}
             }
         }
     }
-    // Nothing but the acceptors may hold the sockets, or connections would go on queueing up behind them.
+    // Only the acceptors may hold the sockets now; otherwise clients would keep queueing on them.
     drop(generations);
     acceptors.stop().await;
     connections.close();
     let tunnels = worker.tasks();
     tunnels.close();
-    // In this order: a connection makes no tunnel any more once it is gone.
-    let all = async {
+    // In this order: connections start tunnels.
+    let all_ended = async {
         connections.wait().await;
         tunnels.wait().await;
     };
-    let mut last = pin!(tokio::time::timeout(drain, all));
+    let mut draining = pin!(tokio::time::timeout(drain, all_ended));
     let ended = loop {
         tokio::select! {
-            ended = last.as_mut() => break ended,
-            _ = tick.tick() => state.beat(number, Clock.mono()),
+            ended = draining.as_mut() => break ended,
+            _ = tick.tick() => state.record_heartbeat(number, Clock.mono()),
         }
     };
     if ended.is_err() {
@@ -155,24 +158,24 @@ async fn run(seed: Seed, ids: RequestIds) {
 }
 
 impl Acceptors {
-    /// Accepts on the listeners of `generation` and no others.
-    fn follow(&mut self, generation: &Generation) {
-        let stays = |acceptor: &mut Acceptor| {
+    /// Starts and stops acceptors, so that there is one for each listener of `generation`.
+    fn switch_to(&mut self, generation: &Generation) {
+        let is_kept = |acceptor: &mut Acceptor| {
             generation.listeners.iter().any(|listener| Arc::ptr_eq(listener, &acceptor.listener))
         };
-        let gone: Vec<_> = self.running.extract_if(.., |acceptor| !stays(acceptor)).collect();
+        let removed: Vec<_> = self.running.extract_if(.., |acceptor| !is_kept(acceptor)).collect();
         for listener in &generation.listeners {
             if !self.running.iter().any(|acceptor| Arc::ptr_eq(listener, &acceptor.listener)) {
                 self.start(listener);
             }
         }
-        for acceptor in gone {
-            self.ending.spawn_local(acceptor.end());
+        for acceptor in removed {
+            self.stopping.spawn_local(acceptor.stop());
         }
     }
 
     fn start(&mut self, listener: &Arc<Listener>) {
-        let sockets = match listener.of_worker(self.number, self.workers) {
+        let sockets = match listener.sockets_for_worker(self.number, self.workers) {
             Ok(sockets) => sockets,
             Err(error) => {
                 tracing::error!(address = %listener.address, %error, "a worker cannot accept connections");
@@ -182,37 +185,37 @@ impl Acceptors {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for socket in sockets {
-            let door = AcceptorContext {
+            let context = AcceptorContext {
                 listener: Arc::clone(listener),
                 worker: Rc::clone(&self.worker),
                 connections: self.connections.clone(),
                 stopped: stopped.clone(),
             };
-            tasks.spawn_local(accept(socket, door));
+            tasks.spawn_local(accept(socket, context));
         }
         self.running.push(Acceptor { listener: Arc::clone(listener), stop, tasks });
     }
 
-    /// Accepts nothing any more but what is in the queues.
+    /// Stops all acceptors, which accept what is left in their queues.
     async fn stop(mut self) {
         for acceptor in self.running.drain(..) {
-            self.ending.spawn_local(acceptor.end());
+            self.stopping.spawn_local(acceptor.stop());
         }
-        while self.ending.join_next().await.is_some() {}
+        while self.stopping.join_next().await.is_some() {}
     }
 }
 
 impl Acceptor {
-    async fn end(self) {
+    async fn stop(self) {
         let Self { listener, stop, mut tasks } = self;
         drop(listener);
-        // Its acceptors may have failed.
+        // The send fails if no task is left.
         let _ = stop.send(true);
         while tasks.join_next().await.is_some() {}
     }
 }
 
-/// What becomes of connections that are accepted.
+/// What the tasks of an acceptor share.
 struct AcceptorContext {
     listener: Arc<Listener>,
     worker: Rc<Worker>,
@@ -220,7 +223,8 @@ struct AcceptorContext {
     stopped: watch::Receiver<bool>,
 }
 
-async fn accept(socket: ListenerSocket, mut door: AcceptorContext) {
+/// Accepts connections from `socket` until the acceptor is stopped.
+async fn accept(socket: ListenerSocket, mut context: AcceptorContext) {
     let socket = match AsyncListenerSocket::new(socket) {
         Ok(socket) => socket,
         Err(error) => {
@@ -231,32 +235,32 @@ async fn accept(socket: ListenerSocket, mut door: AcceptorContext) {
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            _ = door.stopped.wait_for(|stopped| *stopped) => break,
+            _ = context.stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
             Ok(accepted) => {
-                let place = door.place().await;
-                door.enter(accepted, place);
+                let permit = context.acquire_permit().await;
+                context.serve(accepted, permit);
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(BACK_OFF).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
-    if let Err(error) = last(socket, &door) {
+    if let Err(error) = accept_queued(socket, &context) {
         tracing::warn!(%error, "connections were lost when a listener was closed");
     }
 }
 
-/// Takes in who is in the system's queue already: the last socket of an address that is closed resets them, though they
-/// have been told that they are connected. No more than the queue holds, so that a crowd without end keeps no worker.
-fn last(socket: AsyncListenerSocket, door: &AcceptorContext) -> io::Result<()> {
+/// Accepts the connections that are in the kernel's queue already: closing the last socket of an address would reset
+/// them. Accepts no more than the queue holds, so that clients that keep connecting do not keep the worker here.
+fn accept_queued(socket: AsyncListenerSocket, context: &AcceptorContext) -> io::Result<()> {
     let socket = socket.into_socket()?;
     for accepted in socket.accept_queued(MAX_QUEUED) {
         match accepted {
-            Ok(accepted) => door.enter(accepted, door.listener.entrance.connections.enter_now()),
-            // Gone between its connecting and now.
+            Ok(accepted) => context.serve(accepted, context.listener.context.connections.acquire_now()),
+            // The client has closed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => return Err(error),
         }
@@ -265,21 +269,22 @@ fn last(socket: AsyncListenerSocket, door: &AcceptorContext) -> io::Result<()> {
 }
 
 impl AcceptorContext {
-    /// Waits for a place, and accepts nobody else meanwhile; but not beyond the listener's end.
-    async fn place(&mut self) -> ConnectionPermit {
-        let connections = &self.listener.entrance.connections;
+    /// Waits for a permit, unless the acceptor is stopped. Nothing else is accepted meanwhile.
+    async fn acquire_permit(&mut self) -> ConnectionPermit {
+        let connections = &self.listener.context.connections;
         tokio::select! {
             biased;
-            place = connections.enter() => place,
-            _ = self.stopped.wait_for(|stopped| *stopped) => connections.enter_now(),
+            permit = connections.acquire() => permit,
+            _ = self.stopped.wait_for(|stopped| *stopped) => connections.acquire_now(),
         }
     }
 
-    fn enter(&self, (socket, address): Accepted, place: ConnectionPermit) {
-        let arrival = AcceptedConnection { socket, address, place };
-        let entrance = Arc::clone(&self.listener.entrance);
+    /// Serves an accepted connection in a task of its own.
+    fn serve(&self, (socket, peer_address): Accepted, permit: ConnectionPermit) {
+        let accepted = AcceptedConnection { socket, peer_address, permit };
+        let listener = Arc::clone(&self.listener.context);
         let (worker, stopped) = (Rc::clone(&self.worker), self.stopped.clone());
-        // Owned by the tracker, which waits for it at the end; it ends with the runtime at the latest.
-        self.connections.spawn_local(arrival::receive(entrance, arrival, worker, stopped));
+        // The tracker waits for it when the worker drains.
+        self.connections.spawn_local(accepted_connection::serve(listener, accepted, worker, stopped));
     }
 }

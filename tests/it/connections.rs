@@ -116,7 +116,7 @@ async fn as_many_connections_as_files_may_be_open() {
 async fn with_few_descriptors_those_inside_are_served_and_nothing_spins() {
     let upstream = Upstream::start();
     let gateway = limited(&upstream, "connections = 300").descriptors(256).start().await;
-    gateway.line("allows for fewer connections than are configured").await;
+    gateway.line("allows for fewer connections than configured").await;
     let mut first = Client::connect(gateway.address()).await;
     assert_eq!(first.request(&Request::get("/")).await.status, 200);
 

@@ -256,6 +256,6 @@ async fn a_socket_that_is_left_behind_is_replaced_and_one_in_use_is_not() {
 
     std::fs::write(&socket, "precious").unwrap();
     let failure = builder().fail().await;
-    assert!(failure.log.contains("there is a file that is no socket"), "{}", failure.log);
+    assert!(failure.log.contains("the file exists and is not a socket"), "{}", failure.log);
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
 }

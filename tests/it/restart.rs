@@ -121,7 +121,7 @@ async fn requests_are_taken_until_balancers_have_noticed() {
         .await;
 
     gateway.signal("TERM");
-    gateway.event("the delay", |event| field(event, "message") == "not ready any more").await;
+    gateway.event("the delay", |event| field(event, "message") == "readiness fails from now on").await;
 
     let response = gateway.get("/", "").await;
     assert_eq!((response.status, response.header("connection")), (200, None));
@@ -193,7 +193,7 @@ async fn the_admin_listener_goes_to_the_next_process() {
             let events = gateway.events("listening").into_iter().filter(of_admin);
             events.map(|event| field(&event, "address").as_str().unwrap().to_owned()).collect()
         };
-        // It keeps the first process, which is not ready any more, from ending.
+        // It keeps the first process, whose readiness fails, from ending.
         let mut client = Client::connect(gateway.address()).await;
         client.start(&Request::get("/")).await;
         gate.arrival().await;

@@ -417,10 +417,11 @@ async fn certificates_that_change_are_taken_and_bad_ones_are_not() {
         |directory, _| fs::write(directory.join("app.pem"), "no certificate"),
         |directory, _| fs::remove_file(directory.join("app.key")),
     ] {
-        let failures = gateway.events("changed certificates are not used; those before stay").len();
+        let failures =
+            gateway.events("changed certificates are invalid; the previous ones stay in use").len();
         spoil(gateway.directory(), &third).unwrap();
         eventually("an alarm", async || {
-            gateway.events("changed certificates are not used; those before stay").len() > failures
+            gateway.events("changed certificates are invalid; the previous ones stay in use").len() > failures
         })
         .await;
         assert_eq!(shown().await, after, "the one before stays");

@@ -17,8 +17,9 @@ pub(super) async fn close<S: AsyncWrite + Unpin>(stream: &mut S) {
     let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, stream.shutdown()).await;
 }
 
-/// Closes a connection whose client may still be sending, and discards what it sends for up to `limit`. Closing at once
-/// would reset the connection, and the client's kernel would drop the response that it has not read yet (RFC 9112, 9.6).
+/// Closes a connection whose client may still be sending, and discards what it sends for up to `limit`. Closing at
+/// once would reset the connection, and the client's kernel would drop the response that it has not read yet (RFC
+/// 9112, 9.6).
 pub(super) async fn close_lingering<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, limit: Duration) {
     let discard = async {
         stream.shutdown().await?;

@@ -1,9 +1,9 @@
 //! How much of an HTTP/2 connection is read, and when.
 //!
 //! 1. A connection that has been read for a while lets others go first: one read may hold hundreds of frames.
-//! 2. A connection that has reset streams, and any at its beginning, is read only if its address can pay for what it may
-//!    be about to reset ([`ResetBudget`]), and no further than that. Until then its bytes stay where they are, and TCP tells the
-//!    client. One that has reset nothing is not held up by others of its address.
+//! 2. A connection that has reset streams, and any at its beginning, is read only if its address can pay for what it
+//!    may be about to reset ([`ResetBudget`]), and no further than that. Until then its bytes stay where they are, and
+//!    TCP tells the client. One that has reset nothing is not held up by others of its address.
 //!
 //! Responses are written all the while.
 
@@ -106,7 +106,7 @@ impl ReadBudget {
 
     /// The connection is ended for what its client did; up to `resets` of its streams were not charged.
     pub(super) fn end(&self, resets: usize) {
-        self.budget.end(resets);
+        self.budget.close_abusive(resets);
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! They make a request malformed (RFC 9113, 8.1), but h2 drops them and hands over the rest. What h2 does refuse is a
 //! pseudo-header field after a regular one. So a regular field is put in front of all trailers on their way to it: one
-//! byte, an entry of HPACK's static table, which changes no state of the compression. Nothing but frame heads has to be
-//! read for that, and h2 judges each field as it always does. The field goes with those that no trailers may hold.
+//! byte, an entry of HPACK's static table, which changes no state of the compression. Nothing but frame heads has to
+//! be read for that, and h2 judges each field as it always does. The field goes with those that no trailers may hold.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! From certificates' files to what handshakes use.
+//! The rustls configurations of a listener, made from its files.
 
 use std::sync::Arc;
 
@@ -18,19 +18,21 @@ use crate::tls::{HostNames, Identity, authorities};
 pub(super) const HTTP2: &[u8] = b"h2";
 /// The ALPN protocol id of HTTP/1.1 (RFC 7301, 6).
 const HTTP1: &[u8] = b"http/1.1";
-/// Sessions kept for clients of TLS 1.2 that take no tickets, for each certificate.
-const SESSIONS: usize = 1024;
-/// Tickets of TLS 1.3 that a client is given: one for each of two connections it may open next.
+/// Limit on the cached TLS 1.2 sessions of clients without ticket support, per certificate.
+const MAX_SESSIONS: usize = 1024;
+/// TLS 1.3 tickets sent per handshake: enough for two further connections.
 const TICKETS: usize = 2;
 
-/// Everything that the handshakes of a listener use.
+/// What the handshakes of a listener use.
 #[derive(Debug)]
 pub(super) struct Contexts {
-    /// In the order of the configuration; the first is there.
+    /// The context of the first certificate.
     default: Context,
+    /// The contexts of the other certificates, in the order of the configuration.
     others: Vec<Context>,
+    /// The position of the certificate for each name.
     names: HostNames,
-    /// From hosts to what is asked of their clients; none: of all the same.
+    /// The rule for client certificates of each host; `None` if all have the same.
     pub(super) hosts: Option<Arc<HostNames>>,
     /// When the first of the certificates expires.
     pub(super) not_after: Timestamp,
@@ -40,11 +42,12 @@ pub(super) struct Contexts {
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) config: Arc<ServerConfig>,
-    /// Which of the rules for clients it has; 0 is that of the first certificate.
+    /// The number of its rule for client certificates; 0 is that of the first certificate.
     pub(super) rule: usize,
 }
 
 impl Contexts {
+    /// Builds the configurations of all certificates.
     pub(super) fn new(config: &TlsConfig, http2: bool, files: &Files) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let (mut names, mut hosts) = (HostNames::default(), HostNames::default());
@@ -78,7 +81,7 @@ impl Contexts {
         Ok(Self { default, others: contexts.collect(), names, hosts, not_after })
     }
 
-    /// The context for a client that names `server`.
+    /// Returns the context for a client that sends `server` as SNI.
     pub(super) fn choose(&self, server: Option<&str>) -> &Context {
         let position =
             server.and_then(|server| self.names.find(server)).and_then(|found| found.checked_sub(1));
@@ -111,7 +114,7 @@ fn server_config(
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified)));
     config.ticketer = ring::Ticketer::new()?;
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
     config.send_tls13_tickets = TICKETS;
     Ok(config)
 }

@@ -9,7 +9,7 @@ use super::error::TlsError;
 use crate::config::TlsConfig;
 use crate::config::environment::Environment;
 
-/// The contents of all files of a listener.
+/// The contents of all certificate, key and CA files of a listener, or why a file cannot be read.
 #[derive(Clone)]
 pub(super) struct Files(BTreeMap<PathBuf, Result<Vec<u8>, Arc<io::Error>>>);
 
@@ -33,6 +33,7 @@ impl Files {
         }
     }
 
+    /// Returns whether all contents are equal. Two unreadable files are equal if the kind of error is.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
             && self.0.iter().zip(&other.0).all(|((_, one), (_, other))| match (one, other) {
@@ -43,7 +44,7 @@ impl Files {
     }
 }
 
-/// Contents may be keys.
+/// Shows paths only: the contents are secret.
 impl std::fmt::Debug for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()

@@ -1,9 +1,9 @@
-//! Certificates' files that change while the gateway runs.
+//! Reloads certificates when their files change.
 //!
-//! The files are read once a second, and compared by content: that sees a file that was replaced, a link that now leads
-//! elsewhere (as Kubernetes changes secrets), and a clock that went back. What was read twice alike is taken: a
-//! certificate and its key are written one after the other, and are not to be judged in between. What does not make a
-//! certificate is reported once, and the one before stays.
+//! The files are read every second and compared by content. This detects replaced files, swapped symlinks (as
+//! Kubernetes updates secrets), and works when the clock goes back. New contents are used once two reads in a row
+//! agree, since a certificate and its key are written one after the other. If they are invalid, one error is logged
+//! and the previous certificates stay in use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,42 +17,42 @@ use crate::config::TlsConfig;
 use crate::config::environment::System;
 use crate::server::connections::Connections;
 
-/// How often the files are read.
-const PERIOD: Duration = Duration::from_secs(1);
+/// Interval at which the files are read.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Follows the files of a configuration, with or without HTTP/2, which were `judged` last.
-pub(super) async fn follow(
+/// Sends new contexts to `contexts` whenever the files change. `loaded` are the contents that were tried last.
+pub(super) async fn run(
     (config, http2): (TlsConfig, bool),
-    mut judged: Files,
+    mut loaded: Files,
     contexts: watch::Sender<Arc<Contexts>>,
     connections: Arc<Connections>,
 ) {
     let config = Arc::new(config);
-    let mut tick = tokio::time::interval(PERIOD);
+    let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = judged.clone();
+    let mut previous = loaded.clone();
     loop {
         tick.tick().await;
-        let read = Arc::clone(&config);
-        // A slow disk is to delay nobody else. Reading cannot panic; if it did, the next time would be as good.
-        let Ok(files) = tokio::task::spawn_blocking(move || Files::read(&read, &System)).await else {
+        let to_read = Arc::clone(&config);
+        // On a thread for blocking work, since the disk may be slow. If reading panics, the next interval tries again.
+        let Ok(files) = tokio::task::spawn_blocking(move || Files::read(&to_read, &System)).await else {
             continue;
         };
-        let is_settled = files.same_as(&before);
-        before = files;
-        if !is_settled || before.same_as(&judged) {
+        let is_stable = files.same_as(&previous);
+        previous = files;
+        if !is_stable || previous.same_as(&loaded) {
             continue;
         }
-        judged = before.clone();
-        match Contexts::new(&config, http2, &judged) {
+        loaded = previous.clone();
+        match Contexts::new(&config, http2, &loaded) {
             Ok(new) => {
                 tracing::info!(certificates = config.certificates.len(), "certificates reloaded");
                 contexts.send_replace(Arc::new(new));
-                connections.counters.reloaded_certificates.add();
+                connections.counters.reloaded_certificates.increment();
             }
             Err(error) => {
-                tracing::error!(%error, "changed certificates are not used; those before stay");
-                connections.counters.failed_reloads.add();
+                tracing::error!(%error, "changed certificates are invalid; the previous ones stay in use");
+                connections.counters.failed_reloads.increment();
             }
         }
     }
