@@ -1,6 +1,6 @@
 //! Several gateways that write one session at the same time, on a DynamoDB engine of another maker.
 //!
-//! `SESSIONGATE_RACE_ROUNDS` sets the rounds of each race, for each format.
+//! `SESSIONGATE_RACE_ROUNDS` sets the rounds of each race, for each format, and `SESSIONGATE_RACE_FORMAT` names the only one.
 
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
@@ -31,6 +31,11 @@ const FORMATS: &[Format] = &[
     },
     Format { name: "express", realm: "[sessions.main.keys]\ncurrent = { env = \"KEY\" }", key: ("id", "S") },
 ];
+
+fn formats() -> impl Iterator<Item = &'static Format> {
+    let only = std::env::var("SESSIONGATE_RACE_FORMAT").ok();
+    FORMATS.iter().filter(move |format| only.as_ref().is_none_or(|only| format.name == only))
+}
 
 fn rounds(default: usize) -> usize {
     std::env::var("SESSIONGATE_RACE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -119,7 +124,7 @@ fn builder(format: &Format, server: &Ministack, upstream: &Upstream, ttl: &str) 
 /// Of two equal compare-and-swap writes of one version, one is accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_conditional_writes_of_two_gateways_are_acknowledged_once() {
-    for format in FORMATS {
+    for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
         let cookie = race.session(json!({ "n": 0 })).await;
         for round in 1..=rounds(20) {
@@ -137,7 +142,7 @@ async fn equal_conditional_writes_of_two_gateways_are_acknowledged_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flash_message_reaches_one_of_two_gateways_and_equal_appends_both_stay() {
-    for format in FORMATS {
+    for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
         let cookie = race.session(json!({ "n": 0 })).await;
         let append = order(&[("X-Session-Flash", "Saved")]);
@@ -158,7 +163,7 @@ async fn flash_message_reaches_one_of_two_gateways_and_equal_appends_both_stay()
 async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
     let rotate = order(&[("X-Session-Action", "rotate")]);
     let destroy = order(&[("X-Session-Action", "destroy")]);
-    for format in FORMATS {
+    for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
         for round in 1..=rounds(20) {
             let old = race.session(json!({ "n": round })).await;
@@ -195,7 +200,7 @@ async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_rotations_at_once_is_acknowledged() {
     let rotate = order(&[("X-Session-Action", "rotate")]);
-    for format in FORMATS {
+    for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
         for round in 1..=rounds(10) {
             let old = race.session(json!({ "n": round })).await;
@@ -211,7 +216,7 @@ async fn one_of_two_rotations_at_once_is_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_log_outs_by_one_gateway_are_both_acknowledged() {
     let destroy = order(&[("X-Session-Action", "destroy")]);
-    for format in FORMATS {
+    for format in formats() {
         let Some(race) = Race::start(format, 1).await else { return };
         let session = race.session(json!({ "n": 1 })).await;
         let gateway = &race.gateways[0];
@@ -246,7 +251,7 @@ async fn revocation_of_a_rotated_session_ends_it_under_its_new_id() {
 #[tokio::test(flavor = "multi_thread")]
 async fn compare_and_swap_counter_ends_at_the_number_of_acknowledged_writes() {
     const CLIENTS: usize = 8;
-    for format in FORMATS {
+    for format in formats() {
         let Some(race) = Race::start(format, 3).await else { return };
         for _ in 0..rounds(20).div_ceil(50) {
             let cookie = race.session(json!({ "n": 0 })).await;
