@@ -107,7 +107,7 @@ fn blocks(title: &str) -> Vec<(&'static str, &'static str)> {
 
 /// The whole quick start, with `store` in place of `[store.dynamodb]`.
 async fn logs_in(mut reader: Reader, store: Option<&str>) {
-    let blocks = blocks("In front of your app: five minutes");
+    let blocks = blocks("In front of your app in five minutes");
     let [("python", app), ("sh", start), ("toml", config), ("toml", embedded), ("sh", set_up), ("sh", visit)] =
         blocks.as_slice()
     else {
@@ -195,7 +195,7 @@ async fn quick_start_logs_in_with_dynamodb() {
 #[tokio::test]
 async fn writes_on_a_public_route_is_refused_with_a_way_out() {
     let Some(reader) = Reader::new() else { return };
-    let blocks = blocks("In front of your app: five minutes");
+    let blocks = blocks("In front of your app in five minutes");
     let config = blocks.iter().find(|(language, _)| *language == "toml").unwrap().1;
     reader.save("gateway.toml", &config.replace("access = \"optional\"", "access = \"public\""));
     reader.run("openssl rand -hex 32 > session.key").await;
