@@ -265,7 +265,8 @@ fn is_forwarding(name: &str) -> bool {
 /// Returns whether a lower-case name is one of [`OVERRIDES`].
 pub fn is_override(name: &str) -> bool {
     // Skips the search for nearly every header that browsers send.
-    name.starts_with(['p', 's', 'x']) && OVERRIDES.contains(&name)
+    let may_match = matches!(name.as_bytes(), [b'x', b'-', ..] | [b'p', b'a', ..] | [b's', b'c', ..]);
+    may_match && OVERRIDES.contains(&name)
 }
 
 /// Returns whether a lower-case name is one that servers act on before the app does. No ordinary client sends another

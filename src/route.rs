@@ -229,11 +229,15 @@ fn select_by<'g, R>(
 ) -> Result<&'g Entry<R>, NoRoute> {
     let longest = group.iter().position(&matches).ok_or(NoRoute::NotFound)?;
     let candidates = group.get(longest..).unwrap_or_default();
-    let length = candidates.first().map_or(0, |entry| entry.path.len());
+    let accepts = |entry: &Entry<R>| entry.methods.is_empty() || entry.methods.contains(method);
+    if let Some(first) = candidates.first().filter(|first| accepts(first)) {
+        return Ok(first);
+    }
     // Matching entries of the same length have the same path, ignoring case.
+    let length = candidates.first().map_or(0, |entry| entry.path.len());
     let mut same =
         candidates.iter().take_while(|entry| entry.path.len() == length).filter(|entry| matches(entry));
-    same.clone().find(|entry| entry.methods.is_empty() || entry.methods.contains(method)).ok_or_else(|| {
+    same.clone().find(|entry| accepts(entry)).ok_or_else(|| {
         let allowed = same.by_ref().flat_map(|entry| entry.methods.iter().cloned()).collect();
         NoRoute::Method(allowed)
     })
