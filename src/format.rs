@@ -1,7 +1,7 @@
-//! How a framework writes its rows and its cookie. A format is pure: bytes in, values out, no clock, no IO.
+//! Session formats: how each framework writes its rows and its cookie. Formats are pure: no clock, no IO.
 //!
-//! The rule every format keeps: whatever is wrong with a cookie or a row is *no session* with a reason that can be
-//! counted, never an error and never a panic.
+//! A cookie or row that is invalid in any way is never an error and never a panic: it counts as *no session*, with a
+//! reason for the metrics.
 
 mod decode;
 pub mod django;
@@ -25,54 +25,59 @@ use crate::item::{Attribute, Item, Key, KeyType};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// One framework's way to write sessions. Implemented by each format, used through `Box<dyn Format>`.
+/// A session format. One is implemented for each framework and used as `Box<dyn Format>`.
 pub trait Format: Send + Sync + fmt::Debug {
-    /// The key attribute's name and type.
+    /// Returns the name and type of the key attribute.
     fn key_schema(&self) -> KeySchema<'_>;
 
-    /// The attribute that DynamoDB's TTL is to be enabled on, if the format has one in Unix seconds.
+    /// Returns the attribute for DynamoDB's TTL, if the format stores the deadline in Unix seconds.
     fn ttl_attribute(&self) -> Option<&str>;
 
-    /// Whether rows record when the session was created; without it an absolute lifetime cannot be enforced.
+    /// Returns whether rows record when the session was created, which an absolute lifetime requires.
     fn records_creation(&self) -> bool;
 
-    /// Makes an id for a new session.
+    /// Generates the id of a new session.
     ///
     /// # Errors
-    /// If the operating system has no randomness to give.
+    /// Returns an error if the operating system cannot provide random bytes.
     fn new_id(&self) -> Result<SessionId, getrandom::Error>;
 
-    /// Reads a cookie's value. What does not have the shape, or the MAC, of one of ours costs no read.
+    /// Parses a cookie's value.
+    ///
+    /// # Errors
+    /// Returns [`CookieFault`] if the value is malformed or its MAC does not match. Such a cookie costs no read.
     fn parse_cookie(&self, value: &[u8]) -> Result<SessionRef, CookieFault>;
 
-    /// Says what the cookie's value looks like, for whoever has one of another shape.
+    /// Describes the form of a valid cookie value, for error messages.
     fn cookie_shape(&self) -> String;
 
-    /// The value of the cookie for a session.
+    /// Returns the cookie's value for a session.
     fn cookie_value(&self, id: &SessionId, version: u64) -> String;
 
-    /// The key of the session's row.
+    /// Returns the key of a session's row.
     fn key(&self, id: &SessionId) -> Key;
 
-    /// Reads a row.
+    /// Decodes a row.
+    ///
+    /// # Errors
+    /// Returns [`RowFault`] if the row is not a valid session.
     fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault>;
 
-    /// The whole row of a new session.
+    /// Encodes the row of a new session.
     ///
     /// # Errors
-    /// If the claims hold something that the format cannot write.
+    /// Returns [`EncodeFault`] if the format cannot represent the claims.
     fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault>;
 
-    /// The write that moves a session's idle deadline: `record` as it was read, the new issue time and deadline, and
-    /// the issue time below which a row is due. It neither creates a row nor revives a dead one, and it is refused if
-    /// the row has changed or another gateway was first.
+    /// Returns the write that reissues a session, given the `record` that was read. It never creates a row, and fails
+    /// if the row has changed, has expired, or has been reissued by another gateway.
     fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change;
 
-    /// The write that gives a session other claims: `record` as it was read, and its activity and deadline from now on.
-    /// It is refused if the row is not the one that was read any more.
+    /// Returns the write that replaces a session's claims, given the `record` that was read. It fails if the row has
+    /// changed since.
     ///
     /// # Errors
-    /// If the claims hold something that the format cannot write.
+    /// Returns [`EncodeFault`] if the format cannot represent the claims.
     fn change(
         &self,
         record: &SessionRecord,
@@ -80,33 +85,34 @@ pub trait Format: Send + Sync + fmt::Debug {
         times: ChangeTimes,
     ) -> Result<Change, EncodeFault>;
 
-    /// What holds of the row as long as it is the one that was read.
+    /// Returns the conditions that hold as long as the row is the one that was read.
     fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
         let equals =
             |(name, value): (&String, &Attribute)| WriteCondition::Equals(name.clone(), value.clone());
         std::iter::once(WriteCondition::Exists).chain(record.stored.iter().map(equals)).collect()
     }
 
-    /// The write that retires the row of a session whose id was changed: it may be read until `until`, is neither reissued
-    /// nor changed any more, and leads to the row `successor`. `None` if the format has no retired rows: then the old row
-    /// is deleted with the change of the id.
+    /// Returns the write that retires the old row after a change of the session's id: until `until` it can be read, but
+    /// not reissued or changed, and it refers to the row `successor`. Returns `None` if the format has no retired rows;
+    /// then the old row is deleted.
     fn retire(&self, _record: &SessionRecord, _until: Timestamp, _successor: &Key) -> Option<Update> {
         None
     }
 
-    /// Whether the rows of sessions whose id was changed stay, retired. Then a row that is not there has been deleted;
-    /// otherwise its session may live on under another id.
+    /// Returns whether the old row stays, retired, after a change of the session's id. If so, a missing row means that
+    /// the session was deleted; if not, the session may continue under another id.
     fn keeps_retired_rows(&self) -> bool {
         false
     }
 
-    /// The conditions under which a row may be deleted to end its session, whatever else it says.
+    /// Returns the conditions under which a row may be deleted to end its session, even if it has changed since it was
+    /// read.
     fn not_retired(&self) -> Vec<WriteCondition> {
         vec![WriteCondition::Exists]
     }
 }
 
-/// The format of a realm.
+/// Creates the format of a realm.
 pub fn open(realm: &RealmConfig) -> Box<dyn Format> {
     match &realm.format {
         FormatKind::Native => {
@@ -132,16 +138,16 @@ pub struct KeySchema<'a> {
     pub kind: KeyType,
 }
 
-/// What a cookie says: whose session, and which version of it the browser has seen.
+/// The contents of a cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRef {
     /// The session's id.
     pub id: SessionId,
-    /// The version that the browser has seen; 0 where a format's cookie has none.
+    /// The version of the session that the browser has seen; 0 if the format's cookie has none.
     pub version: u64,
 }
 
-/// A session's id as the browser holds it. A secret: who knows it is the user.
+/// A session id. It is a secret: whoever knows it has the user's session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionId(Secret);
 
@@ -150,22 +156,22 @@ pub struct SessionId(Secret);
 pub struct SessionRecord {
     /// The session's data.
     pub claims: Claims,
-    /// Grows with every change of the claims. Where a format counts none, it is the [`fingerprint`] of the payload: it
-    /// changes with the payload, and that is all it does.
+    /// Increases with every change of the claims. In formats without versions it is the [`fingerprint`] of the payload,
+    /// which changes with the payload but does not increase.
     pub version: u64,
-    /// The last activity that was written down; never, where none is.
+    /// Time of the last recorded activity; [`Timestamp::NEVER`] if none is recorded.
     pub issued: Timestamp,
-    /// When the session was created, where the format records it.
+    /// Time of creation, if the format records it.
     pub created: Option<Timestamp>,
-    /// The idle deadline as the row has it; never, where it has none.
+    /// The idle deadline of the row; [`Timestamp::NEVER`] if it has none.
     pub expires: Timestamp,
-    /// Whether it goes on under another id: it is still read, but neither reissued nor changed.
+    /// Whether the session continues under another id: this row can be read, but not reissued or changed.
     pub retired: bool,
-    /// The row that a retired one leads to. Rows that earlier versions retired lead nowhere.
+    /// The row in which a retired session continues. Rows retired by earlier versions of the gateway have none.
     pub successor: Option<Box<Key>>,
     /// How far a reissue moves the deadline.
     pub renewal: Renewal,
-    /// The attributes, as they were read, that the format's writes are conditional on; empty where the version is enough.
+    /// The attributes that the format's writes are conditional on, as they were read. Empty if the version suffices.
     pub stored: Item,
 }
 
@@ -174,63 +180,63 @@ pub struct SessionRecord {
 pub enum Renewal {
     /// By the realm's `timeout`.
     Realm,
-    /// By what the row itself says.
+    /// By the timeout stored in the row.
     Own {
         /// The session's own idle timeout.
         timeout: Duration,
-        /// Its own absolute end; [`Timestamp::NEVER`] where it has none.
+        /// The session's own absolute deadline; [`Timestamp::NEVER`] if it has none.
         end: Timestamp,
     },
-    /// Not at all: the row has no deadline that a gateway may move, so it is never due.
+    /// Not at all: the gateway must not move the row's deadline, so the session is never due for a reissue.
     Never,
 }
 
 /// The times of a touch.
 #[derive(Clone, Copy, Debug)]
 pub struct TouchTimes {
-    /// The moment of the touch: the new issue time; a row that has expired by then is refused.
+    /// The current time, which becomes the issue time. The write fails if the row has expired by then.
     pub now: Timestamp,
     /// The new idle deadline.
     pub expires: Timestamp,
-    /// A row issued at or after this moment is not due.
+    /// The write fails if the row was issued at or after this time: it is not due for a reissue.
     pub due_before: Timestamp,
 }
 
 /// The times of a change.
 #[derive(Clone, Copy, Debug)]
 pub struct ChangeTimes {
-    /// The moment of the change: the new issue time.
+    /// The current time, which becomes the issue time.
     pub now: Timestamp,
     /// The new idle deadline.
     pub expires: Timestamp,
 }
 
-/// A change that is ready to be written.
+/// A write, with its expected result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// The write.
     pub update: Update,
-    /// What reading the row back would give.
+    /// The record that the row decodes to after the write.
     pub record: SessionRecord,
 }
 
-/// A conditional write of some attributes of an existing row.
+/// A conditional update of an existing row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     /// Attributes to set.
     pub set: Vec<(String, Attribute)>,
-    /// All must hold. `Exists` is always among them.
+    /// Conditions, all of which must hold. [`WriteCondition::Exists`] is always one of them.
     pub conditions: Vec<WriteCondition>,
 }
 
-/// One clause of a write's condition.
+/// A condition of a write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WriteCondition {
-    /// The row is there.
+    /// The row exists.
     Exists,
-    /// The row is not there.
+    /// The row does not exist.
     Absent,
-    /// The row has no such attribute.
+    /// The row does not have this attribute.
     Lacks(String),
     /// The attribute has this value.
     Equals(String, Attribute),
@@ -240,78 +246,77 @@ pub enum WriteCondition {
     AtLeast(String, Attribute),
 }
 
-/// A number that stands for a payload where a format counts no versions: 53 bits of its SHA-256, which every reader of
-/// JSON takes for the number that it is.
+/// Hashes a payload, for formats without versions: 53 bits of its SHA-256, which JSON parsers represent exactly.
 pub fn fingerprint(payload: &[u8]) -> u64 {
     let digest = Sha256::digest(payload);
     let (head, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
     u64::from_be_bytes(*head) >> 11
 }
 
-/// Why a cookie is not one of ours.
+/// The reason why a cookie is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CookieFault {
-    /// It does not have the format's shape.
-    #[error("the cookie does not have the format's shape")]
+    /// The value does not have the form that the format requires.
+    #[error("the cookie does not have the expected form")]
     Shape,
-    /// Its version is not a whole number in range.
-    #[error("the cookie's version is not a whole number")]
+    /// The version is not an integer in range.
+    #[error("the cookie's version is not a valid number")]
     Version,
-    /// It is not signed with any of the keys.
+    /// The MAC does not match any key.
     #[error("the cookie's signature does not match")]
     Signature,
 }
 
-/// Why a row is not a session.
+/// The reason why a row is not a session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowFault {
-    /// An attribute that makes a session is missing.
+    /// A required attribute is missing.
     #[error("attribute `{0}` is missing")]
     Missing(String),
-    /// An attribute has the wrong type, or a value out of range.
+    /// An attribute has the wrong type, or its value is out of range.
     #[error("attribute `{0}` has the wrong type or value")]
     Type(String),
-    /// The payload does not decode.
-    #[error("attribute `{0}` does not decode")]
+    /// The payload cannot be decoded.
+    #[error("attribute `{0}` cannot be decoded")]
     Payload(String),
-    /// The payload is not signed with any of the keys.
-    #[error("attribute `{0}` is not signed with any of the keys")]
+    /// The payload's MAC does not match any key.
+    #[error("the signature of attribute `{0}` does not match any key")]
     Signature(String),
-    /// The payload is a pickle: reading one can run any code.
+    /// The payload is a pickle, which can execute any code when it is read.
     #[error(
         "attribute `{0}` is a pickle, which is never read: set Django's SESSION_SERIALIZER to JSONSerializer"
     )]
     Pickle(String),
-    /// The payload is empty: how frameworks mark a session that was logged out.
+    /// The payload is empty, which is how frameworks mark a session that was logged out.
     #[error("the session is empty")]
     Empty,
 }
 
-/// Why claims cannot be written.
+/// The reason why claims cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeFault {
-    /// Nested deeper than DynamoDB allows (32 levels).
+    /// The claims are nested deeper than DynamoDB allows (32 levels).
     #[error("the claims are nested too deeply for DynamoDB")]
     TooDeep,
-    /// A number that DynamoDB cannot hold.
-    #[error("the claims hold a number that DynamoDB cannot hold")]
+    /// The claims contain a number out of DynamoDB's range.
+    #[error("the claims contain a number that DynamoDB cannot store")]
     Number,
-    /// What would be written would not be read: empty, or larger or deeper than payloads may be, or with a claim of the
-    /// framework's own that it does not write so.
-    #[error("the claims are empty, too large, or hold what the framework does not write")]
+    /// The row could not be read back: the claims are empty, exceed the limits on payloads, or contain an invalid value
+    /// for a claim that the framework defines.
+    #[error("the claims are empty, too large, or not valid for the framework")]
     Unreadable,
-    /// A write that the framework could not read back, or that would lose something of the row.
+    /// The framework could not read the row back, or the write would lose some of its data.
     #[error("{0}")]
     Unsupported(&'static str),
 }
 
 impl SessionId {
-    /// Takes over an id that was read from a cookie or made.
+    /// Wraps an id.
     pub fn new(text: impl AsRef<[u8]>) -> Self {
         Self(Secret::new(text.as_ref()))
     }
 
-    /// The id's bytes. Never to be logged.
+    /// Returns the id's bytes, which must never be logged.
     pub fn expose(&self) -> &[u8] {
         self.0.expose()
     }

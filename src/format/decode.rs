@@ -1,5 +1,4 @@
-//! Decoders for payloads that somebody else wrote. Their rule: what decoding costs in memory, stack and time has a bound
-//! of its own, whatever the payload says of itself.
+//! Decoders for untrusted payloads. Memory, stack and time are bounded, whatever lengths the payload declares.
 
 pub(super) mod inflate;
 pub(super) mod json;

@@ -1,12 +1,13 @@
-//! django-dynamodb-sessions 0.6 and 0.7, and dj-dynamodb-sessions: the cookie is the bare session key, which is also the
-//! row's, and `data` is what Django itself signs with `SECRET_KEY`.
+//! The format of django-dynamodb-sessions 0.6 and 0.7, and of dj-dynamodb-sessions: the cookie is the session key,
+//! which is also the row's key, and `data` is what Django signs with `SECRET_KEY`.
 //!
-//! The libraries leave expiry to the browser. Here a session ends where its cookie would: the signed time of the last
-//! save, and the app's own `_session_expiry` or else the realm's timeout. Rows that do not tell when they were saved
-//! (Django before 3.1) end by `ttl`, or `timeout` after `created`, or never. Without `enforce_age` none ends.
+//! The libraries leave expiry to the browser. The gateway expires a session when its cookie would: at the signed time
+//! of the last save, plus the app's `_session_expiry` or else the realm's timeout. Rows without the time of the save
+//! (Django before 3.1) expire at `ttl`, or else `timeout` after `created`, or else never. Without `enforce_age`,
+//! sessions do not expire.
 //!
-//! A touch signs the same payload for the present moment. Two kinds of session are not touched: those whose app has set
-//! the expiry itself, since a cookie of ours would outlive it, and those without the time of a save.
+//! A touch signs the same payload again with the current time. Two kinds of session are never touched: those with an
+//! expiry set by the app, since the gateway's cookie would outlive it, and those without the time of the save.
 
 mod base62;
 mod expiry;
@@ -26,19 +27,20 @@ use crate::item::{Attribute, Item, Key, KeyType};
 use crate::time::Timestamp;
 
 use expiry::Expiry;
-use signing::{Envelope, Keyring, Opened, Sealed};
+use signing::{Envelope, Keyring, OpenError, Opened};
 
 /// The signed session.
 const DATA: &str = "data";
-/// When the session was created, in Unix seconds. 0.6 does not write it.
+/// Time of creation, in Unix seconds. Version 0.6 does not write it.
 const CREATED: &str = "created";
-/// When DynamoDB may delete the row, in Unix seconds. Only dj-dynamodb-sessions writes it.
+/// The time after which DynamoDB may delete the row, in Unix seconds. Only dj-dynamodb-sessions writes it.
 const TTL: &str = "ttl";
-/// The letters of a session key, and how many it has.
+/// Alphabet of session keys.
 const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+/// Length of session keys.
 const KEY_LENGTH: usize = 32;
 
-/// The format.
+/// The Django format.
 #[derive(Debug)]
 pub struct Django {
     key_attribute: String,
@@ -48,23 +50,23 @@ pub struct Django {
 }
 
 impl Django {
-    /// The libraries' layout in a table whose key attribute is `key_attribute` (the libraries' own is `session_key`),
-    /// signed by `keys`: without any, no row is a session. With `enforce_age`, a session that says nothing else ends
-    /// `timeout` after its last save.
+    /// Creates the format for a table whose key attribute is `key_attribute` (the libraries' default is `session_key`).
+    /// Payloads are signed with `keys`; without keys, no row is valid. With `enforce_age`, sessions without an expiry
+    /// of their own expire `timeout` after the last save.
     pub fn new(key_attribute: &str, keys: Option<&KeysConfig>, timeout: Duration, enforce_age: bool) -> Self {
         Self { key_attribute: key_attribute.to_owned(), keyring: Keyring::new(keys), timeout, enforce_age }
     }
 
-    /// When a session saved at `saved` ends.
-    fn end(&self, expiry: Expiry, saved: Timestamp) -> Timestamp {
+    /// Returns when a session saved at `saved` expires.
+    fn deadline(&self, expiry: Expiry, saved: Timestamp) -> Timestamp {
         match expiry {
             Expiry::Cookie | Expiry::Browser => saved.plus(self.timeout),
             Expiry::After(millis) => Timestamp::from_millis(saved.as_millis().saturating_add(millis)),
-            Expiry::At(moment) => moment,
+            Expiry::At(time) => time,
         }
     }
 
-    /// What a row says: its payload, and the attributes around it, of which `stored` has `data` and `ttl`.
+    /// Decodes a verified payload. `stored` has the row's `data` and `ttl`.
     fn record(
         &self,
         payload: &[u8],
@@ -79,17 +81,17 @@ impl Django {
         if claims.is_empty() {
             return Err(RowFault::Empty);
         }
-        let expiry = Expiry::of(&claims).ok_or_else(|| RowFault::Payload(DATA.into()))?;
-        let (issued, end) = match envelope {
-            Envelope::Signing(saved) => (saved, self.end(expiry, saved)),
-            Envelope::Legacy => (Timestamp::NEVER, self.end_of_legacy(expiry, created, &stored)?),
+        let expiry = Expiry::from_claims(&claims).ok_or_else(|| RowFault::Payload(DATA.into()))?;
+        let (issued, deadline) = match envelope {
+            Envelope::Signing(saved) => (saved, self.deadline(expiry, saved)),
+            Envelope::Legacy => (Timestamp::NEVER, self.legacy_deadline(expiry, created, &stored)?),
         };
         Ok(SessionRecord {
             claims,
             version: fingerprint(payload),
             issued,
             created,
-            expires: if self.enforce_age { end } else { Timestamp::NEVER },
+            expires: if self.enforce_age { deadline } else { Timestamp::NEVER },
             renewal: if envelope == Envelope::Legacy || expiry != Expiry::Cookie {
                 Renewal::Never
             } else {
@@ -101,7 +103,7 @@ impl Django {
         })
     }
 
-    /// What reading a row of this payload gives: what would not be read is not written.
+    /// Decodes a payload that is about to be written, so that nothing is written that could not be read back.
     fn read_back(
         &self,
         payload: &str,
@@ -115,27 +117,29 @@ impl Django {
         self.record(payload.as_bytes(), envelope, created, stored).map_err(|_| EncodeFault::Unreadable)
     }
 
-    /// The end of a session that does not say when it was saved: what dj-dynamodb-sessions wrote with the save, or else
-    /// counted from the creation, never shorter than the timeout, since saves since then are not known.
-    fn end_of_legacy(
+    /// Returns when a session without the time of the save expires: at the `ttl` that dj-dynamodb-sessions wrote with
+    /// the save, or else counted from the creation, but not earlier than after the timeout, since there may have been
+    /// later saves.
+    fn legacy_deadline(
         &self,
         expiry: Expiry,
         created: Option<Timestamp>,
         stored: &Item,
     ) -> Result<Timestamp, RowFault> {
-        if let Expiry::At(moment) = expiry {
-            return Ok(moment);
+        if let Expiry::At(time) = expiry {
+            return Ok(time);
         }
         let ttl = seconds(stored, TTL)?;
-        let from_creation = |created| self.end(expiry, created).max(self.end(Expiry::Cookie, created));
+        let from_creation =
+            |created| self.deadline(expiry, created).max(self.deadline(Expiry::Cookie, created));
         Ok(ttl.or_else(|| created.map(from_creation)).unwrap_or(Timestamp::NEVER))
     }
 
-    /// The attributes of a row that is written anew as `data`, and ends at `end` where rows say so.
-    fn set(record: &SessionRecord, data: String, end: Timestamp) -> Vec<(String, Attribute)> {
+    /// Returns the attributes to set: `data`, and the deadline if the row has a `ttl`.
+    fn set(record: &SessionRecord, data: String, deadline: Timestamp) -> Vec<(String, Attribute)> {
         let mut set = vec![(DATA.to_owned(), Attribute::String(data))];
-        if record.stored.contains_key(TTL) && end != Timestamp::NEVER {
-            set.push((TTL.to_owned(), Attribute::number(end.as_secs())));
+        if record.stored.contains_key(TTL) && deadline != Timestamp::NEVER {
+            set.push((TTL.to_owned(), Attribute::number(deadline.as_secs())));
         }
         set
     }
@@ -171,7 +175,7 @@ impl Format for Django {
     }
 
     fn cookie_shape(&self) -> String {
-        format!("{KEY_LENGTH} of `a-z0-9`")
+        format!("{KEY_LENGTH} characters of `a-z0-9`")
     }
 
     fn cookie_value(&self, id: &SessionId, _version: u64) -> String {
@@ -183,18 +187,18 @@ impl Format for Django {
     }
 
     fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault> {
-        // 0.6 first puts the key alone; a process that ends there leaves a row that Django itself fails on.
+        // Version 0.6 first puts the key alone. If the process dies then, Django itself fails on that row.
         let data = item.get(DATA).ok_or_else(|| RowFault::Missing(DATA.into()))?;
         let text = data.as_str().ok_or_else(|| RowFault::Type(DATA.into()))?;
         let created = seconds(item, CREATED)?;
         seconds(item, TTL)?;
-        let Opened { payload, envelope } = self.keyring.open(text).map_err(|sealed| match sealed {
-            Sealed::Shape => RowFault::Payload(DATA.into()),
-            Sealed::Signature => RowFault::Signature(DATA.into()),
-            Sealed::Pickle => RowFault::Pickle(DATA.into()),
+        let Opened { payload, envelope } = self.keyring.open(text).map_err(|error| match error {
+            OpenError::Shape => RowFault::Payload(DATA.into()),
+            OpenError::Signature => RowFault::Signature(DATA.into()),
+            OpenError::Pickle => RowFault::Pickle(DATA.into()),
         })?;
-        let kept = item.iter().filter(|(name, _)| [DATA, TTL].contains(&name.as_str()));
-        let stored = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let stored = item.iter().filter(|(name, _)| [DATA, TTL].contains(&name.as_str()));
+        let stored = stored.map(|(name, value)| (name.clone(), value.clone())).collect();
         self.record(&payload, envelope, created, stored)
     }
 
@@ -215,17 +219,17 @@ impl Format for Django {
 
     fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change {
         let old = record.stored.get(DATA).and_then(Attribute::as_str).unwrap_or_default();
-        let data = self.keyring.sign_again(old, times.now).unwrap_or_else(|| old.to_owned());
+        let data = self.keyring.resign(old, times.now).unwrap_or_else(|| old.to_owned());
         let set = Self::set(record, data, times.expires);
         let issued = Timestamp::from_secs(times.now.as_secs());
         let mut touched = SessionRecord { issued, expires: times.expires, ..record.clone() };
-        // What was read is replaced, and the next write is to be conditional on what stands there then.
+        // The next write must be conditional on the new attributes.
         touched.stored.extend(set.iter().cloned());
         Change { update: Update { set, conditions: self.unchanged(record) }, record: touched }
     }
 
     fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
-        // No row holds NULL there: what was never read is never overwritten.
+        // No row has NULL there: without the old value, the write always fails.
         let data = record.stored.get(DATA).cloned().unwrap_or(Attribute::Null);
         vec![WriteCondition::Exists, WriteCondition::Equals(DATA.to_owned(), data)]
     }
@@ -238,12 +242,12 @@ impl Format for Django {
     ) -> Result<Change, EncodeFault> {
         let saved = Timestamp::from_secs(times.now.as_secs());
         let old = record.stored.get(DATA).and_then(Attribute::as_str).unwrap_or_default();
-        // A legacy row stays one: Django before 3.1 reads nothing else.
+        // A legacy row keeps its format: Django before 3.1 reads no other.
         let envelope = if old.contains(':') { Envelope::Signing(saved) } else { Envelope::Legacy };
         let payload = python_json::dumps(&claims, Separators::Compact)?;
-        let expiry = Expiry::of(&claims).ok_or(EncodeFault::Unreadable)?;
+        let expiry = Expiry::from_claims(&claims).ok_or(EncodeFault::Unreadable)?;
         let data = self.keyring.seal(payload.as_bytes(), envelope);
-        let set = Self::set(record, data, self.end(expiry, saved));
+        let set = Self::set(record, data, self.deadline(expiry, saved));
         let mut stored = record.stored.clone();
         stored.extend(set.iter().cloned());
         let changed = self.read_back(&payload, envelope, record.created, stored)?;
@@ -251,17 +255,18 @@ impl Format for Django {
     }
 }
 
-/// The letter that a random byte stands for; none for the last four, as 256 is not a multiple of 36 and 252 is.
+/// Maps a random byte to a letter without bias. Returns `None` for 252 and above, since 252 is the largest multiple of
+/// 36.
 fn letter(byte: u8) -> Option<char> {
     let letter = LETTERS.get(usize::from(byte) % LETTERS.len()).filter(|_| byte < 252);
     letter.map(|letter| char::from(*letter))
 }
 
-/// An attribute in Unix seconds, if it is there.
+/// Reads an optional attribute in Unix seconds.
 fn seconds(item: &Item, name: &str) -> Result<Option<Timestamp>, RowFault> {
     let Some(attribute) = item.get(name) else { return Ok(None) };
-    let moment = attribute.as_number().and_then(|number| number.as_unix_seconds());
-    moment.map(Some).ok_or_else(|| RowFault::Type(name.into()))
+    let time = attribute.as_number().and_then(|number| number.as_unix_seconds());
+    time.map(Some).ok_or_else(|| RowFault::Type(name.into()))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Moments as text: what Python's `isoformat` and JavaScript's `toISOString` write.
+//! ISO 8601 timestamps, as Python's `isoformat` and JavaScript's `toISOString` write them.
 
 use crate::time::Timestamp;
 
 const DAY: i64 = 86_400;
 
-/// Reads `2026-11-21T19:39:33.189527+00:00`; with `Z` or any other offset, with a fraction or without.
+/// Parses `2026-11-21T19:39:33.189527+00:00`. The offset is required, `Z` included; the fraction is optional.
 pub(super) fn parse(text: &str) -> Option<Timestamp> {
     let (date, time) = text.split_once(['T', ' '])?;
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str) -> Option<Timestamp> {
     valid.then(|| Timestamp::from_millis(secs * 1000 + millis))
 }
 
-/// Writes what `isoformat` gives for an aware time in UTC; `None` beyond the years that have four digits.
+/// Formats as `isoformat` does for an aware time in UTC. Returns `None` outside of the years 1 to 9999.
 pub(super) fn write(secs: i64, micros: u32) -> Option<String> {
     let (year, month, day) = date(secs.div_euclid(DAY)).filter(|(year, ..)| (1..=9999).contains(year))?;
     let rest = secs.rem_euclid(DAY);
@@ -36,10 +36,10 @@ pub(super) fn write(secs: i64, micros: u32) -> Option<String> {
     Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}+00:00"))
 }
 
-/// Writes what `toISOString` gives.
-pub(super) fn write_js(moment: Timestamp) -> Option<String> {
-    let text = write(moment.as_secs(), 0)?;
-    let millis = moment.as_millis().rem_euclid(1000);
+/// Formats as `toISOString` does.
+pub(super) fn write_js(time: Timestamp) -> Option<String> {
+    let text = write(time.as_secs(), 0)?;
+    let millis = time.as_millis().rem_euclid(1000);
     text.strip_suffix("+00:00").map(|text| format!("{text}.{millis:03}Z"))
 }
 
@@ -54,24 +54,25 @@ fn numbers<const N: usize>(text: &str, separator: char, widths: [usize; N]) -> O
     parts.next().is_none().then_some(numbers)
 }
 
-/// Days since the epoch of a date in the Gregorian calendar. The year begins in March, so that leap days come last.
+/// Converts a Gregorian date to days since the epoch: Howard Hinnant's `days_from_civil`. Years begin in March, so that
+/// a leap day is the last day of its year.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// The date of a day since the epoch.
+/// Converts days since the epoch to a Gregorian date: Howard Hinnant's `civil_from_days`.
 fn date(days: i64) -> Option<(i64, i64, i64)> {
     let days = days.checked_add(719_468)?;
     let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
+    let day_of_era = days.rem_euclid(146_097);
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
     let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     Some((year + era * 400 + carry, month, day))
 }
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_as_the_frameworks_write_them() {
+    fn timestamps_of_the_frameworks_are_parsed() {
         for (text, millis) in [
             ("1970-01-01T00:00:00Z", 0),
             ("2026-11-21T19:39:33.189527+00:00", 1_795_289_973_189),
@@ -113,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(secs in -62_135_596_800_i64..253_402_300_800, micros in 0u32..1_000_000) {
+        fn formatted_times_parse_back(secs in -62_135_596_800_i64..253_402_300_800, micros in 0u32..1_000_000) {
             let text = write(secs, micros).unwrap();
             let expected = Timestamp::from_millis(secs * 1000 + i64::from(micros / 1000));
             prop_assert_eq!(parse(&text), Some(expected));
@@ -121,7 +122,7 @@ mod tests {
         }
 
         #[test]
-        fn no_moment_is_too_far_and_no_text_panics(secs in any::<i64>(), text in ".*") {
+        fn formatting_and_parsing_never_panic(secs in any::<i64>(), text in ".*") {
             let _ = write(secs, 0);
             let _ = parse(&text);
         }

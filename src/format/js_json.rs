@@ -1,5 +1,5 @@
-//! JSON as JavaScript's `JSON.stringify` writes it: no spaces, text as it is, numbers as `String(number)` shows them. So
-//! a row that we rewrite is the row that the framework would have written.
+//! JSON in the form of JavaScript's `JSON.stringify`: no spaces, non-ASCII text unescaped, numbers as by
+//! `String(number)`. A row that the gateway writes is then byte for byte what the framework would have written.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use serde_json::ser::{Formatter, Serializer};
 use super::EncodeFault;
 use crate::claims::Claims;
 
-/// `JSON.stringify(claims)`.
+/// Serializes as `JSON.stringify(claims)` does.
 pub(super) fn stringify(claims: &Claims) -> Result<String, EncodeFault> {
     let mut out = Vec::new();
     claims
@@ -26,7 +26,8 @@ impl Formatter for JavaScript {
     }
 }
 
-/// `String(number)`: the shortest digits that read back as the same number, in positional notation from 1e-6 to 1e21.
+/// Formats as `String(number)` does: the shortest digits that parse to the same number, in positional notation from
+/// 1e-6 to 1e21.
 fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_text_are_written_as_javascript_writes_them() {
+    fn numbers_and_text_equal_those_of_javascript() {
         for (value, expected) in [
             (1.0, "1"),
             (-0.0, "0"),

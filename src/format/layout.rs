@@ -1,10 +1,10 @@
-//! Formats by declaration: the configuration says where a row has its payload and its times, and how the cookie is
-//! written. One engine reads and writes them all; what a framework does beyond that (`TimeRule`, the wrapping of the
-//! payload) is named in the layout.
+//! Formats declared in the configuration: which attributes hold the payload and the times, and how the cookie is
+//! written. One implementation handles them all. What a framework does beyond that is part of the declaration, too:
+//! `TimeRule`, and what wraps the payload.
 //!
-//! Rows that count no versions are guarded by what was read of them: a touch holds only if the old deadline is there
-//! still, a change only if the old payload is. So of many gateways one wins, and nothing is brought back or overwritten
-//! unseen.
+//! If rows have no version, writes are conditional on the attributes that were read: a touch on the old deadline, a
+//! change on the old payload. If several gateways write at once, one succeeds; a deleted row is not recreated, and a
+//! concurrent change is not overwritten.
 
 mod cookie;
 mod msgpack;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::cookie::Cookie;
 use self::payload::Payload;
-use self::times::{RowTimes, Stamps};
+use self::times::{DecodedTimes, RowTimes};
 use super::{
     Change, ChangeTimes, CookieFault, EncodeFault, Format, KeySchema, Renewal, RowFault, SessionId,
     SessionRecord, SessionRef, TouchTimes, Update, WriteCondition, iso8601,
@@ -28,10 +28,10 @@ use crate::config::layout::{KeyTemplate, LayoutConfig};
 use crate::item::{Attribute, Item, Key, KeyType};
 use crate::time::Timestamp;
 
-/// What express-session's stores take for the life of a session whose cookie has no `maxAge`.
+/// The timeout that express-session's stores use for a cookie without `maxAge`.
 const EXPRESS_DEFAULT: Duration = Duration::from_secs(86_400);
 
-/// A format by declaration.
+/// A declared format.
 #[derive(Debug)]
 pub struct Layout {
     cookie: Cookie,
@@ -40,12 +40,13 @@ pub struct Layout {
     key_type: KeyType,
     payload: Payload,
     version: Option<String>,
+    /// An attribute that sessions have, and its value.
     marker: Option<(&'static str, &'static str)>,
     times: RowTimes,
 }
 
 impl Layout {
-    /// The format of `realm`, whose rows are laid out like `layout`.
+    /// Creates the format of `realm` from its `layout`.
     pub fn new(realm: &RealmConfig, layout: &LayoutConfig) -> Self {
         Self {
             cookie: Cookie {
@@ -64,15 +65,15 @@ impl Layout {
         }
     }
 
-    /// The id that the key's value was made of.
-    fn id<'k>(&self, key: &'k Attribute) -> Option<&'k str> {
+    /// Extracts the session id from the key's value.
+    fn id_of_key<'k>(&self, key: &'k Attribute) -> Option<&'k str> {
         let text =
             if let Attribute::Binary(bytes) = key { std::str::from_utf8(bytes).ok()? } else { key.as_str()? };
         text.strip_prefix(self.key.before.as_str())?.strip_suffix(self.key.after.as_str())
     }
 
-    /// The attributes that are no claims where every other one is.
-    fn own(&self) -> Vec<&str> {
+    /// Returns the attributes that are not claims in layouts where every other attribute is one.
+    fn reserved(&self) -> Vec<&str> {
         let times = self.times.attributes();
         times.chain([self.key_attribute.as_str()]).chain(self.version.as_deref()).collect()
     }
@@ -84,7 +85,7 @@ impl Layout {
         version.map(Some).ok_or_else(|| RowFault::Type(name.clone()))
     }
 
-    /// express-session's `cookie`, of a session that it did not make itself.
+    /// Builds express-session's `cookie` for a session that the gateway creates.
     fn express_cookie(&self, expires: Timestamp) -> Value {
         let timeout = self.times.timeout;
         let (max_age, expires) = if timeout == EXPRESS_DEFAULT {
@@ -95,7 +96,7 @@ impl Layout {
         json!({ "originalMaxAge": max_age, "expires": expires, "httpOnly": true, "path": "/" })
     }
 
-    /// The attributes of `record` that the next write is conditional on.
+    /// Returns the attributes that the next write is conditional on.
     fn stored(&self, item: &Item) -> Item {
         let payload = self.payload.attribute.as_deref();
         let names = self.times.guard().into_iter().chain(payload).chain([self.key_attribute.as_str()]);
@@ -148,10 +149,10 @@ impl Format for Layout {
         }
         let key = item.get(&self.key_attribute);
         let key = key.ok_or_else(|| RowFault::Missing(self.key_attribute.clone()))?;
-        let id = self.id(key).ok_or_else(|| RowFault::Type(self.key_attribute.clone()))?;
-        let decoded = self.payload.decode(item, &self.own(), id)?;
+        let id = self.id_of_key(key).ok_or_else(|| RowFault::Type(self.key_attribute.clone()))?;
+        let decoded = self.payload.decode(item, &self.reserved(), id)?;
         let version = self.version(item)?.unwrap_or(decoded.fingerprint);
-        let Stamps { issued, created, expires, renewal } = self.times.read(item, decoded.max_age)?;
+        let DecodedTimes { issued, created, expires, renewal } = self.times.read(item, decoded.max_age)?;
         Ok(SessionRecord {
             claims: decoded.claims,
             version,
@@ -167,15 +168,15 @@ impl Format for Layout {
 
     fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
         let key = key.to_attribute();
-        let id = self.id(&key).unwrap_or_default();
+        let id = self.id_of_key(&key).unwrap_or_default();
         let mut item = match &self.payload.attribute {
             Some(name) => {
                 let cookie = self.express_cookie(record.expires);
                 Item::from([(name.clone(), self.payload.write(&record.claims, cookie, id)?)])
             }
-            None if self.own().iter().any(|own| record.claims.contains_key(*own)) => {
+            None if self.reserved().iter().any(|name| record.claims.contains_key(*name)) => {
                 return Err(EncodeFault::Unsupported(
-                    "a claim has the name of one of the row's own attributes",
+                    "a claim has the same name as an attribute that the layout uses",
                 ));
             }
             None => super::map::from_claims(&record.claims)?,
@@ -207,14 +208,15 @@ impl Format for Layout {
     ) -> Result<Change, EncodeFault> {
         let name = self.payload.attribute.as_ref();
         let name =
-            name.ok_or(EncodeFault::Unsupported("a row whose attributes are the claims is not changed"))?;
+            name.ok_or(EncodeFault::Unsupported("sessions without a payload attribute cannot be changed"))?;
         let now = Timestamp::from_secs(times.now.as_secs());
         let (issued, expires) = match record.renewal {
             Renewal::Realm => (now, times.expires),
             Renewal::Own { timeout, end } => (now, now.plus(timeout).min(end)),
             Renewal::Never => (record.issued, record.expires),
         };
-        let id = record.stored.get(&self.key_attribute).and_then(|key| self.id(key)).unwrap_or_default();
+        let id =
+            record.stored.get(&self.key_attribute).and_then(|key| self.id_of_key(key)).unwrap_or_default();
         let mut conditions = vec![WriteCondition::Exists];
         conditions.extend(self.times.unlocked());
         let mut set = Vec::new();
@@ -235,7 +237,7 @@ impl Format for Layout {
         let mut row = record.stored.clone();
         row.extend(set.iter().cloned());
         let decoded = self.payload.decode(&row, &[], id);
-        let decoded = decoded.map_err(|_| EncodeFault::Unsupported("the claims would not be read back"))?;
+        let decoded = decoded.map_err(|_| EncodeFault::Unsupported("the claims could not be read back"))?;
         let stored = self.stored(&row);
         let version = version.unwrap_or(decoded.fingerprint);
         let changed =

@@ -1,4 +1,4 @@
-//! Claims as a DynamoDB map and back: objects are `M`, arrays `L`, numbers `N`.
+//! Conversion between claims and a DynamoDB map: objects are `M`, arrays `L`, numbers `N`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,10 +8,11 @@ use super::EncodeFault;
 use crate::claims::Claims;
 use crate::item::{Attribute, Item, Number};
 
-/// DynamoDB's limit on nesting, less the level of `dat` itself.
+/// DynamoDB's limit on nesting, minus the level of `dat` itself.
 const MAX_DEPTH: usize = 31;
 
-/// The claims of a map; `None` if it is nested more deeply than DynamoDB itself allows, or holds a number that is none.
+/// Converts a map to claims. Returns `None` if it is nested deeper than DynamoDB allows, or contains a number that is
+/// invalid or would have to be rounded.
 pub(super) fn to_claims(map: &Item) -> Option<Claims> {
     object(map, MAX_DEPTH)
 }
@@ -26,7 +27,7 @@ fn value(attribute: &Attribute, depth: usize) -> Option<Value> {
         Attribute::Bool(flag) => Value::Bool(*flag),
         Attribute::String(text) => Value::String(text.clone()),
         Attribute::Number(text) => number(text)?,
-        // JSON has no bytes and no sets: base64 and lists, as DynamoDB's own JSON export shows them.
+        // JSON has no bytes and no sets: they become base64 and lists, as in DynamoDB's JSON export.
         Attribute::Binary(bytes) => Value::String(STANDARD.encode(bytes)),
         Attribute::StringSet(set) => set.iter().cloned().map(Value::String).collect(),
         Attribute::BinarySet(set) => set.iter().map(|bytes| Value::String(STANDARD.encode(bytes))).collect(),
@@ -47,14 +48,14 @@ fn number(number: &Number) -> Option<Value> {
     if let Ok(whole) = text.parse::<u64>() {
         return Some(whole.into());
     }
-    // Beyond 64 bits a float would make one number of many; and numbers name users.
+    // Do not round larger integers to a float: they could be user ids, of which several would become the same number.
     if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
         return None;
     }
     JsonNumber::from_f64(text.parse().ok()?).map(Value::Number)
 }
 
-/// The map of the claims.
+/// Converts claims to a map.
 pub(super) fn from_claims(claims: &Claims) -> Result<Item, EncodeFault> {
     map(claims, MAX_DEPTH)
 }
@@ -79,7 +80,7 @@ fn attribute(value: &Value, depth: usize) -> Result<Attribute, EncodeFault> {
     })
 }
 
-/// DynamoDB's numbers go from 1e-130 to 9.99e125; JSON's floats go further.
+/// Rejects floats outside DynamoDB's range, which is from 1e-130 to 9.99e125.
 fn decimal(number: &JsonNumber) -> Result<Number, EncodeFault> {
     if let Some(float) = number.as_f64().filter(|_| number.is_f64())
         && float != 0.0

@@ -1,9 +1,9 @@
-//! sessiongate's own format: pyramid's layout with the payload as a DynamoDB map, so that a row can be read and queried
-//! with DynamoDB's own tools, the moment of creation in `cre`, and optionally a signed cookie.
+//! sessiongate's own format: the attributes of the pyramid format, but the payload is a DynamoDB map, which DynamoDB's
+//! own tools can show and query; the time of creation in `cre`; and optionally a signed cookie.
 //!
-//! The cookie is `id/version`, and with keys `id/version/mac`, where `mac` is the base64url of
-//! `HMAC-SHA256(key, "sessiongate-native-1" NUL cookie-name NUL "id/version")`. The MAC adds nothing to the secrecy of
-//! the id; it makes a made-up id cost no read.
+//! The cookie is `id/version`, or with keys `id/version/mac`, where `mac` is the base64url of
+//! `HMAC-SHA256(key, "sessiongate-native-1" NUL cookie-name NUL "id/version")`. The id is secret enough without the
+//! MAC; the MAC lets the gateway reject a made-up id without a read.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,16 +22,16 @@ use crate::item::{Attribute, Item, Key, KeyType};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// When the session was created, in Unix seconds.
+/// Time of creation, in Unix seconds.
 const CREATED: &str = "cre";
-/// Whether the session goes on under another id: a retired row.
+/// Present in retired rows: the session continues under another id.
 const RETIRED: &str = "cls";
-/// The key of the row that a retired one leads to.
+/// The key of the row in which a retired session continues.
 const SUCCESSOR: &str = "nxt";
-/// What the MAC is of, so that it is good for nothing else.
+/// Domain separation: a MAC computed for another purpose is not valid here.
 const PURPOSE: &[u8] = b"sessiongate-native-1";
 
-/// The format.
+/// The native format.
 #[derive(Debug)]
 pub struct Native {
     key_attribute: String,
@@ -40,14 +40,14 @@ pub struct Native {
 }
 
 impl Native {
-    /// The format in a table whose key attribute is `key_attribute`. With `keys`, cookies are signed by the current
-    /// one, and accepted with any.
+    /// Creates the format for a table whose key attribute is `key_attribute`. With `keys`, cookies are signed with the
+    /// current key, and accepted if they are signed with any of them.
     pub fn new(key_attribute: &str, cookie_name: &str, keys: Option<KeysConfig>) -> Self {
         Self { key_attribute: key_attribute.to_owned(), cookie_name: cookie_name.to_owned(), keys }
     }
 
     fn mac(&self, key: &Secret, reference: &str) -> String {
-        // HMAC takes a key of any length, so there is no failure to pass on.
+        // Never fails: HMAC accepts keys of any length.
         let Ok(mac) = Hmac::<Sha256>::new_from_slice(key.expose()) else { return String::new() };
         let mac = mac
             .chain_update(PURPOSE)
@@ -82,7 +82,7 @@ impl Format for Native {
         let (reference, mac) = text.rsplit_once('/').ok_or(CookieFault::Shape)?;
         let parsed = row::parse_reference(reference.as_bytes())?;
         let mut all = std::iter::once(&keys.current).chain(&keys.previous);
-        // The encoded MACs are compared, so that only the canonical spelling is one.
+        // Compare the encoded MACs, so that only the canonical encoding is accepted.
         if all.any(|key| self.mac(key, reference).as_bytes().ct_eq(mac.as_bytes()).into()) {
             Ok(parsed)
         } else {
@@ -93,7 +93,7 @@ impl Format for Native {
     fn cookie_shape(&self) -> String {
         match self.keys {
             None => row::REFERENCE.to_owned(),
-            Some(_) => format!("{}, and then `/MAC`", row::REFERENCE),
+            Some(_) => format!("{}, followed by `/MAC`", row::REFERENCE),
         }
     }
 
@@ -140,7 +140,7 @@ impl Format for Native {
 
     fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
         let mut item =
-            row::item(&self.key_attribute, key, record, Attribute::Map(map::from_claims(&record.claims)?));
+            row::new_row(&self.key_attribute, key, record, Attribute::Map(map::from_claims(&record.claims)?));
         if let Some(created) = record.created {
             item.insert(CREATED.to_owned(), Attribute::number(created.as_secs()));
         }
@@ -156,7 +156,7 @@ impl Format for Native {
         let retired = [
             (RETIRED.to_owned(), Attribute::Bool(true)),
             (SUCCESSOR.to_owned(), successor.to_attribute()),
-            // So that no write is accepted that was made of the version before.
+            // Makes every pending write based on the old version fail.
             (row::VERSION.to_owned(), Attribute::number(record.version.saturating_add(1))),
         ];
         let set = change.update.set.into_iter().chain(retired).collect();

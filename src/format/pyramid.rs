@@ -1,5 +1,5 @@
-//! pyramid-dynamodb-sessions 0.1: the cookie `id/version`, rows under the SHA-256 of the id, the session's state as the
-//! text that Python's `json.dumps` writes.
+//! The format of pyramid-dynamodb-sessions 0.1: the cookie is `id/version`, the row's key is the SHA-256 of the id, and
+//! the payload is the output of Python's `json.dumps`.
 
 use super::decode::json;
 use super::python_json::{self, Separators};
@@ -11,14 +11,14 @@ use super::{
 use crate::claims::Claims;
 use crate::item::{Attribute, Item, Key, KeyType};
 
-/// The format.
+/// The pyramid format.
 #[derive(Debug)]
 pub struct Pyramid {
     key_attribute: String,
 }
 
 impl Pyramid {
-    /// The library's layout in a table whose key attribute is `key_attribute` (the library's own is `sid`).
+    /// Creates the format for a table whose key attribute is `key_attribute` (the library's default is `sid`).
     pub fn new(key_attribute: &str) -> Self {
         Self { key_attribute: key_attribute.to_owned() }
     }
@@ -63,7 +63,7 @@ impl Format for Pyramid {
         let text = data.as_str().ok_or_else(|| RowFault::Type(row::DATA.into()))?;
         let claims = json::object(text.as_bytes()).ok_or_else(|| RowFault::Payload(row::DATA.into()))?;
         if claims.is_empty() {
-            // `session.invalidate()` keeps the row and its id, with nothing in it.
+            // `session.invalidate()` keeps the row and the id, but empties the session.
             return Err(RowFault::Empty);
         }
         Ok(SessionRecord {
@@ -81,7 +81,7 @@ impl Format for Pyramid {
 
     fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
         let data = Attribute::String(python_json::dumps(&record.claims, Separators::Spaced)?);
-        Ok(row::item(&self.key_attribute, key, record, data))
+        Ok(row::new_row(&self.key_attribute, key, record, data))
     }
 
     fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change {

@@ -1,5 +1,5 @@
-//! JSON as Python's `json.dumps` writes it: everything outside ASCII escaped (`\u20ac`), floats as `repr` shows them.
-//! Byte for byte, so that a row which we rewrite is the row that the framework would have written.
+//! JSON in the form of Python's `json.dumps`: non-ASCII text escaped (`\u20ac`), floats as by `repr`. A row that the
+//! gateway writes is then byte for byte what the framework would have written.
 
 use std::fmt::Write as _;
 use std::io;
@@ -10,7 +10,7 @@ use serde_json::ser::{CharEscape, Formatter, Serializer};
 use super::EncodeFault;
 use crate::claims::Claims;
 
-/// What stands between things: `separators`.
+/// The `separators` argument.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Separators {
     /// `(", ", ": ")`, the default.
@@ -19,7 +19,7 @@ pub(super) enum Separators {
     Compact,
 }
 
-/// `json.dumps(claims, separators=…)`.
+/// Serializes as `json.dumps(claims, separators=…)` does.
 pub(super) fn dumps(claims: &Claims, separators: Separators) -> Result<String, EncodeFault> {
     let (item, key): (&[u8], &[u8]) = match separators {
         Separators::Spaced => (b", ", b": "),
@@ -60,7 +60,7 @@ impl Formatter for Python {
     ) -> io::Result<()> {
         let mut text = String::with_capacity(fragment.len());
         for c in fragment.chars() {
-            // DEL is ASCII too, and Python leaves it as it is.
+            // Includes DEL, which Python does not escape.
             if c.is_ascii() {
                 text.push(c);
             } else {
@@ -92,7 +92,8 @@ impl Formatter for Python {
     }
 }
 
-/// `repr(float)`: the shortest digits that read back as the same number, in positional notation from 1e-4 to 1e16.
+/// Formats as `repr(float)` does: the shortest digits that parse to the same number, in positional notation from 1e-4
+/// to 1e16.
 fn repr(value: f64) -> String {
     let scientific = format!("{value:e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_are_written_as_python_writes_them() {
+    fn floats_equal_those_of_python() {
         for (value, expected) in [
             (1.5, "1.5"),
             (1.0, "1.0"),
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_escaped_as_python_escapes_it() {
+    fn escaped_text_equals_that_of_python() {
         let claims: Claims =
             serde_json::from_str(r#"{"a": "Zoë ☃ 😀 \u0001\n\"\\/\u007f", "b": [1, {}, []]}"#).unwrap();
         let expected =

@@ -1,5 +1,5 @@
-//! The attributes that the native and the pyramid format share: key, version, issue time and deadline
-//! (pyramid-dynamodb-sessions' layout), read and written in one place.
+//! Reading and writing of the attributes that the native and pyramid formats share, which are those of
+//! pyramid-dynamodb-sessions: key, version, issue time and deadline.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,25 +15,26 @@ use crate::time::Timestamp;
 
 /// The payload.
 pub(super) const DATA: &str = "dat";
-/// The version: a whole number that grows with every change.
+/// The version: an integer that increases with every change.
 pub(super) const VERSION: &str = "ver";
 /// The last activity, in Unix seconds.
 pub(super) const ISSUED: &str = "iss";
-/// The idle deadline, in Unix seconds; the attribute for DynamoDB's TTL.
+/// The idle deadline, in Unix seconds; also the attribute for DynamoDB's TTL.
 pub(super) const EXPIRES: &str = "exp";
 
-/// The row's key: the SHA-256 of the id, so that who reads the table cannot be anybody.
+/// Returns the row's key: the SHA-256 of the id, so that read access to the table does not reveal session ids.
 pub(super) fn key(id: &SessionId) -> Key {
     Key::binary(&Sha256::digest(id.expose()))
 }
 
-/// The shape of what [`parse_reference`] reads.
-pub(super) const REFERENCE: &str = "`ID/VERSION`, where ID is 43 to 128 of `A-Za-z0-9_-`";
+/// The form that [`parse_reference`] accepts.
+pub(super) const REFERENCE: &str = "`ID/VERSION`, where ID is 43 to 128 characters of `A-Za-z0-9_-`";
 
-/// Reads `id/version`.
+/// Parses `id/version`.
 ///
-/// An id is `secrets.token_urlsafe()`: 43 characters of base64url today; up to 128 are taken, in case a Python to come
-/// makes longer ones. The version is digits alone: the library reads it as a `Decimal`, which would let in `Infinity`.
+/// An id comes from `secrets.token_urlsafe()`: 43 characters of base64url today. Up to 128 are accepted, in case a
+/// later Python makes them longer. The version must be all digits: the library parses it as a `Decimal`, which accepts
+/// `Infinity`.
 pub(super) fn parse_reference(value: &[u8]) -> Result<SessionRef, CookieFault> {
     let slash = value.iter().position(|&b| b == b'/').ok_or(CookieFault::Shape)?;
     let (id, version) = value.split_at_checked(slash).ok_or(CookieFault::Shape)?;
@@ -41,7 +42,7 @@ pub(super) fn parse_reference(value: &[u8]) -> Result<SessionRef, CookieFault> {
     if !plain || !(43..=128).contains(&id.len()) {
         return Err(CookieFault::Shape);
     }
-    // 18 digits are always a u64.
+    // 18 digits always fit into a `u64`.
     let digits = version.get(1..).filter(|digits| (1..=18).contains(&digits.len()));
     let version =
         digits.filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(CookieFault::Version)?;
@@ -49,18 +50,18 @@ pub(super) fn parse_reference(value: &[u8]) -> Result<SessionRef, CookieFault> {
     Ok(SessionRef { id: SessionId::new(id), version })
 }
 
-/// Writes `id/version`.
+/// Formats `id/version`.
 pub(super) fn write_reference(id: &SessionId, version: u64) -> String {
     format!("{}/{version}", String::from_utf8_lossy(id.expose()))
 }
 
-/// The version, issue time and deadline of a row.
+/// Reads the version, issue time and deadline of a row.
 pub(super) fn times(item: &Item) -> Result<(u64, Timestamp, Timestamp), RowFault> {
     let version = number(item, VERSION)?.as_u64().ok_or_else(|| RowFault::Type(VERSION.into()))?;
     Ok((version, seconds(item, ISSUED)?, seconds(item, EXPIRES)?))
 }
 
-/// A required attribute in Unix seconds.
+/// Reads a required attribute in Unix seconds.
 pub(super) fn seconds(item: &Item, name: &str) -> Result<Timestamp, RowFault> {
     number(item, name)?.as_unix_seconds().ok_or_else(|| RowFault::Type(name.into()))
 }
@@ -70,8 +71,8 @@ fn number<'i>(item: &'i Item, name: &str) -> Result<&'i Number, RowFault> {
     attribute.as_number().ok_or_else(|| RowFault::Type(name.into()))
 }
 
-/// A row of `record` around its payload.
-pub(super) fn item(key_attribute: &str, key: &Key, record: &SessionRecord, data: Attribute) -> Item {
+/// Builds the row of `record`, with `data` as its payload.
+pub(super) fn new_row(key_attribute: &str, key: &Key, record: &SessionRecord, data: Attribute) -> Item {
     Item::from([
         (key_attribute.to_owned(), key.to_attribute()),
         (DATA.to_owned(), data),
@@ -81,8 +82,8 @@ pub(super) fn item(key_attribute: &str, key: &Key, record: &SessionRecord, data:
     ])
 }
 
-/// The reissue: the same two attributes that the library sets, under the conditions that it lacks. Without them the
-/// write would revive a row that was deleted meanwhile, as a stub that the library fails on.
+/// Builds a reissue. It sets the two attributes that the library sets, but under conditions, which the library's write
+/// does not have: that one can recreate a deleted row as a stub, on which the library then fails.
 pub(super) fn touch(record: &SessionRecord, times: TouchTimes) -> Change {
     let touched = SessionRecord {
         issued: Timestamp::from_secs(times.now.as_secs()),
@@ -107,7 +108,7 @@ pub(super) fn touch(record: &SessionRecord, times: TouchTimes) -> Change {
     Change { update, record: touched }
 }
 
-/// The row is the one that was read if its version is.
+/// Returns the conditions that hold if the row is the one that was read: its version is the same.
 pub(super) fn unchanged(record: &SessionRecord) -> Vec<WriteCondition> {
     vec![
         WriteCondition::Exists,
@@ -115,8 +116,8 @@ pub(super) fn unchanged(record: &SessionRecord) -> Vec<WriteCondition> {
     ]
 }
 
-/// The change of a row that was read as `record`: the attributes that the library writes, the version one up, under the
-/// condition that the library makes (`Expected ver`), which also keeps the row from being made anew.
+/// Builds a change of the claims. It sets the attributes that the library sets, increments the version, and has the
+/// library's condition (`Expected ver`), which also prevents it from creating a row.
 pub(super) fn change(record: &SessionRecord, claims: Claims, data: Attribute, times: ChangeTimes) -> Change {
     let changed = SessionRecord {
         claims,
@@ -137,10 +138,10 @@ pub(super) fn change(record: &SessionRecord, claims: Claims, data: Attribute, ti
     Change { update, record: changed }
 }
 
-/// A new session id, as `secrets.token_urlsafe()` makes it: 32 random bytes in base64url.
+/// Generates a session id as `secrets.token_urlsafe()` does: 32 random bytes in base64url.
 ///
 /// # Errors
-/// If the operating system has no randomness to give.
+/// Returns an error if the operating system cannot provide random bytes.
 pub(super) fn new_id() -> Result<SessionId, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;

@@ -447,8 +447,8 @@ fn an_explanation_gives_the_reason_for_a_refusal() {
             &["--path", "/admin", "--cookie", "nonsense"],
             &[
                 "401 unauthenticated",
-                "costs no read: the cookie does not have the format's shape: `ID/VERSION`, where ID is 43 to 128 of \
-                 `A-Za-z0-9_-`",
+                "costs no read: the cookie does not have the expected form: `ID/VERSION`, where ID is 43 to 128 \
+                 characters of `A-Za-z0-9_-`",
             ],
         ),
         (

@@ -223,7 +223,7 @@ async fn what_is_no_session_is_left_and_counted() {
     let directory = site_on(&engine);
     let ended = run(directory.path(), &["purge", "--json"]).await.with(0);
     let left = json!({
-        "attribute `exp` is missing": 1, "attribute `dat` does not decode": 1, "the session is empty": 2,
+        "attribute `exp` is missing": 1, "attribute `dat` cannot be decoded": 1, "the session is empty": 2,
     });
     assert_eq!((&ended.summary["deleted"], &ended.summary["left"]), (&json!(1), &left));
     assert!(ended.stderr.contains("2 rows left alone: the session is empty"), "{}", ended.stderr);

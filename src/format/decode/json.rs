@@ -1,4 +1,4 @@
-//! JSON, bounded: nested no deeper than [`DEPTH`], of no more than [`NODES`] values, and nothing built beyond that.
+//! JSON decoding with limits on nesting ([`DEPTH`]) and on the number of values ([`NODES`]), enforced while decoding.
 
 use std::fmt;
 
@@ -7,21 +7,22 @@ use serde_json::{Map, Number, Value};
 
 use crate::claims::Claims;
 
-/// How deeply a payload may nest, the object itself included.
+/// Maximum nesting of a payload, the object itself included.
 pub(crate) const DEPTH: usize = 64;
-/// How many values a payload may hold, the object itself included.
+/// Maximum number of values in a payload, the object itself included.
 pub(crate) const NODES: usize = 10_000;
 
-/// Reads a JSON object. Of two members of the same name the last counts, as in Python and JavaScript.
+/// Decodes a JSON object. If a name occurs twice, the last value counts, as in Python and JavaScript.
 ///
-/// A whole number beyond 64 bits is refused: as a float it would be one with its neighbours, and numbers name users.
+/// Returns `None` for an integer beyond 64 bits rather than round it to a float: it could be a user id, and several ids
+/// would become the same number.
 pub(crate) fn object(bytes: &[u8]) -> Option<Claims> {
     if has_huge_integer(bytes) {
         return None;
     }
-    let mut left = NODES;
+    let mut remaining = NODES;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Node { depth: DEPTH, left: &mut left }.deserialize(&mut deserializer).ok()?;
+    let value = Node { depth: DEPTH, remaining: &mut remaining }.deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     if let Value::Object(claims) = value { Some(claims) } else { None }
 }
@@ -49,7 +50,7 @@ fn has_huge_integer(bytes: &[u8]) -> bool {
     false
 }
 
-/// What follows a string's closing quote.
+/// Returns the input after a string's closing quote.
 fn after_string(mut rest: &[u8]) -> &[u8] {
     loop {
         match rest {
@@ -61,15 +62,17 @@ fn after_string(mut rest: &[u8]) -> &[u8] {
     }
 }
 
-/// One value, and what may still be built.
+/// Decodes one value within the limits.
 struct Node<'n> {
+    /// Levels of nesting left.
     depth: usize,
-    left: &'n mut usize,
+    /// Number of values left, in the whole payload.
+    remaining: &'n mut usize,
 }
 
 impl Node<'_> {
-    /// Goes one level down: how deep the values inside this one may go.
-    fn inside<E: Error>(&self) -> Result<usize, E> {
+    /// Returns the `depth` of the values inside this one.
+    fn inner_depth<E: Error>(&self) -> Result<usize, E> {
         self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))
     }
 }
@@ -78,7 +81,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        *self.left = self.left.checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
+        *self.remaining = self.remaining.checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
         deserializer.deserialize_any(self)
     }
 }
@@ -119,19 +122,19 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let depth = self.inside()?;
+        let depth = self.inner_depth()?;
         let mut list = Vec::new();
-        while let Some(value) = elements.next_element_seed(Node { depth, left: &mut *self.left })? {
+        while let Some(value) = elements.next_element_seed(Node { depth, remaining: &mut *self.remaining })? {
             list.push(value);
         }
         Ok(Value::Array(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let depth = self.inside()?;
+        let depth = self.inner_depth()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let value = members.next_value_seed(Node { depth, left: &mut *self.left })?;
+            let value = members.next_value_seed(Node { depth, remaining: &mut *self.remaining })?;
             object.insert(name, value);
         }
         Ok(Value::Object(object))
@@ -145,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_numbers_beyond_64_bits_are_refused_wherever_they_stand() {
+    fn integers_beyond_64_bits_are_rejected() {
         for (json, expected) in [
             (r#"{"id": 18446744073709551615, "n": -9223372036854775808}"#, true),
             (r#"{"id": 18446744073709551616}"#, false),
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_objects() {
+    fn only_a_single_valid_object_is_accepted() {
         assert_eq!(object(b" {} "), Some(Claims::new()));
         for other in
             ["", "[]", "1", "null", "{", "{}x", "{}{}", "{\"a\":NaN}", "{\"a\":Infinity}", "\u{feff}{}"]
@@ -171,12 +174,12 @@ mod tests {
             assert_eq!(object(other.as_bytes()), None, "{other}");
         }
         assert_eq!(object(b"{\"a\":\"\xff\"}"), None, "not UTF-8");
-        assert_eq!(object(b"{\"a\":\"\\ud800\"}"), None, "half a character");
+        assert_eq!(object(b"{\"a\":\"\\ud800\"}"), None, "half a surrogate pair");
         assert_eq!(object(b"{\"a\":1,\"a\":2}").unwrap()["a"], 2);
     }
 
     #[test]
-    fn bounds() {
+    fn depth_and_number_of_values_are_limited() {
         assert!(object(nested(DEPTH).as_bytes()).is_some());
         assert!(object(nested(DEPTH + 1).as_bytes()).is_none());
         assert!(object("{\"a\":".repeat(100_000).as_bytes()).is_none());
@@ -188,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_in_bounds_is_what_serde_json_reads(text in "\\{(\"[ab\\\\]\":([0-9.eE-]{1,5}|\"[a-zü\\\\u]*\"|true|null|\\[\\]),?){0,4}\\}") {
+        fn result_within_the_limits_equals_that_of_serde_json(text in "\\{(\"[ab\\\\]\":([0-9.eE-]{1,5}|\"[a-zü\\\\u]*\"|true|null|\\[\\]),?){0,4}\\}") {
             let expected = serde_json::from_str::<Claims>(&text).ok();
             prop_assert_eq!(object(text.as_bytes()), expected);
         }

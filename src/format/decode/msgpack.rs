@@ -1,8 +1,8 @@
-//! MessagePack within bounds, as JSON values. A declared length is held against the input that is left before anything
-//! is made of it.
+//! MessagePack decoding to JSON values, with limits. A declared length is compared with the remaining input before
+//! anything is allocated for it.
 //!
-//! What JSON has no type for: bytes become base64, timestamps (extension -1) the text that Python's `isoformat` gives,
-//! numbers that are none and other extensions null. Numbers as keys become their digits.
+//! Types that JSON does not have are converted: bytes to base64, timestamps (extension -1) to the text of Python's
+//! `isoformat`, NaN, infinities and other extensions to `null`. Keys that are numbers become text.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,7 @@ use super::json::{DEPTH, NODES};
 use crate::claims::Claims;
 use crate::format::iso8601;
 
-/// The map that `bytes` are; `None` if they are anything else, or more than a session is.
+/// Decodes a map. Returns `None` if `bytes` are anything else, or exceed the limits of [`DEPTH`] and [`NODES`].
 pub(in crate::format) fn object(bytes: &[u8]) -> Option<Claims> {
     let mut input = Input { bytes, budget: NODES };
     let value = input.value(DEPTH)?;
@@ -25,7 +25,7 @@ struct Input<'b> {
 }
 
 impl<'b> Input<'b> {
-    fn take(&mut self, count: usize) -> Option<&'b [u8]> {
+    fn read(&mut self, count: usize) -> Option<&'b [u8]> {
         let (head, rest) = self.bytes.split_at_checked(count)?;
         self.bytes = rest;
         Some(head)
@@ -37,9 +37,9 @@ impl<'b> Input<'b> {
         Some(*head)
     }
 
-    /// A length in `width` bytes.
+    /// Reads a length of `width` bytes.
     fn length(&mut self, width: usize) -> Option<usize> {
-        let bytes = self.take(width)?;
+        let bytes = self.read(width)?;
         Some(bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)))
     }
 
@@ -57,7 +57,7 @@ impl<'b> Input<'b> {
             0xc3 => true.into(),
             0xc4..=0xc6 => {
                 let length = self.length(1 << (first - 0xc4))?;
-                STANDARD.encode(self.take(length)?).into()
+                STANDARD.encode(self.read(length)?).into()
             }
             0xc7..=0xc9 => {
                 let length = self.length(1 << (first - 0xc7))?;
@@ -91,12 +91,12 @@ impl<'b> Input<'b> {
     }
 
     fn text(&mut self, length: usize) -> Option<Value> {
-        std::str::from_utf8(self.take(length)?).ok().map(Value::from)
+        std::str::from_utf8(self.read(length)?).ok().map(Value::from)
     }
 
     fn list(&mut self, length: usize, depth: usize) -> Option<Value> {
         let depth = depth.checked_sub(1)?;
-        // Every element takes a byte at least, and one of the budget.
+        // Every element takes at least one byte, and one of the budget.
         if length > self.bytes.len().min(self.budget) {
             return None;
         }
@@ -122,7 +122,7 @@ impl<'b> Input<'b> {
 
     fn extension(&mut self, length: usize) -> Option<Value> {
         let [kind] = self.array()?;
-        let data = self.take(length)?;
+        let data = self.read(length)?;
         let is_timestamp = i8::from_be_bytes([kind]) == -1;
         Some(timestamp(data).filter(|_| is_timestamp).map_or(Value::Null, Value::String))
     }
@@ -132,7 +132,7 @@ fn float(value: f64) -> Value {
     Number::from_f64(value).map_or(Value::Null, Value::Number)
 }
 
-/// The three widths of the timestamp extension.
+/// Decodes a timestamp extension, of 4, 8 or 12 bytes.
 fn timestamp(data: &[u8]) -> Option<String> {
     let (secs, nanos) = match data.len() {
         4 => (i64::from(u32::from_be_bytes(data.try_into().ok()?)), 0),
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn declared_lengths_are_not_believed() {
+    fn lengths_beyond_the_input_are_rejected() {
         for head in [
             &[0xdb, 0xff, 0xff, 0xff, 0xff][..],
             &[0xdd, 0xff, 0xff, 0xff, 0xff],
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_and_number_of_values_are_bounded() {
+    fn depth_and_number_of_values_are_limited() {
         let nested = |depth: usize| [&[0x81, 0xa1, b'a'][..], &vec![0x91; depth - 1], &[0x90]].concat();
         assert!(object(&nested(DEPTH - 1)).is_some());
         assert!(object(&nested(DEPTH)).is_none());
@@ -180,13 +180,13 @@ mod tests {
             let head = [0x81, 0xa1, b'a', 0xdc].into_iter().chain(count.to_be_bytes());
             head.chain(std::iter::repeat_n(1, count.into())).collect::<Vec<u8>>()
         };
-        // The map, its key and the list are values, too.
+        // The map, its key and the list count as values, too.
         assert!(object(&wide(9_997)).is_some());
         assert!(object(&wide(9_998)).is_none());
     }
 
     #[test]
-    fn what_is_no_map_of_names_is_nothing() {
+    fn only_a_map_with_text_or_number_keys_is_accepted() {
         for wrong in [
             &[][..],
             &[0x90],
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_of_every_width() {
+    fn timestamps_of_every_width_are_decoded() {
         assert_eq!(timestamp(&1_u32.to_be_bytes()).unwrap(), "1970-01-01T00:00:01+00:00");
         let before = [&500_000_000_u32.to_be_bytes()[..], &(-1_i64).to_be_bytes()].concat();
         assert_eq!(timestamp(&before).unwrap(), "1969-12-31T23:59:59.500000+00:00");
@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = object(&bytes);
         }
     }

@@ -1,8 +1,8 @@
-//! Whole numbers in base 62, as `django.core.signing` writes its timestamps.
+//! Base 62, in which `django.core.signing` writes timestamps.
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The digits of `number`.
+/// Encodes a number.
 pub(super) fn encode(mut number: u64) -> String {
     let mut digits: Vec<u8> = Vec::new();
     loop {
@@ -17,7 +17,7 @@ pub(super) fn encode(mut number: u64) -> String {
     digits.iter().rev().map(|digit| char::from(*digit)).collect()
 }
 
-/// Reads digits; none if there are none, or others, or more than a `u64` holds.
+/// Decodes a number. Returns `None` if `text` is empty, has other characters, or exceeds a `u64`.
 pub(super) fn decode(text: &str) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_django_writes_them() {
+    fn numbers_equal_those_of_django() {
         for (number, text) in
             [(0, "0"), (61, "z"), (62, "10"), (1_795_288_924, "1xUqey"), (u64::MAX, "LygHa16AHYF")]
         {
@@ -49,7 +49,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_number_reads_back(number in any::<u64>()) {
+        fn encoded_number_decodes_to_itself(number in any::<u64>()) {
             prop_assert_eq!(decode(&encode(number)), Some(number));
         }
     }

@@ -1,4 +1,4 @@
-//! `_session_expiry`: the claim in which an app sets a session's expiry itself (`request.session.set_expiry`).
+//! `_session_expiry`: the claim that `request.session.set_expiry` writes.
 
 use serde_json::Value;
 
@@ -7,43 +7,43 @@ use crate::time::Timestamp;
 
 const CLAIM: &str = "_session_expiry";
 
-/// When a session ends.
+/// The expiry that the app has set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
-    /// The app said nothing: the cookie's age after the last save.
+    /// None: the session expires with its cookie, at the maximum age after the last save.
     Cookie,
-    /// `set_expiry(0)`: the same for the row, and the browser forgets the cookie when it is closed.
+    /// `set_expiry(0)`: like [`Self::Cookie`] for the row, but the browser deletes the cookie when it is closed.
     Browser,
-    /// So many milliseconds after the last save.
+    /// This many milliseconds after the last save.
     After(i64),
-    /// At this moment.
+    /// At this time.
     At(Timestamp),
 }
 
 impl Expiry {
-    /// Reads the claim; none: it is there, and nothing that Django writes.
-    pub(super) fn of(claims: &Claims) -> Option<Self> {
+    /// Parses the claim. Returns `None` if it has a value that Django does not write.
+    pub(super) fn from_claims(claims: &Claims) -> Option<Self> {
         match claims.get(CLAIM) {
             None | Some(Value::Null) => Some(Self::Cookie),
             Some(Value::Number(number)) => {
                 let seconds = number.as_f64()?;
-                // Beyond three million years it is wrong, not far away.
+                // 10^14 s is three million years: a larger value is an error.
                 #[expect(clippy::cast_possible_truncation, reason = "range checked")]
                 let millis = (seconds.abs() < 1e14).then_some((seconds * 1000.0) as i64)?;
                 Some(if millis == 0 { Self::Browser } else { Self::After(millis) })
             }
-            Some(Value::String(text)) => moment(text).map(Self::At),
+            Some(Value::String(text)) => parse_isoformat(text).map(Self::At),
             Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
         }
     }
 }
 
-/// What `datetime.isoformat()` writes: `2026-12-21T01:02:03.456789+00:00`, the fraction and the offset where there are
-/// any. A date without an offset is local time at the app, which is not known here; it is taken as UTC.
-fn moment(text: &str) -> Option<Timestamp> {
+/// Parses the output of `datetime.isoformat()`: `2026-12-21T01:02:03.456789+00:00`, fraction and offset optional. A
+/// time without an offset is in the app's time zone, which is not known here; it is read as UTC.
+fn parse_isoformat(text: &str) -> Option<Timestamp> {
     let (date, time) = text.split_once('T')?;
     let (time, offset) = match time.find(['+', '-']).and_then(|at| time.split_at_checked(at)) {
-        Some((time, offset)) => (time, seconds(offset)?),
+        Some((time, offset)) => (time, parse_offset(offset)?),
         None => (time, 0),
     };
     let local = humantime::parse_rfc3339_weak(&format!("{date}T{time}")).ok()?;
@@ -52,8 +52,8 @@ fn moment(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_millis(millis.checked_sub(offset * 1000)?))
 }
 
-/// `±HH:MM`, or `±HH:MM:SS` for the odd local times of long ago.
-fn seconds(offset: &str) -> Option<i64> {
+/// Parses `±HH:MM` to seconds, or `±HH:MM:SS`, which some historical time zones need.
+fn parse_offset(offset: &str) -> Option<i64> {
     let (sign, digits) = match offset.split_at_checked(1)? {
         ("+", digits) => (1, digits),
         ("-", digits) => (-1, digits),
@@ -76,13 +76,13 @@ mod tests {
 
     use super::*;
 
-    fn of(value: Value) -> Option<Expiry> {
-        Expiry::of(&Claims::from_iter([(CLAIM.to_owned(), value)]))
+    fn expiry(value: Value) -> Option<Expiry> {
+        Expiry::from_claims(&Claims::from_iter([(CLAIM.to_owned(), value)]))
     }
 
     #[test]
-    fn what_set_expiry_writes() {
-        assert_eq!(Expiry::of(&Claims::new()), Some(Expiry::Cookie));
+    fn values_of_set_expiry_are_parsed_and_others_rejected() {
+        assert_eq!(Expiry::from_claims(&Claims::new()), Some(Expiry::Cookie));
         let at = |millis| Some(Expiry::At(Timestamp::from_millis(millis)));
         for (value, expected) in [
             (Value::Null, Some(Expiry::Cookie)),
@@ -97,7 +97,7 @@ mod tests {
             (json!("2026-12-20T20:02:03-05:00"), at(1_797_814_923_000)),
             (json!("2026-12-21T01:12:04+00:10:01"), at(1_797_814_923_000)),
         ] {
-            assert_eq!(of(value.clone()), expected, "{value}");
+            assert_eq!(expiry(value.clone()), expected, "{value}");
         }
         for value in [
             json!(true),
@@ -116,14 +116,14 @@ mod tests {
             json!("2026-12-21T01:02:03+01:xx"),
             json!("1969-12-21T01:02:03"),
         ] {
-            assert_eq!(of(value.clone()), None, "{value}");
+            assert_eq!(expiry(value.clone()), None, "{value}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_panics(text in ".{0,40}|[0-9T:+.-]{0,40}") {
-            let _ = of(Value::String(text));
+        fn parsing_never_panics(text in ".{0,40}|[0-9T:+.-]{0,40}") {
+            let _ = expiry(Value::String(text));
         }
     }
 }

@@ -1,10 +1,10 @@
-//! `data`: how Django signs a session. The MAC comes first: nothing is inflated or parsed that no key has signed.
+//! Django's signing of sessions, in the attribute `data`. The MAC is verified before anything is inflated or parsed.
 //!
-//! - Signing (3.1 and later): `[.]payload:time:mac`. The payload is base64url without padding, of zlib if there is a dot;
-//!   the time of the save is in base 62; the MAC is of all that stands before it.
-//! - Legacy (1.3 to 3.0): the base64 of `mac:payload`. It does not say when it was saved.
+//! - Signing format (3.1 and later): `[.]payload:time:mac`. The payload is in base64url without padding, and compressed
+//!   with zlib if there is a dot; the time of the save is in base 62; the MAC covers everything before it.
+//! - Legacy format (1.3 to 3.0): the base64 of `mac:payload`, without the time of the save.
 //!
-//! Django 1.2 and before signed with MD5 over a pickle; that is not read.
+//! Django 1.2 and earlier, which signed a pickle with MD5, are not supported.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -21,95 +21,95 @@ use crate::format::decode::inflate;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// The salt is `"django.contrib.sessions."` and the qualified name of the class, whatever module it is in; the signer
-/// appends its own.
+/// `"django.contrib.sessions."`, the qualified name of the session class without its module, and `"signer"`, which
+/// Django's signer appends.
 const SIGNING_SALT: &[u8] = b"django.contrib.sessions.SessionStoresigner";
-/// The legacy salt has the class's name without a dot.
+/// The legacy salt has no dot before the class's name.
 const LEGACY_SALT: &[u8] = b"django.contrib.sessionsSessionStore";
-/// Bytes of the legacy MAC, in hex.
+/// Length of the legacy MAC, in hex digits.
 const LEGACY_MAC: usize = 40;
-/// Django's level of compression.
+/// Django's compression level.
 const LEVEL: u8 = 6;
 
-/// `SECRET_KEY` and then `SECRET_KEY_FALLBACKS`, as what is derived of them. An empty one opens nothing, and what it
-/// seals opens with nothing.
+/// The keys derived from `SECRET_KEY` and `SECRET_KEY_FALLBACKS`. An empty keyring verifies nothing, and what it signs
+/// is never valid.
 #[derive(Debug)]
-pub(super) struct Keyring(Vec<Derived>);
+pub(super) struct Keyring(Vec<DerivedKeys>);
 
-/// The HMAC keys of one `SECRET_KEY`.
+/// The HMAC keys derived from one `SECRET_KEY`.
 #[derive(Debug)]
-struct Derived {
+struct DerivedKeys {
     signing: Secret,
-    /// Django 3.1 and 3.2 accept SHA-1, which versions on the way to them wrote.
+    /// Development versions of Django 3.1 signed with SHA-1, which 3.1 and 3.2 still accept.
     signing_sha1: Secret,
     legacy: Secret,
 }
 
-/// What `data` holds, once its signature was found good.
+/// A payload with a valid signature.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Opened {
     /// The serialized session.
     pub(super) payload: Vec<u8>,
-    /// How it is signed.
+    /// The format in which it is signed.
     pub(super) envelope: Envelope,
 }
 
-/// How `data` is signed.
+/// The format in which `data` is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Envelope {
-    /// With the time of the save.
+    /// The signing format, with the time of the save.
     Signing(Timestamp),
-    /// Without it.
+    /// The legacy format.
     Legacy,
 }
 
-/// Why `data` is not opened.
+/// The reason why `data` is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sealed {
-    /// It has neither shape.
+pub(super) enum OpenError {
+    /// `data` is in neither format.
     Shape,
-    /// No key has signed it.
+    /// The MAC does not match any key.
     Signature,
-    /// It is a bare pickle, as Django 1.2 wrote.
+    /// `data` is a pickle without a MAC of the legacy format, as Django 1.2 wrote it.
     Pickle,
 }
 
 impl Keyring {
     pub(super) fn new(keys: Option<&KeysConfig>) -> Self {
         let all = keys.iter().flat_map(|keys| std::iter::once(&keys.current).chain(&keys.previous));
-        Self(all.map(Derived::new).collect())
+        Self(all.map(DerivedKeys::new).collect())
     }
 
-    fn any(&self, has_signed: impl Fn(&Derived) -> bool) -> Result<(), Sealed> {
-        if self.0.iter().any(has_signed) { Ok(()) } else { Err(Sealed::Signature) }
+    fn verify(&self, is_signed_by: impl Fn(&DerivedKeys) -> bool) -> Result<(), OpenError> {
+        if self.0.iter().any(is_signed_by) { Ok(()) } else { Err(OpenError::Signature) }
     }
 
-    /// Verifies `data`, and then unpacks it.
-    pub(super) fn open(&self, data: &str) -> Result<Opened, Sealed> {
+    /// Verifies and unpacks `data`.
+    pub(super) fn open(&self, data: &str) -> Result<Opened, OpenError> {
         if data.contains(':') { self.open_signing(data) } else { self.open_legacy(data) }
     }
 
-    fn open_signing(&self, data: &str) -> Result<Opened, Sealed> {
-        let (value, mac) = data.rsplit_once(':').ok_or(Sealed::Shape)?;
-        let (packed, time) = value.rsplit_once(':').ok_or(Sealed::Shape)?;
-        self.any(|keys| keys.has_signed(value, mac))?;
-        let time = base62::decode(time).and_then(|secs| i64::try_from(secs).ok()).ok_or(Sealed::Shape)?;
-        let payload = unpack(packed).ok_or(Sealed::Shape)?;
+    fn open_signing(&self, data: &str) -> Result<Opened, OpenError> {
+        let (value, mac) = data.rsplit_once(':').ok_or(OpenError::Shape)?;
+        let (packed, time) = value.rsplit_once(':').ok_or(OpenError::Shape)?;
+        self.verify(|keys| keys.has_signed(value, mac))?;
+        let time = base62::decode(time).and_then(|secs| i64::try_from(secs).ok()).ok_or(OpenError::Shape)?;
+        let payload = unpack(packed).ok_or(OpenError::Shape)?;
         Ok(Opened { payload, envelope: Envelope::Signing(Timestamp::from_secs(time)) })
     }
 
-    fn open_legacy(&self, data: &str) -> Result<Opened, Sealed> {
-        // Django 1.3 to 1.5 break lines.
+    fn open_legacy(&self, data: &str) -> Result<Opened, OpenError> {
+        // Django 1.3 to 1.5 insert line breaks.
         let packed: Vec<u8> = data.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        let bytes = STANDARD.decode(packed).map_err(|_| Sealed::Shape)?;
+        let bytes = STANDARD.decode(packed).map_err(|_| OpenError::Shape)?;
         let signed = bytes.split_at_checked(LEGACY_MAC).and_then(|(mac, rest)| {
             let hex = mac.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
             Some((mac, rest.strip_prefix(b":")?)).filter(|_| hex)
         });
         let Some((mac, payload)) = signed else {
-            return Err(if is_pickle(&bytes) { Sealed::Pickle } else { Sealed::Shape });
+            return Err(if is_pickle(&bytes) { OpenError::Pickle } else { OpenError::Shape });
         };
-        self.any(|keys| keys.legacy_mac(payload).as_bytes().ct_eq(mac).into())?;
+        self.verify(|keys| keys.legacy_mac(payload).as_bytes().ct_eq(mac).into())?;
         Ok(Opened { payload: payload.to_vec(), envelope: Envelope::Legacy })
     }
 
@@ -127,15 +127,16 @@ impl Keyring {
         }
     }
 
-    /// The same payload text signed anew, as saved at `time`; none if `data` is not in the signing format.
-    pub(super) fn sign_again(&self, data: &str, time: Timestamp) -> Option<String> {
+    /// Signs the payload of `data` again, with `time` as the time of the save. Returns `None` if `data` is not in the
+    /// signing format.
+    pub(super) fn resign(&self, data: &str, time: Timestamp) -> Option<String> {
         let (value, _mac) = data.rsplit_once(':')?;
         let (packed, _time) = value.rsplit_once(':')?;
         Some(self.sign(packed, time))
     }
 
     fn sign(&self, packed: &str, time: Timestamp) -> String {
-        // No clock here stands before 1970.
+        // Never negative: the gateway's clock does not go below the epoch.
         let time = base62::encode(u64::try_from(time.as_secs()).unwrap_or(0));
         let value = format!("{packed}:{time}");
         let mac = self.0.first().map(|current| sha256(&current.signing, value.as_bytes()));
@@ -143,7 +144,7 @@ impl Keyring {
     }
 }
 
-impl Derived {
+impl DerivedKeys {
     fn new(secret: &Secret) -> Self {
         Self {
             signing: derive::<Sha256>(SIGNING_SALT, secret),
@@ -152,11 +153,12 @@ impl Derived {
         }
     }
 
-    /// The encoded MACs are compared, as Django compares them, so that only the canonical spelling is one.
+    /// Returns whether `mac` is valid for `value`. Like Django, compares the encoded MACs, so that only the canonical
+    /// encoding is accepted.
     fn has_signed(&self, value: &str, mac: &str) -> bool {
-        let is = |found: &[u8]| URL_SAFE_NO_PAD.encode(found).as_bytes().ct_eq(mac.as_bytes());
-        (is(&sha256(&self.signing, value.as_bytes())) | is(&sha1(&self.signing_sha1, value.as_bytes())))
-            .into()
+        let matches = |computed: &[u8]| URL_SAFE_NO_PAD.encode(computed).as_bytes().ct_eq(mac.as_bytes());
+        let by_sha256 = matches(&sha256(&self.signing, value.as_bytes()));
+        (by_sha256 | matches(&sha1(&self.signing_sha1, value.as_bytes()))).into()
     }
 
     fn legacy_mac(&self, payload: &[u8]) -> String {
@@ -164,12 +166,12 @@ impl Derived {
     }
 }
 
-/// Django's `salted_hmac` takes the hash of the salt and the secret for its key.
+/// Derives an HMAC key as Django's `salted_hmac` does: the hash of the salt and the secret.
 fn derive<D: Digest>(salt: &[u8], secret: &Secret) -> Secret {
     Secret::new(&D::new().chain_update(salt).chain_update(secret.expose()).finalize()[..])
 }
 
-// HMAC takes a key of any length, so there is no failure to pass on; an empty MAC is nobody's.
+// HMAC accepts keys of any length, so these never fail. An empty MAC would match nothing.
 
 fn sha256(key: &Secret, message: &[u8]) -> Vec<u8> {
     let mac = Hmac::<Sha256>::new_from_slice(key.expose()).map(|mac| mac.chain_update(message));
@@ -181,7 +183,7 @@ fn sha1(key: &Secret, message: &[u8]) -> Vec<u8> {
     mac.map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
 }
 
-/// Django's rule: compressed, and marked by a dot, where that saves more than a byte.
+/// Encodes a payload. Like Django, compresses it, which a dot marks, if that saves more than one byte.
 fn pack(payload: &[u8]) -> String {
     let deflated = compress_to_vec_zlib(payload, LEVEL);
     if deflated.len() + 1 < payload.len() {
@@ -198,7 +200,8 @@ fn unpack(packed: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether bytes begin as pickles do: protocol 2 and later say so, 0 and 1 begin with an empty dict or a mark.
+/// Returns whether `bytes` begin like a pickled dict: with the protocol number (2 and later), or with an empty dict or
+/// a mark (0 and 1).
 pub(super) fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80, 0..=9, ..] | [b'(', b'd', ..] | [b'}', ..])
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::item::Number;
 use crate::secret::Secret;
 
-/// `SECRET_KEY` of all vectors.
+/// The `SECRET_KEY` of all vectors.
 const SECRET: &str = "django-insecure-vector-key-0123456789abcdefghijklmnopqrstuvwxyz";
 const DAY: Duration = Duration::from_hours(24);
 
@@ -24,7 +24,7 @@ fn item(json: &Value) -> Item {
     let attribute = |json: &Value| match json.as_object().unwrap().iter().next().unwrap() {
         (kind, Value::String(text)) if kind == "S" => Attribute::String(text.clone()),
         (kind, Value::String(text)) if kind == "N" => Attribute::Number(Number::from_text(text)),
-        // The types of other layouts, which are not looked at.
+        // Types of other layouts, which these tests do not use.
         _ => Attribute::Null,
     };
     json.as_object().unwrap().iter().map(|(name, value)| (name.clone(), attribute(value))).collect()
@@ -51,7 +51,7 @@ fn endless() -> Django {
     Django::new("session_key", Some(&keys(SECRET, &[])), 14 * DAY, false)
 }
 
-/// A signed row of any payload.
+/// Returns a row with `payload`, signed.
 fn sealed(payload: &[u8], saved: i64) -> Item {
     row(&django().keyring.seal(payload, Envelope::Signing(Timestamp::from_secs(saved))))
 }
@@ -65,31 +65,31 @@ fn data(item: &Item) -> &str {
     item[DATA].as_str().unwrap()
 }
 
-fn refused() -> RowFault {
+fn undecodable() -> RowFault {
     RowFault::Payload(DATA.into())
 }
 
 #[test]
-fn every_vector_is_read_or_refused_for_its_reason() {
-    let (mut read, mut refused) = (0, 0);
+fn vectors_are_decoded_or_rejected_with_the_expected_reason() {
+    let (mut decoded_rows, mut rejected) = (0, 0);
     for vector in vectors() {
         let id = vector["id"].as_str().unwrap();
         if vector["format"] == "django-dysession" {
-            // Another layout: no `data` at all.
+            // Another layout, without `data`.
             assert_eq!(django().decode(&item(&vector["item"])), Err(RowFault::Missing(DATA.into())));
-            refused += 1;
+            rejected += 1;
             continue;
         }
         let stored = match (vector.get("item"), vector["stored_data"].as_str()) {
             (Some(stored), _) => item(stored),
             (None, Some(text)) => row(text),
-            // Not rows: they have tests of their own.
+            // Not a row: other tests use it.
             (None, None) => continue,
         };
         let decoded = django().decode(&stored);
         if vector["serializer"] == "pickle" {
             assert_eq!(decoded, Err(RowFault::Pickle(DATA.into())), "{id}");
-            refused += 1;
+            rejected += 1;
             continue;
         }
         let record = decoded.unwrap_or_else(|fault| panic!("{id}: {fault}"));
@@ -113,9 +113,9 @@ fn every_vector_is_read_or_refused_for_its_reason() {
                 assert_eq!(django().decode(&item(made)), Err(RowFault::Empty), "{id}");
             }
         }
-        read += 1;
+        decoded_rows += 1;
     }
-    assert_eq!((read, refused), (11, 6));
+    assert_eq!((decoded_rows, rejected), (11, 6));
 }
 
 fn created(item: &Item) -> Option<i64> {
@@ -123,14 +123,14 @@ fn created(item: &Item) -> Option<i64> {
 }
 
 #[test]
-fn negative_vectors() {
+fn negative_vectors_are_rejected() {
     let vector = vector("django-negative");
     let signature = || RowFault::Signature(DATA.into());
     for (name, text) in vector["cases"].as_object().unwrap() {
         let expected = match name.as_str() {
             "last_mac_char_flipped" | "timestamp_changed" | "dot_prefix_removed" | "truncated" => signature(),
             "legacy_bad_hash" => signature(),
-            "no_separator" | "empty" => refused(),
+            "no_separator" | "empty" => undecodable(),
             other => panic!("{other}"),
         };
         assert_eq!(django().decode(&row(text.as_str().unwrap())), Err(expected), "{name}");
@@ -139,19 +139,19 @@ fn negative_vectors() {
 }
 
 #[test]
-fn a_signature_step_by_step() {
+fn intermediate_values_of_a_signature_equal_those_of_django() {
     let vector = vector("django-signing-intermediates");
     let step = |name: &str| vector["intermediates"][name].as_str().unwrap();
     let record = django().decode(&row(step("stored"))).unwrap();
     assert_eq!(record.issued.as_secs(), 1_795_288_924);
     assert!(step("stored").starts_with(&format!("{}:{}:", step("data_part"), step("timestamp_b62"))));
-    // The derived key and the MAC are checked by what they make: any other would make another text.
-    let again = django().keyring.sign_again(step("stored"), record.issued).unwrap();
-    assert_eq!(again, step("stored"));
+    // This checks the derived key and the MAC: with others, the result would differ.
+    let resigned = django().keyring.resign(step("stored"), record.issued).unwrap();
+    assert_eq!(resigned, step("stored"));
 }
 
 #[test]
-fn a_touch_is_djangos_byte_for_byte_and_only_on_the_row_that_was_read() {
+fn touch_writes_what_django_writes_under_conditions() {
     let vector = vector("django-resign-touch");
     let (stored, resigned) = (vector["stored"].as_str().unwrap(), vector["resigned"].as_str().unwrap());
     let record = django().decode(&row(stored)).unwrap();
@@ -168,7 +168,7 @@ fn a_touch_is_djangos_byte_for_byte_and_only_on_the_row_that_was_read() {
 }
 
 #[test]
-fn a_ttl_is_kept_up_where_the_row_has_one() {
+fn ttl_is_updated_if_the_row_has_one() {
     let now = Timestamp::from_millis(1_795_300_000_700);
     let expires = Timestamp::from_secs(1_796_509_600);
     let ttl = |set: &[(String, Attribute)]| {
@@ -188,7 +188,7 @@ fn a_ttl_is_kept_up_where_the_row_has_one() {
 }
 
 #[test]
-fn a_changed_row_is_what_the_change_says_it_is() {
+fn changed_row_decodes_to_the_expected_record() {
     for vector in vectors().iter().filter(|vector| vector["serializer"] == "json") {
         let before = item(&vector["item"]);
         let after = item(&vector["item_after_modify"]);
@@ -207,7 +207,7 @@ fn a_changed_row_is_what_the_change_says_it_is() {
         assert_eq!(change.record.claims, changed.claims);
         assert_eq!(change.record.version, changed.version, "the payload is Django's byte for byte");
         assert_eq!(data(&row).contains(':'), data(&before).contains(':'), "legacy stays legacy");
-        // zlib's bytes are Django's zlib's own; where there are none, all of the row is as Django writes it.
+        // Compressed bytes differ between zlib implementations; without compression the row equals Django's.
         if vector["encoding"] == "legacy" {
             assert_eq!(data(&row), data(&after));
         }
@@ -215,7 +215,7 @@ fn a_changed_row_is_what_the_change_says_it_is() {
 }
 
 #[test]
-fn a_payload_is_compressed_where_that_saves_something() {
+fn payload_is_compressed_if_that_makes_it_smaller() {
     let item = |json: Value| {
         let at = Timestamp::from_secs(1_795_288_924);
         let record = SessionRecord {
@@ -231,7 +231,7 @@ fn a_payload_is_compressed_where_that_saves_something() {
         };
         django().encode(&Key::string("k"), &record).unwrap()
     };
-    // As real Django 5.2 writes it.
+    // As Django 5.2 writes it.
     let short = "eyJhIjoxfQ:1xUqey:";
     let row = item(json!({ "a": 1 }));
     assert!(data(&row).starts_with(short), "{row:?}");
@@ -241,8 +241,8 @@ fn a_payload_is_compressed_where_that_saves_something() {
 }
 
 #[test]
-fn signatures_of_sha1_and_of_previous_keys_are_good() {
-    // Computed by Python's hmac, as Django 3.1 and 3.2 accept it.
+fn signatures_with_sha1_and_with_previous_keys_are_valid() {
+    // Computed with Python's `hmac`; Django 3.1 and 3.2 accept it.
     let sha1 = "eyJhIjoxfQ:1xUqey:W_kMntzSaZhxagkAvPHdLvv95nc";
     assert_eq!(django().decode(&row(sha1)).unwrap().claims["a"], 1);
     let signing = item(&vector("django-5.2-json")["item"]);
@@ -252,9 +252,9 @@ fn signatures_of_sha1_and_of_previous_keys_are_good() {
         let wrong = RowFault::Signature(DATA.into());
         assert_eq!(keyed("another key, of today", &["and one"]).decode(row), Err(wrong.clone()));
         let none = Django::new("session_key", None, DAY, true);
-        assert_eq!(none.decode(row), Err(wrong), "without keys nobody has signed anything");
+        assert_eq!(none.decode(row), Err(wrong), "without keys no signature is valid");
     }
-    // What is written is signed by the current one.
+    // A write is signed with the current key.
     let rotated = keyed("another key, of today", &[SECRET]);
     let record = rotated.decode(&signing).unwrap();
     let now = Timestamp::from_secs(1_795_300_000);
@@ -266,8 +266,8 @@ fn signatures_of_sha1_and_of_previous_keys_are_good() {
 }
 
 #[test]
-fn a_session_ends_where_its_cookie_would() {
-    let end = |claims: Value| {
+fn session_expires_when_its_cookie_would() {
+    let expiry = |claims: Value| {
         let record = django().decode(&sealed(claims.to_string().as_bytes(), 1000)).unwrap();
         (record.expires.as_millis(), record.renewal == Renewal::Never)
     };
@@ -280,17 +280,17 @@ fn a_session_ends_where_its_cookie_would() {
         (json!({ "_session_expiry": -1 }), (999_000, true)),
         (json!({ "_session_expiry": "2026-12-21T01:02:03.456789+00:00" }), (1_797_814_923_456, true)),
     ] {
-        assert_eq!(end(claims.clone()), expected, "{claims}");
+        assert_eq!(expiry(claims.clone()), expected, "{claims}");
         let record = endless().decode(&sealed(claims.to_string().as_bytes(), 1000)).unwrap();
         assert_eq!(record.expires, Timestamp::NEVER);
     }
-    assert_eq!(django().decode(&sealed(br#"{"_session_expiry":[]}"#, 1)), Err(refused()));
+    assert_eq!(django().decode(&sealed(br#"{"_session_expiry":[]}"#, 1)), Err(undecodable()));
     let far = django().decode(&sealed(br#"{"_session_expiry":99999999999}"#, i64::MAX)).unwrap();
-    assert_eq!(far.expires, Timestamp::NEVER, "beyond what a clock holds");
+    assert_eq!(far.expires, Timestamp::NEVER, "out of range");
 }
 
 #[test]
-fn a_legacy_session_ends_by_what_else_its_row_says() {
+fn legacy_session_expires_by_ttl_or_creation() {
     let legacy = |expiry: Value, attributes: &[(&str, i64)]| {
         let payload = json!({ "a": 1, "_session_expiry": expiry }).to_string();
         let mut row = row(&django().keyring.seal(payload.as_bytes(), Envelope::Legacy));
@@ -301,14 +301,14 @@ fn a_legacy_session_ends_by_what_else_its_row_says() {
     let null = || Value::Null;
     assert_eq!(legacy(null(), &[]), Timestamp::NEVER);
     assert_eq!(legacy(null(), &[(CREATED, 1000)]), at(1000).plus(14 * DAY));
-    assert_eq!(legacy(json!(60), &[(CREATED, 1000)]), at(1000).plus(14 * DAY), "saves since are not known");
+    assert_eq!(legacy(json!(60), &[(CREATED, 1000)]), at(1000).plus(14 * DAY), "there may be later saves");
     assert_eq!(legacy(json!(1_728_000), &[(CREATED, 1000)]), at(1000).plus(20 * DAY));
     assert_eq!(legacy(null(), &[(CREATED, 1000), (TTL, 5000)]), at(5000));
     assert_eq!(legacy(json!("1970-01-01T00:01:00"), &[(CREATED, 1000), (TTL, 5000)]), at(60));
 }
 
 #[test]
-fn rows_that_are_no_sessions() {
+fn invalid_rows_are_rejected() {
     let decode = |row: Item| django().decode(&row);
     assert_eq!(decode(Item::new()), Err(RowFault::Missing(DATA.into())));
     assert_eq!(decode(sealed(b"{}", 1)), Err(RowFault::Empty));
@@ -316,7 +316,7 @@ fn rows_that_are_no_sessions() {
     assert_eq!(decode(sealed(b"(dp0\n.", 1)), Err(RowFault::Pickle(DATA.into())));
     assert!(RowFault::Pickle(DATA.into()).to_string().contains("JSONSerializer"));
     for payload in [&b""[..], b"[]", b"1", b"{", b"{\"a\":NaN}", b"{\"a\":\"\xff\"}", b"\xff"] {
-        assert_eq!(decode(sealed(payload, 1)), Err(refused()), "{payload:?}");
+        assert_eq!(decode(sealed(payload, 1)), Err(undecodable()), "{payload:?}");
     }
     let whole = item(&vector("django-dj083-5.2-json")["item"]);
     for name in [DATA, CREATED, TTL] {
@@ -328,14 +328,14 @@ fn rows_that_are_no_sessions() {
         }
     }
     assert_eq!(decode([(DATA.to_owned(), Attribute::number(1i64))].into()), Err(RowFault::Type(DATA.into())));
-    assert_eq!(decode(row("")), Err(refused()));
-    assert_eq!(decode(row(":")), Err(refused()));
+    assert_eq!(decode(row("")), Err(undecodable()));
+    assert_eq!(decode(row(":")), Err(undecodable()));
     assert_eq!(decode(row("::")), Err(RowFault::Signature(DATA.into())));
     assert_eq!(decode(row("ü:ü:ü")), Err(RowFault::Signature(DATA.into())));
 }
 
 #[test]
-fn rows_cut_short_or_changed_in_one_bit_are_no_sessions() {
+fn rows_truncated_or_with_a_flipped_bit_are_rejected() {
     for id in ["django-5.2-json", "django-2.2-json"] {
         let whole = item(&vector(id)["item"]);
         let text = data(&whole);
@@ -352,19 +352,19 @@ fn rows_cut_short_or_changed_in_one_bit_are_no_sessions() {
 }
 
 #[test]
-fn bombs_and_towers_are_refused() {
+fn compression_bombs_and_deep_nesting_are_rejected() {
     let bomb = sealed(&vec![b' '; 32 * 1024 * 1024], 1);
     assert!(data(&bomb).len() < 50_000);
-    assert_eq!(django().decode(&bomb), Err(refused()));
+    assert_eq!(django().decode(&bomb), Err(undecodable()));
     for payload in ["{\"a\":".repeat(100_000), format!("{{\"a\":{}", "[".repeat(100_000))] {
-        assert_eq!(django().decode(&sealed(payload.as_bytes(), 1)), Err(refused()));
+        assert_eq!(django().decode(&sealed(payload.as_bytes(), 1)), Err(undecodable()));
     }
     let many = format!("{{\"a\":[{}1]}}", "1,".repeat(20_000));
-    assert_eq!(django().decode(&sealed(many.as_bytes(), 1)), Err(refused()));
+    assert_eq!(django().decode(&sealed(many.as_bytes(), 1)), Err(undecodable()));
 }
 
 #[test]
-fn a_row_as_large_as_dynamodb_takes_is_read() {
+fn row_of_dynamodbs_maximum_size_is_decoded() {
     let payload = json!({ "a": "x".repeat(290_000) }).to_string();
     let legacy = row(&django().keyring.seal(payload.as_bytes(), Envelope::Legacy));
     assert!((380_000..400_000).contains(&data(&legacy).len()));
@@ -372,7 +372,7 @@ fn a_row_as_large_as_dynamodb_takes_is_read() {
 }
 
 #[test]
-fn what_would_not_be_read_is_not_written() {
+fn claims_that_could_not_be_read_back_are_not_written() {
     let record = django().decode(&item(&vector("django-5.2-json")["item"])).unwrap();
     let now = record.issued;
     let deep = (0..70).fold(json!(1), |inner, _| json!([inner]));
@@ -389,7 +389,7 @@ fn what_would_not_be_read_is_not_written() {
         let made = SessionRecord { claims, ..record.clone() };
         assert_eq!(django().encode(&Key::string("k"), &made).unwrap_err(), EncodeFault::Unreadable);
     }
-    // Nor is what was never read overwritten.
+    // A change of a row that was never read has a condition that always fails.
     let unread = SessionRecord { stored: Item::new(), ..record };
     let change =
         django().change(&unread, claims(json!({ "a": 1 })), ChangeTimes { now, expires: now }).unwrap();
@@ -397,7 +397,7 @@ fn what_would_not_be_read_is_not_written() {
 }
 
 #[test]
-fn cookies() {
+fn cookie_must_be_a_session_key() {
     let good = "79n475sjncwrl4g8bz2uaae6kudfywxx";
     let reference = django().parse_cookie(good.as_bytes()).unwrap();
     assert_eq!((reference.version, reference.id.expose()), (0, good.as_bytes()));
@@ -416,7 +416,7 @@ fn cookies() {
 }
 
 #[test]
-fn new_ids_are_cookies_and_no_letter_is_likelier_than_another() {
+fn new_ids_are_valid_and_unbiased() {
     assert!(django().parse_cookie(django().new_id().unwrap().expose()).is_ok());
     assert_ne!(django().new_id().unwrap(), django().new_id().unwrap());
     for wanted in LETTERS {
@@ -427,18 +427,18 @@ fn new_ids_are_cookies_and_no_letter_is_likelier_than_another() {
 
 proptest! {
     #[test]
-    fn no_cookie_and_no_row_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), text in ".{0,80}") {
+    fn parsing_a_cookie_or_an_unsigned_row_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), text in ".{0,80}") {
         let _ = django().parse_cookie(&bytes);
         prop_assert!(django().decode(&row(&text)).is_err());
     }
 
     #[test]
-    fn a_signed_payload_never_panics(payload in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn decoding_a_signed_payload_never_panics(payload in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = django().decode(&sealed(&payload, 1));
     }
 
     #[test]
-    fn a_row_reads_back_as_it_was_written(
+    fn encoded_row_decodes_to_the_same_record(
         text in ".{0,200}", number in any::<i64>(), float in -1e300..1e300f64, saved in 0i64..10_000_000_000,
     ) {
         let claims = Claims::from_iter([
@@ -453,10 +453,10 @@ proptest! {
         };
         let row = django().encode(&Key::string("k"), &record).unwrap();
         let back = django().decode(&row).unwrap();
-        prop_assert_eq!(back, SessionRecord { version: back_version(&row), stored: self::row(data(&row)), ..record });
+        prop_assert_eq!(back, SessionRecord { version: row_version(&row), stored: self::row(data(&row)), ..record });
     }
 }
 
-fn back_version(row: &Item) -> u64 {
+fn row_version(row: &Item) -> u64 {
     fingerprint(&django().keyring.open(data(row)).unwrap().payload)
 }

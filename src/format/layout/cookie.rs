@@ -1,7 +1,7 @@
-//! The cookie: an id, perhaps with a MAC. The encoded MACs are compared, so that only the canonical spelling is one,
-//! except where the framework decodes them first (itsdangerous).
+//! The cookie: an id, in some frameworks with a MAC. Encoded MACs are compared, so that only the canonical encoding is
+//! accepted, unless the framework itself decodes them first (itsdangerous).
 //!
-//! Frameworks that percent-encode the value decode it once, and so does this.
+//! Values that the framework percent-encodes are decoded once, as the framework does.
 
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
@@ -22,9 +22,9 @@ use crate::format::decode::json;
 use crate::format::{CookieFault, SessionId, SessionRef, row};
 use crate::secret::Secret;
 
-/// New ids have so many bits of randomness, where their length is enough for it: as many as uid-safe's.
+/// Bits of randomness in new ids of a declared shape, if the maximum length allows it: as many as uid-safe uses.
 const NEW_ID_BITS: u32 = 192;
-/// What `encodeURIComponent` leaves as it is.
+/// The characters that `encodeURIComponent` encodes.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -35,7 +35,7 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'\'')
     .remove(b'(')
     .remove(b')');
-/// Python's decoder takes any trailing bits, and itsdangerous adds the padding.
+/// Python's decoder ignores trailing bits, and itsdangerous adds the padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -94,7 +94,7 @@ impl Cookie {
         let Some(key) = self.keys.as_ref().map(|keys| &keys.current) else {
             return match self.codec {
                 CookieCodec::IdVersion => row::write_reference(id, version),
-                // Those that sign are not configured without a key.
+                // The configuration requires a key for formats that sign.
                 CookieCodec::Plain
                 | CookieCodec::Express
                 | CookieCodec::CookieSignature
@@ -119,15 +119,15 @@ impl Cookie {
         }
     }
 
-    /// Says what the value looks like.
+    /// Describes the form of a valid value.
     pub(super) fn shape(&self) -> String {
         let signed = match self.codec {
             CookieCodec::Plain => match self.ids {
-                IdKind::Django => "32 of `a-z0-9`",
+                IdKind::Django => "32 characters of `a-z0-9`",
                 IdKind::Uid | IdKind::Token | IdKind::Hex | IdKind::Uuid => {
-                    return shape(16, 256, Alphabet::STRICT);
+                    return describe(16, 256, Alphabet::STRICT);
                 }
-                IdKind::Declared(ids) => return shape(ids.shortest, ids.longest, ids.alphabet),
+                IdKind::Declared(ids) => return describe(ids.shortest, ids.longest, ids.alphabet),
             },
             CookieCodec::IdVersion => row::REFERENCE,
             CookieCodec::Express => "`s:ID.MAC`, percent-encoded",
@@ -139,7 +139,7 @@ impl Cookie {
         signed.to_owned()
     }
 
-    /// A new id, as the framework makes them: every one as likely as any other.
+    /// Generates an id in the form of the framework, uniformly distributed.
     pub(super) fn new_id(&self) -> Result<SessionId, getrandom::Error> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes)?;
@@ -159,7 +159,7 @@ impl Cookie {
         };
         let key = self.keys.as_ref().map(|keys| &keys.current);
         Ok(SessionId::new(&match (self.codec, key) {
-            // Here the id is the whole cookie.
+            // For these, the id includes the MAC.
             (CookieCodec::RackHmac, Some(key)) => {
                 format!("{}--{id}", hex(&hmac::<Hmac<Md5>>(key, id.as_bytes())))
             }
@@ -170,20 +170,20 @@ impl Cookie {
         }))
     }
 
-    /// Whether `text` could be an id that is not signed: its alphabet and length are all that keeps made-up ones away.
+    /// Returns whether `text` could be an unsigned id. Alphabet and length are all that can be checked without a read.
     fn is_plain(&self, text: &str) -> bool {
         match self.ids {
             IdKind::Django => {
                 text.len() == 32 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
             }
             IdKind::Uid | IdKind::Token | IdKind::Hex | IdKind::Uuid => {
-                is_of(text, 16, 256, Alphabet::STRICT)
+                matches(text, 16, 256, Alphabet::STRICT)
             }
-            IdKind::Declared(ids) => is_of(text, ids.shortest, ids.longest, ids.alphabet),
+            IdKind::Declared(ids) => matches(text, ids.shortest, ids.longest, ids.alphabet),
         }
     }
 
-    /// `id.mac`, split at the last dot.
+    /// Verifies `id.mac`, split at the last dot.
     fn unsign_express(&self, text: &str) -> Result<String, CookieFault> {
         let (id, mac) = text.rsplit_once('.').ok_or(CookieFault::Shape)?;
         self.verify(mac, |key| express_mac(key, id))?;
@@ -206,7 +206,7 @@ impl Cookie {
         self.verify(mac, |key| adonis_mac(key, message))?;
         let message = URL_SAFE_NO_PAD.decode(message).ok().and_then(|bytes| json::object(&bytes));
         let message = message.ok_or(CookieFault::Shape)?;
-        // A value that was signed for another cookie is not one of this.
+        // The value was signed for another cookie.
         if message.get("purpose").and_then(Value::as_str) != Some(&self.name) {
             return Err(CookieFault::Signature);
         }
@@ -228,7 +228,7 @@ fn component(text: &str) -> String {
     utf8_percent_encode(text, COMPONENT).to_string()
 }
 
-/// HMAC takes a key of any length, so there is no failure to pass on.
+/// Computes an HMAC. Never fails, since HMAC accepts keys of any length.
 fn hmac<M: Mac + KeyInit>(key: &Secret, message: &[u8]) -> Vec<u8> {
     <M as KeyInit>::new_from_slice(key.expose())
         .map(|mac| mac.chain_update(message).finalize().into_bytes().to_vec())
@@ -263,7 +263,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Version 4, variant 1.
+/// Formats a UUID of version 4 (RFC 9562) from random bytes.
 fn uuid(bytes: [u8; 32]) -> String {
     let (bytes, _) = bytes.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
     let number = u128::from_be_bytes(*bytes) & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
@@ -272,27 +272,26 @@ fn uuid(bytes: [u8; 32]) -> String {
     [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
 }
 
-fn is_of(text: &str, shortest: usize, longest: usize, alphabet: Alphabet) -> bool {
+fn matches(text: &str, shortest: usize, longest: usize, alphabet: Alphabet) -> bool {
     (shortest..=longest).contains(&text.len()) && text.bytes().all(|byte| alphabet.contains(byte))
 }
 
-fn shape(shortest: usize, longest: usize, alphabet: Alphabet) -> String {
+fn describe(shortest: usize, longest: usize, alphabet: Alphabet) -> String {
     if shortest == longest {
-        return format!("{shortest} of `{alphabet}`");
+        return format!("{shortest} characters of `{alphabet}`");
     }
-    format!("{shortest} to {longest} of `{alphabet}`")
+    format!("{shortest} to {longest} characters of `{alphabet}`")
 }
 
-/// `length` characters of `alphabet`, each as likely as any other: bytes that do not fall evenly on the characters are
-/// thrown away.
+/// Generates `length` random characters of `alphabet` by rejection sampling, so that all are equally likely.
 fn random_text(alphabet: &[u8], length: usize) -> Result<String, getrandom::Error> {
     let letters = alphabet.len().max(1);
-    let even = 256 - 256 % letters;
+    let limit = 256 - 256 % letters;
     let mut text = String::with_capacity(length);
     loop {
         let mut bytes = [0; 48];
         getrandom::fill(&mut bytes)?;
-        for byte in bytes.into_iter().map(usize::from).filter(|byte| *byte < even) {
+        for byte in bytes.into_iter().map(usize::from).filter(|byte| *byte < limit) {
             if text.len() == length {
                 return Ok(text);
             }

@@ -1,11 +1,12 @@
-//! Claims as MessagePack: the shortest form of everything, as msgspec and every other encoder writes it.
+//! MessagePack encoding of claims. Every value has its shortest form, as msgspec and other encoders write it.
 
 use serde_json::Value;
 
 use crate::claims::Claims;
 use crate::format::decode::json::DEPTH;
 
-/// The bytes; `None` if they would not be read back: nested too deeply, or of 2^32 parts.
+/// Encodes claims. Returns `None` if they could not be decoded again: if they are nested too deeply, or a length does
+/// not fit into 32 bits.
 pub(super) fn encode(claims: &Claims) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     map(&mut out, claims, DEPTH)?;
@@ -47,9 +48,10 @@ fn string(out: &mut Vec<u8>, text: &str) -> Option<()> {
     Some(())
 }
 
-/// A length: in the first byte if it is small, else in as many bytes as it takes.
-fn head(out: &mut Vec<u8>, length: usize, (first, most): (u8, u8), wider: &[(usize, u8)]) -> Option<()> {
-    if let Some(short) = u8::try_from(length).ok().filter(|length| *length <= most) {
+/// Writes the head of a value with a length: `first` combined with the length if that is at most `max`, else the marker
+/// of the first of `wider` (bytes of length, marker) in which the length fits.
+fn head(out: &mut Vec<u8>, length: usize, (first, max): (u8, u8), wider: &[(usize, u8)]) -> Option<()> {
+    if let Some(short) = u8::try_from(length).ok().filter(|length| *length <= max) {
         out.push(first | short);
         return Some(());
     }
@@ -102,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn encoded_claims_decode_to_the_same(
             whole in any::<i64>(), large in any::<u64>(), shift in 0u32..64, float in any::<f64>(), text in ".{0,300}",
             list in prop::collection::vec(any::<u8>(), 0..100),
         ) {
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_and_lists() {
+    fn long_texts_and_lists_decode_to_the_same() {
         for length in [31, 32, 255, 256, 65_535, 65_536] {
             let claims = Claims::from_iter([("a".to_owned(), "x".repeat(length).into())]);
             assert_eq!(object(&encode(&claims).unwrap()).unwrap(), claims, "{length}");

@@ -1,7 +1,7 @@
-//! The payload: claims in the codec's clothes, and what the framework wraps around them.
+//! The payload: the claims, encoded and wrapped as the framework does.
 //!
-//! express-session keeps the cookie's settings among the claims, as `cookie`; they are no claim, and stay in the row as
-//! they are when the claims change. AdonisJS writes `{ message: claims, purpose: id }`.
+//! express-session stores the cookie's settings beside the claims, as `cookie`. The gateway does not treat them as a
+//! claim, and keeps them unchanged when it changes the claims. AdonisJS writes `{ message: claims, purpose: id }`.
 
 use std::time::Duration;
 
@@ -15,9 +15,11 @@ use crate::format::python_json::Separators;
 use crate::format::{EncodeFault, RowFault, fingerprint, js_json, map, python_json};
 use crate::item::{Attribute, Item};
 
-/// What express-session and its stores keep beside the claims. The second is dynamodb-store's, in its map alone.
+/// express-session's member for the cookie's settings.
 const COOKIE: &str = "cookie";
+/// dynamodb-store's member for the last activity, in payloads that are a map.
 const UPDATED: &str = "updated";
+const NO_JSON_TYPE: &str = "the row contains values that JSON has no type for";
 
 #[derive(Debug)]
 pub(super) struct Payload {
@@ -27,6 +29,7 @@ pub(super) struct Payload {
     dialect: Dialect,
 }
 
+/// What the framework wraps around the claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrapper {
     None,
@@ -34,7 +37,7 @@ enum Wrapper {
     Adonis,
 }
 
-/// Whose JSON it is.
+/// The serializer whose JSON output is reproduced.
 #[derive(Clone, Copy, Debug)]
 enum Dialect {
     JavaScript,
@@ -42,7 +45,7 @@ enum Dialect {
     Other,
 }
 
-/// A payload, decoded.
+/// A decoded payload.
 pub(super) struct Decoded {
     pub(super) claims: Claims,
     pub(super) fingerprint: u64,
@@ -62,10 +65,11 @@ impl Payload {
         Self { attribute: layout.payload.clone(), codec: layout.codec, wrapper, dialect }
     }
 
-    /// Reads the payload of a row; `own` are the attributes that are no claims where every other one is.
-    pub(super) fn decode(&self, item: &Item, own: &[&str], id: &str) -> Result<Decoded, RowFault> {
+    /// Decodes the payload of a row. Without a payload attribute, the claims are all attributes that are not
+    /// `reserved`.
+    pub(super) fn decode(&self, item: &Item, reserved: &[&str], id: &str) -> Result<Decoded, RowFault> {
         let Some(name) = &self.attribute else {
-            let rest = item.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+            let rest = item.iter().filter(|(name, _)| !reserved.contains(&name.as_str()));
             let rest: Item = rest.map(|(name, value)| (name.clone(), value.clone())).collect();
             let claims = map::to_claims(&rest).ok_or_else(|| RowFault::Payload("*".into()))?;
             return Self::finish(claims, None, None);
@@ -75,7 +79,7 @@ impl Payload {
         let mut claims = match (self.codec, attribute) {
             (PayloadCodec::Map, Attribute::Map(payload)) => map::to_claims(payload),
             (PayloadCodec::Map, _) => return Err(RowFault::Type(name.clone())),
-            (PayloadCodec::Json | PayloadCodec::Msgpack, _) => match text(attribute) {
+            (PayloadCodec::Json | PayloadCodec::Msgpack, _) => match bytes(attribute) {
                 None => return Err(RowFault::Type(name.clone())),
                 Some(bytes) if is_msgpack(self.codec, bytes) => msgpack_decode::object(bytes),
                 Some(bytes) => json_decode::object(bytes),
@@ -102,21 +106,21 @@ impl Payload {
                 claims = message;
             }
         }
-        Self::finish(claims, max_age, text(attribute))
+        Self::finish(claims, max_age, bytes(attribute))
     }
 
-    fn finish(claims: Claims, max_age: Option<Duration>, text: Option<&[u8]>) -> Result<Decoded, RowFault> {
+    fn finish(claims: Claims, max_age: Option<Duration>, bytes: Option<&[u8]>) -> Result<Decoded, RowFault> {
         if claims.is_empty() {
             return Err(RowFault::Empty);
         }
-        let fingerprint = match text {
+        let fingerprint = match bytes {
             Some(bytes) => fingerprint(bytes),
             None => fingerprint(Value::Object(claims.clone()).to_string().as_bytes()),
         };
         Ok(Decoded { claims, fingerprint, max_age })
     }
 
-    /// The payload `old` with other claims.
+    /// Replaces the claims in payload `old`.
     pub(super) fn rewrite(
         &self,
         old: &Attribute,
@@ -126,17 +130,17 @@ impl Payload {
         if let Attribute::Map(old) = old {
             return self.rewrite_map(old, claims).map(Attribute::Map);
         }
-        let bytes = text(old).ok_or(EncodeFault::Unsupported("the row's payload is of another type"))?;
+        let bytes = bytes(old).ok_or(EncodeFault::Unsupported("the row's payload has another type"))?;
         if is_msgpack(self.codec, bytes) {
-            // The claims are JSON. What has no type there (bytes, dates) would come back as something else.
-            let same = msgpack_decode::object(bytes).and_then(|claims| msgpack::encode(&claims));
-            if same.as_deref() != Some(bytes) {
-                return Err(EncodeFault::Unsupported("the row holds values that JSON has no type for"));
+            // The claims are JSON: values without a JSON type (bytes, dates) would be written back as text.
+            let roundtrip = msgpack_decode::object(bytes).and_then(|claims| msgpack::encode(&claims));
+            if roundtrip.as_deref() != Some(bytes) {
+                return Err(EncodeFault::Unsupported(NO_JSON_TYPE));
             }
             return msgpack::encode(claims).map(Attribute::Binary).ok_or(EncodeFault::TooDeep);
         }
         let old_claims =
-            json_decode::object(bytes).ok_or(EncodeFault::Unsupported("the row's payload is broken"))?;
+            json_decode::object(bytes).ok_or(EncodeFault::Unsupported("the row's payload is invalid"))?;
         let cookie = old_claims.get(COOKIE).cloned().unwrap_or_default();
         let text = self.json(&self.wrap(claims, cookie, id)?)?;
         Ok(if matches!(old, Attribute::Binary(_)) {
@@ -149,19 +153,19 @@ impl Payload {
     fn rewrite_map(&self, old: &Item, claims: &Claims) -> Result<Item, EncodeFault> {
         let is_kept = |name: &str| self.wrapper == Wrapper::Express && matches!(name, COOKIE | UPDATED);
         let (kept, rest): (Item, Item) = old.clone().into_iter().partition(|(name, _)| is_kept(name));
-        let same = map::to_claims(&rest).map(|claims| map::from_claims(&claims));
-        if same != Some(Ok(rest)) {
-            return Err(EncodeFault::Unsupported("the row holds values that JSON has no type for"));
+        let roundtrip = map::to_claims(&rest).map(|claims| map::from_claims(&claims));
+        if roundtrip != Some(Ok(rest)) {
+            return Err(EncodeFault::Unsupported(NO_JSON_TYPE));
         }
         if claims.keys().any(|name| is_kept(name)) {
-            return Err(EncodeFault::Unsupported("`cookie` and `updated` are the framework's own"));
+            return Err(EncodeFault::Unsupported("`cookie` and `updated` are reserved by the framework"));
         }
         let mut new = map::from_claims(claims)?;
         new.extend(kept);
         Ok(new)
     }
 
-    /// The payload of a new session; `cookie` is what express-session keeps of its settings.
+    /// Encodes the payload of a new session; `cookie` are the cookie's settings for express-session.
     pub(super) fn write(&self, claims: &Claims, cookie: Value, id: &str) -> Result<Attribute, EncodeFault> {
         let wrapped = self.wrap(claims, cookie, id)?;
         Ok(match self.codec {
@@ -177,7 +181,7 @@ impl Payload {
         match self.wrapper {
             Wrapper::None => Ok(claims.clone()),
             Wrapper::Express if claims.contains_key(COOKIE) => {
-                Err(EncodeFault::Unsupported("`cookie` is the framework's own"))
+                Err(EncodeFault::Unsupported("`cookie` is reserved by the framework"))
             }
             Wrapper::Express => {
                 let mut wrapped = Claims::from_iter([(COOKIE.to_owned(), cookie)]);
@@ -200,8 +204,8 @@ impl Payload {
     }
 }
 
-/// The bytes of a string or of bytes.
-fn text(attribute: &Attribute) -> Option<&[u8]> {
+/// Returns the bytes of a string or binary attribute.
+fn bytes(attribute: &Attribute) -> Option<&[u8]> {
     match attribute {
         Attribute::String(text) => Some(text.as_bytes()),
         Attribute::Binary(bytes) => Some(bytes),
@@ -216,12 +220,13 @@ fn text(attribute: &Attribute) -> Option<&[u8]> {
     }
 }
 
-/// JSON objects begin with `{`, which in MessagePack is the number 123 and so never a session.
+/// Returns whether a payload is MessagePack rather than JSON. JSON objects begin with `{`, which in MessagePack is the
+/// number 123 and so never a session.
 fn is_msgpack(codec: PayloadCodec, bytes: &[u8]) -> bool {
     codec == PayloadCodec::Msgpack && bytes.first() != Some(&b'{')
 }
 
-/// Milliseconds; `null` where the cookie lives as long as the browser.
+/// Reads `originalMaxAge`, in milliseconds. It is `null` for a cookie that expires with the browser session.
 fn original_max_age(cookie: &Value) -> Option<Duration> {
     let millis = cookie.get("originalMaxAge")?.as_f64()?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range checked")]

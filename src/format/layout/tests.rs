@@ -12,10 +12,10 @@ use crate::format::{fingerprint, open};
 use crate::item::Number;
 use crate::time::Timestamp;
 
-/// What the real frameworks wrote.
+/// Cookies and rows written by the real frameworks.
 const VECTORS: &str = include_str!("../../../tests/fixtures/session-vectors.json");
 
-/// Each variable's value is its name; `SPACED_OUT` has spaces.
+/// An environment in which the value of each variable is its name.
 struct Named;
 
 impl Environment for Named {
@@ -59,12 +59,12 @@ fn vector(id: &str) -> Value {
     found.next().unwrap_or_else(|| panic!("no vector `{id}`")).clone()
 }
 
-/// The value in `name=value`.
+/// Returns the value of the vector's cookie.
 fn cookie(vector: &Value) -> &str {
     vector["cookie"].as_str().unwrap().split_once('=').unwrap().1
 }
 
-/// An item in DynamoDB's JSON.
+/// Parses an item in DynamoDB's JSON.
 fn item(json: &Value) -> Item {
     json.as_object().unwrap().iter().map(|(name, value)| (name.clone(), attribute(value))).collect()
 }
@@ -98,11 +98,11 @@ fn holds(row: &Item, update: &Update) -> bool {
         WriteCondition::Absent => row.is_empty(),
         WriteCondition::Lacks(name) => !row.contains_key(name),
         WriteCondition::Equals(name, value) => row.get(name) == Some(value),
-        WriteCondition::Less(..) | WriteCondition::AtLeast(..) => panic!("not of this format"),
+        WriteCondition::Less(..) | WriteCondition::AtLeast(..) => panic!("layouts have no such condition"),
     })
 }
 
-/// The cookie leads to the row, and is the one that we would send.
+/// Asserts that the cookie gives the row's key, and equals the one that the gateway would send.
 fn check_cookie(format: &dyn Format, vector: &Value, row: &Item) {
     let cookie = cookie(vector);
     let parsed = format.parse_cookie(cookie.as_bytes()).unwrap();
@@ -117,7 +117,7 @@ fn claims(json: &Value) -> Claims {
     claims
 }
 
-/// The presets, with the secrets that sign in them.
+/// Returns a format for each preset, some with and without keys.
 fn presets() -> Vec<(&'static str, Box<dyn Format>)> {
     let keys = "\nkeys.current = { env = \"0123456789abcdef\" }";
     [
@@ -137,7 +137,7 @@ fn presets() -> Vec<(&'static str, Box<dyn Format>)> {
 }
 
 #[test]
-fn express_rows_of_every_version() {
+fn express_rows_of_each_version_are_decoded() {
     for (id, more, renewal) in [
         ("express-connect3_nomaxage", "", Renewal::Realm),
         ("express-connect3_maxage", "", own(3_600_123)),
@@ -173,7 +173,7 @@ fn own(millis: u64) -> Renewal {
 }
 
 #[test]
-fn the_other_express_stores() {
+fn rows_of_other_express_stores_are_decoded() {
     let keys = "keys.current = { env = \"keyboard cat\" }";
     let vector_ = vector("express-packetloop");
     let packetloop = format(&format!("format = \"connect-dynamodb-session\"\n{keys}"));
@@ -193,15 +193,15 @@ fn the_other_express_stores() {
     assert_eq!(record.claims, expected);
     assert_eq!(record.renewal, own(3_600_000));
     let touched = item(&vector_["read_only_request"]["item_after"]);
-    assert_eq!(store.decode(&touched).unwrap().version, record.version, "a touch is no change");
+    assert_eq!(store.decode(&touched).unwrap().version, record.version, "a touch keeps the version");
     let mut endless = row;
     endless.remove("expires");
     assert_eq!(store.decode(&endless), Err(RowFault::Missing("expires".into())));
 }
 
 #[test]
-fn a_layout_of_the_operators_own() {
-    // @pwrdrvr/dynamodb-session-store, which no preset knows.
+fn rows_of_a_declared_layout_are_decoded() {
+    // @pwrdrvr/dynamodb-session-store, for which there is no preset.
     let vector = vector("express-pwrdrvr");
     let format = format(
         "format = \"layout\"\ntable = \"sessions\"\nkeys.current = { env = \"keyboard cat\" }\n\
@@ -216,7 +216,7 @@ fn a_layout_of_the_operators_own() {
 }
 
 #[test]
-fn versions_times_and_binary_keys_where_the_layout_says() {
+fn declared_version_times_and_binary_key_are_used() {
     let format = format(
         "format = \"layout\"\ntable = \"sessions\"\n[sessions.main.layout]\ncookie = \"id-version\"\nkey = \"a{id}z\"\n\
          key_attribute = \"k\"\nkey_type = \"B\"\npayload = \"p\"\nexpires = \"e\"\nexpires_unit = \"iso8601\"\n\
@@ -242,7 +242,7 @@ fn versions_times_and_binary_keys_where_the_layout_says() {
     );
     assert_eq!(format.decode(&changed).unwrap(), change.record);
 
-    // Without a deadline in the row, it is the creation that counts, and nothing moves it.
+    // A row without a deadline expires a timeout after its creation, and is never reissued.
     let mut endless = row;
     endless.remove("e");
     let record = format.decode(&endless).unwrap();
@@ -250,7 +250,7 @@ fn versions_times_and_binary_keys_where_the_layout_says() {
 }
 
 #[test]
-fn flask_sessions() {
+fn flask_rows_are_decoded() {
     for (id, keys) in [
         ("flask-session-0.8.0-msgpack", ""),
         ("flask-session-0.8.0-signed", "keys.current = { env = \"flask-vector-secret-key\" }"),
@@ -272,7 +272,7 @@ fn flask_sessions() {
 }
 
 #[test]
-fn the_sessions_of_dynamodb_session_web() {
+fn dynamodb_session_web_rows_are_decoded_and_touched() {
     for (id, keys) in [
         ("dynamodb-session-flask-1.1.3-plain", ""),
         (
@@ -290,7 +290,7 @@ fn the_sessions_of_dynamodb_session_web() {
         let end = Timestamp::from_secs(created.as_secs() + 2_678_400);
         assert_eq!(record.renewal, Renewal::Own { timeout: Duration::from_hours(2), end });
 
-        // The touch of the library's own, a second later.
+        // Compare with the library's own touch.
         let after = item(&vector["item_after_read"]);
         let now = format.decode(&after).unwrap().issued;
         let whole = Timestamp::from_secs(now.as_secs());
@@ -303,7 +303,7 @@ fn the_sessions_of_dynamodb_session_web() {
 }
 
 #[test]
-fn rack_sessions() {
+fn rack_rows_are_decoded_and_touched() {
     let format =
         format("format = \"rack\"\ntimeout = \"1h\"\nkeys.current = { env = \"ruby-vector-secret-key\" }");
     let vector_ = vector("ruby-v4_json");
@@ -325,9 +325,9 @@ fn rack_sessions() {
     assert_eq!(format.decode(&touched).unwrap().issued, now);
     let mut locked = row.clone();
     locked.insert("locked_at".into(), Attribute::String("1795289360.6334095".into()));
-    assert!(!holds(&locked, &touch), "a lock is somebody else's");
+    assert!(!holds(&locked, &touch), "a locked row is not touched");
 
-    // `expire_at` is the moment of the write where the app has no `max_stale`; that ends nothing.
+    // Without `max_stale`, `expire_at` is the time of the write. The session does not expire then.
     let locking = vector("ruby-v4_json_lock");
     assert!(
         format.decode(&item(&locking["item"])).unwrap().expires > Timestamp::from_secs(1_795_289_360 + 3000)
@@ -337,7 +337,7 @@ fn rack_sessions() {
 }
 
 #[test]
-fn adonis_sessions() {
+fn adonis_rows_are_decoded_and_touched() {
     let format =
         format("format = \"adonis\"\nkeys.current = { env = \"adonis-vector-app-key-0123456789ab\" }");
     let vector = vector("adonis-session-8.1.0");
@@ -351,13 +351,13 @@ fn adonis_sessions() {
         due_before: record.issued,
     };
     assert_eq!(applied(&row, &format.touch(&record, touch).update), item(&vector["item_after_touch"]));
-    // The payload names its session: another's is nobody's.
+    // The payload contains the id of its session, so it cannot be copied to another row.
     row.insert("key".into(), Attribute::String("another".into()));
     assert_eq!(format.decode(&row), Err(RowFault::Payload("value".into())));
 }
 
 #[test]
-fn dysession_rows_are_read_and_never_written() {
+fn dysession_rows_are_decoded_but_cannot_be_changed() {
     let format = format("format = \"dysession\"");
     let vector = vector("django-dysession-1.1.1");
     let mut row = item(&vector["item"]);
@@ -378,17 +378,17 @@ fn dysession_rows_are_read_and_never_written() {
 }
 
 #[test]
-fn of_many_touches_one_wins() {
+fn one_of_two_concurrent_touches_succeeds() {
     for (name, format) in presets().into_iter().filter(|(name, _)| *name != "dysession") {
         let (id, issued) = (format.new_id().unwrap(), Timestamp::from_secs(1_795_290_000));
-        let row = format.encode(&format.key(&id), &made(issued)).unwrap();
+        let row = format.encode(&format.key(&id), &new_record(issued)).unwrap();
         let record = format.decode(&row).unwrap();
         let now = issued.plus(Duration::from_mins(3));
         let times = TouchTimes { now, expires: now.plus(Duration::from_hours(1)), due_before: now };
         let touch = format.touch(&record, times).update;
-        assert!(!holds(&Item::new(), &touch), "{name}: a row that is gone stays gone");
+        assert!(!holds(&Item::new(), &touch), "{name}: a deleted row is not recreated");
         let touched = applied(&row, &touch);
-        assert!(!holds(&touched, &touch), "{name}: one wins");
+        assert!(!holds(&touched, &touch), "{name}: the second touch fails");
         let read = format.decode(&touched).unwrap();
         assert_eq!(
             (read.expires.as_secs() > record.expires.as_secs() - 3600, read.version),
@@ -398,7 +398,7 @@ fn of_many_touches_one_wins() {
 }
 
 #[test]
-fn a_change_is_what_the_framework_would_write_and_only_of_the_row_that_was_read() {
+fn change_writes_what_the_framework_would_write_under_conditions() {
     let vector = vector("express-connect3_maxage");
     let (row, format) = (item(&vector["item"]), express());
     let record = format.decode(&row).unwrap();
@@ -409,21 +409,21 @@ fn a_change_is_what_the_framework_would_write_and_only_of_the_row_that_was_read(
     let change = format.change(&record, claims, times).unwrap();
 
     let changed = applied(&row, &change.update);
-    // The session's own timeout counts, as in the framework.
+    // The session's own timeout applies, as in the framework.
     assert_eq!(changed["expires"], Attribute::Number(Number::from_text("1795293300.123")));
     let old = row["sess"].as_str().unwrap();
     assert_eq!(changed["sess"].as_str().unwrap(), old.replace("\"user_id\":42", "\"user_id\":43"));
     assert_eq!(format.decode(&changed).unwrap(), change.record);
-    // The framework has written meanwhile, or the row is gone.
+    // The write fails if the framework has written meanwhile, or the row has been deleted.
     assert!(!holds(&changed, &change.update));
     assert!(!holds(&Item::new(), &change.update));
-    // `cookie` is the framework's.
+    // `cookie` is reserved by the framework.
     let claims = Claims::from_iter([("cookie".into(), 1.into())]);
     assert!(matches!(format.change(&record, claims, times), Err(EncodeFault::Unsupported(_))));
 }
 
 #[test]
-fn what_json_cannot_say_is_not_written() {
+fn rows_with_values_that_json_has_no_type_for_are_not_changed() {
     let times = ChangeTimes {
         now: Timestamp::from_secs(1_795_290_000),
         expires: Timestamp::from_secs(1_795_300_000),
@@ -432,7 +432,7 @@ fn what_json_cannot_say_is_not_written() {
     let mut row = item(&vector("flask-session-0.8.0-msgpack")["item"]);
     let record = flask.decode(&row).unwrap();
     let result = flask.change(&record, record.claims.clone(), times);
-    assert!(matches!(result, Err(EncodeFault::Unsupported(_))), "it has bytes and a date");
+    assert!(matches!(result, Err(EncodeFault::Unsupported(_))), "the row has bytes and a date");
     let plain = claims(&json!({ "_permanent": true, "user": "Zoë", "n": [-33, 1.5, 1_099_511_627_776_u64] }));
     row.insert("val".into(), Attribute::Binary(msgpack::encode(&plain).unwrap()));
     let record = flask.decode(&row).unwrap();
@@ -442,7 +442,7 @@ fn what_json_cannot_say_is_not_written() {
     let row = item(&vector("flask-session-0.8.0-json")["item"]);
     let record = flask.decode(&row).unwrap();
     let change = flask.change(&record, record.claims.clone(), times).unwrap();
-    assert_eq!(applied(&row, &change.update)["val"], row["val"], "what was JSON stays JSON");
+    assert_eq!(applied(&row, &change.update)["val"], row["val"], "a JSON payload stays JSON");
 
     let store = format("format = \"dynamodb-store\"\nkeys.current = { env = \"keyboard cat\" }");
     let row = item(&vector("express-dynamodb_store")["item"]);
@@ -451,7 +451,7 @@ fn what_json_cannot_say_is_not_written() {
     assert_eq!(applied(&row, &change.update)["sess"], row["sess"]);
 }
 
-fn made(issued: Timestamp) -> SessionRecord {
+fn new_record(issued: Timestamp) -> SessionRecord {
     SessionRecord {
         claims: Claims::from_iter([
             ("user".into(), "Zoë".into()),
@@ -469,22 +469,22 @@ fn made(issued: Timestamp) -> SessionRecord {
 }
 
 #[test]
-fn a_new_session_reads_back_from_its_cookie_and_its_row() {
+fn new_session_decodes_from_its_cookie_and_row() {
     let issued = Timestamp::from_secs(1_795_290_000);
     for (name, format) in presets() {
         let id = format.new_id().unwrap();
         let cookie = format.cookie_value(&id, 1);
         assert_eq!(format.parse_cookie(cookie.as_bytes()).unwrap().id, id, "{name}");
         assert_ne!(format.new_id().unwrap(), id);
-        let row = format.encode(&format.key(&id), &made(issued)).unwrap();
+        let row = format.encode(&format.key(&id), &new_record(issued)).unwrap();
         let record = format.decode(&row).unwrap();
-        assert_eq!(record.claims, made(issued).claims, "{name}");
-        assert!(record.expires >= made(issued).expires, "{name}");
+        assert_eq!(record.claims, new_record(issued).claims, "{name}");
+        assert!(record.expires >= new_record(issued).expires, "{name}");
     }
 }
 
 #[test]
-fn ids_are_the_frameworks_own() {
+fn new_ids_have_the_form_of_the_framework() {
     let shape = |name: &str, keys: &str| {
         let id = format(&format!("format = \"{name}\"\n{keys}")).new_id().unwrap();
         String::from_utf8(id.expose().to_vec()).unwrap()

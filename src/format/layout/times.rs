@@ -1,4 +1,4 @@
-//! A row's times: what it says of them, and the attributes that a touch sets.
+//! A row's times: how they are read, and which attributes a touch sets.
 
 use std::time::Duration;
 
@@ -8,14 +8,17 @@ use crate::format::{Renewal, RowFault, SessionRecord, WriteCondition, iso8601};
 use crate::item::{Attribute, Item, Number};
 use crate::time::Timestamp;
 
-/// aws-sessionstore-dynamodb: the last activity, in Unix seconds as a string; and the lock of a request under way.
+/// aws-sessionstore-dynamodb's last activity: Unix seconds as a string.
 const UPDATED: &str = "updated_at";
+/// aws-sessionstore-dynamodb's lock, held during a request.
 const LOCKED: &str = "locked_at";
-/// dynamodb-session-web: the last activity, and the timeouts in seconds.
+/// dynamodb-session-web's last activity, in ISO 8601.
 const ACCESSED: &str = "accessed";
+/// dynamodb-session-web's idle timeout, in seconds.
 const IDLE: &str = "idle_timeout";
+/// dynamodb-session-web's absolute timeout, in seconds.
 const ABSOLUTE: &str = "absolute_timeout";
-/// The library's own, where the realm has no `lifetime`.
+/// The absolute timeout of new sessions if the realm has no `lifetime`: dynamodb-session-web's default.
 const WEB_ABSOLUTE: Duration = Duration::from_hours(12);
 
 #[derive(Debug)]
@@ -28,8 +31,8 @@ pub(super) struct RowTimes {
     rule: TimeRule,
 }
 
-/// What a row says of its times.
-pub(super) struct Stamps {
+/// The times of a row.
+pub(super) struct DecodedTimes {
     pub(super) issued: Timestamp,
     pub(super) created: Option<Timestamp>,
     pub(super) expires: Timestamp,
@@ -49,7 +52,7 @@ impl RowTimes {
     }
 
     pub(super) fn ttl_attribute(&self) -> Option<&str> {
-        // Rack writes the present moment as the deadline unless it is told better: TTL would delete every session.
+        // Rack writes the current time as the deadline unless `max_stale` is set: TTL would delete every session.
         let usable = self.unit == TimeUnit::Seconds && self.rule != TimeRule::Rack;
         self.expires.as_deref().filter(|_| usable)
     }
@@ -62,7 +65,7 @@ impl RowTimes {
         self.expires.as_deref().into_iter().chain(self.created.as_deref())
     }
 
-    /// The attribute that a touch is conditional on.
+    /// Returns the attribute that a touch is conditional on.
     pub(super) fn guard(&self) -> Option<&str> {
         match self.rule {
             TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => self.expires.as_deref(),
@@ -71,14 +74,15 @@ impl RowTimes {
         }
     }
 
-    /// Reads a row's times; `max_age` is the session's own timeout, where its payload has one.
-    pub(super) fn read(&self, item: &Item, max_age: Option<Duration>) -> Result<Stamps, RowFault> {
+    /// Reads a row's times; `max_age` is the session's own timeout, if its payload has one.
+    pub(super) fn read(&self, item: &Item, max_age: Option<Duration>) -> Result<DecodedTimes, RowFault> {
         let created = self.created.as_deref();
         let created = created.map(|name| read(item, name, self.created_unit())).transpose()?.flatten();
         match self.rule {
             TimeRule::Rack => {
                 let issued = required(item, UPDATED, Unit::Text)?;
-                Ok(Stamps { issued, created, expires: issued.plus(self.timeout), renewal: Renewal::Realm })
+                let expires = issued.plus(self.timeout);
+                Ok(DecodedTimes { issued, created, expires, renewal: Renewal::Realm })
             }
             TimeRule::Web => {
                 let issued = required(item, ACCESSED, Unit::Iso8601)?;
@@ -88,20 +92,20 @@ impl RowTimes {
                 let end = created.zip(absolute).map_or(Timestamp::NEVER, |(created, age)| created.plus(age));
                 let end = Timestamp::from_secs(end.as_secs());
                 let expires = required(item, expires, self.unit.into())?;
-                Ok(Stamps { issued, created, expires, renewal: Renewal::Own { timeout, end } })
+                Ok(DecodedTimes { issued, created, expires, renewal: Renewal::Own { timeout, end } })
             }
             TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => {
-                self.by_deadline(item, created, max_age)
+                self.read_deadline(item, created, max_age)
             }
         }
     }
 
-    fn by_deadline(
+    fn read_deadline(
         &self,
         item: &Item,
         created: Option<Timestamp>,
         max_age: Option<Duration>,
-    ) -> Result<Stamps, RowFault> {
+    ) -> Result<DecodedTimes, RowFault> {
         let timeout = max_age.unwrap_or(self.timeout);
         let expires = match self.expires.as_deref() {
             None => None,
@@ -111,41 +115,42 @@ impl RowTimes {
         let Some(expires) = expires else {
             let expires = created.map_or(Timestamp::NEVER, |created| created.plus(self.timeout));
             let issued = created.unwrap_or(Timestamp::from_secs(0));
-            return Ok(Stamps { issued, created, expires, renewal: Renewal::Never });
+            return Ok(DecodedTimes { issued, created, expires, renewal: Renewal::Never });
         };
         let renewal = match (self.rule, max_age) {
             (TimeRule::Fixed, _) => Renewal::Never,
             (_, Some(timeout)) => Renewal::Own { timeout, end: Timestamp::NEVER },
             (_, None) => Renewal::Realm,
         };
-        Ok(Stamps { issued: expires.minus(timeout), created, expires, renewal })
+        Ok(DecodedTimes { issued: expires.minus(timeout), created, expires, renewal })
     }
 
-    /// The attributes that a touch sets.
+    /// Returns the attributes that a touch sets.
     pub(super) fn touched(&self, now: Timestamp, expires: Timestamp) -> Vec<(String, Attribute)> {
-        // What never ends has no deadline to write.
+        // A session that does not expire has no deadline to write.
         let deadline = self.expires.iter().filter(|_| expires != Timestamp::NEVER);
         let deadline = deadline.map(|name| (name.clone(), write(expires, self.unit.into())));
         let activity = match self.rule {
             TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => None,
-            TimeRule::Rack => Some((UPDATED.to_owned(), write(whole(now), Unit::Text))),
-            TimeRule::Web => Some((ACCESSED.to_owned(), write(whole(now), Unit::Iso8601))),
+            TimeRule::Rack => Some((UPDATED.to_owned(), write(truncate_to_seconds(now), Unit::Text))),
+            TimeRule::Web => Some((ACCESSED.to_owned(), write(truncate_to_seconds(now), Unit::Iso8601))),
         };
         deadline.chain(activity).collect()
     }
 
-    /// That the row's times are those that were read, and that nobody holds a lock on it.
+    /// Returns the conditions that hold if the row's times are those that were read, and no request has locked it.
     pub(super) fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
         let old = self.guard().and_then(|name| record.stored.get_key_value(name));
         let old = old.map(|(name, value)| WriteCondition::Equals(name.clone(), value.clone()));
         old.into_iter().chain(self.unlocked()).collect()
     }
 
+    /// Returns the condition that no request has locked the row, if rows have locks.
     pub(super) fn unlocked(&self) -> Option<WriteCondition> {
         (self.rule == TimeRule::Rack).then(|| WriteCondition::Lacks(LOCKED.to_owned()))
     }
 
-    /// The times of a new row.
+    /// Returns the attributes for the times of a new row.
     pub(super) fn new_row(&self, record: &SessionRecord) -> Item {
         let created = record.created.unwrap_or(record.issued);
         let mut expires = record.expires;
@@ -170,7 +175,7 @@ impl RowTimes {
     }
 }
 
-/// How a moment is written.
+/// The representation of a time in an attribute.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Seconds,
@@ -194,16 +199,16 @@ fn required(item: &Item, name: &str, unit: Unit) -> Result<Timestamp, RowFault> 
     read(item, name, unit)?.ok_or_else(|| RowFault::Missing(name.to_owned()))
 }
 
-/// The moment in an attribute; none if there is no such attribute.
+/// Reads an optional time.
 fn read(item: &Item, name: &str, unit: Unit) -> Result<Option<Timestamp>, RowFault> {
     let Some(attribute) = item.get(name) else { return Ok(None) };
-    let moment = match unit {
+    let time = match unit {
         Unit::Seconds => attribute.as_number().and_then(Number::as_unix_seconds),
         Unit::Millis => attribute.as_number().and_then(millis),
         Unit::Iso8601 => attribute.as_str().and_then(iso8601::parse),
         Unit::Text => attribute.as_str().and_then(|text| Number::from_text(text).as_unix_seconds()),
     };
-    moment.map(Some).ok_or_else(|| RowFault::Type(name.to_owned()))
+    time.map(Some).ok_or_else(|| RowFault::Type(name.to_owned()))
 }
 
 fn millis(number: &Number) -> Option<Timestamp> {
@@ -212,29 +217,27 @@ fn millis(number: &Number) -> Option<Timestamp> {
     (millis.abs() < 1e17).then(|| Timestamp::from_millis(millis as i64))
 }
 
-/// A whole number of seconds, as a duration.
+/// Reads an optional duration in seconds.
 fn seconds(item: &Item, name: &str) -> Result<Option<Duration>, RowFault> {
     let Some(attribute) = item.get(name) else { return Ok(None) };
     let secs = attribute.as_number().and_then(Number::as_u64).filter(|secs| *secs > 0);
     secs.map(|secs| Some(Duration::from_secs(secs))).ok_or_else(|| RowFault::Type(name.to_owned()))
 }
 
-fn write(moment: Timestamp, unit: Unit) -> Attribute {
+fn write(time: Timestamp, unit: Unit) -> Attribute {
     match unit {
-        Unit::Seconds => Attribute::Number(Number::from_seconds(moment)),
-        Unit::Millis => Attribute::number(moment.as_millis()),
-        // Beyond the year 9999, where no deadline of ours is, the text ends.
-        Unit::Iso8601 => {
-            Attribute::String(iso8601::write(moment.as_secs(), micros(moment)).unwrap_or_default())
-        }
-        Unit::Text => Attribute::String(format!("{}.{:03}", moment.as_secs(), micros(moment) / 1000)),
+        Unit::Seconds => Attribute::Number(Number::from_seconds(time)),
+        Unit::Millis => Attribute::number(time.as_millis()),
+        // Formatting fails only after the year 9999, where the gateway sets no deadline.
+        Unit::Iso8601 => Attribute::String(iso8601::write(time.as_secs(), micros(time)).unwrap_or_default()),
+        Unit::Text => Attribute::String(format!("{}.{:03}", time.as_secs(), micros(time) / 1000)),
     }
 }
 
-fn micros(moment: Timestamp) -> u32 {
-    u32::try_from(moment.as_millis().rem_euclid(1000)).unwrap_or(0) * 1000
+fn micros(time: Timestamp) -> u32 {
+    u32::try_from(time.as_millis().rem_euclid(1000)).unwrap_or(0) * 1000
 }
 
-fn whole(moment: Timestamp) -> Timestamp {
-    Timestamp::from_secs(moment.as_secs())
+fn truncate_to_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_secs(time.as_secs())
 }

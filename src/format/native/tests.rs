@@ -15,7 +15,7 @@ fn keyed(current: &str, previous: &[&str]) -> Native {
 }
 
 #[test]
-fn a_signed_cookie_reads_back_with_the_current_and_with_a_previous_key() {
+fn signed_cookie_is_accepted_with_the_current_and_previous_keys() {
     let old = keyed("old key", &[]);
     let cookie = old.cookie_value(&SessionId::new(ID), 7);
     let expected = SessionRef { id: SessionId::new(ID), version: 7 };
@@ -25,7 +25,7 @@ fn a_signed_cookie_reads_back_with_the_current_and_with_a_previous_key() {
 }
 
 #[test]
-fn a_mac_is_of_this_id_this_version_and_this_cookie_name() {
+fn mac_covers_id_version_and_cookie_name() {
     let native = keyed("key", &[]);
     let cookie = native.cookie_value(&SessionId::new(ID), 1);
     let mac = cookie.rsplit_once('/').unwrap().1;
@@ -37,7 +37,7 @@ fn a_mac_is_of_this_id_this_version_and_this_cookie_name() {
 }
 
 #[test]
-fn one_wrong_bit_in_the_mac_is_refused() {
+fn mac_with_one_flipped_bit_is_rejected() {
     let native = keyed("key", &[]);
     let cookie = native.cookie_value(&SessionId::new(ID), 1).into_bytes();
     for at in cookie.len() - 43..cookie.len() {
@@ -50,7 +50,7 @@ fn one_wrong_bit_in_the_mac_is_refused() {
 }
 
 #[test]
-fn claims_too_deep_or_numbers_too_large_for_dynamodb_are_refused_before_the_write() {
+fn claims_beyond_dynamodbs_limits_are_rejected_before_the_write() {
     let deep = (0..32).fold(json!(1), |inner, _| json!([inner]));
     let deep = Claims::from_iter([("a".to_owned(), deep)]);
     assert_eq!(map::from_claims(&deep), Err(EncodeFault::TooDeep));
@@ -59,7 +59,7 @@ fn claims_too_deep_or_numbers_too_large_for_dynamodb_are_refused_before_the_writ
 }
 
 #[test]
-fn a_whole_number_that_would_be_rounded_is_no_claim() {
+fn integers_beyond_64_bits_are_rejected() {
     let row = |number: &str| {
         let data = Item::from([("id".to_owned(), Attribute::Number(crate::item::Number::from_text(number)))]);
         map::to_claims(&data).map(|claims| claims["id"].clone())
@@ -91,7 +91,7 @@ fn claim() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn a_row_reads_back_as_it_was_written(
+    fn encoded_row_decodes_to_the_same_record(
         claims in prop::collection::btree_map(".*", claim(), 1..8),
         version in any::<u64>(),
         secs in 0i64..4_000_000_000,
@@ -106,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn no_cookie_panics(value in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn parsing_a_cookie_never_panics(value in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = keyed("key", &[]).parse_cookie(&value);
         let _ = Native::new("sid", "session_id", None).parse_cookie(&value);
     }

@@ -9,7 +9,7 @@ use crate::format::WriteCondition;
 use crate::item::Number;
 use crate::time::Timestamp;
 
-/// What the real library wrote: its rows, cookies and requests.
+/// Rows, cookies and requests written by the real library.
 fn vector() -> Value {
     let all: Value =
         serde_json::from_str(include_str!("../../../tests/fixtures/session-vectors.json")).unwrap();
@@ -37,7 +37,7 @@ fn cookie(vector: &Value) -> String {
 }
 
 #[test]
-fn the_librarys_cookie_leads_to_the_librarys_row_and_claims() {
+fn cookie_and_row_of_the_library_are_decoded_and_encoded_exactly() {
     let (vector, pyramid) = (vector(), Pyramid::new("sid"));
     let reference = pyramid.parse_cookie(cookie(&vector).as_bytes()).unwrap();
     assert_eq!(reference.version, 1);
@@ -51,7 +51,7 @@ fn the_librarys_cookie_leads_to_the_librarys_row_and_claims() {
 }
 
 #[test]
-fn a_reissue_sets_what_the_library_sets_and_only_on_the_row_that_was_read() {
+fn touch_sets_what_the_library_sets_under_conditions() {
     let (vector, pyramid) = (vector(), Pyramid::new("sid"));
     let record = pyramid.decode(&item(&vector["item"])).unwrap();
     let now = Timestamp::from_millis(1_795_289_269_500);
@@ -78,7 +78,7 @@ fn a_reissue_sets_what_the_library_sets_and_only_on_the_row_that_was_read() {
 }
 
 #[test]
-fn a_changed_row_is_the_one_the_library_writes() {
+fn row_changed_by_the_library_is_encoded_exactly() {
     let (vector, pyramid) = (vector(), Pyramid::new("sid"));
     let row = item(&vector["modify"]["item_after"]);
     let record = pyramid.decode(&row).unwrap();
@@ -88,7 +88,7 @@ fn a_changed_row_is_the_one_the_library_writes() {
 }
 
 #[test]
-fn a_change_writes_what_the_library_writes_on_the_row_that_was_read() {
+fn change_writes_what_the_library_writes_under_conditions() {
     let (vector, pyramid) = (vector(), Pyramid::new("sid"));
     let record = pyramid.decode(&item(&vector["item"])).unwrap();
     let after = item(&vector["modify"]["item_after"]);
@@ -109,7 +109,7 @@ fn a_change_writes_what_the_library_writes_on_the_row_that_was_read() {
 }
 
 #[test]
-fn what_invalidate_leaves_behind_is_no_session() {
+fn row_of_an_invalidated_session_is_empty() {
     assert_eq!(
         Pyramid::new("sid").decode(&item(&vector()["invalidate"]["item_after"])),
         Err(RowFault::Empty)
@@ -117,7 +117,7 @@ fn what_invalidate_leaves_behind_is_no_session() {
 }
 
 #[test]
-fn cookies_that_the_library_would_stumble_over_are_no_session() {
+fn malformed_cookies_are_rejected() {
     let id = "ius9vZqjSFxq2yy-XFcYCYm9cBS9ypoXBadpRtQsX_w";
     let pyramid = Pyramid::new("sid");
     for version in [
@@ -156,7 +156,7 @@ fn cookies_that_the_library_would_stumble_over_are_no_session() {
 }
 
 #[test]
-fn rows_with_parts_missing_or_of_the_wrong_type_are_no_session() {
+fn rows_with_missing_or_invalid_attributes_are_rejected() {
     let pyramid = Pyramid::new("sid");
     let whole = item(&vector()["item"]);
     for name in ["dat", "ver", "iss", "exp"] {
@@ -191,12 +191,12 @@ fn fractional_times_are_kept_to_the_millisecond() {
 
 proptest! {
     #[test]
-    fn no_cookie_panics(value in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn parsing_a_cookie_never_panics(value in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Pyramid::new("sid").parse_cookie(&value);
     }
 
     #[test]
-    fn a_payload_reads_back_as_it_was_written(text in ".*", number in any::<i64>(), float in -1e300..1e300f64) {
+    fn encoded_row_decodes_to_the_same_record(text in ".*", number in any::<i64>(), float in -1e300..1e300f64) {
         let claims = Claims::from_iter([
             (text.clone(), Value::from(text)),
             ("n".into(), number.into()),

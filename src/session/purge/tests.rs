@@ -73,7 +73,7 @@ fn what_is_not_understood_stays_for_a_reason() {
     };
     let text = |text: &str| Attribute::String(text.to_owned());
     assert!(decided(&|item| item.clear()).contains("missing"));
-    assert!(decided(&set("dat", text("{"))).contains("does not decode"));
+    assert!(decided(&set("dat", text("{"))).contains("cannot be decoded"));
     assert!(decided(&set("exp", text("1"))).contains("`exp`"));
     assert!(decided(&set("dat", text("{}"))).contains("empty"));
     assert!(decided(&set("sid", Attribute::Null)).contains("key"));

@@ -1,11 +1,11 @@
-//! Cookies and rows that nobody wrote, or somebody has tampered with.
+//! Forged and corrupt cookies and rows.
 
 use proptest::prelude::*;
 
 use super::*;
 
 #[test]
-fn signed_cookies_with_one_wrong_bit_or_cut_short_are_refused() {
+fn signed_cookies_with_a_flipped_bit_or_truncated_are_rejected() {
     for (id, name, secret) in [
         ("express-connect3_maxage", "express", "keyboard cat"),
         ("flask-session-0.8.0-signed", "flask-session", "flask-vector-secret-key"),
@@ -31,19 +31,19 @@ fn signed_cookies_with_one_wrong_bit_or_cut_short_are_refused() {
         for (at, bit) in (0..good.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
             let mut forged = good.to_vec();
             forged[at] ^= 1 << bit;
-            // Percent-encoding has two spellings of each hex digit, and Python's base64 spare bits at the end.
+            // Hex digits of percent-encoding have two cases, and Python ignores the trailing bits of base64.
             let is_same = format.parse_cookie(&forged).is_ok_and(|forged| forged == parsed);
             let has_spare_bits =
                 matches!(name, "flask-session" | "dynamodb-session-web") && at == good.len() - 1;
             let in_hex = (at >= 1 && good[at - 1] == b'%') || (at >= 2 && good[at - 2] == b'%');
-            let refused = format.parse_cookie(&forged).is_err();
-            assert!(refused || has_spare_bits || (is_same && in_hex), "{name}: byte {at}, bit {bit}");
+            let rejected = format.parse_cookie(&forged).is_err();
+            assert!(rejected || has_spare_bits || (is_same && in_hex), "{name}: byte {at}, bit {bit}");
         }
     }
 }
 
 #[test]
-fn unsigned_cookies_must_look_like_ids() {
+fn unsigned_cookies_must_have_the_form_of_an_id() {
     let flask = format("format = \"flask-session\"");
     let django = format("format = \"dysession\"");
     let long = "a".repeat(257);
@@ -57,7 +57,7 @@ fn unsigned_cookies_must_look_like_ids() {
 }
 
 #[test]
-fn plain_ids_are_as_strict_as_the_layout_says() {
+fn declared_length_and_alphabet_apply_to_unsigned_and_new_ids() {
     let layout = |ids: &str| {
         format(&format!("format = \"layout\"\ntable = \"t-1\"\nlayout = {{ expires = \"e\"{ids} }}"))
     };
@@ -80,9 +80,9 @@ fn plain_ids_are_as_strict_as_the_layout_says() {
     for wrong in ["u7", "abcdefghij.99", "U:7", "u:7-", "u:7\n", "u:7é", ""] {
         assert_eq!(own.parse_cookie(wrong.as_bytes()), Err(CookieFault::Shape), "{wrong}");
     }
-    assert_eq!(own.cookie_shape(), "3 to 12 of `.0-:=a-z`");
+    assert_eq!(own.cookie_shape(), "3 to 12 characters of `.0-:=a-z`");
 
-    // New ids are of the shape that is read, and as long as they need to be.
+    // New ids have the declared form, and enough randomness if the maximum length allows it.
     for (ids, length) in [
         (", ids = { length = [3, 12], alphabet = \"a-z0-9.:=\" }", 12),
         (", ids = { length = [3, 1024], alphabet = \"a-z0-9.:=\" }", 39),
@@ -101,7 +101,7 @@ fn plain_ids_are_as_strict_as_the_layout_says() {
 }
 
 #[test]
-fn rows_that_are_no_sessions() {
+fn invalid_rows_are_rejected() {
     let express = express();
     let row = item(&vector("express-connect3_maxage")["item"]);
     let with = |name: &str, value: Attribute| {
@@ -128,7 +128,7 @@ fn rows_that_are_no_sessions() {
     assert_eq!(with("id", Attribute::Binary(b"sess:\xff".to_vec())), Err(RowFault::Type("id".into())));
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(400_000));
     assert_eq!(with("sess", text(&large)).unwrap().claims["a"].as_str().unwrap().len(), 400_000);
-    // An unconditional touch of the framework's brings back a stub.
+    // The framework's unconditional touch can leave a stub like this.
     let mut stub = row.clone();
     stub.remove("sess");
     assert_eq!(express.decode(&stub), Err(RowFault::Missing("sess".into())));
@@ -153,7 +153,7 @@ fn rows_that_are_no_sessions() {
 
 proptest! {
     #[test]
-    fn no_cookie_panics(value in prop::collection::vec(any::<u8>(), 0..200), text in "(s:|s%3A)?[a-z.%/-]{0,60}") {
+    fn parsing_a_cookie_never_panics(value in prop::collection::vec(any::<u8>(), 0..200), text in "(s:|s%3A)?[a-z.%/-]{0,60}") {
         for (_, format) in presets() {
             let _ = format.parse_cookie(&value);
             let _ = format.parse_cookie(text.as_bytes());
@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn no_row_panics(
+    fn decoding_a_row_never_panics(
         payload in prop::collection::vec(any::<u8>(), 0..100), number in "[0-9.eE+-]{0,12}", text in ".{0,20}",
     ) {
         let values = [
@@ -169,7 +169,7 @@ proptest! {
             Attribute::Map(Item::new()),
         ];
         for (_, format) in presets() {
-            let mut row = format.encode(&format.key(&format.new_id().unwrap()), &made(Timestamp::from_secs(1))).unwrap();
+            let mut row = format.encode(&format.key(&format.new_id().unwrap()), &new_record(Timestamp::from_secs(1))).unwrap();
             for name in row.keys().cloned().collect::<Vec<_>>() {
                 for value in &values {
                     let old = row.insert(name.clone(), value.clone()).unwrap();
