@@ -22,7 +22,7 @@ use percent_encoding::percent_decode_str;
 use crate::config::{HostPattern, RouteConfig};
 use crate::path::{is_prefix, is_prefix_ignoring_case, merge_slashes};
 
-pub(crate) use host::canonical_host;
+pub(crate) use host::{canonical_host, is_same_authority};
 
 /// A routing table.
 #[derive(Debug)]

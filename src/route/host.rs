@@ -1,5 +1,7 @@
 //! Normalization of the Host header, for comparison with routes.
 
+use http::uri::Scheme;
+
 /// Returns the host of a Host header in lower case, without port and trailing dot. Returns `None` if the header is
 /// invalid.
 pub(crate) fn canonical_host(value: &[u8]) -> Option<String> {
@@ -22,6 +24,24 @@ pub(crate) fn canonical_host(value: &[u8]) -> Option<String> {
     };
     let digits = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
     digits.then_some(name)
+}
+
+/// Whether an authority of a URI with this scheme and a Host header name the same host and port; a port that is left out
+/// is the scheme's own. Neither does if it is not a host and a port.
+pub(crate) fn is_same_authority(scheme: Option<&Scheme>, authority: &[u8], host: &[u8]) -> bool {
+    let default = match scheme.map(Scheme::as_str) {
+        Some("http") => Some(80),
+        Some("https") => Some(443),
+        _ => None,
+    };
+    let Some(name) = canonical_host(authority) else { return false };
+    canonical_host(host) == Some(name) && port(authority).or(default) == port(host).or(default)
+}
+
+/// The port of what [`canonical_host`] accepts.
+fn port(host: &[u8]) -> Option<u16> {
+    let digits = host.rsplit(|&byte| byte == b':').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok().filter(|_| digits.len() < host.len())
 }
 
 #[cfg(test)]
@@ -69,6 +89,35 @@ mod tests {
             "a..",
         ] {
             assert_eq!(canonical_host(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn authorities() {
+        let (http, https) = (Some(&Scheme::HTTP), Some(&Scheme::HTTPS));
+        for (scheme, authority, host, same) in [
+            (http, "a.example", "A.Example", true),
+            (http, "a.example:80", "a.example", true),
+            (http, "a.example", "a.example:80", true),
+            (http, "a.example:080", "a.example.", true),
+            (http, "a.example:8080", "a.example:8080", true),
+            (http, "[::1]:80", "[0::1]", true),
+            (https, "[::1]", "[::1]:443", true),
+            (https, "a.example:443", "a.example", true),
+            (http, "a.example", "b.example", false),
+            (http, "a.example:8080", "a.example", false),
+            (http, "a.example:443", "a.example", false),
+            (https, "a.example:80", "a.example", false),
+            (None, "a.example:80", "a.example", false),
+            (None, "a.example:80", "a.example:80", true),
+            (http, "user@a.example", "a.example", false),
+            (http, "user@a.example", "user@a.example", false),
+            (http, "127.0.0.80", "127.0.0.1", false),
+            (http, "80", "80", true),
+            (http, "", "", false),
+        ] {
+            let found = is_same_authority(scheme, authority.as_bytes(), host.as_bytes());
+            assert_eq!(found, same, "{scheme:?} {authority} {host}");
         }
     }
 

@@ -143,6 +143,8 @@ async fn heads_that_no_client_may_send_are_refused() {
     let cases = [
         (head(&[("te", "trailers")]), status(200)),
         (head(&[("host", "gateway.test")]), status(200)),
+        (head(&[("host", "Gateway.Test:80")]), status(200)),
+        (head(&[("host", "gateway.test:81")]), status(400)),
         (but(":authority", None), status(400)),
         ([but(":authority", None), vec![("host".into(), "gateway.test".into())]].concat(), status(200)),
         (head(&[("host", "other.test")]), status(400)),

@@ -153,3 +153,49 @@ async fn the_log_escapes_what_is_neither_ascii_nor_a_letter() {
     gateway.event("its line", |event| field(event, "path") == "/a%E2%80%AEb").await;
     assert!(gateway.log().is_ascii());
 }
+
+#[tokio::test]
+async fn an_absolute_target_passes_if_it_agrees_with_host() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::builder()
+        .upstream("app", &upstream)
+        .route("/", "public", "host = \"app.example\"")
+        .start()
+        .await;
+    for (target, host) in [
+        ("http://app.example", "app.example"),
+        ("http://APP.example", "App.Example"),
+        ("http://app.example:80", "app.example"),
+        ("http://app.example", "app.example:80"),
+        ("HTTPS://app.example:443", "app.example"),
+        ("http://app.example:8080", "app.example:8080"),
+        ("http://app.example.", "app.example"),
+    ] {
+        let mut client = Client::connect(gateway.address()).await;
+        client.send(format!("GET {target}/a?b HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!(status(&mut client).await, 200, "{target} {host}");
+        let seen = upstream.last();
+        assert_eq!((seen.target.as_str(), seen.header("host")), ("/a?b", Some(host)), "{target} {host}");
+    }
+    let hits = upstream.hits();
+    for (target, host) in [
+        ("http://app.example", "other.example"),
+        ("http://other.example", "app.example"),
+        ("http://app.example:8080", "app.example"),
+        ("http://app.example:443", "app.example"),
+        ("https://app.example:80", "app.example"),
+        ("http://app.example", "app.example:8080"),
+        ("http://user@app.example", "app.example"),
+        ("http://app.example", ""),
+    ] {
+        let mut client = Client::connect(gateway.address()).await;
+        client.send(format!("GET {target}/a?b HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!(status(&mut client).await, 400, "{target} {host}");
+    }
+    assert_eq!(upstream.hits(), hits);
+    // HTTP/1.0 need not have a Host.
+    let mut client = Client::connect(gateway.address()).await;
+    client.send("GET http://app.example/ HTTP/1.0\r\n\r\n").await;
+    client.read_until("HTTP/1.0 200 ").await;
+    assert_eq!(upstream.last().header("host"), Some("app.example"));
+}

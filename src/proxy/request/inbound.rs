@@ -28,6 +28,7 @@ use super::upgrade::UpgradeRequest;
 use crate::config::Limits;
 use crate::headers::{self, Scrub};
 use crate::proxy::refusal::{Malformed, Refusal};
+use crate::route::is_same_authority;
 use crate::upstream::ClientBody;
 
 /// A request whose head can be read in one way only. Only [`Inbound::read`] makes one.
@@ -299,16 +300,16 @@ impl Host {
             (Some(header), None) => header.clone(),
             // RFC 9112, 3.2.2 lets the target take precedence; the gateway refuses a request with two different hosts.
             (Some(header), Some(authority)) => {
-                if !header.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) {
+                if !is_same_authority(uri.scheme(), authority.as_str().as_bytes(), header.as_bytes()) {
                     return Err(malformed());
                 }
                 header.clone()
             }
-            (None, _) if version == Version::HTTP_10 => {
+            (None, None) if version == Version::HTTP_10 => {
                 return Ok(Self { header: HeaderValue::from_static(""), name: Rc::from("") });
             }
-            // The `:authority` of HTTP/2.
-            (None, Some(authority)) if version == Version::HTTP_2 => {
+            // The `:authority` of HTTP/2, or an absolute target in HTTP/1.0.
+            (None, Some(authority)) if version != Version::HTTP_11 => {
                 HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?
             }
             (None, _) => return Err(malformed()),
