@@ -35,6 +35,7 @@ mod http2;
 mod legacy_servers;
 mod metrics;
 mod outage;
+mod packaging;
 mod paths;
 mod proxy_protocol;
 mod purge;
