@@ -322,8 +322,8 @@ impl Realm {
             Resolution::Unavailable => "unavailable",
             Resolution::Throttled(_) => "throttled",
         });
-        if source != LookupSource::Unasked {
-            self.metrics.cache.count(source.label());
+        if let Some(label) = source.label() {
+            self.metrics.cache.count(label);
         }
         (resolution, source)
     }
@@ -563,14 +563,14 @@ impl Anonymous {
 }
 
 impl LookupSource {
-    /// The source in one word, for logs and counts.
-    pub fn label(self) -> &'static str {
+    /// The source in one word, for logs and counts; `None` if nothing was looked up.
+    pub fn label(self) -> Option<&'static str> {
         match self {
-            Self::Unasked => "-",
-            Self::Hit => "hit",
-            Self::Negative => "negative",
-            Self::Miss => "miss",
-            Self::Stale => "stale",
+            Self::Unasked => None,
+            Self::Hit => Some("hit"),
+            Self::Negative => Some("negative"),
+            Self::Miss => Some("miss"),
+            Self::Stale => Some("stale"),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::observer::Observer;
 use super::request::Sanitized;
 use crate::session::{LookupSource, Resolution, UserState};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{NONE, RequestTimes, RequestVerdict, RouteMetrics};
+use crate::telemetry::metrics::{RequestTimes, RequestVerdict, RouteMetrics};
 use crate::telemetry::trace::Trace;
 use crate::time::{Clock, Now};
 
@@ -37,15 +37,15 @@ pub(super) struct RequestRecord {
     status: u16,
     verdict: RequestVerdict,
     /// The verdict in one word, or the cause of a refusal.
-    label: &'static str,
+    label: Option<&'static str>,
     /// Why the request is not let through with a session.
-    reason: &'static str,
+    reason: Option<&'static str>,
     /// The session's public reference.
     session: Option<HeaderValue>,
     cache: LookupSource,
     pub(super) reissue: bool,
     /// The outcome of the upstream's session commands.
-    pub(super) change: &'static str,
+    pub(super) change: Option<&'static str>,
     pub(super) upstream: Option<Arc<str>>,
     /// The bytes that the client sent through a tunnel.
     received: Option<u64>,
@@ -101,12 +101,12 @@ impl RequestRecord {
             route: None,
             status: StatusCode::OK.as_u16(),
             verdict: RequestVerdict::Refused,
-            label: NONE,
-            reason: NONE,
+            label: None,
+            reason: None,
             session: None,
             cache: LookupSource::Unasked,
             reissue: false,
-            change: NONE,
+            change: None,
             upstream: None,
             received: None,
             closed: None,
@@ -124,22 +124,22 @@ impl RequestRecord {
     }
 
     /// Returns the id of the request's trace, for logs.
-    pub(super) fn trace_id(&self) -> &str {
-        self.trace.as_ref().map_or(NONE, Trace::id)
+    pub(super) fn trace_id(&self) -> Option<&str> {
+        self.trace.as_ref().map(Trace::id)
     }
 
     /// Records that the request is refused. Server errors are logged, unless the access log has them already.
     pub(super) fn refused(&mut self, gateway: &Gateway, label: &'static str, status: StatusCode) {
         self.verdict = RequestVerdict::Refused;
-        self.label = label;
-        gateway.metrics.refused(self.label);
+        self.label = Some(label);
+        gateway.metrics.refused(label);
         if status.is_server_error()
             && gateway.access_log.is_none()
             && let Some(suppressed) = gateway.failures.pass(Clock.mono())
         {
             let id = self.id.to_str().unwrap_or_default();
             let (trace, detail) = (self.trace_id(), self.detail.as_deref());
-            tracing::warn!(id, trace, cause = self.label, detail, suppressed, "a request failed");
+            tracing::warn!(id, trace, cause = label, detail, suppressed, "a request failed");
         }
     }
 
@@ -168,7 +168,7 @@ impl RequestRecord {
         let now = Clock.mono();
         self.status = GONE;
         self.verdict = RequestVerdict::Gone;
-        self.label = self.verdict.label();
+        self.label = Some(self.verdict.label());
         self.heard = self.heard.or(self.sent.map(|_| now));
         self.metrics(gateway).gone(now.saturating_duration_since(self.started.mono));
     }
@@ -190,42 +190,34 @@ impl RequestRecord {
                 line.text("trace", trace.id().as_bytes()).text("span", trace.span().as_bytes());
             }
             if let Some(request) = &self.request {
-                match request.client {
-                    Some(client) => line.plain("client", client),
-                    None => line.text("client", b"unknown"),
-                };
+                if let Some(client) = request.client {
+                    line.plain("client", client);
+                }
                 line.text("method", request.method.as_str().as_bytes())
                     .text("protocol", protocol(request.protocol))
                     .text("host", request.host.as_bytes())
                     // Without the query, which may hold secrets.
                     .text("path", request.target.path().as_bytes());
             }
-            line.text("route", self.route.as_deref().map_or(NONE, |route| &route.name).as_bytes())
+            line.text_if("route", self.route.as_deref().map(|route| &route.name))
                 .number("status", self.status.into())
-                .text("verdict", self.label.as_bytes())
-                .text("reason", self.reason.as_bytes());
-            if let Some(session) = &self.session {
-                line.text("session", session.as_bytes());
-            }
-            line.text("cache", self.cache.label().as_bytes())
+                .text_if("verdict", self.label)
+                .text_if("reason", self.reason)
+                .text_if("session", self.session.as_ref())
+                .text_if("cache", self.cache.label())
                 .flag("reissue", self.reissue)
-                .text("change", self.change.as_bytes());
-            if let Some(upstream) = &self.upstream {
-                line.text("upstream", upstream.as_bytes());
-            }
-            line.number("bytes", bytes).flag("complete", complete);
+                .text_if("change", self.change)
+                .text_if("upstream", self.upstream.as_deref())
+                .number("bytes", bytes)
+                .flag("complete", complete);
             if let Some(received) = self.received {
                 line.number("received", received);
             }
-            if let Some(closed) = self.closed {
-                line.text("closed", closed.as_bytes());
+            line.text_if("closed", self.closed).millis("ms", took).millis("store_ms", self.store);
+            if let Some(took) = self.upstream_time() {
+                line.millis("upstream_ms", took);
             }
-            line.millis("ms", took)
-                .millis("store_ms", self.store)
-                .millis("upstream_ms", self.upstream_time().unwrap_or_default());
-            if let Some(detail) = &self.detail {
-                line.text("detail", detail.as_bytes());
-            }
+            line.text_if("detail", self.detail.as_ref());
         });
     }
 
@@ -258,12 +250,12 @@ impl Observer for RequestRecord {
             Resolution::Active(active) => {
                 self.session = Some(active.session.headers().reference.clone());
                 if route.access.needs_session() && active.session.user() == UserState::Guest {
-                    self.reason = "guest";
+                    self.reason = Some("guest");
                 }
             }
-            Resolution::Anonymous(why) => self.reason = why.label(),
-            Resolution::Unavailable => self.reason = "unavailable",
-            Resolution::Throttled(_) => self.reason = "misses",
+            Resolution::Anonymous(why) => self.reason = Some(why.label()),
+            Resolution::Unavailable => self.reason = Some("unavailable"),
+            Resolution::Throttled(_) => self.reason = Some("misses"),
         }
         if matches!(source, LookupSource::Miss | LookupSource::Stale) {
             self.store = Clock.mono().saturating_duration_since(began.mono);
@@ -272,7 +264,7 @@ impl Observer for RequestRecord {
 
     fn admitted(&mut self, visitor: &Visitor) {
         self.verdict = visitor.verdict();
-        self.label = self.verdict.label();
+        self.label = Some(self.verdict.label());
     }
 }
 

@@ -49,6 +49,14 @@ impl<'b> LogLine<'b> {
         self
     }
 
+    /// Text of any kind, if there is any: what is absent has no field.
+    pub fn text_if(&mut self, name: &str, value: Option<impl AsRef<[u8]>>) -> &mut Self {
+        match value {
+            Some(value) => self.text(name, value.as_ref()),
+            None => self,
+        }
+    }
+
     /// What is written in letters, digits and `.:[]-/`, such as an address.
     pub fn plain(&mut self, name: &str, value: impl Display) -> &mut Self {
         self.name(name);
@@ -239,19 +247,23 @@ mod tests {
     #[test]
     fn both_forms() {
         let fill = |line: &mut LogLine<'_>| {
-            line.text("path", b"/a").text("agent", b"a \"b\"\n\x9b=\\").text("none", b"");
+            line.text("path", b"/a")
+                .text_if("absent", None::<&str>)
+                .text_if("present", Some("x"))
+                .text("agent", b"a \"b\"\n\x9b=\\")
+                .text("none", b"");
             line.number("bytes", 1024).number("zero", 0).flag("complete", true);
             line.millis("ms", Duration::from_micros(12_034));
         };
         assert_eq!(
             line(LogFormat::Text, fill),
-            "2025-11-22T00:22:19.042Z request path=/a agent=\"a \\\"b\\\"\\u000a\\ufffd=\\\\\" none=\"\" \
+            "2025-11-22T00:22:19.042Z request path=/a present=x agent=\"a \\\"b\\\"\\u000a\\ufffd=\\\\\" none=\"\" \
              bytes=1024 zero=0 complete=true ms=12.034\n"
         );
         assert_eq!(
             line(LogFormat::Json, fill),
             "{\"timestamp\":\"2025-11-22T00:22:19.042Z\",\"target\":\"access\",\"message\":\"request\",\"path\":\"/a\",\
-             \"agent\":\"a \\\"b\\\"\\u000a\\ufffd=\\\\\",\"none\":\"\",\"bytes\":1024,\"zero\":0,\"complete\":true,\"ms\":12.034}\n"
+             \"present\":\"x\",\"agent\":\"a \\\"b\\\"\\u000a\\ufffd=\\\\\",\"none\":\"\",\"bytes\":1024,\"zero\":0,\"complete\":true,\"ms\":12.034}\n"
         );
     }
 

@@ -1,6 +1,7 @@
 //! The access log: one whole line for each request, whatever it holds, wherever it goes, however it ends; and never a
 //! request that waits for it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -46,13 +47,40 @@ async fn a_line_says_what_was_asked_and_what_came_of_it() {
         ("path", "/a/b"),
         ("route", "/"),
         ("verdict", "public"),
-        ("cache", "-"),
     ] {
         assert_eq!(line[name], value, "{line}");
     }
     assert_eq!((&line["status"], &line["bytes"], &line["complete"]), (&201.into(), &4.into(), &true.into()));
     assert!(line["ms"].as_f64().unwrap() >= line["upstream_ms"].as_f64().unwrap(), "{line}");
     assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+}
+
+/// Readers of JSON would take a placeholder such as `-` for a value.
+#[tokio::test]
+async fn fields_that_do_not_apply_are_left_out() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/in", "required", "")
+        .route("/public", "public", "")
+        .start()
+        .await;
+    let everywhere = "timestamp target message id trace span client method protocol host path status verdict reissue \
+                      bytes complete ms store_ms";
+    for (path, status, more) in [
+        ("/public", 200, "route upstream upstream_ms"),
+        ("/in", 401, "route reason"),
+        ("/elsewhere", 404, ""),
+    ] {
+        assert_eq!(gateway.send(&Request::get(path)).await.status, status);
+        let line = gateway.event("the line", |event| field(event, "path") == path).await;
+        let names: BTreeSet<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = everywhere.split_whitespace().chain(more.split_whitespace()).collect::<BTreeSet<_>>();
+        assert_eq!(names, expected, "{line}");
+        assert!(line.as_object().unwrap().values().all(|value| value != "-" && value != ""), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -41,9 +41,9 @@ pub(super) struct AnsweredEvent {
     path: String,
     status: u64,
     verdict: String,
-    reason: String,
+    reason: Option<String>,
     reissue: bool,
-    change: String,
+    change: Option<String>,
 }
 
 /// Tells the news on stdout.
@@ -186,7 +186,7 @@ fn received(heard: &Heard) -> String {
 fn change(answered: &AnsweredEvent, heard: &Heard) -> Option<&'static str> {
     let has_session = |status: &str| matches!(status, "active" | "guest");
     let had_one = heard.injected.iter().any(|(name, value)| name == "X-Session-Status" && has_session(value));
-    match answered.change.as_str() {
+    match answered.change.as_deref()? {
         "ended" => Some("session ended"),
         "written" if !had_one => Some("session made"),
         "written" if heard.rotates => Some("session changed, new id"),
@@ -196,10 +196,9 @@ fn change(answered: &AnsweredEvent, heard: &Heard) -> Option<&'static str> {
 }
 
 fn refusal(answered: &AnsweredEvent) -> String {
-    if answered.reason == "-" || answered.reason.is_empty() {
-        answered.verdict.clone()
-    } else {
-        format!("{} ({})", answered.verdict, answered.reason)
+    match &answered.reason {
+        Some(reason) => format!("{} ({reason})", answered.verdict),
+        None => answered.verdict.clone(),
     }
 }
 
@@ -241,17 +240,19 @@ mod tests {
 
     #[test]
     fn what_became_of_the_session_is_told() {
-        let with = |status: &str, rotates, change: &str| {
+        let with = |status: &str, rotates, change: Option<&str>| {
             let injected = vec![("X-Session-Status".to_owned(), status.to_owned())];
             let mut narrator = narrator();
             narrator.remember(Heard { injected, rotates, ..heard("alice") });
-            narrator.line(&AnsweredEvent { change: change.into(), ..answered("/log-in", 303) }).unwrap()
+            narrator
+                .line(&AnsweredEvent { change: change.map(str::to_owned), ..answered("/log-in", 303) })
+                .unwrap()
         };
-        assert!(with("anonymous", true, "written").contains("session made"));
-        assert!(with("active", true, "written").contains("new id"));
-        assert!(with("guest", true, "written").contains("new id"));
-        assert!(with("active", false, "ended").contains("session ended"));
-        assert!(!with("active", false, "-").contains("session "));
+        assert!(with("anonymous", true, Some("written")).contains("session made"));
+        assert!(with("active", true, Some("written")).contains("new id"));
+        assert!(with("guest", true, Some("written")).contains("new id"));
+        assert!(with("active", false, Some("ended")).contains("session ended"));
+        assert!(!with("active", false, None).contains("session "));
     }
 
     #[test]
@@ -260,8 +261,7 @@ mod tests {
         narrator.remember(heard("al\u{1b}ice"));
         let line = narrator.line(&answered("/", 200)).unwrap();
         assert!(line.contains("X-User") && line.contains("al\\u{1b}ice"), "{line:?}");
-        let refused =
-            AnsweredEvent { verdict: "forbidden".into(), reason: "-".into(), ..answered("/admin", 403) };
+        let refused = AnsweredEvent { verdict: "forbidden".into(), ..answered("/admin", 403) };
         let line = narrator.line(&refused).unwrap();
         assert!(line.contains("was not asked") && line.contains("forbidden"), "{line:?}");
     }

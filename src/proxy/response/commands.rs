@@ -86,7 +86,7 @@ pub(in crate::proxy) async fn apply_commands(
     record.session_written();
     match changed {
         Ok(outcome) => {
-            record.change = outcome.label();
+            record.change = Some(outcome.label());
             Ok(Some(outcome))
         }
         Err(error) => {
