@@ -249,7 +249,7 @@ pub fn forwarded(lines: &[u8]) {
     );
     let (mut added, mut written) = (GatewayHeaders::default(), headers.clone());
     origin.write(&mut written, &mut added);
-    added.write(&mut written);
+    added.insert_into(&mut written);
     let host = written.get("x-forwarded-host").and_then(|host| canonical_host(host.as_bytes()));
     assert!(host.is_some(), "a host goes on");
     assert!(written.values().all(|value| value.to_str().is_ok()), "text goes on");

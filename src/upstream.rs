@@ -1,22 +1,23 @@
-//! The servers behind the gateway, and the connections to them.
+//! The upstream servers and the connections to them.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `endpoint`, `target` | a server as configured; each address of it, with what all workers know of it |
-//! | `resolve`, `health` | what the control runtime finds out: addresses, and whether they answer |
-//! | `balance`, `queue`, `budget` | which server, how long a wait for it, how many second tries |
-//! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, and the bytes under that |
-//! | `patience` | how long a response is waited for |
-//! | `said`, `body`, `incoming` | what the gateway says of a request; its body, and how far it has come; a response's |
-//! | `client_body` | the request's body as the client sends it, and the rest of one that nobody reads |
+//! | `endpoint`, `target` | a server as configured; each of its addresses, with the state that all workers share |
+//! | `resolve`, `health` | name lookups and health checks, on the control runtime |
+//! | `balance`, `queue`, `budget` | load balancing, the queue for busy servers, the retry budget |
+//! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, the transport below |
+//! | `http1` | an HTTP/1.1 client connection |
+//! | `response_timeout` | the timeout for a response's head |
+//! | `gateway_headers`, `body`, `incoming` | headers that the gateway adds, the request's body, the response's body |
+//! | `client_body` | the request's body as the client sends it, and the unread rest of it |
 //!
-//! Each worker has pools of its own: taking a connection out and putting it back needs no lock and wakes no other
-//! thread. A connection comes back only when a response has been read to its end over it and the request had been
-//! sent to its end; everything else closes it, there and then: what a client has yet to send of a request that is
-//! answered is not waited for. (Of an HTTP/2 connection, which many requests share, it is the stream that is closed.)
+//! Each worker has its own pools: taking a connection and returning it needs no lock and wakes no other thread. A
+//! connection is returned only after the response was read completely and the request was sent completely; otherwise
+//! it is closed at once, without waiting for the rest of the client's request. Of an HTTP/2 connection, only the
+//! stream is closed.
 //!
-//! What is sent again, and when, is [`forward`](crate::proxy)'s to decide; what this module knows is whether there is
-//! another server to send it to, and whether the budget allows it.
+//! [`forward`](crate::proxy) decides whether a request is retried. This module knows whether there is another server
+//! for it, and whether the retry budget allows it.
 
 mod balance;
 mod body;
@@ -25,17 +26,17 @@ mod client_body;
 mod endpoint;
 mod gateway_headers;
 mod health;
+pub(crate) mod http1;
 mod incoming;
 mod link;
-mod patience;
 mod pool;
 mod probe;
 mod queue;
 mod report;
 mod resolve;
+mod response_timeout;
 mod stream;
 mod target;
-pub(crate) mod wire;
 
 use std::fmt;
 use std::io;
@@ -62,7 +63,7 @@ pub use pool::{ConnectError, Connection, Lease, Pool};
 pub(crate) use probe::reach;
 pub use report::{ServerReport, UpstreamReport};
 
-/// An upstream, shared by all workers. What runs for it in the background ends with it.
+/// An upstream, shared by all workers. Dropping it ends its background tasks.
 #[derive(Debug)]
 pub struct Upstream {
     config: UpstreamConfig,
@@ -72,17 +73,17 @@ pub struct Upstream {
     retries: AtomicU64,
     retries_denied: AtomicU64,
     background: OnceLock<[Option<AbortOnDropHandle<()>>; 2]>,
-    /// The servers among its own that run in this process. They live as long as a request may still be sent to them, also
-    /// one that began before a reload.
+    /// Those of its servers that run in this process. They run until the upstream is dropped, so that requests that
+    /// began before a reload still reach them.
     local: Vec<LocalServer>,
 }
 
-/// A server that runs in this process for one upstream, such as the demo app.
+/// A server of an upstream that runs in this process, such as the demo app.
 #[derive(Debug)]
 pub struct LocalServer {
     /// Its address.
     pub address: SocketAddr,
-    /// Keeps it running until this is dropped.
+    /// Keeps it running until dropped.
     pub running: Box<dyn RunningServer>,
 }
 
@@ -92,11 +93,11 @@ pub trait RunningServer: fmt::Debug + Send + Sync {}
 impl<T: fmt::Debug + Send + Sync> RunningServer for T {}
 
 impl Upstream {
-    /// Returns an upstream whose servers have not been contacted. `local` are those that run in this process, in the order
-    /// of its servers.
+    /// Returns an upstream without contacting its servers. `local` are its servers in this process, in the order of
+    /// the configuration.
     ///
     /// # Errors
-    /// If it needs the system's certificate authorities and there are none, or its own certificate is not usable.
+    /// If it needs the system's certificate authorities and there are none, or its client certificate cannot be used.
     pub fn new(config: UpstreamConfig, local: Vec<LocalServer>) -> io::Result<Arc<Self>> {
         let addresses: Vec<_> = local.iter().map(|server| server.address).collect();
         let endpoints = endpoints(&config, &addresses)?;
@@ -117,8 +118,8 @@ impl Upstream {
         !self.local.is_empty()
     }
 
-    /// Looks its names up, for no longer than a connection may take, and goes on with that and with health checks on
-    /// the runtime that this is called on. A name that has no address yet is no error: it may have one later.
+    /// Looks its names up once, within the connect timeout, then starts periodic lookups and health checks on the
+    /// current runtime. It is no error if a name has no address yet.
     pub async fn start(self: &Arc<Self>) {
         let mut failing = vec![false; self.targets.servers()];
         let named = self.config.servers.iter().any(crate::config::UpstreamServer::is_named);
@@ -135,26 +136,26 @@ impl Upstream {
             let (upstream, connect_timeout) = (self.config.name.clone(), self.config.connect_timeout);
             tokio::spawn(health::run(targets, HealthCheck { upstream, connect_timeout, health }))
         });
-        // Started once: whoever comes second finds it done, and its own tasks end here.
+        // If this is called a second time, the new tasks are dropped here and end.
         let _ = self.background.set([resolving, checking].map(|task| task.map(AbortOnDropHandle::new)));
     }
 
-    /// What it was made of.
+    /// Returns its configuration.
     pub fn config(&self) -> &UpstreamConfig {
         &self.config
     }
 
-    /// How it stands.
+    /// Returns its current state.
     pub fn report(&self) -> UpstreamReport {
-        UpstreamReport::of(self)
+        UpstreamReport::new(self)
     }
 
-    /// There is a request.
+    /// Adds to the retry budget for a new request.
     pub(crate) fn count_request(&self) {
         self.budget.deposit();
     }
 
-    /// Whether the budget allows a retry, which is then counted.
+    /// Takes a retry from the budget. Returns `false` if it is spent.
     pub(crate) fn allows_retry(&self) -> bool {
         let allowed = self.budget.withdraw();
         let count = if allowed { &self.retries } else { &self.retries_denied };
@@ -163,7 +164,8 @@ impl Upstream {
     }
 }
 
-/// What keeps a client without a session with the server that it is with.
+/// Returns the affinity of a client without a session, by which
+/// [`BalanceMethod::Sticky`](crate::config::BalanceMethod) chooses its server.
 pub(crate) fn affinity(client: IpAddr) -> u64 {
     match client {
         IpAddr::V4(address) => balance::hash(&address.octets()),
@@ -172,7 +174,7 @@ pub(crate) fn affinity(client: IpAddr) -> u64 {
 }
 
 fn endpoints(config: &UpstreamConfig, local: &[SocketAddr]) -> io::Result<Vec<Arc<Endpoint>>> {
-    let tls = config.tls.as_ref().map(client).transpose()?;
+    let tls = config.tls.as_ref().map(tls_client).transpose()?;
     let mut local = local.iter().copied();
     let endpoints = config.servers.iter().filter_map(|server| {
         let demo = matches!(server.address, ServerAddress::Demo).then(|| local.next()).flatten();
@@ -181,13 +183,13 @@ fn endpoints(config: &UpstreamConfig, local: &[SocketAddr]) -> io::Result<Vec<Ar
     Ok(endpoints.collect())
 }
 
-fn client(tls: &UpstreamTls) -> io::Result<ClientConfig> {
+fn tls_client(tls: &UpstreamTls) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    let believed = match &tls.authorities {
+    let authorities = match &tls.authorities {
         Some(authorities) => authorities.clone(),
         None => rustls_native_certs::load_native_certs().certs,
     };
-    roots.add_parsable_certificates(believed);
+    roots.add_parsable_certificates(authorities);
     if roots.is_empty() {
         return Err(io::Error::other("the system has no certificate authorities; set `tls.ca`"));
     }

@@ -18,7 +18,7 @@ use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::upstream::GatewayHeaders;
-use crate::upstream::wire::Http1Connection;
+use crate::upstream::http1::Http1Connection;
 
 /// What a server that does not come to an end says in all.
 const ENDLESS: usize = 512 * 1024;
@@ -113,35 +113,35 @@ struct Line<'s>(Rc<RefCell<Server<'s>>>);
 fn converse(method: &Method, said: &[u8], ending: Ending, lengths: &[u8]) -> Conversation {
     let server = Server { said, ending, lengths, pieces: 0, at: 0, heard: 0, pauses: true, paused: false };
     let line = Line(Rc::new(RefCell::new(server)));
-    let wire = Http1Connection::new(line.clone());
+    let connection = Http1Connection::new(line.clone());
     let body = if *method == Method::POST { "name=value" } else { "" };
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = method.clone();
     request.headers_mut().insert(HOST, HeaderValue::from_static("app.example"));
     let asked = format!("{method} / HTTP/1.1\r\nhost: app.example\r\n\r\n").len()
         + if body.is_empty() { 0 } else { "content-length: 10\r\n".len() + body.len() };
-    wire.begin(request, &GatewayHeaders::default());
-    let answer = read(&wire, &line, said.len());
-    let said_all = wire.is_reusable();
+    connection.start(request, &GatewayHeaders::default());
+    let answer = read(&connection, &line, said.len());
+    let said_all = connection.is_reusable();
     // What the server has left to say, it has said by the time that the connection is wanted again.
     line.0.borrow_mut().pauses = false;
-    let reusable = said_all && wire.is_open();
+    let reusable = said_all && connection.is_open();
     assert!(!reusable || line.0.borrow().heard == asked, "the request is over, too");
     Conversation { answer, reusable }
 }
 
-fn read<'s>(wire: &Http1Connection<Line<'s>, Full<Bytes>>, line: &Line<'s>, length: usize) -> Read {
+fn read<'s>(connection: &Http1Connection<Line<'s>, Full<Bytes>>, line: &Line<'s>, length: usize) -> Read {
     // Each turn, something comes, goes or is silent for once.
     let mut turns = 1_000 + 4 * length.max(ENDLESS / 1024);
     let mut context = Context::from_waker(Waker::noop());
     let mut next = |line: &Line<'s>| {
-        assert!(wire.held() <= HELD, "what is held is bounded");
+        assert!(connection.buffered() <= HELD, "what is held is bounded");
         turns = turns.saturating_sub(1);
         assert!(turns > 0, "it comes to an end");
         line.is_over()
     };
     let response = loop {
-        match wire.poll_response(&mut context) {
+        match connection.poll_response(&mut context) {
             Poll::Ready(Ok(response)) => break response,
             Poll::Ready(Err(_)) => return Read::Refused,
             Poll::Pending if next(line) => return Read::Unfinished,

@@ -162,7 +162,7 @@ fn outbound(
     let outbound = Outbound::new(forwardable, &injection)?.into_parts();
     let target = outbound.request.uri().to_string();
     let mut headers = outbound.request.headers().clone();
-    outbound.added.write(&mut headers);
+    outbound.added.insert_into(&mut headers);
     Ok(DryRunOutcome::Forwarded { target, headers })
 }
 

@@ -132,13 +132,13 @@ pub(super) async fn forward(
             if stalled {
                 return Err(ForwardError::ClientStalled);
             }
-            connection.fail("no response in time");
+            connection.record_failure("no response in time");
             return Err(ForwardError::Timeout { server, limit });
         };
         let SendError { parts, unsent, cause } = match sent {
             Ok(response) => {
-                connection.answered(response.status());
-                progress.answered();
+                connection.record_response(response.status());
+                progress.response_started();
                 return answer(response, connection, &progress, limit, accept.as_deref());
             }
             Err(failed) => failed,
@@ -150,10 +150,10 @@ pub(super) async fn forward(
                 template.take_if(|_| progress.is_whole()).and_then(|template| template.request(&progress))
         {
             let reused = connection.is_reused();
-            let failed = if reused { connection.give_up() } else { connection.fail(&error) };
+            let failed = if reused { connection.discard() } else { connection.record_failure(&error) };
             if reused {
-                choice.unsent();
-            } else if !choice.again(&failed, error.clone()) {
+                choice.require_new_connection();
+            } else if !choice.retry(&failed, error.clone()) {
                 return Err(ForwardError::Broken { server: failed.server, error });
             }
             request = retry;
@@ -172,9 +172,9 @@ pub(super) async fn forward(
         let retry =
             template.filter(|template| attempts_left > 0 && (refused || is_idempotent(&template.method)));
         let retry = retry.and_then(|template| template.request(&progress));
-        let failed = if refused { connection.give_up() } else { connection.fail(&error) };
+        let failed = if refused { connection.discard() } else { connection.record_failure(&error) };
         match retry {
-            Some(retry) if choice.again(&failed, error.clone()) && upstream.allows_retry() => {
+            Some(retry) if choice.retry(&failed, error.clone()) && upstream.allows_retry() => {
                 tracing::debug!(server = %failed.server, %error, "retried");
                 attempts_left = attempts_left.saturating_sub(1);
                 request = retry;
@@ -200,7 +200,7 @@ impl RetryTemplate {
 
     /// Returns the request, if nothing of its body has been read.
     fn request(self, progress: &Rc<BodyProgress>) -> Option<Request<RequestBody>> {
-        let mut request = Request::new(progress.again()?);
+        let mut request = Request::new(progress.retry()?);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;

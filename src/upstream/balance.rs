@@ -1,95 +1,104 @@
-//! Which of several servers a request goes to. Pure but for the turns, which each worker keeps of its own.
+//! Load balancing: chooses the server of a request. Pure, except for the round robin credits, which each worker has
+//! for itself.
 
 use std::cell::Cell;
 
 use crate::config::BalanceMethod;
 
-/// A server that may be chosen.
+/// A server to choose from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'s> {
-    /// Its place among all servers.
+    /// Its index among all servers.
     pub(super) index: usize,
     /// At least 1.
     pub(super) weight: u32,
-    /// Requests under way.
+    /// Requests in flight.
     pub(super) load: usize,
     pub(super) hash: u64,
-    /// How long it has waited for its turn.
+    /// Its current weight in smooth weighted round robin.
     pub(super) credit: &'s Cell<i64>,
 }
 
-/// Chooses of `seats`; none if there is none. `affinity` is what [`BalanceMethod::Sticky`] sticks to.
-pub(super) fn choose(balance: BalanceMethod, seats: &[Candidate<'_>], affinity: u64) -> Option<usize> {
-    let seat = match (balance, seats) {
-        (_, [] | [_]) => seats.first(),
-        (BalanceMethod::RoundRobin, _) => in_turn(seats),
-        (BalanceMethod::LeastConnections, _) => least(seats),
-        (BalanceMethod::RandomTwo, _) => random_two(seats),
-        (BalanceMethod::Sticky, _) => rendezvous(seats, affinity),
+/// Returns the index of one of `candidates`, or `None` if there are none. [`BalanceMethod::Sticky`] chooses the same
+/// for the same `affinity`.
+pub(super) fn choose(balance: BalanceMethod, candidates: &[Candidate<'_>], affinity: u64) -> Option<usize> {
+    let candidate = match (balance, candidates) {
+        (_, [] | [_]) => candidates.first(),
+        (BalanceMethod::RoundRobin, _) => round_robin(candidates),
+        (BalanceMethod::LeastConnections, _) => least_connections(candidates),
+        (BalanceMethod::RandomTwo, _) => random_two(candidates),
+        (BalanceMethod::Sticky, _) => rendezvous(candidates, affinity),
     };
-    seat.map(|seat| seat.index)
+    candidate.map(|candidate| candidate.index)
 }
 
-/// The smooth weighted round robin: each waits as long as its weight says, and turns of one do not come in a row.
-fn in_turn<'s>(seats: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
+/// Smooth weighted round robin, as in nginx: candidates are chosen in proportion to their weights, without long runs
+/// of one.
+fn round_robin<'s>(candidates: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
     let mut total = 0;
-    for seat in seats {
-        seat.credit.set(seat.credit.get() + i64::from(seat.weight));
-        total += i64::from(seat.weight);
+    for candidate in candidates {
+        candidate.credit.set(candidate.credit.get() + i64::from(candidate.weight));
+        total += i64::from(candidate.weight);
     }
-    // The first of those that have waited longest.
-    let first =
-        seats.iter().reduce(|best, seat| if seat.credit.get() > best.credit.get() { seat } else { best });
-    first.inspect(|seat| seat.credit.set(seat.credit.get() - total))
+    // The first of those with the highest credit.
+    let first = candidates
+        .iter()
+        .reduce(|best, candidate| if candidate.credit.get() > best.credit.get() { candidate } else { best });
+    first.inspect(|candidate| candidate.credit.set(candidate.credit.get() - total))
 }
 
-/// The one with the least to do; of several, in turn.
-fn least<'s>(seats: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
-    let turn = in_turn(seats)?;
-    Some(seats.iter().fold(turn, |best, seat| if is_lighter(seat, best) { seat } else { best }))
+/// The candidate with the fewest requests for its weight; ties go round robin.
+fn least_connections<'s>(candidates: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
+    let next = round_robin(candidates)?;
+    Some(
+        candidates
+            .iter()
+            .fold(next, |best, candidate| if is_less_loaded(candidate, best) { candidate } else { best }),
+    )
 }
 
-/// The lighter of two that are drawn by weight.
-fn random_two<'s>(seats: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
-    let one = draw(seats.iter())?;
-    let other = draw(seats.iter().filter(|seat| seat.index != one.index))?;
-    Some(if is_lighter(other, one) { other } else { one })
+/// Power of two choices: the less loaded of two random candidates, drawn by weight.
+fn random_two<'s>(candidates: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
+    let one = random(candidates.iter())?;
+    let other = random(candidates.iter().filter(|candidate| candidate.index != one.index))?;
+    Some(if is_less_loaded(other, one) { other } else { one })
 }
 
-fn draw<'s>(seats: impl Iterator<Item = &'s Candidate<'s>> + Clone) -> Option<&'s Candidate<'s>> {
-    let total: u64 = seats.clone().map(|seat| u64::from(seat.weight)).sum();
+fn random<'s>(candidates: impl Iterator<Item = &'s Candidate<'s>> + Clone) -> Option<&'s Candidate<'s>> {
+    let total: u64 = candidates.clone().map(|candidate| u64::from(candidate.weight)).sum();
     let mut ticket = fastrand::u64(..total.max(1));
-    seats.into_iter().find(|seat| {
-        let won = ticket < u64::from(seat.weight);
-        ticket = ticket.saturating_sub(u64::from(seat.weight));
-        won
+    candidates.into_iter().find(|candidate| {
+        let is_drawn = ticket < u64::from(candidate.weight);
+        ticket = ticket.saturating_sub(u64::from(candidate.weight));
+        is_drawn
     })
 }
 
-fn is_lighter(one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
-    // Products of a count and a weight of at most 1000.
+fn is_less_loaded(one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
+    // Compares load / weight. Weights are at most 1000.
     one.load.saturating_mul(other.weight as usize) < other.load.saturating_mul(one.weight as usize)
 }
 
-/// Weighted rendezvous hashing: every server draws a number from the affinity, and the highest wins. A server that
-/// leaves takes only its own with it, and one that comes takes its share evenly from all others.
-fn rendezvous<'s>(seats: &'s [Candidate<'s>], affinity: u64) -> Option<&'s Candidate<'s>> {
-    let score = |seat: &Candidate<'_>| {
-        // The upper 52 bits as a number between 0 and 1, neither of them included.
+/// Weighted rendezvous hashing: each candidate gets a score from the affinity, and the highest wins. When a server is
+/// removed, only its sessions move; a new one gets its share evenly from the others.
+fn rendezvous<'s>(candidates: &'s [Candidate<'s>], affinity: u64) -> Option<&'s Candidate<'s>> {
+    let score = |candidate: &Candidate<'_>| {
+        // The upper 52 bits as a number between 0 and 1, both excluded.
         #[expect(clippy::cast_precision_loss, reason = "52 bits fit")]
-        let drawn = ((mix(seat.hash ^ affinity) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
-        -f64::from(seat.weight) / drawn.ln()
+        let uniform = ((mix(candidate.hash ^ affinity) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64;
+        -f64::from(candidate.weight) / uniform.ln()
     };
-    seats.iter().max_by(|one, other| score(one).total_cmp(&score(other)))
+    candidates.iter().max_by(|one, other| score(one).total_cmp(&score(other)))
 }
 
-/// FNV-1a, mixed: the same in every process and on every machine, so that several gateways agree.
+/// FNV-1a with a finalizer. The hash is the same in every process and on every machine, so that several gateways
+/// agree.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fold))
 }
 
-/// The end of splitmix64, which spreads every bit over all.
+/// The finalizer of SplitMix64: every input bit affects every output bit.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -100,12 +109,12 @@ fn mix(mut bits: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn seats<'s>(servers: &[(u32, usize)], credits: &'s [Cell<i64>]) -> Vec<Candidate<'s>> {
-        let seat = |(index, (&(weight, load), credit)): (usize, (&(u32, usize), &'s Cell<i64>))| {
+    fn candidates<'s>(servers: &[(u32, usize)], credits: &'s [Cell<i64>]) -> Vec<Candidate<'s>> {
+        let candidate = |(index, (&(weight, load), credit)): (usize, (&(u32, usize), &'s Cell<i64>))| {
             let hash = hash(format!("server-{index}").as_bytes());
             Candidate { index, weight, load, hash, credit }
         };
-        servers.iter().zip(credits).enumerate().map(seat).collect()
+        servers.iter().zip(credits).enumerate().map(candidate).collect()
     }
 
     fn credits(count: usize) -> Vec<Cell<i64>> {
@@ -113,42 +122,43 @@ mod tests {
     }
 
     #[test]
-    fn turns_go_round_by_weight_and_not_in_a_row() {
+    fn round_robin_is_weighted_and_smooth() {
         let credits = credits(3);
-        let seats = seats(&[(5, 0), (1, 0), (1, 0)], &credits);
-        let turns: Vec<_> = (0..7).map(|_| choose(BalanceMethod::RoundRobin, &seats, 0).unwrap()).collect();
+        let candidates = candidates(&[(5, 0), (1, 0), (1, 0)], &credits);
+        let turns: Vec<_> =
+            (0..7).map(|_| choose(BalanceMethod::RoundRobin, &candidates, 0).unwrap()).collect();
         assert_eq!(turns, [0, 0, 1, 0, 2, 0, 0]);
     }
 
     #[test]
-    fn the_least_loaded_for_its_weight_is_chosen_and_equals_take_turns() {
+    fn least_connections_is_weighted_and_breaks_ties_round_robin() {
         let credits = credits(3);
-        let least = |loads: [(u32, usize); 3]| {
-            choose(BalanceMethod::LeastConnections, &seats(&loads, &credits), 0).unwrap()
+        let choose_least = |loads: [(u32, usize); 3]| {
+            choose(BalanceMethod::LeastConnections, &candidates(&loads, &credits), 0).unwrap()
         };
-        assert_eq!(least([(1, 4), (1, 3), (1, 5)]), 1);
-        assert_eq!(least([(1, 2), (4, 4), (1, 2)]), 1);
-        let mut turns = [least([(1, 1); 3]), least([(1, 1); 3]), least([(1, 1); 3])];
+        assert_eq!(choose_least([(1, 4), (1, 3), (1, 5)]), 1);
+        assert_eq!(choose_least([(1, 2), (4, 4), (1, 2)]), 1);
+        let mut turns = [choose_least([(1, 1); 3]), choose_least([(1, 1); 3]), choose_least([(1, 1); 3])];
         turns.sort_unstable();
         assert_eq!(turns, [0, 1, 2]);
     }
 
     #[test]
-    fn of_two_at_random_the_busier_is_never_chosen() {
+    fn random_two_never_chooses_the_busiest() {
         let credits = credits(3);
-        let seats = seats(&[(1, 9), (1, 1), (1, 1)], &credits);
+        let candidates = candidates(&[(1, 9), (1, 1), (1, 1)], &credits);
         let mut drawn = [0; 3];
         for _ in 0..1000 {
-            drawn[choose(BalanceMethod::RandomTwo, &seats, 0).unwrap()] += 1;
+            drawn[choose(BalanceMethod::RandomTwo, &candidates, 0).unwrap()] += 1;
         }
         assert_eq!(drawn[0], 0, "{drawn:?}");
         assert!(drawn[1] > 300 && drawn[2] > 300, "{drawn:?}");
     }
 
     #[test]
-    fn sessions_stick_by_weight_and_few_move() {
+    fn sticky_is_weighted_and_moves_only_sessions_of_a_removed_server() {
         let credits = credits(3);
-        let all = seats(&[(1, 0), (1, 0), (2, 0)], &credits);
+        let all = candidates(&[(1, 0), (1, 0), (2, 0)], &credits);
         let two = &all[..2];
         let mut shares = [0; 3];
         for session in 0..10_000_u64 {
@@ -156,7 +166,7 @@ mod tests {
             let home = choose(BalanceMethod::Sticky, &all, affinity).unwrap();
             shares[home] += 1;
             assert_eq!(choose(BalanceMethod::Sticky, &all, affinity), Some(home));
-            // Only those of the third move when it leaves.
+            // When the third server is removed, only its sessions move.
             if home != 2 {
                 assert_eq!(choose(BalanceMethod::Sticky, two, affinity), Some(home));
             }
@@ -167,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_none_none_is_chosen() {
+    fn without_candidates_none_is_chosen() {
         for balance in [
             BalanceMethod::RoundRobin,
             BalanceMethod::LeastConnections,

@@ -1,7 +1,7 @@
-//! A request's body on its way to the upstream, and how far it has come.
+//! The body of a request on its way to the upstream, and its progress.
 //!
-//! The body is shared by who sends it and who waits for the answer. So a body of which nothing has been sent can be
-//! sent again over another connection, and one that nobody wants any more can be let go of.
+//! The connection that sends the body and the code that waits for the response share it. So a body of which nothing
+//! was sent can be sent again over another connection, and one that is no longer needed can be dropped.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -18,10 +18,10 @@ use super::client_body::ClientBody;
 use crate::headers::{self, Scrub};
 use crate::time::{Alarm, Clock};
 
-/// A request's body on its way to the upstream.
+/// The body of a request on its way to the upstream.
 ///
-/// Its trailers stay behind over HTTP/1.1: an upstream that folds them into its headers would take them for ours. Those
-/// that go on over HTTP/2 are held to what holds for headers.
+/// Over HTTP/1.1, trailers are dropped: a server that merges them into the headers would trust them as the gateway's.
+/// Over HTTP/2, trailers that clients may not send as headers are removed.
 #[derive(Debug)]
 pub struct RequestBody {
     progress: Rc<BodyProgress>,
@@ -29,50 +29,51 @@ pub struct RequestBody {
     is_http2: bool,
 }
 
-/// How long a client may take to send a body.
+/// The minimum rate at which a client must send a body.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// For each next piece; and in all, but for what `rate` adds.
+    /// Timeout for each piece. It is also the limit on all waits together, to which `rate` adds.
     pub limit: Duration,
-    /// So many bytes let the client be waited for a second longer in all; 0: each piece is judged alone.
+    /// Bytes for which the client is granted one more second in total; with 0, only each piece has a timeout.
     pub rate: usize,
 }
 
-/// Why a request's body broke off.
+/// Why a request's body failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestBodyError {
-    /// The client did, or its framing is wrong.
-    #[error("the request's body broke off, or its framing is wrong")]
+    /// The client ended the connection, or the body's framing is invalid.
+    #[error("the request's body is incomplete or has invalid framing")]
     Broken(#[source] hyper::Error),
-    /// The client was waited for in vain.
-    #[error("the request's body comes too slowly")]
+    /// The client sent it too slowly.
+    #[error("the request's body was sent too slowly")]
     Slow,
-    /// It is larger than it may be.
+    /// It exceeds the size limit.
     #[error("the request's body is too large")]
     TooLarge,
-    /// The request is over, and nobody wants the rest.
-    #[error("the request is over")]
+    /// The request has ended without the rest of its body.
+    #[error("the request has ended")]
     Abandoned,
 }
 
-/// One attempt at sending a body, for whoever ends it.
+/// A handle to end one attempt at sending a body.
 #[derive(Debug)]
 pub(super) struct Attempt {
     progress: Rc<BodyProgress>,
     number: u32,
 }
 
-/// A request's body, and how far it has come.
+/// A request's body and its progress.
 #[derive(Debug)]
 pub(crate) struct BodyProgress {
-    /// Which attempt may take from it. What is left of those before, in the task of an HTTP/2 connection, may not.
+    /// The number of the attempt that may read the body. An earlier one may still exist in the task of an HTTP/2
+    /// connection.
     attempt: Cell<u32>,
-    /// None when it was abandoned.
-    source: RefCell<Option<Source>>,
-    /// Whether nobody sends it any more, for the attempt under way.
+    /// `None` once the body was dropped.
+    source: RefCell<Option<BodySource>>,
+    /// Whether the [`RequestBody`] of the current attempt was dropped.
     stopped: Cell<bool>,
-    /// Whether the response has begun, so that it is not sent again.
-    answered: Cell<bool>,
+    /// Whether the response has begun, so that there is no retry.
+    responding: Cell<bool>,
     done: Cell<bool>,
     waiting: Cell<bool>,
     broken: Cell<bool>,
@@ -81,55 +82,56 @@ pub(crate) struct BodyProgress {
     frames: Cell<u64>,
 }
 
-/// Where a body comes from.
+/// The client's body and its limits.
 #[derive(Debug)]
-struct Source {
+struct BodySource {
     incoming: ClientBody,
-    /// A piece that was taken and not sent.
-    returned: Option<Bytes>,
-    /// How many more bytes there may be.
-    left: u64,
-    wait: Option<Wait>,
-    /// What trailers may not say; none where there is no body.
+    /// A piece that was read and not sent, to be read again.
+    put_back: Option<Bytes>,
+    /// How many more bytes the size limit allows.
+    allowed: u64,
+    wait: Option<ClientWait>,
+    /// Removes trailers that clients may not send; `None` without a body.
     scrub: Option<Arc<Scrub>>,
-    /// Who sends it over HTTP/2, and does not end with the request.
+    /// Wakes the task of the HTTP/2 connection that sends the body.
     sender: Option<Waker>,
 }
 
-/// The waits for a client's body.
+/// Limits the time spent waiting for a client's body.
 #[derive(Debug)]
-struct Wait {
+struct ClientWait {
     pace: Pace,
     received: u64,
-    /// How long the client has been waited for in all, the wait under way excepted.
+    /// The time waited so far, without the current wait.
     waited: Duration,
+    /// When the current wait began.
     since: Option<Instant>,
     alarm: Alarm,
 }
 
 impl RequestBody {
-    /// The body `incoming`, of at most `most` bytes, which comes at least at `pace`; none: of any size, at any pace.
+    /// Wraps the client's body `incoming`, which fails if it exceeds `max_size` or is sent slower than `pace`.
     pub(crate) fn new(
         incoming: ClientBody,
-        most: Option<u64>,
+        max_size: Option<u64>,
         pace: Option<Pace>,
         scrub: &Arc<Scrub>,
     ) -> Self {
         let done = incoming.is_end_stream();
-        let wait = pace.filter(|_| !done).map(Wait::new);
+        let wait = pace.filter(|_| !done).map(ClientWait::new);
         let scrub = (!done).then(|| Arc::clone(scrub));
         let progress = BodyProgress {
             attempt: Cell::new(0),
-            source: RefCell::new(Some(Source {
+            source: RefCell::new(Some(BodySource {
                 incoming,
-                returned: None,
-                left: most.unwrap_or(u64::MAX),
+                put_back: None,
+                allowed: max_size.unwrap_or(u64::MAX),
                 wait,
                 scrub,
                 sender: None,
             })),
             stopped: Cell::new(false),
-            answered: Cell::new(false),
+            responding: Cell::new(false),
             done: Cell::new(done),
             waiting: Cell::new(false),
             broken: Cell::new(false),
@@ -144,13 +146,13 @@ impl RequestBody {
         Rc::clone(&self.progress)
     }
 
-    /// It goes over HTTP/1.1.
-    pub(super) fn of_http1(&mut self) {
+    /// Prepares the body to be sent over HTTP/1.1.
+    pub(super) fn use_http1(&mut self) {
         self.is_http2 = false;
     }
 
-    /// It goes over HTTP/2.
-    pub(super) fn of_http2(&mut self) -> Attempt {
+    /// Prepares the body to be sent over HTTP/2.
+    pub(super) fn use_http2(&mut self) -> Attempt {
         self.is_http2 = true;
         Attempt { progress: Rc::clone(&self.progress), number: self.attempt }
     }
@@ -160,14 +162,14 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.progress.attempt.get() == self.attempt {
             self.progress.stopped.set(true);
-            self.progress.give_back();
+            self.progress.drop_unneeded();
         }
     }
 }
 
 impl Attempt {
-    /// Lets go of what has not been sent, unless it is being sent again: who sends it is told, since its connection
-    /// lives on.
+    /// Drops the rest of the body, unless there is another attempt, and wakes the connection's task that was sending
+    /// it.
     pub(super) fn abandon(&self) {
         let progress = &self.progress;
         if progress.attempt.get() == self.number && !progress.done.get() {
@@ -177,28 +179,28 @@ impl Attempt {
     }
 }
 
-impl Source {
+impl BodySource {
     fn is_end_stream(&self) -> bool {
-        self.returned.is_none() && self.incoming.is_end_stream()
+        self.put_back.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let hint = self.incoming.size_hint();
-        match (&self.returned, hint.exact()) {
+        match (&self.put_back, hint.exact()) {
             (Some(piece), Some(rest)) => SizeHint::with_exact(rest + piece.len() as u64),
             (Some(_) | None, _) => hint,
         }
     }
 
-    /// What goes on of a piece; none: nothing.
-    fn passed_on(&self, frame: Frame<Bytes>, trailers: bool) -> Option<Frame<Bytes>> {
+    /// Returns what is sent of a frame, or `None` if nothing is.
+    fn filter(&self, frame: Frame<Bytes>, trailers: bool) -> Option<Frame<Bytes>> {
         let scrub = self.scrub.as_ref().filter(|_| trailers);
         match (frame.into_data(), scrub) {
             (Ok(data), _) => Some(Frame::data(data)),
             (Err(frame), Some(scrub)) => {
-                let said: HeaderMap = frame.into_trailers().ok()?;
+                let received: HeaderMap = frame.into_trailers().ok()?;
                 let is_kept = |name: &_| headers::is_trailer(name) && !scrub.removes(name);
-                headers::retain(said, is_kept).map(Frame::trailers)
+                headers::retain(received, is_kept).map(Frame::trailers)
             }
             (Err(_), None) => None,
         }
@@ -206,91 +208,92 @@ impl Source {
 }
 
 impl BodyProgress {
-    /// Whether all of it has been passed on.
+    /// Returns whether the whole body was read.
     pub(crate) fn is_done(&self) -> bool {
         self.done.get()
     }
 
-    /// The response has begun. What its server does not take of the body is the client's connection's to deal with.
-    pub(crate) fn answered(&self) {
-        self.answered.set(true);
-        self.give_back();
+    /// Records that the response has begun. What the server does not read of the body goes back to the client's
+    /// connection.
+    pub(crate) fn response_started(&self) {
+        self.responding.set(true);
+        self.drop_unneeded();
     }
 
-    /// Lets go of the rest of a body that nobody sends, now or later.
-    fn give_back(&self) {
-        if self.stopped.get() && self.answered.get() {
+    /// Drops the rest of the body if no attempt needs it, now or later.
+    fn drop_unneeded(&self) {
+        if self.stopped.get() && self.responding.get() {
             self.source.take();
         }
     }
 
-    /// Whether it is the client that the next piece is waited for from.
+    /// Returns whether the upstream is waiting for the client to send more.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.get()
     }
 
-    /// Whether the client broke off, or its framing is wrong.
+    /// Returns whether the body failed with [`RequestBodyError::Broken`].
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.get()
     }
 
-    /// Whether the client was given up as too slow.
+    /// Returns whether the body failed with [`RequestBodyError::Slow`].
     pub(crate) fn is_slow(&self) -> bool {
         self.slow.get()
     }
 
-    /// Whether it was broken off as too large.
+    /// Returns whether the body failed with [`RequestBodyError::TooLarge`].
     pub(crate) fn is_too_large(&self) -> bool {
         self.too_large.get()
     }
 
-    /// How many pieces of it have been passed on.
+    /// Returns the number of pieces that were read from the body, its end included.
     pub(crate) fn frames(&self) -> u64 {
         self.frames.get()
     }
 
-    /// Puts back what was taken and not sent after all: its first piece, or the end of a body that has none.
-    pub(super) fn unread(&self, first: Option<Bytes>) {
+    /// Puts back what was read and not sent: the first piece, or the end of an empty body.
+    pub(super) fn put_back(&self, first: Option<Bytes>) {
         if let Some(source) = self.source.borrow_mut().as_mut() {
-            source.returned = first;
+            source.put_back = first;
             self.frames.set(0);
             self.done.set(source.is_end_stream());
         }
     }
 
-    /// The same body again, if there is none, or nothing of it has been taken yet.
-    pub(crate) fn again(self: &Rc<Self>) -> Option<RequestBody> {
+    /// Returns the body for another attempt, or `None` if a part of it was read.
+    pub(crate) fn retry(self: &Rc<Self>) -> Option<RequestBody> {
         if !self.is_whole() {
             return None;
         }
         let attempt = self.attempt.get() + 1;
         self.attempt.set(attempt);
         self.stopped.set(false);
-        let before = self.source.borrow_mut().as_mut().and_then(|source| source.sender.take());
-        before.iter().for_each(Waker::wake_by_ref);
+        let previous = self.source.borrow_mut().as_mut().and_then(|source| source.sender.take());
+        previous.iter().for_each(Waker::wake_by_ref);
         Some(RequestBody { progress: Rc::clone(self), attempt, is_http2: false })
     }
 
-    /// Whether nothing of it has been taken.
+    /// Returns whether nothing was read from the body.
     pub(crate) fn is_whole(&self) -> bool {
         self.frames.get() == 0 && self.source.borrow().is_some()
     }
 }
 
-impl Wait {
+impl ClientWait {
     fn new(pace: Pace) -> Self {
         Self { pace, received: 0, waited: Duration::ZERO, since: None, alarm: Alarm::default() }
     }
 
-    /// Ready when the client has been waited for long enough. Time that the upstream takes to read does not count.
+    /// Polls for the timeout. Time that the upstream takes to read does not count.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Pace { limit, rate } = self.pace;
         let since = *self.since.get_or_insert_with(|| Clock.mono());
-        let earned = match rate {
+        let granted = match rate {
             0 => self.waited,
             rate => Duration::from_secs(self.received / rate as u64),
         };
-        let left = (limit + earned).saturating_sub(self.waited);
+        let left = (limit + granted).saturating_sub(self.waited);
         self.alarm.poll(cx, since + left.min(limit))
     }
 
@@ -316,7 +319,7 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Err(RequestBodyError::Abandoned)));
         };
         let polled = loop {
-            if let Some(piece) = source.returned.take() {
+            if let Some(piece) = source.put_back.take() {
                 break Some(Ok(Frame::data(piece)));
             }
             let polled = Pin::new(&mut source.incoming).poll_frame(cx);
@@ -337,12 +340,12 @@ impl Body for RequestBody {
                     if let Some(wait) = &mut source.wait {
                         wait.received(size);
                     }
-                    let Some(left) = source.left.checked_sub(size as u64) else {
+                    let Some(allowed) = source.allowed.checked_sub(size as u64) else {
                         progress.too_large.set(true);
                         break Some(Err(RequestBodyError::TooLarge));
                     };
-                    source.left = left;
-                    if let Some(frame) = source.passed_on(frame, is_http2) {
+                    source.allowed = allowed;
+                    if let Some(frame) = source.filter(frame, is_http2) {
                         break Some(Ok(frame));
                     }
                 }
@@ -354,7 +357,7 @@ impl Body for RequestBody {
             }
         };
         progress.frames.set(progress.frames.get() + 1);
-        // An error leaves the body undone, which keeps its connection from being used again.
+        // After an error the body is not done, so its connection is not reused.
         if polled.is_none() || (source.is_end_stream() && !matches!(polled, Some(Err(_)))) {
             progress.done.set(true);
         }
@@ -362,12 +365,12 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.progress.source.borrow().as_ref().is_some_and(Source::is_end_stream)
+        self.progress.source.borrow().as_ref().is_some_and(BodySource::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let source = self.progress.source.borrow();
-        source.as_ref().map_or_else(SizeHint::default, Source::size_hint)
+        source.as_ref().map_or_else(SizeHint::default, BodySource::size_hint)
     }
 }
 
@@ -385,10 +388,10 @@ mod tests {
 
     use super::*;
 
-    /// Puts the body of a request through `check`.
+    /// Calls `check` with the body of `request`.
     async fn with_body(request: &str, check: impl AsyncFn(RequestBody)) {
-        let (near, mut far) = tokio::io::duplex(1024);
-        far.write_all(request.as_bytes()).await.unwrap();
+        let (server, mut client) = tokio::io::duplex(1024);
+        client.write_all(request.as_bytes()).await.unwrap();
         let checked = Cell::new(false);
         let service = service_fn(async |request: Request<Incoming>| {
             let scrub = Arc::new(Scrub::new([], false));
@@ -397,7 +400,7 @@ mod tests {
             Ok::<_, Infallible>(Response::new(http_body_util::Empty::<Bytes>::new()))
         });
         let _served =
-            http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(near), service).await;
+            http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(server), service).await;
         assert!(checked.get(), "{request}");
     }
 
@@ -407,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_taken_and_not_sent_is_had_again() {
+    async fn body_of_which_nothing_was_sent_can_be_sent_again() {
         for (framing, first) in [
             ("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", None),
             ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Some("hello")),
@@ -419,9 +422,9 @@ mod tests {
                 let size = body.size_hint().exact();
                 let taken = if body.is_end_stream() { None } else { next(&mut body).await };
                 assert_eq!(taken.as_deref(), first.map(str::as_bytes));
-                progress.unread(taken);
-                let mut again = progress.again().expect("it is whole");
-                assert_eq!(again.size_hint().exact(), size, "it is framed as before");
+                progress.put_back(taken);
+                let mut again = progress.retry().expect("nothing was sent");
+                assert_eq!(again.size_hint().exact(), size, "it has the same framing");
                 let taken = if again.is_end_stream() { None } else { next(&mut again).await };
                 assert_eq!(taken.as_deref(), first.map(str::as_bytes));
                 if taken.is_some() && !again.is_end_stream() {

@@ -1,41 +1,41 @@
-//! How many requests may be sent again: so few that an upstream in trouble is not finished off by its own retries.
+//! The retry budget of an upstream, so that retries do not overload servers that are failing already.
 //!
-//! A bucket of tokens that begins full. Each request puts a part of one in, each retry takes one out, and there is no
-//! retry from an empty one. In good times it is full, and a request only reads it.
+//! It is a token bucket that starts full. Each request adds a fraction of a token, each retry takes one, and without a
+//! token there is no retry. While it is full, a request only reads it.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What one retry takes.
-const RETRY: u32 = 1000;
-/// What the bucket holds: so many retries are granted whatever the rate of requests.
-const FULL: u32 = 100 * RETRY;
+/// One token, which a retry takes, in thousandths.
+const TOKEN: u32 = 1000;
+/// The size of the bucket: this many retries are allowed at any request rate.
+const FULL: u32 = 100 * TOKEN;
 
-/// The budget of one upstream.
+/// The retry budget of one upstream.
 #[derive(Debug)]
 pub(super) struct Budget {
     tokens: AtomicU32,
-    /// What a request puts in.
-    part: u32,
+    /// What a request adds, in thousandths.
+    fraction: u32,
 }
 
 impl Budget {
-    /// One of `ratio` retries for each request.
+    /// Returns a full budget that allows for `ratio` retries per request.
     pub(super) fn new(ratio: f64) -> Self {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 1000")]
-        let part = (ratio.clamp(0.001, 1.0) * f64::from(RETRY)) as u32;
-        Self { tokens: AtomicU32::new(FULL), part }
+        let fraction = (ratio.clamp(0.001, 1.0) * f64::from(TOKEN)) as u32;
+        Self { tokens: AtomicU32::new(FULL), fraction }
     }
 
-    /// There is a request.
+    /// Adds a request's fraction of a token.
     pub(super) fn deposit(&self) {
         if self.tokens.load(Relaxed) < FULL {
-            self.tokens.fetch_add(self.part, Relaxed);
+            self.tokens.fetch_add(self.fraction, Relaxed);
         }
     }
 
-    /// Whether there may be a retry, which is then counted.
+    /// Takes a token. Returns `false` if there is none.
     pub(super) fn withdraw(&self) -> bool {
-        self.tokens.fetch_update(Relaxed, Relaxed, |tokens| tokens.checked_sub(RETRY)).is_ok()
+        self.tokens.fetch_update(Relaxed, Relaxed, |tokens| tokens.checked_sub(TOKEN)).is_ok()
     }
 }
 
@@ -44,9 +44,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retries_are_a_part_of_the_requests() {
+    fn retries_are_limited_to_the_bucket_and_a_ratio_of_requests() {
         let budget = Budget::new(0.2);
-        assert_eq!((0..1000).filter(|_| budget.withdraw()).count(), 100, "the floor");
+        assert_eq!((0..1000).filter(|_| budget.withdraw()).count(), 100, "the full bucket");
         for _ in 0..50 {
             budget.deposit();
         }
@@ -54,6 +54,6 @@ mod tests {
         for _ in 0..10_000 {
             budget.deposit();
         }
-        assert_eq!((0..1000).filter(|_| budget.withdraw()).count(), 100, "no more than it holds");
+        assert_eq!((0..1000).filter(|_| budget.withdraw()).count(), 100, "no more than the bucket holds");
     }
 }

@@ -1,9 +1,9 @@
-//! The body of a client's request as its connection reads it, and what becomes of the part that nobody wants.
+//! The body of a client's request, and the rest of it that was not read.
 //!
-//! A request may be answered before its body has come: by a refusal, or by a server that has seen enough. Over HTTP/2
-//! the response is then followed by RST_STREAM (RFC 9113, 8.1), and clients that are still sending when it comes lose
-//! the response. So the rest is not dropped with the request: it goes back to the connection ([`UnreadBody`]), which
-//! reads and discards it for a while.
+//! The response may begin before the body is complete, from the gateway or from the upstream. Over HTTP/2 the stream
+//! is then ended by RST_STREAM (RFC 9113, 8.1), and clients that are still sending lose the response. So the unread
+//! rest is not dropped with the request but goes back to the connection ([`UnreadBody`]), which reads and discards it
+//! for a while.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -17,15 +17,15 @@ use hyper::body::Incoming;
 /// The body of a client's request.
 #[derive(Debug)]
 pub struct ClientBody {
-    /// Always there until it is dropped.
+    /// `None` only while it is dropped.
     incoming: Option<Incoming>,
-    /// Receives what is left of the body when it is dropped before its end.
+    /// Receives the rest of a body that is dropped before its end.
     unread: Option<Rc<UnreadBody>>,
-    /// Is false once the body has been read to its end.
+    /// Set to `false` when the body has been read to its end.
     sending: Option<Rc<Cell<bool>>>,
 }
 
-/// What is left of a request's body that was dropped before its end.
+/// The unread rest of a request's body.
 #[derive(Debug, Default)]
 pub struct UnreadBody {
     incoming: RefCell<Option<Incoming>>,
@@ -33,12 +33,12 @@ pub struct UnreadBody {
 }
 
 impl ClientBody {
-    /// The body `incoming`, whose rest goes to `unread` if it is dropped before its end.
-    pub fn returning(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
+    /// Wraps `incoming`. If it is dropped before its end, the rest goes to `unread`.
+    pub fn new(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
         Self { incoming: Some(incoming), unread, sending: None }
     }
 
-    /// The body `incoming`, which sets `sending` to false when it has been read to its end.
+    /// Wraps `incoming`, and sets `sending` to `false` when it has been read to its end.
     pub fn tracked(incoming: Incoming, sending: Rc<Cell<bool>>) -> Self {
         Self { incoming: Some(incoming), unread: None, sending: Some(sending) }
     }
@@ -46,7 +46,7 @@ impl ClientBody {
 
 impl From<Incoming> for ClientBody {
     fn from(incoming: Incoming) -> Self {
-        Self::returning(incoming, None)
+        Self::new(incoming, None)
     }
 }
 
@@ -89,7 +89,7 @@ impl Body for ClientBody {
 }
 
 impl UnreadBody {
-    /// Reads and discards what has come. Ready when nothing is left, and then again if something is dropped later.
+    /// Reads and discards what has arrived. Ready when nothing is left; wakes the task if a body is dropped later.
     pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut slot = self.incoming.borrow_mut();
         while let Some(incoming) = &mut *slot {
@@ -106,7 +106,7 @@ impl UnreadBody {
         Poll::Ready(())
     }
 
-    /// Whether there is anything to discard.
+    /// Returns whether there is nothing to discard.
     pub fn is_empty(&self) -> bool {
         self.incoming.borrow().is_none()
     }

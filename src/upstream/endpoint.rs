@@ -1,4 +1,4 @@
-//! A server as the configuration names it: where it is, what is spoken to it, and how its certificate is verified.
+//! A server as configured: its location, its protocol, and its TLS settings.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -14,54 +14,54 @@ use crate::config::{Scheme, ServerAddress, UpstreamConfig, UpstreamProtocol, Ups
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) location: ServerLocation,
-    pub(super) speech: Speech,
+    pub(super) protocol: ServerProtocol,
     pub(super) weight: u32,
-    /// For requests that name no host.
+    /// The host and port, for requests without Host and for `upstream_host`.
     pub(super) authority: Authority,
-    /// How it is called in logs.
+    /// Its name in logs and metrics.
     pub(super) label: Arc<str>,
 }
 
-/// Where a server is.
+/// The location of a server.
 #[derive(Debug)]
 pub(super) enum ServerLocation {
-    /// At every address that this name has.
+    /// All addresses of a DNS name.
     Name { host: String, port: u16 },
-    /// There.
+    /// One address.
     Fixed(Address),
 }
 
-/// What can be connected to.
+/// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-/// What is spoken to a server.
+/// The protocol of a server.
 #[derive(Debug)]
-pub(super) enum Speech {
+pub(super) enum ServerProtocol {
     Http1,
-    /// HTTP/2, known to be spoken without being asked.
+    /// HTTP/2 without TLS, with prior knowledge.
     Http2,
-    /// What the two agree upon, over TLS.
-    Tls(Secure),
+    /// Negotiated by ALPN.
+    Tls(ServerTls),
 }
 
-/// TLS to a server.
+/// TLS settings for connections to a server.
 #[derive(Debug)]
-pub(super) struct Secure {
+pub(super) struct ServerTls {
     pub(super) name: ServerName<'static>,
-    /// Offers what the configuration allows.
+    /// Offers the protocols that the configuration allows.
     pub(super) config: Arc<ClientConfig>,
-    /// Offers HTTP/1.1 alone, for what HTTP/2 cannot carry.
+    /// Offers only HTTP/1.1, for requests that HTTP/2 cannot carry.
     pub(super) http1: Arc<ClientConfig>,
     pub(super) allows_http2: bool,
 }
 
 impl Endpoint {
-    /// `server` of `upstream`; none: the demo app, of which only who runs it knows where it is. `tls` is there if any
-    /// server of the upstream is reached over TLS.
+    /// Returns the endpoint of `server`, or `None` for a demo app without the address `demo`. `tls` is set if any
+    /// server of the upstream uses TLS.
     pub(super) fn new(
         upstream: &UpstreamConfig,
         server: &UpstreamServer,
@@ -76,16 +76,22 @@ impl Endpoint {
                 let label = address.to_string();
                 let authority = label.parse().unwrap_or(fallback);
                 let location = ServerLocation::Fixed(Address::Tcp(address));
-                Some(Self { location, speech: Speech::Http1, weight, authority, label: label.into() })
+                Some(Self {
+                    location,
+                    protocol: ServerProtocol::Http1,
+                    weight,
+                    authority,
+                    label: label.into(),
+                })
             }
             ServerAddress::Unix(path) => {
-                let speech = match upstream.protocol {
-                    UpstreamProtocol::Auto | UpstreamProtocol::Http1 => Speech::Http1,
-                    UpstreamProtocol::Http2 => Speech::Http2,
+                let protocol = match upstream.protocol {
+                    UpstreamProtocol::Auto | UpstreamProtocol::Http1 => ServerProtocol::Http1,
+                    UpstreamProtocol::Http2 => ServerProtocol::Http2,
                 };
                 let label = format!("unix:{}", path.display()).into();
                 let location = ServerLocation::Fixed(Address::Unix(path.clone()));
-                Some(Self { location, speech, weight, authority: fallback, label })
+                Some(Self { location, protocol, weight, authority: fallback, label })
             }
             ServerAddress::Tcp { scheme, host, port } => {
                 let label =
@@ -94,18 +100,18 @@ impl Endpoint {
                     Ok(address) => ServerLocation::Fixed(Address::Tcp(SocketAddr::new(address, *port))),
                     Err(_) => ServerLocation::Name { host: host.clone(), port: *port },
                 };
-                let speech = match scheme {
-                    Scheme::Http => Speech::Http1,
-                    Scheme::H2c => Speech::Http2,
-                    Scheme::Https => Speech::Tls(Secure::new(upstream, host, tls?)?),
+                let protocol = match scheme {
+                    Scheme::Http => ServerProtocol::Http1,
+                    Scheme::H2c => ServerProtocol::Http2,
+                    Scheme::Https => ServerProtocol::Tls(ServerTls::new(upstream, host, tls?)?),
                 };
                 let authority = label.parse().unwrap_or(fallback);
-                Some(Self { location, speech, weight, authority, label: label.into() })
+                Some(Self { location, protocol, weight, authority, label: label.into() })
             }
         }
     }
 
-    /// How the target at `address` is called in logs.
+    /// Returns the name of the target at `address` in logs and metrics.
     pub(super) fn label_of(&self, address: &Address) -> Arc<str> {
         match (&self.location, address) {
             (ServerLocation::Name { .. }, Address::Tcp(address)) => {
@@ -116,11 +122,11 @@ impl Endpoint {
     }
 }
 
-impl Secure {
+impl ServerTls {
     fn new(upstream: &UpstreamConfig, host: &str, tls: &ClientConfig) -> Option<Self> {
         let named = upstream.tls.as_ref().and_then(|tls| tls.server_name.clone());
         let name = named.or_else(|| {
-            // The dot that ends a name is no part of what certificates are for.
+            // Names in certificates have no trailing dot.
             ServerName::try_from(host.trim_end_matches('.').to_owned()).ok()
         })?;
         let offering = |protocols: &[&[u8]]| {

@@ -1,57 +1,57 @@
-//! What the gateway says of a request, beside what the client says.
+//! The request headers that the gateway adds to the client's.
 //!
-//! It stays a list until it is written. To put it into the client's headers would cost more than all else that is done
-//! to a request: every name is looked up, and the map is made anew as it grows.
+//! They stay a list until the request is written. Inserting them into the client's header map would cost more than
+//! everything else that is done to a request: each name is looked up, and the map grows by reallocation.
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Headers that go to the upstream with those of the request. A name that is said here is none of the request's own.
+/// Headers that the gateway adds to a request. Names here never also appear in the client's headers.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayHeaders(Vec<(HeaderName, HeaderValue)>);
 
 impl GatewayHeaders {
-    /// Nothing yet, with room for `count` headers.
+    /// Returns an empty list with capacity for `count` headers.
     pub(crate) fn with_capacity(count: usize) -> Self {
         Self(Vec::with_capacity(count))
     }
 
-    /// Says this. The client cannot have said it: what clients may not say was taken off.
+    /// Adds a header that the request's own headers do not have, since clients' headers of that name were removed.
     pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
         self.0.push((name, value));
     }
 
-    /// Says this in place of whatever `headers`, the request's own, say.
+    /// Adds a header, and removes it from `headers`, the request's own.
     pub(crate) fn replace(&mut self, headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
         headers.remove(&name);
         self.insert(name, value);
     }
 
-    /// Names the host, in place of the one that is named.
+    /// Sets Host, and replaces the one that is set.
     pub(crate) fn set_host(&mut self, host: HeaderValue) {
         self.0.retain(|(name, _)| *name != HOST);
         self.insert(HOST, host);
     }
 
-    /// The host that is named.
+    /// Returns Host.
     pub(super) fn host(&self) -> Option<&HeaderValue> {
         self.iter().find_map(|(name, value)| (*name == HOST).then_some(value))
     }
 
-    /// All of it, in order.
+    /// Returns all headers in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.0.iter().map(|(name, value)| (name, value))
     }
 
-    /// Takes out of `headers` what is said here, so that it is said once.
-    pub(crate) fn clear(&self, headers: &mut HeaderMap) {
+    /// Removes the names of this list from `headers`.
+    pub(crate) fn remove_from(&self, headers: &mut HeaderMap) {
         for (name, _) in self.iter() {
             headers.remove(name);
         }
     }
 
-    /// Writes it into `headers`, over what is there.
-    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+    /// Inserts the headers into `headers`, replacing those of the same name.
+    pub(crate) fn insert_into(&self, headers: &mut HeaderMap) {
         headers.reserve(self.0.len());
         for (name, value) in self.iter() {
             headers.insert(name.clone(), value.clone());

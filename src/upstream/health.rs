@@ -1,5 +1,5 @@
-//! Active health checks: every target is asked for a path, over a connection of its own, of the kind that requests
-//! take. They run on the control runtime, for as long as the upstream lives.
+//! Active health checks: a GET request to every target, each over a new connection of the kind that requests use. They
+//! run on the control runtime until the upstream is dropped.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,13 +14,14 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::MissedTickBehavior;
 
-use super::endpoint::Speech;
+use super::endpoint::ServerProtocol;
 use super::resolve::Targets;
 use super::stream::{Offer, ServerStream, Version};
 use super::target::Target;
 use crate::config::Health;
 
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("sessiongate/", env!("CARGO_PKG_VERSION")));
+const USER_AGENT_VALUE: HeaderValue =
+    HeaderValue::from_static(concat!("sessiongate/", env!("CARGO_PKG_VERSION")));
 
 /// What health checks need of the upstream's configuration.
 #[derive(Debug)]
@@ -42,8 +43,9 @@ pub(super) async fn run(targets: Weak<Targets>, check: HealthCheck) {
         let current = targets.current();
         let checks = current.iter().map(|target| async {
             let checked = tokio::time::timeout(health.timeout, check.send(target)).await;
-            let late = || Err(format!("no answer within {}", humantime::format_duration(health.timeout)));
-            target.checked(&check.upstream, health, checked.unwrap_or_else(|_| late()));
+            let timed_out =
+                || Err(format!("no response within {}", humantime::format_duration(health.timeout)));
+            target.checked(&check.upstream, health, checked.unwrap_or_else(|_| timed_out()));
         });
         join_all(checks).await;
     }
@@ -60,38 +62,40 @@ impl HealthCheck {
         let authority = authority.unwrap_or_else(|| endpoint.authority.clone());
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::GET;
-        request.headers_mut().insert(USER_AGENT, AGENT);
-        let broken = |error: hyper::Error| error.to_string();
+        request.headers_mut().insert(USER_AGENT, USER_AGENT_VALUE);
+        let failed = |error: hyper::Error| error.to_string();
         let status = match version {
             Version::Http1 => {
-                *request.uri_mut() = health.path.parse().map_err(|_| "the path is no path")?;
-                let host = HeaderValue::from_str(authority.as_str()).map_err(|_| "the host is no host")?;
+                *request.uri_mut() = health.path.parse().map_err(|_| "invalid health check path")?;
+                let host =
+                    HeaderValue::from_str(authority.as_str()).map_err(|_| "invalid health check host")?;
                 request.headers_mut().insert(HOST, host);
                 request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 let (mut sender, connection) =
-                    http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+                    http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
                 let sending = async { sender.send_request(request).await.map(|response| response.status()) };
-                alongside(connection, sending).await
+                drive(connection, sending).await
             }
             Version::Http2 => {
-                let scheme = if matches!(endpoint.speech, Speech::Tls(_)) { "https" } else { "http" };
+                let scheme =
+                    if matches!(endpoint.protocol, ServerProtocol::Tls(_)) { "https" } else { "http" };
                 let uri =
                     Uri::builder().scheme(scheme).authority(authority).path_and_query(&*health.path).build();
-                *request.uri_mut() = uri.map_err(|_| "the path is no path")?;
+                *request.uri_mut() = uri.map_err(|_| "invalid health check path")?;
                 *request.version_mut() = http::Version::HTTP_2;
                 let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-                let (mut sender, connection) = handshake.await.map_err(broken)?;
+                let (mut sender, connection) = handshake.await.map_err(failed)?;
                 let sending = async { sender.send_request(request).await.map(|response| response.status()) };
-                alongside(connection, sending).await
+                drive(connection, sending).await
             }
         };
         let status = status?;
-        if health.status.contains(status) { Ok(()) } else { Err(format!("it answered {}", status.as_u16())) }
+        if health.status.contains(status) { Ok(()) } else { Err(format!("status {}", status.as_u16())) }
     }
 }
 
-/// Drives the connection until the answer has come.
-async fn alongside(
+/// Drives the connection until the response has come.
+async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
     sending: impl Future<Output = hyper::Result<http::StatusCode>>,
 ) -> Result<http::StatusCode, String> {
@@ -100,7 +104,7 @@ async fn alongside(
     tokio::select! {
         biased;
         sent = sending.as_mut() => return sent.map_err(|error| error.to_string()),
-        // It may end with the answer already there.
+        // The connection may end after the response has come.
         _ = connection.as_mut() => {}
     }
     sending.await.map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! What comes back: a response's body, over either protocol, and what goes wrong on the way to it.
+//! The body of an upstream's response over HTTP/1.1 or HTTP/2, and the errors of requests and responses.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,24 +8,24 @@ use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::{RequestBody, RequestBodyError};
+use super::http1::{self, Http1Error};
 use super::stream::ServerStream;
-use super::wire::{self, WireError};
 
-/// A response's body on its way from the upstream.
+/// The body of an upstream's response.
 #[derive(Debug)]
-pub(crate) struct Incoming(Source);
+pub(crate) struct Incoming(VersionedBody);
 
 #[derive(Debug)]
-enum Source {
-    Http1(wire::Http1Body<ServerStream, RequestBody>),
+enum VersionedBody {
+    Http1(http1::Http1Body<ServerStream, RequestBody>),
     Http2(hyper::body::Incoming),
 }
 
-/// Goes on sending a request while its client does not take the response.
+/// Sends the rest of a request while its client does not read the response.
 #[derive(Debug)]
-pub struct RequestSender(wire::Http1Sender<ServerStream, RequestBody>);
+pub struct RequestSender(http1::Http1Sender<ServerStream, RequestBody>);
 
-/// Why there is no response, or no more of it.
+/// Why a request failed, or the body of its response.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct IncomingError(Cause);
@@ -33,23 +33,23 @@ pub struct IncomingError(Cause);
 #[derive(Debug, thiserror::Error)]
 enum Cause {
     #[error(transparent)]
-    Http1(WireError<RequestBodyError>),
+    Http1(Http1Error<RequestBodyError>),
     #[error(transparent)]
     Http2(hyper::Error),
 }
 
-/// A request that was not answered.
+/// A request that failed before its response's head.
 #[derive(Debug)]
 pub(crate) struct SendError {
-    /// Its head, where that has been kept.
+    /// The request's head, unless the server has begun to respond.
     pub(crate) parts: Option<Parts>,
-    /// Whether nothing of it was written. Then its body is whole.
+    /// Whether nothing of the request was sent. Then its body is complete.
     pub(crate) unsent: bool,
     pub(crate) cause: IncomingError,
 }
 
 impl IncomingError {
-    /// Whether the server says that it has not looked at the request (RFC 9113, 8.7).
+    /// Returns whether the server states that it has not processed the request (RFC 9113, 8.7).
     pub(crate) fn is_refused(&self) -> bool {
         let Cause::Http2(error) = &self.0 else { return false };
         let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
@@ -62,20 +62,21 @@ impl IncomingError {
 }
 
 impl Incoming {
-    pub(super) fn of_http1(body: wire::Http1Body<ServerStream, RequestBody>) -> Self {
-        Self(Source::Http1(body))
+    pub(super) fn from_http1(body: http1::Http1Body<ServerStream, RequestBody>) -> Self {
+        Self(VersionedBody::Http1(body))
     }
 
-    /// What sends the rest of the request, where that takes somebody: over HTTP/2 the connection does it.
+    /// Returns a handle that sends the rest of the request, or `None` over HTTP/2, where the connection's task does
+    /// that.
     pub(crate) fn sender(&self) -> Option<RequestSender> {
         match &self.0 {
-            Source::Http1(body) => Some(RequestSender(body.sender())),
-            Source::Http2(_) => None,
+            VersionedBody::Http1(body) => Some(RequestSender(body.sender())),
+            VersionedBody::Http2(_) => None,
         }
     }
 
-    pub(super) fn of_http2(body: hyper::body::Incoming) -> Self {
-        Self(Source::Http2(body))
+    pub(super) fn from_http2(body: hyper::body::Incoming) -> Self {
+        Self(VersionedBody::Http2(body))
     }
 }
 
@@ -86,8 +87,8 @@ impl RequestSender {
     }
 }
 
-impl From<WireError<RequestBodyError>> for IncomingError {
-    fn from(error: WireError<RequestBodyError>) -> Self {
+impl From<Http1Error<RequestBodyError>> for IncomingError {
+    fn from(error: Http1Error<RequestBodyError>) -> Self {
         Self(Cause::Http1(error))
     }
 }
@@ -107,10 +108,10 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
         Poll::Ready(match &mut self.get_mut().0 {
-            Source::Http1(body) => {
+            VersionedBody::Http1(body) => {
                 ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
             }
-            Source::Http2(body) => {
+            VersionedBody::Http2(body) => {
                 ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
             }
         })
@@ -118,15 +119,15 @@ impl Body for Incoming {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Http1(body) => body.is_end_stream(),
-            Source::Http2(body) => body.is_end_stream(),
+            VersionedBody::Http1(body) => body.is_end_stream(),
+            VersionedBody::Http2(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Http1(body) => body.size_hint(),
-            Source::Http2(body) => body.size_hint(),
+            VersionedBody::Http1(body) => body.size_hint(),
+            VersionedBody::Http2(body) => body.size_hint(),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! An open connection and what is spoken over it: HTTP/1.1, one request at a time, or HTTP/2, many.
+//! HTTP over an open connection: HTTP/1.1 with one request at a time, or HTTP/2 with many.
 //!
-//! A request is made for either only when it is known over which it goes: HTTP/1.1 has Host and says how the body is
-//! framed, HTTP/2 has `:scheme` and `:authority` and says neither.
+//! A request is prepared for its HTTP version only when its connection is known: HTTP/1.1 has Host and a framing of
+//! the body, HTTP/2 has `:scheme` and `:authority` instead.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -20,109 +20,109 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::{Attempt, RequestBody};
-use super::endpoint::{Endpoint, Speech};
+use super::endpoint::{Endpoint, ServerProtocol};
 use super::gateway_headers::GatewayHeaders;
+use super::http1::Http1Connection;
 use super::stream::{ServerStream, Version};
 use super::target::Target;
-use super::wire::Http1Connection;
 use crate::time::{Alarm, Clock};
 
-/// What is taken in of one response before it is passed on, and of all of a connection: enough for every stream of it
-/// to be full, so that a client that does not read holds up nobody else's.
+/// HTTP/2 flow-control windows for responses. The connection's is large enough for all streams' to be full, so that a
+/// client that does not read its response does not block the other streams.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Requests under way over one HTTP/2 connection, where the server allows as many.
-const STREAMS: usize = 100;
-/// What the headers of a response may take over HTTP/2.
-const HEADER_LIST: u32 = 64 * 1024;
-/// A server that is asked for a sign of life while requests are under way, and how long it may take to give one.
-const PING: Duration = Duration::from_secs(20);
-const PONG: Duration = Duration::from_secs(10);
+/// Limit on concurrent streams of one connection; the server may allow fewer.
+const MAX_STREAMS: usize = 100;
+/// Limit on the headers of an HTTP/2 response.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+/// Interval of HTTP/2 PING frames while requests are in flight, and the timeout for the server's reply.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An HTTP/1.1 connection. It is closed when this is dropped.
+/// An HTTP/1.1 connection, closed when dropped.
 #[derive(Debug)]
-pub(super) struct Http1 {
-    pub(super) wire: Http1Connection<ServerStream, RequestBody>,
-    /// When it was last put back.
-    pub(super) since: Instant,
-    /// For responses that do not come.
+pub(super) struct Http1Link {
+    pub(super) connection: Http1Connection<ServerStream, RequestBody>,
+    /// When it became idle.
+    pub(super) idle_since: Instant,
+    /// The timer for response heads, reused by all requests.
     pub(super) alarm: Alarm,
-    _open: Open,
+    _count: ConnectionCount,
 }
 
-/// An HTTP/2 connection. It is closed when nobody holds it.
+/// An HTTP/2 connection, closed when the pool and all streams have dropped it.
 #[derive(Debug)]
 pub(super) struct Http2Link {
     sender: http2::SendRequest<RequestBody>,
     streams: Cell<usize>,
-    /// What the server allows.
+    /// The limit on streams, by our limit and the server's setting.
     allowed: Rc<Cell<usize>>,
     /// When its last stream ended.
-    since: Cell<Instant>,
+    idle_since: Cell<Instant>,
     _task: AbortOnDropHandle<()>,
-    _open: Open,
+    _count: ConnectionCount,
 }
 
-/// One stream of an HTTP/2 connection.
+/// A stream of an HTTP/2 connection.
 #[derive(Debug)]
-pub(super) struct StreamOf {
+pub(super) struct Http2Stream {
     link: Rc<Http2Link>,
-    /// The request's body, which is let go of with the stream.
+    /// The request's body, which is dropped with the stream.
     body: Option<Attempt>,
 }
 
-/// A connection, of either kind.
+/// A connection of either HTTP version.
 #[derive(Debug)]
 pub(super) enum Link {
-    Http1(Http1),
+    Http1(Http1Link),
     Http2(Rc<Http2Link>),
 }
 
-/// Counts a connection as long as it is open.
+/// Counts a connection as open until dropped.
 #[derive(Debug)]
-struct Open(Arc<Target>);
+struct ConnectionCount(Arc<Target>);
 
-/// Runs a connection's tasks on the worker that it belongs to.
+/// Runs a connection's tasks on its worker's thread.
 #[derive(Clone, Copy, Debug)]
-struct OnWorker;
+struct LocalExecutor;
 
 impl Link {
-    /// Speaks HTTP over `stream`.
+    /// Starts HTTP on `stream`.
     ///
     /// # Errors
-    /// If the server is gone already.
+    /// If the server has closed the connection.
     pub(super) async fn new(
         target: &Arc<Target>,
         stream: ServerStream,
         version: Version,
     ) -> Result<Self, hyper::Error> {
-        let since = Clock.mono();
+        let idle_since = Clock.mono();
         target.connections.fetch_add(1, Relaxed);
-        let _open = Open(Arc::clone(target));
+        let _count = ConnectionCount(Arc::clone(target));
         match version {
-            Version::Http1 => Ok(Self::Http1(Http1 {
-                wire: Http1Connection::new(stream),
-                since,
+            Version::Http1 => Ok(Self::Http1(Http1Link {
+                connection: Http1Connection::new(stream),
+                idle_since,
                 alarm: Alarm::default(),
-                _open,
+                _count,
             })),
             Version::Http2 => {
-                let (sender, mut connection) = http2::Builder::new(OnWorker)
+                let (sender, mut connection) = http2::Builder::new(LocalExecutor)
                     .timer(TokioTimer::new())
                     .initial_stream_window_size(STREAM_WINDOW)
                     .initial_connection_window_size(CONNECTION_WINDOW)
-                    .initial_max_send_streams(STREAMS)
-                    .max_header_list_size(HEADER_LIST)
-                    .keep_alive_interval(PING)
-                    .keep_alive_timeout(PONG)
+                    .initial_max_send_streams(MAX_STREAMS)
+                    .max_header_list_size(MAX_HEADER_LIST)
+                    .keep_alive_interval(PING_INTERVAL)
+                    .keep_alive_timeout(PING_TIMEOUT)
                     .handshake(TokioIo::new(stream))
                     .await?;
-                let allowed = Rc::new(Cell::new(STREAMS));
-                let seen = Rc::clone(&allowed);
+                let allowed = Rc::new(Cell::new(MAX_STREAMS));
+                let current = Rc::clone(&allowed);
                 let _task = spawn(async move {
                     let ended = poll_fn(|cx| {
                         let polled = Pin::new(&mut connection).poll(cx);
-                        seen.set(connection.current_max_send_streams().min(STREAMS));
+                        current.set(connection.current_max_send_streams().min(MAX_STREAMS));
                         polled
                     });
                     if let Err(error) = ended.await {
@@ -133,9 +133,9 @@ impl Link {
                     sender,
                     streams: Cell::new(0),
                     allowed,
-                    since: Cell::new(since),
+                    idle_since: Cell::new(idle_since),
                     _task,
-                    _open,
+                    _count,
                 };
                 Ok(Self::Http2(Rc::new(link)))
             }
@@ -144,41 +144,43 @@ impl Link {
 }
 
 impl Http2Link {
-    /// A stream more, if the connection is open and has one to give.
-    pub(super) fn stream(self: &Rc<Self>) -> Option<StreamOf> {
+    /// Returns a new stream, if the connection is open and has fewer than it may.
+    pub(super) fn stream(self: &Rc<Self>) -> Option<Http2Stream> {
         let free = !self.sender.is_closed() && self.streams.get() < self.allowed.get();
         free.then(|| {
             self.streams.set(self.streams.get() + 1);
-            StreamOf { link: Rc::clone(self), body: None }
+            Http2Stream { link: Rc::clone(self), body: None }
         })
     }
 
-    /// Whether it is worth keeping.
+    /// Returns whether it is open and has not been idle for longer than `idle_timeout`.
     pub(super) fn is_live(&self, now: Instant, idle_timeout: Duration) -> bool {
-        let idle = self.streams.get() == 0 && now.saturating_duration_since(self.since.get()) > idle_timeout;
+        let idle =
+            self.streams.get() == 0 && now.saturating_duration_since(self.idle_since.get()) > idle_timeout;
         !idle && !self.sender.is_closed()
     }
 }
 
-impl StreamOf {
-    pub(super) fn is_of(&self, link: &Rc<Http2Link>) -> bool {
+impl Http2Stream {
+    /// Returns whether it is a stream of `link`.
+    pub(super) fn belongs_to(&self, link: &Rc<Http2Link>) -> bool {
         Rc::ptr_eq(&self.link, link)
     }
 
-    /// What sends the request, made for HTTP/2.
-    pub(super) fn sender(
+    /// Prepares `request` for HTTP/2, and returns the handle to send it with.
+    pub(super) fn prepare(
         &mut self,
         request: &mut Request<RequestBody>,
-        added: &GatewayHeaders,
+        gateway_headers: &GatewayHeaders,
         endpoint: &Endpoint,
     ) -> http2::SendRequest<RequestBody> {
-        self.body = Some(request.body_mut().of_http2());
-        for_http2(request, added, endpoint);
+        self.body = Some(request.body_mut().use_http2());
+        prepare_http2(request, gateway_headers, endpoint);
         self.link.sender.clone()
     }
 }
 
-impl Drop for StreamOf {
+impl Drop for Http2Stream {
     fn drop(&mut self) {
         if let Some(body) = &self.body {
             body.abandon();
@@ -186,18 +188,18 @@ impl Drop for StreamOf {
         let left = self.link.streams.get().saturating_sub(1);
         self.link.streams.set(left);
         if left == 0 {
-            self.link.since.set(Clock.mono());
+            self.link.idle_since.set(Clock.mono());
         }
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
     }
 }
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for OnWorker {
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
     }
@@ -207,35 +209,35 @@ fn spawn(task: impl Future<Output = ()> + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::task::spawn_local(task))
 }
 
-/// Makes a request one of HTTP/1.1, whatever it was made for before. What is `added` goes beside its headers.
-pub(super) fn for_http1(request: &mut Request<RequestBody>, added: &GatewayHeaders) {
+/// Prepares a request for HTTP/1.1. It may have been prepared for HTTP/2 by an earlier attempt.
+pub(super) fn prepare_http1(request: &mut Request<RequestBody>, gateway_headers: &GatewayHeaders) {
     *request.version_mut() = http::Version::HTTP_11;
-    request.body_mut().of_http1();
+    request.body_mut().use_http1();
     if request.uri().authority().is_some() {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
-        added.clear(request.headers_mut());
-        // No trailer is passed on.
+        gateway_headers.remove_from(request.headers_mut());
+        // Trailers are not sent over HTTP/1.1.
         request.headers_mut().remove(TE);
     }
 }
 
-fn for_http2(request: &mut Request<RequestBody>, added: &GatewayHeaders, endpoint: &Endpoint) {
+fn prepare_http2(request: &mut Request<RequestBody>, gateway_headers: &GatewayHeaders, endpoint: &Endpoint) {
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().remove(TRANSFER_ENCODING);
-    added.write(request.headers_mut());
-    // Trailers are taken here; whether the client takes them is asked when they come.
+    gateway_headers.insert_into(request.headers_mut());
+    // The gateway accepts trailers; they are passed on only to a client that accepts them, too.
     request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
     request.headers_mut().remove(HOST);
-    let Some(host) = added.host() else { return };
+    let Some(host) = gateway_headers.host() else { return };
     let authority = Authority::try_from(host.as_bytes()).unwrap_or_else(|_| endpoint.authority.clone());
-    let scheme = match endpoint.speech {
-        Speech::Tls(_) => Scheme::HTTPS,
-        Speech::Http1 | Speech::Http2 => Scheme::HTTP,
+    let scheme = match endpoint.protocol {
+        ServerProtocol::Tls(_) => Scheme::HTTPS,
+        ServerProtocol::Http1 | ServerProtocol::Http2 => Scheme::HTTP,
     };
     let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
-    // These are parts of URIs, so they make one.
+    // The parts come from valid URIs, so this does not fail.
     if let Ok(uri) = uri {
         *request.uri_mut() = uri;
     }

@@ -1,7 +1,7 @@
-//! A worker's connections to one upstream, and the choice of a server for a request.
+//! A worker's connections to one upstream, and the selection of a server for a request.
 //!
-//! Taking a connection out and putting it back needs no lock and wakes no other thread. What is shared with the other
-//! workers is in the [`Target`]: what is under way there, and whether it is well.
+//! Taking a connection and returning it needs no lock and wakes no other thread. The state that workers share, such as
+//! load and health, is in [`Target`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,12 +19,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Upstream;
 use super::balance::{self, Candidate};
 use super::body::RequestBody;
-use super::endpoint::Speech;
+use super::endpoint::ServerProtocol;
 use super::gateway_headers::GatewayHeaders;
 use super::incoming::{Incoming, SendError};
-use super::link::{self, Http1, Http2Link, Link, StreamOf};
-use super::patience::patiently;
+use super::link::{self, Http1Link, Http2Link, Http2Stream, Link};
 use super::queue::{self, Full};
+use super::response_timeout::await_response_head;
 use super::stream::{Offer, ServerStream};
 use super::target::{Target, TargetStatus};
 use crate::config::BalanceMethod;
@@ -36,7 +36,7 @@ pub struct Pool {
     upstream: Arc<Upstream>,
     worker: usize,
     slots: RefCell<Rc<[Rc<Slot>]>>,
-    /// Which of the upstream's lists of targets the slots are of.
+    /// The generation of the upstream's list of targets that `slots` was made from.
     generation: Cell<u64>,
 }
 
@@ -44,19 +44,21 @@ pub struct Pool {
 #[derive(Debug)]
 struct Slot {
     target: Arc<Target>,
-    /// The one used last at the back.
-    idle: RefCell<VecDeque<Http1>>,
+    /// Idle HTTP/1.1 connections, the most recently used last.
+    idle: RefCell<VecDeque<Http1Link>>,
+    /// HTTP/2 connections.
     shared: RefCell<Vec<Rc<Http2Link>>>,
-    /// Whether it has turned out to speak HTTP/1.1 where it had the choice.
+    /// Whether the server has chosen HTTP/1.1 when it was offered both by ALPN.
     chose_http1: Cell<bool>,
-    /// Held by who opens a connection that all who wait for it can share.
+    /// Held while an HTTP/2 connection is opened, so that waiting requests share it.
     opening: tokio::sync::Mutex<()>,
-    /// How many such openings have failed.
+    /// How many of these attempts have failed.
     failed_openings: Cell<u64>,
+    /// See [`Candidate::credit`].
     credit: Cell<i64>,
 }
 
-/// A request's search for a server: it tries each at most once.
+/// The selection of a server for a request. A server that refused a connection is not tried again.
 #[derive(Debug)]
 pub(crate) struct Choice {
     pool: Rc<Pool>,
@@ -64,68 +66,72 @@ pub(crate) struct Choice {
     affinity: u64,
     tried: SmallVec<[usize; 4]>,
     offer: Offer,
-    /// Whether only a new connection will do.
-    fresh: bool,
+    /// Whether an idle connection must not be used.
+    needs_new_connection: bool,
+    /// The last server that failed, and why.
     failure: Option<(Arc<str>, String)>,
 }
 
-/// A connection in use.
+/// A connection that a request is sent on.
 #[derive(Debug)]
 pub struct Connection {
     lease: Lease,
+    /// The index of its server.
     index: usize,
+    /// Whether it has carried a request before.
     reused: bool,
 }
 
-/// A connection that may be used again. Dropped, an HTTP/1.1 connection is closed, and an HTTP/2 stream reset.
+/// A connection taken from the pool. [`Self::release`] returns it; dropping it closes an HTTP/1.1 connection and
+/// resets an HTTP/2 stream.
 #[derive(Debug)]
 pub struct Lease {
     link: Leased,
-    flight: Flight,
+    in_flight: InFlight,
 }
 
 #[derive(Debug)]
 enum Leased {
-    Http1(Http1),
-    Http2(StreamOf),
+    Http1(Http1Link),
+    Http2(Http2Stream),
 }
 
-/// Counts a request at its target while it is under way.
+/// Counts a request as in flight at its target until dropped.
 #[derive(Debug)]
-struct Flight {
+struct InFlight {
     pool: Rc<Pool>,
     slot: Rc<Slot>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// No server took the request.
+/// Why there is no connection for a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// None took a connection.
+    /// No connection could be opened.
     #[error("upstream `{upstream}`: {server}: {reason}")]
     Failed {
-        /// Which upstream.
+        /// The upstream.
         upstream: String,
         /// The last server that was tried.
         server: Arc<str>,
-        /// Why it took none.
+        /// Why it failed.
         reason: String,
     },
-    /// None is healthy, or no name of one has an address.
+    /// No server is healthy, or no server's name has an address.
     #[error("upstream `{0}`: no healthy server")]
     NoServer(String),
-    /// All have as many requests as they may have, and so has the queue; or the wait was too long.
+    /// Every server has its maximum of requests in flight, and the queue is full or the wait timed out.
     #[error("upstream `{upstream}`: every server is busy: {reason}")]
     Busy {
-        /// Which upstream.
+        /// The upstream.
         upstream: String,
-        /// Which bound was met.
+        /// Why the request does not wait longer.
         reason: &'static str,
     },
 }
 
 impl Pool {
-    /// An empty pool. `worker` spreads the first turns of the workers over the servers.
+    /// Returns an empty pool. Each worker starts round robin at another server, by the number `worker`.
     pub fn new(upstream: &Arc<Upstream>, worker: usize) -> Rc<Self> {
         let pool = Self {
             upstream: Arc::clone(upstream),
@@ -136,61 +142,62 @@ impl Pool {
         Rc::new(pool)
     }
 
-    /// The upstream.
+    /// Returns the upstream.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 
-    /// Begins the search for a server. `affinity` is asked for only where sessions stick to servers.
+    /// Starts the selection of a server. `affinity` is called only for sticky sessions.
     pub(crate) fn choose(self: &Rc<Self>, affinity: impl FnOnce() -> u64) -> Choice {
-        let sticky = self.upstream.config.balance == BalanceMethod::Sticky;
+        let is_sticky = self.upstream.config.balance == BalanceMethod::Sticky;
         Choice {
             pool: Rc::clone(self),
             slots: self.slots(),
-            affinity: if sticky { affinity() } else { 0 },
+            affinity: if is_sticky { affinity() } else { 0 },
             tried: SmallVec::new(),
             offer: Offer::All,
-            fresh: false,
+            needs_new_connection: false,
             failure: None,
         }
     }
 
-    /// Closes what has been idle for too long, and what is idle while its target has more connections than it may.
+    /// Closes connections that have been idle for too long, and idle ones of targets with more connections than
+    /// allowed.
     pub fn sweep(&self, now: Instant) {
         let idle_timeout = self.upstream.config.idle_timeout;
         for slot in self.slots().iter() {
             slot.shared.borrow_mut().retain(|link| link.is_live(now, idle_timeout));
             let mut idle = slot.idle.borrow_mut();
             idle.retain(|link| {
-                link.wire.is_open() && now.saturating_duration_since(link.since) <= idle_timeout
+                link.connection.is_open() && now.saturating_duration_since(link.idle_since) <= idle_timeout
             });
             while self.has_surplus(slot) && idle.pop_front().is_some() {}
         }
     }
 
-    /// Whether idle connections must make room for other workers'.
+    /// Returns whether the target has more connections than `max_connections`, those of other workers included.
     fn has_surplus(&self, slot: &Slot) -> bool {
-        let most = self.upstream.config.max_connections;
-        most.is_some_and(|most| slot.target.connections.load(Relaxed) > most)
+        let max = self.upstream.config.max_connections;
+        max.is_some_and(|max| slot.target.connections.load(Relaxed) > max)
     }
 
-    /// The slots of the upstream's present targets.
+    /// Returns the slots of the upstream's current targets.
     fn slots(&self) -> Rc<[Rc<Slot>]> {
         let generation = self.upstream.targets.generation();
         if self.generation.replace(generation) != generation {
-            let before = self.slots.borrow();
+            let previous = self.slots.borrow();
             let slot = |target: &Arc<Target>| {
-                let kept = before.iter().find(|slot| Arc::ptr_eq(&slot.target, target));
+                let kept = previous.iter().find(|slot| Arc::ptr_eq(&slot.target, target));
                 kept.map_or_else(|| Rc::new(Slot::new(target)), Rc::clone)
             };
             let slots: Rc<[Rc<Slot>]> = self.upstream.targets.current().iter().map(slot).collect();
-            drop(before);
-            // Connections to what is no target any more go with the slots that nobody holds.
+            drop(previous);
+            // Idle connections to removed targets are closed with their slots.
             self.slots.replace(Rc::clone(&slots));
-            let everyone: SmallVec<[Candidate<'_>; 8]> =
-                slots.iter().enumerate().map(|(index, slot)| slot.seat(index)).collect();
+            let candidates: SmallVec<[Candidate<'_>; 8]> =
+                slots.iter().enumerate().map(|(index, slot)| slot.candidate(index)).collect();
             for _ in 0..self.worker % slots.len().max(1) {
-                balance::choose(BalanceMethod::RoundRobin, &everyone, 0);
+                balance::choose(BalanceMethod::RoundRobin, &candidates, 0);
             }
         }
         Rc::clone(&self.slots.borrow())
@@ -198,81 +205,80 @@ impl Pool {
 }
 
 impl Choice {
-    /// A connection to the server that is chosen; if it takes none, to another that does.
+    /// Returns a connection to the chosen server, or to another one if that fails.
     ///
     /// # Errors
-    /// If no server takes one.
+    /// See [`ConnectError`].
     pub(crate) async fn connect(&mut self) -> Result<Connection, ConnectError> {
         let mut full: SmallVec<[usize; 4]> = SmallVec::new();
         loop {
-            let (index, permit) = match self.next(&full) {
-                Some(index) => match self.permit(index) {
+            let (index, permit) = match self.next_server(&full) {
+                Some(index) => match self.try_permit(index) {
                     Ok(permit) => (index, permit),
                     Err(Full) => {
                         full.push(index);
-                        // Whose sessions stick to it waits for it.
+                        // A sticky session waits for its server.
                         if self.pool.upstream.config.balance != BalanceMethod::Sticky {
                             continue;
                         }
-                        Box::pin(self.wait(&full)).await?
+                        Box::pin(self.wait_for_permit(&full)).await?
                     }
                 },
-                None if full.is_empty() => return Err(self.nobody()),
-                None => Box::pin(self.wait(&full)).await?,
+                None if full.is_empty() => return Err(self.no_connection()),
+                None => Box::pin(self.wait_for_permit(&full)).await?,
             };
             full.clear();
-            let Some(slot) = self.slots.get(index).map(Rc::clone) else { return Err(self.nobody()) };
+            let Some(slot) = self.slots.get(index).map(Rc::clone) else { return Err(self.no_connection()) };
             slot.target.in_flight.fetch_add(1, Relaxed);
-            let flight = Flight { pool: Rc::clone(&self.pool), slot, _permit: permit };
-            if !self.fresh
-                && let Some(link) = flight.slot.take(&self.pool, self.offer)
+            let in_flight = InFlight { pool: Rc::clone(&self.pool), slot, _permit: permit };
+            if !self.needs_new_connection
+                && let Some(link) = in_flight.slot.take_open(&self.pool, self.offer)
             {
-                return Ok(Connection { lease: Lease { link, flight }, index, reused: true });
+                return Ok(Connection { lease: Lease { link, in_flight }, index, reused: true });
             }
-            // Boxed, as the waits above: most requests need none of it, and all would be the larger for it.
-            let opened = Box::pin(flight.slot.open(&self.pool, self.offer)).await;
+            // Boxed, like the waits above: few requests need it, and it would make the futures of all of them larger.
+            let opened = Box::pin(in_flight.slot.open(&self.pool, self.offer)).await;
             match opened {
                 Ok(link) => {
-                    return Ok(Connection { lease: Lease { link, flight }, index, reused: false });
+                    return Ok(Connection { lease: Lease { link, in_flight }, index, reused: false });
                 }
                 Err(reason) => {
                     self.tried.push(index);
-                    self.failure = Some((Arc::clone(&flight.slot.target.label), reason));
+                    self.failure = Some((Arc::clone(&in_flight.slot.target.label), reason));
                 }
             }
         }
     }
 
-    /// The request failed at `server` for this reason. Whether there is another way to send it: to another server,
-    /// or, if it went over a connection that the server may have been about to close, or that takes no more, over a new
-    /// one.
-    pub(crate) fn again(&mut self, failed: &Failed, reason: String) -> bool {
+    /// Records a failed attempt, and returns whether there can be another one: at another server, or on a new
+    /// connection to the same one if [`FailedAttempt::may_recover`] is set.
+    pub(crate) fn retry(&mut self, failed: &FailedAttempt, reason: String) -> bool {
         self.failure = Some((Arc::clone(&failed.server), reason));
-        let others = |index: usize| index != failed.index && !self.tried.contains(&index);
-        let other = self
+        let is_untried = |index: usize| index != failed.index && !self.tried.contains(&index);
+        let has_other = self
             .slots
             .iter()
             .enumerate()
-            .any(|(index, slot)| others(index) && slot.target.standing() == TargetStatus::In);
-        if other {
+            .any(|(index, slot)| is_untried(index) && slot.target.status() == TargetStatus::Available);
+        if has_other {
             self.tried.push(failed.index);
         }
-        self.fresh = !other;
-        other || failed.may_recover
+        self.needs_new_connection = !has_other;
+        has_other || failed.may_recover
     }
 
-    /// Only HTTP/1.1 will do.
+    /// Limits the selection to HTTP/1.1 connections.
     pub(crate) fn only_http1(&mut self) {
         self.offer = Offer::Http1;
     }
 
-    /// Nothing of the request was written. The next connection is a new one: where one was stale, others may be.
-    pub(crate) fn unsent(&mut self) {
-        self.fresh = true;
+    /// Limits the selection to new connections: if one idle connection was stale, others may be, too.
+    pub(crate) fn require_new_connection(&mut self) {
+        self.needs_new_connection = true;
     }
 
-    /// Why no connection can be had.
-    fn nobody(&mut self) -> ConnectError {
+    /// Returns why there is no connection.
+    fn no_connection(&mut self) -> ConnectError {
         let upstream = self.pool.upstream.config.name.clone();
         match self.failure.take() {
             Some((server, reason)) => ConnectError::Failed { upstream, server, reason },
@@ -280,38 +286,42 @@ impl Choice {
         }
     }
 
-    /// The server whose turn it is of those that are in. Only when there is none, one that is ejected: it cannot be
-    /// worse than no answer. One that is down is never asked.
-    fn next(&self, full: &[usize]) -> Option<usize> {
+    /// Returns the next server of those that are available, or else of those that are ejected: trying one is better
+    /// than failing the request. Servers that are down are never used.
+    fn next_server(&self, full: &[usize]) -> Option<usize> {
         let balance = self.pool.upstream.config.balance;
-        let mut seats: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
+        let mut available: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
         let mut ejected: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
         for (index, slot) in self.slots.iter().enumerate() {
             if self.tried.contains(&index) || full.contains(&index) {
                 continue;
             }
-            match slot.target.standing() {
-                TargetStatus::In => seats.push(slot.seat(index)),
-                TargetStatus::Ejected => ejected.push(slot.seat(index)),
+            match slot.target.status() {
+                TargetStatus::Available => available.push(slot.candidate(index)),
+                TargetStatus::Ejected => ejected.push(slot.candidate(index)),
                 TargetStatus::Down => {}
             }
         }
-        if seats.is_empty() && full.is_empty() {
-            seats = ejected;
+        if available.is_empty() && full.is_empty() {
+            available = ejected;
         }
-        balance::choose(balance, &seats, self.affinity)
+        balance::choose(balance, &available, self.affinity)
     }
 
-    fn permit(&self, index: usize) -> Result<Option<OwnedSemaphorePermit>, Full> {
+    fn try_permit(&self, index: usize) -> Result<Option<OwnedSemaphorePermit>, Full> {
         let permits = self.slots.get(index).and_then(|slot| slot.target.permits.as_ref());
         permits.map(|permits| Arc::clone(permits).try_acquire_owned().map_err(|_| Full)).transpose()
     }
 
-    /// Waits until one of the servers that are full has room.
-    async fn wait(&self, full: &[usize]) -> Result<(usize, Option<OwnedSemaphorePermit>), ConnectError> {
-        let of = |index: &usize| Some((*index, self.slots.get(*index)?.target.permits.clone()?));
+    /// Waits for a permit of one of the servers that are full.
+    async fn wait_for_permit(
+        &self,
+        full: &[usize],
+    ) -> Result<(usize, Option<OwnedSemaphorePermit>), ConnectError> {
+        let permits = |index: &usize| Some((*index, self.slots.get(*index)?.target.permits.clone()?));
         let upstream = &self.pool.upstream;
-        let waited = queue::wait(&upstream.queued, &upstream.config.queue, full.iter().filter_map(of)).await;
+        let waited =
+            queue::wait(&upstream.queued, &upstream.config.queue, full.iter().filter_map(permits)).await;
         let (index, permit) =
             waited.map_err(|reason| ConnectError::Busy { upstream: upstream.config.name.clone(), reason })?;
         Ok((index, Some(permit)))
@@ -331,7 +341,7 @@ impl Slot {
         }
     }
 
-    fn seat(&self, index: usize) -> Candidate<'_> {
+    fn candidate(&self, index: usize) -> Candidate<'_> {
         Candidate {
             index,
             weight: self.target.endpoint.weight,
@@ -341,62 +351,63 @@ impl Slot {
         }
     }
 
-    /// A connection that is open already.
-    fn take(&self, pool: &Pool, offer: Offer) -> Option<Leased> {
+    /// Returns a stream of an open HTTP/2 connection, or an idle HTTP/1.1 connection.
+    fn take_open(&self, pool: &Pool, offer: Offer) -> Option<Leased> {
         if offer == Offer::All
-            && let Some(stream) = self.stream()
+            && let Some(stream) = self.http2_stream()
         {
             return Some(Leased::Http2(stream));
         }
         loop {
             let link = self.idle.borrow_mut().pop_back()?;
-            if Clock.mono().saturating_duration_since(link.since) > pool.upstream.config.idle_timeout {
-                // The others have been idle for longer.
+            if Clock.mono().saturating_duration_since(link.idle_since) > pool.upstream.config.idle_timeout {
+                // The others have been idle even longer.
                 self.idle.borrow_mut().clear();
                 return None;
             }
-            if link.wire.is_open() {
+            if link.connection.is_open() {
                 return Some(Leased::Http1(link));
             }
         }
     }
 
-    fn stream(&self) -> Option<StreamOf> {
+    fn http2_stream(&self) -> Option<Http2Stream> {
         self.shared.borrow().iter().find_map(Http2Link::stream)
     }
 
-    /// A new connection; or a stream of one that somebody else has opened meanwhile.
+    /// Opens a connection, or returns a stream of an HTTP/2 connection that another request has opened meanwhile.
     async fn open(&self, pool: &Pool, offer: Offer) -> Result<Leased, String> {
-        let shares = offer == Offer::All
-            && match &self.target.endpoint.speech {
-                Speech::Http1 => false,
-                Speech::Http2 => true,
-                Speech::Tls(secure) => secure.allows_http2 && !self.chose_http1.get(),
+        let may_share = offer == Offer::All
+            && match &self.target.endpoint.protocol {
+                ServerProtocol::Http1 => false,
+                ServerProtocol::Http2 => true,
+                ServerProtocol::Tls(tls) => tls.allows_http2 && !self.chose_http1.get(),
             };
-        if !shares {
-            return self.dial(pool, offer).await;
+        if !may_share {
+            return self.connect(pool, offer).await;
         }
         let failed = self.failed_openings.get();
         let opening = self.opening.lock().await;
-        if let Some(stream) = self.stream() {
+        if let Some(stream) = self.http2_stream() {
             return Ok(Leased::Http2(stream));
         }
         if self.chose_http1.get() {
-            // There is nothing to share after all, and so nothing to wait for one after the other.
+            // HTTP/1.1 connections cannot be shared, so requests need not open them one after the other.
             drop(opening);
-            return self.dial(pool, offer).await;
+            return self.connect(pool, offer).await;
         }
         if self.failed_openings.get() != failed {
-            return Err("the connection that others opened failed".to_owned());
+            return Err("a connection for several requests could not be opened".to_owned());
         }
-        let opened = self.dial(pool, offer).await;
+        let opened = self.connect(pool, offer).await;
         if opened.is_err() {
             self.failed_openings.set(failed.wrapping_add(1));
         }
         opened
     }
 
-    async fn dial(&self, pool: &Pool, offer: Offer) -> Result<Leased, String> {
+    /// Opens a connection.
+    async fn connect(&self, pool: &Pool, offer: Offer) -> Result<Leased, String> {
         let target = &self.target;
         let config = &pool.upstream.config;
         let opened =
@@ -412,13 +423,13 @@ impl Slot {
                 target.connected.fetch_add(1, Relaxed);
                 match link {
                     Link::Http1(link) => {
-                        // Who was offered nothing else has chosen nothing.
+                        // If only HTTP/1.1 was offered, the server had no choice.
                         self.chose_http1.set(offer == Offer::All || self.chose_http1.get());
                         Ok(Leased::Http1(link))
                     }
                     Link::Http2(link) => {
                         self.chose_http1.set(false);
-                        let stream = link.stream().ok_or("the server allows no stream")?;
+                        let stream = link.stream().ok_or("the server allows no streams")?;
                         self.shared.borrow_mut().push(link);
                         Ok(Leased::Http2(stream))
                     }
@@ -434,52 +445,53 @@ impl Slot {
     }
 }
 
-/// Where a request failed.
+/// An attempt to send a request that failed.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct FailedAttempt {
     pub(crate) server: Arc<str>,
     index: usize,
-    /// Whether a new connection to the same server may do better.
+    /// Whether a new connection to the same server may work: this one was reused, or accepts no more requests.
     may_recover: bool,
 }
 
 impl Connection {
-    /// Sends a request, with what is `added` beside its own headers, and waits for the response's head; none: in vain. A
-    /// failure hands back the request's head unless anything came back, and says whether nothing of it was written.
+    /// Sends a request and waits for the response's head. Returns `None` on timeout. An error holds the request's
+    /// head, unless the server has begun to respond, and whether nothing of the request was sent.
     pub(crate) async fn send(
         &mut self,
         mut request: Request<RequestBody>,
-        added: &GatewayHeaders,
-        limit: Duration,
+        gateway_headers: &GatewayHeaders,
+        timeout: Duration,
     ) -> Option<Result<Response<Incoming>, SendError>> {
         let progress = request.body().progress();
         match &mut self.lease.link {
-            Leased::Http1(Http1 { wire, alarm, .. }) => {
-                link::for_http1(&mut request, added);
-                wire.begin(request, added);
-                let sending = poll_fn(|cx| wire.poll_response(cx));
-                let mut answered = patiently(sending, limit, &progress, alarm).await?;
-                if let Ok(response) = &mut answered
+            Leased::Http1(Http1Link { connection, alarm, .. }) => {
+                link::prepare_http1(&mut request, gateway_headers);
+                connection.start(request, gateway_headers);
+                let sending = poll_fn(|cx| connection.poll_response(cx));
+                let mut result = await_response_head(sending, timeout, &progress, alarm).await?;
+                if let Ok(response) = &mut result
                     && let Some(mends) = response.extensions_mut().remove()
                 {
-                    let upstream = &self.lease.flight.pool.upstream.config.name;
-                    self.lease.flight.slot.target.mended(upstream, &mends);
+                    let upstream = &self.lease.in_flight.pool.upstream.config.name;
+                    self.lease.in_flight.slot.target.log_mends(upstream, &mends);
                 }
-                Some(answered.map(|response| response.map(Incoming::of_http1)).map_err(|cause| {
-                    let recovered = wire.recover();
+                Some(result.map(|response| response.map(Incoming::from_http1)).map_err(|cause| {
+                    let recovered = connection.recover();
                     let unsent = recovered.as_ref().is_some_and(|recovered| recovered.unsent);
                     let (parts, first) = recovered.map(|back| (back.parts, back.first)).unzip();
                     if unsent {
-                        progress.unread(first.flatten());
+                        progress.put_back(first.flatten());
                     }
                     SendError { parts, unsent, cause: cause.into() }
                 }))
             }
             Leased::Http2(stream) => {
-                let mut sender = stream.sender(&mut request, added, &self.lease.flight.slot.target.endpoint);
+                let endpoint = &self.lease.in_flight.slot.target.endpoint;
+                let mut sender = stream.prepare(&mut request, gateway_headers, endpoint);
                 let sending = Box::pin(sender.try_send_request(request));
-                let answered = patiently(sending, limit, &progress, &mut Alarm::default()).await?;
-                Some(answered.map(|response| response.map(Incoming::of_http2)).map_err(|mut failed| {
+                let result = await_response_head(sending, timeout, &progress, &mut Alarm::default()).await?;
+                Some(result.map(|response| response.map(Incoming::from_http2)).map_err(|mut failed| {
                     let parts = failed.take_message().map(|request| request.into_parts().0);
                     SendError { unsent: parts.is_some(), parts, cause: failed.into_error().into() }
                 }))
@@ -487,29 +499,31 @@ impl Connection {
         }
     }
 
-    /// Whether it has carried a request before.
+    /// Returns whether it has carried a request before.
     pub(crate) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// Whether a request that it refuses unread may be sent again, whatever it is.
+    /// Returns whether it is HTTP/2, where a server can refuse a request unprocessed, so that any method can be
+    /// retried.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.lease.link, Leased::Http2(_))
     }
 
-    /// The server, for logs.
+    /// Returns the server's name in logs.
     pub(crate) fn server(&self) -> Arc<str> {
-        Arc::clone(&self.lease.flight.slot.target.label)
+        Arc::clone(&self.lease.in_flight.slot.target.label)
     }
 
-    /// The server's host and port.
+    /// Returns the server's host and port.
     pub(crate) fn authority(&self) -> &http::uri::Authority {
-        &self.lease.flight.slot.target.endpoint.authority
+        &self.lease.in_flight.slot.target.endpoint.authority
     }
 
-    /// The request was answered with `status`.
-    pub(crate) fn answered(&self, status: http::StatusCode) {
-        let (config, target) = (&self.lease.flight.pool.upstream.config, &self.lease.flight.slot.target);
+    /// Records a response with `status` for outlier detection.
+    pub(crate) fn record_response(&self, status: http::StatusCode) {
+        let (config, target) =
+            (&self.lease.in_flight.pool.upstream.config, &self.lease.in_flight.slot.target);
         match &config.ejection {
             Some(ejection) if ejection.status.contains(status) => {
                 target.failed(&config.name, Some(ejection), status.as_str());
@@ -518,54 +532,56 @@ impl Connection {
         }
     }
 
-    /// The request was not answered, for this reason, which is the server's doing.
-    pub(crate) fn fail(self, reason: &str) -> Failed {
-        let (config, target) = (&self.lease.flight.pool.upstream.config, &self.lease.flight.slot.target);
+    /// Closes the connection after a failure, and counts the failure against the server.
+    pub(crate) fn record_failure(self, reason: &str) -> FailedAttempt {
+        let (config, target) =
+            (&self.lease.in_flight.pool.upstream.config, &self.lease.in_flight.slot.target);
         target.failed(&config.name, config.ejection.as_ref(), reason);
-        Failed { server: self.server(), index: self.index, may_recover: self.reused }
+        FailedAttempt { server: self.server(), index: self.index, may_recover: self.reused }
     }
 
-    /// The request was not answered, and that says nothing of the server. The connection is not used again.
-    pub(crate) fn give_up(self) -> Failed {
+    /// Closes the connection after a failure that is not the server's fault. An HTTP/2 connection gets no more
+    /// requests.
+    pub(crate) fn discard(self) -> FailedAttempt {
         if let Leased::Http2(stream) = &self.lease.link {
-            self.lease.flight.slot.shared.borrow_mut().retain(|link| !stream.is_of(link));
+            self.lease.in_flight.slot.shared.borrow_mut().retain(|link| !stream.belongs_to(link));
         }
-        Failed { server: self.server(), index: self.index, may_recover: true }
+        FailedAttempt { server: self.server(), index: self.index, may_recover: true }
     }
 
-    /// What puts it back.
+    /// Returns the lease, which returns the connection to the pool once the response is complete.
     pub(crate) fn into_lease(self) -> Lease {
         self.lease
     }
 }
 
 impl Lease {
-    /// The bytes both ways, once the response has been 101.
+    /// Returns the bytes in both directions after a 101 response, or `None` over HTTP/2.
     pub(crate) fn tunnel(&self) -> Option<impl AsyncRead + AsyncWrite + use<>> {
         match &self.link {
-            Leased::Http1(link) => Some(link.wire.clone()),
+            Leased::Http1(link) => Some(link.connection.clone()),
             Leased::Http2(_) => None,
         }
     }
 
-    /// Puts the connection back.
+    /// Returns the connection to the pool, if it can be reused.
     pub fn release(self) {
-        let Self { link, flight } = self;
+        let Self { link, in_flight } = self;
         let Leased::Http1(mut link) = link else { return };
-        let keep = flight.pool.upstream.config.keep_alive;
-        if !link.wire.is_reusable() || keep == 0 || flight.pool.has_surplus(&flight.slot) {
+        let max_idle = in_flight.pool.upstream.config.keep_alive;
+        if !link.connection.is_reusable() || max_idle == 0 || in_flight.pool.has_surplus(&in_flight.slot) {
             return;
         }
-        link.since = Clock.mono();
-        let mut idle = flight.slot.idle.borrow_mut();
-        if idle.len() >= keep {
+        link.idle_since = Clock.mono();
+        let mut idle = in_flight.slot.idle.borrow_mut();
+        if idle.len() >= max_idle {
             idle.pop_front();
         }
         idle.push_back(link);
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.slot.target.in_flight.fetch_sub(1, Relaxed);
     }

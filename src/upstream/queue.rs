@@ -1,5 +1,5 @@
-//! The wait for room at servers that have as many requests as they may have: bounded in number and time, and in the
-//! order of arrival at each server.
+//! The queue of requests that wait while every server has `max_connections` requests in flight. It is limited in size
+//! and time, and first in, first out for each server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,43 +10,43 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Queue;
 
-/// A server has no room.
+/// A server has as many requests in flight as it may.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Full;
 
-/// Counts a request while it waits.
-struct Waiting<'q>(&'q AtomicUsize);
+/// Counts a request as queued until dropped.
+struct QueuedCount<'q>(&'q AtomicUsize);
 
-/// Waits for room at one of `servers`.
+/// Waits for a permit of one of `servers`. Returns it with the index of its server.
 ///
 /// # Errors
-/// Which bound of the queue was met.
+/// Returns the reason if the queue is full or the wait times out.
 pub(super) async fn wait(
     queued: &AtomicUsize,
     queue: &Queue,
     servers: impl Iterator<Item = (usize, Arc<Semaphore>)>,
 ) -> Result<(usize, OwnedSemaphorePermit), &'static str> {
-    let before = queued.fetch_add(1, Relaxed);
-    let _waiting = Waiting(queued);
-    if before >= queue.size {
+    let queued_before = queued.fetch_add(1, Relaxed);
+    let _count = QueuedCount(queued);
+    if queued_before >= queue.size {
         return Err("the queue is full");
     }
-    let room: Vec<_> = servers
+    let permits: Vec<_> = servers
         .map(|(index, permits)| permits.acquire_owned().map(move |permit| (index, permit)).boxed())
         .collect();
-    if room.is_empty() {
-        return Err("there is nothing to wait for");
+    if permits.is_empty() {
+        return Err("no server can be waited for");
     }
-    // The others are given up, and what they may have been given just now goes to who is next.
-    match tokio::time::timeout(queue.timeout, select_all(room)).await {
+    // Dropping the other futures passes permits that they may have got to the next waiter.
+    match tokio::time::timeout(queue.timeout, select_all(permits)).await {
         Ok(((index, Ok(permit)), ..)) => Ok((index, permit)),
-        // Nobody closes these.
+        // These semaphores are never closed.
         Ok(((_, Err(_)), ..)) => Err("the server is gone"),
-        Err(_) => Err("the wait was too long"),
+        Err(_) => Err("timed out in the queue"),
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

@@ -1,4 +1,4 @@
-//! How an upstream stands, for whoever watches it: read when asked for, from counts that are kept anyway.
+//! The state of an upstream for metrics and readiness, read from its counters on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,74 +6,79 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Upstream;
 use super::target::{Target, TargetStatus};
 
-/// How an upstream stands.
+/// The state of an upstream.
 #[derive(Clone, Debug)]
 pub struct UpstreamReport {
-    /// Requests that wait for room at a server.
+    /// Requests in the queue.
     pub queued: usize,
-    /// How many may.
+    /// The limit of the queue.
     pub queue_size: usize,
-    /// Requests that were sent again, since the start.
+    /// Retries since the start.
     pub retries: u64,
-    /// Requests that were not, since the budget was spent.
+    /// Retries that the budget did not allow.
     pub retries_denied: u64,
     /// Each address of each server.
     pub servers: Vec<ServerReport>,
 }
 
-/// How one address of a server stands. The counts are since it was first used.
+/// The state of one address of a server. Counters start when the address is first looked up.
 #[derive(Clone, Debug)]
 pub struct ServerReport {
-    /// The server, with the address if it has a name.
+    /// The server as configured, with the address if it is configured by name.
     pub label: Arc<str>,
-    /// Whether it answers its health checks, or has none.
+    /// Whether its health checks succeed; `true` without health checks.
     pub healthy: bool,
-    /// Whether it is ejected.
+    /// Whether it is ejected after failed requests.
     pub ejected: bool,
-    /// Requests under way.
+    /// Requests in flight.
     pub in_flight: usize,
-    /// How many there may be; none: any number.
+    /// Limit on requests in flight, if there is one.
     pub max_connections: Option<usize>,
     /// Open connections.
     pub connections: usize,
-    /// Those of them that carry no request. None over HTTP/2, where one carries many.
+    /// Open connections minus requests in flight: the idle ones, if each carries one request at a time.
     pub idle: usize,
     /// Connections that were opened.
     pub connected: u64,
-    /// Connections that could not be.
+    /// Connections that could not be opened.
     pub connect_failures: u64,
     /// How often it was ejected.
     pub ejections: u64,
-    /// How often health checks changed their mind.
+    /// How often its health changed.
     pub health_changes: u64,
 }
 
 impl UpstreamReport {
-    pub(super) fn of(upstream: &Upstream) -> Self {
-        let most = upstream.config.max_connections;
+    pub(super) fn new(upstream: &Upstream) -> Self {
+        let max_connections = upstream.config.max_connections;
         Self {
             queued: upstream.queued.load(Relaxed),
             queue_size: upstream.config.queue.size,
             retries: upstream.retries.load(Relaxed),
             retries_denied: upstream.retries_denied.load(Relaxed),
-            servers: upstream.targets.current().iter().map(|target| ServerReport::of(target, most)).collect(),
+            servers: upstream
+                .targets
+                .current()
+                .iter()
+                .map(|target| ServerReport::new(target, max_connections))
+                .collect(),
         }
     }
 
-    /// Whether any server takes requests.
+    /// Returns whether any server is healthy.
     pub fn is_available(&self) -> bool {
         self.servers.iter().any(|server| server.healthy)
     }
 }
 
 impl ServerReport {
-    fn of(target: &Target, max_connections: Option<usize>) -> Self {
-        let standing = target.standing();
+    fn new(target: &Target, max_connections: Option<usize>) -> Self {
+        let status = target.status();
         let (in_flight, connections) = (target.in_flight.load(Relaxed), target.connections.load(Relaxed));
         Self {
             label: Arc::clone(&target.label),
-            healthy: standing != TargetStatus::Down,
-            ejected: standing == TargetStatus::Ejected,
+            healthy: status != TargetStatus::Down,
+            ejected: status == TargetStatus::Ejected,
             in_flight,
             max_connections,
             connections,

@@ -1,7 +1,7 @@
 //! The targets of an upstream: the addresses of its servers. Names are looked up periodically.
 //!
-//! Lookups run on the control runtime, never as part of a request. When a lookup fails, the name keeps its addresses. A
-//! target whose address is still there after a lookup keeps its state.
+//! Lookups run on the control runtime, never as part of a request. When a lookup fails, the name keeps its addresses.
+//! A target whose address is still there after a lookup keeps its state.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,8 +81,8 @@ impl Targets {
         changed
     }
 
-    /// Looks up all names at the same time. `failing` holds for each server whether its last lookup failed, so that only
-    /// the first failure is logged.
+    /// Looks up all names at the same time. `failing` holds for each server whether its last lookup failed, so that
+    /// only the first failure is logged.
     pub(super) async fn look_up_all(&self, failing: &mut [bool]) {
         let lookups = self.endpoints.iter().zip(failing).map(|(endpoint, failing)| async {
             if let ServerLocation::Name { host, port } = &endpoint.location {

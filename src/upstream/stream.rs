@@ -1,4 +1,4 @@
-//! The bytes' way to a server: TCP or a Unix socket, and TLS over the first.
+//! The transport of a connection to a server: TCP with or without TLS, or a Unix socket.
 
 use std::io;
 use std::pin::Pin;
@@ -11,9 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::endpoint::{Address, Endpoint, Speech};
+use super::endpoint::{Address, Endpoint, ServerProtocol};
 
-/// An open connection.
+/// An open connection to a server, below HTTP.
 #[derive(Debug)]
 pub(super) enum ServerStream {
     Tcp(TcpStream),
@@ -21,36 +21,36 @@ pub(super) enum ServerStream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Which version of HTTP is spoken over a connection.
+/// The HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     Http1,
     Http2,
 }
 
-/// What may be offered to a server that has a choice.
+/// The protocols to offer by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// What the configuration allows.
+    /// All that the configuration allows.
     All,
-    /// HTTP/1.1 alone.
+    /// Only HTTP/1.1.
     Http1,
 }
 
 impl ServerStream {
-    /// Connects to `address` of `endpoint`, TLS included, within `limit`.
+    /// Connects to `address` of `endpoint`, TLS handshake included, within `timeout`.
     ///
     /// # Errors
-    /// What failed, in words for the log.
+    /// Returns the reason, for the log.
     pub(super) async fn open(
         endpoint: &Endpoint,
         address: &Address,
-        limit: Duration,
+        timeout: Duration,
         offer: Offer,
     ) -> Result<(Self, Version), String> {
-        match tokio::time::timeout(limit, Self::connect(endpoint, address, offer)).await {
+        match tokio::time::timeout(timeout, Self::connect(endpoint, address, offer)).await {
             Ok(connected) => connected,
-            Err(_) => Err(format!("no connection within {}", humantime::format_duration(limit))),
+            Err(_) => Err(format!("no connection within {}", humantime::format_duration(timeout))),
         }
     }
 
@@ -67,18 +67,18 @@ impl ServerStream {
             }),
         };
         let stream = stream.map_err(|error| error.to_string())?;
-        match (&endpoint.speech, stream) {
-            (Speech::Tls(secure), Self::Tcp(stream)) => {
+        match (&endpoint.protocol, stream) {
+            (ServerProtocol::Tls(tls), Self::Tcp(stream)) => {
                 let config = match offer {
-                    Offer::All => &secure.config,
-                    Offer::Http1 => &secure.http1,
+                    Offer::All => &tls.config,
+                    Offer::Http1 => &tls.http1,
                 };
                 let connector = TlsConnector::from(Arc::clone(config));
-                let stream = connector.connect(secure.name.clone(), stream).await;
+                let stream = connector.connect(tls.name.clone(), stream).await;
                 let stream = stream.map_err(|error| format!("TLS: {error}"))?;
                 let version = match stream.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Version::Http2,
-                    // Who does not know of the choice speaks what there was before it.
+                    // A server without ALPN speaks HTTP/1.1.
                     None if config.alpn_protocols == [b"h2"] => {
                         return Err("TLS: the server does not speak HTTP/2".to_owned());
                     }
@@ -86,8 +86,8 @@ impl ServerStream {
                 };
                 Ok((Self::Tls(Box::new(stream)), version))
             }
-            (Speech::Http2, stream) => Ok((stream, Version::Http2)),
-            (Speech::Http1 | Speech::Tls(_), stream) => Ok((stream, Version::Http1)),
+            (ServerProtocol::Http2, stream) => Ok((stream, Version::Http2)),
+            (ServerProtocol::Http1 | ServerProtocol::Tls(_), stream) => Ok((stream, Version::Http1)),
         }
     }
 }

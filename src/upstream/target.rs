@@ -1,8 +1,8 @@
-//! One address of one server, and what all workers know of it: what is under way, whether it is well, what it has done.
+//! A target is one address of a server, with the state that all workers share: its load, its health, its counters.
 //!
-//! A target is out for one of two reasons. *Down*: it did not answer health checks, and only they bring it back.
-//! *Ejected*: requests failed on it, one after the other, and it comes back when its time is over; then the first
-//! failure ejects it again, for twice as long, and the first success makes it whole.
+//! Two things take a target out of load balancing. *Down*: health checks fail, and only health checks bring it back.
+//! *Ejected*: requests failed in a row (outlier detection). It is used again when the ejection period is over. The
+//! first failure then ejects it again for twice as long, and the first success ends that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::endpoint::{Address, Endpoint};
-use super::wire::Mends;
+use super::http1::Mends;
 use crate::config::{Ejection, Health};
 use crate::time::Clock;
 
-/// The longest time that a target is ejected for, unless its first is longer.
-const LONGEST: Duration = Duration::from_mins(5);
+/// Limit on the ejection period, unless the configured period is longer.
+const MAX_EJECTION: Duration = Duration::from_mins(5);
 
-/// What nobody has looked at yet; it is used, and one check decides.
+/// Not checked yet: the target is used, and the first check decides.
 const UNKNOWN: u8 = 0;
 const UP: u8 = 1;
 const DOWN: u8 = 2;
@@ -29,9 +29,9 @@ pub(super) struct Target {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) address: Address,
     pub(super) label: Arc<str>,
-    /// Of the label: the same in every process.
+    /// The hash of the label, for rendezvous hashing.
     pub(super) hash: u64,
-    /// Requests under way, each holding one; none: any number.
+    /// A permit for each request in flight; `None` if their number is not limited.
     pub(super) permits: Option<Arc<Semaphore>>,
     pub(super) in_flight: AtomicUsize,
     pub(super) connections: AtomicUsize,
@@ -39,30 +39,30 @@ pub(super) struct Target {
     pub(super) connect_failures: AtomicU64,
     pub(super) ejections: AtomicU64,
     pub(super) health_changes: AtomicU64,
-    /// What of its responses was mended so far, a bit each: it is logged once.
+    /// The kinds of mended faults that were logged, one bit each.
     mended: AtomicU8,
     health: AtomicU8,
-    /// Checks in a row that contradict `health`.
+    /// Health checks in a row that contradict `health`.
     contradictions: AtomicU32,
-    /// Failures in a row.
+    /// Failed requests in a row.
     failures: AtomicU32,
-    /// In milliseconds since `born`; 0: not ejected, nor returned without having proved itself.
+    /// When the last ejection ends, in milliseconds since `created`. 0 if the target was never ejected or has
+    /// succeeded since.
     ejected_until: AtomicU64,
-    /// How often it was ejected with no good time between.
+    /// The number of ejections in a row, by which the period doubles.
     level: AtomicU32,
-    /// When it last proved itself after an ejection, in milliseconds since `born`.
+    /// When it last succeeded after an ejection, in milliseconds since `created`.
     recovered: AtomicU64,
-    born: Instant,
+    created: Instant,
 }
 
-/// How a target stands, for who chooses.
+/// Whether a target is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TargetStatus {
-    /// In.
-    In,
-    /// Ejected: for when nothing else is left.
+    Available,
+    /// Its requests failed. Used only if no target is available.
     Ejected,
-    /// Down.
+    /// Its health checks failed. Not used.
     Down,
 }
 
@@ -88,36 +88,37 @@ impl Target {
             ejected_until: AtomicU64::new(0),
             level: AtomicU32::new(0),
             recovered: AtomicU64::new(0),
-            born: Clock.mono(),
+            created: Clock.mono(),
         }
     }
 
-    /// A response of it was mended: logged once for each kind.
-    pub(super) fn mended(&self, upstream: &str, mends: &Mends) {
+    /// Logs the faults that were mended in a response, once for each kind.
+    pub(super) fn log_mends(&self, upstream: &str, mends: &Mends) {
         for (mend, header) in mends {
             let bit = 1 << *mend as u8;
             if self.mended.fetch_or(bit, Relaxed) & bit == 0 {
-                let (server, what) = (&*self.label, mend.what());
-                tracing::warn!(upstream, server, header, "{what}");
+                let (server, message) = (&*self.label, mend.message());
+                tracing::warn!(upstream, server, header, "{message}");
             }
         }
     }
 
-    /// Whether requests go to it. Reads no clock unless it was ejected lately.
-    pub(super) fn standing(&self) -> TargetStatus {
+    /// Returns whether it is used. Reads no clock unless it was ejected lately.
+    pub(super) fn status(&self) -> TargetStatus {
         if self.health.load(Relaxed) == DOWN {
             return TargetStatus::Down;
         }
         match self.ejected_until.load(Relaxed) {
-            0 => TargetStatus::In,
+            0 => TargetStatus::Available,
             until if self.millis() < until => TargetStatus::Ejected,
-            _ => TargetStatus::In,
+            _ => TargetStatus::Available,
         }
     }
 
-    /// A request was answered. Whoever was ejected meanwhile stays so: what answers may have been sent before.
+    /// Records a success. A target that was ejected meanwhile stays ejected, since the request may have been sent
+    /// before.
     pub(super) fn succeeded(&self, upstream: &str) {
-        if self.failures.load(Relaxed) == 0 || self.standing() == TargetStatus::Ejected {
+        if self.failures.load(Relaxed) == 0 || self.status() == TargetStatus::Ejected {
             return;
         }
         self.failures.store(0, Relaxed);
@@ -127,7 +128,7 @@ impl Target {
         }
     }
 
-    /// A request failed, for this reason.
+    /// Records a failure, which may eject the target.
     pub(super) fn failed(&self, upstream: &str, ejection: Option<&Ejection>, reason: &str) {
         let Some(ejection) = ejection else { return };
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
@@ -136,31 +137,32 @@ impl Target {
         }
         let now = self.millis();
         let until = self.ejected_until.load(Relaxed);
-        // What was under way when it was ejected fails too, and adds nothing.
+        // Requests that were in flight when it was ejected fail as well; they do not extend the ejection.
         if until > now {
             return;
         }
         let level = self.level.load(Relaxed);
-        let unbroken = until != 0 || now.saturating_sub(self.recovered.load(Relaxed)) < span(ejection, level);
-        let level = if level > 0 && unbroken { level.saturating_add(1) } else { 1 };
-        let out = span(ejection, level);
-        // One of the workers that see this ejects it, and says so.
-        if self.ejected_until.compare_exchange(until, now.saturating_add(out), Relaxed, Relaxed).is_ok() {
+        let in_a_row =
+            until != 0 || now.saturating_sub(self.recovered.load(Relaxed)) < period(ejection, level);
+        let level = if level > 0 && in_a_row { level.saturating_add(1) } else { 1 };
+        let millis = period(ejection, level);
+        // Several workers may get here; one of them ejects it.
+        if self.ejected_until.compare_exchange(until, now.saturating_add(millis), Relaxed, Relaxed).is_ok() {
             self.level.store(level, Relaxed);
             self.ejections.fetch_add(1, Relaxed);
-            let period = humantime::format_duration(Duration::from_millis(out));
+            let period = humantime::format_duration(Duration::from_millis(millis));
             tracing::warn!(upstream, server = %self.label, failures, %period, reason, "a server is ejected");
         }
     }
 
-    /// A health check came to this. Only one task checks a target.
+    /// Records the result of a health check. Must be called by one task at a time.
     pub(super) fn checked(&self, upstream: &str, health: &Health, result: Result<(), String>) {
-        let (verdict, threshold) = match result {
+        let (health_now, threshold) = match result {
             Ok(()) => (UP, health.healthy),
             Err(_) => (DOWN, health.unhealthy),
         };
         let before = self.health.load(Relaxed);
-        if before == verdict {
+        if before == health_now {
             self.contradictions.store(0, Relaxed);
             return;
         }
@@ -169,11 +171,11 @@ impl Target {
             return;
         }
         self.contradictions.store(0, Relaxed);
-        self.health.store(verdict, Relaxed);
+        self.health.store(health_now, Relaxed);
         self.health_changes.fetch_add(1, Relaxed);
         match result {
             Ok(()) => {
-                // It has just answered, so what was held against it is over.
+                // It works again, so earlier failures no longer count.
                 self.failures.store(0, Relaxed);
                 self.ejected_until.store(0, Relaxed);
                 tracing::info!(upstream, server = %self.label, "a server is healthy");
@@ -185,15 +187,15 @@ impl Target {
     }
 
     fn millis(&self) -> u64 {
-        // Never 0, which says that there was no such moment.
-        millis(Clock.mono().saturating_duration_since(self.born)).saturating_add(1)
+        // Never 0, which stands for "never".
+        millis(Clock.mono().saturating_duration_since(self.created)).saturating_add(1)
     }
 }
 
-/// How long the ejection of this level lasts, in milliseconds.
-fn span(ejection: &Ejection, level: u32) -> u64 {
+/// Returns the length of the ejection of this level in milliseconds.
+fn period(ejection: &Ejection, level: u32) -> u64 {
     let doubled = ejection.period.saturating_mul(1 << level.saturating_sub(1).min(16));
-    millis(doubled.min(LONGEST.max(ejection.period)))
+    millis(doubled.min(MAX_EJECTION.max(ejection.period)))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -206,12 +208,12 @@ mod tests {
     use crate::config::StatusRanges;
 
     #[test]
-    fn each_ejection_that_follows_upon_the_last_is_twice_as_long() {
+    fn ejection_period_doubles_up_to_its_limit() {
         let ejection =
             Ejection { failures: 5, period: Duration::from_secs(10), status: StatusRanges::default() };
-        let spans = [1, 2, 3, 6, 20, u32::MAX].map(|level| span(&ejection, level) / 1000);
-        assert_eq!(spans, [10, 20, 40, 300, 300, 300]);
+        let periods = [1, 2, 3, 6, 20, u32::MAX].map(|level| period(&ejection, level) / 1000);
+        assert_eq!(periods, [10, 20, 40, 300, 300, 300]);
         let long = Ejection { period: Duration::from_mins(10), ..ejection };
-        assert_eq!(span(&long, 3), 600_000);
+        assert_eq!(period(&long, 3), 600_000);
     }
 }

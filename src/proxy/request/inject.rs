@@ -193,7 +193,7 @@ pub(in crate::proxy) fn inject(
     }
     if !route.request_headers.is_empty() {
         // The configuration refuses edits of these names; if one passed all the same, the gateway's value would stand.
-        added.clear(&mut headers);
+        added.remove_from(&mut headers);
     }
     debug_assert!(added.iter().all(|(name, _)| !headers.contains_key(name)), "added twice");
     // A gRPC call may be silent for as long as its client and server like.

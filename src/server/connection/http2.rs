@@ -83,7 +83,7 @@ pub(super) async fn serve<S>(
                 // here has cost no upstream anything.
                 tokio::task::yield_now().await;
             }
-            let request = request.map(|body| ClientBody::returning(body, unread));
+            let request = request.map(|body| ClientBody::new(body, unread));
             let mut response = handle(&context.worker, &context.peer, request).await;
             if let (Some(switched), Some(upgrade)) = (switched, response.body_mut().take_upgrade()) {
                 // It is over as soon as the response's head is on its way, or the stream has been reset.

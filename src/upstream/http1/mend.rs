@@ -1,20 +1,21 @@
-//! Heads and trailers of legacy servers, mended where they can be read in one way only.
+//! Mends heads and trailers of legacy servers that can be read in one way only.
 //!
-//! This reads what the strict parser refuses, so that it costs other responses nothing, and writes it anew for the strict
-//! parser. RFC 9112 asks a proxy for the first two (5.1, 5.2); nginx or HAProxy pass the others.
+//! Only what the strict parser has refused comes here, so other responses pay nothing. The mended head is parsed by
+//! the strict parser again. RFC 9112 requires the first two of proxies (5.1, 5.2); nginx or HAProxy pass the others
+//! on.
 //!
-//! | mended | refused |
-//! | --- | --- |
-//! | whitespace between a name and its colon: removed | before the first name, or within one |
-//! | a folded line: joined with a space | |
-//! | control characters in a value: spaces (RFC 9110, 5.5) | in a field that decides what becomes of the message; a bare CR |
-//! | a line with no colon, or whose name is no token: left out | if its letters are those of a framing field |
-//! | a status line with tabs or more than one space, or of another version | with anything but a version and three digits |
+//! | fault | mended to | refused |
+//! | --- | --- | --- |
+//! | whitespace between a name and its colon | none | before the first name, or within a name |
+//! | a folded line (obs-fold) | one line, joined with a space | |
+//! | control characters in a value | spaces (RFC 9110, 5.5) | in framing, upgrade and control fields; any bare CR |
+//! | a line without a colon, or a name that is no token | left out | if its letters spell a framing field |
+//! | a status line with tabs, more spaces, another version | HTTP/1.0 or 1.1, one space | without version and status |
 
 use super::error::{BadField, BadHead};
 use crate::headers;
 
-/// What was mended.
+/// A kind of fault that was mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Mend {
@@ -25,21 +26,22 @@ pub(crate) enum Mend {
     StatusLine,
 }
 
-/// What was mended of a response, each with the first header that it was mended in.
+/// The faults that were mended in a response, each with the first header that had it.
 pub(crate) type Mends = Vec<(Mend, Box<str>)>;
 
-/// A head or a list of trailers, as the strict parser reads it.
+/// A mended head or trailer section.
 #[derive(Debug)]
 pub(super) struct Mended {
-    /// How much of what was read it takes.
+    /// Its length in the bytes that were read.
     pub(super) length: usize,
+    /// The bytes for the strict parser.
     pub(super) bytes: Vec<u8>,
     pub(super) mends: Mends,
-    /// Whether a field was mended that says where the message ends: its connection is not used again.
+    /// Whether a framing field was mended: the connection is not reused.
     pub(super) framing: bool,
 }
 
-/// Fields as they are collected.
+/// The fields that were read so far.
 #[derive(Debug, Default)]
 struct Fields {
     bytes: Vec<u8>,
@@ -48,18 +50,18 @@ struct Fields {
     last: Option<Field>,
 }
 
-/// The latest field, which may go on in the next line.
+/// The last field, which a folded line may continue.
 #[derive(Debug)]
 struct Field {
     name: Vec<u8>,
     value: Vec<u8>,
-    /// Whether it is left out.
+    /// Whether the field is left out.
     dropped: bool,
 }
 
 impl Mend {
-    /// What was done, for the log.
-    pub(crate) fn what(self) -> &'static str {
+    /// Returns the message for the log.
+    pub(crate) fn message(self) -> &'static str {
         match self {
             Self::Space => "removed whitespace between a response header's name and its colon",
             Self::Fold => "joined the lines of a folded response header",
@@ -70,10 +72,13 @@ impl Mend {
     }
 }
 
-/// Mends the head at the front of `read`; none: its end has not come yet.
+/// Mends the head at the beginning of `read`. Returns `None` if it is incomplete.
+///
+/// # Errors
+/// Returns why the head is ambiguous, or [`BadHead::TooLarge`] if `limit` bytes hold no complete head.
 pub(super) fn head(read: &[u8], limit: usize) -> Result<Option<Mended>, BadHead> {
-    let blank = read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    let (start, rest) = read.split_at_checked(blank).unwrap_or_default();
+    let empty_lines = read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let (start, rest) = read.split_at_checked(empty_lines).unwrap_or_default();
     if rest.iter().zip(b"HTTP/").any(|(byte, expected)| byte != expected) || start.ends_with(b"\r") {
         return Err(BadHead::NotHttp);
     }
@@ -84,29 +89,29 @@ pub(super) fn head(read: &[u8], limit: usize) -> Result<Option<Mended>, BadHead>
         all.note(Mend::StatusLine, b"");
     }
     match all.read(fields)? {
-        Some(left) => Ok(Some(all.done(read.len() - left.len()))),
+        Some(left) => Ok(Some(all.into_mended(read.len() - left.len()))),
         None => partial(read, limit),
     }
 }
 
-/// The same of the lines after a body's last chunk.
+/// Mends the trailers at the beginning of `read`. Returns `None` if they are incomplete.
 pub(super) fn trailers(read: &[u8]) -> Result<Option<Mended>, BadHead> {
     let mut all = Fields::default();
-    Ok(all.read(read)?.map(|left| all.done(read.len() - left.len())))
+    Ok(all.read(read)?.map(|left| all.into_mended(read.len() - left.len())))
 }
 
 fn partial(read: &[u8], limit: usize) -> Result<Option<Mended>, BadHead> {
     if read.len() >= limit { Err(BadHead::TooLarge) } else { Ok(None) }
 }
 
-/// A line without its end, and what comes after it.
+/// Splits off a line without its line ending. Returns it and the rest.
 fn next_line(read: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = read.iter().position(|&byte| byte == b'\n')?;
     let (line, rest) = read.split_at_checked(end)?;
     Some((line.strip_suffix(b"\r").unwrap_or(line), rest.get(1..)?))
 }
 
-/// The status line as it should be, and whether it was not.
+/// Returns the mended status line, and whether it had to be mended.
 fn status_line(line: &[u8]) -> Result<(Vec<u8>, bool), BadHead> {
     let (version, rest) = line.split_at_checked(b"HTTP/1.1".len()).ok_or(BadHead::NotHttp)?;
     let [b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
@@ -122,7 +127,7 @@ fn status_line(line: &[u8]) -> Result<(Vec<u8>, bool), BadHead> {
     if line.contains(&b'\r') {
         return Err(BadHead::BareCr);
     }
-    // A server of HTTP/1.x is one of HTTP/1.1 (RFC 9110, 2.5); of others, nothing is taken for granted.
+    // HTTP/1.x is compatible with HTTP/1.1 (RFC 9110, 2.5). Of another major version, no feature of 1.1 is assumed.
     let version: &[u8] = if *major == b'1' && *minor != b'0' { b"HTTP/1.1 " } else { b"HTTP/1.0 " };
     let reason = Some(trim(reason)).filter(|reason| !reason.iter().any(|&byte| is_control(byte)));
     let mended = [version, code, b" ", reason.unwrap_or_default()].concat();
@@ -131,13 +136,13 @@ fn status_line(line: &[u8]) -> Result<(Vec<u8>, bool), BadHead> {
 }
 
 impl Fields {
-    /// Reads fields up to the empty line, and says what comes after it; none: it has not come yet.
+    /// Reads fields up to the empty line. Returns what follows it, or `None` if it has not come yet.
     fn read<'r>(&mut self, mut read: &'r [u8]) -> Result<Option<&'r [u8]>, BadHead> {
         loop {
             let Some((line, rest)) = next_line(read) else { return Ok(None) };
             read = rest;
             if line.is_empty() {
-                self.finish()?;
+                self.finish_last()?;
                 self.bytes.extend_from_slice(b"\r\n");
                 return Ok(Some(read));
             }
@@ -147,13 +152,13 @@ impl Fields {
 
     fn line(&mut self, line: &[u8]) -> Result<(), BadHead> {
         if line.first().is_some_and(|&byte| is_blank(byte)) {
-            return self.go_on(line);
+            return self.continue_last(line);
         }
-        self.finish()?;
+        self.finish_last()?;
         let colon = line.iter().position(|&byte| byte == b':');
         let (name, value) = line.split_at_checked(colon.unwrap_or(line.len())).unwrap_or_default();
         let bare = trim(name);
-        // Of a line without a colon, nobody knows what is secret.
+        // For the log. A line without a colon is not shown, since it may be a secret.
         let shown = name_of(line);
         if line.contains(&b'\r') {
             return Err(bad(shown, BadField::BareCr));
@@ -179,14 +184,14 @@ impl Fields {
         Ok(())
     }
 
-    /// The latest field goes on in `line`.
-    fn go_on(&mut self, line: &[u8]) -> Result<(), BadHead> {
+    /// Appends the folded `line` to the last field.
+    fn continue_last(&mut self, line: &[u8]) -> Result<(), BadHead> {
         let Some(mut field) = self.last.take() else { return Err(bad(name_of(line), BadField::Space)) };
         if line.contains(&b'\r') {
             return Err(bad(&field.name, BadField::BareCr));
         }
         if field.dropped {
-            // Together, the two lines may be one field.
+            // The two lines together could be a valid field.
             return Err(bad(&[], BadField::Name));
         }
         self.note(Mend::Fold, &field.name);
@@ -196,8 +201,8 @@ impl Fields {
         Ok(())
     }
 
-    /// Writes the latest field.
-    fn finish(&mut self) -> Result<(), BadHead> {
+    /// Writes the last field to `bytes`.
+    fn finish_last(&mut self) -> Result<(), BadHead> {
         let Some(Field { name, mut value, dropped: false }) = self.last.take() else { return Ok(()) };
         let mut found = false;
         for byte in value.iter_mut().filter(|byte| is_control(**byte)) {
@@ -205,7 +210,7 @@ impl Fields {
             found = true;
         }
         if found {
-            if decides(&name) {
+            if is_significant(&name) {
                 return Err(bad(&name, BadField::Control));
             }
             self.note(Mend::Control, &name);
@@ -216,26 +221,27 @@ impl Fields {
         Ok(())
     }
 
+    /// Records a mended fault, once for each kind.
     fn note(&mut self, mend: Mend, name: &[u8]) {
         if !self.mends.iter().any(|(noted, _)| *noted == mend) {
             self.mends.push((mend, shown(name)));
         }
     }
 
-    fn done(self, length: usize) -> Mended {
+    fn into_mended(self, length: usize) -> Mended {
         Mended { length, bytes: self.bytes, mends: self.mends, framing: self.framing }
     }
 }
 
-/// Whether a field says where the message ends, or its connection.
+/// Returns whether a field decides where the message or its connection ends.
 fn is_framing(name: &[u8]) -> bool {
     ["content-length", "transfer-encoding", "connection"]
         .iter()
         .any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
 }
 
-/// Whether what becomes of the message depends on a field, so that nothing is guessed of its value.
-fn decides(name: &[u8]) -> bool {
+/// Returns whether the handling of the message depends on a field, so that its value must not be guessed.
+fn is_significant(name: &[u8]) -> bool {
     let name = name.to_ascii_lowercase();
     is_framing(&name)
         || name == b"upgrade"
@@ -247,23 +253,23 @@ fn bad(name: &[u8], fault: BadField) -> BadHead {
     BadHead::Field { name: shown(name), fault }
 }
 
-/// The name in a line, if it has one.
+/// Returns the name in a header line, or nothing if the line has no colon.
 fn name_of(line: &[u8]) -> &[u8] {
     let colon = line.iter().position(|&byte| byte == b':').unwrap_or_default();
     trim(line.get(..colon).unwrap_or_default())
 }
 
-/// A name as it stands in the log.
+/// Returns a header name for the log, escaped and truncated.
 fn shown(name: &[u8]) -> Box<str> {
-    const MOST: usize = 64;
-    name.get(..MOST).unwrap_or(name).escape_ascii().to_string().into()
+    const MAX_SHOWN: usize = 64;
+    name.get(..MAX_SHOWN).unwrap_or(name).escape_ascii().to_string().into()
 }
 
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Whether a value may not hold it (RFC 9110, 5.5).
+/// Returns whether a header value must not contain `byte` (RFC 9110, 5.5).
 fn is_control(byte: u8) -> bool {
     byte.is_ascii_control() && byte != b'\t'
 }
@@ -272,7 +278,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// `text` without the blanks around it.
+/// Removes spaces and tabs from both ends.
 fn trim(text: &[u8]) -> &[u8] {
     let start = text.iter().take_while(|byte| is_blank(**byte)).count();
     let text = text.get(start..).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Why a response cannot be read.
+//! Why a response is refused.
 
-/// What makes a response's head useless.
+/// Why a response's head is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadHead {
     #[error("is not HTTP/1")]
@@ -21,7 +21,7 @@ pub(crate) enum BadHead {
     Field { name: Box<str>, fault: BadField },
 }
 
-/// Why a header line could be read in two ways.
+/// Why a header line is ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadField {
     #[error("with a bare CR")]
@@ -34,12 +34,12 @@ pub(crate) enum BadField {
     Space,
 }
 
-/// What is no body.
+/// Why a response's body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadBody {
-    #[error("broke off before its end")]
+    #[error("is incomplete")]
     Short,
-    #[error("has chunks that are none")]
+    #[error("has invalid chunked encoding")]
     Chunks,
     #[error("has invalid trailers")]
     Trailers,

@@ -1,11 +1,11 @@
-//! An HTTP/1.1 connection to a server, with no task of its own: whoever waits for the response sends the request, and
-//! whoever reads the body goes on sending what is left of it.
+//! An HTTP/1.1 client connection that needs no task of its own: polling for the response also sends the request, and
+//! reading the response's body sends the rest of it.
 //!
-//! 1. Head and first piece of the body leave in one write.
-//! 2. The response is read while the request is still being sent, and after it cannot be sent any more: a server may
-//!    answer early and hang up.
-//! 3. The connection can be used again if both messages came to their end, both sides want that, and nothing was read
-//!    beyond.
+//! 1. The head and the first piece of the body are sent in one write.
+//! 2. The response is read while the request is being sent, and also after a write has failed: a server may respond
+//!    early and close the connection.
+//! 3. The connection can be reused if both messages are complete, the server keeps it open, and nothing was read
+//!    beyond the response.
 
 mod body;
 mod error;
@@ -35,91 +35,91 @@ use self::head::{Framing, MAX_HEAD};
 pub(super) use self::mend::Mends;
 use super::gateway_headers::GatewayHeaders;
 
-/// What is read at first, and at most, in one go: more as long as reads are full, since large bodies then cost less.
-const FIRST_READ: usize = 8 * 1024;
-const LAST_READ: usize = 256 * 1024;
-/// The most that goes into one record of TLS, of which nothing can be read until all of it is there.
-const TLS_RECORD: usize = 16 * 1024;
+/// Sizes of a read: it grows while reads fill the buffer, since large bodies then cost fewer reads.
+const MIN_READ: usize = 8 * 1024;
+const MAX_READ: usize = 256 * 1024;
+/// The largest plaintext of one TLS record (RFC 8446, 5.1). The peer can read nothing of an incomplete record.
+const MAX_TLS_RECORD: usize = 16 * 1024;
 
-/// A connection.
+/// A connection to a server.
 #[derive(Debug)]
 pub(crate) struct Http1Connection<S, B> {
     inner: Rc<RefCell<Inner<S, B>>>,
 }
 
-/// The body of a response that comes over a [`Http1Connection`].
+/// The body of a response on a [`Http1Connection`].
 #[derive(Debug)]
 pub(crate) struct Http1Body<S, B> {
     inner: Rc<RefCell<Inner<S, B>>>,
     ended: bool,
 }
 
-/// Goes on sending a request whose response has begun, while nobody reads that.
+/// Sends the rest of a request while nothing reads the body of its response.
 #[derive(Debug)]
 pub(crate) struct Http1Sender<S, B> {
     inner: Weak<RefCell<Inner<S, B>>>,
 }
 
-/// What a request comes to.
-type Answered<S, B> = Result<Response<Http1Body<S, B>>, WireError<<B as Body>::Error>>;
+/// The result of a request.
+type ResponseResult<S, B> = Result<Response<Http1Body<S, B>>, Http1Error<<B as Body>::Error>>;
 
 #[derive(Debug)]
 struct Inner<S, B> {
     stream: S,
-    /// What has been read and not yet looked at.
+    /// Bytes that were read and not parsed yet.
     read: BytesMut,
-    /// The most that it has had room for. What it has now is what is left of that.
-    room: usize,
-    /// How much is read in one go.
+    /// The size of the allocation of `read`. `read.capacity()` is only the part that is not consumed yet.
+    allocated: usize,
+    /// The size of the next read.
     read_size: usize,
-    /// How much of that was looked through for a head that has not come to its end.
-    looked_at: usize,
-    /// Whether the server has ended its side.
+    /// How much of `read` has been searched for the end of a head.
+    searched: usize,
+    /// Whether the server has closed its side.
     closed: bool,
     sending: Sending<B>,
     method: Method,
     decoder: Decoder,
-    persists: bool,
+    keep_alive: bool,
 }
 
-/// A request on its way out.
+/// A request that is being sent.
 #[derive(Debug)]
 struct Sending<B> {
-    /// What is to be written before more of the body is asked for.
+    /// What is written before the body is polled again.
     queue: SmallVec<[Bytes; 4]>,
     /// The body, until all of it is in the queue.
     body: Option<B>,
-    /// How much of the body is yet to come, by what the head says; none: it comes in chunks.
-    left: Option<u64>,
-    /// The request's head, until anything comes back or the body fails.
+    /// How many bytes of the body are missing by its Content-Length; `None` if it is chunked.
+    remaining: Option<u64>,
+    /// The request's head, for a retry; `None` once response bytes have come or the body has failed.
     parts: Option<Parts>,
-    /// Whether anything has been written, or may have been.
-    begun: bool,
-    /// The first piece of the body, until something has been written.
+    /// Whether any byte of the request was sent, or may have been.
+    started: bool,
+    /// The first piece of the body, until something is written.
     first: Option<Bytes>,
     unflushed: bool,
     /// Why nothing more can be written.
     failed: Option<io::Error>,
-    /// Whether the body failed while nobody read the response.
-    broken: bool,
+    /// Whether the body failed in [`Http1Sender::poll_send`].
+    body_failed: bool,
 }
 
-/// What can be had back of a request that was not answered.
+/// The parts of a failed request that a retry needs.
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) parts: Parts,
-    /// Whether nothing of it was written.
+    /// Whether nothing of it was sent.
     pub(super) unsent: bool,
-    /// What was taken off the front of its body, if nothing was written.
+    /// The first piece of its body, if it was taken and nothing was sent.
     pub(super) first: Option<Bytes>,
 }
 
-/// Why there is no response, or no more of it.
+/// Why a request failed, or the body of its response.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WireError<E> {
+pub(crate) enum Http1Error<E> {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("the server closed the connection without an answer")]
+    #[error("the server closed the connection without a response")]
     Closed,
     #[error("the response {0}")]
     Head(#[from] BadHead),
@@ -128,8 +128,8 @@ pub(crate) enum WireError<E> {
     #[error("the request's body failed")]
     Request(E),
     #[error("the request's body failed while the response was not read")]
-    Broken,
-    #[error("the request's body is not as long as its head says")]
+    RequestUnread,
+    #[error("the request's body is not as long as its Content-Length")]
     Length,
 }
 
@@ -144,89 +144,93 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Speaks HTTP/1.1 over `stream`.
+    /// Returns an idle connection over `stream`.
     pub(crate) fn new(stream: S) -> Self {
         let inner = Inner {
             stream,
             read: BytesMut::new(),
-            room: 0,
-            read_size: FIRST_READ,
-            looked_at: 0,
+            allocated: 0,
+            read_size: MIN_READ,
+            searched: 0,
             closed: false,
-            sending: Sending::none(),
+            sending: Sending::nothing(),
             method: Method::GET,
-            decoder: Decoder::none(),
-            persists: true,
+            decoder: Decoder::empty(),
+            keep_alive: true,
         };
         Self { inner: Rc::new(RefCell::new(inner)) }
     }
 
-    /// Whether the server has not hung up while the connection was idle, nor said anything unasked.
+    /// Returns whether an idle connection can still be used: the server has neither closed it nor sent anything.
     pub(crate) fn is_open(&self) -> bool {
         let mut inner = self.inner.borrow_mut();
         let mut context = Context::from_waker(std::task::Waker::noop());
         let (mut byte, closed) = ([0; 1], inner.closed);
         let mut byte = ReadBuf::new(&mut byte);
-        // To a task that has had its turn nothing is ready, which is not to be taken for silence.
+        // Tokio's cooperative budget can force `Pending`, so this polls outside it.
         let stream = &mut inner.stream;
         let mut read =
             tokio::task::coop::unconstrained(poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut byte)));
-        let silent = Pin::new(&mut read).poll(&mut context).is_pending();
-        !closed && inner.read.is_empty() && silent
+        let is_silent = Pin::new(&mut read).poll(&mut context).is_pending();
+        !closed && inner.read.is_empty() && is_silent
     }
 
-    /// Whether it may carry another request.
+    /// Returns whether the connection can be used for another request.
     pub(crate) fn is_reusable(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.persists
+        inner.keep_alive
             && !inner.closed
             && inner.decoder.is_ended()
             && inner.sending.is_done()
             && inner.read.is_empty()
     }
 
-    /// How much is held of what was read.
-    pub(crate) fn held(&self) -> usize {
+    /// Returns the number of bytes that were read and not parsed yet.
+    pub(crate) fn buffered(&self) -> usize {
         self.inner.borrow().read.len()
     }
 
-    /// Begins a request. What was under way must be over.
-    pub(crate) fn begin(&self, request: Request<B>, added: &GatewayHeaders) {
+    /// Starts a request. The previous one must be complete.
+    pub(crate) fn start(&self, request: Request<B>, gateway_headers: &GatewayHeaders) {
         let mut inner = self.inner.borrow_mut();
-        // A body always has a framing: without one, the server would take it for the next request.
-        let framing = Framing::of(&request);
-        let head = head::write(&request, added, framing);
+        // Without a framing, the server would take the body for the next request.
+        let framing = Framing::for_request(&request);
+        let head = head::write(&request, gateway_headers, framing);
         inner.method = request.method().clone();
         let (parts, body) = request.into_parts();
-        // An ended body that the head says more of is kept: whoever asks it for the rest finds that there is none.
+        // An empty body with another Content-Length is kept, so that polling it finds the mismatch.
         let body = Some(body).filter(|body| !body.is_end_stream() || framing.length() != Some(0));
         let mut queue = SmallVec::new();
         queue.push(head);
         inner.sending =
-            Sending { queue, body, left: framing.length(), parts: Some(parts), ..Sending::none() };
-        inner.persists = false;
+            Sending { queue, body, remaining: framing.length(), parts: Some(parts), ..Sending::nothing() };
+        inner.keep_alive = false;
     }
 
-    /// What there is to send again of a request that failed.
+    /// Returns the parts of a failed request that a retry needs, or `None` if it must not be retried.
     pub(super) fn recover(&self) -> Option<Recovered> {
         let sending = &mut self.inner.borrow_mut().sending;
-        Some(Recovered { parts: sending.parts.take()?, unsent: !sending.begun, first: sending.first.take() })
+        Some(Recovered {
+            parts: sending.parts.take()?,
+            unsent: !sending.started,
+            first: sending.first.take(),
+        })
     }
 
-    /// Sends the request, and reads the response's head.
-    pub(crate) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<Answered<S, B>> {
+    /// Sends the request and reads the response's head.
+    pub(crate) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<ResponseResult<S, B>> {
         let mut inner = self.inner.borrow_mut();
         inner.poll_send(cx)?;
-        if !inner.sending.begun {
-            // What the server has said by now is no answer to this.
+        if !inner.sending.started {
+            // Bytes that came before the request was sent are no response to it.
             return inner.sending.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error.into())));
         }
         let head = ready!(inner.poll_head(cx))?;
-        inner.persists = head.persists && head.status != StatusCode::SWITCHING_PROTOCOLS;
+        inner.keep_alive = head.keep_alive && head.status != StatusCode::SWITCHING_PROTOCOLS;
         inner.decoder = head.body;
         let ended = inner.decoder.is_ended();
         if ended {
-            inner.tidy();
+            inner.free_large_buffer();
         }
         drop(inner);
         let mut response = Response::new(Http1Body { inner: Rc::clone(&self.inner), ended });
@@ -243,21 +247,21 @@ where
 }
 
 impl<B> Sending<B> {
-    fn none() -> Self {
+    fn nothing() -> Self {
         Self {
             queue: SmallVec::new(),
             body: None,
-            left: Some(0),
+            remaining: Some(0),
             parts: None,
-            begun: false,
+            started: false,
             first: None,
             unflushed: false,
             failed: None,
-            broken: false,
+            body_failed: false,
         }
     }
 
-    /// Nothing more can be written: whoever else has the body is not to wait for this.
+    /// Stops sending. The body is dropped, so that nothing waits for it.
     fn fail(&mut self, error: io::Error) {
         self.failed = Some(error);
         self.body = None;
@@ -269,18 +273,18 @@ impl<B> Sending<B> {
 }
 
 impl<S, B> Inner<S, B> {
-    /// Lets go of a buffer that holds nothing: it may be long until something comes for it.
-    fn let_go(&mut self) {
+    /// Frees the read buffer if it is empty.
+    fn free_empty_buffer(&mut self) {
         if self.read.is_empty() {
             self.read = BytesMut::new();
-            self.room = 0;
+            self.allocated = 0;
         }
     }
 
-    /// The same at the end of a response, but for a buffer of the usual size, which the next one needs.
-    fn tidy(&mut self) {
-        if self.room > 2 * FIRST_READ {
-            self.let_go();
+    /// Frees the read buffer if it is empty and larger than the next response is likely to need.
+    fn free_large_buffer(&mut self) {
+        if self.allocated > 2 * MIN_READ {
+            self.free_empty_buffer();
         }
     }
 }
@@ -290,10 +294,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Sends what can be sent now. What the server does not take any more is not the end: it may have answered.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), WireError<B::Error>> {
-        if self.sending.broken {
-            return Err(WireError::Broken);
+    /// Sends what can be sent now. A failed write is no error here: the server may have responded already.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Http1Error<B::Error>> {
+        if self.sending.body_failed {
+            return Err(Http1Error::RequestUnread);
         }
         if self.sending.failed.is_some() {
             return Ok(());
@@ -301,7 +305,7 @@ where
         loop {
             let filled = self.fill(cx);
             if filled.is_err() {
-                // There is no whole body to send again.
+                // Without its body, the request cannot be retried.
                 self.sending.parts = None;
             }
             let blocked = !filled?;
@@ -321,9 +325,9 @@ where
             match self.poll_write(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    // Over TLS, the first of several records may have gone before the write failed.
-                    self.sending.begun |=
-                        self.sending.queue.iter().map(Bytes::len).sum::<usize>() > TLS_RECORD;
+                    // Over TLS, the first of several records may have been sent before the write failed.
+                    self.sending.started |=
+                        self.sending.queue.iter().map(Bytes::len).sum::<usize>() > MAX_TLS_RECORD;
                     self.sending.fail(error);
                     return Ok(());
                 }
@@ -332,8 +336,8 @@ where
         }
     }
 
-    /// Asks the body for more, while there is little to write. False: it has none for the moment.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, WireError<B::Error>> {
+    /// Moves a piece of the body to the queue, unless there is enough in it. Returns `false` if the body has none yet.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, Http1Error<B::Error>> {
         let sending = &mut self.sending;
         if sending.queue.len() > 1 {
             return Ok(true);
@@ -342,23 +346,23 @@ where
         loop {
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Pending => return Ok(false),
-                Poll::Ready(Some(Err(error))) => return Err(WireError::Request(error)),
+                Poll::Ready(Some(Err(error))) => return Err(Http1Error::Request(error)),
                 Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers stay behind: a server that folds them into its headers would take them for ours.
+                    // Trailers are not sent: a server that merges them into the headers would trust them as ours.
                     let Ok(data) = frame.into_data() else { continue };
                     let length = data.len();
                     if length == 0 {
                         continue;
                     }
-                    let over = body.is_end_stream();
-                    if !sending.begun {
+                    let is_last = body.is_end_stream();
+                    if !sending.started {
                         sending.first = Some(data.clone());
                     }
-                    if let Some(left) = &mut sending.left {
-                        // More than was announced would be the next request to the server.
-                        *left = left.checked_sub(length as u64).ok_or(WireError::Length)?;
-                        if over && *left > 0 {
-                            return Err(WireError::Length);
+                    if let Some(remaining) = &mut sending.remaining {
+                        // The server would take what exceeds Content-Length for the next request.
+                        *remaining = remaining.checked_sub(length as u64).ok_or(Http1Error::Length)?;
+                        if is_last && *remaining > 0 {
+                            return Err(Http1Error::Length);
                         }
                         sending.queue.push(data);
                     } else {
@@ -366,18 +370,18 @@ where
                         head::write_chunk_size(length, &mut size);
                         sending.queue.push(size.freeze());
                         sending.queue.push(data);
-                        let end: &[u8] = if over { b"\r\n0\r\n\r\n" } else { b"\r\n" };
+                        let end: &[u8] = if is_last { b"\r\n0\r\n\r\n" } else { b"\r\n" };
                         sending.queue.push(Bytes::from_static(end));
                     }
-                    if over {
+                    if is_last {
                         sending.body = None;
                     }
                     return Ok(true);
                 }
                 Poll::Ready(None) => {
-                    match sending.left {
+                    match sending.remaining {
                         Some(0) => {}
-                        Some(_) => return Err(WireError::Length),
+                        Some(_) => return Err(Http1Error::Length),
                         None => sending.queue.push(Bytes::from_static(b"0\r\n\r\n")),
                     }
                     sending.body = None;
@@ -391,7 +395,7 @@ where
         let sending = &mut self.sending;
         let stream = Pin::new(&mut self.stream);
         let mut written = if let [piece] = &*sending.queue {
-            // To write one piece as a list of one costs the system more.
+            // A plain write is cheaper than a vectored one.
             ready!(stream.poll_write(cx, piece))?
         } else {
             let slices: SmallVec<[IoSlice<'_>; 4]> =
@@ -401,80 +405,80 @@ where
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        sending.begun = true;
+        sending.started = true;
         sending.first = None;
         sending.unflushed = true;
         sending.queue.retain(|piece| {
-            let here = written.min(piece.len());
-            piece.advance(here);
-            written -= here;
+            let count = written.min(piece.len());
+            piece.advance(count);
+            written -= count;
             !piece.is_empty()
         });
         Poll::Ready(Ok(()))
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::ResponseHead, WireError<B::Error>>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::ResponseHead, Http1Error<B::Error>>> {
         loop {
             if self.may_hold_head()
                 && let Some(head) = head::read(&mut self.read, &self.method)?
             {
-                self.looked_at = 0;
-                // Interim responses are for this hop; the one that is not interim is yet to come.
+                self.searched = 0;
+                // Interim responses (1xx) are not passed on; the final response follows.
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
                     continue;
                 }
                 return Poll::Ready(Ok(head));
             }
-            self.looked_at = self.read.len();
+            self.searched = self.read.len();
             match ready!(self.poll_read(cx)) {
                 Ok(0) => {
                     let failed = self.sending.failed.take();
-                    return Poll::Ready(Err(failed.map_or(WireError::Closed, WireError::Io)));
+                    return Poll::Ready(Err(failed.map_or(Http1Error::Closed, Http1Error::Io)));
                 }
-                // Who has begun to answer may have acted on the request: it is not sent again.
+                // A server that has begun to respond may have processed the request: it must not be retried.
                 Ok(_) => self.sending.parts = None,
                 Err(error) => {
-                    // What was wrong first says more.
+                    // The earlier error says more.
                     return Poll::Ready(Err(self.sending.failed.take().unwrap_or(error).into()));
                 }
             }
         }
     }
 
-    /// Whether reading a head may get further than the last time. A server that sends it byte by byte would have all of
-    /// it read anew with each.
+    /// Returns whether `read` may hold a complete head. Without this check, a head that comes byte by byte would be
+    /// parsed from its beginning for each byte.
     fn may_hold_head(&self) -> bool {
         let length = self.read.len();
-        if self.looked_at == 0 || length >= MAX_HEAD {
+        if self.searched == 0 || length >= MAX_HEAD {
             return length > 0;
         }
-        let new = self.read.get(self.looked_at.saturating_sub(2)..).unwrap_or_default();
+        let new = self.read.get(self.searched.saturating_sub(2)..).unwrap_or_default();
         new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
     }
 
-    /// Reads more, and says how much; 0 is the end.
+    /// Reads more bytes. Returns how many; 0 is the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.read.reserve(self.read_size);
         let before = self.read.len();
-        let room = self.read.capacity() - before;
-        self.room = self.room.max(self.read.capacity());
+        let free = self.read.capacity() - before;
+        self.allocated = self.allocated.max(self.read.capacity());
         let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
         match read {
             Poll::Pending => {
-                // A head is expected any moment; what nothing else comes for is not held on to.
+                // The next head is likely to come soon; the next piece of a body may take long.
                 if self.decoder.is_ended() {
-                    self.tidy();
+                    self.free_large_buffer();
                 } else {
-                    self.let_go();
+                    self.free_empty_buffer();
                 }
                 Poll::Pending
             }
             Poll::Ready(Ok(count)) => {
                 self.closed |= count == 0;
-                if count == room {
-                    self.read_size = (self.read_size * 2).min(LAST_READ);
+                if count == free {
+                    self.read_size = (self.read_size * 2).min(MAX_READ);
                 } else if count < self.read_size / 4 {
-                    self.read_size = (self.read_size / 2).max(FIRST_READ);
+                    self.read_size = (self.read_size / 2).max(MIN_READ);
                 }
                 Poll::Ready(Ok(count))
             }
@@ -485,14 +489,14 @@ where
         }
     }
 
-    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, WireError<B::Error>>> {
-        // The rest of the request goes on meanwhile.
+    /// Reads the next piece of the response's body, and sends more of the request meanwhile.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Http1Error<B::Error>>> {
         if !self.sending.is_done() {
             self.poll_send(cx)?;
         }
         loop {
             match self.decoder.next(&mut self.read, self.closed)? {
-                Step::More => {}
+                Step::NeedsRead => {}
                 step @ (Step::Data(_) | Step::Trailers(_) | Step::End) => return Poll::Ready(Ok(step)),
             }
             ready!(self.poll_read(cx))?;
@@ -501,7 +505,7 @@ where
 }
 
 impl<S, B> Http1Body<S, B> {
-    /// What sends the rest of the request.
+    /// Returns a handle that sends the rest of the request.
     pub(super) fn sender(&self) -> Http1Sender<S, B> {
         Http1Sender { inner: Rc::downgrade(&self.inner) }
     }
@@ -517,8 +521,8 @@ where
         let Some(inner) = self.inner.upgrade() else { return };
         let mut inner = inner.borrow_mut();
         if !inner.sending.is_done() && inner.poll_send(cx).is_err() {
-            // Whoever reads the response is told.
-            inner.sending.broken = true;
+            // Reading the response's body reports it.
+            inner.sending.body_failed = true;
         }
     }
 }
@@ -529,7 +533,7 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     type Data = Bytes;
-    type Error = WireError<B::Error>;
+    type Error = Http1Error<B::Error>;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -543,14 +547,14 @@ where
         let step = ready!(inner.poll_step(cx));
         this.ended = inner.decoder.is_ended();
         if this.ended {
-            inner.tidy();
+            inner.free_large_buffer();
         }
         Poll::Ready(match step {
             Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
-            Ok(Step::End | Step::More) => None,
+            Ok(Step::End | Step::NeedsRead) => None,
             Err(error) => {
-                inner.persists = false;
+                inner.keep_alive = false;
                 Some(Err(error))
             }
         })
@@ -561,7 +565,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        // By the end of it, the connection may carry somebody else's.
+        // After the end, `inner` may belong to another response.
         let exact = if self.ended { Some(0) } else { self.inner.borrow().decoder.remaining() };
         exact.map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -1,4 +1,4 @@
-//! Where a response's body ends: after its length, after its last chunk, or with the connection.
+//! Decodes the body of a response, by its Content-Length, by chunks, or until the connection closes.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -6,51 +6,50 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::error::BadBody;
 use super::mend;
 
-/// The longest line before a chunk: its size, and extensions that nobody reads.
+/// Limit on a chunk's size line, including chunk extensions, which are ignored.
 const MAX_SIZE_LINE: usize = 256;
-/// The most that trailers may take.
+/// Limit on the size of trailers.
 const MAX_TRAILERS: usize = 16 * 1024;
-/// A piece of up to this size is copied.
+/// Pieces up to this size are copied out of the read buffer, so that it can be reused.
 const MAX_COPY: usize = 4 * 1024;
-/// The most trailer lines.
+/// Limit on the number of trailer lines.
 const MAX_TRAILER_LINES: usize = 64;
 
-/// Takes a body out of what is read from a connection.
+/// Decodes a body from what is read from a connection.
 #[derive(Debug)]
 pub(super) struct Decoder(State);
 
 #[derive(Debug)]
 enum State {
-    /// So many bytes more.
+    /// This many bytes follow.
     Length(u64),
-    /// Everything until the connection ends.
+    /// Everything until the connection closes.
     UntilClose,
-    /// The line before a chunk is next.
+    /// A chunk's size line follows.
     Size,
-    /// So many bytes more of a chunk.
+    /// This many bytes of a chunk follow.
     Chunk(u64),
-    /// The line end after a chunk is next.
+    /// The CRLF after a chunk follows.
     ChunkEnd,
-    /// The lines after the last chunk are next.
+    /// The trailers follow.
     Trailers,
     Ended,
 }
 
-/// What comes next of a body.
+/// The next piece of a body.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Some of it.
     Data(Bytes),
-    /// The lines after the last chunk; nothing follows.
+    /// The trailers, which are last.
     Trailers(HeaderMap),
-    /// Nothing more.
+    /// The body is complete.
     End,
-    /// What has been read does not say.
-    More,
+    /// More bytes have to be read.
+    NeedsRead,
 }
 
 impl Decoder {
-    pub(super) fn none() -> Self {
+    pub(super) fn empty() -> Self {
         Self(State::Ended)
     }
 
@@ -66,12 +65,12 @@ impl Decoder {
         Self(State::UntilClose)
     }
 
-    /// Whether nothing more comes.
+    /// Returns whether the body is complete.
     pub(super) fn is_ended(&self) -> bool {
         matches!(self.0, State::Ended)
     }
 
-    /// How much comes, where that is known.
+    /// Returns the number of bytes that are missing, if it is known.
     pub(super) fn remaining(&self) -> Option<u64> {
         match self.0 {
             State::Length(left) => Some(left),
@@ -80,7 +79,7 @@ impl Decoder {
         }
     }
 
-    /// The next step, out of what has been read; `closed` says that no more will be.
+    /// Decodes the next piece from `buffer`. `closed` says that nothing more can be read.
     pub(super) fn next(&mut self, buffer: &mut BytesMut, closed: bool) -> Result<Step, BadBody> {
         loop {
             match &mut self.0 {
@@ -90,31 +89,31 @@ impl Decoder {
                         return Ok(Step::Data(buffer.split().freeze()));
                     }
                     if !closed {
-                        return Ok(Step::More);
+                        return Ok(Step::NeedsRead);
                     }
                     self.0 = State::Ended;
                 }
                 State::Length(left) => {
-                    let Some(data) = take(buffer, left) else { return more(closed) };
+                    let Some(data) = split_data(buffer, left) else { return incomplete(closed) };
                     if *left == 0 {
                         self.0 = State::Ended;
                     }
                     return Ok(Step::Data(data));
                 }
                 State::Chunk(left) => {
-                    let Some(data) = take(buffer, left) else { return more(closed) };
+                    let Some(data) = split_data(buffer, left) else { return incomplete(closed) };
                     if *left == 0 {
                         self.0 = State::ChunkEnd;
                     }
                     return Ok(Step::Data(data));
                 }
                 State::Size => match size_line(buffer)? {
-                    None => return more(closed),
+                    None => return incomplete(closed),
                     Some(0) => self.0 = State::Trailers,
                     Some(size) => self.0 = State::Chunk(size),
                 },
                 State::ChunkEnd => match buffer.get(..2) {
-                    None => return more(closed),
+                    None => return incomplete(closed),
                     Some(b"\r\n") => {
                         buffer.advance(2);
                         self.0 = State::Size;
@@ -122,7 +121,7 @@ impl Decoder {
                     Some(_) => return Err(BadBody::Chunks),
                 },
                 State::Trailers => match trailers(buffer)? {
-                    None => return more(closed),
+                    None => return incomplete(closed),
                     Some(trailers) => {
                         self.0 = State::Ended;
                         return Ok(if trailers.is_empty() { Step::End } else { Step::Trailers(trailers) });
@@ -133,21 +132,21 @@ impl Decoder {
     }
 }
 
-fn more(closed: bool) -> Result<Step, BadBody> {
-    if closed { Err(BadBody::Short) } else { Ok(Step::More) }
+fn incomplete(closed: bool) -> Result<Step, BadBody> {
+    if closed { Err(BadBody::Short) } else { Ok(Step::NeedsRead) }
 }
 
-/// What is there of the next `left` bytes.
-fn take(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
+/// Splits off what `buffer` holds of the next `left` bytes.
+fn split_data(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     if buffer.is_empty() {
         return None;
     }
-    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
-    *left -= here as u64;
-    Some(split(buffer, here))
+    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+    *left -= count as u64;
+    Some(split(buffer, count))
 }
 
-/// The next `count` bytes. Few of them are copied, so that what was read into can be read into again.
+/// Splits off `count` bytes. Copies small pieces, so that the read buffer can be reused.
 fn split(buffer: &mut BytesMut, count: usize) -> Bytes {
     if count > MAX_COPY {
         return buffer.split_to(count).freeze();
@@ -157,8 +156,8 @@ fn split(buffer: &mut BytesMut, count: usize) -> Bytes {
     data
 }
 
-/// The size in the line before a chunk (RFC 9112, 7.1). Bare line feeds, signs and spaces before the digits are what
-/// others might read otherwise.
+/// Parses a chunk's size line (RFC 9112, 7.1). Rejects bare line feeds, signs and leading spaces, which other parsers
+/// may read in another way.
 fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, BadBody> {
     let Some(end) = buffer.iter().take(MAX_SIZE_LINE).position(|&b| b == b'\n') else {
         return if buffer.len() >= MAX_SIZE_LINE { Err(BadBody::Chunks) } else { Ok(None) };

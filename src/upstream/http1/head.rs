@@ -1,8 +1,9 @@
-//! The heads of messages: a request's written, a response's read.
+//! Writes request heads and parses response heads.
 //!
-//! A response is taken only if it can be read in one way (RFC 9112, 6.3): one framing, `chunked` and no other transfer
-//! coding, one length. What is wrong with it otherwise is mended where that leaves no doubt ([`mend`]). Header values are slices of one copy of the head: a value may be kept for long, as in the table by
-//! which an HTTP/2 connection compresses headers, and would keep all that was read with it.
+//! A response is accepted only if it can be read in one way (RFC 9112, 6.3): one framing, no transfer coding but
+//! `chunked`, one length. Other faults are mended if that is unambiguous ([`mend`]). Header values are slices of a
+//! copy of the head, not of the read buffer: a value may be kept for long, as in the compression table of an HTTP/2
+//! connection, and would keep the whole buffer alive.
 
 use std::io::Write as _;
 use std::mem::MaybeUninit;
@@ -19,55 +20,56 @@ use super::body::Decoder;
 use super::error::BadHead;
 use super::mend::{self, Mended, Mends};
 
-/// The most that a response's head may take.
+/// Limit on the size of a response's head.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
-/// The most line ends before a head. Each may be the one that ends it, so all would be read anew with each that comes.
-const MAX_BLANK: usize = 16;
-/// The most header lines of a response.
+/// Limit on CR and LF bytes before a head. Each new one may be the end of a head, so the parser would start over each
+/// time.
+const MAX_LINE_ENDS: usize = 16;
+/// Limit on the header lines of a response.
 const MAX_LINES: usize = 128;
 
-/// A response's head, and what follows it.
+/// A response's head.
 #[derive(Debug)]
 pub(super) struct ResponseHead {
     pub(super) status: StatusCode,
-    /// Its reason phrase, where that is not the usual one.
+    /// The reason phrase, if it is not the status code's canonical one.
     pub(super) reason: Option<ReasonPhrase>,
     pub(super) headers: HeaderMap,
-    /// How its body ends.
+    /// Decodes the body that follows.
     pub(super) body: Decoder,
-    /// Whether the connection outlives it.
-    pub(super) persists: bool,
-    /// What had to be mended of it.
+    /// Whether the connection may be reused after the response.
+    pub(super) keep_alive: bool,
+    /// The faults that were mended.
     pub(super) mends: Mends,
 }
 
 /// How a request's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// As long as its headers say.
+    /// By the Content-Length that its headers have.
     Announced(u64),
-    /// In chunks.
+    /// `Transfer-Encoding: chunked`, which is added.
     Chunked,
-    /// With this length, which its headers do not say: over HTTP/2 they need not.
+    /// By a Content-Length that is added: HTTP/2 requests may come without.
     Length(u64),
 }
 
 impl Framing {
-    /// That of `request`.
-    pub(super) fn of<B: Body>(request: &Request<B>) -> Self {
+    /// Chooses the framing of `request`'s body.
+    pub(super) fn for_request<B: Body>(request: &Request<B>) -> Self {
         let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
         let none = request.body().is_end_stream().then_some(0);
         match (request.headers().get(CONTENT_LENGTH), none.or_else(|| request.body().size_hint().exact())) {
-            // A length that is none matches no body.
-            (Some(added), _) => Self::Announced(digits(added.as_bytes()).unwrap_or(u64::MAX)),
+            // An invalid length matches no body.
+            (Some(announced), _) => Self::Announced(parse_decimal(announced.as_bytes()).unwrap_or(u64::MAX)),
             (None, None) => Self::Chunked,
-            // Of a method that usually has a body, servers like to be told that there is none (RFC 9110, 8.6).
+            // With methods that usually have a body, an empty one gets `Content-Length: 0` (RFC 9110, 8.6).
             (None, Some(0)) if !expects_body => Self::Announced(0),
             (None, Some(length)) => Self::Length(length),
         }
     }
 
-    /// How long the body is; none: its last chunk will tell.
+    /// Returns the length of the body, or `None` if it is chunked.
     pub(super) fn length(self) -> Option<u64> {
         match self {
             Self::Announced(length) | Self::Length(length) => Some(length),
@@ -76,11 +78,11 @@ impl Framing {
     }
 }
 
-/// A request's head, with what is `added` beside its own headers.
-pub(super) fn write<B>(request: &Request<B>, added: &GatewayHeaders, framing: Framing) -> Bytes {
+/// Writes a request's head, with `gateway_headers` in front of its own headers.
+pub(super) fn write<B>(request: &Request<B>, gateway_headers: &GatewayHeaders, framing: Framing) -> Bytes {
     let method = request.method().as_str();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let lines = || added.iter().chain(request.headers());
+    let lines = || gateway_headers.iter().chain(request.headers());
     let length: usize = lines().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let mut head = Vec::with_capacity(method.len() + path.len() + length + 64);
     head.extend_from_slice(method.as_bytes());
@@ -105,32 +107,32 @@ pub(super) fn write<B>(request: &Request<B>, added: &GatewayHeaders, framing: Fr
     head.into()
 }
 
-/// Writes the line before a chunk of `length` bytes.
+/// Writes the size line of a chunk.
 pub(super) fn write_chunk_size(length: usize, into: &mut BytesMut) {
     // Writing to memory never fails.
     let _ = write!(into.writer(), "{length:X}\r\n");
 }
 
-/// Where the parts of a header line are in the bytes of the head.
+/// The positions of a header's name and value in the bytes of the head.
 struct Line {
     name: (usize, usize),
     value: (usize, usize),
 }
 
-/// A head that the strict parser has read.
+/// A head as the strict parser has read it.
 struct Parsed {
-    /// How much of what was read it takes.
+    /// Its length in bytes.
     length: usize,
     status: StatusCode,
     version: Version,
-    /// Its reason phrase, where that is not the usual one.
+    /// The reason phrase, if it is not the status code's canonical one.
     reason: Option<(usize, usize)>,
     lines: SmallVec<[Line; 24]>,
 }
 
-/// Reads a head off the front of `buffer`, if it is there as a whole. `method` is the request's.
+/// Takes a head from the beginning of `buffer`. Returns `None` if it is incomplete. `method` is the request's.
 pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, BadHead> {
-    if buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count() > MAX_BLANK {
+    if buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count() > MAX_LINE_ENDS {
         return Err(BadHead::NotHttp);
     }
     match parse(buffer) {
@@ -148,7 +150,7 @@ pub(super) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Resp
             let bytes = Bytes::from(bytes);
             let parsed = parse(&bytes)?.ok_or(BadHead::NotHttp)?;
             let mut head = head(&parsed, &bytes, method)?;
-            head.persists &= !framing;
+            head.keep_alive &= !framing;
             head.mends = mends;
             Ok(Some(head))
         }
@@ -176,19 +178,19 @@ fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(BadHead::Status)?;
     let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let start = bytes.as_ptr().addr();
-    let place = |part: &[u8]| {
+    let position = |part: &[u8]| {
         let from = part.as_ptr().addr().wrapping_sub(start);
         (from, from + part.len())
     };
     let reason = Some(reason(bytes))
         .filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason().map(str::as_bytes));
-    let reason = reason.map(place);
+    let reason = reason.map(position);
     let lines = response.headers.iter();
-    let lines = lines.map(|line| Line { name: place(line.name.as_bytes()), value: place(line.value) });
+    let lines = lines.map(|line| Line { name: position(line.name.as_bytes()), value: position(line.value) });
     Ok(Some(Parsed { length, status, version, reason, lines: lines.collect() }))
 }
 
-/// The reason phrase of a head that the parser has taken, which gives none that is not ASCII.
+/// Returns the reason phrase of a parsed head. httparse itself returns none with other bytes than ASCII.
 fn reason(head: &[u8]) -> &[u8] {
     let line = head.trim_ascii_start().get(b"HTTP/1.1 200".len()..).unwrap_or_default();
     let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or_default();
@@ -197,11 +199,11 @@ fn reason(head: &[u8]) -> &[u8] {
 
 fn head(parsed: &Parsed, bytes: &Bytes, method: &Method) -> Result<ResponseHead, BadHead> {
     let mut headers = headers(bytes, &parsed.lines)?;
-    let (body, persists) = framing(parsed.status, parsed.version, &mut headers, method)?;
+    let (body, keep_alive) = framing(parsed.status, parsed.version, &mut headers, method)?;
     let reason = parsed.reason.map(|(from, to)| bytes.get(from..to).unwrap_or_default());
-    // What the parser lets through of a reason is what may be sent of one.
+    // httparse accepts only bytes that a reason phrase may have.
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
-    Ok(ResponseHead { status: parsed.status, reason, headers, body, persists, mends: Mends::new() })
+    Ok(ResponseHead { status: parsed.status, reason, headers, body, keep_alive, mends: Mends::new() })
 }
 
 fn headers(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, BadHead> {
@@ -221,7 +223,7 @@ fn headers(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, BadHead> {
     Ok(headers)
 }
 
-/// How the body of a response ends, and whether its connection persists (RFC 9112, 6.3 and 9.3).
+/// Returns the decoder of a response's body, and whether its connection may be reused (RFC 9112, 6.3 and 9.3).
 fn framing(
     status: StatusCode,
     version: Version,
@@ -244,32 +246,35 @@ fn framing(
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let body = match (bodiless, chunked, length) {
-        (true, _, _) => Decoder::none(),
+        (true, _, _) => Decoder::empty(),
         (false, true, _) => Decoder::chunked(),
         (false, false, Some(length)) => Decoder::length(length),
         (false, false, None) => Decoder::until_close(),
     };
-    let persists = match version {
-        Version::HTTP_10 => says(headers, b"keep-alive") && !says(headers, b"close"),
-        _ => !says(headers, b"close"),
+    let keep_alive = match version {
+        Version::HTTP_10 => {
+            has_connection_option(headers, b"keep-alive") && !has_connection_option(headers, b"close")
+        }
+        _ => !has_connection_option(headers, b"close"),
     };
-    // A body that such a response may not have, and yet announces (RFC 9110, 8.6), may follow after all.
-    let suspect = status == StatusCode::NO_CONTENT && (chunked || length.is_some_and(|length| length > 0));
-    Ok((body, persists && !suspect))
+    // A 204 has no body. If it announces one all the same (RFC 9110, 8.6), bytes of it may follow.
+    let may_have_body =
+        status == StatusCode::NO_CONTENT && (chunked || length.is_some_and(|length| length > 0));
+    Ok((body, keep_alive && !may_have_body))
 }
 
-/// The length that Content-Length says, repeated or not, as long as it is the same each time (RFC 9112, 6.3). It is
-/// written anew unless it stands there once and as it should.
+/// Returns the Content-Length. Accepts equal repeated values (RFC 9112, 6.3), and replaces them, or one with leading
+/// zeros, by a single header in canonical form.
 fn length(headers: &mut HeaderMap) -> Result<Option<u64>, BadHead> {
-    let mut added = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = added.next() else { return Ok(None) };
-    let alone = digits(first.as_bytes()).filter(|_| added.next().is_none());
-    if let Some(length) = alone.filter(|_| !first.as_bytes().starts_with(b"0") || first.len() == 1) {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return Ok(None) };
+    let single = parse_decimal(first.as_bytes()).filter(|_| lines.next().is_none());
+    if let Some(length) = single.filter(|_| !first.as_bytes().starts_with(b"0") || first.len() == 1) {
         return Ok(Some(length));
     }
     let elements =
         headers.get_all(CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
-    let mut lengths = elements.map(|element| digits(element.trim_ascii()));
+    let mut lengths = elements.map(|element| parse_decimal(element.trim_ascii()));
     let length = lengths.next().flatten().ok_or(BadHead::Length)?;
     if lengths.any(|other| other != Some(length)) {
         return Err(BadHead::Length);
@@ -278,17 +283,18 @@ fn length(headers: &mut HeaderMap) -> Result<Option<u64>, BadHead> {
     Ok(Some(length))
 }
 
-fn digits(text: &[u8]) -> Option<u64> {
+/// Parses up to 18 decimal digits.
+fn parse_decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 18 || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
     Some(text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// Whether a Connection line holds `word`.
-fn says(headers: &HeaderMap, word: &[u8]) -> bool {
+/// Returns whether a Connection header has `option`.
+fn has_connection_option(headers: &HeaderMap, option: &[u8]) -> bool {
     let lines = headers.get_all(CONNECTION).iter();
     lines
         .flat_map(|line| line.as_bytes().split(|&b| b == b','))
-        .any(|w| w.trim_ascii().eq_ignore_ascii_case(word))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
 }

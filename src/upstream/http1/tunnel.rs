@@ -1,4 +1,4 @@
-//! A wire after a 101: the bytes both ways, beginning with what was read beyond the head.
+//! A connection after a 101 response: bytes both ways, beginning with those that were read after the head.
 
 use std::io;
 use std::pin::Pin;
@@ -14,13 +14,13 @@ impl<S: AsyncRead + Unpin, B> AsyncRead for Http1Connection<S, B> {
         let mut inner = self.inner.borrow_mut();
         let ahead = into.remaining().min(inner.read.len());
         if ahead == 0 {
-            // It is quiet for most of its time, and is read into the reader's own memory.
-            inner.let_go();
+            // Tunnels are idle most of the time; bytes are read into the caller's buffer.
+            inner.free_empty_buffer();
             return Pin::new(&mut inner.stream).poll_read(cx, into);
         }
         into.put_slice(inner.read.get(..ahead).unwrap_or_default());
         inner.read.advance(ahead);
-        inner.let_go();
+        inner.free_empty_buffer();
         Poll::Ready(Ok(()))
     }
 }

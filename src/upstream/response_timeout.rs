@@ -1,4 +1,4 @@
-//! How long a response's head is waited for.
+//! The timeout for a response's head.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -8,27 +8,28 @@ use std::time::Duration;
 use super::body::BodyProgress;
 use crate::time::{Alarm, Clock};
 
-/// Waits for a response's head: as long as the request's body is still being sent, `limit` is that of its next piece. Who
-/// stops waiting drops the request, which closes the connection.
-pub(super) async fn patiently<F: Future + Unpin>(
+/// Waits for the response head that `sending` resolves to. Returns `None` on timeout. `timeout` starts over at its end
+/// if a piece of the request's body was sent meanwhile. On timeout, the caller drops the request, which closes the
+/// connection.
+pub(super) async fn await_response_head<F: Future + Unpin>(
     mut sending: F,
-    limit: Duration,
+    timeout: Duration,
     progress: &BodyProgress,
     alarm: &mut Alarm,
 ) -> Option<F::Output> {
     let mut frames = progress.frames();
-    let mut due = Clock.mono() + limit;
+    let mut deadline = Clock.mono() + timeout;
     poll_fn(|cx| {
         if let Poll::Ready(sent) = Pin::new(&mut sending).poll(cx) {
             return Poll::Ready(Some(sent));
         }
         loop {
-            ready!(alarm.poll(cx, due));
+            ready!(alarm.poll(cx, deadline));
             if progress.frames() == frames {
                 return Poll::Ready(None);
             }
             frames = progress.frames();
-            due = Clock.mono() + limit;
+            deadline = Clock.mono() + timeout;
         }
     })
     .await
