@@ -212,6 +212,7 @@ fn judge_a_session() -> Box<dyn FnMut()> {
         expires: issued.plus(timeout),
         retired: false,
         successor: None,
+        predecessor: None,
         renewal: sessiongate::format::Renewal::Realm,
         stored: sessiongate::item::Item::new(),
     };

@@ -169,6 +169,8 @@ pub struct SessionRecord {
     pub retired: bool,
     /// The row in which a retired session continues. Rows retired by earlier versions of the gateway have none.
     pub successor: Option<Box<Key>>,
+    /// The retired row of the id that the session had before this one.
+    pub predecessor: Option<Box<Key>>,
     /// How far a reissue moves the deadline.
     pub renewal: Renewal,
     /// The attributes that the format's writes are conditional on, as they were read. Empty if the version suffices.

@@ -15,6 +15,7 @@ mod change;
 mod create;
 pub(crate) mod csrf;
 pub mod destroy;
+mod edit;
 pub(crate) mod flash;
 mod flight;
 mod lookup;
@@ -22,12 +23,13 @@ mod mapped;
 mod monitor;
 mod patch;
 mod reissue;
+mod response_cookie;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use smallvec::SmallVec;
@@ -49,8 +51,9 @@ use monitor::SessionMonitors;
 use reference::Ref;
 use set_cookie::CookieWriter;
 
-pub use change::{Action, ChangeError, Edit, MutationOutcome, SessionMutation, UpdatedSession};
+pub use change::{Action, ChangeError, MutationOutcome, SessionMutation, UpdatedSession};
 pub use create::{CreateError, CreatedSession, create};
+pub use edit::Edit;
 pub use mapped::{Mapped, MappingSlot, MappingTooLarge};
 pub(crate) use monitor::{SessionMonitor, SessionStatus, Usage};
 pub use reissue::{Reissued, Reissuing};
@@ -94,6 +97,8 @@ pub struct Session {
     reference: Ref,
     record: SessionRecord,
     size: usize,
+    /// A moment before its row was read, or written.
+    known_at: Instant,
     user: UserState,
     headers: SessionHeaders,
     mapped: mapped::Memory,
@@ -245,14 +250,14 @@ impl Realm {
         self.mappings.store(mappings, Ordering::Relaxed);
     }
 
-    /// A session of this realm.
-    fn session(&self, key: Key, record: SessionRecord, size: usize) -> Session {
+    /// A session of this realm, whose row was so at `known_at` or later.
+    fn session(&self, key: Key, record: SessionRecord, size: usize, known_at: Instant) -> Session {
         let user = match self.user.find(&record.claims) {
             Some(_) => UserState::LoggedIn,
             None if self.user.is_unknown() => UserState::Unknown,
             None => UserState::Guest,
         };
-        Session::new(key, record, size, user, self.mappings.load(Ordering::Relaxed))
+        Session::new(key, record, size, known_at, user, self.mappings.load(Ordering::Relaxed))
     }
 
     /// The claims that say who is logged in.
@@ -447,41 +452,17 @@ impl Realm {
     fn may_use_stale(&self, age: Duration) -> bool {
         matches!(self.on_store_error, OnStoreError::Stale(limit) if age < limit)
     }
-
-    /// The Set-Cookie that gives the browser its session again.
-    pub fn cookie_again(&self, active: &Active, secure: bool) -> HeaderValue {
-        self.cookie.write(&self.format.cookie_value(&active.id, active.session.record.version), secure)
-    }
-
-    /// The Set-Cookie of a session after a change.
-    pub fn cookie_of(&self, going: &UpdatedSession, secure: bool) -> HeaderValue {
-        self.cookie.write(&self.format.cookie_value(&going.id, going.session.record.version), secure)
-    }
-
-    /// The Set-Cookie that takes the session from the browser.
-    pub fn cookie_removal(&self, secure: bool) -> HeaderValue {
-        self.cookie.remove(secure)
-    }
-
-    /// Reads a Set-Cookie of the upstream. If it is of this realm's cookie, what the app has just written is not what
-    /// we remember: the rows of the request's session and of the new cookie are forgotten, and the cookie is given the
-    /// realm's attributes.
-    pub fn adopt(&self, set_cookie: &HeaderValue, active: Option<&Active>, secure: bool) -> Option<Adopted> {
-        let adopted = self.cookie.adopt(set_cookie.as_bytes(), secure, self.clock.now().wall)?;
-        if let Some(active) = active {
-            self.cache.forget(&active.session.key);
-            // Whether it still is a session is for the table to say.
-            self.monitors.hasten(&active.session.key, self.clock.mono());
-        }
-        if let Ok(reference) = self.format.parse_cookie(adopted.value.expose()) {
-            self.cache.forget(&self.format.key(&reference.id));
-        }
-        Some(adopted)
-    }
 }
 
 impl Session {
-    fn new(key: Key, record: SessionRecord, size: usize, user: UserState, mappings: usize) -> Self {
+    fn new(
+        key: Key,
+        record: SessionRecord,
+        size: usize,
+        known_at: Instant,
+        user: UserState,
+        mappings: usize,
+    ) -> Self {
         let reference = Ref::of(&key);
         let text = |text: String| HeaderValue::from_maybe_shared(bytes::Bytes::from(text));
         let headers = SessionHeaders {
@@ -489,7 +470,8 @@ impl Session {
             reference: text(reference.to_string()).unwrap_or(HeaderValue::from_static("")),
             version: text(record.version.to_string()).unwrap_or(HeaderValue::from_static("")),
         };
-        Self { key, reference, record, size, user, headers, mapped: mapped::Memory::new(mappings) }
+        let mapped = mapped::Memory::new(mappings);
+        Self { key, reference, record, size, known_at, user, headers, mapped }
     }
 
     /// The key of its row.
@@ -538,10 +520,11 @@ impl Session {
             expires: at,
             retired: false,
             successor: None,
+            predecessor: None,
             renewal: format::Renewal::Realm,
             stored: crate::item::Item::new(),
         };
-        Self::new(key, record, size, UserState::Unknown, 0)
+        Self::new(key, record, size, Clock.mono(), UserState::Unknown, 0)
     }
 }
 

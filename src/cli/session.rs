@@ -127,9 +127,10 @@ pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
     let config = site::load(file)?;
     super::block_on(async {
         let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
-        let (key, _) = find(&site, &args.which).await?;
+        let (key, row) = find(&site, &args.which).await?;
         let reference = Ref::of(&key);
-        match destroy(&*site.format, &site.table, &key).await? {
+        let predecessor = site.format.decode(&row).ok().and_then(|record| record.predecessor);
+        match destroy(&*site.format, &site.table, &key, predecessor.as_deref()).await? {
             Destroyed::Deleted(deleted) => {
                 let deleted = Ref::of(&deleted);
                 if deleted == reference {

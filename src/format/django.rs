@@ -99,6 +99,7 @@ impl Django {
             },
             retired: false,
             successor: None,
+            predecessor: None,
             stored,
         })
     }

@@ -162,6 +162,7 @@ impl Format for Layout {
             renewal,
             retired: false,
             successor: None,
+            predecessor: None,
             stored: self.stored(item),
         })
     }

@@ -28,6 +28,8 @@ const CREATED: &str = "cre";
 const RETIRED: &str = "cls";
 /// The key of the row in which a retired session continues.
 const SUCCESSOR: &str = "nxt";
+/// The key of the retired row in which the session was before.
+const PREDECESSOR: &str = "prv";
 /// Domain separation: a MAC computed for another purpose is not valid here.
 const PURPOSE: &[u8] = b"sessiongate-native-1";
 
@@ -133,6 +135,7 @@ impl Format for Native {
             expires,
             retired: item.contains_key(RETIRED),
             successor: item.get(SUCCESSOR).and_then(Key::from_attribute).map(Box::new),
+            predecessor: item.get(PREDECESSOR).and_then(Key::from_attribute).map(Box::new),
             renewal: if item.contains_key(RETIRED) { Renewal::Never } else { Renewal::Realm },
             stored: Item::new(),
         })
@@ -143,6 +146,9 @@ impl Format for Native {
             row::new_row(&self.key_attribute, key, record, Attribute::Map(map::from_claims(&record.claims)?));
         if let Some(created) = record.created {
             item.insert(CREATED.to_owned(), Attribute::number(created.as_secs()));
+        }
+        if let Some(predecessor) = &record.predecessor {
+            item.insert(PREDECESSOR.to_owned(), predecessor.to_attribute());
         }
         Ok(item)
     }

@@ -74,6 +74,7 @@ impl Format for Pyramid {
             expires,
             retired: false,
             successor: None,
+            predecessor: None,
             renewal: Renewal::Realm,
             stored: Item::new(),
         })

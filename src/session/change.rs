@@ -18,7 +18,8 @@ use tokio::sync::{Mutex, oneshot};
 use tracing::Instrument as _;
 
 use super::cache::Hit;
-use super::destroy::{Destroyed, destroy};
+use super::destroy::{Destroyed, delete_retired, destroy};
+use super::edit::{Edit, Merged, merged};
 use super::judge::{SessionVerdict, judge};
 use super::lookup::DecodedRow;
 use super::{Active, Realm, Session};
@@ -28,6 +29,7 @@ use crate::item::Key;
 use crate::store::StoreError;
 use crate::store::rotation::{Retirement, Rotated};
 use crate::store::table::{PutOutcome, Read, Written};
+use crate::time::Now;
 
 /// How often a change is made again of a row that has moved on.
 const MAX_TRIES: usize = 50;
@@ -49,25 +51,6 @@ pub struct SessionMutation {
     pub action: Option<Action>,
     /// Only if it has this version.
     pub if_version: Option<u64>,
-}
-
-/// How claims change.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Edit {
-    /// An RFC 7396 merge patch, and flash messages to append.
-    Apply {
-        /// The patch; empty: none.
-        patch: Claims,
-        /// The messages.
-        flash: Vec<String>,
-    },
-    /// Flash messages are taken out, and a CSRF token is made if there is none.
-    Visit {
-        /// Messages are taken out, as many as fit into a header of this many bytes.
-        flash: Option<usize>,
-        /// The token to put in if there is none.
-        csrf: Option<String>,
-    },
 }
 
 /// What happens to a session besides.
@@ -284,6 +267,7 @@ impl Realm {
         }
         if order.if_version.is_some_and(|version| version != session.record.version) {
             // The cache may be behind what the upstream has seen by another gateway.
+            self.cache.forget(&session.key);
             let row = self.table.get(&session.key, Read::Strong).await?;
             session = self.moved_on(&session, row)?;
         }
@@ -295,6 +279,11 @@ impl Realm {
                 action => match merged(&session.record.claims, &order.edits) {
                     // A session without claims is how frameworks write one that has ended.
                     Some(merged) if merged.claims.is_empty() => self.end(&session).await?,
+                    // Somebody else has just written the same: the browser's cookie is older.
+                    None if action.is_none() && lost > 0 => {
+                        let (record, known_at) = (session.record.clone(), session.known_at);
+                        return Ok(self.goes_on(id.clone(), &session, record, Vec::new(), known_at));
+                    }
                     None if action.is_none() => return Ok(MutationOutcome::Nothing),
                     merged => {
                         let merged = merged.unwrap_or_else(|| Merged::same(&session.record.claims));
@@ -326,10 +315,11 @@ impl Realm {
         let Some(merged) = merged(&Claims::new(), edits).filter(|merged| !merged.claims.is_empty()) else {
             return Ok(MutationOutcome::Nothing);
         };
+        let began = self.clock.mono();
         let (id, record, item) = self.new_row(merged.claims, None)?;
         match self.table.create(item).await.map_err(ChangeError::from)? {
             PutOutcome::AlreadyThere => Err(ChangeError::Contended),
-            PutOutcome::Yes => Ok(self.goes(id, record, merged.flash)),
+            PutOutcome::Yes => Ok(self.goes(id, record, merged.flash, began)),
         }
     }
 
@@ -337,16 +327,17 @@ impl Realm {
     fn new_row(
         &self,
         claims: Claims,
-        of: Option<&SessionRecord>,
+        of: Option<&Session>,
     ) -> Result<(SessionId, SessionRecord, crate::item::Item), ChangeError> {
         let now = self.clock.now().wall;
         let issued = crate::time::Timestamp::from_secs(now.as_secs());
         let id = self.format.new_id().map_err(|_| ChangeError::Randomness)?;
         // A new id is no new life: the lifetime goes on from where it began.
-        let began = of.and_then(|record| record.created).unwrap_or(issued);
+        let began = of.and_then(|session| session.record.created).unwrap_or(issued);
         let created = self.format.records_creation().then_some(began);
         let expires = self.policy.deadline(created, now);
-        let stored = of.map(|record| record.stored.clone()).unwrap_or_default();
+        let stored = of.map(|session| session.record.stored.clone()).unwrap_or_default();
+        let predecessor = of.map(|session| Box::new(session.key.clone()));
         let record = SessionRecord {
             claims,
             version: 1,
@@ -355,6 +346,7 @@ impl Realm {
             expires,
             retired: false,
             successor: None,
+            predecessor,
             renewal: Renewal::Realm,
             stored,
         };
@@ -369,31 +361,37 @@ impl Realm {
         session: &Session,
         merged: Merged,
     ) -> Result<Attempt, ChangeError> {
-        let now = self.clock.now().wall;
-        let times = ChangeTimes { now, expires: self.policy.deadline(session.record.created, now) };
+        let Now { wall, mono } = self.clock.now();
+        let times = ChangeTimes { now: wall, expires: self.policy.deadline(session.record.created, wall) };
         let change = self.format.change(&session.record, merged.claims, times)?;
-        match self.table.change(&session.key, &change.update).await? {
+        let written = self.table.change(&session.key, &change.update).await;
+        if !matches!(written, Ok(Written::Done)) {
+            self.cache.forget(&session.key);
+        }
+        match written? {
             Written::Done => {
-                Ok(Attempt::Done(self.goes_on(id.clone(), session, change.record, merged.flash)))
+                Ok(Attempt::Done(self.goes_on(id.clone(), session, change.record, merged.flash, mono)))
             }
             Written::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
         }
     }
 
     async fn rotate(&self, session: &Session, merged: Merged) -> Result<Attempt, ChangeError> {
-        let (id, record, item) = self.new_row(merged.claims, Some(&session.record))?;
-        let until = self.clock.now().wall.plus(self.rotation_grace);
+        let Now { wall, mono } = self.clock.now();
+        let (id, record, item) = self.new_row(merged.claims, Some(session))?;
+        let until = wall.plus(self.rotation_grace);
         let successor = self.format.key(&id);
         let retired = self.format.retire(&session.record, until.min(session.record.expires), &successor);
         let retirement = match retired {
             Some(update) => Retirement::Update(update),
             None => Retirement::Delete(self.format.unchanged(&session.record)),
         };
-        match self.table.rotate(item, &session.key, &retirement).await? {
+        let rotated = self.table.rotate(item, &session.key, &retirement).await;
+        self.cache.forget(&session.key);
+        match rotated? {
             Rotated::Done => {
-                self.cache.forget(&session.key);
                 self.monitors.rename(&session.key, &successor);
-                Ok(Attempt::Done(self.goes(id, record, merged.flash)))
+                Ok(Attempt::Done(self.goes(id, record, merged.flash, mono)))
             }
             Rotated::Taken => Err(ChangeError::Contended),
             Rotated::Refused => {
@@ -405,10 +403,14 @@ impl Realm {
 
     /// Ends the session if its row is the one that was read.
     async fn end(&self, session: &Session) -> Result<Attempt, ChangeError> {
-        match self.table.delete(&session.key, &self.format.unchanged(&session.record)).await? {
+        let deleted = self.table.delete(&session.key, &self.format.unchanged(&session.record)).await;
+        self.cache.forget(&session.key);
+        match deleted? {
             Written::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
             Written::Done => {
                 self.ended(&session.key);
+                let predecessor = session.record.predecessor.as_deref().cloned();
+                delete_retired(&*self.format, &self.table, predecessor).await?;
                 Ok(Attempt::Done(MutationOutcome::Ended))
             }
         }
@@ -416,21 +418,31 @@ impl Realm {
 
     /// Ends the session whatever its row says, and under whichever id it lives by now.
     async fn destroy(&self, session: &Session) -> Result<MutationOutcome, ChangeError> {
-        match destroy(&*self.format, &self.table, &session.key).await? {
+        let predecessor = session.record.predecessor.as_deref();
+        let destroyed = destroy(&*self.format, &self.table, &session.key, predecessor).await;
+        self.cache.forget(&session.key);
+        match destroyed? {
             Destroyed::Deleted(key) => {
                 self.ended(&session.key);
                 self.ended(&key);
                 Ok(MutationOutcome::Ended)
             }
-            Destroyed::Absent if self.format.keeps_retired_rows() || self.has_ended(&session.key) => {
+            Destroyed::Absent if self.cannot_have_a_new_id(session) || self.has_ended(&session.key) => {
                 self.ended(&session.key);
                 Ok(MutationOutcome::Ended)
             }
-            Destroyed::Absent | Destroyed::Lost => {
-                self.cache.forget(&session.key);
-                Err(ChangeError::Conflict)
-            }
+            Destroyed::Absent | Destroyed::Lost => Err(ChangeError::Conflict),
         }
+    }
+
+    /// Returns whether a session whose row is gone has ended: a change of its id since it was read would have left a
+    /// retired row, which nobody but a log-out may have deleted yet. Half of `rotation_grace` is for clocks that differ,
+    /// and for reads that lag behind.
+    fn cannot_have_a_new_id(&self, session: &Session) -> bool {
+        let now = self.clock.now();
+        let age = now.mono.saturating_duration_since(session.known_at);
+        let is_alive = matches!(judge(&self.policy, &session.record, now.wall), SessionVerdict::Live(_));
+        self.format.keeps_retired_rows() && is_alive && age < self.rotation_grace / 2
     }
 
     fn ended(&self, key: &Key) {
@@ -452,20 +464,23 @@ impl Realm {
     ) -> Result<Arc<Session>, ChangeError> {
         match self.row(row) {
             DecodedRow::Session { record, size } => {
-                Ok(Arc::new(self.session(session.key.clone(), record, size)))
+                Ok(Arc::new(self.session(session.key.clone(), record, size, session.known_at)))
             }
-            DecodedRow::None(_) => {
-                self.cache.forget(&session.key);
-                Err(ChangeError::Conflict)
-            }
+            DecodedRow::None(_) => Err(ChangeError::Conflict),
         }
     }
 
     /// A session under a new key.
-    fn goes(&self, id: SessionId, record: SessionRecord, flash: Vec<String>) -> MutationOutcome {
+    fn goes(
+        &self,
+        id: SessionId,
+        record: SessionRecord,
+        flash: Vec<String>,
+        known_at: Instant,
+    ) -> MutationOutcome {
         let key = self.format.key(&id);
         let size = serde_json::to_string(&record.claims).map_or(0, |text| text.len());
-        let session = Arc::new(self.session(key, record, size));
+        let session = Arc::new(self.session(key, record, size, known_at));
         self.remember(&session);
         MutationOutcome::Goes(Box::new(UpdatedSession { id, session, flash }))
     }
@@ -477,8 +492,9 @@ impl Realm {
         session: &Session,
         record: SessionRecord,
         flash: Vec<String>,
+        known_at: Instant,
     ) -> MutationOutcome {
-        let session = Arc::new(self.session(session.key.clone(), record, session.size));
+        let session = Arc::new(self.session(session.key.clone(), record, session.size, known_at));
         self.remember(&session);
         MutationOutcome::Goes(Box::new(UpdatedSession { id, session, flash }))
     }
@@ -507,42 +523,6 @@ enum Attempt {
     Done(MutationOutcome),
     /// The row is another by now; the change is to be made of that one.
     MovedOn(Arc<Session>),
-}
-
-/// Claims after an edit.
-struct Merged {
-    claims: Claims,
-    flash: Vec<String>,
-}
-
-impl Merged {
-    fn same(claims: &Claims) -> Self {
-        Self { claims: claims.clone(), flash: Vec::new() }
-    }
-}
-
-/// The claims after `edits`; none if they change nothing.
-fn merged(claims: &Claims, edits: &[Edit]) -> Option<Merged> {
-    let mut merged = Merged::same(claims);
-    for edit in edits {
-        match edit {
-            Edit::Apply { patch, flash } => {
-                super::patch::merge(&mut merged.claims, patch);
-                super::flash::append(&mut merged.claims, flash);
-            }
-            Edit::Visit { flash, csrf } => {
-                if let Some(budget) = flash {
-                    merged.flash = super::flash::pop(&mut merged.claims, *budget);
-                }
-                if let Some(token) = csrf
-                    && super::csrf::token(&merged.claims).is_none()
-                {
-                    super::csrf::put(&mut merged.claims, token);
-                }
-            }
-        }
-    }
-    (merged.claims != *claims).then_some(merged)
 }
 
 impl From<StoreError> for ChangeError {

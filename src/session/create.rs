@@ -66,6 +66,7 @@ pub async fn create(
         expires: policy.deadline(created, now),
         retired: false,
         successor: None,
+        predecessor: None,
         renewal: Renewal::Realm,
         stored: Item::new(),
     };

@@ -20,38 +20,54 @@ pub enum Destroyed {
     Lost,
 }
 
-/// Deletes the row of the session that `key` names. A retired row is followed to its successor, and then deleted too, since
-/// it could still be read for a moment.
+/// Deletes the row of the session that `key` names, whose row before that was `predecessor`. A retired row is followed to
+/// its successor. Then the rows that were retired before are deleted too, since they could still be read for a moment.
 ///
 /// # Errors
 /// If the table does not answer, or refuses access, or if it cannot be told whether a row was deleted.
-pub async fn destroy(format: &dyn Format, table: &Table, key: &Key) -> Result<Destroyed, StoreError> {
+pub async fn destroy(
+    format: &dyn Format,
+    table: &Table,
+    key: &Key,
+    predecessor: Option<&Key>,
+) -> Result<Destroyed, StoreError> {
     let conditions = format.not_retired();
     let mut key = key.clone();
-    let mut retired = Vec::new();
+    let mut predecessor = predecessor.cloned();
     for _ in 0..MAX_SUCCESSORS {
         let row = match table.delete(&key, &conditions).await? {
             Written::Done => {
-                delete_all(table, &retired).await?;
+                delete_retired(format, table, predecessor).await?;
                 return Ok(Destroyed::Deleted(key));
             }
             Written::Refused(None) => {
-                delete_all(table, &retired).await?;
+                delete_retired(format, table, predecessor).await?;
                 return Ok(Destroyed::Absent);
             }
             Written::Refused(Some(row)) => row,
         };
         match format.decode(&row).ok().and_then(|record| record.successor) {
-            Some(successor) => retired.push(std::mem::replace(&mut key, *successor)),
+            Some(successor) => predecessor = Some(std::mem::replace(&mut key, *successor)),
             None => return Ok(Destroyed::Lost),
         }
     }
     Ok(Destroyed::Lost)
 }
 
-async fn delete_all(table: &Table, keys: &[Key]) -> Result<(), StoreError> {
-    for key in keys {
-        table.delete(key, &[]).await?;
+/// Deletes the retired row `newest` of a session that has ended, and those that were retired before it.
+///
+/// # Errors
+/// If the table does not answer, or refuses access.
+pub(super) async fn delete_retired(
+    format: &dyn Format,
+    table: &Table,
+    newest: Option<Key>,
+) -> Result<(), StoreError> {
+    let mut next = newest;
+    for _ in 0..MAX_SUCCESSORS {
+        let Some(key) = next else { break };
+        let row = table.take(&key).await?;
+        next = row.and_then(|row| format.decode(&row).ok()?.predecessor).map(|key| *key);
     }
     Ok(())
 }

@@ -51,6 +51,11 @@ pub(super) fn pop(claims: &mut Claims, budget: usize) -> Vec<String> {
     messages
 }
 
+/// Puts a queue without messages there.
+pub(super) fn put_empty(claims: &mut Claims) {
+    claims.insert(QUEUE.to_owned(), Value::Array(Vec::new()));
+}
+
 /// The bytes that a message takes in a header, at most.
 fn encoded_len(text: &str) -> usize {
     text.bytes().map(|byte| if byte.is_ascii_alphanumeric() { 1 } else { 3 }).sum()

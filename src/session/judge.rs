@@ -134,6 +134,7 @@ mod tests {
             expires: Timestamp::from_secs(expires),
             retired: false,
             successor: None,
+            predecessor: None,
             renewal: Renewal::Realm,
             stored: crate::item::Item::new(),
         }

@@ -48,7 +48,7 @@ impl Realm {
                 // A strongly consistent read has the last word: a cookie that claims more is wrong, not early.
                 let trusted = strong || self.consistency == Consistency::Eventual;
                 let answers = if trusted { record.version.max(asked) } else { record.version };
-                let session = Arc::new(self.session(key.clone(), record, size));
+                let session = Arc::new(self.session(key.clone(), record, size, read_at));
                 self.cache.remember(&session, answers, read_at, epoch);
                 Lookup::Found(session)
             }

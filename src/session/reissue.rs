@@ -61,6 +61,7 @@ impl Realm {
 
     async fn touch(&self, session: &Arc<Session>, due: Reissue, now: Now) -> Reissued {
         let epoch = self.cache.epoch(&session.key);
+        let began = self.clock.mono();
         let times = due.touch_times(now.wall);
         let touch = self.format.touch(&session.record, times);
         let written = self.table.update(&session.key, &touch.update).await;
@@ -69,7 +70,7 @@ impl Realm {
             Ok(Written::Done) => {
                 let record = touch.record;
                 let answers = record.version;
-                let session = self.session(session.key.clone(), record, session.size);
+                let session = self.session(session.key.clone(), record, session.size, began);
                 self.cache.remember(&Arc::new(session), answers, read_at, epoch);
                 Reissued::Won
             }
@@ -78,7 +79,7 @@ impl Realm {
                 match self.row(Some(item)) {
                     DecodedRow::Session { record, size } => {
                         let answers = record.version;
-                        let session = self.session(session.key.clone(), record, size);
+                        let session = self.session(session.key.clone(), record, size, began);
                         self.cache.remember(&Arc::new(session), answers, read_at, epoch);
                     }
                     DecodedRow::None(_) => self.cache.forget(&session.key),

@@ -106,10 +106,10 @@ fn refusal(
         "ValidationException" if is_about_the_key(message) => {
             StoreError::Invalid("the row's key is not of the table's name and type".to_owned())
         }
-        // Another writer was in the way, for a moment.
-        "TransactionConflictException" | "ReplicatedWriteConflictException" => {
-            StoreError::Unavailable(named())
-        }
+        // Another writer was in the way, for a moment, or an earlier attempt of the same transaction.
+        "TransactionConflictException"
+        | "ReplicatedWriteConflictException"
+        | "TransactionInProgressException" => StoreError::Unavailable(named()),
         "" => StoreError::Unavailable(format!("HTTP {status}: the answer is not DynamoDB's")),
         _ if status >= 500 => StoreError::Unavailable(named()),
         _ => StoreError::Invalid(named()),

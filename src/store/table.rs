@@ -253,22 +253,27 @@ impl Table {
         Err(store_error(&error, self.name()))
     }
 
+    /// Deletes a row, and returns it as it was.
+    ///
+    /// # Errors
+    /// If the table does not answer, or refuses access. The row may have been deleted all the same.
+    pub async fn take(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+        let request = self.client().delete_item().table_name(self.name()).set_key(Some(self.key(key)));
+        let request = request
+            .return_values(ReturnValue::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = self.timed("delete", request.send(), |answer| units(answer.consumed_capacity())).await;
+        let answer = answer.map_err(|error| store_error(&error, self.name()))?;
+        answer.attributes.filter(|item| !item.is_empty()).map(item_from_sdk).transpose()
+    }
+
     /// Deletes a row, if all the conditions hold. A row that is not there is `Refused(None)`, also without conditions.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses access, or if conditions were given and it cannot be told whether the row
-    /// was deleted by this call.
+    /// If the table does not answer, or refuses access, or if it cannot be told whether the row was deleted by this call.
     pub async fn delete(&self, key: &Key, conditions: &[WriteCondition]) -> Result<Written, StoreError> {
         let request = self.client().delete_item().table_name(self.name()).set_key(Some(self.key(key)));
         let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
-        if conditions.is_empty() {
-            let request = request.return_values(ReturnValue::AllOld);
-            let answer =
-                self.timed("delete", request.send(), |answer| units(answer.consumed_capacity())).await;
-            let answer = answer.map_err(|error| store_error(&error, self.name()))?;
-            let was_there = answer.attributes.is_some_and(|item| !item.is_empty());
-            return Ok(if was_there { Written::Done } else { Written::Refused(None) });
-        }
         let mut placeholders = Placeholders::default();
         let condition = placeholders.condition_on_existing(self.key_attribute(), conditions);
         let request = request

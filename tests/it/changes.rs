@@ -306,6 +306,21 @@ async fn flash_messages_come_once_and_are_pyramids() {
     assert!(!row["dat"]["S"].as_str().unwrap().contains("_f_"));
 }
 
+/// Such as "wrong password" to a visitor, who has no session besides.
+#[tokio::test]
+async fn message_of_a_session_with_nothing_else_reaches_the_app() {
+    let (engine, upstream) = (table::engine().await, obedient());
+    let gateway = gateway(&engine, &upstream, "").route("/page", "optional", "flash = true").start().await;
+    let visitor = cookie(&gateway.get(&order(&[("X-Session-Flash", "Wrong password")]), "").await);
+    let page = gateway.get("/page", &visitor).await;
+    assert_eq!(upstream.last().header("x-session-flash"), Some("Wrong password"));
+    let visitor = cookie(&page);
+    gateway.get("/page", &visitor).await;
+    assert_eq!(upstream.last().header("x-session-flash"), None, "it comes once");
+    assert_eq!(gateway.get(&patch(&json!({"user": "alice"})), &visitor).await.status, 200);
+    assert_eq!(upstream.last().header("x-session-status"), Some("guest"));
+}
+
 #[tokio::test]
 async fn unsafe_methods_must_come_from_this_site_or_bring_the_token() {
     let (engine, upstream) = (table::engine().await, obedient());

@@ -47,6 +47,7 @@ async fn engine(secret: &str, age: Duration) -> Engine {
         renewal: sessiongate::format::Renewal::Realm,
         retired: false,
         successor: None,
+        predecessor: None,
         stored: Item::new(),
     };
     let item = django.encode(&django.key(&SessionId::new(ID)), &record).unwrap();

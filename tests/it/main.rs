@@ -62,3 +62,4 @@ mod tunnels;
 mod upstreams;
 mod vectors;
 mod websocket;
+mod writers;

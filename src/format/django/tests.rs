@@ -227,6 +227,7 @@ fn payload_is_compressed_if_that_makes_it_smaller() {
             renewal: Renewal::Realm,
             retired: false,
             successor: None,
+            predecessor: None,
             stored: Item::new(),
         };
         django().encode(&Key::string("k"), &record).unwrap()
@@ -449,7 +450,7 @@ proptest! {
         let at = Timestamp::from_secs(saved);
         let record = SessionRecord {
             claims, version: 1, issued: at, created: Some(at), expires: at.plus(14 * DAY), renewal: Renewal::Realm, retired: false,
-            successor: None, stored: Item::new(),
+            successor: None, predecessor: None, stored: Item::new(),
         };
         let row = django().encode(&Key::string("k"), &record).unwrap();
         let back = django().decode(&row).unwrap();

@@ -464,6 +464,7 @@ fn new_record(issued: Timestamp) -> SessionRecord {
         renewal: Renewal::Realm,
         retired: false,
         successor: None,
+        predecessor: None,
         stored: Item::new(),
     }
 }

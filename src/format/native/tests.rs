@@ -100,7 +100,7 @@ proptest! {
         let at = Timestamp::from_secs(secs);
         let claims = claims.into_iter().collect();
         let record = SessionRecord { claims, version, issued: at, created: Some(at), expires: at, retired: false,
-            successor: None, renewal: Renewal::Realm, stored: Item::new() };
+            successor: None, predecessor: None, renewal: Renewal::Realm, stored: Item::new() };
         let key = native.key(&SessionId::new(ID));
         prop_assert_eq!(native.decode(&native.encode(&key, &record).unwrap()).unwrap(), record);
     }

@@ -204,7 +204,7 @@ proptest! {
         ]);
         let at = Timestamp::from_secs(1);
         let record = SessionRecord { claims, version: 1, issued: at, created: None, expires: at, retired: false,
-            successor: None, renewal: Renewal::Realm, stored: Item::new() };
+            successor: None, predecessor: None, renewal: Renewal::Realm, stored: Item::new() };
         let pyramid = Pyramid::new("sid");
         let key = pyramid.key(&SessionId::new("x"));
         prop_assert_eq!(pyramid.decode(&pyramid.encode(&key, &record).unwrap()).unwrap(), record);

@@ -21,6 +21,7 @@ fn row(format: &dyn Format, left: i64) -> Item {
         expires: Timestamp::from_secs(now().as_secs() + left),
         retired: false,
         successor: None,
+        predecessor: None,
         renewal: crate::format::Renewal::Realm,
         stored: Item::new(),
     };

@@ -1,0 +1,124 @@
+//! A write is carried out, and its answer is lost on the way: what is said of it then.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::{Cluster, FORMATS, LONG_CACHE, NO_CACHE, Rows, Seen, cookie, flash, if_version, order, patch};
+use crate::support::client::Response;
+use crate::support::engine::{Affected, Engine, Fault};
+use crate::support::gate::Gate;
+
+/// Loses the answer to the next operation of this name: it is done, and the connection breaks off in the answer.
+fn lose(engine: &Engine, operation: &'static str) {
+    let lost = AtomicBool::new(false);
+    engine.inject_by(Affected::Only(operation), move || {
+        (!lost.swap(true, Ordering::Relaxed)).then_some(Fault::Half)
+    });
+}
+
+async fn start(rows: Rows) -> (Engine, Cluster) {
+    let engine = Engine::start();
+    let cluster = Cluster::start(engine.address(), rows, 1, NO_CACHE).await;
+    (engine, cluster)
+}
+
+/// The answer to an order whose first write is carried out without an answer.
+async fn unanswered(
+    engine: &Engine,
+    cluster: &Cluster,
+    operation: &'static str,
+    target: &str,
+    cookie: &str,
+) -> Response {
+    lose(engine, operation);
+    let response = cluster.gateways[0].get(target, cookie).await;
+    engine.heal();
+    response
+}
+
+#[tokio::test]
+async fn change_whose_answer_is_lost_is_made_once_and_acknowledged() {
+    for rows in FORMATS {
+        let (engine, cluster) = start(rows).await;
+        let before = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
+        let Seen { version, .. } = cluster.see(0, &before).await.unwrap();
+        let target = order("/", &[patch(&json!({"n": 2})), if_version(&version), flash("Saved")]);
+
+        let response = unanswered(&engine, &cluster, "UpdateItem", &target, &before).await;
+
+        assert_eq!(response.status, 200, "{rows:?}");
+        let after = cookie(&response).expect("a cookie");
+        let now = cluster.see(0, &after).await.unwrap();
+        assert_eq!((now.claims, now.flash), (json!(2), vec!["Saved".to_owned()]), "{rows:?}");
+        assert_eq!(cluster.gateways[0].get(&target, &after).await.status, 409, "{rows:?}");
+    }
+}
+
+/// The first attempt is carried out without an answer, and somebody else writes before the second one: it is not known
+/// whether the change was made, and the app must not be told that it was.
+#[tokio::test]
+async fn change_that_another_writer_hides_is_503() {
+    for rows in FORMATS {
+        let engine = Engine::start();
+        let cluster = Cluster::start(engine.address(), rows, 2, LONG_CACHE).await;
+        let cookie = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
+        let Seen { version, .. } = cluster.see(0, &cookie).await.unwrap();
+        let ours = order("/", &[patch(&json!({"n": 2})), if_version(&version)]);
+        let theirs = order("/", &[patch(&json!({"n": 3}))]);
+        let (gate, attempts) = (Gate::closed(), AtomicUsize::new(0));
+        engine.inject_by(Affected::Only("UpdateItem"), {
+            let gate = gate.clone();
+            move || match attempts.fetch_add(1, Ordering::Relaxed) {
+                0 => Some(Fault::Half),
+                1 => Some(Fault::Hold(gate.clone())),
+                _ => None,
+            }
+        });
+
+        let (ours, theirs) = tokio::join!(cluster.gateways[0].get(&ours, &cookie), async {
+            gate.arrival().await;
+            let theirs = cluster.gateways[1].get(&theirs, &cookie).await;
+            gate.open();
+            theirs
+        });
+
+        engine.heal();
+        assert_eq!((ours.status, ours.set_cookies().len(), theirs.status), (503, 0, 200), "{rows:?}");
+        let now = cluster.see(0, &cookie).await.unwrap();
+        assert_eq!(now.claims, json!(3), "{rows:?}: the next request sees the row as it is");
+    }
+}
+
+/// Whether the row was deleted by the log-out or by a change of id is not known.
+#[tokio::test]
+async fn log_out_whose_answer_is_lost_is_503() {
+    for rows in FORMATS {
+        let (engine, cluster) = start(rows).await;
+        let cookie = cluster.log_in(&json!({"user": "alice"})).await;
+        let log_out = order("/", &[("X-Session-Action", "destroy".to_owned())]);
+        let response = unanswered(&engine, &cluster, "DeleteItem", &log_out, &cookie).await;
+        assert_eq!((response.status, response.set_cookies().len()), (503, 0), "{rows:?}");
+        assert!(cluster.see(0, &cookie).await.is_none(), "{rows:?}");
+    }
+}
+
+/// A row under a new random key can only be our own.
+#[tokio::test]
+async fn new_session_and_new_id_are_given_though_the_answer_was_lost() {
+    for rows in FORMATS {
+        let (engine, cluster) = start(rows).await;
+        let log_in = order("/login", &[patch(&json!({"user": "alice", "n": 1}))]);
+        let response = unanswered(&engine, &cluster, "PutItem", &log_in, "").await;
+        assert_eq!(response.status, 200, "{rows:?}");
+        let first = cookie(&response).expect("a cookie");
+        assert_eq!(cluster.see(0, &first).await.unwrap().claims, json!(1), "{rows:?}");
+
+        let rotate = order("/", &[("X-Session-Action", "rotate".to_owned())]);
+        let response = unanswered(&engine, &cluster, "TransactWriteItems", &rotate, &first).await;
+        assert_eq!(response.status, 200, "{rows:?}");
+        let second = cookie(&response).expect("another cookie");
+        assert_ne!(first, second, "{rows:?}");
+        assert_eq!(cluster.see(0, &second).await.unwrap().claims, json!(1), "{rows:?}");
+    }
+}

@@ -1,0 +1,83 @@
+//! A session has a new id, and somebody still has the old one.
+
+use serde_json::json;
+
+use super::{Cluster, LONG_CACHE, NATIVE, NO_CACHE, cookie, order, patch};
+use crate::support::client::Response;
+use crate::support::engine::Engine;
+
+fn action(action: &str) -> String {
+    order("/", &[("X-Session-Action", action.to_owned())])
+}
+
+async fn rotate(cluster: &Cluster, old: &str) -> String {
+    let response = cluster.gateways[0].get(&action("rotate"), old).await;
+    assert_eq!(response.status, 200);
+    cookie(&response).expect("a new id")
+}
+
+fn is_ended(response: &Response) -> bool {
+    response.status == 200 && response.set_cookies().iter().any(|cookie| cookie.contains("Max-Age=0"))
+}
+
+/// DynamoDB's TTL, or a purge, has removed the retired row before a gateway that has the old row cached logs out.
+#[tokio::test]
+async fn log_out_that_finds_no_row_is_not_done_if_the_session_may_have_a_new_id() {
+    let engine = Engine::start();
+    let lines = format!("rotation_grace = \"0s\"\n{LONG_CACHE}");
+    let cluster = Cluster::start(engine.address(), NATIVE, 2, &lines).await;
+    let old = cluster.log_in(&json!({"user": "alice"})).await;
+    cluster.see(1, &old).await.expect("cached");
+    let rows = engine.call("Scan", json!({"TableName": "sessions"})).await;
+    let new = rotate(&cluster, &old).await;
+    let key = json!({ "sid": rows["Items"][0]["sid"] });
+    engine.call("DeleteItem", json!({"TableName": "sessions", "Key": key})).await;
+
+    let response = cluster.gateways[1].get(&action("destroy"), &old).await;
+
+    assert_eq!((response.status, response.set_cookies().len()), (409, 0));
+    assert!(cluster.see(1, &new).await.is_some());
+}
+
+#[tokio::test]
+async fn second_log_out_by_another_gateway_is_done_too() {
+    let engine = Engine::start();
+    let cluster = Cluster::start(engine.address(), NATIVE, 2, LONG_CACHE).await;
+    let session = cluster.log_in(&json!({"user": "alice"})).await;
+    cluster.see(1, &session).await.expect("cached");
+    for gateway in &cluster.gateways {
+        assert!(is_ended(&gateway.get(&action("destroy"), &session).await));
+    }
+}
+
+/// The old id can be read for `rotation_grace`; not after the log-out, under whichever id that came.
+#[tokio::test]
+async fn log_out_ends_every_id_that_the_session_had() {
+    let empty = order("/", &[patch(&json!({"user": null}))]);
+    let engine = Engine::start();
+    let cluster = Cluster::start(engine.address(), NATIVE, 1, NO_CACHE).await;
+    for log_out in [action("destroy"), empty] {
+        for used in 0..3 {
+            let mut ids = vec![cluster.log_in(&json!({"user": "alice"})).await];
+            for turn in 0..2 {
+                ids.push(rotate(&cluster, &ids[turn]).await);
+            }
+            for id in &ids {
+                assert!(cluster.see(0, id).await.is_some(), "within rotation_grace");
+            }
+
+            let response = cluster.gateways[0].get(&log_out, &ids[used]).await;
+
+            if used < 2 && log_out != action("destroy") {
+                assert_eq!(response.status, 409, "a retired row is not changed");
+                continue;
+            }
+            assert!(is_ended(&response), "{response:?}");
+            for id in &ids {
+                assert!(cluster.see(0, id).await.is_none(), "logged out under id {used}: {log_out}");
+            }
+            let rows = engine.call("Scan", json!({"TableName": "sessions"})).await;
+            assert!(log_out != action("destroy") || rows["Count"] == 0, "{rows}");
+        }
+    }
+}
