@@ -17,6 +17,7 @@ mod request_line;
 mod throttled_reader;
 mod tracked_io;
 mod trailers;
+mod write_through;
 
 use std::rc::Rc;
 
