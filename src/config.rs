@@ -1,9 +1,10 @@
-//! The configuration, resolved: every name is an index, every value is in range, every default is in place.
+//! The resolved configuration: names are indices, values are in range, and defaults are filled in.
 //!
-//! A [`Config`] comes only from [`load`] or [`parse`], which report every problem of the file at once. Nothing here is
-//! optional that the gateway cannot do without, so the rest of the crate checks nothing again.
+//! A [`Config`] comes only from [`load`] or [`parse`], which report every problem of a file in one run. The rest of the
+//! crate relies on it and validates nothing again.
 //!
-//! [`parse`] is pure: what it needs from outside the file comes through an [`Environment`]. [`load`] is its rim.
+//! [`parse`] does no IO: secrets, certificates and the time come through an [`Environment`]. [`load`] reads the file and
+//! uses the process's own environment.
 
 mod admin;
 pub mod diagnostic;
@@ -53,7 +54,7 @@ pub use self::routes::{Access, HostPattern, LoginTemplate, RouteConfig, StreamsC
 use self::section::{Problems, Section};
 pub use self::server::{AccessLogTarget, LogFormat, OddHeaders, ServerConfig, Timeouts, Traces};
 use self::sources::Recorder;
-pub use self::sources::{Sources, Watch};
+pub use self::sources::{SourceWatcher, Sources};
 pub use self::upstreams::{
     BalanceMethod, ClientIdentity, Ejection, Health, Queue, Retries, Scheme, ServerAddress, StatusRanges,
     UpstreamConfig, UpstreamProtocol, UpstreamServer, UpstreamTls,
@@ -72,28 +73,28 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// `[store.*]`, exactly one.
     pub store: StoreConfig,
-    /// `[sessions.NAME]`; a route names one by its index.
+    /// `[sessions.NAME]`; routes refer to them by index.
     pub realms: Vec<RealmConfig>,
-    /// `[upstreams.NAME]`; a route names one by its index.
+    /// `[upstreams.NAME]`; routes refer to them by index.
     pub upstreams: Vec<UpstreamConfig>,
-    /// `[[routes]]`, at least one, no two alike.
+    /// `[[routes]]`: at least one, and no two that match the same requests.
     pub routes: Vec<RouteConfig>,
-    /// What the file said.
+    /// The file's content, for display.
     pub source: ConfigSource,
 }
 
-/// What a file said, as JSON text in which no secret is left.
+/// The content of a configuration file as JSON, with secrets masked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigSource(Arc<str>);
 
 impl ConfigSource {
-    /// The text.
+    /// Returns the JSON text.
     pub fn as_json(&self) -> &Arc<str> {
         &self.0
     }
 }
 
-/// Everything in it is beside it, resolved.
+/// Prints no content: the resolved configuration beside it has all of it.
 impl fmt::Debug for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Source")
@@ -103,88 +104,89 @@ impl fmt::Debug for ConfigSource {
 /// `[store.embedded]` or `[store.dynamodb]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
-    /// DynamoDB's API inside the process.
+    /// The embedded engine, which implements DynamoDB's API inside the process.
     Embedded {
-        /// The database file; none: in memory.
+        /// The database file. `None` keeps the tables in memory.
         path: Option<PathBuf>,
-        /// Also serve the API on this loopback address.
+        /// A loopback address on which the API is served too.
         listen: Option<SocketAddr>,
     },
-    /// Amazon's, or anything that speaks its API.
+    /// Amazon DynamoDB, or a server with a compatible API.
     Dynamodb(DynamodbConfig),
 }
 
-/// `[store.dynamodb]`. What is absent comes from the AWS SDK's own chain.
+/// `[store.dynamodb]`. The AWS SDK's default provider chain supplies what is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DynamodbConfig {
-    /// AWS region.
+    /// The AWS region.
     pub region: Option<String>,
-    /// Profile of the shared AWS configuration files.
+    /// A profile of the shared AWS configuration files.
     pub profile: Option<String>,
-    /// A role to assume.
+    /// The ARN of a role to assume.
     pub role_arn: Option<String>,
-    /// Another endpoint, as a URL.
+    /// The URL of another endpoint.
     pub endpoint: Option<String>,
-    /// The limit of one operation, retries included.
+    /// Timeout for one operation, retries included.
     pub timeout: Duration,
-    /// Tries of one operation, the first included.
+    /// Maximum attempts of one operation, the first included.
     pub attempts: u32,
 }
 
-/// `[sessions.NAME]`: one kind of session.
+/// `[sessions.NAME]`: a session realm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RealmConfig {
-    /// Its name.
+    /// The realm's name.
     pub name: String,
-    /// How rows and cookie are written.
+    /// The format of rows and cookie.
     pub format: FormatKind,
     /// The table's name.
     pub table: String,
-    /// The table's key attribute.
+    /// The name of the table's partition key.
     pub key_attribute: String,
-    /// The claim that says who is logged in.
+    /// The claim that names the user.
     pub user: UserClaim,
-    /// Idle timeout.
+    /// Idle timeout of sessions.
     pub timeout: Duration,
-    /// A session is reissued when its row's issue time is longer ago than this.
+    /// Minimum time between two reissues of a session.
     pub reissue_time: Duration,
-    /// Whether a session ends `timeout` after its last save though the framework enforces nothing. Only with `django`.
+    /// Whether sessions end `timeout` after their last save, which Django itself leaves to the browser. Only `django`
+    /// uses it.
     pub enforce_age: bool,
-    /// Absolute lifetime from creation. Only with a format that records the creation.
+    /// Maximum lifetime of a session since its creation. Only formats that record the creation support it.
     pub lifetime: Option<Duration>,
-    /// How rows are read.
+    /// Consistency of reads.
     pub consistency: Consistency,
-    /// What happens when the store cannot answer.
+    /// The reaction to a store that is unavailable.
     pub on_store_error: OnStoreError,
-    /// Whether the upstream sees the session cookie.
+    /// Whether upstreams receive the session cookie.
     pub forward_cookie: bool,
-    /// How long a session is read under its old id after it got a new one. Zero where the format's rows cannot say so.
+    /// How long a session's old id stays valid after a rotation. Zero for formats whose rows cannot refer to another.
     pub rotation_grace: Duration,
     /// `[sessions.NAME.cookie]`
     pub cookie: CookieConfig,
     /// `[sessions.NAME.cache]`
     pub cache: CacheConfig,
-    /// `[sessions.NAME.keys]`. Only with a format that signs; always there with `django`.
+    /// `[sessions.NAME.keys]`. Only for formats that sign; always `Some` for `django`.
     pub keys: Option<KeysConfig>,
 }
 
-/// The formats that work.
+/// A session format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FormatKind {
-    /// sessiongate's own.
+    /// sessiongate's own format.
     Native,
     /// pyramid-dynamodb-sessions.
     Pyramid,
     /// django-dynamodb-sessions and dj-dynamodb-sessions.
     Django,
-    /// A format by declaration: `layout`, and the presets.
+    /// A format described by a layout: `layout` itself and most presets.
     Layout(Box<layout::LayoutConfig>),
 }
 
-/// How rows are read.
+/// Consistency of reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
-    /// Eventually consistent; strongly if the row is missing or older than the cookie.
+    /// Eventually consistent at first, and strongly consistent if the row is missing or older than the cookie.
     Auto,
     /// Always strongly consistent.
     Strong,
@@ -192,42 +194,43 @@ pub enum Consistency {
     Eventual,
 }
 
-/// What happens when the store cannot answer. Never: a pass on a `required` route, or a cleared cookie.
+/// The reaction to a store that is unavailable. None of them lets a request pass a `required` route without a session, or
+/// clears a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStoreError {
-    /// 503 on `required` and `optional` routes.
+    /// Respond with 503 on every route that looks up sessions.
     Refuse,
-    /// 503 on `required` routes; `optional` ones go on without a session, their status `unavailable`.
+    /// Like `Refuse`, but serve `optional` routes without a session; the upstream sees the status `unavailable`.
     Anonymous,
-    /// A cached row goes on being used for this long after it stopped being fresh; then as `Refuse`.
+    /// Use a cached row for this long after its ttl, and then do as `Refuse`.
     Stale(Duration),
 }
 
 /// `[sessions.NAME.cookie]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieConfig {
-    /// Its name.
+    /// The cookie's name.
     pub name: String,
     /// `Path`
     pub path: String,
-    /// `Domain`; none: the host alone.
+    /// `Domain`. `None` omits it, so that the cookie is sent to the host alone.
     pub domain: Option<String>,
     /// `Secure`
     pub secure: SecureAttribute,
     /// `HttpOnly`
     pub httponly: bool,
-    /// `SameSite`; none: the attribute is left out.
+    /// `SameSite`. `None` omits the attribute.
     pub samesite: Option<SameSite>,
-    /// `Max-Age`; none: a browser-session cookie.
+    /// `Max-Age`. `None` omits it, so that the cookie ends with the browser session.
     pub max_age: Option<Duration>,
     /// `Partitioned`
     pub partitioned: bool,
 }
 
-/// When the cookie is `Secure`.
+/// When the cookie has the attribute `Secure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecureAttribute {
-    /// When the request came over TLS.
+    /// If the client's connection uses TLS.
     Auto,
     /// Always.
     Always,
@@ -249,38 +252,38 @@ pub enum SameSite {
 /// `[sessions.NAME.cache]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// How long a row is used without being read again. Zero: the cache is off.
+    /// How long a row is used before it is read again. Zero turns the cache off.
     pub ttl: Duration,
-    /// How many sessions are kept.
+    /// Maximum number of cached sessions.
     pub capacity: usize,
 }
 
 /// `[sessions.NAME.keys]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysConfig {
-    /// Signs, and verifies first.
+    /// The key that signs, and the first that verifies.
     pub current: Secret,
-    /// Verify only.
+    /// Keys that only verify.
     pub previous: Vec<Secret>,
 }
 
-/// What an operator should know about a file that is used all the same. May be empty.
+/// The warnings about a valid file. May be empty.
 #[derive(Clone, Debug)]
 pub struct Warnings(DiagnosticReport);
 
-/// Why a file is not used: at least one error, and its warnings.
+/// The errors that make a file invalid, at least one, and its warnings.
 #[derive(Clone, Debug)]
 pub struct ConfigErrors(DiagnosticReport);
 
 impl Warnings {
-    /// The warnings, and how to show them.
+    /// Returns the report that renders the warnings.
     pub fn report(&self) -> &DiagnosticReport {
         &self.0
     }
 }
 
 impl ConfigErrors {
-    /// The errors and warnings, and how to show them.
+    /// Returns the report that renders the errors and warnings.
     pub fn report(&self) -> &DiagnosticReport {
         &self.0
     }
@@ -294,15 +297,15 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Reads a file, and the variables and files that it names.
+/// Loads a configuration file, and the variables and files that it refers to.
 ///
 /// # Errors
-/// If the file cannot be read, or something in it is wrong: everything that is.
+/// Returns every problem of the file, or that it cannot be read.
 pub fn load(path: &Path) -> Result<(Config, Warnings), ConfigErrors> {
     load_sources(path).1
 }
 
-/// Reads a file, as [`load`] does, and tells which files that took, whatever came of it.
+/// Loads a configuration file as [`load`] does, and also returns which files were read, even if the result is an error.
 pub fn load_sources(path: &Path) -> (Sources, Result<(Config, Warnings), ConfigErrors>) {
     let recorder = Recorder::default();
     let loaded = load_in(path, &recorder);
@@ -311,18 +314,18 @@ pub fn load_sources(path: &Path) -> (Sources, Result<(Config, Warnings), ConfigE
 
 fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnings), ConfigErrors> {
     let bytes = environment.file(path).map_err(|error| {
-        let unreadable = Diagnostic::error(format!("the configuration cannot be read: {error}"));
+        let unreadable = Diagnostic::error(format!("cannot read the configuration: {error}"));
         ConfigErrors(DiagnosticReport::new(
             path,
             String::new(),
             vec![unreadable.hint(
-                "`--config FILE` or SESSIONGATE_CONFIG names another file; `sessiongate demo` needs none",
+                "use `--config FILE` or SESSIONGATE_CONFIG for another file; `sessiongate demo` needs none",
             )],
         ))
     })?;
     let source = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let source = mask::unparsed(&String::from_utf8_lossy(error.as_bytes()));
+        let source = mask::mask_unparsed(&String::from_utf8_lossy(error.as_bytes()));
         let not_text = Diagnostic::error("the configuration is not UTF-8 text").at(at..at + 1);
         ConfigErrors(DiagnosticReport::new(path, source, vec![not_text]))
     })?;
@@ -332,28 +335,29 @@ fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnin
     }
 }
 
-/// Resolves the text of a file. There is a [`Config`] if and only if the report has no error.
+/// Parses and resolves the text of a file. Returns a [`Config`] if and only if the report has no error.
 ///
-/// `file` is what the report calls it, and the paths in it are relative to where that is.
+/// `file` is the path that the report shows. Relative paths in the file are resolved against its directory.
 pub fn parse(source: &str, file: &Path, environment: &dyn Environment) -> (Option<Config>, DiagnosticReport) {
     let (document, errors) = DeTable::parse_recoverable(source);
     if !errors.is_empty() {
-        // What could be read of such a file may lack anything, so its content is not judged.
+        // A file with syntax errors is parsed in part only, so its values are not checked.
         let errors = errors.iter().map(|error| {
             let diagnostic = Diagnostic::error(error.message());
             error.span().into_iter().fold(diagnostic, Diagnostic::at)
         });
-        return (None, DiagnosticReport::new(file, mask::unparsed(source), errors.collect()));
+        return (None, DiagnosticReport::new(file, mask::mask_unparsed(source), errors.collect()));
     }
     let document = document.into_inner();
     let mut problems = Problems::default();
     let directory = file.parent().unwrap_or(Path::new(""));
     let config = resolve(&document, directory, environment, &mut problems);
-    let report = DiagnosticReport::new(file, mask::parsed(source, &document), problems.into_diagnostics());
+    let report =
+        DiagnosticReport::new(file, mask::mask_parsed(source, &document), problems.into_diagnostics());
     (config.filter(|_| !report.has_errors()), report)
 }
 
-/// Goes through the whole file, whatever is wrong on the way. What comes out is good if no problem is an error.
+/// Resolves the whole file, and records its problems on the way. The result is valid if none of them is an error.
 fn resolve<'d>(
     document: &'d DeTable<'d>,
     directory: &Path,
@@ -369,11 +373,12 @@ fn resolve<'d>(
         let store = store::read(root, directory);
         let realms = realms::read(root, directory, environment);
         let upstreams = upstreams::read(root, directory, environment);
-        let has_clients = listeners.iter().any(ListenerConfig::asks_clients);
-        let routes = routes::read(root, &mut realm_names, &realms, &mut upstream_names, has_clients);
+        let has_client_certificates = listeners.iter().any(ListenerConfig::requests_client_certificates);
+        let routes =
+            routes::read(root, &mut realm_names, &realms, &mut upstream_names, has_client_certificates);
         realm_names.warn_of_unused(root);
         upstream_names.warn_of_unused(root);
-        let source = ConfigSource(format!("{:#}\n", mask::shown(document)).into());
+        let source = ConfigSource(format!("{:#}\n", mask::to_json(document)).into());
         Some(Config { server, admin, listeners, store: store?, realms, upstreams, routes, source })
     })
 }

@@ -122,7 +122,7 @@ impl Upstream {
     /// current runtime. It is no error if a name has no address yet.
     pub async fn start(self: &Arc<Self>) {
         let mut failing = vec![false; self.targets.servers()];
-        let named = self.config.servers.iter().any(crate::config::UpstreamServer::is_named);
+        let named = self.config.servers.iter().any(crate::config::UpstreamServer::has_host_name);
         if named {
             let first = self.targets.look_up_all(&mut failing);
             if tokio::time::timeout(self.config.connect_timeout, first).await.is_err() {

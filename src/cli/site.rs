@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use crate::config::diagnostic::Severity;
-use crate::config::{self, Config, DynamodbConfig, RealmConfig, StoreConfig, Watch};
+use crate::config::{self, Config, DynamodbConfig, RealmConfig, SourceWatcher, StoreConfig};
 use crate::format::{self, Format};
 use crate::secret::Secret;
 use crate::store::table::Table;
@@ -47,13 +47,13 @@ pub(super) fn load(file: &ConfigFile) -> Result<Config, Failure> {
 }
 
 /// Loads the configuration, and tells when there is another.
-pub(super) fn load_watched(file: &ConfigFile) -> Result<(Config, Watch), Failure> {
+pub(super) fn load_watched(file: &ConfigFile) -> Result<(Config, SourceWatcher), Failure> {
     let path = &file.path();
     let (sources, loaded) = config::load_sources(path);
     match loaded {
         Ok((config, warnings)) => {
             output::report(warnings.report())?;
-            Ok((config, Watch::new(sources)))
+            Ok((config, SourceWatcher::new(sources)))
         }
         Err(problems) => {
             output::report(problems.report())?;

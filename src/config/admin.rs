@@ -1,6 +1,6 @@
 //! `[admin]`
 //!
-//! What it serves names tables, servers and routes, so beyond this machine it is for who brings a token.
+//! The admin listener shows the names of tables, servers and routes, so clients on other machines need a token.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,41 +15,45 @@ use crate::secret::Secret;
 /// `[admin]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Where to listen.
+    /// The address to listen on.
     pub address: AdminAddress,
-    /// What all but `/healthz` and `/readyz` ask for. Always there unless only this machine can connect.
+    /// The bearer token for everything except `/healthz` and `/readyz`. Required unless only this machine can connect.
     pub token: Option<Secret>,
 }
 
-/// Where the admin listener is.
+/// An address of the admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAddress {
-    /// An address and a port; port 0 lets the system choose.
+    /// An IP address and a port. With port 0 the system chooses one.
     Tcp(SocketAddr),
-    /// A socket in the file system.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// None: there is no admin listener.
+/// Reads `[admin]`. Returns `None` if there is no admin listener.
 pub(super) fn read(
     root: &mut Section<'_, '_>,
     directory: &Path,
     environment: &dyn Environment,
 ) -> Option<AdminConfig> {
     root.table("admin", |admin| {
-        let token = admin.get("token", |value| keys::find(value, directory, environment, false));
-        if !admin.is_there() {
-            // Only so that the key counts as known.
+        let token = admin.get("token", |value| keys::load(value, directory, environment, false));
+        if !admin.is_present() {
+            // Makes `address` a known key.
             let _absent = admin.get("address", value::string);
             return None;
         }
         let address = admin.require("address", text(|text| address(text, directory)));
         if let Some(token) = &token {
             if token.is_literal {
-                keys::warn_of_literal(admin, "token", "who may read the file can read what `[admin]` serves");
+                keys::warn_of_literal(
+                    admin,
+                    "token",
+                    "anyone who can read the file can use the admin listener",
+                );
             }
             if !token.secret.expose().iter().all(u8::is_ascii_graphic) {
-                let fault = Fault::new("must be of printable ASCII characters without spaces");
+                let fault = Fault::new("must consist of printable ASCII characters without spaces");
                 admin.refuse("token", &[], fault);
             }
         }
@@ -58,11 +62,10 @@ pub(super) fn read(
             && !tcp.ip().is_loopback()
             && !admin.has("token")
         {
-            let open = Diagnostic::error(
-                "`admin.address` can be reached from other machines, and there is no token",
-            );
+            let exposed =
+                Diagnostic::error("`admin.address` is reachable from other machines, but no token is set");
             let hint = "set `token = { env = \"NAME\" }` or `{ file = \"path\" }`, or listen on 127.0.0.1";
-            admin.report_given(&["token"], open.hint(hint), admin.span("address"));
+            admin.report_unless_broken(&["token"], exposed.hint(hint), admin.span("address"));
         }
         Some(AdminConfig { address, token: token.map(|token| token.secret) })
     })
@@ -70,7 +73,9 @@ pub(super) fn read(
 
 fn address(text: &str, directory: &Path) -> Result<AdminAddress, Fault> {
     match text.strip_prefix("unix:") {
-        Some("") => Err(Fault::new("names no socket").hint("such as \"unix:/run/sessiongate/admin.sock\"")),
+        Some("") => {
+            Err(Fault::new("has no socket path").hint("such as \"unix:/run/sessiongate/admin.sock\""))
+        }
         Some(path) => Ok(AdminAddress::Unix(directory.join(path))),
         None => value::address(text).map(AdminAddress::Tcp),
     }

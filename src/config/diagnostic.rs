@@ -1,6 +1,6 @@
-//! What is wrong with a configuration file, and how it is shown: message, place, the source line with a caret, a hint.
+//! Problems of a configuration file, and their rendering: message, location, the source line with a caret, a hint.
 //!
-//! A report holds its own copy of the source in which secrets are masked, so that no rendering can show one.
+//! A report has its own copy of the source with secrets masked, so that no rendering shows one.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,34 +10,34 @@ use annotate_snippets::{
     Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
 };
 
-/// How many problems a rendering shows; a file with more has one cause.
+/// Maximum number of problems in a rendering. A file with more of them most likely has one cause.
 const SHOWN: usize = 100;
 
-/// Whether a problem keeps the file from being used.
+/// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The file is not used.
+    /// The file is rejected.
     Error,
-    /// The file is used as it stands.
+    /// The file is accepted.
     Warning,
 }
 
 /// One problem of a file.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
-    /// Whether it keeps the file from being used.
+    /// Whether the file is rejected.
     pub severity: Severity,
-    /// What is wrong.
+    /// The description of the problem.
     pub message: String,
-    /// Which bytes of the file are meant; none: the file as a whole.
+    /// The byte range in the file. `None` means the file as a whole.
     pub span: Option<Range<usize>>,
-    /// Another place that has to do with it, and what it is.
+    /// A related byte range, and its label.
     pub related: Option<(Range<usize>, String)>,
-    /// What to do about it.
+    /// A suggestion for a fix.
     pub hint: Option<String>,
 }
 
-/// Whether a rendering is coloured.
+/// Whether a rendering uses colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
     /// ANSI colours, for a terminal.
@@ -46,7 +46,7 @@ pub enum Colour {
     Plain,
 }
 
-/// All problems of one file, in the file's order.
+/// All problems of one file, in the order of the file.
 #[derive(Clone, Debug)]
 pub struct DiagnosticReport {
     file: String,
@@ -87,7 +87,7 @@ impl Diagnostic {
 impl DiagnosticReport {
     /// `source` must have its secrets masked.
     pub(super) fn new(file: &Path, source: String, mut diagnostics: Vec<Diagnostic>) -> Self {
-        // What concerns the file as a whole comes last, as one reads it after everything else.
+        // Problems of the file as a whole come last.
         diagnostics.sort_by_key(|diagnostic| match &diagnostic.span {
             Some(span) => (span.start, span.end),
             None => (usize::MAX, usize::MAX),
@@ -95,23 +95,23 @@ impl DiagnosticReport {
         Self { file: file.display().to_string(), source, diagnostics }
     }
 
-    /// The problems, in the file's order; those of the file as a whole come last.
+    /// Returns the problems in the order of the file. Those of the file as a whole come last.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
 
-    /// Whether there is nothing to report.
+    /// Whether there are no problems.
     pub fn is_empty(&self) -> bool {
         self.diagnostics.is_empty()
     }
 
-    /// Whether one of the problems keeps the file from being used.
+    /// Whether one of the problems is an error.
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
-    /// Where a problem of this report is: `file:line:column`, or the file if it concerns all of it.
-    pub fn place(&self, diagnostic: &Diagnostic) -> String {
+    /// Returns the location of a problem as `file:line:column`, or the file alone if the problem has no position.
+    pub fn location(&self, diagnostic: &Diagnostic) -> String {
         let Some(span) = &diagnostic.span else { return self.file.clone() };
         let start = self.source.floor_char_boundary(span.start);
         let before = self.source.get(..start).unwrap_or_default();
@@ -120,7 +120,7 @@ impl DiagnosticReport {
         format!("{}:{line}:{column}", self.file)
     }
 
-    /// The problems as text for people, a blank line between two.
+    /// Renders the problems as human-readable text, separated by blank lines.
     pub fn render(&self, colour: Colour) -> String {
         let renderer = match colour {
             Colour::Ansi => Renderer::styled(),
@@ -156,7 +156,7 @@ impl DiagnosticReport {
             ),
             None => title.element(Origin::path(&self.file)),
         };
-        // A message is taken as it is, while titles and source are cleaned of control characters by the renderer.
+        // The renderer removes control characters from titles and source, but not from hints.
         let hint = diagnostic.hint.iter();
         group.elements(hint.map(|hint| Level::HELP.with_name("hint").message(normalize_untrusted_str(hint))))
     }
@@ -166,7 +166,7 @@ impl DiagnosticReport {
         Some(AnnotationKind::Context.span(self.first_line(span)).label(label.as_str()))
     }
 
-    /// The part of `span` on its first line: the caret shows where to look, not how long a table is.
+    /// Returns the part of `span` on its first line, so that a problem of a table does not underline all of it.
     fn first_line(&self, span: &Range<usize>) -> Range<usize> {
         let start = self.source.floor_char_boundary(span.start);
         let end = self.source.ceil_char_boundary(span.end.max(start));
@@ -175,7 +175,7 @@ impl DiagnosticReport {
     }
 }
 
-/// Plain text, without colours.
+/// Renders without colours.
 impl fmt::Display for DiagnosticReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.render(Colour::Plain).trim_end())

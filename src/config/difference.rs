@@ -1,19 +1,20 @@
-//! How a new configuration differs from the one in force, by name; and what of it has to wait for a restart.
+//! The difference between the running configuration and a new one: which sections change, and which changes need a
+//! restart.
 //!
-//! Every key is named here once: the patterns below list the fields, so that a new one does not compile before it has
-//! been decided what a reload makes of it.
+//! The patterns below list every field, so that a new setting does not compile until it is decided what a reload does
+//! with it.
 
 use std::fmt;
 
 use super::{Config, Limits, ListenerConfig, RouteConfig, ServerConfig, Timeouts};
 
-/// More names than this of one kind are not spelled out.
+/// Maximum number of names that are listed for one kind of section.
 const NAMED: usize = 10;
 
 /// What a reload changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Keys of `[server]` that are in force.
+    /// Changed keys of `[server]` that a reload applies.
     pub server: Vec<&'static str>,
     /// `[[listeners]]`, by address.
     pub listeners: SectionChange,
@@ -23,25 +24,26 @@ pub struct Difference {
     pub upstreams: SectionChange,
     /// `[[routes]]`, by host and path.
     pub routes: SectionChange,
-    /// Keys that differ, and are in force only after a restart.
+    /// Changed keys that only a restart applies.
     pub restart: Vec<&'static str>,
 }
 
-/// What becomes of the parts of one kind. It shows as `+new ~changed -gone`.
+/// Changes of the sections of one kind. It is displayed as `+added ~changed -removed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SectionChange {
-    /// Those that were not there before.
+    /// The names of new sections.
     pub added: Vec<String>,
-    /// Those that are not what they were.
+    /// The names of sections with other settings.
     pub changed: Vec<String>,
-    /// Those that are there no longer.
+    /// The names of removed sections.
     pub removed: Vec<String>,
 }
 
 impl Difference {
-    /// What `wanted` comes to in a process that runs `current`: all of it but for what waits for a restart.
+    /// Returns what a process that runs `current` changes to on a reload of `wanted`: `wanted`, except for settings that
+    /// need a restart, which keep their current values.
     pub fn apply(current: &Config, wanted: &Config) -> (Config, Self) {
-        // What the file said shows in what it comes to.
+        // `source` is the text of the other fields.
         let Config { server, admin, listeners, store, realms, upstreams, routes, source: _ } = wanted;
         let mut difference = Self {
             listeners: SectionChange::between(&current.listeners, listeners, address, PartialEq::eq),
@@ -74,11 +76,11 @@ impl Difference {
             difference.restart.push("admin");
             config.admin = current.admin.clone();
         }
-        config.server = difference.of_server(&current.server, server);
+        config.server = difference.apply_server(&current.server, server);
         (config, difference)
     }
 
-    fn of_server(&mut self, current: &ServerConfig, wanted: &ServerConfig) -> ServerConfig {
+    fn apply_server(&mut self, current: &ServerConfig, wanted: &ServerConfig) -> ServerConfig {
         let ServerConfig {
             workers,
             log,
@@ -93,8 +95,8 @@ impl Difference {
             drain,
         } = wanted;
         let Timeouts { header, idle, body, body_rate, send } = timeouts;
-        // How many connections there may be is counted out at the start.
-        let counted = Limits {
+        // The connection limits are set up at the start.
+        let applied = Limits {
             connections: current.limits.connections,
             connections_per_address: current.limits.connections_per_address,
             ..*limits
@@ -102,10 +104,10 @@ impl Difference {
         let restart = [
             ("server.workers", *workers != current.workers),
             ("server.log", *log != current.log),
-            ("server.limits.connections", limits.connections != counted.connections),
+            ("server.limits.connections", limits.connections != applied.connections),
             (
                 "server.limits.connections_per_address",
-                limits.connections_per_address != counted.connections_per_address,
+                limits.connections_per_address != applied.connections_per_address,
             ),
         ];
         let live = [
@@ -118,7 +120,7 @@ impl Difference {
             ("body_timeout", *body != current.timeouts.body),
             ("body_rate", *body_rate != current.timeouts.body_rate),
             ("send_timeout", *send != current.timeouts.send),
-            ("limits", counted != current.limits),
+            ("limits", applied != current.limits),
             ("watch", *watch != current.watch),
             ("drain_delay", *drain_delay != current.drain_delay),
             ("drain", *drain != current.drain),
@@ -128,29 +130,29 @@ impl Difference {
         };
         self.restart.extend(names(&restart));
         self.server.extend(names(&live));
-        ServerConfig { workers: current.workers, log: current.log, limits: counted, ..wanted.clone() }
+        ServerConfig { workers: current.workers, log: current.log, limits: applied, ..wanted.clone() }
     }
 
-    /// Whether everything is as it was, and nothing waits.
+    /// Whether the two configurations are the same.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl SectionChange {
-    /// Compares parts of the same name; of several with one name, the first with the first, and so on.
+    /// Compares the sections of the same name. If several have one name, the first is compared with the first, and so on.
     fn between<T>(
         before: &[T],
         after: &[T],
         name: impl Fn(&T) -> String,
         same: impl Fn(&T, &T) -> bool,
     ) -> Self {
-        let mut left: Vec<_> = before.iter().map(|part| (name(part), part)).collect();
+        let mut left: Vec<_> = before.iter().map(|section| (name(section), section)).collect();
         let mut change = Self::default();
-        for part in after {
-            let name = name(part);
+        for section in after {
+            let name = name(section);
             match left.iter().position(|(other, _)| *other == name).map(|index| left.remove(index)) {
-                Some((_, other)) if same(other, part) => {}
+                Some((_, other)) if same(other, section) => {}
                 Some(_) => change.changed.push(name),
                 None => change.added.push(name),
             }
@@ -159,7 +161,7 @@ impl SectionChange {
         change
     }
 
-    /// What is to be said of it, if anything.
+    /// Returns the text for a log line, or `None` if nothing changes.
     pub fn summary(&self) -> Option<String> {
         (*self != Self::default()).then(|| self.to_string())
     }
@@ -168,13 +170,13 @@ impl SectionChange {
 impl fmt::Display for SectionChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let signed = [('+', &self.added), ('~', &self.changed), ('-', &self.removed)];
-        let mut parts =
+        let mut changes =
             signed.into_iter().flat_map(|(sign, names)| names.iter().map(move |name| (sign, name)));
-        for (index, (sign, name)) in parts.by_ref().take(NAMED).enumerate() {
+        for (index, (sign, name)) in changes.by_ref().take(NAMED).enumerate() {
             let space = if index == 0 { "" } else { " " };
             write!(f, "{space}{sign}{name}")?;
         }
-        match parts.count() {
+        match changes.count() {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
         }
@@ -185,7 +187,8 @@ fn address(listener: &ListenerConfig) -> String {
     listener.address.to_string()
 }
 
-/// Whether two routes are the same. They name realms and upstreams by where these stand in their own configuration.
+/// Whether two routes are the same. Their realms and upstreams are compared by name, since an index is only valid in its
+/// own configuration.
 fn same_route(current: &Config, before: &RouteConfig, wanted: &Config, after: &RouteConfig) -> bool {
     let realm = |config: &Config, route: &RouteConfig| {
         route.realm.and_then(|index| config.realms.get(index)).map(|realm| realm.name.clone())
@@ -197,9 +200,9 @@ fn same_route(current: &Config, before: &RouteConfig, wanted: &Config, after: &R
             .and_then(|index| config.upstreams.get(index))
             .map(|upstream| upstream.name.clone())
     };
-    let destination = before.destination.clone().moved(after.destination.upstream());
-    let moved = RouteConfig { realm: after.realm, destination, ..before.clone() };
-    moved == *after
+    let destination = before.destination.clone().with_upstream(after.destination.upstream());
+    let reindexed = RouteConfig { realm: after.realm, destination, ..before.clone() };
+    reindexed == *after
         && realm(current, before) == realm(wanted, after)
         && upstream(current, before) == upstream(wanted, after)
 }
@@ -221,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_no_difference() {
+    fn equal_configurations_have_no_difference() {
         let (config, difference) = Difference::apply(&config(BASE), &config(&format!("# a comment\n{BASE}")));
         assert!(difference.is_empty(), "{difference:?}");
         assert_eq!(config, self::config(BASE));
     }
 
     #[test]
-    fn parts_are_named_and_what_must_wait_waits() {
+    fn changes_are_listed_and_restart_settings_keep_their_values() {
         let text = BASE
             .replace("workers = 2", "workers = 3\ndrain = \"1s\"")
             .replace("127.0.0.1:1", "127.0.0.1:3")
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_the_same_where_only_its_neighbours_moved() {
+    fn route_is_unchanged_if_only_indices_moved() {
         let more = format!("{BASE}[upstreams.aaa]\nservers = [\"http://127.0.0.1:5\"]\n");
         let (_, difference) = Difference::apply(&config(BASE), &config(&more));
         assert_eq!(difference.upstreams.to_string(), "+aaa");
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_is_cut() {
+    fn long_list_is_truncated() {
         let change =
             SectionChange { added: (0..12).map(|n| n.to_string()).collect(), ..SectionChange::default() };
         assert_eq!(change.to_string(), "+0 +1 +2 +3 +4 +5 +6 +7 +8 +9 and 2 more");

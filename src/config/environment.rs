@@ -1,5 +1,5 @@
-//! What a configuration takes from outside its file. Behind a trait, so that reading a file into a
-//! [`Config`](super::Config) does no IO of its own.
+//! What a configuration needs from outside its file, behind a trait: parsing a file into a [`Config`](super::Config)
+//! does no IO itself.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -7,34 +7,34 @@ use std::path::Path;
 
 use crate::time::{Clock, Timestamp};
 
-/// Secrets that a file only names, the size of the machine, and the time.
+/// Access to the secrets and certificates that a file refers to, the number of cores, and the time.
 pub trait Environment {
-    /// How many cores this process may run on.
+    /// Returns the number of cores that this process may use.
     fn cores(&self) -> usize;
 
-    /// The time: whether a certificate has expired is worth a word.
+    /// Returns the time, for warnings about expired certificates.
     fn now(&self) -> Timestamp;
 
-    /// The value of an environment variable, if it is set.
+    /// Returns the value of an environment variable, if it is set.
     fn variable(&self, name: &str) -> Option<Vec<u8>>;
 
-    /// The content of a small file.
+    /// Returns the content of a small file.
     ///
     /// # Errors
-    /// If it cannot be read, or is not small.
+    /// Returns an error if the file cannot be read or is too large.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// The content of a file of a certificate or its key, which whoever uses it follows: a change of it is no change of
-    /// the configuration.
+    /// Returns the content of a certificate or key file. Such a file is reloaded by itself when it changes; that is not a
+    /// change of the configuration.
     ///
     /// # Errors
-    /// The same.
+    /// Returns an error if the file cannot be read or is too large.
     fn certificate(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.file(path)
     }
 }
 
-/// The process's own environment.
+/// The environment of this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
 
@@ -48,13 +48,13 @@ impl Environment for System {
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
-        // The standard library panics at such a name in some calls, and no variable has one.
-        let possible = !name.is_empty() && !name.contains(['=', '\0']);
-        possible.then(|| std::env::var_os(name))?.map(|value| value.into_encoded_bytes())
+        // No variable has such a name, and some calls of the standard library panic on one.
+        let is_valid = !name.is_empty() && !name.contains(['=', '\0']);
+        is_valid.then(|| std::env::var_os(name))?.map(|value| value.into_encoded_bytes())
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        /// More than any configuration or key needs; a wrong path may name something endless.
+        /// Maximum size: more than any configuration or key needs. A wrong path may name an endless device.
         const LIMIT: u64 = 1024 * 1024;
 
         let mut content = Vec::new();

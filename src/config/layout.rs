@@ -1,113 +1,114 @@
-//! `[sessions.NAME.layout]`, resolved: where a framework's rows and its cookie say what. The presets are layouts that
-//! are filled in already.
+//! `[sessions.NAME.layout]`, resolved: how a framework encodes its rows and its cookie. Most presets are layouts with fixed
+//! values.
 
 use std::fmt;
 
 use crate::item::KeyType;
 
-/// A layout.
+/// A layout of rows and cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutConfig {
-    /// What the configuration calls the format: `layout`, or a preset's name.
+    /// The value of `format`: `layout`, or a preset's name.
     pub name: &'static str,
-    /// How the cookie is written.
+    /// The encoding of the cookie.
     pub cookie: CookieCodec,
-    /// How ids are made.
+    /// The form of session ids.
     pub ids: IdKind,
-    /// The row's key.
+    /// The value of the row's key.
     pub key: KeyTemplate,
     /// The type of the key attribute.
     pub key_type: KeyType,
-    /// The attribute of the payload; none: every attribute of the row is a claim.
+    /// The attribute with the payload. `None` makes every other attribute of the row a claim.
     pub payload: Option<String>,
-    /// How the payload is written.
+    /// The encoding of the payload.
     pub codec: PayloadCodec,
-    /// An attribute that, where it is there, has this text in a session's row.
+    /// An attribute and its value in rows of sessions. A row with another value is not a session.
     pub marker: Option<(&'static str, &'static str)>,
-    /// The attribute of the version; none: versions are fingerprints of the payload.
+    /// The attribute with the version. `None` uses a fingerprint of the payload as the version.
     pub version: Option<String>,
-    /// The attribute of the idle deadline; none: a session ends its timeout after its creation.
+    /// The attribute with the idle deadline. `None` ends a session its timeout after its creation.
     pub expires: Option<String>,
-    /// The attribute of the moment of creation.
+    /// The attribute with the time of creation.
     pub created: Option<String>,
-    /// How the two are written.
+    /// The encoding of both times.
     pub unit: TimeUnit,
-    /// What else there is to their meaning.
+    /// The framework's rules for the times.
     pub rule: TimeRule,
 }
 
 impl LayoutConfig {
-    /// The most characters that an id may have; a key of DynamoDB's holds 2048 bytes.
+    /// Maximum length of an id. A partition key in DynamoDB has at most 2048 bytes.
     pub const LONGEST_ID: usize = 1024;
 }
 
-/// How the cookie is written.
+/// An encoding of the cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CookieCodec {
-    /// The id.
+    /// The id alone.
     Plain,
-    /// express-session: `s:id.mac`, percent-encoded; the session's own settings are in the payload, as `cookie`.
+    /// express-session: `s:id.mac`, percent-encoded. The payload contains the cookie's settings as `cookie`.
     Express,
     /// The cookie-signature package: `id.mac`, percent-encoded.
     CookieSignature,
     /// itsdangerous: `id.mac`.
     Itsdangerous(Signer),
-    /// `id/version`, where the version is the row's.
+    /// `id/version`, with the version of the row.
     IdVersion,
-    /// Rack: `mac--id`, and all of it is the key.
+    /// Rack: `mac--id`. The whole value is the row's key.
     RackHmac,
-    /// AdonisJS: `s:message.mac`, where the message holds the id; the payload is wrapped likewise.
+    /// AdonisJS: `s:message.mac`, with the id inside the message. The payload is wrapped in the same way.
     Adonis,
 }
 
-/// A way to use itsdangerous' `Signer`.
+/// The settings of itsdangerous' `Signer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signer {
-    /// As it is by default: salt `itsdangerous.Signer`, key derivation `django-concat`.
+    /// The defaults: salt `itsdangerous.Signer`, key derivation `django-concat`.
     Default,
-    /// The same, where the row's key is the whole cookie.
+    /// The defaults, and the whole cookie value is the row's key.
     Whole,
-    /// Flask-Session's: salt `flask-session`, key derivation `hmac`.
+    /// Flask-Session: salt `flask-session`, key derivation `hmac`.
     Flask,
 }
 
-/// How ids are made, and so what an unsigned one looks like.
+/// The form of session ids: how new ones are generated, and which unsigned ones are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdKind {
-    /// 24 random bytes in base64url: uid-safe's.
+    /// 24 random bytes in base64url, like uid-safe of Node.js.
     Uid,
-    /// 32 random bytes in base64url: Python's `token_urlsafe()`.
+    /// 32 random bytes in base64url, like Python's `token_urlsafe()`.
     Token,
     /// 32 random bytes in hex.
     Hex,
     /// A random UUID.
     Uuid,
-    /// 32 lower-case letters and digits: Django's.
+    /// 32 lower-case letters and digits, like Django.
     Django,
-    /// As the configuration says.
+    /// The form that the configuration declares.
     Declared(DeclaredIds),
 }
 
 /// `ids = { length = [8, 64], alphabet = "A-Za-z0-9" }`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeclaredIds {
-    /// The fewest characters of an id.
+    /// Minimum length of an id.
     pub shortest: usize,
-    /// The most characters of an id.
+    /// Maximum length of an id.
     pub longest: usize,
-    /// The characters.
+    /// The characters of ids.
     pub alphabet: Alphabet,
 }
 
-/// Characters that ids are made of: visible ASCII. Bit `n` stands for the character of code `n`.
+/// A set of visible ASCII characters that ids consist of. Bit `n` stands for the character with code `n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alphabet(u128);
 
 impl Alphabet {
-    /// What ids are made of unless it is known better: base64url, and what apps put between the parts of an id.
-    pub const STRICT: Self = Self::of(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:");
+    /// The default: base64url, and the punctuation that apps use between the parts of an id.
+    pub const STRICT: Self =
+        Self::from_bytes(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.,:");
 
-    const fn of(bytes: &[u8]) -> Self {
+    const fn from_bytes(bytes: &[u8]) -> Self {
         let mut set = 0;
         let mut rest = bytes;
         while let [byte, tail @ ..] = rest {
@@ -117,10 +118,10 @@ impl Alphabet {
         Self(set)
     }
 
-    /// Parses characters and ranges of them, such as `a-z0-9.`; a `-` at either end is itself.
+    /// Parses characters and ranges of them, such as `a-z0-9.`. A `-` at either end is a literal.
     ///
     /// # Errors
-    /// Returns what is wrong with it.
+    /// Returns a message if the text is not an alphabet of at least two characters.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let mut set = 0;
         let mut rest = text.as_bytes();
@@ -131,19 +132,19 @@ impl Alphabet {
                 [] => break,
             };
             if range.is_empty() {
-                return Err("holds a range that ends before it begins");
+                return Err("contains a range that ends before it begins");
             }
             for byte in range {
-                // RFC 6265, 4.1.1, and the comma, which PHP's ids may hold.
+                // RFC 6265, 4.1.1, and the comma, which PHP's ids may contain.
                 if !byte.is_ascii_graphic() || matches!(byte, b'"' | b';' | b'\\') {
-                    return Err("holds what no cookie's value may hold");
+                    return Err("contains a character that cookie values cannot contain");
                 }
                 set |= 1 << byte;
             }
             rest = tail;
         }
         let alphabet = Self(set);
-        if alphabet.len() < 2 { Err("holds fewer than two characters") } else { Ok(alphabet) }
+        if alphabet.len() < 2 { Err("contains fewer than two characters") } else { Ok(alphabet) }
     }
 
     /// Whether `byte` is one of the characters.
@@ -151,20 +152,20 @@ impl Alphabet {
         byte.is_ascii() && self.0 & (1 << byte) != 0
     }
 
-    /// The characters in the order of their codes.
+    /// Returns the characters in the order of their codes.
     pub fn bytes(self) -> impl Iterator<Item = u8> {
         (0..0x7f).filter(move |byte| self.contains(*byte))
     }
 
-    /// How many characters there are.
-    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
+    /// Returns the number of characters.
+    #[expect(clippy::len_without_is_empty, reason = "an alphabet is never empty")]
     pub fn len(self) -> u32 {
         self.0.count_ones()
     }
 }
 
 impl fmt::Display for Alphabet {
-    /// As [`Alphabet::parse`] reads it.
+    /// Formats the alphabet so that [`Alphabet::parse`] reads it back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = self.bytes().filter(|byte| *byte != b'-').peekable();
         while let Some(first) = bytes.next() {
@@ -185,27 +186,27 @@ impl fmt::Display for Alphabet {
 /// `key = "sess:{id}"`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyTemplate {
-    /// Before the id.
+    /// The text before the id.
     pub before: String,
-    /// After it.
+    /// The text after the id.
     pub after: String,
 }
 
-/// How the payload is written.
+/// An encoding of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayloadCodec {
     /// A JSON object, in a string or in bytes.
     Json,
     /// DynamoDB's own types.
     Map,
-    /// MessagePack; JSON in bytes is read, too, as Flask-Session does.
+    /// MessagePack. JSON in bytes is also read, as Flask-Session does.
     Msgpack,
 }
 
-/// How a moment is written.
+/// An encoding of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
-    /// Unix seconds, perhaps with a fraction.
+    /// Unix seconds, with an optional fraction.
     Seconds,
     /// Unix milliseconds.
     Millis,
@@ -213,18 +214,18 @@ pub enum TimeUnit {
     Iso8601,
 }
 
-/// What else there is to the meaning of the times.
+/// A framework's rules for the times in its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeRule {
-    /// Nothing: a reissue sets the deadline. A row without one never ends.
+    /// A reissue sets the deadline. A row without one never expires.
     Deadline,
-    /// A row without a deadline is no session.
+    /// Like `Deadline`, but a row without a deadline is not a session.
     Required,
-    /// The framework never moves the deadline, so neither do we.
+    /// The framework never moves the deadline, so the gateway does not either.
     Fixed,
-    /// aws-sessionstore-dynamodb: the deadline is nonsense by default, the last activity in `updated_at` is not.
+    /// aws-sessionstore-dynamodb: the default deadline is meaningless, so `updated_at` decides.
     Rack,
-    /// dynamodb-session-web: each row has timeouts of its own.
+    /// dynamodb-session-web: each row has its own timeouts.
     Web,
 }
 
@@ -252,18 +253,22 @@ mod tests {
             );
         }
         assert_eq!(Alphabet::STRICT.to_string(), ",.0-:A-Z_a-z-");
-        assert_eq!(Alphabet::parse("z-a"), Err("holds a range that ends before it begins"));
+        assert_eq!(Alphabet::parse("z-a"), Err("contains a range that ends before it begins"));
         for text in ["a b", "a;b", "a\\b", "a\"b", "é", " -~", "a\u{7f}"] {
-            assert_eq!(Alphabet::parse(text), Err("holds what no cookie's value may hold"), "{text}");
+            assert_eq!(
+                Alphabet::parse(text),
+                Err("contains a character that cookie values cannot contain"),
+                "{text}"
+            );
         }
         for text in ["a", "aa", "-", "a-a"] {
-            assert_eq!(Alphabet::parse(text), Err("holds fewer than two characters"), "{text}");
+            assert_eq!(Alphabet::parse(text), Err("contains fewer than two characters"), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn alphabet_reads_back_from_what_it_shows(text in "[!-~]{1,12}") {
+        fn displayed_alphabet_parses_to_itself(text in "[!-~]{1,12}") {
             if let Ok(alphabet) = Alphabet::parse(&text) {
                 prop_assert_eq!(Alphabet::parse(&alphabet.to_string()), Ok(alphabet));
                 prop_assert_eq!(u32::try_from(alphabet.bytes().count()), Ok(alphabet.len()));
@@ -271,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn no_alphabet_panics(text in any::<String>()) {
+        fn parsing_any_text_does_not_panic(text in any::<String>()) {
             let _ = Alphabet::parse(&text);
         }
     }

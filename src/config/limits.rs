@@ -1,38 +1,38 @@
-//! `[server.limits]`: how much clients may take of what the gateway has.
+//! `[server.limits]`: limits on the resources that clients can use.
 
 use super::section::Section;
 use super::value::{Fault, integer, one_of, size};
 use crate::rate::Rate;
 
-/// How many client connections there may be if nobody says.
+/// The default of `connections`.
 pub const USUAL_CONNECTIONS: usize = 20_000;
 
 /// `[server.limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Client connections of all listeners at a time; none: [`USUAL_CONNECTIONS`], or as many of them as the system's
-    /// limit of open files allows for.
+    /// Maximum concurrent client connections of all listeners. `None` means [`USUAL_CONNECTIONS`], or fewer if the limit
+    /// on open files requires it.
     pub connections: Option<usize>,
-    /// Connections of one address at a time; none: no bound.
+    /// Maximum concurrent connections of one client address. `None` means no limit.
     pub connections_per_address: Option<usize>,
-    /// Requests under way on one HTTP/2 connection.
+    /// Maximum concurrent streams of one HTTP/2 connection.
     pub streams: u32,
-    /// Streams of one HTTP/2 connection that were reset and are still accounted for; one more ends the connection.
+    /// Maximum number of reset streams of one HTTP/2 connection that are still tracked. One more closes the connection.
     pub resets: usize,
-    /// Streams of one address that end before their responses; beyond that, its connections are read when there is a
-    /// token again.
+    /// Limit on the streams of one client address that end before their responses. Beyond it, reads from the address's
+    /// connections are throttled.
     pub reset_rate: Option<Rate>,
-    /// A request's head, all of it.
+    /// Maximum size of a request head.
     pub header_bytes: usize,
-    /// Header lines of a request.
+    /// Maximum number of header fields of a request.
     pub headers: usize,
-    /// A request's target.
+    /// Maximum length of a request target.
     pub uri: usize,
-    /// A request's body, where the route does not say.
+    /// Maximum size of a request body, on routes that do not set their own.
     pub max_body: Option<u64>,
-    /// Requests of one address.
+    /// Limit on the requests of one client address.
     pub rate: Option<Rate>,
-    /// Reads for cookies of one address that name no session.
+    /// Limit on the lookups of unknown session ids by one client address.
     pub misses: Option<Rate>,
 }
 
@@ -45,29 +45,28 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
                 .filter(|bound| *bound > 0),
             streams: limits.get("streams", integer(1..=10_000)).unwrap_or(100),
             resets: limits.get("resets", integer(1..=10_000)).unwrap_or(20),
-            reset_rate: unless_off(limits, "reset_rate", Rate { per_second: 100, burst: 500 }),
+            reset_rate: rate_or_default(limits, "reset_rate", Rate { per_second: 100, burst: 500 }),
             header_bytes: limits.get("header_bytes", size(4096..=1024 * 1024)).unwrap_or(64 * 1024),
             headers: limits.get("headers", integer(10..=10_000)).unwrap_or(100),
             uri: limits.get("uri", size(256..=64 * 1024 - 2)).unwrap_or(16 * 1024),
             max_body: limits.get("max_body", size(0..=1 << 40)).map(|size| size as u64),
             rate: rate(limits, "rate"),
-            misses: unless_off(limits, "misses", Rate { per_second: 10, burst: 20 }),
+            misses: rate_or_default(limits, "misses", Rate { per_second: 10, burst: 20 }),
         };
         if read.uri > read.header_bytes {
-            let fault = Fault::new("must not be above `header_bytes`, which holds it");
+            let fault = Fault::new("must not exceed `header_bytes`, which includes it");
             limits.refuse_or("uri", "header_bytes", &["uri", "header_bytes"], fault);
         }
         let connections = read.connections.unwrap_or(USUAL_CONNECTIONS);
         if read.connections_per_address.is_some_and(|bound| bound >= connections) {
-            let fault = Fault::new("has no effect: no address could have so many");
-            let fault = fault.hint("it must be below `connections`");
+            let fault = Fault::new("has no effect unless it is below `connections`");
             limits.refuse("connections_per_address", &["connections"], fault);
         }
         read
     })
 }
 
-/// `{ per_second = 10, burst = 20 }`; none: as often as anybody likes.
+/// Reads `{ per_second = 10, burst = 20 }`. Returns `None`, for no limit, if the key is absent.
 pub(super) fn rate(section: &mut Section<'_, '_>, key: &'static str) -> Option<Rate> {
     section.table(key, |rate| {
         let per_second = rate.require("per_second", integer(1..=1_000_000));
@@ -77,14 +76,14 @@ pub(super) fn rate(section: &mut Section<'_, '_>, key: &'static str) -> Option<R
     })
 }
 
-/// The same, but `usual` unless it is turned off.
-fn unless_off(limits: &mut Section<'_, '_>, key: &'static str, usual: Rate) -> Option<Rate> {
+/// Reads a rate that is `default` if the key is absent, and off if it is `"unlimited"`.
+fn rate_or_default(limits: &mut Section<'_, '_>, key: &'static str, default: Rate) -> Option<Rate> {
     let is_off = limits.get(key, |value| match value.as_table() {
         Some(_) => Ok(false),
         None => one_of(&[("unlimited", true)])(value),
     });
     match is_off {
-        None if !limits.has(key) => Some(usual),
+        None if !limits.has(key) => Some(default),
         None | Some(true) => None,
         Some(false) => rate(limits, key),
     }

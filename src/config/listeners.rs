@@ -1,7 +1,6 @@
 //! `[[listeners]]`
 //!
-//! Who comes in where, and whom the gateway believes there: a setting that has no effect on a listener is an error, since
-//! whoever wrote it believes in a protection that is not there.
+//! A setting without effect is an error here: its author would rely on a protection that does not exist.
 
 mod https;
 mod tls;
@@ -20,44 +19,44 @@ use super::environment::Environment;
 use super::section::Section;
 use super::value::{Fault, address, boolean, text};
 
-/// The longest path of a unix socket, in bytes (`sun_path`).
-const LONGEST_PATH: usize = 107;
-/// Who may write to a socket may send requests, so not everybody on the machine.
-const MODE: u32 = 0o660;
+/// Maximum length of a Unix socket's path in bytes (`sun_path`).
+const MAX_SOCKET_PATH: usize = 107;
+/// The default permissions of a Unix socket. Whoever can write to it can send requests, so not every user of the machine.
+const DEFAULT_MODE: u32 = 0o660;
 
 /// One of `[[listeners]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
-    /// Where to listen.
+    /// The address to listen on.
     pub address: ListenerAddress,
-    /// Of a unix socket: who may connect, as the permissions of the file.
+    /// File permissions of a Unix socket.
     pub mode: u32,
-    /// Whose `X-Forwarded-*` and `Forwarded` are believed.
+    /// The proxies whose `X-Forwarded-*` and `Forwarded` are trusted.
     pub trusted_proxies: TrustedProxies,
-    /// Whether every connection begins with a PROXY protocol header, and comes from a trusted proxy.
+    /// Whether every connection must begin with a PROXY protocol header and come from a trusted proxy.
     pub proxy_protocol: bool,
-    /// TLS; none: plain HTTP.
+    /// TLS. `None` serves plain HTTP.
     pub tls: Option<TlsConfig>,
-    /// Where requests that did not come over TLS are sent.
+    /// The redirect to https for requests without TLS.
     pub redirect_to_https: Option<HttpsRedirect>,
-    /// The Strict-Transport-Security of every response. Only with TLS.
+    /// The Strict-Transport-Security header of every response. Only with TLS.
     pub hsts: Option<Hsts>,
-    /// Whether HTTP/2 is served beside HTTP/1.1.
+    /// Whether HTTP/2 is served in addition to HTTP/1.1.
     pub http2: bool,
 }
 
-/// Where to listen.
+/// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenerAddress {
-    /// An address and a port; port 0 lets the system choose.
+    /// An IP address and a port. With port 0 the system chooses one.
     Tcp(SocketAddr),
-    /// The path of a unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl ListenerConfig {
-    /// Whether it asks any of its clients for a certificate.
-    pub fn asks_clients(&self) -> bool {
+    /// Whether the listener requests certificates from any of its clients.
+    pub fn requests_client_certificates(&self) -> bool {
         let certificates = self.tls.iter().flat_map(|tls| &tls.certificates);
         certificates.into_iter().any(|certificate| certificate.clients.is_some())
     }
@@ -78,9 +77,9 @@ pub(super) fn read(
     environment: &dyn Environment,
 ) -> Vec<ListenerConfig> {
     if root.is_empty("listeners") {
-        let missing = Diagnostic::error("there is no `[[listeners]]`");
-        let missing = missing.hint("add one: `[[listeners]]` with `address = \"127.0.0.1:8080\"`");
-        root.report_given(&["listeners"], missing, None);
+        let missing = Diagnostic::error("no `[[listeners]]` is configured");
+        let missing = missing.hint("add `[[listeners]]` with `address = \"127.0.0.1:8080\"`");
+        root.report_unless_broken(&["listeners"], missing, None);
     }
     let mut seen: Vec<(ListenerConfig, Option<Range<usize>>)> = Vec::new();
     root.tables("listeners", |section| {
@@ -88,9 +87,9 @@ pub(super) fn read(
         let span = section.span("address");
         let same = seen.iter().find(|(other, _)| is_same(&other.address, &listener.address));
         if let Some((_, first)) = same {
-            let again = Diagnostic::error(format!("two listeners have the address {}", listener.address));
-            let again = first.iter().fold(again, |again, first| again.related(first.clone(), "the first"));
-            section.report(again, span.clone());
+            let twice = Diagnostic::error(format!("two listeners have the address {}", listener.address));
+            let twice = first.iter().fold(twice, |twice, first| twice.related(first.clone(), "the first"));
+            section.report(twice, span.clone());
         }
         seen.push((listener, span));
         Some(())
@@ -110,18 +109,18 @@ fn listener(
     let redirect_to_https = https::redirect(section);
     let hsts = https::hsts(section);
     let mode = section.get("mode", text(mode));
-    let address = section.require("address", text(|text| place(text, directory)));
+    let address = section.require("address", text(|text| listener_address(text, directory)));
     if section.has("tls") && section.has("redirect_to_https") {
         let fault = Fault::new("has no effect: the listener has `tls`");
         section.refuse("redirect_to_https", &[], fault);
     }
     if section.has("hsts") && !section.has("tls") {
         let fault = Fault::new("has no effect without `tls`");
-        let fault = fault.hint("browsers take it over TLS only (RFC 6797, 7.2)");
+        let fault = fault.hint("browsers ignore it without TLS (RFC 6797, 7.2)");
         section.refuse("hsts", &["tls"], fault);
     }
     if proxy_protocol && !section.has("trusted_proxies") {
-        let fault = Fault::new("needs `trusted_proxies`: anybody could claim any address");
+        let fault = Fault::new("needs `trusted_proxies`: without it any client could claim any address");
         let fault = fault.hint("list the proxies that connect to this listener");
         section.refuse("proxy_protocol", &["trusted_proxies"], fault);
     }
@@ -129,22 +128,22 @@ fn listener(
     match &address {
         ListenerAddress::Tcp(_) => {
             if section.has("mode") {
-                section.refuse("mode", &[], Fault::new("is only for unix sockets"));
+                section.refuse("mode", &[], Fault::new("is only for Unix sockets"));
             }
             if trusted_proxies.unix {
-                let fault = Fault::new("names `unix:`, which nobody is who comes to this address");
+                let fault = Fault::new("contains `unix:`, but the listener is not a Unix socket");
                 section.refuse("trusted_proxies", &[], fault);
             }
         }
         ListenerAddress::Unix(_) => {
             if !trusted_proxies.networks.is_empty() && !trusted_proxies.unix {
-                let fault = Fault::new("has no effect: whoever comes to a unix socket has no address");
-                let fault = fault.hint("`unix:` stands for who connects to the socket");
+                let fault = Fault::new("has no effect: clients of a Unix socket have no address");
+                let fault = fault.hint("use `unix:` to trust every client of the socket");
                 section.refuse("trusted_proxies", &[], fault);
             }
         }
     }
-    let mode = mode.unwrap_or(MODE);
+    let mode = mode.unwrap_or(DEFAULT_MODE);
     Some(ListenerConfig {
         address,
         mode,
@@ -157,7 +156,7 @@ fn listener(
     })
 }
 
-/// Port 0 is another port each time.
+/// Whether two addresses are the same. Port 0 is a different port each time.
 fn is_same(one: &ListenerAddress, other: &ListenerAddress) -> bool {
     match (one, other) {
         (ListenerAddress::Tcp(one), ListenerAddress::Tcp(other)) => one == other && one.port() != 0,
@@ -167,14 +166,16 @@ fn is_same(one: &ListenerAddress, other: &ListenerAddress) -> bool {
     }
 }
 
-fn place(text: &str, directory: &Path) -> Result<ListenerAddress, Fault> {
+fn listener_address(text: &str, directory: &Path) -> Result<ListenerAddress, Fault> {
     let Some(path) = text.strip_prefix("unix:") else { return Ok(ListenerAddress::Tcp(address(text)?)) };
     if path.is_empty() || path.ends_with('/') {
-        return Err(Fault::new("names no socket").hint("such as \"unix:/run/sessiongate/http.sock\""));
+        return Err(Fault::new("has no socket path").hint("such as \"unix:/run/sessiongate/http.sock\""));
     }
     let path = directory.join(path);
-    if path.as_os_str().len() > LONGEST_PATH {
-        return Err(Fault::new(format!("is longer than the {LONGEST_PATH} bytes of a unix socket's path")));
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(Fault::new(format!(
+            "is longer than {MAX_SOCKET_PATH} bytes, the limit for Unix sockets"
+        )));
     }
     Ok(ListenerAddress::Unix(path))
 }
@@ -182,5 +183,5 @@ fn place(text: &str, directory: &Path) -> Result<ListenerAddress, Fault> {
 fn mode(text: &str) -> Result<u32, Fault> {
     let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
-    mode.ok_or_else(|| Fault::new("must be a file's permissions").hint("in octal digits, such as \"0660\""))
+    mode.ok_or_else(|| Fault::new("must be file permissions").hint("in octal digits, such as \"0660\""))
 }

@@ -1,7 +1,7 @@
-//! Which parts of a configuration file are secrets, so that no diagnostic shows them with the line they stand on.
+//! Masking of secrets in a configuration file, so that no diagnostic shows one with its source line.
 //!
-//! The rule errs on the side of hiding: under a key of [`SECRET_KEYS`], at any depth and in any section, everything is
-//! masked but the names of variables and files, and of headers that are removed. So is every URL with a user and a password.
+//! The rule prefers to mask too much. Under a key of [`SECRET_KEYS`], at any depth and in any section, everything is masked
+//! except the names of variables and files, and of headers that are removed. URLs with a user or password are masked too.
 
 use std::ops::Range;
 
@@ -9,27 +9,27 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Below these, values are secrets. Misplaced and misspelt sections are shown too, so where they stand is no matter.
-/// What is written into requests may be what the upstream knows the gateway by: `Authorization = "Basic …"`.
+/// Keys under which values are secrets, in any section: misplaced and misspelt sections are shown too.
+/// `request_headers` may hold the gateway's credentials for the upstream: `Authorization = "Basic …"`.
 const SECRET_KEYS: [&str; 5] = ["keys", "current", "previous", "token", "request_headers"];
 
-/// What stands where a secret stood.
+/// The replacement for a secret in [`to_json`].
 const MASK: &str = "***";
 
-/// `source` with each byte of a secret replaced, so that every offset still holds.
-pub(super) fn parsed(source: &str, document: &DeTable<'_>) -> String {
+/// Returns `source` with each byte of a secret replaced, so that byte offsets stay valid.
+pub(super) fn mask_parsed(source: &str, document: &DeTable<'_>) -> String {
     let mut secrets = Vec::new();
     collect_table(document, false, &mut secrets);
     let mut bytes = source.as_bytes().to_vec();
     for span in secrets {
-        mask(bytes.get_mut(span).unwrap_or_default());
+        mask_bytes(bytes.get_mut(span).unwrap_or_default());
     }
-    text(bytes)
+    into_text(bytes)
 }
 
-/// The same for a file that is not TOML, where only its lines can say what is a secret: from a line that names one of
-/// [`SECRET_KEYS`] to the next header that does not, whatever follows the first `=` is masked, or the line if there is none.
-pub(super) fn unparsed(source: &str) -> String {
+/// Masks a file that is not valid TOML, line by line: from a line that contains one of [`SECRET_KEYS`] to the next table
+/// header that does not, everything after the first `=` is masked, or the whole line if it has none.
+pub(super) fn mask_unparsed(source: &str) -> String {
     let mut bytes = Vec::with_capacity(source.len());
     let mut secret = false;
     for line in source.split_inclusive('\n') {
@@ -44,32 +44,34 @@ pub(super) fn unparsed(source: &str) -> String {
         bytes.extend_from_slice(before.as_bytes());
         let start = bytes.len();
         bytes.extend_from_slice(after.as_bytes());
-        mask(bytes.get_mut(start..).unwrap_or_default());
+        mask_bytes(bytes.get_mut(start..).unwrap_or_default());
     }
-    text(bytes)
+    into_text(bytes)
 }
 
-/// What the file says, secrets replaced, comments left out: those may hold secrets that nothing marks.
-pub(super) fn shown(document: &DeTable<'_>) -> Value {
-    shown_table(document, false)
+/// Returns the content of the file as JSON with secrets replaced. Comments are left out, since they may hold secrets.
+pub(super) fn to_json(document: &DeTable<'_>) -> Value {
+    table_to_json(document, false)
 }
 
-fn shown_table(table: &DeTable<'_>, secret: bool) -> Value {
+fn table_to_json(table: &DeTable<'_>, secret: bool) -> Value {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     let entries = entries.into_iter().map(|(key, value)| {
         let key: &str = key.get_ref();
         let hidden = (secret && !is_reference(key, value)) || SECRET_KEYS.contains(&key);
-        (key.to_owned(), shown_value(value.get_ref(), hidden))
+        (key.to_owned(), value_to_json(value.get_ref(), hidden))
     });
     Value::Object(entries.collect())
 }
 
-fn shown_value(value: &DeValue<'_>, secret: bool) -> Value {
+fn value_to_json(value: &DeValue<'_>, secret: bool) -> Value {
     let number = |text: &str| serde_json::from_str(&text.replace('_', "")).unwrap_or_else(|_| text.into());
     match value {
-        DeValue::Table(table) => shown_table(table, secret),
-        DeValue::Array(array) => array.iter().map(|element| shown_value(element.get_ref(), secret)).collect(),
+        DeValue::Table(table) => table_to_json(table, secret),
+        DeValue::Array(array) => {
+            array.iter().map(|element| value_to_json(element.get_ref(), secret)).collect()
+        }
         DeValue::String(text) if has_credentials(text) => MASK.into(),
         _ if secret => MASK.into(),
         DeValue::String(text) => text.as_ref().into(),
@@ -80,7 +82,7 @@ fn shown_value(value: &DeValue<'_>, secret: bool) -> Value {
     }
 }
 
-/// The name of a variable or a file, or those of headers, which is no secret.
+/// Whether the value is the name of a variable or a file, or names of headers: those are not secret.
 fn is_reference(key: &str, value: &Spanned<DeValue<'_>>) -> bool {
     let value = value.get_ref();
     matches!(key, "env" | "file") && value.is_str() || key == "remove" && value.is_array()
@@ -109,24 +111,24 @@ fn collect(value: &Spanned<DeValue<'_>>, secret: bool, secrets: &mut Vec<Range<u
     }
 }
 
-/// Whether this could hold `scheme://user:password@host`.
+/// Whether the text may contain `scheme://user:password@host`.
 fn has_credentials(text: &str) -> bool {
     text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
 }
 
-/// `[name…` or `[[name…`: not an array, whose elements would be quoted.
+/// Whether the line is a table header, `[name…` or `[[name…`. An array's strings would be quoted.
 fn is_header(line: &str) -> bool {
     let name = line.trim_start().strip_prefix('[').map(|rest| rest.trim_start_matches('['));
     name.is_some_and(|name| name.trim_start().starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
-fn mask(bytes: &mut [u8]) {
+fn mask_bytes(bytes: &mut [u8]) {
     for byte in bytes.iter_mut().filter(|byte| !matches!(byte, b'\n' | b'\r')) {
         *byte = b'*';
     }
 }
 
-/// Masks cover whole characters, so nothing is lost here.
-fn text(bytes: Vec<u8>) -> String {
+/// Converts masked bytes to text. Masks cover whole characters, so the bytes are still UTF-8.
+fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Names that one part of the file declares and another refers to: realms and upstreams.
+//! References between sections: routes refer to realms and upstreams by name.
 
 use std::ops::Range;
 
@@ -6,11 +6,11 @@ use super::diagnostic::Diagnostic;
 use super::section::Section;
 use super::value::{self, Fault};
 
-/// The names of `[section.NAME]`, in the order that gives them their indices.
+/// The names declared by `[section.NAME]`, in the order of their indices.
 #[derive(Debug)]
 pub(super) struct SectionNames<'d> {
     section: &'static str,
-    /// Where the section is in the file.
+    /// The section's location, as the `needs` of a check refer to it.
     location: &'static str,
     names: Vec<Name<'d>>,
 }
@@ -24,45 +24,45 @@ struct Name<'d> {
 
 impl<'d> SectionNames<'d> {
     pub(super) fn realms(root: &Section<'d, '_>) -> Self {
-        Self::of(root, "sessions", "/sessions")
+        Self::new(root, "sessions", "/sessions")
     }
 
     pub(super) fn upstreams(root: &Section<'d, '_>) -> Self {
-        Self::of(root, "upstreams", "/upstreams")
+        Self::new(root, "upstreams", "/upstreams")
     }
 
-    fn of(root: &Section<'d, '_>, section: &'static str, location: &'static str) -> Self {
+    fn new(root: &Section<'d, '_>, section: &'static str, location: &'static str) -> Self {
         let names = root.names(section).into_iter();
         let names = names.map(|(name, span)| Name { name, span, used: false }).collect();
         Self { section, location, names }
     }
 
-    /// The index of `name`, which counts as used from now on.
+    /// Returns the index of `name` and marks it as used.
     pub(super) fn resolve(&mut self, name: &str) -> Result<usize, Fault> {
         if let Some(index) = self.names.iter().position(|known| known.name == name) {
             self.names.iter_mut().skip(index).take(1).for_each(|known| known.used = true);
             return Ok(index);
         }
         let known: Vec<_> = self.names.iter().map(|known| known.name).collect();
-        let fault = Fault::new(format!("names no `[{}.NAME]` of this file", self.section));
+        let fault = Fault::new(format!("refers to an unknown `[{}.NAME]`", self.section));
         let fault = Fault { needs: Some(self.location), ..fault };
         Err(match value::nearest(name, known.iter().copied()) {
             Some(near) => fault.hint(format!("did you mean `{near}`?")),
             None if known.is_empty() => fault,
-            None => fault.hint(format!("there are: {}", value::listed(&known))),
+            None => fault.hint(format!("known names: {}", value::listed(&known))),
         })
     }
 
-    /// The name of an index.
+    /// Returns the name at `index`.
     pub(super) fn name(&self, index: usize) -> Option<&str> {
         self.names.get(index).map(|known| known.name)
     }
 
-    /// Warns of the names that no route has used. A route with an error may mean any of them.
+    /// Warns about names that no route refers to. Does not warn if a route has an error: it may refer to any of them.
     pub(super) fn warn_of_unused(&self, root: &mut Section<'_, '_>) {
         for name in self.names.iter().filter(|name| !name.used) {
-            let message = format!("`{}.{}` is used by no route", self.section, name.name);
-            root.report_given(&["routes/"], Diagnostic::warning(message), Some(name.span.clone()));
+            let message = format!("no route uses `{}.{}`", self.section, name.name);
+            root.report_unless_broken(&["routes/"], Diagnostic::warning(message), Some(name.span.clone()));
         }
     }
 }

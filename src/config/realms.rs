@@ -1,4 +1,4 @@
-//! `[sessions.NAME]`
+//! `[sessions.NAME]`: session realms
 
 mod cookie;
 pub(super) mod keys;
@@ -33,17 +33,17 @@ pub(super) fn read(
         let other = seen.iter().find(|other| other.cookie.name == realm.cookie.name);
         if let Some(other) = other.filter(|other| other.table != realm.table || other.format != realm.format)
         {
-            // What the two are compared by.
+            // The keys that the comparison depends on.
             let needs = [name, &other.name].into_iter().flat_map(|name| {
                 ["format", "table", "layout/", "cookie/name"].map(|key| format!("/sessions/{name}/{key}"))
             });
             let needs: Vec<_> = needs.collect();
             let message = format!(
-                "`sessions.{}` has the same cookie as `sessions.{name}`, but not the same rows",
+                "`sessions.{}` has the same cookie as `sessions.{name}`, but another table or format",
                 other.name
             );
-            let hint = format!("give one of them another `cookie.name` than `{}`", realm.cookie.name);
-            section.report_given(&needs, Diagnostic::error(message).hint(hint), section.here());
+            let hint = format!("use a `cookie.name` other than `{}` for one of them", realm.cookie.name);
+            section.report_unless_broken(&needs, Diagnostic::error(message).hint(hint), section.own_span());
         }
         seen.push(realm);
         Some(())
@@ -71,7 +71,7 @@ fn realm(
     let key_attribute = section.get("key_attribute", text(attribute_name));
     let mut settings = layout::read(section, preset);
     if settings.key_attribute.is_some() && key_attribute.is_some() {
-        section.refuse("key_attribute", &[], Fault::new("stands in `layout`, too"));
+        section.refuse("key_attribute", &[], Fault::new("is also set in `layout`"));
     }
 
     let user = section.get("user", user_claim);
@@ -80,18 +80,18 @@ fn realm(
     let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST_SESSION));
     let reissue_time = reissue_time.unwrap_or(preset.reissue_time);
     if reissue_time >= timeout {
-        let (ours, theirs) = (format_duration(reissue_time), format_duration(timeout));
-        let fault = Fault::new(format!("is {ours}, but must be shorter than `timeout`, which is {theirs}"));
+        let (given, limit) = (format_duration(reissue_time), format_duration(timeout));
+        let fault = Fault::new(format!("is {given}, but must be shorter than `timeout`, which is {limit}"));
         section.refuse_or(
             "reissue_time",
             "timeout",
             &["reissue_time", "timeout", "format"],
-            fault.hint("a session that is not reissued in time ends under its user"),
+            fault.hint("otherwise sessions expire while they are used"),
         );
     }
     let enforce_age = section.get("enforce_age", boolean);
     if section.has("enforce_age") && !preset.is_django() {
-        let fault = Fault::new("is only for `django`: the other formats' rows say when they end");
+        let fault = Fault::new("is only for `django`: rows of other formats have a deadline");
         section.refuse("enforce_age", &["format"], fault);
     }
     let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST_SESSION));
@@ -112,21 +112,20 @@ fn realm(
     let rotation_grace = section.get("rotation_grace", duration(Duration::ZERO..=Duration::from_mins(1)));
     let is_native = preset.is_native();
     if section.has("rotation_grace") && !is_native {
-        let fault =
-            Fault::new("is native only: the rows of other formats cannot say that they go on elsewhere");
+        let fault = Fault::new("is only for `native`: rows of other formats cannot refer to the new id");
         section.refuse("rotation_grace", &["format"], fault);
     }
     let cookie = section.table("cookie", |section| cookie::read(section, &preset.cookie));
     let cache = section.table("cache", cache);
     if matches!(on_store_error, OnStoreError::Stale(_)) && cache.ttl.is_zero() {
-        let fault = Fault::new("needs the cache, which `cache.ttl` turns off");
+        let fault = Fault::new("needs the cache, but `cache.ttl` turns it off");
         section.refuse("on_store_error", &["cache/ttl"], fault);
     }
-    // Of a format that is not known, nobody knows whose keys they are.
+    // With an unknown format, the keys may be an app's own, which may be short.
     let keys = keys::read(section, directory, environment, !is_native || format.is_none());
     match (settings.signing, section.has("keys")) {
         (Signing::Unsupported, true) => {
-            let fault = format!("is of no use: {} cookies are not signed", preset.name);
+            let fault = format!("has no effect: {} cookies are not signed", preset.name);
             section.refuse("keys", &["format", "layout/cookie"], Fault::new(fault));
         }
         (Signing::Required, false) => {
@@ -136,7 +135,7 @@ fn realm(
                 "keys",
                 "format",
                 &["keys", "format", "layout/cookie"],
-                fault.hint("`current` is the secret that the app signs with"),
+                fault.hint("set `current` to the app's signing secret"),
             );
         }
         (Signing::Unsupported, false) | (Signing::Required, true) | (Signing::Optional, _) => {}
@@ -144,16 +143,14 @@ fn realm(
     if let (FormatKind::Layout(layout), None, true) =
         (&mut settings.format, &keys, settings.signing == Signing::Optional)
     {
-        // These sign only where they are told to.
+        // Signing is optional for this format, and there are no keys.
         layout.cookie = CookieCodec::Plain;
     }
     if let FormatKind::Layout(layout) = &settings.format
         && layout.cookie != CookieCodec::Plain
         && matches!(layout.ids, IdKind::Declared(_))
     {
-        let fault = Fault::new(
-            "says what `ids` look like, which has no effect: only a `plain` cookie is an id alone",
-        );
+        let fault = Fault::new("sets `ids`, which has no effect unless the cookie is `plain`");
         section.refuse("layout", &["format", "keys", "layout/"], fault);
     }
     Some(RealmConfig {
@@ -172,7 +169,7 @@ fn realm(
         lifetime,
         consistency: consistency.unwrap_or(preset.consistency),
         on_store_error,
-        // An app that owns its sessions reads the cookie itself; ours is of no use to anyone else.
+        // Apps with their own sessions read the cookie themselves. The native cookie is of no use to an app.
         forward_cookie: forward_cookie.unwrap_or(!is_native),
         rotation_grace: rotation_grace.unwrap_or(if is_native {
             Duration::from_secs(10)
@@ -191,7 +188,7 @@ fn cache(section: &mut Section<'_, '_>) -> CacheConfig {
     CacheConfig { ttl: ttl.unwrap_or(Duration::from_secs(2)), capacity: capacity.unwrap_or(100_000) }
 }
 
-/// A word, or `{ stale = "30s" }`.
+/// Parses `"refuse"`, `"anonymous"` or `{ stale = "30s" }`.
 fn on_store_error(value: &DeValue<'_>) -> Result<OnStoreError, Fault> {
     let stale = value.as_table().filter(|table| table.len() == 1).and_then(|table| table.get("stale"));
     match (value.as_str(), stale) {
@@ -205,19 +202,18 @@ fn on_store_error(value: &DeValue<'_>) -> Result<OnStoreError, Fault> {
     }
 }
 
-/// A claim's path, or a list of them.
+/// Parses a claim path or a list of claim paths.
 fn user_claim(value: &DeValue<'_>) -> Result<UserClaim, Fault> {
     let path = |value: &DeValue<'_>| {
-        let path =
-            value.as_str().ok_or_else(|| wrong_type(value, "the path of a claim, or a list of them"))?;
-        ClaimPath::parse(path).ok_or_else(|| Fault::new("is not the path of a claim"))
+        let path = value.as_str().ok_or_else(|| wrong_type(value, "a claim path, or a list of them"))?;
+        ClaimPath::parse(path).ok_or_else(|| Fault::new("is not a valid claim path"))
     };
     let paths = match value.as_array() {
         Some(array) => array.iter().map(|element| path(element.get_ref())).collect::<Result<Vec<_>, _>>()?,
         None => vec![path(value)?],
     };
     if paths.is_empty() {
-        return Err(Fault::new("is empty, so nobody could ever be logged in"));
+        return Err(Fault::new("is empty, so no user could be logged in"));
     }
     Ok(UserClaim::new(paths))
 }

@@ -1,7 +1,7 @@
 //! `[[routes]]`
 //!
-//! Who may see what is said here, so nothing about it is implied: a route without a session says `access = "public"`, and
-//! no option stands where it would do nothing.
+//! Routes decide who may see what, so nothing is implied: a route without a session must set `access = "public"`, and a
+//! setting without effect is an error.
 
 pub(super) mod destination;
 pub(super) mod edit;
@@ -35,74 +35,74 @@ use crate::rate::Rate;
 /// One of `[[routes]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteConfig {
-    /// How the access log names it: its `host` and `path` as configured.
+    /// The route's name in the access log: its `host` and `path` as configured.
     pub name: String,
-    /// Which hosts; none: those that no other route names.
+    /// The hosts that the route matches. `None` matches the hosts that no other route names.
     pub host: Option<HostPattern>,
-    /// A path prefix, matched on a segment boundary. Begins with `/`; has no trailing `/` unless it is `/` itself.
+    /// The path prefix, matched on segment boundaries. Begins with `/`, and ends with `/` only if it is `/` itself.
     pub path: String,
-    /// Which methods; empty: all.
+    /// The methods that the route matches. Empty matches all.
     pub methods: Vec<Method>,
-    /// Index into [`Config::realms`](super::Config::realms); always there unless `access` is `Public`.
+    /// Index into [`Config::realms`](super::Config::realms). Always `Some` unless `access` is `Public`.
     pub realm: Option<usize>,
-    /// The rule.
+    /// The access rule.
     pub access: Access,
-    /// Claims that must hold, all of them.
+    /// Requirements on the session's claims, all of which must hold.
     pub require: Vec<Requirement>,
-    /// Where a browser without a session is sent.
+    /// The login page to which browsers without a session are redirected.
     pub login: Option<LoginTemplate>,
-    /// Headers to inject.
+    /// The injected headers.
     pub headers: Vec<HeaderRule>,
     /// Whether the upstream may change the session.
     pub writes: bool,
-    /// Whether the session's flash messages are taken out and handed over.
+    /// Whether flash messages are removed from the session and sent to the upstream.
     pub flash: bool,
-    /// Whether unsafe methods need a proof that they come from this site.
+    /// Whether unsafe methods need CSRF protection.
     pub csrf: bool,
-    /// What goes on for long: WebSockets, streams of events.
+    /// Settings of WebSockets and long-lived responses.
     pub streams: StreamsConfig,
     /// Headers of [`OVERRIDES`](crate::headers::OVERRIDES) that clients may send, in lower case.
     pub allow_overrides: Vec<HeaderName>,
-    /// What is done to the headers of what is forwarded.
+    /// Edits of the headers of forwarded requests.
     pub request_headers: HeaderEdits,
-    /// What is done to the headers of every answer.
+    /// Edits of the headers of every response.
     pub response_headers: HeaderEdits,
-    /// How often a client's address may ask for it.
+    /// Limit on the requests of one client address to this route.
     pub rate: Option<Rate>,
-    /// Where requests go.
+    /// The destination of requests.
     pub destination: Destination,
-    /// Whether `%2F` may stand in the path.
+    /// Whether `%2F` is allowed in the path.
     pub encoded_slashes: bool,
-    /// Whether `//` in the path is merged to `/`; if not, such a path is refused.
+    /// Whether `//` in the path is merged to `/`. Otherwise such a path is rejected.
     pub merge_slashes: bool,
-    /// Whether letters are compared without case.
+    /// Whether the path is matched without case.
     pub ignore_case: bool,
 }
 
-/// A route's host.
+/// A pattern of hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
-    /// This host: lower case, no port, no trailing dot.
+    /// One host: lower case, no port, no trailing dot.
     Exact(String),
-    /// Any host below this one: `*.example.com` is held as `example.com`.
+    /// Any subdomain of this host: `example.com` for `*.example.com`.
     Below(String),
 }
 
-/// A route's rule.
+/// An access rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// A user must be logged in; anybody else is refused, or sent to log in.
+    /// Requires a session of a logged-in user. Other clients are rejected or redirected to the login page.
     Required,
-    /// Any session of the realm will do, also one without a user; who has none is refused, or sent to log in.
+    /// Requires a session, with or without a user. Other clients are rejected or redirected to the login page.
     Session,
-    /// The session is injected if there is one.
+    /// Requires nothing. The session is injected if there is one.
     Optional,
-    /// The session is never looked up.
+    /// Requires nothing. The session is not looked up.
     Public,
 }
 
 impl Access {
-    /// The word of the configuration.
+    /// Returns the value in the configuration.
     pub fn word(self) -> &'static str {
         match self {
             Self::Required => "required",
@@ -112,37 +112,37 @@ impl Access {
         }
     }
 
-    /// Returns whether a request without a session is turned away.
+    /// Returns whether requests without a session are rejected.
     pub fn needs_session(self) -> bool {
         matches!(self, Self::Required | Self::Session)
     }
 }
 
-/// `login = "/login?next={uri}"`: literal text, with `{uri}` for the percent-encoded path and query of the request.
+/// `login = "/login?next={uri}"`: literal text, where `{uri}` stands for the percent-encoded path and query of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginTemplate {
-    /// Before `{uri}`; all of it where there is no `{uri}`.
+    /// The text before `{uri}`, or all of it if there is no `{uri}`.
     pub before: String,
-    /// After `{uri}`; none: there is no `{uri}`.
+    /// The text after `{uri}`. `None` if there is no `{uri}`.
     pub after: Option<String>,
 }
 
-/// The keys that decide who is let through.
+/// The keys that decide about access.
 const ACCESS: [&str; 2] = ["access", "session"];
-/// The keys that decide which requests a route takes.
+/// The keys that decide which requests a route matches.
 const MATCH: [&str; 4] = ["host", "path", "methods", "ignore_case"];
 
-/// A route, and where the file says what is checked against other routes.
+/// A route with the positions of the keys that are checked against other routes.
 #[derive(Debug)]
-struct Placed {
+struct LocatedRoute {
     route: RouteConfig,
-    /// Of the route itself, as checks that depend on its keys name it.
+    /// The route's location, as the `needs` of a check refer to it.
     location: String,
     path: Option<Range<usize>>,
     access: Option<Range<usize>>,
     login: Option<Range<usize>>,
     allow_overrides: Option<Range<usize>>,
-    /// What the route itself says of case.
+    /// The route's own `ignore_case`, if it is set.
     ignore_case: Option<bool>,
 }
 
@@ -151,60 +151,60 @@ pub(super) fn read(
     realm_names: &mut SectionNames<'_>,
     realms: &[RealmConfig],
     upstreams: &mut SectionNames<'_>,
-    has_clients: bool,
+    has_client_certificates: bool,
 ) -> Vec<RouteConfig> {
     if root.is_empty("routes") {
-        let missing = Diagnostic::error("there is no `[[routes]]`");
-        let missing = missing.hint("add one: `[[routes]]` with `path`, `session` and `upstream`");
-        root.report_given(&["routes"], missing, None);
+        let missing = Diagnostic::error("no `[[routes]]` is configured");
+        let missing = missing.hint("add `[[routes]]` with `path`, `session` and `upstream`");
+        root.report_unless_broken(&["routes"], missing, None);
     }
-    let mut all_placed = true;
+    let mut all_valid = true;
     let routes = root.tables("routes", |section| {
-        let placed = route(section, realm_names, upstreams, has_clients);
-        all_placed &= placed.is_some();
-        placed
+        let located = route(section, realm_names, upstreams, has_client_certificates);
+        all_valid &= located.is_some();
+        located
     });
-    let routes = with_case(routes);
-    for (index, placed) in routes.iter().enumerate() {
-        if let Some(first) = routes.iter().take(index).find(|first| is_alike(&first.route, &placed.route)) {
+    let routes = inherit_ignore_case(routes);
+    for (index, located) in routes.iter().enumerate() {
+        if let Some(first) = routes.iter().take(index).find(|first| overlap(&first.route, &located.route)) {
             let twice =
-                format!("two routes have the path `{}`, and the same host and methods", placed.route.path);
+                format!("two routes have the path `{}`, and the same host and methods", located.route.path);
             let twice = Diagnostic::error(twice);
             let twice = first.path.iter().fold(twice, |twice, span| twice.related(span.clone(), "the first"));
-            let needs: Vec<_> = [first, placed].iter().flat_map(|route| route.locations(&MATCH)).collect();
-            root.report_given(&needs, twice, placed.path.clone());
+            let needs: Vec<_> = [first, located].iter().flat_map(|route| route.locations(&MATCH)).collect();
+            root.report_unless_broken(&needs, twice, located.path.clone());
         }
-        let realm = placed.route.realm.and_then(|index| realm_names.name(index));
+        let realm = located.route.realm.and_then(|index| realm_names.name(index));
         let realm = realms.iter().find(|candidate| Some(candidate.name.as_str()) == realm);
-        if let Some(diagnostic) = realm.and_then(|realm| check_user(&placed.route, realm)) {
-            let mut needs = placed.locations(&ACCESS);
+        if let Some(diagnostic) = realm.and_then(|realm| check_user(&located.route, realm)) {
+            let mut needs = located.locations(&ACCESS);
             needs.extend(realm.map(|realm| format!("/sessions/{}/user", realm.name)));
-            root.report_given(&needs, diagnostic, placed.access.clone());
+            root.report_unless_broken(&needs, diagnostic, located.access.clone());
         }
-        if let Some((diagnostic, needs)) = check_overrides(placed, &routes) {
-            root.report_given(&needs, diagnostic, placed.allow_overrides.clone());
+        if let Some((diagnostic, needs)) = check_overrides(located, &routes) {
+            root.report_unless_broken(&needs, diagnostic, located.allow_overrides.clone());
         }
-        // The route that leads to the log-in page may be one that is not placed.
-        if let Some((diagnostic, needs)) = login::check(placed, &routes).filter(|_| all_placed) {
-            root.report_given(&needs, diagnostic, placed.login.clone());
+        // The route of the login page may be an invalid one.
+        if let Some((diagnostic, needs)) = login::check(located, &routes).filter(|_| all_valid) {
+            root.report_unless_broken(&needs, diagnostic, located.login.clone());
         }
     }
-    routes.into_iter().map(|placed| placed.route).collect()
+    routes.into_iter().map(|located| located.route).collect()
 }
 
-/// One route; none if what it matches is wrong. What is wrong with its other parts does not hide it from the checks
-/// against other routes: a file with an error is not used, so it does not matter what stands in for the wrong part.
+/// Reads one route. Returns `None` if the keys that match requests are invalid. With other errors the route is still
+/// checked against the others: the file is rejected anyway, so the defaults in place of invalid values do no harm.
 fn route(
     section: &mut Section<'_, '_>,
     realms: &mut SectionNames<'_>,
     upstreams: &mut SectionNames<'_>,
-    has_clients: bool,
-) -> Option<Placed> {
+    has_client_certificates: bool,
+) -> Option<LocatedRoute> {
     let host = section.get("host", text(pattern::host));
     let path = section.require("path", text(pattern::path));
     let methods = section.list("methods", text(pattern::method));
     if methods.as_ref().is_some_and(Vec::is_empty) {
-        section.refuse("methods", &[], Fault::new("is empty").hint("leave it out for all methods"));
+        section.refuse("methods", &[], Fault::new("is empty").hint("omit it to match all methods"));
     }
     let realm = section.get("session", |value| realms.resolve(&string(value)?));
     let access = access(section);
@@ -212,7 +212,7 @@ fn route(
     let login = section.get("login", text(login::template));
     for key in ["require", "login"] {
         if section.has(key) && !access.needs_session() {
-            let fault = Fault::new("has no effect unless the route's `access` is `required` or `session`");
+            let fault = Fault::new("has no effect unless `access` is `required` or `session`");
             section.refuse(key, &ACCESS, fault);
         }
     }
@@ -221,13 +221,13 @@ fn route(
         host.as_ref().map(HostPattern::to_string).unwrap_or_default(),
         path.as_deref().unwrap_or_default()
     );
-    let headers = section.table("headers", |section| headers::read(section, has_clients));
+    let headers = section.table("headers", |section| headers::read(section, has_client_certificates));
     let request_headers = edit::request(section, &name, &headers);
     let allow_overrides = edit::overrides(section, &request_headers);
     let response_headers = edit::response(section, &name);
-    // What a certificate says is known without asking anybody.
-    let of_session = headers.is_empty() || headers.iter().any(|rule| !rule.is_of_certificate());
-    if section.has("headers") && of_session && access == Access::Public {
+    // Headers from client certificates need no session.
+    let from_session = headers.is_empty() || headers.iter().any(|rule| !rule.is_from_certificate());
+    if section.has("headers") && from_session && access == Access::Public {
         section.refuse("headers", &["access", "session", "headers/"], needs_session());
     }
     let mut switch = |key: &'static str| {
@@ -245,8 +245,8 @@ fn route(
     let merge_slashes = section.get("duplicate_slashes", one_of(&[("refuse", false), ("merge", true)]));
     let ignore_case = section.get("ignore_case", boolean);
 
-    let is_placed = host.is_some() == section.has("host") && methods.is_some() == section.has("methods");
-    let path = path.filter(|_| is_placed)?;
+    let is_valid = host.is_some() == section.has("host") && methods.is_some() == section.has("methods");
+    let path = path.filter(|_| is_valid)?;
     let route = RouteConfig {
         name,
         host,
@@ -268,18 +268,18 @@ fn route(
         destination,
         encoded_slashes: encoded_slashes.unwrap_or(false),
         merge_slashes: merge_slashes.unwrap_or(false),
-        // Until the routes above it are known.
+        // Replaced by `inherit_ignore_case`.
         ignore_case: ignore_case.unwrap_or(false),
     };
     let login = section.has("login").then(|| section.span("login")).flatten();
     let access = section.span(if section.has("access") { "access" } else { "session" });
     let (path, allow_overrides) = (section.span("path"), section.span("allow_overrides"));
     let location = section.location("");
-    Some(Placed { route, location, path, access, login, allow_overrides, ignore_case })
+    Some(LocatedRoute { route, location, path, access, login, allow_overrides, ignore_case })
 }
 
-impl Placed {
-    /// The locations of `keys` of the route.
+impl LocatedRoute {
+    /// Returns the locations of the route's `keys`.
     fn locations(&self, keys: &[&str]) -> Vec<String> {
         keys.iter().map(|key| format!("{}{key}", self.location)).collect()
     }
@@ -295,34 +295,34 @@ fn access(section: &mut Section<'_, '_>) -> Access {
             section.refuse("access", &["session"], fault);
         }
         (false, None) if !section.has("access") => {
-            let silent = Diagnostic::error("a route says neither `session` nor `access = \"public\"`");
-            section.report_given(
+            let missing = Diagnostic::error("a route sets neither `session` nor `access = \"public\"`");
+            section.report_unless_broken(
                 &ACCESS,
-                silent.hint("name the session that it needs, or say that everyone may pass"),
-                section.here(),
+                missing.hint("set `session` to its realm, or `access = \"public\"` to let everyone through"),
+                section.own_span(),
             );
         }
-        // With a public route, a session says whose cookie is kept from the upstream, or taken from it at log-in.
+        // On a public route, `session` names the realm whose cookie is handled without a lookup.
         (true, _) | (false, Some(Access::Public) | None) => {}
     }
     given.unwrap_or(if section.has("session") { Access::Required } else { Access::Public })
 }
 
-/// What to say of a key that a public route has no use for.
+/// Returns the fault of a setting that has no effect on a public route.
 fn needs_session() -> Fault {
-    Fault::new("needs a session, and a public route looks none up").hint(
-        "with `access = \"optional\"` everybody may pass, too, and the session is looked up; a log-in page needs that",
+    Fault::new("needs a session, but a public route looks up none").hint(
+        "`access = \"optional\"` also lets everyone through, and looks up the session; a login page needs it",
     )
 }
 
-/// Returns an error if the route is for users who are logged in, and its realm's sessions do not say who is.
+/// Returns an error if the route is for logged-in users, but its realm has no claim that names the user.
 fn check_user(route: &RouteConfig, realm: &RealmConfig) -> Option<Diagnostic> {
     if route.access != Access::Required || !realm.user.is_unknown() {
         return None;
     }
     let name = &realm.name;
     let message = format!(
-        "the route is for users who are logged in, but `sessions.{name}` does not say which claim names the user"
+        "the route is for logged-in users, but `sessions.{name}` does not set the claim that names the `user`"
     );
     let hint = format!(
         "set `user = \"CLAIM\"` in `[sessions.{name}]`, or `access = \"session\"` to let any session through"
@@ -330,29 +330,29 @@ fn check_user(route: &RouteConfig, realm: &RealmConfig) -> Option<Diagnostic> {
     Some(Diagnostic::error(message).hint(hint))
 }
 
-/// Returns an error if `placed` allows clients a header that a route writes itself, and the locations that it depends on.
-fn check_overrides(placed: &Placed, routes: &[Placed]) -> Option<(Diagnostic, Vec<String>)> {
-    let allowed = &placed.route.allow_overrides;
-    let writes = |other: &Placed| {
+/// Returns an error, and the locations that it depends on, if `located` allows clients a header that a route sets itself.
+fn check_overrides(located: &LocatedRoute, routes: &[LocatedRoute]) -> Option<(Diagnostic, Vec<String>)> {
+    let allowed = &located.route.allow_overrides;
+    let writes = |other: &LocatedRoute| {
         let set = other.route.request_headers.set.iter().map(|edit| &edit.name);
         let injected = other.route.headers.iter().map(|rule| &rule.name);
         set.chain(injected).find(|name| allowed.contains(name)).cloned()
     };
     let (writer, name) = routes.iter().find_map(|other| Some((other, writes(other)?)))?;
     let message = format!(
-        "`routes.allow_overrides` holds `{name}`, which clients can send on no route, since one of them sets it"
+        "`routes.allow_overrides` contains `{name}`, which is removed from requests on every route, since one sets it"
     );
-    let mut needs = placed.locations(&["allow_overrides"]);
+    let mut needs = located.locations(&["allow_overrides"]);
     needs.extend(writer.locations(&["headers/", "request_headers/"]));
     Some((Diagnostic::error(message), needs))
 }
 
-/// The routes with `ignore_case` as the nearest route that says so has it, of those of the same host with the same path or
-/// one above it. An upstream that ignores case does so of what is below, too.
-fn with_case(mut routes: Vec<Placed>) -> Vec<Placed> {
+/// Sets each route's `ignore_case` to that of the longest route that sets it and has the same host and a prefix of its
+/// path. An upstream that ignores case does so for all paths below, too.
+fn inherit_ignore_case(mut routes: Vec<LocatedRoute>) -> Vec<LocatedRoute> {
     let ignored: Vec<bool> = routes
         .iter()
-        .map(|Placed { route, .. }| {
+        .map(|LocatedRoute { route, .. }| {
             let above = routes.iter().filter(|above| {
                 above.ignore_case.is_some()
                     && above.route.host == route.host
@@ -362,15 +362,14 @@ fn with_case(mut routes: Vec<Placed>) -> Vec<Placed> {
             nearest.and_then(|above| above.ignore_case).unwrap_or(false)
         })
         .collect();
-    for (placed, ignored) in routes.iter_mut().zip(ignored) {
-        placed.route.ignore_case = ignored;
+    for (located, ignored) in routes.iter_mut().zip(ignored) {
+        located.route.ignore_case = ignored;
     }
     routes
 }
 
-/// Whether one request could be meant for both. A route that names methods goes before one that takes all, so these two
-/// are not alike.
-fn is_alike(one: &RouteConfig, other: &RouteConfig) -> bool {
+/// Whether a request could match both routes with the same priority. A route with methods has priority over one without.
+fn overlap(one: &RouteConfig, other: &RouteConfig) -> bool {
     let both_take_all = one.methods.is_empty() && other.methods.is_empty();
     let ignore_case = one.ignore_case || other.ignore_case;
     one.host == other.host

@@ -1,12 +1,12 @@
-//! A cursor over one table of the file. Reading a key records what is wrong with it and goes on, and leaving the table
-//! reports the keys that nobody asked for: so one run finds every problem, and a key that is not read cannot be accepted.
+//! A reader of one table of the file. Reading a key records its problem and continues, and leaving the table reports the
+//! keys that were not read. So one run finds every problem, and no unknown key is accepted.
 //!
-//! A check that compares values names the keys that it depends on. A key that is refused, missing or misspelt has a
-//! stand-in for its value, and what is wrong with a stand-in is not reported: the operator has to mend the key anyway.
+//! A check that compares values names the keys that it depends on. If one of them is broken (rejected, missing or
+//! misspelt), a default stands in for its value and the result of the check is dropped: it would follow from an error
+//! that is reported already.
 //!
-//! 1. A key becomes broken only together with an error that is reported, so dropping a dependent problem never lets a bad
-//!    file pass.
-//! 2. Contradictions between values break no key, so two of them cannot hide each other.
+//! 1. A key becomes broken only together with a reported error, so dropping a dependent problem never accepts a bad file.
+//! 2. Contradictions between values do not break keys, so two of them cannot hide each other.
 
 use std::ops::Range;
 
@@ -16,36 +16,37 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::Diagnostic;
 use super::value::{self, Fault};
 
-/// Everything found wrong so far.
+/// The problems found so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     diagnostics: Vec<Diagnostic>,
-    /// Problems that are reported only if none of the keys beside them is broken.
+    /// Problems that are reported only if none of the keys with them is broken.
     dependent: Vec<(Diagnostic, Vec<String>)>,
-    /// The locations of keys whose values are not what the file means: refused, missing or misspelt.
+    /// The locations of broken keys: rejected, missing or misspelt.
     broken: Vec<String>,
-    /// Every key that was ever asked for: the reference file is held against it.
+    /// Every key that was ever read. A test compares the reference file with it.
     #[cfg(test)]
-    pub(super) asked: std::collections::BTreeSet<&'static str>,
+    pub(super) known_keys: std::collections::BTreeSet<&'static str>,
 }
 
-/// One table of the file, which may be absent: then every key of it is.
+/// One table of the file. If it is absent, so are all of its keys.
 #[derive(Debug)]
 pub(super) struct Section<'d, 'p> {
     table: Option<&'d DeTable<'d>>,
-    /// How messages name it: `sessions.main`; empty at the root.
+    /// The name in messages, such as `sessions.main`; empty at the root.
     path: String,
-    /// Its unique location: `/routes/2/headers`; empty at the root.
+    /// The unique location, such as `/routes/2/headers`; empty at the root.
     location: String,
-    /// Where it begins; the whole file for the root.
+    /// The table's position in the file; `None` at the root.
     span: Option<Range<usize>>,
-    asked: Vec<&'static str>,
-    /// Required keys that are absent; they may turn out to be misspelt.
+    /// The keys that were read.
+    known: Vec<&'static str>,
+    /// Required keys that are absent. Some may turn out to be misspelt.
     missing: Vec<&'static str>,
     problems: &'p mut Problems,
 }
 
-/// A key of a table whose keys are the operator's own: names, headers, claims.
+/// An entry of a table whose keys the operator chooses: names, headers, claims.
 #[derive(Debug)]
 pub(super) struct TableEntry<'d> {
     pub(super) name: &'d str,
@@ -62,14 +63,14 @@ impl Problems {
 
     pub(super) fn into_diagnostics(self) -> Vec<Diagnostic> {
         let Self { mut diagnostics, dependent, broken, .. } = self;
-        let stands = |needs: &[String]| !needs.iter().any(|need| is_broken(&broken, need));
-        let dependent = dependent.into_iter().filter(|(_, needs)| stands(needs));
+        let is_sound = |needs: &[String]| !needs.iter().any(|need| is_broken(&broken, need));
+        let dependent = dependent.into_iter().filter(|(_, needs)| is_sound(needs));
         diagnostics.extend(dependent.map(|(diagnostic, _)| diagnostic));
         diagnostics
     }
 }
 
-/// Whether the key at `need` or a table around it is broken; with a `/` at its end, whether anything below it is, too.
+/// Whether the key at `need` or a table around it is broken. If `need` ends with `/`, also whether anything below it is.
 fn is_broken(broken: &[String], need: &str) -> bool {
     let is_below = |location: &str, above: &str| {
         location.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -101,13 +102,13 @@ impl<'d, 'p> Section<'d, 'p> {
         read: impl FnOnce(&mut Section<'d, 'o>) -> T,
     ) -> T {
         let mut section =
-            Section { table, path, location, span, asked: Vec::new(), missing: Vec::new(), problems };
+            Section { table, path, location, span, known: Vec::new(), missing: Vec::new(), problems };
         let result = read(&mut section);
         section.finish();
         result
     }
 
-    /// A value, if the key is there and `parse` takes it.
+    /// Returns the value of a key, if the key is present and `parse` accepts it.
     pub(super) fn get<T>(
         &mut self,
         key: &'static str,
@@ -117,19 +118,19 @@ impl<'d, 'p> Section<'d, 'p> {
         parse(value.get_ref()).map_err(|fault| self.refuse_at(key, value.span(), fault)).ok()
     }
 
-    /// A value that must be there if the table is.
+    /// Like [`Section::get`], but the key must be present if the table is.
     pub(super) fn require<T>(
         &mut self,
         key: &'static str,
         parse: impl FnOnce(&DeValue<'_>) -> Result<T, Fault>,
     ) -> Option<T> {
-        if self.is_there() && !self.has(key) {
+        if self.is_present() && !self.has(key) {
             self.missing.push(key);
         }
         self.get(key, parse)
     }
 
-    /// The elements of a list, if `parse` takes all of them; each of the others is reported.
+    /// Returns the elements of a list, if `parse` accepts all of them. Reports each that it rejects.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -150,21 +151,20 @@ impl<'d, 'p> Section<'d, 'p> {
         (elements.len() == array.len()).then_some(elements)
     }
 
-    /// A table below this one. An absent one is read too, since its defaults hold.
+    /// Reads a table inside this one. An absent table is read too, as one without keys, for its defaults.
     pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'d, '_>) -> T) -> T {
-        let place = (self.name(key), self.location(key));
+        let names = (self.name(key), self.location(key));
         let Some(value) = self.value(key) else {
-            return Section::open(None, place, self.span.clone(), self.problems, read);
+            return Section::open(None, names, self.span.clone(), self.problems, read);
         };
         let table = value.get_ref().as_table();
         if table.is_none() {
             self.refuse_at(key, value.span(), value::wrong_type(value.get_ref(), "a table"));
         }
-        Section::open(table, place, Some(value.span()), self.problems, read)
+        Section::open(table, names, Some(value.span()), self.problems, read)
     }
 
-    /// A value that is written as text, or as a table if there is more to say. An absent one is read as a table, whose
-    /// keys are then absent too.
+    /// Reads a value that is a string or, for more options, a table. An absent one is read as a table without keys.
     pub(super) fn text_or_table<T>(
         &mut self,
         key: &'static str,
@@ -183,7 +183,7 @@ impl<'d, 'p> Section<'d, 'p> {
         }
     }
 
-    /// The tables of `[[key]]`, in order.
+    /// Reads the tables of `[[key]]`, in order.
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
@@ -196,13 +196,13 @@ impl<'d, 'p> Section<'d, 'p> {
             return Vec::new();
         };
         let elements = array.iter().enumerate().filter_map(|(index, element)| {
-            let place = (self.name(key), self.location(&format!("{key}/{index}")));
-            self.open_value(place, element, &mut read)
+            let names = (self.name(key), self.location(&format!("{key}/{index}")));
+            self.open_value(names, element, &mut read)
         });
         elements.flatten().collect()
     }
 
-    /// The tables of `[key.NAME]`, in order.
+    /// Reads the tables of `[key.NAME]`, in order.
     pub(super) fn named<T>(
         &mut self,
         key: &'static str,
@@ -211,7 +211,7 @@ impl<'d, 'p> Section<'d, 'p> {
         let read_one = |section: &mut Section<'d, '_>, entry: TableEntry<'d>| {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             if entry.name.is_empty() || !entry.name.chars().all(is_name) {
-                let message = format!("a name under `{key}` is not made of letters, digits, `-` and `_`");
+                let message = format!("a name under `{key}` may contain only letters, digits, `-` and `_`");
                 section.report(Diagnostic::error(message), Some(entry.span));
             }
             section.descend(entry.name, entry.value, |section| read(entry.name, section)).flatten()
@@ -219,13 +219,13 @@ impl<'d, 'p> Section<'d, 'p> {
         self.table(key, |section| section.entries(read_one))
     }
 
-    /// Reads every entry of a table whose keys are the operator's own, in order.
+    /// Reads every entry of a table whose keys the operator chooses, in order.
     pub(super) fn entries<T>(
         &mut self,
         mut read: impl FnMut(&mut Self, TableEntry<'d>) -> Option<T>,
     ) -> Vec<T> {
         let entries = self.table.map(entries).unwrap_or_default();
-        // Taken away, so that `finish` has no key left to complain of.
+        // Removed, so that `finish` reports none of them as unknown.
         self.table = None;
         entries.into_iter().filter_map(|entry| read(self, entry)).collect()
     }
@@ -242,97 +242,97 @@ impl<'d, 'p> Section<'d, 'p> {
 
     fn open_value<T>(
         &mut self,
-        place: (String, String),
+        names: (String, String),
         value: &'d Spanned<DeValue<'d>>,
         read: impl FnOnce(&mut Section<'d, '_>) -> T,
     ) -> Option<T> {
         let Some(table) = value.get_ref().as_table() else {
             let Fault { message, hint, .. } = value::wrong_type(value.get_ref(), "a table");
-            let (path, location) = place;
+            let (path, location) = names;
             let wrong = Diagnostic::error(format!("`{path}` {message}")).at(value.span());
             self.problems.push(Diagnostic { hint, ..wrong });
             self.problems.broken.push(location);
             return None;
         };
-        Some(Section::open(Some(table), place, Some(value.span()), self.problems, read))
+        Some(Section::open(Some(table), names, Some(value.span()), self.problems, read))
     }
 
-    /// The names below `key`, in the order that [`Section::named`] reads them.
+    /// Returns the names under `key`, in the order in which [`Section::named`] reads them.
     pub(super) fn names(&self, key: &str) -> Vec<(&'d str, Range<usize>)> {
         let table = self.table.and_then(|table| table.get(key)?.get_ref().as_table());
         table.map(entries).unwrap_or_default().into_iter().map(|entry| (entry.name, entry.span)).collect()
     }
 
-    /// Whether the key is there, right or wrong.
+    /// Whether the key is present, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
-    /// Whether the list is absent or has no element.
+    /// Whether the list is absent or empty.
     pub(super) fn is_empty(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));
         value.is_none_or(|value| value.get_ref().as_array().is_some_and(|array| array.is_empty()))
     }
 
-    /// Whether the table itself is there.
-    pub(super) fn is_there(&self) -> bool {
+    /// Whether the table itself is present.
+    pub(super) fn is_present(&self) -> bool {
         self.table.is_some()
     }
 
-    /// Whether the key's value is a table, where it may be something shorter too.
+    /// Whether the key's value is a table, for keys that also accept other types.
     pub(super) fn is_table(&self, key: &str) -> bool {
         self.table.and_then(|table| table.get(key)).is_some_and(|value| value.get_ref().is_table())
     }
 
-    /// Where the table begins; none: it is the whole file.
-    pub(super) fn here(&self) -> Option<Range<usize>> {
+    /// Returns the table's position in the file, or `None` for the root.
+    pub(super) fn own_span(&self) -> Option<Range<usize>> {
         self.span.clone()
     }
 
-    /// Where the key's value is; where the table begins if it is absent.
+    /// Returns the position of the key's value, or the table's if the key is absent.
     pub(super) fn span(&self, key: &str) -> Option<Range<usize>> {
         let value = self.table.and_then(|table| table.get(key));
         value.map(Spanned::span).or_else(|| self.span.clone())
     }
 
-    /// How messages name a key.
+    /// Returns a key's name in messages.
     pub(super) fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Where the key is in the file, as the `needs` of another section's check name it.
+    /// Returns a key's location, as the `needs` of another section's check refer to it.
     pub(super) fn location(&self, key: &str) -> String {
         format!("{}/{key}", self.location)
     }
 
     /// Records a contradiction: `` `path.key` `` followed by the fault's message. `needs` are the keys that the check
-    /// depends on, relative to this table, or absolute with a `/` in front; with a `/` at the end, all below is meant.
+    /// depends on, relative to this table, or absolute if they begin with `/`. A `/` at the end includes all keys below.
     pub(super) fn refuse(&mut self, key: &str, needs: &[&str], fault: Fault) {
         let diagnostic = self.diagnostic(key, fault);
-        self.report_given(needs, diagnostic, self.span(key));
+        self.report_unless_broken(needs, diagnostic, self.span(key));
     }
 
-    /// The same, at `other` where the key is left to its default: that is then what the file says.
+    /// Like [`Section::refuse`], but points at `other` if the key is absent and has its default.
     pub(super) fn refuse_or(&mut self, key: &str, other: &str, needs: &[&str], fault: Fault) {
         let diagnostic = self.diagnostic(key, fault);
-        self.report_given(needs, diagnostic, self.span(if self.has(key) { key } else { other }));
+        self.report_unless_broken(needs, diagnostic, self.span(if self.has(key) { key } else { other }));
     }
 
-    /// Records that the key's value, or the part of it at `span`, is wrong in itself.
+    /// Records that the key's value, or the part of it at `span`, is invalid.
     pub(super) fn refuse_at(&mut self, key: &str, span: Range<usize>, fault: Fault) {
         let needs = fault.needs;
         let diagnostic = self.diagnostic(key, fault);
-        self.report_given(needs.as_slice(), diagnostic, Some(span));
+        self.report_unless_broken(needs.as_slice(), diagnostic, Some(span));
         self.problems.broken.push(self.location(key));
     }
 
-    /// Records a problem at `span`, or one of the whole file.
+    /// Records a problem at `span`, or of the file as a whole.
     pub(super) fn report(&mut self, diagnostic: Diagnostic, span: Option<Range<usize>>) {
-        self.report_given::<&str>(&[], diagnostic, span);
+        self.report_unless_broken::<&str>(&[], diagnostic, span);
     }
 
-    /// The same, unless one of the keys `needs` is broken.
-    pub(super) fn report_given<N: AsRef<str>>(
+    /// Like [`Section::report`], unless one of the keys `needs` is broken.
+    pub(super) fn report_unless_broken<N: AsRef<str>>(
         &mut self,
         needs: &[N],
         diagnostic: Diagnostic,
@@ -357,23 +357,23 @@ impl<'d, 'p> Section<'d, 'p> {
     }
 
     fn value(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
-        self.asked.push(key);
+        self.known.push(key);
         #[cfg(test)]
-        self.problems.asked.insert(key);
+        self.problems.known_keys.insert(key);
         self.table?.get(key)
     }
 
     fn finish(self) {
         let unknown = self.table.map(entries).unwrap_or_default();
         let mut misspelt = Vec::new();
-        for entry in unknown.into_iter().filter(|entry| !self.asked.contains(&entry.name)) {
-            let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
-            let meant = value::nearest(entry.name, self.asked.iter().copied());
+        for entry in unknown.into_iter().filter(|entry| !self.known.contains(&entry.name)) {
+            let inside = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
+            let meant = value::nearest(entry.name, self.known.iter().copied());
             let hint = match meant {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known here: {}", value::listed(&self.asked)),
+                None => format!("known keys: {}", value::listed(&self.known)),
             };
-            let message = format!("unknown key `{}`{place}", entry.name);
+            let message = format!("unknown key `{}`{inside}", entry.name);
             self.problems.push(Diagnostic::error(message).at(entry.span).hint(hint));
             self.problems.broken.push(self.location(entry.name));
             misspelt.extend(meant);
@@ -389,7 +389,7 @@ impl<'d, 'p> Section<'d, 'p> {
     }
 }
 
-/// A table's entries in the order of the file; the table itself has them in alphabetical order.
+/// Returns a table's entries in the order of the file. The table itself sorts them by name.
 fn entries<'d>(table: &'d DeTable<'d>) -> Vec<TableEntry<'d>> {
     let entry =
         |(key, value): (&'d Spanned<_>, _)| TableEntry { name: key_name(key), span: key.span(), value };

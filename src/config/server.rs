@@ -13,84 +13,85 @@ use super::value::{Fault, boolean, duration, integer, one_of, size, string};
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Worker threads; never 0 once resolved.
+    /// Number of worker threads; at least 1.
     pub workers: usize,
-    /// How log lines are written.
+    /// The format of the log.
     pub log: LogFormat,
-    /// Where each request writes a line.
+    /// The destination of the access log.
     pub access_log: AccessLogTarget,
-    /// What becomes of requests that belong to no trace.
+    /// The treatment of requests without a usable `traceparent`.
     pub traces: Traces,
-    /// The budget of all injected headers of a request: the sum of names and values.
+    /// Maximum size of all injected headers of a request: the sum of their names and values.
     pub max_header_bytes: usize,
-    /// What happens to client headers whose names a CGI-like server might read as another name.
+    /// The treatment of client headers with unusual names.
     pub odd_headers: OddHeaders,
-    /// How long clients are waited for.
+    /// Timeouts for clients.
     pub timeouts: Timeouts,
     /// `[server.limits]`
     pub limits: Limits,
-    /// Whether a change of the configuration's files is a reload.
+    /// Whether a change of the configuration's files triggers a reload.
     pub watch: bool,
-    /// How long requests are taken still after SIGTERM, though readiness is gone.
+    /// How long new requests are accepted after SIGTERM, while the readiness probe fails already.
     pub drain_delay: Duration,
-    /// How long requests in flight may take to finish after that.
+    /// Timeout for requests in flight to finish after that.
     pub drain: Duration,
 }
 
-/// How long clients are waited for.
+/// Timeouts for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For the whole head of a request, from the first byte of it, and for that of a connection's first.
+    /// Timeout for receiving a whole request head, from its first byte, or from the start of the connection.
     pub header: Duration,
-    /// For the next request of a connection, once the last one has been answered.
+    /// Timeout for the next request of a connection.
     pub idle: Duration,
-    /// For the next piece of a request's body.
+    /// Timeout for the next piece of a request body.
     pub body: Duration,
-    /// Bytes a second of a request's body that a client sends at least once `body` has been waited in all; 0: any.
+    /// Minimum rate of a request body in bytes per second, once the gateway has waited for `body` in total. 0 turns the
+    /// check off.
     pub body_rate: usize,
-    /// For a client that has left off reading its response.
+    /// Timeout for a client that does not read its response.
     pub send: Duration,
 }
 
-/// How log lines are written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable lines.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Where the access log goes.
+/// The destination of the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogTarget {
-    /// Nowhere.
+    /// No access log.
     Off,
-    /// The standard output.
+    /// Standard output.
     Stdout,
-    /// The standard error, among everything else that is logged.
+    /// Standard error, together with the log.
     Stderr,
-    /// A file, which is appended to.
+    /// A file, to which lines are appended.
     File(PathBuf),
 }
 
-/// What a request without a usable `traceparent` gets.
+/// The treatment of requests without a usable `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traces {
-    /// A new trace, marked as recorded: apps that record what they are told to will.
+    /// Start a new trace with the `sampled` flag.
     Sampled,
-    /// A new trace, marked as not recorded.
+    /// Start a new trace without the `sampled` flag.
     Unsampled,
-    /// None; and one that comes is passed on as it is.
+    /// Start no trace, and pass on a `traceparent` unchanged.
     Pass,
 }
 
-/// Client headers whose names hold anything but letters, digits and `-`.
+/// The treatment of client headers whose names contain anything but letters, digits and `-`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OddHeaders {
-    /// They are dropped.
+    /// Remove them.
     Drop,
-    /// They pass, unless they could be read as one of ours.
+    /// Pass them on, unless an upstream could mistake one for an injected header.
     Pass,
 }
 
@@ -138,7 +139,7 @@ fn timeouts(server: &mut Section<'_, '_>) -> Timeouts {
     }
 }
 
-/// `true`, `false`, `"stdout"`, `"stderr"` or `{ file = "path" }`.
+/// Parses `true`, `false`, `"stdout"`, `"stderr"` or `{ file = "path" }`.
 fn access_log(value: &DeValue<'_>, directory: &Path) -> Result<AccessLogTarget, Fault> {
     let fault = || Fault::new("must be `true`, `false`, `\"stdout\"`, `\"stderr\"` or `{ file = \"path\" }`");
     match value {
@@ -155,7 +156,7 @@ fn access_log(value: &DeValue<'_>, directory: &Path) -> Result<AccessLogTarget, 
                 _ => Err(fault()),
             }
         }
-        DeValue::String(_) => Err(fault().hint("a file is written `{ file = \"access.log\" }`")),
+        DeValue::String(_) => Err(fault().hint("write `{ file = \"access.log\" }` for a file")),
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) => Err(fault()),
     }
 }

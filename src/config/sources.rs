@@ -1,12 +1,12 @@
-//! The files that a configuration comes from: the file itself, and those that it names. A [`Watch`] tells when they have
-//! changed and have come to rest.
+//! The files of a configuration: the file itself, and those that it refers to. A [`SourceWatcher`] detects changes by
+//! polling.
 //!
-//! 1. What was read is what counts: a file that changes while it is read, or right after, has changed.
-//! 2. A file that is being written is not read: what has changed must look the same twice in a row. Half of a file may
-//!    well be a configuration, too.
-//! 3. A file whose content is what it was has not changed, whatever its dates say.
+//! 1. Changes are relative to the content that was read: a file that changes during the read, or right after, has changed.
+//! 2. A change is reported only once the files look the same in two polls in a row, so that a file that is still being
+//!    written is not read. Half of a file may be a valid configuration.
+//! 3. A file with the same content has not changed, whatever its modification time.
 //!
-//! Paths are followed through symbolic links every time, so that a link that is pointed elsewhere counts as a change.
+//! Symbolic links are followed in every poll, so that pointing one at another file is a change.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::environment::{Environment, System};
 use crate::time::Timestamp;
 
-/// What a look at a file shows without reading it.
+/// A file's metadata that changes when its content does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -29,27 +29,27 @@ struct Stamp {
     modified: (i64, i64),
 }
 
-/// A digest of a file's content; none: it could not be read.
+/// The SHA-256 digest of a file's content. `None` if it could not be read.
 type Content = Option<[u8; 32]>;
 
-/// Files as they were when they were read.
+/// The files that were read, with their metadata and content at that time.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     files: BTreeMap<PathBuf, (Option<Stamp>, Content)>,
 }
 
-/// The process's environment, taking down which files are read.
+/// The environment of this process, which records the files that are read.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     sources: Mutex<Sources>,
 }
 
-/// Looks after files.
+/// Detects changes of files by polling.
 #[derive(Debug)]
-pub struct Watch {
+pub struct SourceWatcher {
     known: Sources,
-    /// What the last look showed, if that was not what is known.
-    seen: Option<Vec<Option<Stamp>>>,
+    /// The metadata in the last poll, if it differs from `known`.
+    pending: Option<Vec<Option<Stamp>>>,
 }
 
 impl Recorder {
@@ -76,7 +76,7 @@ impl Environment for Recorder {
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        // Before it is read: what is written from now on shows.
+        // Taken before the read, so that a write during it is detected.
         let stamp = Stamp::of(path);
         let read = System.file(path);
         let content = read.as_ref().ok().map(|bytes| Sha256::digest(bytes).into());
@@ -86,21 +86,21 @@ impl Environment for Recorder {
     }
 }
 
-impl Watch {
-    /// Looks after the files of what was read last.
+impl SourceWatcher {
+    /// Creates a watcher of the files that were read.
     pub fn new(sources: Sources) -> Self {
-        Self { known: sources, seen: None }
+        Self { known: sources, pending: None }
     }
 
-    /// Looks at the files; whether they have changed, and are as they were at the last look.
-    pub fn look(&mut self) -> bool {
+    /// Checks the files. Returns whether they have changed, and look the same as in the last poll.
+    pub fn poll(&mut self) -> bool {
         let now: Vec<_> = self.known.files.keys().map(|path| Stamp::of(path)).collect();
         if now.iter().eq(self.known.files.values().map(|(stamp, _)| stamp)) {
-            self.seen = None;
+            self.pending = None;
             return false;
         }
-        if self.seen.as_ref() != Some(&now) {
-            self.seen = Some(now);
+        if self.pending.as_ref() != Some(&now) {
+            self.pending = Some(now);
             return false;
         }
         let read = |path: &PathBuf| System.file(path).ok().map(|bytes| Sha256::digest(bytes).into());
@@ -110,7 +110,7 @@ impl Watch {
         for ((known, _), stamp) in self.known.files.values_mut().zip(now) {
             *known = stamp;
         }
-        self.seen = None;
+        self.pending = None;
         false
     }
 }
@@ -140,52 +140,52 @@ mod tests {
     }
 
     #[test]
-    fn a_change_counts_when_it_has_come_to_rest() {
+    fn change_is_reported_when_two_polls_agree() {
         let directory = tempfile::tempdir().unwrap();
         let [file, secret] = ["gateway.toml", "secret"].map(|name| directory.path().join(name));
         fs::write(&file, "one").unwrap();
-        let mut watch = Watch::new(sources(&[&file, &secret]));
-        assert!(!watch.look() && !watch.look());
+        let mut watcher = SourceWatcher::new(sources(&[&file, &secret]));
+        assert!(!watcher.poll() && !watcher.poll());
 
         fs::write(&file, "one and").unwrap();
-        assert!(!watch.look());
+        assert!(!watcher.poll());
         fs::write(&file, "one and two").unwrap();
-        assert!(!watch.look(), "it is still being written");
-        assert!(watch.look());
+        assert!(!watcher.poll(), "the file is still being written");
+        assert!(watcher.poll());
 
-        let mut watch = Watch::new(sources(&[&file, &secret]));
-        assert!(!watch.look() && !watch.look());
-        fs::write(&secret, "it was not there before").unwrap();
-        assert!(!watch.look());
-        assert!(watch.look());
+        let mut watcher = SourceWatcher::new(sources(&[&file, &secret]));
+        assert!(!watcher.poll() && !watcher.poll());
+        fs::write(&secret, "a new file").unwrap();
+        assert!(!watcher.poll());
+        assert!(watcher.poll());
     }
 
     #[test]
-    fn the_same_content_is_no_change() {
+    fn same_content_is_no_change() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("gateway.toml");
         fs::write(&file, "one").unwrap();
-        let mut watch = Watch::new(sources(&[&file]));
+        let mut watcher = SourceWatcher::new(sources(&[&file]));
 
         fs::remove_file(&file).unwrap();
-        assert!(!watch.look());
+        assert!(!watcher.poll());
         fs::write(&file, "one").unwrap();
-        assert!(!watch.look() && !watch.look() && !watch.look());
-        assert!(watch.seen.is_none());
+        assert!(!watcher.poll() && !watcher.poll() && !watcher.poll());
+        assert!(watcher.pending.is_none());
     }
 
     #[test]
-    fn a_link_that_is_pointed_elsewhere_is_a_change() {
+    fn new_target_of_a_symbolic_link_is_a_change() {
         let directory = tempfile::tempdir().unwrap();
         let [link, first, second] = ["link", "first", "second"].map(|name| directory.path().join(name));
         fs::write(&first, "one").unwrap();
         fs::write(&second, "two").unwrap();
         std::os::unix::fs::symlink(&first, &link).unwrap();
-        let mut watch = Watch::new(sources(&[&link]));
+        let mut watcher = SourceWatcher::new(sources(&[&link]));
 
         fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(&second, &link).unwrap();
-        assert!(!watch.look());
-        assert!(watch.look());
+        assert!(!watcher.poll());
+        assert!(watcher.poll());
     }
 }

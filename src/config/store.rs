@@ -1,4 +1,4 @@
-//! `[store.embedded]` or `[store.dynamodb]`
+//! `[store.embedded]` and `[store.dynamodb]`
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,12 +11,12 @@ use super::section::Section;
 use super::value::{self, Fault, duration, integer, string, text};
 use super::{DynamodbConfig, StoreConfig};
 
-/// The store; none if the file does not say which, or both.
+/// Reads the store. Returns `None` if the file configures none, or both.
 pub(super) fn read(root: &mut Section<'_, '_>, directory: &Path) -> Option<StoreConfig> {
     root.table("store", |store| {
         let both = store.has("embedded") && store.has("dynamodb");
         if both {
-            let clash = Diagnostic::error("there are two stores").hint("keep one of them");
+            let clash = Diagnostic::error("two stores are configured").hint("keep one of them");
             let clash = match store.span("embedded") {
                 Some(embedded) => clash.related(embedded, "the other"),
                 None => clash,
@@ -29,11 +29,16 @@ pub(super) fn read(root: &mut Section<'_, '_>, directory: &Path) -> Option<Store
             (Some(_), Some(_)) => None,
             (Some(one), None) | (None, Some(one)) => Some(one),
             (None, None) => {
-                // One that is there but wrong has been reported.
+                // An invalid one has been reported already.
                 if !store.has("embedded") && !store.has("dynamodb") {
-                    let missing = Diagnostic::error("there is no store");
-                    let hint = "add `[store.dynamodb]`, or `[store.embedded]` for one inside this process";
-                    store.report_given(&["embedded", "dynamodb"], missing.hint(hint), store.here());
+                    let missing = Diagnostic::error("no store is configured");
+                    let hint =
+                        "add `[store.dynamodb]`, or `[store.embedded]` for a store inside this process";
+                    store.report_unless_broken(
+                        &["embedded", "dynamodb"],
+                        missing.hint(hint),
+                        store.own_span(),
+                    );
                 }
                 None
             }
@@ -44,12 +49,12 @@ pub(super) fn read(root: &mut Section<'_, '_>, directory: &Path) -> Option<Store
 fn embedded(section: &mut Section<'_, '_>, directory: &Path) -> Option<StoreConfig> {
     let path = section.get("path", string).map(|path| directory.join(path));
     let listen = section.get("listen", text(loopback));
-    if section.is_there() && !cfg!(feature = "embedded") {
+    if section.is_present() && !cfg!(feature = "embedded") {
         let absent = Diagnostic::error("this build of sessiongate has no embedded store");
         let hint = "build it with the cargo feature `embedded`, or use `[store.dynamodb]`";
-        section.report(absent.hint(hint), section.here());
+        section.report(absent.hint(hint), section.own_span());
     }
-    section.is_there().then_some(StoreConfig::Embedded { path, listen })
+    section.is_present().then_some(StoreConfig::Embedded { path, listen })
 }
 
 fn dynamodb(section: &mut Section<'_, '_>) -> Option<StoreConfig> {
@@ -62,42 +67,42 @@ fn dynamodb(section: &mut Section<'_, '_>) -> Option<StoreConfig> {
         timeout: section.get("timeout", timeout).unwrap_or(Duration::from_secs(1)),
         attempts: section.get("attempts", integer(1..=10)).unwrap_or(3),
     };
-    section.is_there().then_some(StoreConfig::Dynamodb(config))
+    section.is_present().then_some(StoreConfig::Dynamodb(config))
 }
 
-/// This API asks for no credentials, so nobody beyond this machine may reach it.
+/// Parses a loopback address: the embedded engine's API checks no credentials, so other machines must not reach it.
 fn loopback(text: &str) -> Result<SocketAddr, Fault> {
     let address = value::address(text)?;
     if address.ip().is_loopback() {
         return Ok(address);
     }
-    Err(Fault::new("must be a loopback address").hint("the embedded store asks for no credentials"))
+    Err(Fault::new("must be a loopback address").hint("the embedded store checks no credentials"))
 }
 
 fn region(text: &str) -> Result<String, Fault> {
     if text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is not the name of a region").hint("such as \"eu-central-1\""))
+    Err(Fault::new("is not a valid AWS region name").hint("such as \"eu-central-1\""))
 }
 
 fn role_arn(text: &str) -> Result<String, Fault> {
     if text.starts_with("arn:") && text.contains(":role/") {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is not the ARN of a role").hint("such as \"arn:aws:iam::123456789012:role/sessiongate\""))
+    Err(Fault::new("is not a valid role ARN").hint("such as \"arn:aws:iam::123456789012:role/sessiongate\""))
 }
 
 fn endpoint(text: &str) -> Result<String, Fault> {
-    let fault = || Fault::new("must be a URL of http or https").hint("such as \"http://127.0.0.1:8000\"");
+    let fault = || Fault::new("must be an `http` or `https` URL").hint("such as \"http://127.0.0.1:8000\"");
     let url: Uri = text.parse().map_err(|_| fault())?;
     let authority = url.authority().ok_or_else(fault)?;
     if !matches!(url.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
         return Err(fault());
     }
     if authority.as_str().contains('@') {
-        return Err(Fault::new("must not hold a user or a password")
-            .hint("credentials come from the AWS SDK's own chain: environment, profile or role"));
+        return Err(Fault::new("must not contain a user or password")
+            .hint("credentials come from the AWS SDK's default chain: environment, profile or role"));
     }
     if url.query().is_some() {
         return Err(Fault::new("must not have a query"));

@@ -1,4 +1,4 @@
-//! The reference file against what the code asks for.
+//! Compares the reference file with the keys that the code reads.
 
 use std::io;
 
@@ -7,10 +7,10 @@ use crate::time::Timestamp;
 
 const REFERENCE: &str = include_str!("../../gateway.toml");
 
-/// An environment with nothing in it.
-struct Nothing;
+/// An environment without variables and files.
+struct EmptyEnvironment;
 
-impl Environment for Nothing {
+impl Environment for EmptyEnvironment {
     fn cores(&self) -> usize {
         1
     }
@@ -32,14 +32,16 @@ impl Environment for Nothing {
 fn the_reference_names_every_key() {
     let document = DeTable::parse(REFERENCE).unwrap().into_inner();
     let mut problems = Problems::default();
-    resolve(&document, Path::new(""), &Nothing, &mut problems);
+    resolve(&document, Path::new(""), &EmptyEnvironment, &mut problems);
 
     let is_named = |key: &str| {
         let words = REFERENCE.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         words.into_iter().any(|word| word == key)
     };
-    let missing: Vec<_> = problems.asked.iter().filter(|key| !is_named(key)).collect();
+    let missing: Vec<_> = problems.known_keys.iter().filter(|key| !is_named(key)).collect();
     assert!(missing.is_empty(), "not in gateway.toml: {missing:?}");
-    // Sections that the file leaves out are asked for too, or this test would prove nothing about them.
-    assert!(["role_arn", "previous", "template", "encoding"].iter().all(|key| problems.asked.contains(key)));
+    // Keys of sections that the file leaves out are known too; otherwise this test would prove nothing about them.
+    assert!(
+        ["role_arn", "previous", "template", "encoding"].iter().all(|key| problems.known_keys.contains(key))
+    );
 }

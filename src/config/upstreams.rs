@@ -18,55 +18,55 @@ pub use tls::{ClientIdentity, UpstreamTls};
 /// `[upstreams.NAME]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamConfig {
-    /// Its name.
+    /// The upstream's name.
     pub name: String,
-    /// At least one.
+    /// The servers, at least one.
     pub servers: Vec<UpstreamServer>,
-    /// How a request gets to one of them.
+    /// The load balancing method.
     pub balance: BalanceMethod,
-    /// What is spoken where that can be chosen: over TLS, and over Unix sockets.
+    /// The protocol for servers over TLS and Unix sockets.
     pub protocol: UpstreamProtocol,
-    /// The limit of opening a connection.
+    /// Timeout for connecting to a server, TLS handshake included.
     pub connect_timeout: Duration,
-    /// The limit from sending a request's head to receiving the response's.
+    /// Timeout for the response head, and for each next piece of the body.
     pub response_timeout: Duration,
-    /// Idle connections kept to each server, by each worker.
+    /// Maximum idle connections to each server, per worker.
     pub keep_alive: usize,
-    /// How long one is kept idle.
+    /// Timeout after which an idle connection is closed.
     pub idle_timeout: Duration,
-    /// Requests that each server is sent at a time, by all workers together; none: any number.
+    /// Maximum concurrent requests to each server, over all workers. `None` means no limit.
     pub max_connections: Option<usize>,
-    /// `queue`: those that wait while every server has its most.
+    /// The queue of requests that wait while every server has `max_connections`.
     pub queue: Queue,
-    /// How often names are looked up.
+    /// Interval of DNS lookups.
     pub resolve: Duration,
-    /// `retries`
+    /// Retries of failed requests.
     pub retries: Retries,
-    /// `health`; none: servers are not asked.
+    /// Active health checks. `None` turns them off.
     pub health: Option<Health>,
-    /// `ejection`; none: servers that fail stay in.
+    /// Ejection of failing servers. `None` turns it off.
     pub ejection: Option<Ejection>,
-    /// `tls`; there where a server is reached over TLS.
+    /// TLS settings. `Some` if a server is reached over TLS.
     pub tls: Option<UpstreamTls>,
 }
 
-/// How a request gets to a server.
+/// A load balancing method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BalanceMethod {
-    /// In turn, by weight.
+    /// Weighted round robin.
     RoundRobin,
-    /// The one with the fewest requests under way for its weight.
+    /// The server with the fewest requests in flight relative to its weight.
     LeastConnections,
-    /// Of two at random, the one with fewer.
+    /// Power of two choices: of two random servers, the one with fewer requests in flight.
     RandomTwo,
-    /// Always the same one for a session; without one, for a client's address.
+    /// Always the same server for a session, or for a client's address if there is no session.
     Sticky,
 }
 
-/// What is spoken to servers that leave a choice.
+/// The protocol for servers whose URL leaves a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamProtocol {
-    /// Over TLS what the server prefers of both; over a Unix socket HTTP/1.1.
+    /// Over TLS the one that ALPN selects; over a Unix socket HTTP/1.1.
     Auto,
     /// HTTP/1.1
     Http1,
@@ -77,48 +77,48 @@ pub enum UpstreamProtocol {
 /// `[upstreams.NAME.queue]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// How many requests may wait, of all workers together.
+    /// Maximum number of waiting requests, over all workers.
     pub size: usize,
-    /// How long one waits.
+    /// Timeout for a waiting request.
     pub timeout: Duration,
 }
 
 /// `[upstreams.NAME.retries]`
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retries {
-    /// How often a request is sent, the first time included.
+    /// Maximum attempts of a request, the first included.
     pub attempts: u32,
-    /// Retries for each request, in the long run.
+    /// Maximum ratio of retries to requests in the long run.
     pub budget: f64,
 }
 
 /// `[upstreams.NAME.health]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// What is asked for.
+    /// The request target of checks.
     pub path: String,
-    /// The Host that is asked; none: the server's own.
+    /// The Host of checks. `None` uses the server's own name.
     pub host: Option<String>,
-    /// How often.
+    /// Interval of checks.
     pub interval: Duration,
-    /// How long an answer may take.
+    /// Timeout for the response to a check.
     pub timeout: Duration,
-    /// After so many good answers a server that was out is in.
+    /// Consecutive successes after which an unhealthy server is healthy.
     pub healthy: u32,
-    /// After so many others one that was in is out.
+    /// Consecutive failures after which a healthy server is unhealthy.
     pub unhealthy: u32,
-    /// What is good.
+    /// The statuses that are a success.
     pub status: StatusRanges,
 }
 
 /// `[upstreams.NAME.ejection]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ejection {
-    /// After so many failures in a row a server is out.
+    /// Consecutive failures after which a server is ejected.
     pub failures: u32,
-    /// For this long at first; each time that follows upon the last, for twice as long.
+    /// The duration of a first ejection. It doubles with each ejection that soon follows another.
     pub period: Duration,
-    /// Answers that are failures too.
+    /// The statuses that count as failures.
     pub status: StatusRanges,
 }
 
@@ -128,10 +128,10 @@ pub(super) fn read(
     environment: &dyn Environment,
 ) -> Vec<UpstreamConfig> {
     root.named("upstreams", |name, upstream| {
-        let connect_timeout = upstream.get("connect_timeout", limit());
-        let response_timeout = upstream.get("response_timeout", limit());
+        let connect_timeout = upstream.get("connect_timeout", timeout());
+        let response_timeout = upstream.get("response_timeout", timeout());
         let keep_alive = upstream.get("keep_alive", integer(0..=4096));
-        let idle_timeout = upstream.get("idle_timeout", limit());
+        let idle_timeout = upstream.get("idle_timeout", timeout());
         let balance = upstream.get(
             "balance",
             one_of(&[
@@ -141,12 +141,12 @@ pub(super) fn read(
                 ("sticky", BalanceMethod::Sticky),
             ]),
         );
-        let words = [
+        let protocols = [
             ("auto", UpstreamProtocol::Auto),
             ("http1", UpstreamProtocol::Http1),
             ("http2", UpstreamProtocol::Http2),
         ];
-        let protocol = upstream.get("protocol", one_of(&words));
+        let protocol = upstream.get("protocol", one_of(&protocols));
         let max_connections = upstream.get("max_connections", integer(0..=100_000)).filter(|most| *most > 0);
         let resolve = upstream.get("resolve", duration(Duration::from_secs(1)..=Duration::from_hours(24)));
         let queue = queue(upstream, max_connections.is_some());
@@ -161,7 +161,7 @@ pub(super) fn read(
         if servers.is_empty() {
             upstream.refuse("servers", &[], Fault::new("must name at least one server"));
         }
-        refuse_useless(upstream, &servers);
+        refuse_settings_without_effect(upstream, &servers);
         let is_tls = servers.iter().any(UpstreamServer::is_tls);
         Some(UpstreamConfig {
             name: name.to_owned(),
@@ -171,7 +171,7 @@ pub(super) fn read(
             connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(2)),
             response_timeout: response_timeout.unwrap_or(Duration::from_mins(1)),
             keep_alive: keep_alive.unwrap_or(64),
-            // Below the 5 s after which the usual app servers close, so that they do not close under a request.
+            // Below the 5 s after which common app servers close idle connections, to avoid a race with a request.
             idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(4)),
             max_connections,
             queue,
@@ -184,36 +184,36 @@ pub(super) fn read(
     })
 }
 
-/// What a wait may be limited to.
-fn limit() -> impl Fn(&toml::de::DeValue<'_>) -> Result<Duration, Fault> {
+/// Parses a timeout.
+fn timeout() -> impl Fn(&toml::de::DeValue<'_>) -> Result<Duration, Fault> {
     duration(Duration::from_millis(1)..=Duration::from_hours(24))
 }
 
-/// Settings of what no server of the upstream does.
-fn refuse_useless(upstream: &mut Section<'_, '_>, servers: &[UpstreamServer]) {
+/// Rejects settings that no server of the upstream uses.
+fn refuse_settings_without_effect(upstream: &mut Section<'_, '_>, servers: &[UpstreamServer]) {
     if !servers.iter().any(UpstreamServer::is_tls) {
-        let fault = Fault::new("is of no use: no server is reached over TLS");
+        let fault = Fault::new("has no effect: no server is reached over TLS");
         if upstream.has("tls") {
-            upstream.refuse("tls", &[], fault.hint("\"https://host:port\" is"));
+            upstream.refuse("tls", &[], fault.hint("use a server URL such as \"https://host:port\""));
         }
     }
-    if upstream.has("protocol") && !servers.iter().any(UpstreamServer::leaves_protocol_open) {
-        let fault = Fault::new("is of no use: the servers' URLs say what is spoken");
+    if upstream.has("protocol") && !servers.iter().any(UpstreamServer::has_protocol_choice) {
+        let fault = Fault::new("has no effect: the servers' URLs determine the protocol");
         upstream.refuse("protocol", &[], fault.hint("\"http://\" is HTTP/1.1, \"h2c://\" is HTTP/2"));
     }
-    if upstream.has("resolve") && !servers.iter().any(UpstreamServer::is_named) {
-        upstream.refuse("resolve", &[], Fault::new("is of no use: no server has a name to look up"));
+    if upstream.has("resolve") && !servers.iter().any(UpstreamServer::has_host_name) {
+        upstream.refuse("resolve", &[], Fault::new("has no effect: no server has a host name to look up"));
     }
 }
 
 fn queue(upstream: &mut Section<'_, '_>, bounded: bool) -> Queue {
     if upstream.has("queue") && !bounded {
-        let fault = Fault::new("is of no use: without `max_connections` no request waits");
+        let fault = Fault::new("has no effect without `max_connections`");
         upstream.refuse("queue", &["max_connections"], fault);
     }
     upstream.table("queue", |queue| Queue {
         size: queue.get("size", integer(0..=100_000)).unwrap_or(100),
-        timeout: queue.get("timeout", limit()).unwrap_or(Duration::from_secs(1)),
+        timeout: queue.get("timeout", timeout()).unwrap_or(Duration::from_secs(1)),
     })
 }
 
@@ -222,7 +222,7 @@ fn retries(upstream: &mut Section<'_, '_>) -> Retries {
         let attempts = retries.get("attempts", integer(1..=10)).unwrap_or(2);
         let budget = retries.get("budget", number(0.001..=1.0));
         if attempts == 1 && retries.has("budget") {
-            let fault = Fault::new("is of no use: with one attempt there is no retry");
+            let fault = Fault::new("has no effect: with `attempts = 1` there are no retries");
             retries.refuse("budget", &[], fault);
         }
         Retries { attempts, budget: budget.unwrap_or(0.2) }
@@ -236,14 +236,14 @@ fn health(upstream: &mut Section<'_, '_>) -> Option<Health> {
         let interval = health
             .get("interval", duration(Duration::from_millis(100)..=Duration::from_hours(1)))
             .unwrap_or(Duration::from_secs(5));
-        let timeout = health.get("timeout", limit()).unwrap_or(Duration::from_secs(2).min(interval));
+        let timeout = health.get("timeout", timeout()).unwrap_or(Duration::from_secs(2).min(interval));
         if timeout > interval {
-            let fault = Fault::new("is longer than `interval`");
+            let fault = Fault::new("must not be longer than `interval`");
             health.refuse_or("timeout", "interval", &["interval"], fault);
         }
         let healthy = health.get("healthy", integer(1..=100)).unwrap_or(2);
         let unhealthy = health.get("unhealthy", integer(1..=100)).unwrap_or(3);
-        let status = health.get("status", text(status::read)).unwrap_or_else(StatusRanges::good);
+        let status = health.get("status", text(status::read)).unwrap_or_else(StatusRanges::success);
         Some(Health { path: path?, host, interval, timeout, healthy, unhealthy, status })
     })
 }
@@ -255,7 +255,7 @@ fn ejection(upstream: &mut Section<'_, '_>) -> Option<Ejection> {
         let status = ejection.get("status", text(status::read)).unwrap_or_default();
         if failures == 0 {
             for key in ["for", "status"].into_iter().filter(|key| ejection.has(key)).collect::<Vec<_>>() {
-                let fault = Fault::new("is of no use: with `failures = 0` no server is put out");
+                let fault = Fault::new("has no effect: with `failures = 0` no server is ejected");
                 ejection.refuse(key, &[], fault);
             }
             return None;
@@ -264,15 +264,19 @@ fn ejection(upstream: &mut Section<'_, '_>) -> Option<Ejection> {
     })
 }
 
-/// A request's target: a path, perhaps with a query.
+/// Parses a request target: a path with an optional query.
 fn path(text: &str) -> Result<String, Fault> {
     let target = text.parse::<http::uri::PathAndQuery>().ok();
-    let sound = text.starts_with('/') && !text.contains('#') && target.is_some();
-    if sound { Ok(text.to_owned()) } else { Err(Fault::new("must be a path").hint("such as \"/healthz\"")) }
+    let is_valid = text.starts_with('/') && !text.contains('#') && target.is_some();
+    if is_valid {
+        Ok(text.to_owned())
+    } else {
+        Err(Fault::new("must be a path").hint("such as \"/healthz\""))
+    }
 }
 
 fn host(text: &str) -> Result<String, Fault> {
     let authority = text.parse::<http::uri::Authority>().ok().filter(|_| !text.contains('@'));
-    let fault = || Fault::new("must be a host, perhaps with a port").hint("such as \"app.internal\"");
+    let fault = || Fault::new("must be a host with an optional port").hint("such as \"app.internal\"");
     authority.map(|_| text.to_owned()).ok_or_else(fault)
 }

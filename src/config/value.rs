@@ -1,6 +1,6 @@
-//! Single values: pure functions from a TOML value to ours, or to what is wrong with it.
+//! Parsers of single values: pure functions from a TOML value to a typed value or a [`Fault`].
 //!
-//! A fault's message follows the key's name (`` `server.drain` `` …) and never repeats the value, which the caret shows.
+//! A fault's message follows the key's name (`` `server.drain` `` …) and never repeats the value: the report shows it.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,12 +14,12 @@ use toml::de::DeValue;
 /// clocks represent.
 pub(super) const LONGEST_SESSION: Duration = Duration::from_secs(10 * 31_557_600);
 
-/// Why a value is not taken.
+/// Why a value is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) message: String,
     pub(super) hint: Option<String>,
-    /// The location of another key that the value was compared with: if that is broken, this fault follows from it.
+    /// The location of another key that the value was compared with. If that key is broken, this fault is not reported.
     pub(super) needs: Option<&'static str>,
 }
 
@@ -34,7 +34,7 @@ impl Fault {
     }
 }
 
-/// What to say of a value of another type than the one `wanted`.
+/// Returns the fault of a value whose type is not the one `wanted`.
 pub(super) fn wrong_type(value: &DeValue<'_>, wanted: &str) -> Fault {
     let found = match value {
         DeValue::String(_) => "a string",
@@ -48,29 +48,29 @@ pub(super) fn wrong_type(value: &DeValue<'_>, wanted: &str) -> Fault {
     Fault::new(format!("must be {wanted}, not {found}"))
 }
 
-/// Any text but an empty one or one with control characters, which no setting has a use for.
+/// Parses a string. Rejects empty ones and control characters, which no setting needs.
 pub(super) fn string(value: &DeValue<'_>) -> Result<String, Fault> {
     let text = value.as_str().ok_or_else(|| wrong_type(value, "a string"))?;
     if text.is_empty() {
         return Err(Fault::new("must not be empty"));
     }
     if text.chars().any(char::is_control) {
-        return Err(Fault::new("must not hold control characters"));
+        return Err(Fault::new("must not contain control characters"));
     }
     Ok(text.to_owned())
 }
 
-/// Text that `parse` makes sense of.
+/// Parses a string with `parse`.
 pub(super) fn text<T>(parse: impl Fn(&str) -> Result<T, Fault>) -> impl Fn(&DeValue<'_>) -> Result<T, Fault> {
     move |value| parse(&string(value)?)
 }
 
-/// `true` or `false`.
+/// Parses a boolean.
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Fault> {
     value.as_bool().ok_or_else(|| wrong_type(value, "`true` or `false`"))
 }
 
-/// A whole number in `range`.
+/// Parses an integer in `range`.
 pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&DeValue<'_>) -> Result<T, Fault>
 where
     T: TryFrom<i64> + PartialOrd + Display,
@@ -85,7 +85,7 @@ where
     }
 }
 
-/// A number in `range`.
+/// Parses a number in `range`.
 pub(super) fn number(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Result<f64, Fault> {
     move |value| {
         let digits = value.as_float().map(|float| float.as_str());
@@ -97,9 +97,9 @@ pub(super) fn number(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Res
     }
 }
 
-/// A duration in `range`: text with a unit, such as `"20m"`.
+/// Parses a duration in `range`: a string with units, such as `"20m"`.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) -> Result<Duration, Fault> {
-    /// More than any duration in range needs, and too few to take the parser to the limits of its arithmetic.
+    /// Maximum number of digits: more than any range needs, and too few to overflow the parser's arithmetic.
     const DIGITS: usize = 12;
 
     move |value| {
@@ -118,7 +118,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>)
     }
 }
 
-/// A size in `range`, in bytes: text with a unit, such as `"64KiB"`.
+/// Parses a size in `range`, in bytes: a string with a unit, such as `"64KiB"`.
 pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&DeValue<'_>) -> Result<usize, Fault> {
     move |value| {
         let example = "write a number with a unit, such as \"512B\", \"8KiB\" or \"64 KiB\"";
@@ -131,7 +131,7 @@ pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&DeValue<'_>) -> Res
     }
 }
 
-/// One of a few words.
+/// Parses one of a few keywords.
 pub(super) fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Fault> {
     move |value| {
         let words = || choices.iter().map(|(word, _)| *word);
@@ -144,7 +144,7 @@ pub(super) fn one_of<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&DeValue
     }
 }
 
-/// `host:port` with an IP address or `localhost`.
+/// Parses `host:port`, where the host is an IP address or `localhost`.
 pub(super) fn address(text: &str) -> Result<SocketAddr, Fault> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -156,23 +156,23 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Fault> {
             Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
         }
         Some(("" | "*", port)) => {
-            Err(fault.hint(format!("every address of this machine is \"0.0.0.0:{port}\"")))
+            Err(fault.hint(format!("\"0.0.0.0:{port}\" listens on every address of this machine")))
         }
         Some(_) | None => Err(fault.hint("such as \"127.0.0.1:8080\" or \"[::1]:8080\"")),
     }
 }
 
-/// A table name that DynamoDB allows.
+/// Parses a table name by DynamoDB's rules.
 pub(super) fn table_name(text: &str) -> Result<String, Fault> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     if (3..=255).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is not a name that DynamoDB allows")
-        .hint("a table's name has 3 to 255 letters, digits, `_`, `-` and `.`"))
+    Err(Fault::new("is not a valid DynamoDB table name")
+        .hint("use 3 to 255 letters, digits, `_`, `-` and `.`"))
 }
 
-/// An attribute name that DynamoDB allows.
+/// Parses an attribute name by DynamoDB's rules.
 pub(super) fn attribute_name(text: &str) -> Result<String, Fault> {
     if text.len() <= 255 {
         return Ok(text.to_owned());
@@ -180,10 +180,10 @@ pub(super) fn attribute_name(text: &str) -> Result<String, Fault> {
     Err(Fault::new("is longer than the 255 bytes that DynamoDB allows"))
 }
 
-/// The word of `known` that `text` is most likely a slip of.
+/// Returns the word of `known` that `text` most likely misspells, by Damerau-Levenshtein distance.
 pub(super) fn nearest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let text = text.to_ascii_lowercase();
-    // Nobody means a short word by a very long one, and the comparison takes the product of their lengths.
+    // The comparison takes time proportional to the product of the lengths.
     if text.len() > 64 {
         return None;
     }
@@ -193,12 +193,12 @@ pub(super) fn nearest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> O
         .map(|(_, word)| word)
 }
 
-/// `` `a`, `b`, `c` ``
+/// Formats words as `` `a`, `b`, `c` ``.
 pub(super) fn listed(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// `` `a`, `b` or `c` ``
+/// Formats words as `` `a`, `b` or `c` ``.
 fn alternatives<'w>(words: impl Iterator<Item = &'w str>) -> String {
     let words: Vec<_> = words.collect();
     match words.split_last() {

@@ -89,7 +89,7 @@ impl ListenerContext {
         let mut address = peer_address;
         if self.proxy_protocol {
             let source = async {
-                if !self.policy.proxies().believe(peer_address.map(|address| address.to_canonical())) {
+                if !self.policy.proxies().contains(peer_address.map(|address| address.to_canonical())) {
                     return None;
                 }
                 tokio::time::timeout(timeout, proxy_protocol::read(transport)).await.ok()?.ok()
@@ -104,7 +104,7 @@ impl ListenerContext {
                 }
             }
         }
-        let is_proxy = |address: &IpAddr| self.policy.proxies().believe(Some(address.to_canonical()));
+        let is_proxy = |address: &IpAddr| self.policy.proxies().contains(Some(address.to_canonical()));
         let limited_address = address.filter(|address| !is_proxy(address));
         if let Some(address) = limited_address
             && !transport.permit().count_for(&self.connections, address)

@@ -226,7 +226,7 @@ fn routes<'c>(
     let route = |route: &'c config::RouteConfig| {
         let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut next_slot);
         let (certificate_headers, headers): (Vec<_>, Vec<_>) =
-            route.headers.iter().cloned().partition(HeaderRule::is_of_certificate);
+            route.headers.iter().cloned().partition(HeaderRule::is_from_certificate);
         let leads_to = Route {
             name: route.name.clone(),
             metrics: metrics.route(Some(&route.name)),

@@ -208,7 +208,7 @@ fn a_file_that_is_not_there_is_2() {
     let site = Site::new(CONFIG);
     let ended = site.run(&["check", "--config", "other.toml"]).with(2);
     assert!(
-        ended.stderr.contains("other.toml") && ended.stderr.contains("cannot be read"),
+        ended.stderr.contains("other.toml") && ended.stderr.contains("cannot read"),
         "{}",
         ended.stderr
     );

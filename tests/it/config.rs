@@ -1,4 +1,4 @@
-//! The configuration: what a file means, and what is said about one that is wrong.
+//! Parsing of configuration files: resolved values, errors and warnings.
 
 mod admin;
 mod edge;

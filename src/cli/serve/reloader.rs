@@ -1,6 +1,6 @@
-//! Brings a new configuration into force: when it is due, whether it is good, and what is said of it.
+//! Reloads of the configuration.
 //!
-//! Everything is checked first, as at the start. A file with an error in it changes nothing.
+//! The new configuration is checked first, as at the start. A file with an error changes nothing.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,52 +9,52 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::diagnostic::{DiagnosticReport, Severity};
-use crate::config::{self, Difference, Watch};
+use crate::config::{self, Difference, SourceWatcher};
 use crate::server::Server;
 use crate::store::Store;
 
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval at which the files are checked for changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reloads one configuration file.
 #[derive(Debug)]
 pub(super) struct Reloader {
     file: PathBuf,
-    watch: Arc<Mutex<Watch>>,
-    look: tokio::time::Interval,
+    watcher: Arc<Mutex<SourceWatcher>>,
+    interval: tokio::time::Interval,
 }
 
 impl Reloader {
-    /// Reloads `file`, of which `watch` knows what was read first.
-    pub(super) fn new(file: PathBuf, watch: Watch) -> Self {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { file, watch: Arc::new(Mutex::new(watch)), look }
+    /// Creates a reloader of `file`. `watcher` knows the sources that were loaded at the start.
+    pub(super) fn new(file: PathBuf, watcher: SourceWatcher) -> Self {
+        let mut interval = tokio::time::interval(POLL_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { file, watcher: Arc::new(Mutex::new(watcher)), interval }
     }
 
-    /// Waits until the files have changed. Nothing is lost where this is dropped: what was found is found again.
+    /// Waits until the files have changed. Cancel safe: a change that was found is found again.
     pub(super) async fn changed(&mut self) {
         loop {
-            self.look.tick().await;
-            let watch = Arc::clone(&self.watch);
-            // File systems may take their time, and the store's answers are on these threads, too.
-            let look = move || watch.lock().unwrap_or_else(PoisonError::into_inner).look();
-            if tokio::task::spawn_blocking(look).await.unwrap_or(false) {
+            self.interval.tick().await;
+            let watcher = Arc::clone(&self.watcher);
+            // File systems may block, and these threads also handle the store's responses.
+            let poll = move || watcher.lock().unwrap_or_else(PoisonError::into_inner).poll();
+            if tokio::task::spawn_blocking(poll).await.unwrap_or(false) {
                 return;
             }
         }
     }
 
-    /// Loads the configuration and puts it into force. If that is broken off, nothing has changed.
+    /// Loads the configuration and applies it. On any error nothing changes.
     pub(super) async fn reload(&self, server: &mut Server, store: &Store) {
         let file = self.file.clone();
         let Ok((sources, loaded)) = tokio::task::spawn_blocking(move || config::load_sources(&file)).await
         else {
-            // A panic, which has been written to stderr.
+            // The task panicked; the panic hook has printed it.
             server.state().reload_failed();
             return;
         };
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Watch::new(sources);
+        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = SourceWatcher::new(sources);
         let config = match loaded {
             Ok((config, warnings)) => {
                 log(warnings.report());
@@ -94,10 +94,10 @@ fn announce(difference: &Difference, generation: u64) {
     );
 }
 
-/// Each problem as an event. Messages never repeat a value, so no secret gets into the log.
+/// Logs each problem. Messages never repeat a value, so the log contains no secret.
 fn log(report: &DiagnosticReport) {
     for problem in report.diagnostics() {
-        let (at, hint) = (report.place(problem), problem.hint.as_deref());
+        let (at, hint) = (report.location(problem), problem.hint.as_deref());
         match problem.severity {
             Severity::Error => tracing::error!(%at, problem = %problem.message, hint, "configuration error"),
             Severity::Warning => {

@@ -1,4 +1,4 @@
-//! `redirect_to_https` and `hsts`: keeping browsers on TLS.
+//! `redirect_to_https` and `hsts`
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use http::{HeaderValue, StatusCode};
 use crate::config::section::Section;
 use crate::config::value::{Fault, boolean, duration, integer};
 
-/// A year, below which browsers' preload lists take nobody.
+/// The minimum `max_age` for browsers' HSTS preload lists.
 const YEAR: Duration = Duration::from_hours(365 * 24);
 
-/// Where requests that did not come over TLS are sent.
+/// A redirect to https for requests without TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpsRedirect {
-    /// The port of https.
+    /// The https port.
     pub port: u16,
     /// 301, 302, 307 or 308.
     pub status: StatusCode,
 }
 
-/// Strict-Transport-Security (RFC 6797).
+/// A Strict-Transport-Security header (RFC 6797).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hsts {
     /// The header's value.
     pub value: HeaderValue,
 }
 
-/// `true`, or a table.
+/// Reads `redirect_to_https`, a boolean or a table.
 pub(super) fn redirect(listener: &mut Section<'_, '_>) -> Option<HttpsRedirect> {
     let table = listener.is_table("redirect_to_https");
     if !table {
-        let plain = HttpsRedirect { port: 443, status: StatusCode::PERMANENT_REDIRECT };
-        return listener.get("redirect_to_https", boolean).filter(|on| *on).map(|_| plain);
+        let default = HttpsRedirect { port: 443, status: StatusCode::PERMANENT_REDIRECT };
+        return listener.get("redirect_to_https", boolean).filter(|on| *on).map(|_| default);
     }
     listener.table("redirect_to_https", |redirect| {
         let port = redirect.get("port", integer(1..=u16::MAX)).unwrap_or(443);
@@ -45,7 +45,7 @@ pub(super) fn redirect(listener: &mut Section<'_, '_>) -> Option<HttpsRedirect> 
     })
 }
 
-/// A duration, or a table.
+/// Reads `hsts`, a duration or a table.
 pub(super) fn hsts(listener: &mut Section<'_, '_>) -> Option<Hsts> {
     let age = || duration(Duration::ZERO..=YEAR * 10);
     if !listener.is_table("hsts") {
@@ -61,7 +61,7 @@ pub(super) fn hsts(listener: &mut Section<'_, '_>) -> Option<Hsts> {
             hsts.refuse(
                 "preload",
                 &["include_subdomains"],
-                fault.hint("browsers' lists take no other sites"),
+                fault.hint("browsers' preload lists require both"),
             );
         }
         Some(Hsts::new(max_age, include_subdomains, preload))
@@ -77,7 +77,7 @@ impl Hsts {
         if preload {
             text.push_str("; preload");
         }
-        // Digits and the words above make a header's value.
+        // The text is ASCII, so the conversion cannot fail.
         Self { value: HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("max-age=0")) }
     }
 }

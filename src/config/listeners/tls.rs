@@ -1,7 +1,7 @@
-//! `[listeners.tls]`: certificates, and what is asked of clients.
+//! `[listeners.tls]`: server certificates, and authentication of clients by certificates.
 //!
-//! Every file that is named is read here, through the [`Environment`], so that `check` and start refuse what would not
-//! serve. While the gateway runs, the files are read again when they change.
+//! Every file is read here, through the [`Environment`], so that `check` and the start reject unusable ones. The running
+//! gateway reloads the files when they change.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,44 +17,44 @@ use crate::tls::{HostNames, Identity, PemError, authorities};
 /// `[listeners.tls]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// At least one; the first serves clients that name no other.
+    /// The server certificates, at least one. The first is the default for clients whose SNI matches none.
     pub certificates: Vec<CertificateConfig>,
-    /// The oldest version that is spoken.
+    /// Minimum TLS version.
     pub min_version: TlsVersion,
-    /// The limit of a handshake.
+    /// Timeout for a handshake.
     pub handshake_timeout: Duration,
 }
 
-/// A certificate, and what is asked of the clients that it serves.
+/// A server certificate, and how the clients that it serves are authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateConfig {
-    /// The file of the certificate and its chain.
+    /// The file with the certificate and its chain.
     pub cert: PathBuf,
-    /// The file of the key.
+    /// The file with the private key.
     pub key: PathBuf,
-    /// What is asked of clients; none: no certificate.
+    /// Authentication of clients. `None` requests no certificate.
     pub clients: Option<ClientRule>,
 }
 
-/// What is asked of clients.
+/// Authentication of clients by certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRule {
-    /// The file of the authorities that sign clients' certificates.
+    /// The file with the certificate authorities of clients.
     pub ca: PathBuf,
-    /// Whether a client without a certificate is turned away. One with a certificate that does not hold always is.
+    /// Whether clients without a certificate are rejected. Clients with an invalid one always are.
     pub required: bool,
 }
 
-/// A version of TLS.
+/// A TLS version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
-    /// 1.2
+    /// TLS 1.2
     Tls12,
-    /// 1.3
+    /// TLS 1.3
     Tls13,
 }
 
-/// What `client_auth` says.
+/// The values of `client_auth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClientAuth {
     Required,
@@ -62,16 +62,16 @@ enum ClientAuth {
     None,
 }
 
-/// A listener's `client_ca` and `client_auth`, which its certificates take over.
+/// A listener's `client_ca` and `client_auth`: the defaults of its certificates.
 #[derive(Clone, Debug, Default)]
 struct Clients {
     ca: Option<PathBuf>,
     auth: Option<ClientAuth>,
-    /// Where `ca` is in the file.
+    /// The location of `client_ca` in the file.
     location: String,
 }
 
-/// Where files are, and how they are read.
+/// Access to files, relative to the configuration's directory.
 #[derive(Clone, Copy)]
 struct Files<'e> {
     directory: &'e Path,
@@ -96,7 +96,7 @@ pub(super) fn read(
             location: tls.location("client_ca"),
         };
         if tls.has("client_auth") && !tls.has("client_ca") {
-            let fault = Fault::new("needs `client_ca`: the authorities of the clients");
+            let fault = Fault::new("needs `client_ca`, the certificate authorities of clients");
             tls.refuse("client_auth", &["client_ca"], fault);
         }
         let mut names = HostNames::default();
@@ -106,12 +106,12 @@ pub(super) fn read(
             position += 1;
             certificate
         });
-        if tls.is_there() && tls.is_empty("certificates") {
+        if tls.is_present() && tls.is_empty("certificates") {
             let fault = Fault::new("must name at least one certificate");
             let fault = fault.hint("such as `[{ cert = \"app.pem\", key = \"app.key\" }]`");
             tls.refuse("certificates", &["certificates"], fault);
         }
-        tls.is_there().then_some(TlsConfig { certificates, min_version, handshake_timeout })
+        tls.is_present().then_some(TlsConfig { certificates, min_version, handshake_timeout })
     })
 }
 
@@ -129,12 +129,12 @@ fn certificate(
     match Identity::from_pem(&certificate, &key_pem, &ring::default_provider()) {
         Ok(identity) => {
             warn_of_validity(entry, &identity, files.environment);
-            // Every name is added, so all of them are asked; that one is new is enough.
+            // Counts instead of stopping at the first new name, since every name must be added.
             let new = identity.names.iter().filter(|name| names.add(name, position)).count();
             if position > 0 && new == 0 {
-                let idle = Diagnostic::warning(format!("`{}` is never chosen", entry.name("cert")));
-                let hint = "each of its names is also one of a certificate before it, or it has no DNS name";
-                entry.report(idle.hint(hint), entry.span("cert"));
+                let unused = Diagnostic::warning(format!("`{}` is never used", entry.name("cert")));
+                let hint = "earlier certificates cover each of its names, or it has no DNS name";
+                entry.report(unused.hint(hint), entry.span("cert"));
             }
         }
         Err(error) => {
@@ -145,7 +145,7 @@ fn certificate(
     Some(CertificateConfig { cert, key, clients })
 }
 
-/// What a certificate's own keys, and those of the listener where it has none, ask of clients.
+/// Reads a certificate's client authentication, with the listener's settings as defaults.
 fn client_rule(entry: &mut Section<'_, '_>, files: Files<'_>, listener: &Clients) -> Option<ClientRule> {
     let words =
         [("required", ClientAuth::Required), ("optional", ClientAuth::Optional), ("none", ClientAuth::None)];
@@ -153,7 +153,7 @@ fn client_rule(entry: &mut Section<'_, '_>, files: Files<'_>, listener: &Clients
     let own_auth = entry.get("client_auth", one_of(&words));
     if own_auth == Some(ClientAuth::None) {
         if entry.has("client_ca") {
-            entry.refuse("client_auth", &[], Fault::new("is `none`, yet there is a `client_ca`"));
+            entry.refuse("client_auth", &[], Fault::new("is `none`, but `client_ca` is set"));
         } else if listener.ca.is_none() {
             let fault = Fault::new("has no effect: the listener has no `client_ca`");
             entry.refuse("client_auth", &[&listener.location], fault);
@@ -162,10 +162,10 @@ fn client_rule(entry: &mut Section<'_, '_>, files: Files<'_>, listener: &Clients
     }
     let ca = own_ca.or_else(|| listener.ca.clone());
     if own_auth.is_some() && ca.is_none() && !entry.has("client_ca") {
-        let fault = Fault::new("needs `client_ca`: the authorities of the clients");
+        let fault = Fault::new("needs `client_ca`, the certificate authorities of clients");
         entry.refuse("client_auth", &["client_ca", &listener.location], fault);
     }
-    // Whoever names authorities and says no more means that clients need a certificate.
+    // With authorities alone, clients need a certificate.
     let auth = own_auth.or(listener.auth).unwrap_or(ClientAuth::Required);
     Some(ClientRule { ca: ca?, required: auth == ClientAuth::Required })
 }
@@ -180,7 +180,7 @@ fn warn_of_validity(entry: &mut Section<'_, '_>, identity: &Identity, environmen
         return;
     };
     let warning = Diagnostic::warning(format!("the certificate of `{}` {state}", entry.name("cert")));
-    entry.report(warning.hint("clients will refuse it; it is used all the same"), entry.span("cert"));
+    entry.report(warning.hint("the gateway uses it, but clients will reject it"), entry.span("cert"));
 }
 
 impl Files<'_> {

@@ -1,4 +1,4 @@
-//! `trusted_proxies`: whom a listener believes about where requests come from.
+//! `trusted_proxies`: the proxies whose statements about the client are trusted.
 
 use std::net::IpAddr;
 
@@ -7,18 +7,18 @@ use ipnet::IpNet;
 use crate::config::section::Section;
 use crate::config::value::{Fault, text};
 
-/// Whom a listener believes.
+/// The proxies that a listener trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    /// Whoever has one of these addresses.
+    /// The networks of trusted proxies.
     pub networks: Vec<IpNet>,
-    /// Whoever connects to the listener's unix socket.
+    /// Whether every client of the listener's Unix socket is trusted.
     pub unix: bool,
 }
 
 impl TrustedProxies {
-    /// Whether a peer at `address` is believed; none: it came by a unix socket.
-    pub fn believe(&self, address: Option<IpAddr>) -> bool {
+    /// Whether a peer is trusted. `address` is `None` for clients of a Unix socket.
+    pub fn contains(&self, address: Option<IpAddr>) -> bool {
         match address {
             Some(address) => self.networks.iter().any(|network| network.contains(&address)),
             None => self.unix,
@@ -32,7 +32,7 @@ pub(super) fn read(listener: &mut Section<'_, '_>) -> TrustedProxies {
     TrustedProxies { networks: listed.into_iter().flatten().collect(), unix }
 }
 
-/// A network, or one address; none: `unix:`.
+/// Parses a network or an address. Returns `None` for `unix:`.
 fn trusted(text: &str) -> Result<Option<IpNet>, Fault> {
     if text == "unix:" {
         return Ok(None);
@@ -43,11 +43,11 @@ fn trusted(text: &str) -> Result<Option<IpNet>, Fault> {
     let network: IpNet = text.parse().map_err(|_| {
         Fault::new("must be an address or a network").hint("such as \"10.0.0.7\" or \"10.0.0.0/8\"")
     })?;
-    // `10.1.2.3/8` may mean the one address or the sixteen million: trust is nothing to guess about.
+    // `10.1.2.3/8` could mean one address or sixteen million; a trust boundary must not be guessed.
     if network.addr() != network.network() {
         let (whole, one) = (network.trunc(), network.addr());
         return Err(Fault::new("has address bits beyond its prefix length")
-            .hint(format!("the network is \"{whole}\", the one address \"{one}\"")));
+            .hint(format!("write \"{whole}\" for the network, or \"{one}\" for the address")));
     }
     Ok(Some(network))
 }

@@ -1,7 +1,7 @@
 //! `[sessions.NAME.cookie]`
 //!
-//! Browsers silently drop a cookie whose attributes contradict each other, and then nobody can log in; so contradictions
-//! are refused here.
+//! Browsers silently reject cookies with contradictory attributes, and then nobody can log in. So such attributes are
+//! errors here.
 
 use std::time::Duration;
 
@@ -38,38 +38,40 @@ pub(super) fn read(section: &mut Section<'_, '_>, defaults: &CookieDefaults) -> 
 }
 
 fn check(cookie: &CookieConfig, section: &mut Section<'_, '_>) {
-    // Browsers compare the prefixes without case.
+    // Browsers match the prefixes without case.
     let has_prefix = |prefix: &str| {
         cookie.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
     let (host, secure) = (has_prefix("__Host-"), has_prefix("__Secure-"));
     if (host || secure) && cookie.secure != SecureAttribute::Always {
-        let fault = Fault::new("must be `true`: the cookie's name has a prefix that says so");
+        let fault =
+            Fault::new("must be `true`, since the cookie's name has the prefix `__Host-` or `__Secure-`");
         section.refuse_or(
             "secure",
             "name",
             &["secure", "name"],
-            fault.hint("browsers drop such a cookie otherwise"),
+            fault.hint("otherwise browsers reject the cookie"),
         );
     }
     if host && cookie.path != "/" {
-        section.refuse("path", &[], Fault::new("must be \"/\": the cookie's name begins with `__Host-`"));
+        let fault = Fault::new("must be \"/\", since the cookie's name has the prefix `__Host-`");
+        section.refuse("path", &[], fault);
     }
     if host && cookie.domain.is_some() {
-        let fault = Fault::new("must be left out: the cookie's name begins with `__Host-`");
+        let fault = Fault::new("must be omitted, since the cookie's name has the prefix `__Host-`");
         section.refuse("domain", &[], fault);
     }
     if cookie.samesite == Some(SameSite::None) && cookie.secure == SecureAttribute::Never {
-        let fault = Fault::new("is `none`, which browsers accept only of a `Secure` cookie");
+        let fault = Fault::new("is `none`, which browsers accept only with `Secure`");
         section.refuse("samesite", &["secure"], fault.hint("set `secure = true`"));
     }
     if cookie.partitioned && cookie.secure != SecureAttribute::Always {
-        let fault = Fault::new("is accepted by browsers only of a `Secure` cookie");
+        let fault = Fault::new("is accepted by browsers only with `Secure`");
         section.refuse("partitioned", &["secure"], fault.hint("set `secure = true`"));
     }
 }
 
-/// `"auto"`, `true` or `false`.
+/// Parses `"auto"`, `true` or `false`.
 fn secure(value: &toml::de::DeValue<'_>) -> Result<SecureAttribute, Fault> {
     match (value.as_bool(), value.as_str()) {
         (Some(true), _) => Ok(SecureAttribute::Always),
@@ -79,26 +81,26 @@ fn secure(value: &toml::de::DeValue<'_>) -> Result<SecureAttribute, Fault> {
     }
 }
 
-/// RFC 6265 gives a cookie's name the shape of an HTTP token (RFC 9110, 5.6.2).
+/// Parses a cookie name, which is an HTTP token (RFC 6265, 4.1.1; RFC 9110, 5.6.2).
 fn token(text: &str) -> Result<String, Fault> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if text.bytes().all(allowed) && text.len() <= 128 {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is not a cookie's name").hint("letters, digits, `-` and `_` are; 128 of them at most"))
+    Err(Fault::new("is not a valid cookie name").hint("use at most 128 letters, digits, `-` and `_`"))
 }
 
 fn path(text: &str) -> Result<String, Fault> {
     if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';') {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("must begin with `/` and hold neither `;` nor spaces"))
+    Err(Fault::new("must begin with `/` and contain neither `;` nor spaces"))
 }
 
 fn domain(text: &str) -> Result<String, Fault> {
     if let Some(rest) = text.strip_prefix('.') {
         return Err(Fault::new("must not begin with a dot")
-            .hint(format!("write \"{rest}\": a cookie's domain always includes the hosts below it")));
+            .hint(format!("write \"{rest}\", which always includes its subdomains")));
     }
     let label = |label: &str| {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -106,5 +108,5 @@ fn domain(text: &str) -> Result<String, Fault> {
     if text.len() <= 253 && text.split('.').all(label) {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(Fault::new("is not a domain").hint("such as \"example.com\""))
+    Err(Fault::new("is not a valid domain").hint("such as \"example.com\""))
 }

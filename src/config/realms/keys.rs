@@ -1,4 +1,4 @@
-//! `[sessions.NAME.keys]`: the secrets that sign cookies, named by the file rather than held in it.
+//! `[sessions.NAME.keys]`: signing keys, which the file refers to rather than contains.
 
 use std::path::Path;
 
@@ -11,16 +11,17 @@ use crate::config::section::Section;
 use crate::config::value::{Fault, string, wrong_type};
 use crate::secret::Secret;
 
-/// Shorter keys can be guessed from one cookie.
-const SHORTEST: usize = 16;
-/// What comes of a key that is known.
-const FORGERY: &str = "who may read the file can forge sessions";
+/// Minimum length of a key in bytes. Shorter ones can be found by brute force from one cookie.
+const MIN_LENGTH: usize = 16;
+/// The consequence of a key in the file.
+const FORGERY: &str = "anyone who can read the file can forge sessions";
 
-/// A secret, and whether the file itself holds it.
-pub(in crate::config) struct Found {
+/// A secret and the facts to warn about.
+pub(in crate::config) struct LoadedSecret {
     pub(in crate::config) secret: Secret,
+    /// Whether the configuration file itself contains it.
     pub(in crate::config) is_literal: bool,
-    /// Accepted only of an app, which has signed with it so far.
+    /// Whether it is too short. Only keys that an app uses already may be.
     is_short: bool,
 }
 
@@ -30,37 +31,37 @@ pub(super) fn read(
     environment: &dyn Environment,
     app_owned: bool,
 ) -> Option<KeysConfig> {
-    let found = |value: &DeValue<'_>| find(value, directory, environment, app_owned);
+    let secret = |value: &DeValue<'_>| load(value, directory, environment, app_owned);
     realm.table("keys", |keys| {
-        let current = keys.require("current", found);
-        let previous = keys.list("previous", found).unwrap_or_default();
-        if current.iter().any(|found| found.is_literal) {
+        let current = keys.require("current", secret);
+        let previous = keys.list("previous", secret).unwrap_or_default();
+        if current.iter().any(|key| key.is_literal) {
             warn_of_literal(keys, "current", FORGERY);
         }
-        if previous.iter().any(|found| found.is_literal) {
+        if previous.iter().any(|key| key.is_literal) {
             warn_of_literal(keys, "previous", FORGERY);
         }
-        if current.iter().any(|found| found.is_short) {
+        if current.iter().any(|key| key.is_short) {
             warn_of_short(keys, "current");
         }
-        if previous.iter().any(|found| found.is_short) {
+        if previous.iter().any(|key| key.is_short) {
             warn_of_short(keys, "previous");
         }
-        let previous = previous.into_iter().map(|found| found.secret).collect();
+        let previous = previous.into_iter().map(|key| key.secret).collect();
         Some(KeysConfig { current: current?.secret, previous })
     })
 }
 
 pub(in crate::config) fn warn_of_literal(keys: &mut Section<'_, '_>, key: &str, danger: &str) {
     let warning =
-        Diagnostic::warning(format!("`{}` stands in the configuration file itself", keys.name(key)));
+        Diagnostic::warning(format!("the configuration file contains the secret `{}`", keys.name(key)));
     let hint = format!("{danger}; use `{{ env = \"NAME\" }}` or `{{ file = \"path\" }}`");
     keys.report(warning.hint(hint), keys.span(key));
 }
 
 fn too_short() -> Fault {
-    Fault::new(format!("is shorter than {SHORTEST} bytes"))
-        .hint("`openssl rand -base64 32` prints one that nobody can guess")
+    Fault::new(format!("is shorter than {MIN_LENGTH} bytes"))
+        .hint("generate one with `openssl rand -base64 32`")
 }
 
 fn warn_of_short(keys: &mut Section<'_, '_>, key: &str) {
@@ -69,25 +70,26 @@ fn warn_of_short(keys: &mut Section<'_, '_>, key: &str) {
     keys.report(hint.into_iter().fold(warning, Diagnostic::hint), keys.span(key));
 }
 
-/// `{ env = "NAME" }`, `{ file = "path" }`, or the secret itself.
-pub(in crate::config) fn find(
+/// Loads a secret: `{ env = "NAME" }`, `{ file = "path" }`, or the secret itself. A secret shorter than [`MIN_LENGTH`] is
+/// accepted only if `app_owned`.
+pub(in crate::config) fn load(
     value: &DeValue<'_>,
     directory: &Path,
     environment: &dyn Environment,
     app_owned: bool,
-) -> Result<Found, Fault> {
+) -> Result<LoadedSecret, Fault> {
     let shape = "`{ env = \"NAME\" }` or `{ file = \"path\" }`";
     let (bytes, is_literal) = match value {
         DeValue::String(literal) => (literal.as_bytes().to_vec(), true),
         DeValue::Table(table) => {
             let mut entries = table.iter();
-            let (Some((kind, place)), None) = (entries.next(), entries.next()) else {
+            let (Some((kind, source)), None) = (entries.next(), entries.next()) else {
                 return Err(Fault::new(format!("must be {shape}")));
             };
             let kind: &str = kind.get_ref();
             let bytes = match kind {
-                "env" => variable(&string(place.get_ref())?, environment)?,
-                "file" => file(&directory.join(string(place.get_ref())?), environment)?,
+                "env" => variable(&string(source.get_ref())?, environment)?,
+                "file" => file(&directory.join(string(source.get_ref())?), environment)?,
                 _ => return Err(Fault::new(format!("must be {shape}"))),
             };
             (bytes, false)
@@ -100,19 +102,19 @@ pub(in crate::config) fn find(
     };
     match bytes.len() {
         0 => Err(Fault::new("is empty")),
-        1..SHORTEST if !app_owned => Err(too_short()),
-        length => Ok(Found { secret: Secret::new(bytes), is_literal, is_short: length < SHORTEST }),
+        1..MIN_LENGTH if !app_owned => Err(too_short()),
+        length => Ok(LoadedSecret { secret: Secret::new(bytes), is_literal, is_short: length < MIN_LENGTH }),
     }
 }
 
 fn variable(name: &str, environment: &dyn Environment) -> Result<Vec<u8>, Fault> {
     environment.variable(name).ok_or_else(|| {
-        Fault::new("names an environment variable that is not set")
-            .hint("it must be set for the process that runs sessiongate")
+        Fault::new("refers to an environment variable that is not set")
+            .hint("set it for the sessiongate process")
     })
 }
 
-/// Editors and `echo` end a file with a newline that nobody means to be part of the secret.
+/// Reads a secret from a file, without the newline that editors and `echo` append.
 fn file(path: &Path, environment: &dyn Environment) -> Result<Vec<u8>, Fault> {
     let mut bytes = environment
         .file(path)

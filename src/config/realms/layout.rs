@@ -1,7 +1,7 @@
 //! `[sessions.NAME.layout]`
 //!
-//! Of a preset's layout, only the key's template is anybody's to choose, and what ids are made of where the framework
-//! leaves it to the app; the rest is the framework's.
+//! The format `layout` declares everything. For presets only the key template can be set, and the form of ids if the app
+//! chooses them; the framework fixes the rest.
 
 use toml::de::DeValue;
 
@@ -38,13 +38,13 @@ pub(super) fn read(realm: &mut Section<'_, '_>, preset: &Preset) -> FormatSettin
         (&mut settings.format, preset.rows)
     else {
         if realm.get("layout", |_| Ok(())).is_some() {
-            let fault = format!("is of no use: `{}` has a layout of its own", preset.name);
+            let fault = format!("has no effect: the layout of `{}` is fixed", preset.name);
             realm.refuse("layout", &["format"], Fault::new(fault));
         }
         return settings;
     };
     if is_declared && !realm.has("layout") {
-        let fault = Fault::new("is missing: it says where the rows have what");
+        let fault = Fault::new("is missing: it describes the rows");
         realm.refuse_or("layout", "format", &["layout"], fault);
         // Makes `layout` a known key, so that a misspelt one is reported as such.
         let _absent = realm.get("layout", |_| Ok(()));
@@ -114,25 +114,29 @@ fn declared(section: &mut Section<'_, '_>, layout: &mut LayoutConfig) -> Option<
     layout.codec =
         codec.unwrap_or(if layout.payload.is_some() { PayloadCodec::Json } else { PayloadCodec::Map });
     if layout.payload.is_none() && layout.codec != PayloadCodec::Map {
-        let fault = Fault::new("needs `payload`: without it, the row's attributes are the claims");
+        let fault = Fault::new("needs `payload`: without it, every attribute of a row is a claim");
         section.refuse("codec", &["payload"], fault);
     }
     if layout.payload.is_none() && matches!(layout.cookie, CookieCodec::Express | CookieCodec::Adonis) {
-        section.refuse("cookie", &["payload"], Fault::new("needs `payload`: its framework wraps the claims"));
+        section.refuse(
+            "cookie",
+            &["payload"],
+            Fault::new("needs `payload`: the framework wraps the claims in it"),
+        );
     }
     if layout.cookie == CookieCodec::IdVersion && layout.version.is_none() {
-        let fault = Fault::new("is `id-version`, but `version` does not say which attribute has the version");
+        let fault = Fault::new("is `id-version`, which needs `version`, the attribute with the version");
         section.refuse("cookie", &["version"], fault);
     }
-    if section.is_there() && layout.expires.is_none() && layout.created.is_none() {
-        let fault = Fault::new("is missing, and so is `created`: sessions would never end");
-        let fault = fault.hint("name the attribute of the deadline, or that of the creation");
+    if section.is_present() && layout.expires.is_none() && layout.created.is_none() {
+        let fault = Fault::new("is missing, and so is `created`: sessions would never expire");
+        let fault = fault.hint("set the attribute with the deadline, or the one with the time of creation");
         section.refuse("expires", &["expires", "created"], fault);
     }
     key_attribute
 }
 
-/// `{ length = [8, 64], alphabet = "a-z0-9" }`
+/// Reads `{ length = [8, 64], alphabet = "a-z0-9" }`.
 fn ids(section: &mut Section<'_, '_>) -> DeclaredIds {
     let (shortest, longest) = section.get("length", length).unwrap_or((16, 256));
     let alphabet = section.get("alphabet", text(|text| Alphabet::parse(text).map_err(Fault::new)));
@@ -140,16 +144,16 @@ fn ids(section: &mut Section<'_, '_>) -> DeclaredIds {
     DeclaredIds { shortest, longest, alphabet }
 }
 
-/// Returns a warning if there are so few `ids` that one can be guessed.
+/// Returns a warning if ids have fewer than 64 bits and can be guessed.
 fn warn_of_weak(ids: DeclaredIds, name: &str) -> Option<Diagnostic> {
     let exponent = u32::try_from(ids.longest).unwrap_or(u32::MAX);
     u128::from(ids.alphabet.len()).checked_pow(exponent).filter(|count| *count < 1 << 64)?;
     let weak =
-        Diagnostic::warning(format!("`{name}` allows ids of fewer than 64 bits only, which can be guessed"));
-    Some(weak.hint("let the app make longer ones; `misses` bounds how fast one address can guess"))
+        Diagnostic::warning(format!("`{name}` allows ids with fewer than 64 bits, which can be guessed"));
+    Some(weak.hint("use longer ids in the app; `misses` limits the guesses of one client address"))
 }
 
-/// A number, or the least and the greatest.
+/// Parses a length, or a list of the minimum and the maximum length.
 fn length(value: &DeValue<'_>) -> Result<(usize, usize), Fault> {
     let number = integer(1..=LayoutConfig::LONGEST_ID);
     let Some(list) = value.as_array() else {
@@ -158,19 +162,19 @@ fn length(value: &DeValue<'_>) -> Result<(usize, usize), Fault> {
     let range = match list.iter().map(|element| number(element.get_ref())).collect::<Result<Vec<_>, _>>()?[..]
     {
         [shortest, longest] if shortest <= longest => (shortest, longest),
-        _ => return Err(Fault::new("must be a number, or a list of the least and the greatest")),
+        _ => return Err(Fault::new("must be a number, or a list of the minimum and the maximum")),
     };
     Ok(range)
 }
 
-/// `sess:{id}`: the id, once.
+/// Parses a key template such as `sess:{id}`, with the id exactly once.
 fn template(text: &str) -> Result<KeyTemplate, Fault> {
     match text.split_once("{id}") {
         Some((before, after)) if !format!("{before}{after}").contains(['{', '}']) && text.len() <= 1024 => {
             Ok(KeyTemplate { before: before.to_owned(), after: after.to_owned() })
         }
         Some(_) | None => {
-            Err(Fault::new("must hold `{id}` once, and no other braces").hint("such as \"sess:{id}\""))
+            Err(Fault::new("must contain `{id}` once, and no other braces").hint("such as \"sess:{id}\""))
         }
     }
 }

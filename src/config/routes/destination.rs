@@ -1,4 +1,4 @@
-//! Where a route leads: to an upstream, to another place, or to an answer of its own. Exactly one of these.
+//! The destination of a route: an upstream, a redirect or a fixed response.
 
 use std::time::Duration;
 
@@ -9,34 +9,34 @@ use crate::config::names::SectionNames;
 use crate::config::section::Section;
 use crate::config::value::{Fault, duration, size, string};
 
-/// Where a route leads.
+/// The destination of a route.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Destination {
-    /// To an upstream.
+    /// Requests are forwarded to an upstream.
     Upstream(Forwarding),
-    /// To another place.
+    /// Requests are redirected.
     Redirect(Redirect),
-    /// No further.
+    /// Requests get a fixed response.
     Respond(Respond),
 }
 
-/// How requests go to an upstream.
+/// Settings for forwarding requests to an upstream.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Forwarding {
     /// Index into [`Config::upstreams`](crate::config::Config::upstreams).
     pub upstream: usize,
-    /// What becomes of the path.
+    /// Rewriting of the path.
     pub rewrite: Rewrite,
-    /// The Host that the upstream gets.
+    /// The Host of forwarded requests.
     pub host: UpstreamHost,
-    /// How large a request's body may be; none: as `[server.limits]` says.
+    /// Maximum size of a request body. `None` uses the limit of `[server.limits]`.
     pub max_body: Option<u64>,
-    /// The limit of waiting for the response's head, and for each piece of its body; none: the upstream's.
+    /// Timeout for the response head, and for each next piece of the body. `None` uses the upstream's.
     pub response_timeout: Option<Duration>,
 }
 
 impl Destination {
-    /// The upstream, if it is one.
+    /// Returns the index of the upstream, if the route has one.
     pub fn upstream(&self) -> Option<usize> {
         match self {
             Self::Upstream(forwarding) => Some(forwarding.upstream),
@@ -44,28 +44,28 @@ impl Destination {
         }
     }
 
-    /// The same, with `max_body` where it does not say.
+    /// Sets `max_body` if it is not set.
     #[must_use]
     pub fn with_max_body(self, max_body: Option<u64>) -> Self {
         match self {
             Self::Upstream(to) => Self::Upstream(Forwarding { max_body: to.max_body.or(max_body), ..to }),
-            own @ (Self::Redirect(_) | Self::Respond(_)) => own,
+            other @ (Self::Redirect(_) | Self::Respond(_)) => other,
         }
     }
 
-    /// The same, with its upstream, if there is one, at another index.
+    /// Replaces the index of the upstream, if the route has one.
     #[must_use]
-    pub(in crate::config) fn moved(self, upstream: Option<usize>) -> Self {
+    pub(in crate::config) fn with_upstream(self, upstream: Option<usize>) -> Self {
         match (self, upstream) {
             (Self::Upstream(forwarding), Some(upstream)) => {
                 Self::Upstream(Forwarding { upstream, ..forwarding })
             }
-            (unmoved, _) => unmoved,
+            (other, _) => other,
         }
     }
 }
 
-/// The keys that have no effect where nothing is forwarded.
+/// The keys that only affect forwarded requests.
 const FORWARDING: [&str; 15] = [
     "headers",
     "allow_overrides",
@@ -84,7 +84,7 @@ const FORWARDING: [&str; 15] = [
     "idle_timeout",
 ];
 
-/// Reads the destination of a route that takes the paths below `path`.
+/// Reads the destination of the route with this `path`.
 pub(super) fn read(
     section: &mut Section<'_, '_>,
     path: Option<&str>,
@@ -111,10 +111,10 @@ pub(super) fn read(
             return Destination::Upstream(Forwarding { upstream, rewrite, host, max_body, response_timeout });
         }
         [_, second, ..] => {
-            // It counts as used, whatever becomes of the route.
+            // Marks the upstream as used.
             section.get("upstream", |value| upstreams.resolve(&name(value)?));
             let fault =
-                Diagnostic::error("a route leads to more than one of `upstream`, `redirect` and `respond`");
+                Diagnostic::error("a route has more than one of `upstream`, `redirect` and `respond`");
             section.report(fault, section.span(second));
         }
         [_] => {
@@ -130,7 +130,7 @@ pub(super) fn read(
     match (redirect, respond) {
         (Some(redirect), _) => Destination::Redirect(redirect),
         (None, Some(respond)) => Destination::Respond(respond),
-        // One of them is wrong, so the file is not used.
+        // One of them is invalid, so the file is rejected.
         (None, None) => Destination::Upstream(Forwarding::default()),
     }
 }

@@ -1,9 +1,9 @@
-//! `[routes.request_headers]` and `[routes.response_headers]`: headers of constant text that are set, added and removed.
+//! `[routes.request_headers]` and `[routes.response_headers]`: headers that are set, added and removed.
 //!
-//! 1. No name that HTTP or the gateway itself gives a meaning, in either direction: framing, hop-by-hop, cookies, the
-//!    way of the request, `X-Session-*`, and what `[routes.headers]` injects.
-//! 2. A value is text of the operator's and a few variables that cannot end a header: an address, a host, a scheme, an id.
-//! 3. What could not be told from its contrary is an error: a name that is set and removed, or set twice.
+//! 1. Names that HTTP or the gateway uses are rejected, in both directions: framing, hop-by-hop, cookies, forwarding
+//!    information, `X-Session-*`, and the headers that `[routes.headers]` injects.
+//! 2. A value consists of literal text and variables that cannot end a header: an address, a host, a scheme, an id.
+//! 3. Contradictions are errors: a name that is set and removed, or set twice.
 
 use http::{HeaderName, HeaderValue};
 
@@ -13,49 +13,49 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::section::Section;
 use crate::config::value::{Fault, listed, text};
 
-/// What is done to the headers of one direction, in this order: removed, set, added.
+/// Edits of the headers of one direction, applied in this order: remove, set, add.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeaderEdits {
-    /// These go.
+    /// Headers that are removed.
     pub remove: Vec<HeaderName>,
-    /// These have this value and no other.
+    /// Headers that are set, replacing other values.
     pub set: Vec<HeaderEdit>,
-    /// These have this value beside those that they have.
+    /// Headers that are added to other values.
     pub add: Vec<HeaderEdit>,
 }
 
-/// A header that is written.
+/// A header that is set or added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeaderEdit {
-    /// Its name.
+    /// The header's name.
     pub name: HeaderName,
-    /// Its value.
+    /// The header's value.
     pub value: EditValue,
 }
 
-/// A header's value.
+/// The value of an edited header.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EditValue {
-    /// The same for every request.
+    /// A constant.
     Constant(HeaderValue),
-    /// Made for each one. All of the text is printable ASCII.
+    /// A template, filled in for each request. Its literal text is printable ASCII.
     Template(Vec<Piece<Variable>>),
 }
 
-/// What a value may say of the request.
+/// A variable of a header template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variable {
     /// `{client_ip}`
     ClientIp,
-    /// `{host}`: the host that the client asked for, without port.
+    /// `{host}`: the request's host, without port.
     Host,
-    /// `{scheme}`: `http` or `https`, as the client used it.
+    /// `{scheme}`: `http` or `https`, as the client used.
     Scheme,
     /// `{request_id}`
     RequestId,
 }
 
-/// Which headers are edited.
+/// The direction of the edited headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Request,
@@ -63,13 +63,13 @@ enum Direction {
 }
 
 impl HeaderEdits {
-    /// Whether nothing is done.
+    /// Whether there are no edits.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 }
 
-/// Reads `[routes.request_headers]` of the route `name`, which injects `injected`.
+/// Reads `[routes.request_headers]` of the route `name` that injects the headers `injected`.
 pub(super) fn request(section: &mut Section<'_, '_>, name: &str, injected: &[HeaderRule]) -> HeaderEdits {
     let edits = section.table("request_headers", |section| read(section, Direction::Request, name));
     let named = edits.set.iter().map(|edit| &edit.name).chain(&edits.remove);
@@ -80,11 +80,11 @@ pub(super) fn request(section: &mut Section<'_, '_>, name: &str, injected: &[Hea
     edits
 }
 
-/// Reads `allow_overrides` of a route that edits headers as `edits` says.
+/// Reads `allow_overrides` of the route with the request header edits `edits`.
 pub(super) fn overrides(section: &mut Section<'_, '_>, edits: &HeaderEdits) -> Vec<HeaderName> {
     let allowed = section.list("allow_overrides", text(override_name)).unwrap_or_default();
     if let Some(name) = edits.remove.iter().find(|name| allowed.contains(name)) {
-        let fault = Fault::new(format!("holds `{name}`, which `request_headers` removes"));
+        let fault = Fault::new(format!("contains `{name}`, which `request_headers` removes"));
         section.refuse("allow_overrides", &["request_headers/remove"], fault);
     }
     allowed
@@ -95,8 +95,8 @@ fn override_name(text: &str) -> Result<HeaderName, Fault> {
     if crate::headers::is_override(name.as_str()) {
         return Ok(name);
     }
-    let fault = Fault::new(format!("names `{text}`, which is not among the headers that it lets through"));
-    Err(fault.hint(format!("these are {}", listed(&crate::headers::OVERRIDES))))
+    let fault = Fault::new(format!("contains `{text}`, which is not one of the override headers"));
+    Err(fault.hint(format!("override headers: {}", listed(&crate::headers::OVERRIDES))))
 }
 
 /// Reads `[routes.response_headers]` of the route `name`.
@@ -114,11 +114,11 @@ fn read(section: &mut Section<'_, '_>, direction: Direction, route: &str) -> Hea
     let is_set = |name: &HeaderName| set.iter().any(|edit| edit.name == *name);
     let twice = |name: &&HeaderName| is_set(name) || add.iter().any(|edit| edit.name == **name);
     if let Some(name) = remove.iter().find(twice) {
-        let fault = Fault::new(format!("holds `{name}`, which is written here too"));
-        section.refuse("remove", &[], fault.hint("what is set replaces what was there"));
+        let fault = Fault::new(format!("contains `{name}`, which is also set or added"));
+        section.refuse("remove", &[], fault.hint("`set` replaces existing values by itself"));
     }
     if let Some(edit) = add.iter().find(|edit| is_set(&edit.name)) {
-        let fault = Fault::new(format!("holds `{}`, which is set here too", edit.name));
+        let fault = Fault::new(format!("contains `{}`, which is also set", edit.name));
         section.refuse("add", &[], fault);
     }
     HeaderEdits { remove, set, add }
@@ -135,7 +135,7 @@ fn values(section: &mut Section<'_, '_>, direction: Direction, route: &str) -> V
         match read {
             Ok(edit) => {
                 if let Some((_, first)) = seen.iter().find(|(name, _)| *name == edit.name) {
-                    let twice = format!("`{}` is the name of two headers", section.name(entry.name));
+                    let twice = format!("`{}` is set twice", section.name(entry.name));
                     let twice = Diagnostic::error(twice).related(first.clone(), "the first");
                     section.report(twice, Some(entry.span.clone()));
                 }
@@ -160,26 +160,20 @@ fn name(text: &str, direction: Direction) -> Result<HeaderName, Fault> {
         return Ok(name);
     }
     let hint = match (direction, name.as_str()) {
-        (Direction::Request, "host") => "`upstream_host` says which Host the upstream gets",
-        (Direction::Request, "cookie") => "`forward_cookie` of a realm says whether upstreams see its cookie",
-        (Direction::Request, "forwarded" | "via") => {
-            "it tells the way of the request, and is always written anew"
-        }
-        (Direction::Request, name) if name.starts_with("x-forwarded-") => {
-            "it tells the way of the request, and is always written anew"
-        }
+        (Direction::Request, "host") => "use `upstream_host` to change the Host for the upstream",
+        (Direction::Request, "cookie") => "use a realm's `forward_cookie` to control its cookie",
+        (Direction::Request, "forwarded" | "via") => "the gateway always sets it itself",
+        (Direction::Request, name) if name.starts_with("x-forwarded-") => "the gateway always sets it itself",
         (Direction::Response, "location") => {
-            "`redirect` answers with one, `rewrite_location` changes the upstream's"
+            "use `redirect`, or `rewrite_location` for the upstream's Location"
         }
-        (Direction::Response, "set-cookie") => {
-            "`[sessions.NAME.cookie]` says what the session's cookie is like"
-        }
-        (Direction::Request | Direction::Response, _) => "it is not a route's to change",
+        (Direction::Response, "set-cookie") => "use `[sessions.NAME.cookie]` for the session cookie",
+        (Direction::Request | Direction::Response, _) => "routes cannot edit it",
     };
-    Err(Fault::new(format!("names `{text}`, which HTTP or sessiongate itself uses")).hint(hint))
+    Err(Fault::new(format!("contains `{text}`, which HTTP or sessiongate itself uses")).hint(hint))
 }
 
-/// Whether a response's header frames it, concerns one connection, or says what only the one who answers can know.
+/// Whether a response header is used for framing, concerns one connection, or depends on the response itself.
 fn is_reserved(name: &HeaderName) -> bool {
     let name_text = name.as_str();
     crate::headers::is_hop_by_hop(name)
@@ -201,11 +195,11 @@ fn is_reserved(name: &HeaderName) -> bool {
 
 fn value(text: &str, route: &str) -> Result<EditValue, Fault> {
     if let Some(c) = text.chars().find(|c| !matches!(c, ' '..='~')) {
-        return Err(Fault::new(format!("must not hold `{}`", c.escape_debug())));
+        return Err(Fault::new(format!("must not contain `{}`", c.escape_debug())));
     }
     if text.trim_matches(' ').len() < text.len() {
         return Err(
-            Fault::new("must not begin or end with a space").hint("no reader of a header would see it")
+            Fault::new("must not begin or end with a space").hint("recipients strip it from a header value")
         );
     }
     let pieces = template::parse(text, |name| match name {
@@ -215,14 +209,15 @@ fn value(text: &str, route: &str) -> Result<EditValue, Fault> {
         "request_id" => Ok(Some(Variable::RequestId)),
         "route" => Ok(None),
         _ => {
-            let fault = Fault::new(format!("knows no `{{{name}}}`"));
-            Err(fault
-                .hint("there are {client_ip}, {host}, {scheme}, {request_id} and {route}; `{{` is a brace"))
+            let fault = Fault::new(format!("contains the unknown variable `{{{name}}}`"));
+            Err(fault.hint(
+                "known variables: {client_ip}, {host}, {scheme}, {request_id} and {route}; `{{` is a literal brace",
+            ))
         }
     })?;
     let mut joined: Vec<Piece<Variable>> = Vec::new();
     for piece in pieces {
-        // A route's name is known by now, so it is text.
+        // `{route}` is constant, so it becomes literal text.
         let piece = match piece {
             Piece::Text(text) => Piece::Text(text),
             Piece::Variable(None) => Piece::Text(route.to_owned()),
@@ -235,7 +230,8 @@ fn value(text: &str, route: &str) -> Result<EditValue, Fault> {
     }
     match joined.as_slice() {
         [Piece::Text(text)] => {
-            let constant = HeaderValue::from_str(text).map_err(|_| Fault::new("is not a header's value"))?;
+            let constant =
+                HeaderValue::from_str(text).map_err(|_| Fault::new("is not a valid header value"))?;
             Ok(EditValue::Constant(constant))
         }
         _ => Ok(EditValue::Template(joined)),

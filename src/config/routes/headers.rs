@@ -1,7 +1,7 @@
-//! `[routes.headers]`: the headers that carry claims, and what a client's certificate says, to the upstream.
+//! `[routes.headers]`: headers with claims and client certificate fields for the upstream.
 //!
-//! The rule: no name that HTTP or the gateway itself gives a meaning, and no two names of a route that an upstream could
-//! take for one. With letters, digits and `-` only, that is when they differ in case alone.
+//! Names that HTTP or the gateway uses are rejected, and so are two names that an upstream could take for the same. Names
+//! consist of letters, digits and `-`, so two of them are confused only if they differ in case alone.
 
 use http::HeaderName;
 
@@ -15,31 +15,31 @@ use crate::headers::TRACEPARENT;
 /// One injected header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderRule {
-    /// Its name: letters, digits and `-`, and not a name that the gateway or HTTP itself uses.
+    /// The header's name.
     pub name: HeaderName,
-    /// Where the value comes from.
+    /// The source of the value.
     pub source: HeaderSource,
-    /// How characters that a header cannot carry are written.
+    /// The encoding of characters that a header cannot contain.
     pub encoding: Encoding,
 }
 
-/// Where an injected header's value comes from.
+/// The source of an injected header's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderSource {
-    /// One claim; a list is joined.
+    /// One claim. The elements of a list are joined.
     Claim {
-        /// Which.
+        /// The claim.
         path: ClaimPath,
-        /// Between a list's elements. One printable ASCII character, or several.
+        /// The separator of a list's elements: ASCII punctuation and spaces.
         join: String,
     },
-    /// Text with claims in it. If one of them is missing, so is the header.
+    /// Text with claims. If a claim is missing, the header is omitted.
     Template(Vec<TemplatePart>),
-    /// What the client's certificate says; it needs no session.
+    /// A field of the client's certificate. It needs no session.
     Certificate(CertificateField),
 }
 
-/// A part of a client's certificate.
+/// A field of a client's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateField {
     /// The subject (RFC 4514).
@@ -50,33 +50,33 @@ pub enum CertificateField {
     Serial,
     /// The SHA-256 of the certificate in hex digits.
     Fingerprint,
-    /// The alternative names, joined by commas.
+    /// The subject alternative names, joined by commas.
     Alternatives,
 }
 
 /// A piece of a header template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplatePart {
-    /// Text: printable ASCII.
+    /// Literal text in printable ASCII.
     Text(String),
     /// `{claim.path}`
     Claim(ClaimPath),
 }
 
-/// How characters that a header cannot carry are written.
+/// The encoding of characters that a header cannot contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// `%XX` of `%`, controls and non-ASCII.
+    /// Percent-encoding of `%`, control and non-ASCII characters.
     Percent,
-    /// UTF-8 as it is; controls still as `%XX`.
+    /// UTF-8, with percent-encoding of control characters.
     Utf8,
-    /// All of the value in base64.
+    /// Base64 of the whole value.
     Base64,
 }
 
 impl HeaderRule {
-    /// Whether the header speaks of the client's certificate rather than of the session.
-    pub fn is_of_certificate(&self) -> bool {
+    /// Whether the value comes from the client's certificate, not from the session.
+    pub fn is_from_certificate(&self) -> bool {
         match self.source {
             HeaderSource::Certificate(_) => true,
             HeaderSource::Claim { .. } | HeaderSource::Template(_) => false,
@@ -84,7 +84,7 @@ impl HeaderRule {
     }
 }
 
-/// Names that are never a claim's, in lower case.
+/// Reserved names, in lower case.
 const RESERVED: [&str; 15] = [
     "connection",
     "cookie",
@@ -103,12 +103,12 @@ const RESERVED: [&str; 15] = [
     "x-request-id",
 ];
 
-/// Beginnings of such names. `transfer-encoding` is among them, as are the proxies' hop-by-hop headers.
+/// Prefixes of reserved names, such as `transfer-encoding` and `proxy-connection`.
 const RESERVED_PREFIXES: [&str; 6] =
     ["content-", "proxy-", "sec-", "transfer-", "x-forwarded-", "x-session-"];
 
-/// `has_clients`: whether any listener asks its clients for certificates.
-pub(super) fn read(section: &mut Section<'_, '_>, has_clients: bool) -> Vec<HeaderRule> {
+/// Reads the headers. `has_client_certificates` tells whether any listener requests certificates from clients.
+pub(super) fn read(section: &mut Section<'_, '_>, has_client_certificates: bool) -> Vec<HeaderRule> {
     let mut seen: Vec<(HeaderName, std::ops::Range<usize>)> = Vec::new();
     section.entries(|section, entry| {
         let name = match name(entry.name) {
@@ -119,50 +119,47 @@ pub(super) fn read(section: &mut Section<'_, '_>, has_clients: bool) -> Vec<Head
             }
         };
         if let Some((_, first)) = seen.iter().find(|(other, _)| *other == name) {
-            let twice =
-                Diagnostic::error(format!("`{}` is the name of two headers", section.name(entry.name)));
-            let twice =
-                twice.related(first.clone(), "the first").hint("upstreams do not tell them apart by case");
+            let twice = Diagnostic::error(format!("`{}` is set twice", section.name(entry.name)));
+            let twice = twice.related(first.clone(), "the first").hint("header names are case-insensitive");
             section.report(twice, Some(entry.span.clone()));
         }
         seen.push((name.clone(), entry.span.clone()));
-        let (source, encoding) = rule(section, &entry, has_clients)?;
+        let (source, encoding) = rule(section, &entry, has_client_certificates)?;
         Some(HeaderRule { name, source, encoding })
     })
 }
 
 fn name(text: &str) -> Result<HeaderName, Fault> {
     let name = plain(text)?;
-    // A route may have the trace taken off; what it says is the gateway's to say.
+    // `request_headers` may remove `traceparent`, but only the gateway sets it.
     if is_reserved(&name) || name == TRACEPARENT {
-        return Err(Fault::new("is a name that HTTP or sessiongate itself uses")
-            .hint("choose another, such as `X-User`"));
+        return Err(Fault::new("is a header that HTTP or sessiongate itself uses")
+            .hint("use another name, such as `X-User`"));
     }
     Ok(name)
 }
 
-/// A name that is no other one to whoever takes odd characters for `_`.
+/// Parses a name that no upstream can confuse with another by reading unusual characters as `_`.
 pub(super) fn plain(text: &str) -> Result<HeaderName, Fault> {
-    let fault = "is not a header's name";
+    let fault = "is not a valid header name";
     if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err(
-            Fault::new(fault).hint("only letters, digits and `-`: upstreams read others as `-` or `_`")
-        );
+        return Err(Fault::new(fault)
+            .hint("use only letters, digits and `-`: upstreams may read others as `-` or `_`"));
     }
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| Fault::new(fault))
 }
 
-/// Whether HTTP or the gateway itself gives a request's header of this name a meaning.
+/// Whether HTTP or the gateway itself uses this request header.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     RESERVED.contains(&name.as_str())
         || RESERVED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
-/// `"claim.path"`, `{ claim = … }`, `{ template = … }` or `{ tls = … }`.
+/// Reads `"claim.path"`, `{ claim = … }`, `{ template = … }` or `{ tls = … }`.
 fn rule<'d>(
     section: &mut Section<'d, '_>,
     entry: &TableEntry<'d>,
-    has_clients: bool,
+    has_client_certificates: bool,
 ) -> Option<(HeaderSource, Encoding)> {
     if let Some(path) = entry.value.get_ref().as_str() {
         return match claim(path) {
@@ -189,16 +186,17 @@ fn rule<'d>(
         let field = header.get("tls", one_of(&fields));
         let encoding = header.get("encoding", one_of(&encodings)).unwrap_or(Encoding::Percent);
         if ["claim", "template", "tls"].into_iter().filter(|key| header.has(key)).count() != 1 {
-            let either = Diagnostic::error(format!("`{name}` needs either `claim`, `template` or `tls`"));
-            header.report_given(&["claim", "template", "tls"], either, header.here());
+            let either =
+                Diagnostic::error(format!("`{name}` needs exactly one of `claim`, `template` and `tls`"));
+            header.report_unless_broken(&["claim", "template", "tls"], either, header.own_span());
         }
-        if header.has("tls") && !has_clients {
-            let fault = Fault::new("needs a listener that asks clients for certificates");
-            let fault = fault.hint("set `client_ca` below `[listeners.tls]`");
+        if header.has("tls") && !has_client_certificates {
+            let fault = Fault::new("needs a listener that requests client certificates");
+            let fault = fault.hint("set `client_ca` in `[listeners.tls]`");
             header.refuse("tls", &["/listeners/"], fault);
         }
         if !header.has("claim") && header.has("join") {
-            header.refuse("join", &["claim"], Fault::new("is only for `claim`"));
+            header.refuse("join", &["claim"], Fault::new("is only allowed with `claim`"));
         }
         let source = match (path, template, field) {
             (Some(path), _, _) => HeaderSource::Claim { path, join: join.unwrap_or_else(|| ",".to_owned()) },
@@ -212,25 +210,24 @@ fn rule<'d>(
 
 fn claim(text: &str) -> Result<ClaimPath, Fault> {
     ClaimPath::parse(text)
-        .ok_or_else(|| Fault::new("is not the path of a claim").hint("such as \"user\" or \"user.name\""))
+        .ok_or_else(|| Fault::new("is not a valid claim path").hint("such as \"user\" or \"user.name\""))
 }
 
-/// What stands between elements. An element's own characters of it are percent-encoded, which must remain readable: so
-/// none of it may occur in an encoding.
+/// Parses the separator of a list's elements. Its characters are percent-encoded inside elements, so it must not contain
+/// characters of a percent-encoding.
 fn join(text: &str) -> Result<String, Fault> {
     let allowed = |byte: u8| byte == b' ' || (byte.is_ascii_punctuation() && byte != b'%');
     if text.len() <= 8 && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("must be punctuation other than `%`, with or without spaces")
-        .hint("such as \",\" or \"; \""))
+    Err(Fault::new("must consist of punctuation other than `%`, and spaces").hint("such as \",\" or \"; \""))
 }
 
-/// Text with `{claim.path}` in it; `{{` and `}}` are braces.
+/// Parses text with `{claim.path}` in it. `{{` and `}}` are literal braces.
 fn template(text: &str) -> Result<Vec<TemplatePart>, Fault> {
     if let Some(c) = text.chars().find(|c| !matches!(c, ' '..='~')) {
-        return Err(Fault::new(format!("must not hold `{}`", c.escape_debug()))
-            .hint("only claims may hold non-ASCII"));
+        return Err(Fault::new(format!("must not contain `{}`", c.escape_debug()))
+            .hint("only printable ASCII is allowed; claims may contain other characters"));
     }
     let pieces = template::parse(text, claim)?;
     let parts: Vec<_> = pieces
@@ -241,7 +238,7 @@ fn template(text: &str) -> Result<Vec<TemplatePart>, Fault> {
         })
         .collect();
     if !parts.iter().any(|part| matches!(part, TemplatePart::Claim(_))) {
-        return Err(Fault::new("names no claim").hint("such as \"{user.name} of {tenant}\""));
+        return Err(Fault::new("contains no claim").hint("such as \"{user.name} of {tenant}\""));
     }
     Ok(parts)
 }

@@ -1,4 +1,4 @@
-//! What a route matches: host, path prefix, methods. Each is held in the one spelling that requests are compared with.
+//! What a route matches: host, path prefix, methods. Each is normalized to the form that requests are compared with.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,11 +8,11 @@ use http::Method;
 use crate::config::HostPattern;
 use crate::config::value::Fault;
 
-/// `a.b`, `*.a.b`, or an address, which has brackets if it is one of IPv6.
+/// Parses `a.b`, `*.a.b` or an IP address. An IPv6 address has brackets.
 pub(super) fn host(text: &str) -> Result<HostPattern, Fault> {
     if text == "*" {
         return Err(
-            Fault::new("must not be `*`").hint("leave `host` out for the hosts that no other route names")
+            Fault::new("must not be `*`").hint("omit `host` to match the hosts that no other route names")
         );
     }
     let bare = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
@@ -32,19 +32,21 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Fault> {
     if let Some((host, port)) = bare.rsplit_once(':')
         && port.bytes().all(|byte| byte.is_ascii_digit())
     {
-        return Err(Fault::new("must not have a port").hint(format!("write \"{host}\": every port matches")));
+        return Err(
+            Fault::new("must not have a port").hint(format!("write \"{host}\", which matches every port"))
+        );
     }
     let (name, pattern): (&str, fn(String) -> HostPattern) = match bare.strip_prefix("*.") {
         Some(below) => (below, HostPattern::Below),
         None => (&bare, HostPattern::Exact),
     };
-    // Browsers read a name whose last label is a number as an IPv4 address, in spellings that would not be compared.
+    // Browsers read a name whose last label is a number as an IPv4 address, and send it in another form.
     let is_name = name.len() <= 253 && name.split('.').all(is_label) && !ends_in_number(name);
     if is_name {
         return Ok(pattern(name.to_owned()));
     }
-    Err(Fault::new("is not a host")
-        .hint("such as \"app.example.com\", or \"*.example.com\" for every host below it"))
+    Err(Fault::new("is not a valid host")
+        .hint("such as \"app.example.com\", or \"*.example.com\" for every subdomain"))
 }
 
 fn is_label(label: &str) -> bool {
@@ -57,43 +59,43 @@ fn ends_in_number(name: &str) -> bool {
     last.parse::<u128>().is_ok() || name.parse::<Ipv4Addr>().is_ok()
 }
 
-/// A prefix, in the one spelling that a request's path must have to get through: no path that servers read differently.
+/// Parses a path prefix. Rejects all paths that the gateway rejects in requests because servers interpret them differently.
 pub(super) fn path(text: &str) -> Result<String, Fault> {
     if !text.starts_with('/') {
         return Err(Fault::new("must begin with `/`"));
     }
     if text.contains('*') {
-        return Err(Fault::new("must not hold `*`")
-            .hint("a path is a prefix: `/app` stands for all that is below it"));
+        return Err(Fault::new("must not contain `*`")
+            .hint("a path is a prefix: `/app` also matches every path below it"));
     }
     let forbidden = |c: &char| !c.is_ascii_graphic() || matches!(c, '%' | '?' | '#' | ';' | '\\');
     if let Some(c) = text.chars().find(forbidden) {
-        return Err(Fault::new(format!("must not hold `{}`", c.escape_debug())));
+        return Err(Fault::new(format!("must not contain `{}`", c.escape_debug())));
     }
     if text.contains("//") {
-        return Err(Fault::new("must not hold `//`"));
+        return Err(Fault::new("must not contain `//`"));
     }
     if text.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(Fault::new("must not hold the segments `.` and `..`"));
+        return Err(Fault::new("must not contain the segments `.` and `..`"));
     }
     let bare = text.strip_suffix('/').unwrap_or(text);
     Ok(if bare.is_empty() { "/" } else { bare }.to_owned())
 }
 
-/// A method, in capitals as requests have it.
+/// Parses a method in upper case, as requests have it.
 pub(super) fn method(text: &str) -> Result<Method, Fault> {
-    let method = Method::from_bytes(text.as_bytes()).map_err(|_| Fault::new("is not a method"))?;
+    let method = Method::from_bytes(text.as_bytes()).map_err(|_| Fault::new("is not a valid method"))?;
     let upper = text.to_ascii_uppercase();
     if upper != text {
-        return Err(Fault::new("must be in capitals").hint(format!("write \"{upper}\"")));
+        return Err(Fault::new("must be in upper case").hint(format!("write \"{upper}\"")));
     }
     if method == Method::CONNECT || method == Method::TRACE {
-        return Err(Fault::new("must not be CONNECT or TRACE: sessiongate forwards neither"));
+        return Err(Fault::new("must not be CONNECT or TRACE, which sessiongate does not forward"));
     }
     Ok(method)
 }
 
-/// As the file has it.
+/// Formats the pattern as in the configuration.
 impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

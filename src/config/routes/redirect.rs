@@ -1,7 +1,7 @@
-//! `redirect` and `respond`: routes that answer by themselves.
+//! `redirect` and `respond`: routes whose responses the gateway generates.
 //!
-//! Where a redirect leads is never a client's choice: the host of the new location is the operator's text, or the host
-//! that the client asked for anyway, and nothing of the request stands where it could become part of it.
+//! These are no open redirects: the host of a location is constant, or the request's own host, and no other part of the
+//! request can become part of it.
 
 use http::StatusCode;
 
@@ -13,24 +13,24 @@ use crate::config::value::{Fault, integer, string, text};
 /// `redirect = "https://new.example.com{uri}"`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
-    /// 301, 302, 303, 307 or 308.
+    /// The status: 301, 302, 303, 307 or 308.
     pub status: StatusCode,
-    /// The new location; all text is printable ASCII without spaces.
+    /// The location. Its literal text is printable ASCII without spaces.
     pub to: Vec<Piece<RedirectVariable>>,
 }
 
 /// A part of the request in a redirect's location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedirectVariable {
-    /// `{uri}`: path and query as they are.
+    /// `{uri}`: path and query, unchanged.
     Uri,
     /// `{path}`
     Path,
-    /// `{uri}` after a `?`, percent-encoded.
+    /// `{uri}` after a `?`: percent-encoded.
     EncodedUri,
-    /// `{path}` after a `?`, percent-encoded.
+    /// `{path}` after a `?`: percent-encoded.
     EncodedPath,
-    /// `{query}`, only after a `?`.
+    /// `{query}`, which is only allowed after a `?`.
     Query,
     /// `{host}`: lower case, without port.
     Host,
@@ -39,11 +39,11 @@ pub enum RedirectVariable {
 /// `respond = { status = 503, body = "…" }`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Respond {
-    /// 200 to 599.
+    /// The status, 200 to 599 and not a redirect.
     pub status: StatusCode,
-    /// Empty for 204 and 304.
+    /// The body. Empty for 204, 205 and 304.
     pub body: String,
-    /// Of the body, if there is one.
+    /// The Content-Type of the body.
     pub content_type: String,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn respond(section: &mut Section<'_, '_>) -> Option<Respond> {
     section.table("respond", |section| {
         let status = section.get("status", |value| {
             let code: u16 = integer(200..=599)(value)?;
-            StatusCode::from_u16(code).map_err(|_| Fault::new("is not a status"))
+            StatusCode::from_u16(code).map_err(|_| Fault::new("is not a valid status"))
         });
         let body = section.get("body", |value| match value.as_str() {
             Some(text) => Ok(text.to_owned()),
@@ -82,18 +82,18 @@ pub(super) fn respond(section: &mut Section<'_, '_>) -> Option<Respond> {
         if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
             && section.has("body")
         {
-            let fault = Fault::new(format!("cannot be sent with {}", status.as_u16()));
+            let fault = Fault::new(format!("is not allowed with status {}", status.as_u16()));
             section.refuse("body", &[], fault);
         }
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-            let fault = Fault::new("needs a location").hint("`redirect` answers with one");
+            let fault = Fault::new("must not be a redirect").hint("use `redirect`, which sends a Location");
             section.refuse("status", &[], fault);
         }
         if section.has("content_type") && !section.has("body") {
-            let fault = Fault::new("has no effect without a `body`");
+            let fault = Fault::new("has no effect without `body`");
             section.refuse("content_type", &["body"], fault);
         }
-        section.is_there().then(|| Respond {
+        section.is_present().then(|| Respond {
             status,
             body: body.unwrap_or_default(),
             content_type: content_type.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned()),
@@ -102,24 +102,23 @@ pub(super) fn respond(section: &mut Section<'_, '_>) -> Option<Respond> {
 }
 
 fn content_type(text: &str) -> Result<String, Fault> {
-    let is_kind = text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty());
-    if is_kind && text.chars().all(|c| matches!(c, ' '..='~')) && !text.ends_with(' ') {
+    let has_type =
+        text.split_once('/').is_some_and(|(kind, subtype)| !kind.is_empty() && !subtype.is_empty());
+    if has_type && text.chars().all(|c| matches!(c, ' '..='~')) && !text.ends_with(' ') {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is not a media type").hint("such as \"text/html; charset=utf-8\""))
+    Err(Fault::new("is not a valid media type").hint("such as \"text/html; charset=utf-8\""))
 }
 
 fn location(text: &str) -> Result<Vec<Piece<RedirectVariable>>, Fault> {
     if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '\\' | '"' | '<' | '>')) {
-        return Err(
-            Fault::new(format!("must not hold `{}`", c.escape_debug())).hint("write it percent-encoded")
-        );
+        return Err(Fault::new(format!("must not contain `{}`", c.escape_debug())).hint("percent-encode it"));
     }
     match text.split_once("://") {
         Some(("http" | "https", rest)) => host(rest)?,
         Some(_) | None if text.starts_with('/') && !text.starts_with("//") => {}
         Some(_) | None => {
-            let fault = Fault::new("must begin with `https://`, `http://` or one `/`");
+            let fault = Fault::new("must begin with `https://`, `http://` or a single `/`");
             return Err(fault.hint("such as \"https://new.example.com{uri}\""));
         }
     }
@@ -129,11 +128,11 @@ fn location(text: &str) -> Result<Vec<Piece<RedirectVariable>>, Fault> {
         "query" => Ok(RedirectVariable::Query),
         "host" => Ok(RedirectVariable::Host),
         _ => {
-            let fault = Fault::new(format!("knows no `{{{name}}}`"));
-            Err(fault.hint("there are {uri}, {path}, {query} and {host}"))
+            let fault = Fault::new(format!("contains the unknown variable `{{{name}}}`"));
+            Err(fault.hint("known variables: {uri}, {path}, {query} and {host}"))
         }
     })?;
-    // `before`: what stands in front of a piece. Of the host, only `{host}` can be made of the request: `host` saw to it.
+    // The text before a piece. The location's host can contain no variable but `{host}`, which `host` has checked.
     let mut before = String::new();
     for piece in &mut pieces {
         let in_query = before.contains(['?', '#']);
@@ -145,15 +144,17 @@ fn location(text: &str) -> Result<Vec<Piece<RedirectVariable>>, Fault> {
                 return Err(fault.hint("`{uri}` is the path and its query"));
             }
             Piece::Variable(RedirectVariable::Query) => before.push('q'),
-            // `//` in front of a path would make a host of its first segment.
+            // After a `/`, the first segment of the path would become a host.
             Piece::Variable(RedirectVariable::Uri | RedirectVariable::Path)
                 if !in_query && before.ends_with('/') =>
             {
-                return Err(Fault::new("must not have `/` before `{uri}` or `{path}`, which begin with one"));
+                return Err(Fault::new(
+                    "must not have a `/` before `{uri}` or `{path}`, which begin with one",
+                ));
             }
-            Piece::Variable(place) => {
+            Piece::Variable(variable) => {
                 if in_query {
-                    *place = if *place == RedirectVariable::Uri {
+                    *variable = if *variable == RedirectVariable::Uri {
                         RedirectVariable::EncodedUri
                     } else {
                         RedirectVariable::EncodedPath
@@ -166,13 +167,13 @@ fn location(text: &str) -> Result<Vec<Piece<RedirectVariable>>, Fault> {
     Ok(pieces)
 }
 
-/// Whether what follows `://` begins with a host, of which nothing but `{host}` is made of the request.
+/// Checks the text after `://`: it must begin with a host, whose only variable may be `{host}`.
 fn host(rest: &str) -> Result<(), Fault> {
     let ends = [rest.find(['/', '?', '#']), rest.find("{uri}"), rest.find("{path}")];
     let end = ends.into_iter().flatten().min().unwrap_or(rest.len());
     let host = rest.get(..end).unwrap_or(rest);
     if host.contains("{query}") {
-        return Err(Fault::new("must not have `{query}` in its host"));
+        return Err(Fault::new("must not contain `{query}` in its host"));
     }
     authority(&host.replace("{host}", "host.example")).map(drop)
 }

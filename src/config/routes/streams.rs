@@ -1,4 +1,4 @@
-//! `websocket`, `recheck` and `idle_timeout`: what goes on for long after a request was admitted.
+//! `websocket`, `recheck` and `idle_timeout`: WebSockets and long-lived responses.
 
 use std::time::Duration;
 
@@ -8,24 +8,25 @@ use super::Access;
 use crate::config::section::Section;
 use crate::config::value::{Fault, duration, text, wrong_type};
 
-/// How a route treats WebSockets and responses that do not end.
+/// Settings of WebSockets and long-lived responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamsConfig {
-    /// How often the session behind a WebSocket or a long response is read again; none: never, or there is none.
+    /// Interval at which the session of a WebSocket or long-lived response is read again. `None` if it is turned off, or
+    /// the route has no session.
     pub recheck: Option<Duration>,
-    /// How long a WebSocket or a stream of events may be silent.
+    /// Idle timeout of WebSockets and event streams.
     pub idle_timeout: Duration,
-    /// Whether, and from where, WebSockets are taken.
+    /// WebSocket settings. `None` rejects WebSockets.
     pub websocket: Option<WebsocketConfig>,
 }
 
 /// `websocket = true`, or a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebsocketConfig {
-    /// Whose pages may open one, besides those of this site: `https://app.example.com`, in lower case, without a port
-    /// that the scheme implies.
+    /// Allowed origins other than the site itself, such as `https://app.example.com`: in lower case, without a default
+    /// port.
     pub origins: Vec<String>,
-    /// How long one may be open.
+    /// Maximum lifetime of a WebSocket.
     pub max_age: Duration,
 }
 
@@ -70,7 +71,7 @@ fn websocket(section: &mut Section<'_, '_>) -> Option<WebsocketConfig> {
     match switch {
         Some(Some(on)) => on.then(default),
         None if is_there => None,
-        // Also read where it is absent: then it is off, and its keys are known all the same.
+        // An absent table is read too, so that its keys are known.
         Some(None) | None => section.table("websocket", |table| {
             let config = WebsocketConfig {
                 origins: table.list("origins", text(origin)).unwrap_or_default(),
@@ -81,7 +82,7 @@ fn websocket(section: &mut Section<'_, '_>) -> Option<WebsocketConfig> {
     }
 }
 
-/// An origin as browsers write it (RFC 6454, 6.2).
+/// Parses an origin and serializes it as browsers do (RFC 6454, 6.2).
 fn origin(text: &str) -> Result<String, Fault> {
     let fault = || Fault::new("must be a scheme and a host").hint("such as \"https://app.example.com\"");
     let lower = text.to_ascii_lowercase();
@@ -92,13 +93,13 @@ fn origin(text: &str) -> Result<String, Fault> {
         return Err(fault());
     }
     if !host.chars().all(is_host) {
-        let fault = Fault::new("must be a scheme and a host, and nothing else");
-        return Err(fault.hint("an origin has no path, no `*`, and no `/` at its end"));
+        let fault = Fault::new("must consist of a scheme and a host only");
+        return Err(fault.hint("an origin has no path, `*` or trailing `/`"));
     }
-    let implied = match scheme {
+    let default_port = match scheme {
         "https" => ":443",
         "http" => ":80",
         _ => "",
     };
-    Ok(format!("{scheme}://{}", host.strip_suffix(implied).unwrap_or(host)))
+    Ok(format!("{scheme}://{}", host.strip_suffix(default_port).unwrap_or(host)))
 }

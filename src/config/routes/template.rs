@@ -1,23 +1,22 @@
-//! Text with variables in braces: `{name}`; `{{` and `}}` are braces. What a variable may be is the caller's to say.
+//! Text with variables in braces, such as `{name}`. `{{` and `}}` are literal braces.
 
 use crate::config::value::Fault;
 
-/// A piece of such a text.
+/// A piece of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece<V> {
-    /// Text, as it stands.
+    /// Literal text.
     Text(String),
-    /// What stands for something else.
+    /// A variable.
     Variable(V),
 }
 
-/// The pieces of `text`: no two texts side by side, and none that is empty.
+/// Parses `text` into pieces, with `variable` for the names in braces. No literal is empty or follows another.
 pub(super) fn parse<V>(
     text: &str,
     variable: impl Fn(&str) -> Result<V, Fault>,
 ) -> Result<Vec<Piece<V>>, Fault> {
-    let unbalanced =
-        || Fault::new("has a brace without its counterpart").hint("write `{{` and `}}` for braces");
+    let unbalanced = || Fault::new("has an unbalanced brace").hint("write `{{` and `}}` for literal braces");
     let mut pieces = Vec::new();
     let mut literal = String::new();
     let mut rest = text;

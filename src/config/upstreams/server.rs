@@ -1,4 +1,4 @@
-//! One of `servers`: a URL, or a table with a URL and a weight.
+//! An element of `servers`: a URL, or a table with a URL and a weight.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -10,38 +10,38 @@ use crate::config::value::{Fault, integer, string, wrong_type};
 /// One server of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamServer {
-    /// Where it is.
+    /// The server's address and protocol.
     pub address: ServerAddress,
-    /// Its share of the requests, beside the others'.
+    /// The server's weight in load balancing.
     pub weight: u32,
 }
 
-/// Where a server is, and what is spoken to it.
+/// The address and protocol of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerAddress {
     /// `scheme://host:port`
     Tcp {
-        /// What is spoken.
+        /// The protocol.
         scheme: Scheme,
-        /// A name or an address, without brackets.
+        /// A host name or an IP address, without brackets.
         host: String,
         /// The port.
         port: u16,
     },
     /// `unix:/path`
     Unix(PathBuf),
-    /// `builtin:demo`: the demo app, run by the gateway itself on a loopback port.
+    /// `builtin:demo`: the demo app, which the gateway runs on a loopback port.
     Demo,
 }
 
-/// What is spoken over TCP.
+/// A protocol over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// HTTP/1.1
     Http,
     /// HTTP over TLS
     Https,
-    /// HTTP/2 without TLS, from the first byte on
+    /// HTTP/2 without TLS, with prior knowledge
     H2c,
 }
 
@@ -50,12 +50,13 @@ impl UpstreamServer {
         matches!(self.address, ServerAddress::Tcp { scheme: Scheme::Https, .. })
     }
 
-    pub(super) fn leaves_protocol_open(&self) -> bool {
+    /// Whether the URL leaves a choice of the protocol.
+    pub(super) fn has_protocol_choice(&self) -> bool {
         self.is_tls() || matches!(self.address, ServerAddress::Unix(_))
     }
 
-    /// Whether its address has to be looked up.
-    pub(crate) fn is_named(&self) -> bool {
+    /// Whether the host is a name that DNS resolves.
+    pub(crate) fn has_host_name(&self) -> bool {
         matches!(&self.address, ServerAddress::Tcp { host, .. } if host.parse::<IpAddr>().is_err())
     }
 }
@@ -71,7 +72,7 @@ pub(super) fn read(value: &DeValue<'_>) -> Result<UpstreamServer, Fault> {
                     "url" => url = Some(string(value.get_ref())?),
                     "weight" => {
                         let prefix = |fault: Fault| Fault {
-                            message: format!("has a weight that {}", fault.message),
+                            message: format!("has an invalid weight: it {}", fault.message),
                             ..fault
                         };
                         weight = integer(1..=1000)(value.get_ref()).map_err(prefix)?;
@@ -91,7 +92,7 @@ pub(super) fn read(value: &DeValue<'_>) -> Result<UpstreamServer, Fault> {
 }
 
 fn address(text: &str) -> Result<ServerAddress, Fault> {
-    let fault = || Fault::new("must be a server's URL").hint("such as \"http://127.0.0.1:8000\"");
+    let fault = || Fault::new("must be a server URL").hint("such as \"http://127.0.0.1:8000\"");
     if text == "builtin:demo" {
         return Ok(ServerAddress::Demo);
     }
@@ -105,11 +106,11 @@ fn address(text: &str) -> Result<ServerAddress, Fault> {
     });
     let (prefix, authority, scheme, default) = known.ok_or_else(fault)?;
     if authority.contains('@') {
-        return Err(Fault::new("must not hold a user or a password"));
+        return Err(Fault::new("must not contain a user or password"));
     }
     if authority.contains(['/', '?', '#']) {
         let bare = authority.split(['/', '?', '#']).next().unwrap_or_default();
-        return Err(Fault::new("must not have a path or a query: requests are forwarded with their own")
+        return Err(Fault::new("must not have a path or query: requests are forwarded with their own")
             .hint(format!("write \"{prefix}{bare}\"")));
     }
     let (host, port) = match authority.strip_prefix('[') {
@@ -138,21 +139,22 @@ fn address(text: &str) -> Result<ServerAddress, Fault> {
 }
 
 fn unix(path: &str) -> Result<ServerAddress, Fault> {
-    /// What the kernel takes of a socket's path, less the NUL at its end.
-    const LONGEST: usize = 107;
+    /// Maximum length of a Unix socket's path in bytes (`sun_path`).
+    const MAX_SOCKET_PATH: usize = 107;
 
     if !path.starts_with('/') || path.starts_with("//") {
         return Err(
             Fault::new("must have an absolute path after `unix:`").hint("such as \"unix:/run/app.sock\"")
         );
     }
-    if path.len() > LONGEST {
-        return Err(Fault::new(format!("has a path of more than {LONGEST} bytes, which no socket can have")));
+    if path.len() > MAX_SOCKET_PATH {
+        let limit = format!("has a path longer than {MAX_SOCKET_PATH} bytes, the limit for Unix sockets");
+        return Err(Fault::new(limit));
     }
     Ok(ServerAddress::Unix(path.into()))
 }
 
-/// A name or an IPv4 address. Names of containers and services often hold `_`.
+/// Whether the text is a host name or an IPv4 address. Names of containers and services often contain `_`.
 fn is_host(host: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()

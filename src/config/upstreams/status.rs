@@ -1,20 +1,20 @@
-//! Sets of statuses, as in `"200-399"` or `"200, 204, 300-399"`.
+//! Sets of statuses, such as `"200-399"` or `"200, 204, 300-399"`.
 
 use http::StatusCode;
 
 use crate::config::value::Fault;
 
-/// Ranges of statuses, both ends included. By default, none.
+/// Inclusive ranges of statuses. The default is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusRanges(Vec<(u16, u16)>);
 
 impl StatusRanges {
-    /// What a healthy server answers.
-    pub(super) fn good() -> Self {
+    /// Returns the default for a successful health check, 200 to 399.
+    pub(super) fn success() -> Self {
         Self(vec![(200, 399)])
     }
 
-    /// Whether `status` is one of them.
+    /// Whether `status` is in one of the ranges.
     pub fn contains(&self, status: StatusCode) -> bool {
         let status = status.as_u16();
         self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))

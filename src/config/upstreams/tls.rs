@@ -1,7 +1,7 @@
-//! `[upstreams.NAME.tls]`: whom the gateway believes to be the server, and who it is to it.
+//! `[upstreams.NAME.tls]`: verification of servers, and the gateway's client certificate.
 //!
-//! A server's certificate is always verified. There is no setting that turns this off: `ca` names the authority of a
-//! server whose certificate no public one has signed, or that certificate itself.
+//! Server certificates are always verified, and no setting turns this off. For a server with a private certificate, `ca`
+//! names its authority or the certificate itself.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,27 +19,27 @@ use crate::secret::Secret;
 /// `[upstreams.NAME.tls]`
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamTls {
-    /// The authorities that are believed; none: those that the system believes.
+    /// The trusted certificate authorities. `None` uses those of the system.
     pub authorities: Option<Vec<CertificateDer<'static>>>,
-    /// What the certificate must be for, and what is asked for by SNI; none: the server's own name.
+    /// The name for SNI and certificate verification. `None` uses the host of the server's URL.
     pub server_name: Option<ServerName<'static>>,
-    /// What the gateway shows.
+    /// The gateway's client certificate.
     pub identity: Option<ClientIdentity>,
 }
 
-/// A client certificate with its chain, and its key.
+/// A client certificate with its chain and private key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientIdentity {
     chain: Vec<CertificateDer<'static>>,
-    /// As PEM.
+    /// The private key in PEM.
     key: Secret,
 }
 
 impl UpstreamTls {
-    /// What TLS needs to know, with the servers' certificates signed by one of `roots`.
+    /// Returns the TLS client configuration that trusts `roots`.
     ///
     /// # Errors
-    /// If the key is not the certificate's, or of a kind that is not known.
+    /// Returns an error if the key does not match the certificate, or its type is not supported.
     pub(crate) fn client(&self, roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
@@ -73,7 +73,7 @@ pub(super) fn read(
             let mut roots = RootCertStore::empty();
             match authorities.iter().try_for_each(|authority| roots.add(authority.clone())) {
                 Ok(()) => Ok(authorities),
-                Err(_) => Err(Fault::new("holds what is not an X.509 certificate")),
+                Err(_) => Err(Fault::new("contains an invalid X.509 certificate")),
             }
         });
         let server_name = tls.get("server_name", text(name));
@@ -81,19 +81,19 @@ pub(super) fn read(
         let key = tls.get("key", |value| {
             let pem = content(value)?;
             let key = PrivateKeyDer::from_pem_slice(&pem).map(|_| Secret::new(pem));
-            key.map_err(|_| Fault::new("is not a private key in PEM"))
+            key.map_err(|_| Fault::new("contains no PEM private key"))
         });
         for (one, other) in [("cert", "key"), ("key", "cert")] {
             if tls.has(one) && !tls.has(other) {
-                tls.refuse(one, &[other], Fault::new(format!("is given without `{other}`")));
+                tls.refuse(one, &[other], Fault::new(format!("needs `{other}`")));
             }
         }
         let identity = chain.zip(key).map(|(chain, key)| ClientIdentity { chain, key });
         let read = UpstreamTls { authorities, server_name, identity };
         if let Err(error) = read.client(RootCertStore::empty()) {
-            tls.refuse("key", &[], Fault::new(format!("does not go with `cert`: {error}")));
+            tls.refuse("key", &[], Fault::new(format!("does not match `cert`: {error}")));
         }
-        tls.is_there().then_some(read)
+        tls.is_present().then_some(read)
     })
 }
 
@@ -101,11 +101,11 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) | Err(_) => Err(Fault::new("holds no certificate in PEM")),
+        Ok(_) | Err(_) => Err(Fault::new("contains no PEM certificate")),
     }
 }
 
 fn name(text: &str) -> Result<ServerName<'static>, Fault> {
-    let fault = |_| Fault::new("must be a name or an address").hint("such as \"app.internal\"");
+    let fault = |_| Fault::new("must be a host name or an IP address").hint("such as \"app.internal\"");
     ServerName::try_from(text.to_owned()).map_err(fault)
 }

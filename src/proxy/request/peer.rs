@@ -66,7 +66,7 @@ impl Peer {
         let address = address.map(|address| address.to_canonical());
         let text = address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok());
         let text = text.unwrap_or(HeaderValue::from_static("unknown"));
-        let trusted = policy.proxies().believe(address);
+        let trusted = policy.proxies().contains(address);
         Self {
             address,
             text,
@@ -155,7 +155,7 @@ impl Peer {
     fn client(&self, addresses: &[String]) -> Option<IpAddr> {
         let mut client = self.address;
         for address in addresses.iter().rev() {
-            if !self.policy.proxies().believe(client) {
+            if !self.policy.proxies().contains(client) {
                 break;
             }
             // What stands before an invalid address cannot be trusted.

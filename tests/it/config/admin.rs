@@ -1,4 +1,4 @@
-//! `[admin]`, and what it shows of the file.
+//! `[admin]`, and the configuration that it shows.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use sessiongate::config::diagnostic::Severity;
 use sessiongate::config::{AccessLogTarget, AdminAddress, parse};
 
-use super::fixture::{Given, accepted, errors, with};
+use super::fixture::{TestEnvironment, accepted, errors, with};
 
 fn admin(lines: &str) -> Vec<String> {
     errors(&with("", &format!("[admin]|{lines}")))
 }
 
 #[test]
-fn where_it_listens() {
+fn admin_address_is_tcp_or_unix() {
     let address = |address: &str| {
         accepted(&with("", &format!("[admin]|address = \"{address}\""))).admin.expect("a section").address
     };
@@ -25,24 +25,27 @@ fn where_it_listens() {
 }
 
 #[test]
-fn beyond_this_machine_it_needs_a_token() {
-    let open = "`admin.address` can be reached from other machines, and there is no token";
-    assert_eq!(admin("address = \"0.0.0.0:9090\""), [open]);
-    assert_eq!(admin("address = \"[::]:9090\""), [open]);
+fn admin_address_beyond_loopback_needs_a_token() {
+    let exposed = "`admin.address` is reachable from other machines, but no token is set";
+    assert_eq!(admin("address = \"0.0.0.0:9090\""), [exposed]);
+    assert_eq!(admin("address = \"[::]:9090\""), [exposed]);
     let token = |token: &str| admin(&format!("address = \"0.0.0.0:9090\"|token = {token}"));
     assert_eq!(token("\"0123456789abcdef\""), [""; 0]);
     assert_eq!(token("\"short\""), ["`admin.token` is shorter than 16 bytes"]);
     assert_eq!(
         token("\"0123456789 abcdef\""),
-        ["`admin.token` must be of printable ASCII characters without spaces"]
+        ["`admin.token` must consist of printable ASCII characters without spaces"]
     );
-    assert_eq!(token("{ env = \"NONE\" }"), ["`admin.token` names an environment variable that is not set"]);
+    assert_eq!(
+        token("{ env = \"NONE\" }"),
+        ["`admin.token` refers to an environment variable that is not set"]
+    );
 }
 
 #[test]
-fn what_is_wrong_with_it() {
+fn invalid_admin_section_is_an_error() {
     assert_eq!(admin(""), ["`admin.address` is missing"]);
-    assert_eq!(admin("address = \"unix:\""), ["`admin.address` names no socket"]);
+    assert_eq!(admin("address = \"unix:\""), ["`admin.address` has no socket path"]);
     assert_eq!(admin("address = \"127.0.0.1:1\"|adress = 1"), ["unknown key `adress` in `admin`"]);
     assert_eq!(
         admin("address = \"9090\""),
@@ -51,7 +54,7 @@ fn what_is_wrong_with_it() {
 }
 
 #[test]
-fn where_the_access_log_goes() {
+fn access_log_targets_are_parsed() {
     let target =
         |value: &str| accepted(&with("[server]", &format!("access_log = {value}"))).server.access_log;
     assert_eq!(target("true"), AccessLogTarget::Stdout);
@@ -61,14 +64,14 @@ fn where_the_access_log_goes() {
     assert_eq!(target("{ file = \"a.log\" }"), AccessLogTarget::File(PathBuf::from("etc/a.log")));
 }
 
-/// Names of variables and files stay; secrets and comments do not.
+/// Names of variables and files are shown; secrets and comments are not.
 #[test]
-fn the_file_is_shown_without_secrets() {
+fn source_is_shown_without_secrets() {
     let secret = "canary-6f1d9b-secret";
     let source = with("[server]", &format!("# old = \"{secret}\"|workers = 0x2"))
         + &format!("[admin]\naddress = \"127.0.0.1:0\"\ntoken = \"{secret}\" # {secret}\n")
         + &format!("[sessions.main.keys]\ncurrent = {{ env = \"KEY\" }}\nprevious = [\"{secret}\"]\n");
-    let given = Given { variables: [("KEY", secret)].into(), ..Given::default() };
+    let given = TestEnvironment { variables: [("KEY", secret)].into(), ..TestEnvironment::default() };
     let (config, report) = parse(&source, Path::new("gateway.toml"), &given);
     assert!(report.diagnostics().iter().all(|problem| problem.severity == Severity::Warning), "{report}");
     let shown = config.expect("a configuration").source;

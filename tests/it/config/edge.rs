@@ -1,11 +1,11 @@
-//! What routes may not say of paths, headers and answers of their own.
+//! Errors about the destinations, rewriting and header edits of routes.
 
 use sessiongate::config::{Destination, EditValue, Piece, RedirectVariable, Rewrite, UpstreamHost};
 use sessiongate::rate::Rate;
 
 use super::fixture::{BASE, accepted, errors, with};
 
-/// The base with a second route at `/app`, with these lines.
+/// Returns the base file with a second route at `/app` with these lines.
 fn route(lines: &str) -> String {
     with("", &format!("[[routes]]|path = \"/app\"|access = \"public\"|{lines}"))
 }
@@ -17,8 +17,8 @@ fn check(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn destinations() {
-    let several = "a route leads to more than one of `upstream`, `redirect` and `respond`";
+fn invalid_destinations_are_errors() {
+    let several = "a route has more than one of `upstream`, `redirect` and `respond`";
     check(&[
         ("", "`routes.upstream` is missing"),
         ("upstream = \"app\"|redirect = \"/x\"", several),
@@ -31,15 +31,15 @@ fn destinations() {
         ),
         ("redirect = { to = \"/x\", state = 301 }", "unknown key `state` in `routes.redirect`"),
         ("respond = { status = 199 }", "`routes.respond.status` must be from 200 to 599"),
-        ("respond = { status = 302 }", "`routes.respond.status` needs a location"),
-        ("respond = { status = 204, body = \"x\" }", "`routes.respond.body` cannot be sent with 204"),
+        ("respond = { status = 302 }", "`routes.respond.status` must not be a redirect"),
+        ("respond = { status = 204, body = \"x\" }", "`routes.respond.body` is not allowed with status 204"),
         (
             "respond = { content_type = \"text/html\" }",
-            "`routes.respond.content_type` has no effect without a `body`",
+            "`routes.respond.content_type` has no effect without `body`",
         ),
         (
             "respond = { body = \"x\", content_type = \"html\" }",
-            "`routes.respond.content_type` is not a media type",
+            "`routes.respond.content_type` is not a valid media type",
         ),
         ("redirect = \"/x\"|prefix = \"/y\"", "`routes.prefix` has no effect on a route without `upstream`"),
         ("respond = {}|max_body = \"1KiB\"", "`routes.max_body` has no effect on a route without `upstream`"),
@@ -91,29 +91,29 @@ fn destinations() {
 }
 
 #[test]
-fn redirects() {
-    let start = "`routes.redirect` must begin with `https://`, `http://` or one `/`";
-    let slash = "`routes.redirect` must not have `/` before `{uri}` or `{path}`, which begin with one";
+fn invalid_redirects_are_errors() {
+    let start = "`routes.redirect` must begin with `https://`, `http://` or a single `/`";
+    let slash = "`routes.redirect` must not have a `/` before `{uri}` or `{path}`, which begin with one";
     for (to, expected) in [
         ("new.example", start),
         ("ftp://new.example", start),
         ("//new.example", start),
         ("{uri}", start),
         ("javascript:x", start),
-        ("https://", "`routes.redirect` is not a host"),
-        ("https://{uri}", "`routes.redirect` is not a host"),
-        ("https://user@new.example", "`routes.redirect` is not a host"),
-        ("https://*.example", "`routes.redirect` must be one host"),
-        ("https://new.example{query}", "`routes.redirect` must not have `{query}` in its host"),
+        ("https://", "`routes.redirect` is not a valid host"),
+        ("https://{uri}", "`routes.redirect` is not a valid host"),
+        ("https://user@new.example", "`routes.redirect` is not a valid host"),
+        ("https://*.example", "`routes.redirect` must be a single host"),
+        ("https://new.example{query}", "`routes.redirect` must not contain `{query}` in its host"),
         ("https://new.example/{path}", slash),
         ("/{uri}", slash),
         ("/x/{uri}", slash),
         ("/{query}", "`routes.redirect` must have `{query}` after a `?`"),
-        ("/x{user}", "`routes.redirect` knows no `{user}`"),
-        ("/x{uri", "`routes.redirect` has a brace without its counterpart"),
-        ("/x y", "`routes.redirect` must not hold ` `"),
-        ("/\\\\x", "`routes.redirect` must not hold `\\\\`"),
-        ("/x\\r\\nSet-Cookie: a", "`routes.redirect` must not hold control characters"),
+        ("/x{user}", "`routes.redirect` contains the unknown variable `{user}`"),
+        ("/x{uri", "`routes.redirect` has an unbalanced brace"),
+        ("/x y", "`routes.redirect` must not contain ` `"),
+        ("/\\\\x", "`routes.redirect` must not contain `\\\\`"),
+        ("/x\\r\\nSet-Cookie: a", "`routes.redirect` must not contain control characters"),
     ] {
         assert_eq!(errors(&route(&format!("redirect = \"{to}\""))), [expected], "{to}");
     }
@@ -131,39 +131,39 @@ fn redirects() {
     let config = accepted(&route("redirect = \"/a{path}?{uri}\""));
     let Destination::Redirect(redirect) = &config.routes[1].destination else { panic!("{config:?}") };
     let text = |text: &str| Piece::Text(text.to_owned());
-    let place = Piece::Variable;
+    let variable = Piece::Variable;
     let expected =
-        [text("/a"), place(RedirectVariable::Path), text("?"), place(RedirectVariable::EncodedUri)];
+        [text("/a"), variable(RedirectVariable::Path), text("?"), variable(RedirectVariable::EncodedUri)];
     assert_eq!((redirect.to.as_slice(), redirect.status.as_u16()), (&expected[..], 308));
 }
 
 #[test]
-fn rewriting() {
-    let strip = "`routes.strip_prefix` is not at the beginning of every path that the route takes";
+fn invalid_rewriting_is_an_error() {
+    let strip = "`routes.strip_prefix` is not a prefix of the route's path";
     for (lines, expected) in [
         ("strip_prefix = \"/ap\"", strip),
         ("strip_prefix = \"/app/x\"", strip),
-        ("strip_prefix = \"/\"", "`routes.strip_prefix` must be more than `/`"),
+        ("strip_prefix = \"/\"", "`routes.strip_prefix` must not be `/`"),
         ("strip_prefix = \"app\"", "`routes.strip_prefix` must begin with `/`"),
         (
             "strip_prefix = 1",
-            "`routes.strip_prefix` must be a path, or `true` for the route's, not an integer",
+            "`routes.strip_prefix` must be a path, or `true` for the route's path, not an integer",
         ),
-        ("prefix = \"/a/../b\"", "`routes.prefix` must not hold the segments `.` and `..`"),
-        ("prefix = \"/a?b\"", "`routes.prefix` must not hold `?`"),
-        ("prefix = \"/\"", "`routes.prefix` must be more than `/`"),
-        ("strip_prefix = true|prefix = \"/app/\"", "`routes.prefix` is what `strip_prefix` takes off"),
+        ("prefix = \"/a/../b\"", "`routes.prefix` must not contain the segments `.` and `..`"),
+        ("prefix = \"/a?b\"", "`routes.prefix` must not contain `?`"),
+        ("prefix = \"/\"", "`routes.prefix` must not be `/`"),
+        ("strip_prefix = true|prefix = \"/app/\"", "`routes.prefix` is the same as `strip_prefix`"),
         (
             "rewrite_location = true",
             "`routes.rewrite_location` has no effect: the route changes neither path nor host",
         ),
-        ("upstream_host = \"a b\"", "`routes.upstream_host` is not a host"),
-        ("upstream_host = \"*.example\"", "`routes.upstream_host` must be one host"),
+        ("upstream_host = \"a b\"", "`routes.upstream_host` is not a valid host"),
+        ("upstream_host = \"*.example\"", "`routes.upstream_host` must be a single host"),
     ] {
         assert_eq!(errors(&route(&format!("upstream = \"app\"|{lines}"))), [expected], "{lines}");
     }
     let root = with("[[routes]]", "strip_prefix = true");
-    assert_eq!(errors(&root), ["`routes.strip_prefix` has nothing to take off: the route's path is `/`"]);
+    assert_eq!(errors(&root), ["`routes.strip_prefix` has no effect: the route's path is `/`"]);
 
     let read = |lines: &str| {
         let config = accepted(&route(&format!("upstream = \"app\"|{lines}")));
@@ -189,7 +189,7 @@ fn rewriting() {
 }
 
 #[test]
-fn header_edits() {
+fn invalid_header_edits_are_errors() {
     let request = |lines: &str| route(&format!("upstream = \"app\"|[routes.request_headers]|{lines}"));
     for name in [
         "Host",
@@ -205,7 +205,7 @@ fn header_edits() {
         "Sec-Fetch-Site",
         "TE",
     ] {
-        let reserved = format!("names `{name}`, which HTTP or sessiongate itself uses");
+        let reserved = format!("contains `{name}`, which HTTP or sessiongate itself uses");
         let set = request(&format!("set = {{ {name} = \"x\" }}"));
         assert_eq!(errors(&set), [format!("`routes.request_headers.set.{name}` {reserved}")]);
         let remove = request(&format!("remove = [\"{name}\"]"));
@@ -227,35 +227,35 @@ fn header_edits() {
     ] {
         for verb in ["set", "add"] {
             let reserved = format!(
-                "`routes.response_headers.{verb}.{name}` names `{name}`, which HTTP or sessiongate itself uses"
+                "`routes.response_headers.{verb}.{name}` contains `{name}`, which HTTP or sessiongate itself uses"
             );
             assert_eq!(errors(&response(&format!("{verb} = {{ {name} = \"x\" }}"))), [reserved]);
         }
     }
     for (lines, expected) in [
-        ("set = { X_A = \"x\" }", "`routes.response_headers.set.X_A` is not a header's name"),
-        (
-            "set = { X-A = \"x\", x-a = \"y\" }",
-            "`routes.response_headers.set.x-a` is the name of two headers",
-        ),
+        ("set = { X_A = \"x\" }", "`routes.response_headers.set.X_A` is not a valid header name"),
+        ("set = { X-A = \"x\", x-a = \"y\" }", "`routes.response_headers.set.x-a` is set twice"),
         (
             "set = { X-A = \"x\" }|remove = [\"x-a\"]",
-            "`routes.response_headers.remove` holds `x-a`, which is written here too",
+            "`routes.response_headers.remove` contains `x-a`, which is also set or added",
         ),
         (
             "set = { X-A = \"x\" }|add = { X-A = \"y\" }",
-            "`routes.response_headers.add` holds `x-a`, which is set here too",
+            "`routes.response_headers.add` contains `x-a`, which is also set",
         ),
         ("set = { X-A = 1 }", "`routes.response_headers.set.X-A` must be a string, not an integer"),
         ("set = { X-A = \"\" }", "`routes.response_headers.set.X-A` must not be empty"),
         ("set = { X-A = \" x\" }", "`routes.response_headers.set.X-A` must not begin or end with a space"),
-        ("set = { X-A = \"ü\" }", "`routes.response_headers.set.X-A` must not hold `ü`"),
-        ("set = { X-A = \"a\\nb\" }", "`routes.response_headers.set.X-A` must not hold control characters"),
-        ("set = { X-A = \"{cookie}\" }", "`routes.response_headers.set.X-A` knows no `{cookie}`"),
+        ("set = { X-A = \"ü\" }", "`routes.response_headers.set.X-A` must not contain `ü`"),
         (
-            "set = { X-A = \"{host\" }",
-            "`routes.response_headers.set.X-A` has a brace without its counterpart",
+            "set = { X-A = \"a\\nb\" }",
+            "`routes.response_headers.set.X-A` must not contain control characters",
         ),
+        (
+            "set = { X-A = \"{cookie}\" }",
+            "`routes.response_headers.set.X-A` contains the unknown variable `{cookie}`",
+        ),
+        ("set = { X-A = \"{host\" }", "`routes.response_headers.set.X-A` has an unbalanced brace"),
     ] {
         assert_eq!(errors(&response(lines)), [expected], "{lines}");
     }

@@ -1,4 +1,4 @@
-//! A file without a mistake, and ways to change it.
+//! A valid configuration file, and ways to change it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use sessiongate::time::Timestamp;
 
 use crate::support::certificates::Authority;
 
-/// The least file that says something in every section.
+/// A minimal file with every section.
 pub(crate) const BASE: &str = r#"
 [server]
 [[listeners]]
@@ -33,14 +33,14 @@ upstream = "app"
 [routes.headers]
 "#;
 
-/// Variables and files that a test gives.
+/// An environment with the variables and files of a test.
 #[derive(Debug, Default)]
-pub(crate) struct Given {
+pub(crate) struct TestEnvironment {
     pub(crate) variables: BTreeMap<&'static str, &'static str>,
     pub(crate) files: BTreeMap<PathBuf, &'static str>,
 }
 
-impl Environment for Given {
+impl Environment for TestEnvironment {
     fn cores(&self) -> usize {
         3
     }
@@ -59,8 +59,8 @@ impl Environment for Given {
     }
 }
 
-/// The base with `lines` under `header`, in place of the lines there that set the same keys. With an empty header,
-/// `lines` come last.
+/// Returns the base file with `lines` under `header`, replacing lines there that set the same keys. With an empty header,
+/// appends `lines`. A `|` stands for a new line.
 pub(crate) fn with(header: &str, lines: &str) -> String {
     let lines = lines.replace('|', "\n");
     if header.is_empty() {
@@ -86,14 +86,13 @@ pub(crate) fn with(header: &str, lines: &str) -> String {
     source
 }
 
-/// Beside the file: certificates with their keys, one of which has expired, and an authority.
 impl Environment for Certificates {
     fn cores(&self) -> usize {
-        Given::default().cores()
+        TestEnvironment::default().cores()
     }
 
     fn now(&self) -> Timestamp {
-        Given::default().now()
+        TestEnvironment::default().now()
     }
 
     fn variable(&self, _: &str) -> Option<Vec<u8>> {
@@ -107,6 +106,7 @@ impl Environment for Certificates {
     }
 }
 
+/// An environment with certificate files: valid ones, an expired one, and their authority.
 struct Certificates;
 
 static FILES: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
@@ -133,14 +133,14 @@ pub(crate) fn read(source: &str) -> (Option<Config>, DiagnosticReport) {
     parse(source, Path::new("etc/gateway.toml"), &Certificates)
 }
 
-/// The configuration of a file that must have no problem.
+/// Returns the configuration of a file that must be valid, without warnings.
 pub(crate) fn accepted(source: &str) -> Config {
     let (config, report) = read(source);
     assert!(report.is_empty(), "{report}\nin:\n{source}");
     config.expect("a configuration without a problem")
 }
 
-/// The messages of the errors of a file.
+/// Returns the error messages of a file.
 pub(crate) fn errors(source: &str) -> Vec<String> {
     let (config, report) = read(source);
     assert_eq!(config.is_none(), report.has_errors(), "{report}");

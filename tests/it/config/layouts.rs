@@ -1,23 +1,23 @@
-//! What is refused of `[sessions.NAME.layout]`.
+//! Errors and warnings about `[sessions.NAME.layout]`.
 
 use super::fixture::{errors, read, with};
 
 #[test]
-fn layouts() {
+fn invalid_layouts_are_errors() {
     let cases = [
-        ("", "`sessions.main.layout` is missing: it says where the rows have what"),
+        ("", "`sessions.main.layout` is missing: it describes the rows"),
         (
             "layout = {}",
-            "`sessions.main.layout.expires` is missing, and so is `created`: sessions would never end",
+            "`sessions.main.layout.expires` is missing, and so is `created`: sessions would never expire",
         ),
         ("layout = 1", "`sessions.main.layout` must be a table, not an integer"),
         (
             "layout.expires = \"e\"|layout.key = \"sess:\"",
-            "`sessions.main.layout.key` must hold `{id}` once, and no other braces",
+            "`sessions.main.layout.key` must contain `{id}` once, and no other braces",
         ),
         (
             "layout.expires = \"e\"|layout.key = \"{id}{id}\"",
-            "`sessions.main.layout.key` must hold `{id}` once, and no other braces",
+            "`sessions.main.layout.key` must contain `{id}` once, and no other braces",
         ),
         (
             "layout.expires = \"e\"|layout.key_type = \"N\"",
@@ -29,11 +29,11 @@ fn layouts() {
         ),
         (
             "layout.expires = \"e\"|layout.codec = \"json\"",
-            "`sessions.main.layout.codec` needs `payload`: without it, the row's attributes are the claims",
+            "`sessions.main.layout.codec` needs `payload`: without it, every attribute of a row is a claim",
         ),
         (
             "layout.expires = \"e\"|layout.cookie = \"id-version\"",
-            "`sessions.main.layout.cookie` is `id-version`, but `version` does not say which attribute has the version",
+            "`sessions.main.layout.cookie` is `id-version`, which needs `version`, the attribute with the version",
         ),
         (
             "layout.expires = \"e\"|layout.expires_unit = \"m\"",
@@ -49,7 +49,7 @@ fn layouts() {
         ),
         (
             "layout.expires = \"e\"|layout.key_attribute = \"a\"|key_attribute = \"b\"",
-            "`sessions.main.key_attribute` stands in `layout`, too",
+            "`sessions.main.key_attribute` is also set in `layout`",
         ),
     ];
     for (lines, expected) in cases {
@@ -57,9 +57,10 @@ fn layouts() {
         assert!(errors(&source).contains(&expected.to_owned()), "{lines}: {:?}", errors(&source));
     }
     let length =
-        "`sessions.main.layout.ids.length` must be a number, or a list of the least and the greatest";
+        "`sessions.main.layout.ids.length` must be a number, or a list of the minimum and the maximum";
     let range = "`sessions.main.layout.ids.length` must be from 1 to 1024";
-    let useless_ids = "`sessions.main.layout` says what `ids` look like, which has no effect: only a `plain` cookie is an id alone";
+    let ids_without_effect =
+        "`sessions.main.layout` sets `ids`, which has no effect unless the cookie is `plain`";
     for (lines, expected) in [
         ("layout.ids = 8", "`sessions.main.layout.ids` must be a table, not an integer"),
         ("layout.ids = { size = 8 }", "unknown key `size` in `sessions.main.layout.ids`"),
@@ -71,19 +72,19 @@ fn layouts() {
         ("layout.ids.length = \"8\"", "`sessions.main.layout.ids.length` must be an integer, not a string"),
         (
             "layout.ids.alphabet = \"a\"",
-            "`sessions.main.layout.ids.alphabet` holds fewer than two characters",
+            "`sessions.main.layout.ids.alphabet` contains fewer than two characters",
         ),
         (
             "layout.ids.alphabet = \"z-a\"",
-            "`sessions.main.layout.ids.alphabet` holds a range that ends before it begins",
+            "`sessions.main.layout.ids.alphabet` contains a range that ends before it begins",
         ),
         (
             "layout.ids.alphabet = \"a-z;\"",
-            "`sessions.main.layout.ids.alphabet` holds what no cookie's value may hold",
+            "`sessions.main.layout.ids.alphabet` contains a character that cookie values cannot contain",
         ),
         (
             "layout.ids.length = 9|layout.cookie = \"express\"|layout.payload = \"p\"|keys.current = \"0123456789abcdef\"",
-            useless_ids,
+            ids_without_effect,
         ),
     ] {
         let source = with(
@@ -97,11 +98,11 @@ fn layouts() {
         preset("format = \"express\""),
         ["`sessions.main.keys` is missing: express cookies are signed"]
     );
-    let useless = "`sessions.main.layout` is of no use: `native` has a layout of its own";
-    assert_eq!(preset("layout.key = \"{id}\""), [useless]);
+    let fixed = "`sessions.main.layout` has no effect: the layout of `native` is fixed";
+    assert_eq!(preset("layout.key = \"{id}\""), [fixed]);
     assert_eq!(preset("format = \"flask-session\"|layout.ids.length = 11"), [""; 0]);
     let signed = "format = \"flask-session\"|layout.ids.length = 11|keys.current = \"0123456789abcdef\"";
-    assert_eq!(preset(signed), [useless_ids]);
+    assert_eq!(preset(signed), [ids_without_effect]);
     let theirs = "unknown key `ids` in `sessions.main.layout`";
     assert_eq!(preset("format = \"dysession\"|layout.ids.length = 11"), [theirs]);
     let others = "unknown key `codec` in `sessions.main.layout`";
@@ -109,12 +110,12 @@ fn layouts() {
 }
 
 #[test]
-fn ids_that_can_be_guessed_are_warned_about() {
+fn short_ids_are_a_warning() {
     let report = |ids: &str| {
         let lines = format!("format = \"layout\"|layout.expires = \"e\"|user = \"u\"|layout.ids = {ids}");
         read(&with("[sessions.main]", &lines)).1.to_string()
     };
-    let warning = "`sessions.main.layout.ids` allows ids of fewer than 64 bits only, which can be guessed";
+    let warning = "`sessions.main.layout.ids` allows ids with fewer than 64 bits, which can be guessed";
     assert!(report("{ length = [4, 15], alphabet = \"0-9a-f\" }").contains(warning));
     assert_eq!(report("{ length = [4, 16], alphabet = \"0-9a-f\" }"), "");
 }

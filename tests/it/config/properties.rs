@@ -1,4 +1,4 @@
-//! Whatever a file holds, reading it ends with a configuration or with errors that can be shown.
+//! Parsing any file returns a configuration or errors that can be rendered.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::fixture::{accepted, read, with};
 
 const REFERENCE: &str = include_str!("../../../gateway.toml");
 
-/// What a slip or a generator might put anywhere.
+/// Fragments that a typo or a generator could insert anywhere.
 const TOKENS: &[&str] = &[
     "[",
     "]",
@@ -50,18 +50,18 @@ const TOKENS: &[&str] = &[
     "}}",
 ];
 
-/// One change of a text: at a part of its length, so many characters out, and a token in.
+/// One change of a text: the relative position, the number of removed bytes, and the inserted token.
 type Edit = (f64, usize, usize);
 
-fn edit(text: &mut String, (part, out, token): Edit) {
+fn edit(text: &mut String, (position, removed, token): Edit) {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
-        reason = "0 ≤ part < 1"
+        reason = "0 ≤ position < 1"
     )]
-    let start = text.floor_char_boundary((text.len() as f64 * part) as usize);
-    let end = text.ceil_char_boundary((start + out).min(text.len()));
+    let start = text.floor_char_boundary((text.len() as f64 * position) as usize);
+    let end = text.ceil_char_boundary((start + removed).min(text.len()));
     text.replace_range(start..end, TOKENS[token % TOKENS.len()]);
 }
 
@@ -83,24 +83,24 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text(source in any::<String>()) {
+    fn any_text_is_parsed(source in any::<String>()) {
         check(&source);
     }
 
     #[test]
-    fn any_tokens(tokens in prop::collection::vec(0..TOKENS.len(), 0..40)) {
+    fn any_tokens_are_parsed(tokens in prop::collection::vec(0..TOKENS.len(), 0..40)) {
         check(&tokens.into_iter().map(|token| TOKENS[token]).collect::<String>());
     }
 
     #[test]
-    fn any_change_of_the_reference(edits in prop::collection::vec((0.0..1.0, 0..30_usize, 0..TOKENS.len()), 1..4)) {
+    fn any_change_of_the_reference_is_parsed(edits in prop::collection::vec((0.0..1.0, 0..30_usize, 0..TOKENS.len()), 1..4)) {
         let mut source = REFERENCE.to_owned();
         edits.into_iter().for_each(|change| edit(&mut source, change));
         check(&source);
     }
 
     #[test]
-    fn any_value_of_any_key(line in 0..200_usize, value in "[ -~]{0,20}|\"[ -~]{0,40}\"") {
+    fn any_value_of_any_key_is_parsed(line in 0..200_usize, value in "[ -~]{0,20}|\"[ -~]{0,40}\"") {
         let mut source = String::new();
         for (number, text) in REFERENCE.lines().enumerate() {
             let bare = text.strip_prefix("# ").unwrap_or(text);
@@ -113,14 +113,14 @@ proptest! {
     }
 
     #[test]
-    fn durations_come_back(millis in 0..86_400_000_u64) {
+    fn formatted_durations_parse_to_themselves(millis in 0..86_400_000_u64) {
         let drain = Duration::from_millis(millis);
         let text = humantime::format_duration(drain);
         prop_assert_eq!(accepted(&with("[server]", &format!("drain = \"{text}\""))).server.drain, drain);
     }
 
     #[test]
-    fn sizes_come_back(bytes in 256..=65536_usize) {
+    fn formatted_sizes_parse_to_themselves(bytes in 256..=65536_usize) {
         let read = |text: String| {
             accepted(&with("[server]", &format!("max_header_bytes = \"{text}\""))).server.max_header_bytes
         };

@@ -1,10 +1,10 @@
-//! `gateway.toml` at the root of the repository: it runs as it stands, and what it says of a key is so.
+//! `gateway.toml`, the reference at the root of the repository: it is valid, and its defaults are the real ones.
 
 use super::fixture::{accepted, read};
 
 const REFERENCE: &str = include_str!("../../../gateway.toml");
 
-/// Lines that show an example, as their keys have no default or one that cannot be written.
+/// The beginnings of lines that show an example, because the key has no default or one that cannot be written.
 const EXAMPLES: [&str; 45] = [
     "address = \"127.0.0.1:9090",
     "token",
@@ -54,15 +54,15 @@ const EXAMPLES: [&str; 45] = [
 ];
 
 #[test]
-fn it_is_accepted_without_a_word() {
+fn reference_is_valid_without_warnings() {
     insta::assert_debug_snapshot!(accepted(REFERENCE));
 }
 
-/// Every key that is commented out is tried: one that is shown with its default changes nothing, one that is shown with
-/// an example is accepted and changes something.
+/// Uncomments each key in turn: one with its default changes nothing, and one with an example is valid and changes
+/// something.
 #[test]
-fn what_is_commented_out_is_true() {
-    // What the examples need around them.
+fn commented_out_keys_show_their_defaults() {
+    // Other sections that the examples need.
     let file = REFERENCE.replace("access = \"optional\"", "access = \"required\"")
         + "\n[[routes]]\npath = \"/login\"\naccess = \"public\"\nupstream = \"app\"\n"
         + "[[routes]]\nhost = \"app.example.com\"\npath = \"/login\"\naccess = \"public\"\nupstream = \"app\"\n";
@@ -94,7 +94,7 @@ fn what_is_commented_out_is_true() {
     assert!(tried.len() > 40, "{tried:?}");
 }
 
-/// The file in which `header` is not commented out, nor what it cannot be without.
+/// Returns the file with the section `header` uncommented, and with the keys that `key` needs.
 fn with_section(file: &str, header: &str, key: &str) -> String {
     if key == "enforce_age" {
         let keys = "[sessions.main.keys]\ncurrent = \"0123456789abcdef\"\n";
@@ -110,17 +110,17 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
         _ => {}
     }
     let Some(bare) = header.strip_prefix("# ") else {
-        // What only servers of these kinds have a use for.
+        // These keys only have an effect with servers over TLS.
         let file = if matches!(key, "protocol" | "resolve") { over_tls(file) } else { file.to_owned() };
         return file;
     };
     if bare == "[[routes]]" {
-        let answers = "[[routes]]\npath = \"/old\"\naccess = \"public\"\n";
-        let rewrites = "[[routes]]\npath = \"/app\"\naccess = \"public\"\nupstream = \"app\"\n";
+        let local = "[[routes]]\npath = \"/old\"\naccess = \"public\"\n";
+        let forwarding = "[[routes]]\npath = \"/app\"\naccess = \"public\"\nupstream = \"app\"\n";
         let commented = |lines: &str| lines.lines().map(|line| format!("# {line}\n")).collect::<String>();
         let strip = if key == "rewrite_location" { "strip_prefix = true\n" } else { "" };
         let (this, other) =
-            if ["redirect", "respond"].contains(&key) { (answers, rewrites) } else { (rewrites, answers) };
+            if ["redirect", "respond"].contains(&key) { (local, forwarding) } else { (forwarding, local) };
         let file = file.replace(&commented(other), "");
         return file.replace(&commented(this), &format!("{this}{strip}"));
     }

@@ -1,8 +1,8 @@
-//! One case for each rule: what a file must not say. Every other rule holds in each of them, so there is one error.
+//! Errors in configuration files. Each case breaks one rule, so it has one error.
 
 use super::fixture::{BASE, accepted, errors, read, with};
 
-/// Header, lines put under it (`|` for a new line), and the error.
+/// The header, the lines under it (`|` stands for a new line), and the expected error.
 type Case = (&'static str, &'static str, &'static str);
 
 fn check(cases: &[Case]) {
@@ -12,12 +12,12 @@ fn check(cases: &[Case]) {
 }
 
 #[test]
-fn the_base_is_good() {
+fn base_file_is_valid() {
     accepted(BASE);
 }
 
 #[test]
-fn server() {
+fn invalid_server_settings_are_errors() {
     let access_log =
         "`server.access_log` must be `true`, `false`, `\"stdout\"`, `\"stderr\"` or `{ file = \"path\" }`";
     check(&[
@@ -53,7 +53,7 @@ fn server() {
         ("[server]", "body_timeout = \"2h\"", "`server.body_timeout` must be from 100ms to 1h"),
         ("[server]", "send_timeout = 30", "`server.send_timeout` must be a duration, not an integer"),
         ("[server]", "body_rate = \"2MiB\"", "`server.body_rate` must be from 0 B to 1.0 MiB"),
-        // The parser's own arithmetic overflows here.
+        // This would overflow the parser's arithmetic.
         ("[server]", "drain = \"18446744073709551615s 1000ms\"", "`server.drain` is not a duration"),
         ("[server]", "drain = \"100years\"", "`server.drain` must be from 0s to 1day"),
         ("", "[[server.x]]", "unknown key `x` in `server`"),
@@ -62,12 +62,12 @@ fn server() {
 }
 
 #[test]
-fn limits() {
+fn invalid_limits_are_errors() {
     let connections = "`server.limits.connections` must be from 1 to 10000000";
-    let useless = "`server.limits.connections_per_address` has no effect: no address could have so many";
+    let too_high = "`server.limits.connections_per_address` has no effect unless it is below `connections`";
     check(&[
         ("[server]", "limits.connections = 0", connections),
-        ("[server]", "limits.connections = 10|limits.connections_per_address = 10", useless),
+        ("[server]", "limits.connections = 10|limits.connections_per_address = 10", too_high),
         (
             "[server]",
             "limits.connections_per_address = -1",
@@ -81,7 +81,7 @@ fn limits() {
         ("header_bytes = \"1KiB\"", "`server.limits.header_bytes` must be from 4.0 KiB to 1.0 MiB"),
         ("headers = 9", "`server.limits.headers` must be from 10 to 10000"),
         ("uri = \"64KiB\"", "`server.limits.uri` must be from 256 B to 64.0 KiB"),
-        ("header_bytes = \"8KiB\"", "`server.limits.uri` must not be above `header_bytes`, which holds it"),
+        ("header_bytes = \"8KiB\"", "`server.limits.uri` must not exceed `header_bytes`, which includes it"),
         ("stream = 1", "unknown key `stream` in `server.limits`"),
     ] {
         assert_eq!(errors(&BASE.replace("[server]", &limit(line))), [expected], "{line}");
@@ -89,7 +89,7 @@ fn limits() {
 }
 
 #[test]
-fn https() {
+fn invalid_redirects_to_https_and_hsts_are_errors() {
     let app = "tls.certificates = [{ cert = \"app.pem\", key = \"app.key\" }]";
     for (lines, expected) in [
         ("hsts = \"1day\"", "`listeners.hsts` has no effect without `tls`"),
@@ -122,7 +122,7 @@ fn https() {
 }
 
 #[test]
-fn tls() {
+fn invalid_tls_settings_are_errors() {
     let one = |entry: &str| format!("tls.certificates = [{{ {entry} }}]");
     let app = "cert = \"app.pem\", key = \"app.key\"";
     for (lines, expected) in [
@@ -153,11 +153,11 @@ fn tls() {
         ),
         (
             one(&format!("{app}, client_auth = \"none\", client_ca = \"clients.pem\"")),
-            "`listeners.tls.certificates.client_auth` is `none`, yet there is a `client_ca`",
+            "`listeners.tls.certificates.client_auth` is `none`, but `client_ca` is set",
         ),
         (
             one(&format!("{app}, client_auth = \"optional\"")),
-            "`listeners.tls.certificates.client_auth` needs `client_ca`: the authorities of the clients",
+            "`listeners.tls.certificates.client_auth` needs `client_ca`, the certificate authorities of clients",
         ),
         (
             one(&format!("{app}, client_ca = \"text.pem\"")),
@@ -166,7 +166,7 @@ fn tls() {
         (one(&format!("{app}, sni = \"a\"")), "unknown key `sni` in `listeners.tls.certificates`"),
         (
             format!("{}|tls.client_auth = \"required\"", one(app)),
-            "`listeners.tls.client_auth` needs `client_ca`: the authorities of the clients",
+            "`listeners.tls.client_auth` needs `client_ca`, the certificate authorities of clients",
         ),
         (
             format!("{}|tls.min_version = \"1.1\"", one(app)),
@@ -191,7 +191,7 @@ fn tls() {
 }
 
 #[test]
-fn what_certificates_say() {
+fn invalid_certificate_headers_are_errors() {
     let clients =
         "tls.certificates = [{ cert = \"app.pem\", key = \"app.key\" }]|tls.client_ca = \"clients.pem\"";
     let file = |headers: &str| {
@@ -209,27 +209,27 @@ fn what_certificates_say() {
             "X-A = { tls = \"name\" }",
             "`routes.headers.X-A.tls` must be `subject`, `issuer`, `serial`, `fingerprint` or `san`",
         ),
-        ("X-A = { tls = \"san\", join = \";\" }", "`routes.headers.X-A.join` is only for `claim`"),
+        ("X-A = { tls = \"san\", join = \";\" }", "`routes.headers.X-A.join` is only allowed with `claim`"),
         (
             "X-A = { tls = \"san\", claim = \"a\" }",
-            "`routes.headers.X-A` needs either `claim`, `template` or `tls`",
+            "`routes.headers.X-A` needs exactly one of `claim`, `template` and `tls`",
         ),
     ] {
         assert_eq!(errors(&file(line)), [expected], "{line}");
     }
-    let nobody = "`routes.headers.X-A.tls` needs a listener that asks clients for certificates";
+    let nobody = "`routes.headers.X-A.tls` needs a listener that requests client certificates";
     assert_eq!(errors(&with("[routes.headers]", "X-A = { tls = \"san\" }")), [nobody]);
 }
 
 #[test]
-fn certificates_that_serve_nobody_well_are_warned_about() {
+fn expired_or_unused_certificate_is_a_warning() {
     let app = "{ cert = \"app.pem\", key = \"app.key\" }";
     for (second, expected) in [
         (
             "{ cert = \"old.pem\", key = \"old.key\" }",
             "the certificate of `listeners.tls.certificates.cert` has expired",
         ),
-        (app, "`listeners.tls.certificates.cert` is never chosen"),
+        (app, "`listeners.tls.certificates.cert` is never used"),
     ] {
         let (config, report) = read(&with("[[listeners]]", &format!("tls.certificates = [{app}, {second}]")));
         assert!(config.is_some());
@@ -239,7 +239,7 @@ fn certificates_that_serve_nobody_well_are_warned_about() {
 }
 
 #[test]
-fn listeners() {
+fn invalid_listeners_are_errors() {
     let address = "`listeners.address` must be an IP address, or `localhost`, and a port";
     let twice = "two listeners have the address 127.0.0.1:8080";
     check(&[
@@ -270,17 +270,13 @@ fn listeners() {
         ("", "[[listeners]]", "`listeners.address` is missing"),
     ]);
     check(&[
-        ("[[listeners]]", "address = \"unix:\"", "`listeners.address` names no socket"),
-        ("[[listeners]]", "mode = \"0600\"", "`listeners.mode` is only for unix sockets"),
-        (
-            "[[listeners]]",
-            "address = \"unix:x\"|mode = \"rw\"",
-            "`listeners.mode` must be a file's permissions",
-        ),
+        ("[[listeners]]", "address = \"unix:\"", "`listeners.address` has no socket path"),
+        ("[[listeners]]", "mode = \"0600\"", "`listeners.mode` is only for Unix sockets"),
+        ("[[listeners]]", "address = \"unix:x\"|mode = \"rw\"", "`listeners.mode` must be file permissions"),
         (
             "[[listeners]]",
             "address = \"unix:x\"|mode = \"07777\"",
-            "`listeners.mode` must be a file's permissions",
+            "`listeners.mode` must be file permissions",
         ),
         (
             "[[listeners]]",
@@ -290,51 +286,51 @@ fn listeners() {
         (
             "[[listeners]]",
             "trusted_proxies = [\"unix:\"]",
-            "`listeners.trusted_proxies` names `unix:`, which nobody is who comes to this address",
+            "`listeners.trusted_proxies` contains `unix:`, but the listener is not a Unix socket",
         ),
         (
             "[[listeners]]",
             "address = \"unix:x\"|trusted_proxies = [\"10.0.0.1\"]",
-            "`listeners.trusted_proxies` has no effect: whoever comes to a unix socket has no address",
+            "`listeners.trusted_proxies` has no effect: clients of a Unix socket have no address",
         ),
         (
             "[[listeners]]",
             "proxy_protocol = true",
-            "`listeners.proxy_protocol` needs `trusted_proxies`: anybody could claim any address",
+            "`listeners.proxy_protocol` needs `trusted_proxies`: without it any client could claim any address",
         ),
     ]);
     let long = format!("address = \"unix:/{}\"", "x".repeat(107));
     assert_eq!(
         errors(&with("[[listeners]]", &long)),
-        ["`listeners.address` is longer than the 107 bytes of a unix socket's path"]
+        ["`listeners.address` is longer than 107 bytes, the limit for Unix sockets"]
     );
     accepted(&with("[[listeners]]", "address = \"127.0.0.1:0\"|[[listeners]]|address = \"127.0.0.1:0\""));
 
     let none = BASE.replace("[[listeners]]\naddress = \"127.0.0.1:0\"\n", "");
-    assert_eq!(errors(&none), ["there is no `[[listeners]]`"]);
-    assert_eq!(errors(&format!("listeners = []\n{none}")), ["there is no `[[listeners]]`"]);
+    assert_eq!(errors(&none), ["no `[[listeners]]` is configured"]);
+    assert_eq!(errors(&format!("listeners = []\n{none}")), ["no `[[listeners]]` is configured"]);
     assert_eq!(errors(&format!("listeners = [1]\n{none}")), ["`listeners` must be a table, not an integer"]);
     let table = BASE.replace("[[listeners]]", "[listeners]");
     assert_eq!(errors(&table), ["`listeners` must be a list of tables, not a table"]);
 }
 
 #[test]
-fn store() {
-    let endpoint = "`store.dynamodb.endpoint` must be a URL of http or https";
-    let user = "`store.dynamodb.endpoint` must not hold a user or a password";
+fn invalid_stores_are_errors() {
+    let endpoint = "`store.dynamodb.endpoint` must be an `http` or `https` URL";
+    let user = "`store.dynamodb.endpoint` must not contain a user or password";
     check(&[
         (
             "[store.dynamodb]",
             "region = \"eu central\"",
-            "`store.dynamodb.region` is not the name of a region",
+            "`store.dynamodb.region` is not a valid AWS region name",
         ),
         ("[store.dynamodb]", "profile = \"\"", "`store.dynamodb.profile` must not be empty"),
         (
             "[store.dynamodb]",
             "profile = \"a\\u0000b\"",
-            "`store.dynamodb.profile` must not hold control characters",
+            "`store.dynamodb.profile` must not contain control characters",
         ),
-        ("[store.dynamodb]", "role_arn = \"gateway\"", "`store.dynamodb.role_arn` is not the ARN of a role"),
+        ("[store.dynamodb]", "role_arn = \"gateway\"", "`store.dynamodb.role_arn` is not a valid role ARN"),
         ("[store.dynamodb]", "endpoint = \"127.0.0.1:8000\"", endpoint),
         ("[store.dynamodb]", "endpoint = \"ftp://localhost\"", endpoint),
         ("[store.dynamodb]", "endpoint = \"http://\"", endpoint),
@@ -351,32 +347,32 @@ fn store() {
         ("", "[store.redis]", "unknown key `redis` in `store`"),
     ]);
     let none = BASE.replace("[store.dynamodb]\n", "");
-    assert_eq!(errors(&none), ["there is no store"]);
-    assert_eq!(errors(&format!("{none}[store]")), ["there is no store"]);
+    assert_eq!(errors(&none), ["no store is configured"]);
+    assert_eq!(errors(&format!("{none}[store]")), ["no store is configured"]);
     assert_eq!(errors(&format!("store = 1\n{none}")), ["`store` must be a table, not an integer"]);
 }
 
 #[cfg(feature = "embedded")]
 #[test]
-fn embedded_store() {
+fn invalid_embedded_stores_are_errors() {
     let embedded = |lines: &str| BASE.replace("[store.dynamodb]", &format!("[store.embedded]\n{lines}"));
     let loopback = "`store.embedded.listen` must be a loopback address";
     assert_eq!(errors(&embedded("listen = \"0.0.0.0:8000\"")), [loopback]);
     assert_eq!(errors(&embedded("listen = \"10.0.0.1:8000\"")), [loopback]);
     assert_eq!(errors(&embedded("path = 3")), ["`store.embedded.path` must be a string, not an integer"]);
-    assert_eq!(errors(&embedded("[store.dynamodb]")), ["there are two stores"]);
+    assert_eq!(errors(&embedded("[store.dynamodb]")), ["two stores are configured"]);
     accepted(&embedded("listen = \"[::1]:0\""));
 }
 
 #[cfg(not(feature = "embedded"))]
 #[test]
-fn no_embedded_store() {
+fn embedded_store_needs_the_cargo_feature() {
     let embedded = BASE.replace("[store.dynamodb]", "[store.embedded]");
     assert_eq!(errors(&embedded), ["this build of sessiongate has no embedded store"]);
 }
 
 #[test]
-fn sessions() {
+fn invalid_realms_are_errors() {
     let stale = "`sessions.main.on_store_error` must be `refuse`, `anonymous` or `{ stale = \"30s\" }`";
     check(&[
         (
@@ -395,14 +391,14 @@ fn sessions() {
         (
             "[sessions.main]",
             "enforce_age = true",
-            "`sessions.main.enforce_age` is only for `django`: the other formats' rows say when they end",
+            "`sessions.main.enforce_age` is only for `django`: rows of other formats have a deadline",
         ),
         (
             "[sessions.main]",
             "table = \"my table\"",
-            "`sessions.main.table` is not a name that DynamoDB allows",
+            "`sessions.main.table` is not a valid DynamoDB table name",
         ),
-        ("[sessions.main]", "table = \"ab\"", "`sessions.main.table` is not a name that DynamoDB allows"),
+        ("[sessions.main]", "table = \"ab\"", "`sessions.main.table` is not a valid DynamoDB table name"),
         ("[sessions.main]", "key_attribute = \"\"", "`sessions.main.key_attribute` must not be empty"),
         (
             "[sessions.main]",
@@ -432,8 +428,7 @@ fn sessions() {
         (
             "[sessions.main]",
             "format = \"pyramid\"|rotation_grace = \"5s\"",
-            "`sessions.main.rotation_grace` is native only: the rows of other formats cannot say that they go on \
-             elsewhere",
+            "`sessions.main.rotation_grace` is only for `native`: rows of other formats cannot refer to the new id",
         ),
         (
             "[sessions.main]",
@@ -468,15 +463,15 @@ fn sessions() {
     ]);
     let stale_without_cache = with("[sessions.main.cache]", "ttl = \"0s\"")
         .replace("table = ", "on_store_error = { stale = \"30s\" }\ntable = ");
-    let expected = "`sessions.main.on_store_error` needs the cache, which `cache.ttl` turns off";
+    let expected = "`sessions.main.on_store_error` needs the cache, but `cache.ttl` turns it off";
     assert_eq!(errors(&stale_without_cache), [expected]);
 
     assert_eq!(errors(&BASE.replace("format = \"native\"\n", "")), ["`sessions.main.format` is missing"]);
     assert_eq!(errors(&BASE.replace("table = \"sessions\"\n", "")), ["`sessions.main.table` is missing"]);
-    let named = "a name under `sessions` is not made of letters, digits, `-` and `_`";
+    let named = "a name under `sessions` may contain only letters, digits, `-` and `_`";
     assert_eq!(
         errors(&BASE.replace("sessions.main", "sessions.\"\"").replace("\"main\"", "\"x\"")),
-        [named, "`routes.session` names no `[sessions.NAME]` of this file"]
+        [named, "`routes.session` refers to an unknown `[sessions.NAME]`"]
     );
     assert_eq!(
         errors(&BASE.replace("sessions.main", "sessions.\"a b\"").replace("\"main\"", "\"a b\"")),
@@ -485,12 +480,12 @@ fn sessions() {
 }
 
 #[test]
-fn cookies() {
-    let name = "`sessions.main.cookie.name` is not a cookie's name";
-    let prefix = "`sessions.main.cookie.secure` must be `true`: the cookie's name has a prefix that says so";
-    let path = "`sessions.main.cookie.path` must begin with `/` and hold neither `;` nor spaces";
-    let domain = "`sessions.main.cookie.domain` is not a domain";
-    let partitioned = "`sessions.main.cookie.partitioned` is accepted by browsers only of a `Secure` cookie";
+fn invalid_cookies_are_errors() {
+    let name = "`sessions.main.cookie.name` is not a valid cookie name";
+    let prefix = "`sessions.main.cookie.secure` must be `true`, since the cookie's name has the prefix `__Host-` or `__Secure-`";
+    let path = "`sessions.main.cookie.path` must begin with `/` and contain neither `;` nor spaces";
+    let domain = "`sessions.main.cookie.domain` is not a valid domain";
+    let partitioned = "`sessions.main.cookie.partitioned` is accepted by browsers only with `Secure`";
     let cases = [
         ("name = \"a b\"", name),
         ("name = \"a=b\"", name),
@@ -501,11 +496,11 @@ fn cookies() {
         ("name = \"__Secure-id\"|secure = false", prefix),
         (
             "name = \"__Host-id\"|secure = true|path = \"/app\"",
-            "`sessions.main.cookie.path` must be \"/\": the cookie's name begins with `__Host-`",
+            "`sessions.main.cookie.path` must be \"/\", since the cookie's name has the prefix `__Host-`",
         ),
         (
             "name = \"__Host-id\"|secure = true|domain = \"example.com\"",
-            "`sessions.main.cookie.domain` must be left out: the cookie's name begins with `__Host-`",
+            "`sessions.main.cookie.domain` must be omitted, since the cookie's name has the prefix `__Host-`",
         ),
         ("path = \"app\"", path),
         ("path = \"/a;b\"", path),
@@ -517,7 +512,7 @@ fn cookies() {
         ("samesite = \"Lax!\"", "`sessions.main.cookie.samesite` must be `strict`, `lax`, `none` or `omit`"),
         (
             "samesite = \"none\"|secure = false",
-            "`sessions.main.cookie.samesite` is `none`, which browsers accept only of a `Secure` cookie",
+            "`sessions.main.cookie.samesite` is `none`, which browsers accept only with `Secure`",
         ),
         ("max_age = \"0s\"", "`sessions.main.cookie.max_age` must be from 1s to 10years"),
         ("partitioned = true", partitioned),
@@ -534,12 +529,12 @@ fn cookies() {
 }
 
 #[test]
-fn realms_that_share_a_cookie() {
+fn realms_with_one_cookie_need_the_same_table_and_format() {
     let other = |lines: &str| {
         let route = "[[routes]]|path = \"/b\"|session = \"b\"|upstream = \"app\"";
         with("", &format!("[sessions.b]|{lines}|{route}"))
     };
-    let expected = "`sessions.main` has the same cookie as `sessions.b`, but not the same rows";
+    let expected = "`sessions.main` has the same cookie as `sessions.b`, but another table or format";
     assert_eq!(errors(&other("format = \"native\"|table = \"others\"")), [expected]);
     assert_eq!(errors(&other("format = \"pyramid\"|table = \"sessions\"")), [expected]);
     accepted(&other("format = \"native\"|table = \"sessions\"|timeout = \"1h\""));
@@ -547,10 +542,9 @@ fn realms_that_share_a_cookie() {
 }
 
 #[test]
-fn upstreams() {
-    let url = "`upstreams.app.servers` must be a server's URL";
-    let path =
-        "`upstreams.app.servers` must not have a path or a query: requests are forwarded with their own";
+fn invalid_upstreams_are_errors() {
+    let url = "`upstreams.app.servers` must be a server URL";
+    let path = "`upstreams.app.servers` must not have a path or query: requests are forwarded with their own";
     let cases = [
         ("servers = []", "`upstreams.app.servers` must name at least one server"),
         ("servers = \"http://a\"", "`upstreams.app.servers` must be a list, not a string"),
@@ -576,12 +570,12 @@ fn upstreams() {
         ),
         (
             "servers = [{ url = \"http://a\", weight = 0 }]",
-            "`upstreams.app.servers` has a weight that must be from 1 to 1000",
+            "`upstreams.app.servers` has an invalid weight: it must be from 1 to 1000",
         ),
         ("servers = [\"http://a/\"]", path),
         ("servers = [\"http://a/app\"]", path),
         ("servers = [\"http://a?b\"]", path),
-        ("servers = [\"http://u:p@a\"]", "`upstreams.app.servers` must not hold a user or a password"),
+        ("servers = [\"http://u:p@a\"]", "`upstreams.app.servers` must not contain a user or password"),
         ("connect_timeout = \"0s\"", "`upstreams.app.connect_timeout` must be from 1ms to 1day"),
         ("response_timeout = \"2days\"", "`upstreams.app.response_timeout` must be from 1ms to 1day"),
         ("keep_alive = 5000", "`upstreams.app.keep_alive` must be from 0 to 4096"),
@@ -594,22 +588,22 @@ fn upstreams() {
             "balance = \"random\"",
             "`upstreams.app.balance` must be `round_robin`, `least_connections`, `random_two` or `sticky`",
         ),
-        ("resolve = \"30s\"", "`upstreams.app.resolve` is of no use: no server has a name to look up"),
+        ("resolve = \"30s\"", "`upstreams.app.resolve` has no effect: no server has a host name to look up"),
         (
             "protocol = \"http2\"",
-            "`upstreams.app.protocol` is of no use: the servers' URLs say what is spoken",
+            "`upstreams.app.protocol` has no effect: the servers' URLs determine the protocol",
         ),
-        ("queue.size = 3", "`upstreams.app.queue` is of no use: without `max_connections` no request waits"),
+        ("queue.size = 3", "`upstreams.app.queue` has no effect without `max_connections`"),
         ("retries.attempts = 0", "`upstreams.app.retries.attempts` must be from 1 to 10"),
         ("retries.budget = 0.0", "`upstreams.app.retries.budget` must be from 0.001 to 1"),
         ("retries.budget = \"a\"", "`upstreams.app.retries.budget` must be a number, not a string"),
         (
             "retries = { attempts = 1, budget = 0.5 }",
-            "`upstreams.app.retries.budget` is of no use: with one attempt there is no retry",
+            "`upstreams.app.retries.budget` has no effect: with `attempts = 1` there are no retries",
         ),
         (
             "ejection = { failures = 0, for = \"1s\" }",
-            "`upstreams.app.ejection.for` is of no use: with `failures = 0` no server is put out",
+            "`upstreams.app.ejection.for` has no effect: with `failures = 0` no server is ejected",
         ),
         ("ejection.status = \"5xx\"", "`upstreams.app.ejection.status` must be statuses from 100 to 599"),
         ("ejection.status = \"599-500\"", "`upstreams.app.ejection.status` must be statuses from 100 to 599"),
@@ -617,13 +611,13 @@ fn upstreams() {
         ("health.path = \"healthz\"", "`upstreams.app.health.path` must be a path"),
         (
             "health = { path = \"/\", host = \"a b\" }",
-            "`upstreams.app.health.host` must be a host, perhaps with a port",
+            "`upstreams.app.health.host` must be a host with an optional port",
         ),
         (
             "health = { path = \"/\", timeout = \"9s\" }",
-            "`upstreams.app.health.timeout` is longer than `interval`",
+            "`upstreams.app.health.timeout` must not be longer than `interval`",
         ),
-        ("tls.server_name = \"a\"", "`upstreams.app.tls` is of no use: no server is reached over TLS"),
+        ("tls.server_name = \"a\"", "`upstreams.app.tls` has no effect: no server is reached over TLS"),
     ];
     check(&cases.map(|(lines, expected)| ("[upstreams.app]", lines, expected)));
     let https = "servers = [\"https://a\"]";
@@ -634,16 +628,16 @@ fn upstreams() {
     };
     assert!(tls("ca = \"ca.pem\", cert = \"client.pem\", key = \"client.key\"").is_empty());
     for (lines, expected) in [
-        ("cert = \"client.pem\"", "`upstreams.app.tls.cert` is given without `key`"),
-        ("key = \"client.key\"", "`upstreams.app.tls.key` is given without `cert`"),
-        ("ca = \"client.key\"", "`upstreams.app.tls.ca` holds no certificate in PEM"),
+        ("cert = \"client.pem\"", "`upstreams.app.tls.cert` needs `key`"),
+        ("key = \"client.key\"", "`upstreams.app.tls.key` needs `cert`"),
+        ("ca = \"client.key\"", "`upstreams.app.tls.ca` contains no PEM certificate"),
         ("ca = \"none.pem\"", "`upstreams.app.tls.ca` cannot be read from `etc/none.pem`: entity not found"),
-        ("cert = \"client.pem\", key = \"ca.pem\"", "`upstreams.app.tls.key` is not a private key in PEM"),
+        ("cert = \"client.pem\", key = \"ca.pem\"", "`upstreams.app.tls.key` contains no PEM private key"),
         (
             "cert = \"ca.pem\", key = \"client.key\"",
-            "`upstreams.app.tls.key` does not go with `cert`: keys may not be consistent: KeyMismatch",
+            "`upstreams.app.tls.key` does not match `cert`: keys may not be consistent: KeyMismatch",
         ),
-        ("server_name = \"a b\"", "`upstreams.app.tls.server_name` must be a name or an address"),
+        ("server_name = \"a b\"", "`upstreams.app.tls.server_name` must be a host name or an IP address"),
         ("verify = false", "unknown key `verify` in `upstreams.app.tls`"),
     ] {
         assert_eq!(tls(lines), [expected], "{lines}");
@@ -653,10 +647,10 @@ fn upstreams() {
 }
 
 #[test]
-fn routes() {
-    let host = "`routes.host` is not a host";
-    let dangling = "names no `[sessions.NAME]` of this file";
-    let inert = "has no effect unless the route's `access` is `required` or `session`";
+fn invalid_routes_are_errors() {
+    let host = "`routes.host` is not a valid host";
+    let dangling = "refers to an unknown `[sessions.NAME]`";
+    let inert = "has no effect unless `access` is `required` or `session`";
     let cases = [
         ("host = \"*\"", "`routes.host` must not be `*`".to_owned()),
         ("host = \"a.*.b\"", host.to_owned()),
@@ -667,31 +661,31 @@ fn routes() {
         ("host = \"::1\"", "`routes.host` is an IPv6 address without brackets".to_owned()),
         ("host = \"[x]\"", "`routes.host` is not an IPv6 address".to_owned()),
         ("path = \"app\"", "`routes.path` must begin with `/`".to_owned()),
-        ("path = \"/a//b\"", "`routes.path` must not hold `//`".to_owned()),
-        ("path = \"//\"", "`routes.path` must not hold `//`".to_owned()),
-        ("path = \"/a/./b\"", "`routes.path` must not hold the segments `.` and `..`".to_owned()),
-        ("path = \"/a/..\"", "`routes.path` must not hold the segments `.` and `..`".to_owned()),
-        ("path = \"/a%2Fb\"", "`routes.path` must not hold `%`".to_owned()),
-        ("path = \"/a?b\"", "`routes.path` must not hold `?`".to_owned()),
-        ("path = \"/a#b\"", "`routes.path` must not hold `#`".to_owned()),
-        ("path = \"/a;b\"", "`routes.path` must not hold `;`".to_owned()),
-        ("path = \"/a\\\\b\"", "`routes.path` must not hold `\\\\`".to_owned()),
-        ("path = \"/a b\"", "`routes.path` must not hold ` `".to_owned()),
-        ("path = \"/ä\"", "`routes.path` must not hold `ä`".to_owned()),
-        ("path = \"/app/*\"", "`routes.path` must not hold `*`".to_owned()),
+        ("path = \"/a//b\"", "`routes.path` must not contain `//`".to_owned()),
+        ("path = \"//\"", "`routes.path` must not contain `//`".to_owned()),
+        ("path = \"/a/./b\"", "`routes.path` must not contain the segments `.` and `..`".to_owned()),
+        ("path = \"/a/..\"", "`routes.path` must not contain the segments `.` and `..`".to_owned()),
+        ("path = \"/a%2Fb\"", "`routes.path` must not contain `%`".to_owned()),
+        ("path = \"/a?b\"", "`routes.path` must not contain `?`".to_owned()),
+        ("path = \"/a#b\"", "`routes.path` must not contain `#`".to_owned()),
+        ("path = \"/a;b\"", "`routes.path` must not contain `;`".to_owned()),
+        ("path = \"/a\\\\b\"", "`routes.path` must not contain `\\\\`".to_owned()),
+        ("path = \"/a b\"", "`routes.path` must not contain ` `".to_owned()),
+        ("path = \"/ä\"", "`routes.path` must not contain `ä`".to_owned()),
+        ("path = \"/app/*\"", "`routes.path` must not contain `*`".to_owned()),
         ("methods = []", "`routes.methods` is empty".to_owned()),
-        ("methods = [\"get\"]", "`routes.methods` must be in capitals".to_owned()),
-        ("methods = [\"G T\"]", "`routes.methods` is not a method".to_owned()),
+        ("methods = [\"get\"]", "`routes.methods` must be in upper case".to_owned()),
+        ("methods = [\"G T\"]", "`routes.methods` is not a valid method".to_owned()),
         (
             "methods = [\"CONNECT\"]",
-            "`routes.methods` must not be CONNECT or TRACE: sessiongate forwards neither".to_owned(),
+            "`routes.methods` must not be CONNECT or TRACE, which sessiongate does not forward".to_owned(),
         ),
         (
             "methods = [\"TRACE\"]",
-            "`routes.methods` must not be CONNECT or TRACE: sessiongate forwards neither".to_owned(),
+            "`routes.methods` must not be CONNECT or TRACE, which sessiongate does not forward".to_owned(),
         ),
         ("session = \"mian\"", format!("`routes.session` {dangling}")),
-        ("upstream = \"ap\"", "`routes.upstream` names no `[upstreams.NAME]` of this file".to_owned()),
+        ("upstream = \"ap\"", "`routes.upstream` refers to an unknown `[upstreams.NAME]`".to_owned()),
         (
             "access = \"open\"",
             "`routes.access` must be `required`, `session`, `optional` or `public`".to_owned(),
@@ -705,28 +699,28 @@ fn routes() {
         ),
         (
             "allow_overrides = [\"X_Original_URL\"]",
-            "`routes.allow_overrides` is not a header's name".to_owned(),
+            "`routes.allow_overrides` is not a valid header name".to_owned(),
         ),
         (
             "allow_overrides = [\"X-Forwarded-For\"]",
-            "`routes.allow_overrides` names `X-Forwarded-For`, which is not among the headers that it lets through"
+            "`routes.allow_overrides` contains `X-Forwarded-For`, which is not one of the override headers"
                 .to_owned(),
         ),
         (
             "allow_overrides = [\"X-HTTP-Method\"]|request_headers.remove = [\"x-http-method\"]",
-            "`routes.allow_overrides` holds `x-http-method`, which `request_headers` removes".to_owned(),
+            "`routes.allow_overrides` contains `x-http-method`, which `request_headers` removes".to_owned(),
         ),
         (
             "allow_overrides = [\"X-HTTP-Method\"]|request_headers.set.X-HTTP-Method = \"GET\"",
-            "`routes.allow_overrides` holds `x-http-method`, which clients can send on no route, since one of them \
-             sets it"
+            "`routes.allow_overrides` contains `x-http-method`, which is removed from requests on every route, \
+             since one sets it"
                 .to_owned(),
         ),
         ("access = \"optional\"|login = \"/login\"", format!("`routes.login` {inert}")),
         ("websockets = true", "unknown key `websockets` in `routes`".to_owned()),
     ];
     for (lines, expected) in &cases {
-        // A table without an entry has no effect on any route, but it is there; so it is not, where that matters.
+        // Removes the empty tables, which are errors on some of these routes.
         let source =
             with("[[routes]]", lines).replace("[routes.require]\n", "").replace("[routes.headers]\n", "");
         assert_eq!(errors(&source), [expected.as_str()], "{lines}");
@@ -736,55 +730,55 @@ fn routes() {
         .replace("session = \"main\"\n", "")
         .replace("[routes.require]\n", "")
         .replace("[routes.headers]\n", "");
-    assert_eq!(errors(&public), ["a route says neither `session` nor `access = \"public\"`"]);
+    assert_eq!(errors(&public), ["a route sets neither `session` nor `access = \"public\"`"]);
     for access in ["required", "session", "optional"] {
         let source = public.replace("path = \"/\"", &format!("path = \"/\"\naccess = \"{access}\""));
         assert_eq!(errors(&source), ["`routes.access` needs a session, but the route has none"]);
     }
     let public = public.replace("path = \"/\"", "path = \"/\"\naccess = \"public\"");
     assert_eq!(errors(&public), [""; 0]);
-    let headers = "`routes.headers` needs a session, and a public route looks none up";
+    let headers = "`routes.headers` needs a session, but a public route looks up none";
     assert_eq!(errors(&format!("{public}headers.X-User = \"user\"")), [headers]);
     assert_eq!(errors(&format!("{public}require.role = \"a\"")), [format!("`routes.require` {inert}")]);
     for key in ["writes", "flash", "csrf"] {
-        let expected = format!("`routes.{key}` needs a session, and a public route looks none up");
+        let expected = format!("`routes.{key}` needs a session, but a public route looks up none");
         assert_eq!(errors(&format!("{public}{key} = true")), [expected]);
         assert_eq!(errors(&format!("{public}{key} = false")), [""; 0]);
     }
 
     let none = BASE.split("[[routes]]").next().unwrap();
-    assert_eq!(errors(none), ["there is no `[[routes]]`"]);
+    assert_eq!(errors(none), ["no `[[routes]]` is configured"]);
     assert_eq!(errors(&BASE.replace("path = \"/\"\n", "")), ["`routes.path` is missing"]);
     assert_eq!(errors(&BASE.replace("upstream = \"app\"\n", "")), ["`routes.upstream` is missing"]);
 }
 
-/// A route that is wrong itself could be any route, so nothing is concluded from it about others.
+/// An invalid route could match any requests, so it is not compared with others.
 #[test]
-fn routes_that_cannot_be_placed() {
+fn invalid_route_is_not_compared_with_others() {
     let second = "[[routes]]|session = \"main\"|upstream = \"app\"|";
     let wrong_method = with("", &format!("{second}path = \"/\"|methods = [\"get\"]"));
-    assert_eq!(errors(&wrong_method), ["`routes.methods` must be in capitals"]);
+    assert_eq!(errors(&wrong_method), ["`routes.methods` must be in upper case"]);
     let wrong_host = with("", &format!("{second}path = \"/\"|host = \"a b\""));
-    assert_eq!(errors(&wrong_host), ["`routes.host` is not a host"]);
+    assert_eq!(errors(&wrong_host), ["`routes.host` is not a valid host"]);
     let wrong_path =
         with("[[routes]]", "login = \"/login\"") + &format!("{second}path = \"/login;\"").replace('|', "\n");
-    assert_eq!(errors(&wrong_path), ["`routes.path` must not hold `;`"]);
+    assert_eq!(errors(&wrong_path), ["`routes.path` must not contain `;`"]);
 }
 
 #[test]
-fn requirements() {
+fn invalid_requirements_are_errors() {
     let kind = "must be a string, an integer or a boolean, or a list of them";
     let cases = [
-        ("role = []", "`routes.require.role` lists no value".to_owned()),
+        ("role = []", "`routes.require.role` is an empty list".to_owned()),
         ("role = 1.5", format!("`routes.require.role` {kind}, not a float")),
         ("role = [[\"a\"]]", format!("`routes.require.role` {kind}, not a list")),
         (
             "user.role = \"a\"",
-            "`routes.require.user` holds none of the conditions `present`, `any`, `all`, `none`, `matches`, `below`, \
+            "`routes.require.user` has none of the conditions `present`, `any`, `all`, `none`, `matches`, `below`, \
              `above`, `at_least`, `at_most`"
                 .to_owned(),
         ),
-        ("role = { any = [] }", "`routes.require.role.any` lists no value".to_owned()),
+        ("role = { any = [] }", "`routes.require.role.any` is an empty list".to_owned()),
         ("role = { present = 1 }", "`routes.require.role.present` must be `true` or `false`, not an integer".to_owned()),
         (
             "role = { below = 9007199254740992 }",
@@ -793,11 +787,11 @@ fn requirements() {
         ("role = { below = nan }", "`routes.require.role.below` must be from -9007199254740991 to 9007199254740991".to_owned()),
         (
             "role = { matches = \"a)(b\" }",
-            "`routes.require.role.matches` is not a regular expression that can be used: unopened group".to_owned(),
+            "`routes.require.role.matches` is not a valid regular expression: unopened group".to_owned(),
         ),
         ("role = { any = [\"a\"], beyond = 3 }", "unknown key `beyond` in `routes.require.role`".to_owned()),
-        ("role = 99999999999999999999", "`routes.require.role` is too large a number".to_owned()),
-        ("\".role\" = \"a\"", "`routes.require..role` is not the path of a claim".to_owned()),
+        ("role = 99999999999999999999", "`routes.require.role` is out of range".to_owned()),
+        ("\".role\" = \"a\"", "`routes.require..role` is not a valid claim path".to_owned()),
     ];
     for (lines, expected) in &cases {
         assert_eq!(errors(&with("[routes.require]", lines)), [expected.as_str()], "{lines}");
@@ -805,28 +799,29 @@ fn requirements() {
 }
 
 #[test]
-fn required_route_of_a_realm_without_a_user_claim_is_refused() {
+fn required_route_of_a_realm_without_a_user_claim_is_an_error() {
     let layout = "[sessions.shop]|format = \"layout\"|table = \"shop\"|cookie.name = \"shop\"|\
                   layout = { expires = \"expires\" }|USER|\
                   [[routes]]|path = \"/shop\"|session = \"shop\"|ACCESS|upstream = \"app\"";
     let errors =
         |user: &str, access: &str| errors(&with("", &layout.replace("USER", user).replace("ACCESS", access)));
-    let unknown = "the route is for users who are logged in, but `sessions.shop` does not say which claim names the user";
+    let unknown =
+        "the route is for logged-in users, but `sessions.shop` does not set the claim that names the `user`";
     assert_eq!(errors("", ""), [unknown]);
     assert_eq!(errors("", "access = \"required\""), [unknown]);
     assert_eq!(errors("", "access = \"session\""), [""; 0]);
     assert_eq!(errors("", "access = \"optional\""), [""; 0]);
     assert_eq!(errors("user = \"customer\"", ""), [""; 0]);
-    assert_eq!(errors("user = []", ""), ["`sessions.shop.user` is empty, so nobody could ever be logged in"]);
-    assert_eq!(errors("user = [\"a..b\"]", ""), ["`sessions.shop.user` is not the path of a claim"]);
+    assert_eq!(errors("user = []", ""), ["`sessions.shop.user` is empty, so no user could be logged in"]);
+    assert_eq!(errors("user = [\"a..b\"]", ""), ["`sessions.shop.user` is not a valid claim path"]);
     assert_eq!(
         errors("user = 1", ""),
-        ["`sessions.shop.user` must be the path of a claim, or a list of them, not an integer"]
+        ["`sessions.shop.user` must be a claim path, or a list of them, not an integer"]
     );
 }
 
 #[test]
-fn routes_that_are_alike() {
+fn overlapping_routes_are_errors() {
     let alike = "two routes have the path `/`, and the same host and methods";
     let route = |lines: &str| with("", &format!("[[routes]]|session = \"main\"|upstream = \"app\"|{lines}"));
     assert_eq!(errors(&route("path = \"/\"")), [alike]);
@@ -847,18 +842,18 @@ fn routes_that_are_alike() {
 }
 
 #[test]
-fn login() {
-    let endless = "the log-in page would itself need a log-in";
-    let local = "`routes.login` must be a path on the same host, with one `/` in front";
+fn invalid_login_pages_are_errors() {
+    let endless = "the login page itself requires a login";
+    let local = "`routes.login` must be a path on the same host, beginning with a single `/`";
     let cases = [
         ("login", local),
         ("//evil.example/", local),
         ("https://login.example/", local),
-        ("/\\\\evil.example/", "`routes.login` must not hold `\\\\`"),
-        ("/log in", "`routes.login` must not hold ` `"),
-        ("/a/../login", "`routes.login` must not hold the segments `.` and `..`"),
-        ("/login?a={uri}&b={uri}", "`routes.login` may hold `{uri}` once, and no other braces"),
-        ("/login?a={url}", "`routes.login` may hold `{uri}` once, and no other braces"),
+        ("/\\\\evil.example/", "`routes.login` must not contain `\\\\`"),
+        ("/log in", "`routes.login` must not contain ` `"),
+        ("/a/../login", "`routes.login` must not contain the segments `.` and `..`"),
+        ("/login?a={uri}&b={uri}", "`routes.login` may contain `{uri}` once, and no other braces"),
+        ("/login?a={url}", "`routes.login` may contain `{uri}` once, and no other braces"),
         ("/login/{uri}", "`routes.login` must have `{uri}` in its query"),
         ("/login", endless),
         ("/login?next={uri}", endless),
@@ -867,7 +862,7 @@ fn login() {
         assert_eq!(errors(&with("[[routes]]", &format!("login = \"{value}\""))), [expected], "{value}");
     }
 
-    // Where the page is decides: by the longest prefix, on a segment boundary, among the routes of the same host.
+    // The page's route is the one of the same host with the longest prefix, on a segment boundary.
     let page = |page: &str| {
         with("[[routes]]", "login = \"/login?next={uri}\"")
             + &format!("[[routes]]\nupstream = \"app\"\n{}\n", page.replace('|', "\n"))
@@ -890,8 +885,8 @@ fn login() {
 }
 
 #[test]
-fn headers() {
-    let reserved = "is a name that HTTP or sessiongate itself uses";
+fn invalid_headers_are_errors() {
+    let reserved = "is a header that HTTP or sessiongate itself uses";
     for name in [
         "Connection",
         "Content-Type",
@@ -923,21 +918,21 @@ fn headers() {
             [format!("`routes.headers.{name}` {reserved}")]
         );
     }
-    let claim = "is not the path of a claim";
-    let join = "must be punctuation other than `%`, with or without spaces";
-    let brace = "has a brace without its counterpart";
+    let claim = "is not a valid claim path";
+    let join = "must consist of punctuation other than `%`, and spaces";
+    let brace = "has an unbalanced brace";
     let cases = [
-        ("X_User = \"user\"", "`routes.headers.X_User` is not a header's name".to_owned()),
-        ("\"X.User\" = \"user\"", "`routes.headers.X.User` is not a header's name".to_owned()),
-        ("\"\" = \"user\"", "`routes.headers.` is not a header's name".to_owned()),
-        ("X-A = \"a\"|x-a = \"b\"", "`routes.headers.x-a` is the name of two headers".to_owned()),
+        ("X_User = \"user\"", "`routes.headers.X_User` is not a valid header name".to_owned()),
+        ("\"X.User\" = \"user\"", "`routes.headers.X.User` is not a valid header name".to_owned()),
+        ("\"\" = \"user\"", "`routes.headers.` is not a valid header name".to_owned()),
+        ("X-A = \"a\"|x-a = \"b\"", "`routes.headers.x-a` is set twice".to_owned()),
         ("X-A = \"\"", format!("`routes.headers.X-A` {claim}")),
         ("X-A = \"a..b\"", format!("`routes.headers.X-A` {claim}")),
         ("X-A = 1", "`routes.headers.X-A` must be a table, not an integer".to_owned()),
-        ("X-A = {}", "`routes.headers.X-A` needs either `claim`, `template` or `tls`".to_owned()),
+        ("X-A = {}", "`routes.headers.X-A` needs exactly one of `claim`, `template` and `tls`".to_owned()),
         (
             "X-A = { claim = \"a\", template = \"{a}\" }",
-            "`routes.headers.X-A` needs either `claim`, `template` or `tls`".to_owned(),
+            "`routes.headers.X-A` needs exactly one of `claim`, `template` and `tls`".to_owned(),
         ),
         ("X-A = { claim = \"a.\" }", format!("`routes.headers.X-A.claim` {claim}")),
         ("X-A = { claim = \"a\", join = \"x\" }", format!("`routes.headers.X-A.join` {join}")),
@@ -945,7 +940,7 @@ fn headers() {
         ("X-A = { claim = \"a\", join = \"\" }", "`routes.headers.X-A.join` must not be empty".to_owned()),
         (
             "X-A = { template = \"{a}\", join = \",\" }",
-            "`routes.headers.X-A.join` is only for `claim`".to_owned(),
+            "`routes.headers.X-A.join` is only allowed with `claim`".to_owned(),
         ),
         (
             "X-A = { claim = \"a\", encoding = \"latin1\" }",
@@ -955,12 +950,12 @@ fn headers() {
             "X-A = { claims = \"a\", claim = \"a\" }",
             "unknown key `claims` in `routes.headers.X-A`".to_owned(),
         ),
-        ("X-A = { template = \"a\" }", "`routes.headers.X-A.template` names no claim".to_owned()),
+        ("X-A = { template = \"a\" }", "`routes.headers.X-A.template` contains no claim".to_owned()),
         ("X-A = { template = \"{}\" }", format!("`routes.headers.X-A.template` {claim}")),
         ("X-A = { template = \"{a\" }", format!("`routes.headers.X-A.template` {brace}")),
         ("X-A = { template = \"{a}}\" }", format!("`routes.headers.X-A.template` {brace}")),
         ("X-A = { template = \"{a{b}\" }", format!("`routes.headers.X-A.template` {brace}")),
-        ("X-A = { template = \"ü {a}\" }", "`routes.headers.X-A.template` must not hold `ü`".to_owned()),
+        ("X-A = { template = \"ü {a}\" }", "`routes.headers.X-A.template` must not contain `ü`".to_owned()),
     ];
     for (lines, expected) in &cases {
         assert_eq!(errors(&with("[routes.headers]", lines)), [expected.as_str()], "{lines}");

@@ -1,4 +1,4 @@
-//! How problems are shown: all of them, in the file's order, each with its line, a caret and a hint.
+//! Rendering of problems: all of them in the order of the file, each with its line, a caret and a hint.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use sessiongate::config::load;
 use super::fixture::{BASE, read};
 
 #[test]
-fn many_mistakes_in_one_run() {
+fn all_errors_are_reported_in_one_run() {
     let source = r#"
 [server]
 worker = 4
@@ -54,7 +54,7 @@ upstream = "app"
 }
 
 #[test]
-fn syntax_errors() {
+fn syntax_errors_are_reported() {
     let source = r#"
 [server]
 log = "text
@@ -74,17 +74,17 @@ path = "/"
 }
 
 #[test]
-fn an_empty_file() {
+fn empty_file_lacks_required_sections() {
     assert_snapshot!(read("").1);
 }
 
 #[test]
-fn a_file_that_is_not_there() {
+fn missing_file_is_an_error() {
     assert_snapshot!(load("no/such/gateway.toml".as_ref()).unwrap_err());
 }
 
 #[test]
-fn a_file_that_is_not_text() {
+fn file_that_is_not_utf8_is_an_error() {
     let path = scratch("not-text.toml");
     fs::write(&path, b"[server]\nlog = \"t\xffext\"\n").unwrap();
     let message = load(&path).unwrap_err().to_string();
@@ -92,13 +92,13 @@ fn a_file_that_is_not_text() {
 }
 
 #[test]
-fn a_file_without_end() {
+fn endless_file_is_an_error() {
     let message = load("/dev/zero".as_ref()).unwrap_err().to_string();
     assert!(message.contains("larger than 1 MiB"), "{message}");
 }
 
 #[test]
-fn warnings_do_not_keep_a_file_from_being_used() {
+fn file_with_warnings_is_accepted() {
     let unused = "[upstreams.spare]|servers = [\"http://spare\"]|[sessions.spare]|format = \"native\"|table = \"spare\"|\
                   cookie.name = \"spare\"|keys.current = \"0123456789abcdef\"";
     let page = "[[routes]]|host = \"example.com\"|path = \"/app\"|session = \"main\"|upstream = \"app\"|login = \"/login\"";
@@ -110,7 +110,7 @@ fn warnings_do_not_keep_a_file_from_being_used() {
 }
 
 #[test]
-fn colours_only_where_asked_for() {
+fn only_ansi_rendering_has_colours() {
     let (_, report) = read("x = 1");
     assert!(!report.to_string().contains('\u{1b}'));
     assert!(!report.render(Colour::Plain).contains('\u{1b}'));
@@ -118,7 +118,7 @@ fn colours_only_where_asked_for() {
 }
 
 #[test]
-fn control_characters_of_the_file_do_not_reach_a_terminal() {
+fn control_characters_of_the_file_are_not_rendered() {
     let source = r#"
 "\u001b[31mx" = 1
 [sessions."\u001b]0;y"]
@@ -130,19 +130,19 @@ path = "/\u001b"
 upstream = "another-name-than-that"
 "#;
     let (_, report) = read(source);
-    assert!(report.to_string().contains("there are: "), "{report}");
+    assert!(report.to_string().contains("known names: "), "{report}");
     assert!(!report.to_string().contains('\u{1b}'), "{report}");
 }
 
 #[test]
-fn a_hopeless_file_is_not_shown_in_full() {
+fn rendering_is_truncated_after_many_problems() {
     let source: String = (0..1000).map(|n| format!("key{n} = 1\n")).collect();
     let text = read(&source).1.to_string();
     assert!(text.ends_with("more problems are not shown"), "{text}");
     assert!(text.lines().count() < 1000);
 }
 
-/// A path for a file of this test's own.
+/// Returns the path of a temporary file.
 fn scratch(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()))
 }

@@ -1,4 +1,4 @@
-//! Secrets: where they come from, and that nothing shows them.
+//! Secrets: their sources, and that no output shows them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use sessiongate::config::diagnostic::{Colour, Severity};
 use sessiongate::config::{Config, load, parse};
 
-use super::fixture::{Given, read, with};
+use super::fixture::{TestEnvironment, read, with};
 
-/// A secret that must not be seen, in one piece or in halves.
+/// A secret that no output may contain.
 const CANARY: &str = "canary-6f1d9b-secret";
 
-/// The configuration and the messages of a file with these lines under `[sessions.main.keys]`.
+/// Returns the configuration and the messages of a file with these lines under `[sessions.main.keys]`.
 fn keys(lines: &str) -> (Option<Config>, Vec<String>) {
-    let given = Given {
+    let given = TestEnvironment {
         variables: [("KEY", CANARY), ("EMPTY", ""), ("SHORT", "fifteen bytes..")].into(),
         files: [
             (PathBuf::from("etc/key"), "0123456789abcdef\n"),
@@ -30,7 +30,7 @@ fn keys(lines: &str) -> (Option<Config>, Vec<String>) {
 }
 
 #[test]
-fn a_secret_is_named_by_variable_or_file() {
+fn secret_comes_from_a_variable_or_file() {
     let current = |lines: &str| {
         let (config, messages) = keys(lines);
         assert_eq!(messages, [""; 0], "{lines}");
@@ -48,18 +48,18 @@ fn a_secret_is_named_by_variable_or_file() {
 }
 
 #[test]
-fn a_literal_secret_is_warned_about() {
+fn literal_secret_is_a_warning() {
     let (config, messages) = keys(&format!("current = \"{CANARY}\"|previous = [\"{CANARY}\", \"{CANARY}\"]"));
-    let warning = |key| format!("`sessions.main.keys.{key}` stands in the configuration file itself");
+    let warning = |key| format!("the configuration file contains the secret `sessions.main.keys.{key}`");
     assert_eq!(messages, [warning("current"), warning("previous")]);
     assert_eq!(config.unwrap().realms[0].keys.as_ref().unwrap().current.expose(), CANARY.as_bytes());
 }
 
 #[test]
-fn what_is_not_a_secret_is_refused() {
+fn invalid_secrets_are_errors() {
     let shape = "must be `{ env = \"NAME\" }` or `{ file = \"path\" }`";
     let cases = [
-        ("current = { env = \"NONE\" }", "names an environment variable that is not set"),
+        ("current = { env = \"NONE\" }", "refers to an environment variable that is not set"),
         ("current = { env = \"EMPTY\" }", "is empty"),
         ("current = { env = \"SHORT\" }", "is shorter than 16 bytes"),
         ("current = { env = \"\" }", "must not be empty"),
@@ -84,11 +84,11 @@ fn what_is_not_a_secret_is_refused() {
     let (_, report) = read(&pyramid);
     let error =
         report.diagnostics().iter().find(|diagnostic| diagnostic.severity == Severity::Error).unwrap();
-    assert_eq!(error.message, "`sessions.main.keys` is of no use: pyramid cookies are not signed");
+    assert_eq!(error.message, "`sessions.main.keys` has no effect: pyramid cookies are not signed");
 }
 
 #[test]
-fn no_report_shows_a_secret() {
+fn reports_show_no_secret() {
     let long = format!("{CANARY}ü{CANARY}");
     let sources = [
         format!("[sessions.main.keys]\ncurrent = \"{long}\"\n"),
@@ -124,12 +124,12 @@ fn no_report_shows_a_secret() {
     }
     let (config, _) = keys(&format!("current = \"{CANARY}\"|previous = [\"{CANARY}\"]"));
     assert!(!format!("{config:?}").contains(CANARY));
-    // Shown as text or as the numbers of its bytes: neither.
+    // Nor the numbers of its bytes.
     assert!(!format!("{config:?}").contains(&format!("{:?}", &CANARY.as_bytes()[..4]).replace(']', "")));
 }
 
 #[test]
-fn a_file_is_found_beside_the_configuration() {
+fn secret_file_is_relative_to_the_configuration() {
     let directory =
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-secrets", std::process::id()));
     fs::create_dir_all(&directory).unwrap();

@@ -1,7 +1,7 @@
-//! One mistake is one problem: what follows from a mistake is not reported beside it.
+//! One mistake is one error: its consequences are not reported.
 //!
-//! Files that say something with every key are spoilt at one place at a time: a value becomes one that no key takes, a
-//! word gets a letter too many, a key is misspelt or left out. Every other problem than that one would be a consequence.
+//! The tests take files that set every key, and break them in one place at a time: a value gets a type that no key accepts, a
+//! keyword or key is misspelt, or a key is removed. Any second error would be a consequence of the first.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::fixture::{accepted, errors, read, with};
 
-/// Keys whose tables have keys of the operator's own: a misspelt one is another name there.
+/// Keys of tables whose keys the operator chooses: a misspelt one is just another name.
 const OWN_NAMES: [&str; 6] = ["sessions", "upstreams", "require", "headers", "set", "add"];
 
-/// Everything that a file can say of listeners and of one realm of sessiongate's own, and the routes to it.
+/// A file with every key of the server, listeners, upstreams, routes and a native realm.
 const NATIVE: &str = r#"
 [server]
 workers = 2
@@ -195,7 +195,7 @@ access = "public"
 respond = { status = 410, body = "Gone.", content_type = "text/plain" }
 "#;
 
-/// Realms of apps' own formats, which differ in what they allow.
+/// A file with realms of the other formats, which allow different keys.
 const FORMATS: &str = r#"
 [[listeners]]
 address = "127.0.0.1:8080"
@@ -295,13 +295,13 @@ access = "session"
 upstream = "app"
 "#;
 
-/// Returns what a node at a path may be changed to, each with a word about the change.
-type Spoil<'s> = &'s dyn Fn(&str, &Node) -> Vec<(String, Node)>;
+/// Returns the mutations of the node at a path, each with a description.
+type Mutate<'s> = &'s dyn Fn(&str, &Node) -> Vec<(String, Node)>;
 
-/// A value of a file, which can be changed and written down again.
+/// A value of a file that can be changed and written back.
 #[derive(Clone, Debug)]
 enum Node {
-    /// As the file writes it.
+    /// A scalar, as in the file.
     Leaf(String),
     List(Vec<Node>),
     Table(Vec<(String, Node)>),
@@ -343,7 +343,8 @@ impl Node {
             Self::Table(entries) => {
                 text.push('{');
                 for (at, (key, value)) in entries.iter().enumerate() {
-                    write!(text, "{}\"{key}\" = ", if at == 0 { "" } else { ", " }).expect("text takes all");
+                    write!(text, "{}\"{key}\" = ", if at == 0 { "" } else { ", " })
+                        .expect("a String accepts writes");
                     value.write(text);
                 }
                 text.push('}');
@@ -351,28 +352,28 @@ impl Node {
         }
     }
 
-    /// The whole file, a line for each section.
+    /// Returns the text of the whole file, with one line per section.
     fn file(&self) -> String {
         let Self::Table(sections) = self else { panic!("a file is a table") };
         let mut text = String::new();
         for (key, value) in sections {
-            write!(text, "\"{key}\" = ").expect("text takes all");
+            write!(text, "\"{key}\" = ").expect("a String accepts writes");
             value.write(&mut text);
             text.push('\n');
         }
         text
     }
 
-    /// Calls `spoil` with every node in it in turn, and `each` with the whole of each change that `spoil` makes there.
-    fn changed(&self, path: &str, spoil: Spoil<'_>, each: &mut dyn FnMut(&str, Node)) {
-        for (what, changed) in spoil(path, self) {
+    /// Calls `mutate` for this node and every node inside, and `each` with each mutated copy of this node.
+    fn mutations(&self, path: &str, mutate: Mutate<'_>, each: &mut dyn FnMut(&str, Node)) {
+        for (what, changed) in mutate(path, self) {
             each(&format!("{path}: {what}"), changed);
         }
         match self {
             Self::Leaf(_) => {}
             Self::List(elements) => {
                 for (at, element) in elements.iter().enumerate() {
-                    element.changed(&format!("{path}.{at}"), spoil, &mut |what, changed| {
+                    element.mutations(&format!("{path}.{at}"), mutate, &mut |what, changed| {
                         let mut elements = elements.clone();
                         elements[at] = changed;
                         each(what, Self::List(elements));
@@ -381,7 +382,7 @@ impl Node {
             }
             Self::Table(entries) => {
                 for (at, (key, value)) in entries.iter().enumerate() {
-                    value.changed(&format!("{path}.{key}"), spoil, &mut |what, changed| {
+                    value.mutations(&format!("{path}.{key}"), mutate, &mut |what, changed| {
                         let mut entries = entries.clone();
                         entries[at].1 = changed;
                         each(what, Self::Table(entries));
@@ -392,15 +393,15 @@ impl Node {
     }
 }
 
-/// Every file that is one of the above but for a change that `spoil` makes, and what the change is.
-fn spoilt(spoil: Spoil<'_>) -> Vec<(String, String)> {
+/// Returns every mutation of the files above, each with a description.
+fn mutated_files(mutate: Mutate<'_>) -> Vec<(String, String)> {
     let mut files = Vec::new();
     for source in [NATIVE, FORMATS] {
         accepted(source);
-        let document = DeTable::parse(source).expect("a file without a mistake");
+        let document = DeTable::parse(source).expect("a valid file");
         let whole = Node::table(source, document.get_ref());
         accepted(&whole.file());
-        whole.changed("", spoil, &mut |what, changed| files.push((what.to_owned(), changed.file())));
+        whole.mutations("", mutate, &mut |what, changed| files.push((what.to_owned(), changed.file())));
     }
     assert!(files.len() > 50, "{}", files.len());
     files
@@ -410,7 +411,7 @@ fn is_named_by_operator(path: &str) -> bool {
     path.rsplit('.').next().is_some_and(|last| OWN_NAMES.contains(&last))
 }
 
-/// The problems of every file that has another number of them than one, unless `allows` says that it may.
+/// Asserts that every file has exactly one problem, or problems that `allows` accepts.
 #[track_caller]
 fn assert_single(files: Vec<(String, String)>, allows: impl Fn(&[String]) -> bool) {
     let mut wrong = String::new();
@@ -419,15 +420,15 @@ fn assert_single(files: Vec<(String, String)>, allows: impl Fn(&[String]) -> boo
         assert_eq!(config.is_none(), report.has_errors(), "{what}");
         let messages: Vec<_> = report.diagnostics().iter().map(|problem| problem.message.clone()).collect();
         if messages.len() != 1 && !allows(&messages) {
-            writeln!(wrong, "{what}: {messages:#?}").expect("text takes all");
+            writeln!(wrong, "{what}: {messages:#?}").expect("a String accepts writes");
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
 
 #[test]
-fn refused_value_is_the_only_error() {
-    let files = spoilt(&|path, _| match path {
+fn invalid_value_is_the_only_error() {
+    let files = mutated_files(&|path, _| match path {
         "" => Vec::new(),
         _ => vec![("a date".to_owned(), Node::Leaf("1979-05-27".to_owned()))],
     });
@@ -436,7 +437,7 @@ fn refused_value_is_the_only_error() {
 
 #[test]
 fn misspelt_word_is_at_most_one_error() {
-    let files = spoilt(&|_, node| match node {
+    let files = mutated_files(&|_, node| match node {
         Node::Leaf(text) if text.starts_with('"') => {
             let inside = text.trim_matches('"');
             let words = [format!("{inside}x"), inside[..inside.len() - 1].to_owned(), format!("!{inside}")];
@@ -444,13 +445,13 @@ fn misspelt_word_is_at_most_one_error() {
         }
         Node::Leaf(_) | Node::List(_) | Node::Table(_) => Vec::new(),
     });
-    // Another name, path or duration may be as good.
+    // The misspelt word may be a valid name, path or duration.
     assert_single(files, <[String]>::is_empty);
 }
 
 #[test]
 fn misspelt_key_is_the_only_error() {
-    let files = spoilt(&|path, node| match node {
+    let files = mutated_files(&|path, node| match node {
         Node::Table(entries) if !is_named_by_operator(path) => (0..entries.len())
             .map(|at| {
                 let mut entries = entries.clone();
@@ -465,7 +466,7 @@ fn misspelt_key_is_the_only_error() {
 
 #[test]
 fn missing_key_is_the_only_error() {
-    let files = spoilt(&|path, node| match node {
+    let files = mutated_files(&|path, node| match node {
         Node::Table(entries) if !is_named_by_operator(path) => (0..entries.len())
             .map(|at| {
                 let mut entries = entries.clone();
@@ -475,12 +476,12 @@ fn missing_key_is_the_only_error() {
             .collect(),
         Node::Table(_) | Node::Leaf(_) | Node::List(_) => Vec::new(),
     });
-    // What is left out on purpose contradicts whatever builds upon it, which is no consequence of an error.
+    // An absent optional key may contradict keys that need it. That is an error of its own, not a consequence.
     assert_single(files, |messages| !messages.iter().any(|message| message.contains("is missing")));
 }
 
 #[test]
-fn mistakes_that_are_independent_are_all_reported() {
+fn independent_errors_are_all_reported() {
     let mistakes = "access = \"require\"|session = \"mian\"|login = \"login\"|methods = [\"get\"]|headers.Host = \"user\"";
     let source = with("[[routes]]", mistakes).replace("[routes.headers]\n", "");
     assert_eq!(errors(&source).len(), 5, "{}", read(&source).1);
@@ -489,7 +490,7 @@ fn mistakes_that_are_independent_are_all_reported() {
 }
 
 #[test]
-fn misspelt_access_says_nothing_of_what_depends_on_it() {
+fn misspelt_access_hides_errors_of_dependent_keys() {
     let lines =
         "access = \"require\"|login = \"/login\"|writes = true|flash = true|csrf = true|recheck = \"5s\"";
     let source = with("[[routes]]", lines).replace("[routes.require]", "[routes.require]\nrole = \"admin\"");

@@ -1,4 +1,4 @@
-//! `websocket`, `recheck` and `idle_timeout` of a route.
+//! `websocket`, `recheck` and `idle_timeout` of routes.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn streams(lines: &str) -> StreamsConfig {
 }
 
 #[test]
-fn what_is_said_and_what_is_not() {
+fn stream_settings_and_their_defaults_are_parsed() {
     let plain = streams("");
     assert_eq!(plain.recheck, Some(Duration::from_mins(1)));
     assert_eq!(plain.idle_timeout, Duration::from_hours(1));
@@ -41,10 +41,10 @@ fn what_is_said_and_what_is_not() {
 }
 
 #[test]
-fn refusals() {
+fn invalid_stream_settings_are_errors() {
     let origin = |origin: &str| format!("websocket = {{ origins = [\"{origin}\"] }}");
-    let neither = "`routes.websocket.origins` must be a scheme and a host";
-    let more = "`routes.websocket.origins` must be a scheme and a host, and nothing else";
+    let no_origin = "`routes.websocket.origins` must be a scheme and a host";
+    let not_only_origin = "`routes.websocket.origins` must consist of a scheme and a host only";
     for (lines, expected) in [
         (
             "websocket = \"yes\"".to_owned(),
@@ -55,12 +55,12 @@ fn refusals() {
             "websocket = { max_age = \"0s\" }".to_owned(),
             "`routes.websocket.max_age` must be from 1s to 30days",
         ),
-        (origin("*"), neither),
-        (origin("app.example"), neither),
-        (origin("://app.example"), neither),
-        (origin("https://*.app.example"), more),
-        (origin("https://app.example/"), more),
-        (origin("https://app.example/chat"), more),
+        (origin("*"), no_origin),
+        (origin("app.example"), no_origin),
+        (origin("://app.example"), no_origin),
+        (origin("https://*.app.example"), not_only_origin),
+        (origin("https://app.example/"), not_only_origin),
+        (origin("https://app.example/chat"), not_only_origin),
         ("recheck = \"500ms\"".to_owned(), "`routes.recheck` must be at least 1s, or 0s for never"),
         ("recheck = \"2h\"".to_owned(), "`routes.recheck` must be from 0s to 1h"),
         ("idle_timeout = \"8days\"".to_owned(), "`routes.idle_timeout` must be from 1s to 7days"),
@@ -69,5 +69,5 @@ fn refusals() {
     }
     let public = with("[[routes]]", "access = \"public\"|recheck = \"1m\"").replace("[routes.require]\n", "");
     let public = public.replace("[routes.headers]\n", "");
-    assert_eq!(errors(&public), ["`routes.recheck` needs a session, and a public route looks none up"]);
+    assert_eq!(errors(&public), ["`routes.recheck` needs a session, but a public route looks up none"]);
 }

@@ -1,4 +1,4 @@
-//! What a file without a mistake means.
+//! Resolved values of valid configuration files.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn defaults_depend_on_the_format() {
 }
 
 #[test]
-fn djangos_defaults_are_djangos() {
+fn django_realm_has_djangos_defaults() {
     let realm = |source: &str| {
         let keys = "[sessions.main.keys]\ncurrent = \"0123456789abcdef\"\n";
         let (config, report) = read(&(source.to_owned() + keys));
@@ -54,7 +54,7 @@ fn djangos_defaults_are_djangos() {
 }
 
 #[test]
-fn presets_are_as_their_frameworks_are() {
+fn presets_have_their_frameworks_defaults() {
     let realm = |lines: &str| {
         let source = with("[sessions.main]", lines).replace("table = \"sessions\"\n", "");
         read(&source).0.unwrap_or_else(|| panic!("{}", read(&source).1)).realms.remove(0)
@@ -115,14 +115,14 @@ fn each_preset_has_its_defaults() {
 }
 
 #[test]
-fn workers_are_the_machines_cores() {
+fn workers_default_to_the_number_of_cores() {
     assert_eq!(accepted(&with("", "")).server.workers, 3);
     assert_eq!(accepted(&with("[server]", "workers = 0")).server.workers, 3);
     assert_eq!(accepted(&with("[server]", "workers = 7")).server.workers, 7);
 }
 
 #[test]
-fn durations_and_sizes_in_several_spellings() {
+fn durations_and_sizes_have_units() {
     let server = |lines: &str| accepted(&with("[server]", lines)).server;
     assert_eq!(server("drain = \"1h 30m\"").drain, Duration::from_mins(90));
     assert_eq!(server("drain = \"500ms\"").drain, Duration::from_millis(500));
@@ -134,7 +134,7 @@ fn durations_and_sizes_in_several_spellings() {
 }
 
 #[test]
-fn addresses_and_networks() {
+fn localhost_and_networks_are_parsed() {
     let lines = "address = \"localhost:8080\"|trusted_proxies = [\"10.0.0.0/8\", \"::1\"]";
     let listener = &accepted(&with("[[listeners]]", lines)).listeners[0];
     assert_eq!(listener.address.to_string(), "127.0.0.1:8080");
@@ -143,7 +143,7 @@ fn addresses_and_networks() {
 }
 
 #[test]
-fn unix_sockets() {
+fn unix_sockets_are_parsed() {
     let listener = |lines: &str| accepted(&with("[[listeners]]", lines)).listeners.remove(0);
     let plain = listener("address = \"unix:/run/x.sock\"");
     assert_eq!((plain.address, plain.mode), (ListenerAddress::Unix("/run/x.sock".into()), 0o660));
@@ -154,7 +154,7 @@ fn unix_sockets() {
 }
 
 #[test]
-fn https() {
+fn redirects_to_https_and_hsts_are_parsed() {
     let listener = |lines: &str| accepted(&with("[[listeners]]", lines)).listeners.remove(0);
     let redirect = |lines: &str| listener(&format!("redirect_to_https = {lines}")).redirect_to_https;
     let to = |port, status: u16| Some(HttpsRedirect { port, status: status.try_into().unwrap() });
@@ -172,7 +172,7 @@ fn https() {
 }
 
 #[test]
-fn rules_for_clients() {
+fn certificates_inherit_client_rules_of_the_listener() {
     let rules = |lines: &str| {
         let listener = accepted(&with("[[listeners]]", lines)).listeners.remove(0);
         let rule = |certificate: CertificateConfig| {
@@ -199,7 +199,7 @@ fn rules_for_clients() {
 }
 
 #[test]
-fn servers() {
+fn upstream_servers_are_parsed() {
     let lines = "servers = [\"http://App_1\", \"http://10.0.0.1:8000\", \"http://[::1]:81\", \"builtin:demo\", \
                  \"https://a\", \"h2c://a\", \"unix:/run/app.sock\", { url = \"https://b:8443\", weight = 3 }]";
     let tcp = |scheme, host: &str, port| ServerAddress::Tcp { scheme, host: host.to_owned(), port };
@@ -218,7 +218,7 @@ fn servers() {
 }
 
 #[test]
-fn upstreams() {
+fn upstream_settings_are_parsed() {
     let upstream = |lines: &str| accepted(&with("[upstreams.app]", lines)).upstreams.remove(0);
     let plain = upstream("");
     assert_eq!((plain.health, plain.max_connections, plain.balance), (None, None, BalanceMethod::RoundRobin));
@@ -234,7 +234,7 @@ fn upstreams() {
 }
 
 #[test]
-fn sessions() {
+fn realm_settings_are_parsed() {
     let realm = |lines: &str| accepted(&with("[sessions.main]", lines)).realms.remove(0);
     let stale = OnStoreError::Stale(Duration::from_secs(30));
     assert_eq!(realm("on_store_error = { stale = \"30s\" }").on_store_error, stale);
@@ -250,7 +250,7 @@ fn sessions() {
 }
 
 #[test]
-fn hosts_and_paths_in_one_spelling() {
+fn hosts_and_paths_are_normalized() {
     let route = |lines: &str| accepted(&with("[[routes]]", lines)).routes.remove(0);
     let host = |host: &str| route(&format!("host = \"{host}\"")).host.unwrap();
     let exact = |host: &str| HostPattern::Exact(host.to_owned());
@@ -269,7 +269,7 @@ fn hosts_and_paths_in_one_spelling() {
 }
 
 #[test]
-fn case_is_ignored_below_a_route_that_ignores_it() {
+fn ignore_case_is_inherited_by_routes_below() {
     let route = |host: &str, path: &str, says: &str| {
         format!("[[routes]]|{host}path = \"{path}\"|access = \"public\"|upstream = \"app\"|{says}|")
     };
@@ -294,7 +294,7 @@ fn case_is_ignored_below_a_route_that_ignores_it() {
 }
 
 #[test]
-fn access_is_required_where_there_is_a_session() {
+fn access_defaults_to_required_with_a_session() {
     let routes =
         accepted(&with("", "[[routes]]|path = \"/x\"|access = \"public\"|upstream = \"app\"")).routes;
     assert_eq!((routes[0].access, routes[0].realm), (Access::Required, Some(0)));
@@ -302,7 +302,7 @@ fn access_is_required_where_there_is_a_session() {
 }
 
 #[test]
-fn names_are_indices_in_the_files_order() {
+fn names_are_resolved_to_indices() {
     let config = accepted(&with(
         "",
         "[sessions.b]|format = \"native\"|table = \"sessions\"|[upstreams.a]|servers = [\"http://a\"]|\
@@ -315,7 +315,7 @@ fn names_are_indices_in_the_files_order() {
 }
 
 #[test]
-fn requirements() {
+fn requirements_are_parsed() {
     let lines = "role = [\"admin\", 7, true]|\"user.active\" = true|\
                  age = { at_least = 18, below = 65.5 }|team = { present = true, none = \"x\", all = [\"a\", \"b\"] }|\
                  mail = { matches = \".*@example\\\\.com\" }";
@@ -332,7 +332,7 @@ fn requirements() {
 }
 
 #[test]
-fn user_claim_is_the_frameworks_own_by_default() {
+fn user_claim_defaults_to_the_frameworks() {
     let user = |text: &str| accepted(text).realms[0].user.to_string();
     let realm = |lines: &str| with("[sessions.main]", lines);
     assert_eq!(user(&realm("")), "`user`");
@@ -357,7 +357,7 @@ fn user_claim_is_the_frameworks_own_by_default() {
 }
 
 #[test]
-fn login() {
+fn login_templates_are_parsed() {
     let login = |value: &str| {
         let page = "[[routes]]|path = \"/login\"|access = \"public\"|upstream = \"app\"";
         let source = with("[[routes]]", &format!("login = \"{value}\"")) + &page.replace('|', "\n");
@@ -373,7 +373,7 @@ fn login() {
 }
 
 #[test]
-fn header_templates() {
+fn header_templates_are_parsed() {
     let headers = |lines: &str| accepted(&with("[routes.headers]", lines)).routes.remove(0).headers;
     let parts =
         |template: &str| match headers(&format!("X-A = {{ template = \"{template}\" }}")).remove(0).source {
@@ -386,13 +386,13 @@ fn header_templates() {
     assert_eq!(parts("{{{a}}}"), [text("{"), claim("a"), text("}")]);
     assert_eq!(parts("{a}{b}!"), [claim("a"), claim("b"), text("!")]);
 
-    // In the file's order, not the alphabet's.
+    // In the order of the file, not sorted.
     let names: Vec<_> =
         headers("X-B = \"b\"|X-A = \"a\"").into_iter().map(|HeaderRule { name, .. }| name).collect();
     assert_eq!(names, ["x-b", "x-a"]);
 }
 
 #[test]
-fn routes_may_lead_authorization() {
+fn authorization_header_can_be_injected() {
     assert_eq!(accepted(&with("[routes.headers]", "Authorization = \"token\"")).routes[0].headers.len(), 1);
 }
