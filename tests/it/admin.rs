@@ -100,7 +100,7 @@ async fn with_a_token_only_who_brings_it_sees_more_than_health() {
     }
     let open = Gateway::builder().engine(&engine).upstream("app", &upstream).route("/", "public", "");
     let open = open.toml("[admin]\naddress = \"0.0.0.0:0\"").fail().await;
-    assert!(open.log.contains("can be reached from other machines"), "{}", open.log);
+    assert!(open.log.contains("is reachable from other machines"), "{}", open.log);
 }
 
 /// A page whose name has come to mean this machine asks in that name.

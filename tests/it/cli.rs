@@ -207,11 +207,7 @@ fn a_bad_file_is_2_with_every_problem_and_its_place() {
 fn a_file_that_is_not_there_is_2() {
     let site = Site::new(CONFIG);
     let ended = site.run(&["check", "--config", "other.toml"]).with(2);
-    assert!(
-        ended.stderr.contains("other.toml") && ended.stderr.contains("cannot read"),
-        "{}",
-        ended.stderr
-    );
+    assert!(ended.stderr.contains("other.toml") && ended.stderr.contains("cannot read"), "{}", ended.stderr);
 }
 
 #[test]
