@@ -15,8 +15,8 @@ SECRET_KEY = "interop-secret-key-0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def show(request):
-    user = request.user.get_username() if request.user.is_authenticated else None
-    return JsonResponse({"user": user, "session": dict(request.session)})
+    login = request.user.get_username() if request.user.is_authenticated else None
+    return JsonResponse({"login": login, "session": dict(request.session)})
 
 
 def visit(request):
@@ -30,8 +30,14 @@ def login(request):
 
     user, _ = get_user_model().objects.get_or_create(username=request.GET["name"])
     login(request, user)
-    request.session["name"] = user.username
+    request.session["user"] = {"name": user.username, "id": 42}
     request.session["roles"] = ["admin", "staff"]
+    return show(request)
+
+
+def rename(request):
+    request.session["user"]["name"] = request.GET["name"]
+    request.session.modified = True
     return show(request)
 
 
@@ -53,6 +59,11 @@ def age(request):
     return show(request)
 
 
+def forget(request):
+    """Logs out; Django keeps nothing of the session."""
+    return logout(request)
+
+
 def logout(request):
     from django.contrib.auth import logout
 
@@ -60,7 +71,8 @@ def logout(request):
     return show(request)
 
 
-urlpatterns = [path(f"app/{view.__name__}", view) for view in (show, visit, login, count, expiry, age, logout)]
+VIEWS = (show, visit, login, rename, count, expiry, age, forget, logout)
+urlpatterns = [path(f"app/{view.__name__}", view) for view in VIEWS]
 
 
 def make_app(endpoint):

@@ -31,18 +31,19 @@ input.once("line", (endpoint) => {
   // A visitor who has not logged in gets a session all the same.
   app.get("/app/visit", (request, response) => {
     request.session.cart = ["a book"];
-    response.json({ id: request.sessionID });
+    response.json({});
   });
   app.get("/app/show", (request, response) => {
-    const { cookie, ...claims } = request.session;
-    response.json({ id: request.sessionID, ...claims });
+    const { cookie, ...session } = request.session;
+    response.json({ login: request.user?.name ?? null, session });
   });
+  app.get("/app/id", (request, response) => response.json(request.sessionID));
   app.get("/app/login", (request, response, next) => {
     request.login({ name: request.query.name }, { keepSessionInfo: true }, (error) => {
       if (error) return next(error);
       request.session.user = { name: request.query.name, id: 42 };
       request.session.roles = ["admin", "staff"];
-      response.json({ id: request.sessionID });
+      response.json({});
     });
   });
   app.get("/app/forget", (request, response, next) => {
@@ -51,6 +52,10 @@ input.once("line", (endpoint) => {
   });
   app.get("/app/rename", (request, response) => {
     request.session.user.name = request.query.name;
+    response.json({});
+  });
+  app.get("/app/count", (request, response) => {
+    request.session.count = (request.session.count ?? 0) + 1;
     response.json({});
   });
   app.get("/app/logout", (request, response, next) => {

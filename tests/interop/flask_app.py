@@ -20,7 +20,10 @@ logins.user_loader(User)
 
 @app.get("/app/show")
 def show():
-    return dict(flask.session)
+    user = flask_login.current_user
+    # Flask-Session adds `_permanent`, also to a new session.
+    session = {name: value for name, value in flask.session.items() if name != "_permanent"}
+    return {"login": user.id if user.is_authenticated else None, "session": session}
 
 
 @app.get("/app/visit")
@@ -41,6 +44,12 @@ def login():
 @app.get("/app/rename")
 def rename():
     flask.session["user"]["name"] = flask.request.args["name"]
+    return show()
+
+
+@app.get("/app/count")
+def count():
+    flask.session["count"] = flask.session.get("count", 0) + 1
     return show()
 
 

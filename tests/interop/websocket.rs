@@ -2,68 +2,76 @@
 
 use serde_json::json;
 
-use crate::support::app::App;
+use super::app::App;
 use crate::support::engine::Engine;
 use crate::support::gateway::Gateway;
+use crate::support::packages::Runtime;
 use crate::support::script::Script;
 use crate::support::table::{self, Session};
 
-const PACKAGES: &str = "websockets==17.4\nh2==4.4.1";
+const PACKAGES: [&str; 2] = ["websockets==17.4", "h2==4.4.1"];
 
-async fn gateway(engine: &Engine, app: &App) -> Gateway {
-    let builder = Gateway::builder().engine(engine).upstream_at("app", app.address, "").realm("");
-    let builder = builder.route("/ws", "required", "websocket = true\nrecheck = \"1s\"");
-    builder.route("/", "optional", "").start().await
+/// The peers of a test, and the session of the client.
+struct Site {
+    engine: Engine,
+    session: Session,
+    gateway: Gateway,
+    _app: App,
 }
 
-async fn alice(engine: &Engine) -> Session {
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(engine).await;
-    session
+impl Site {
+    /// Returns `None` if the packages cannot be installed.
+    async fn start() -> Option<Self> {
+        let app = App::start(Runtime::Python, "websockets", &PACKAGES, "websocket_app.py").await?;
+        let engine = table::engine().await;
+        let session = Session::new(json!({ "user": "alice" }));
+        session.put(&engine).await;
+        let gateway = Gateway::builder()
+            .engine(&engine)
+            .upstream_at("app", app.address, "")
+            .realm("")
+            .route("/ws", "required", "websocket = true\nrecheck = \"1s\"")
+            .route("/", "optional", "")
+            .start()
+            .await;
+        Some(Self { engine, session, gateway, _app: app })
+    }
+
+    /// Starts a client with these arguments and the session's cookie.
+    fn client(&self, script: &str, arguments: &[&str]) -> Script {
+        let interpreter = Runtime::Python.command("websockets", &PACKAGES).expect("the app has them");
+        Script::start(interpreter, script, &[arguments, &[&self.session.cookie()]].concat())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn megabytes_go_both_ways_until_the_session_ends() {
-    let Some(app) = App::python("websockets", PACKAGES, "websocket_app.py").map(|app| app.pointed_to(""))
-    else {
-        return;
-    };
-    let engine = table::engine().await;
-    let session = alice(&engine).await;
-    let gateway = gateway(&engine, &app).await;
-    let url = format!("ws://{}/ws", gateway.address());
-    let mut client =
-        Script::python("websockets", PACKAGES, "websocket_client.py", &[&url, &session.cookie()]);
+async fn messages_of_a_megabyte_pass_until_the_session_ends() {
+    let Some(site) = Site::start().await else { return };
+    let url = format!("ws://{}/ws", site.gateway.address());
+    let mut client = site.client("websocket_client.py", &[&url]);
     assert_eq!(client.line().await, "echoed");
-    session.delete(&engine).await;
+    site.session.delete(&site.engine).await;
     assert_eq!(client.line().await, "1008 the session has ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_of_http2_is_a_tunnel_too() {
-    let Some(app) = App::python("websockets", PACKAGES, "websocket_app.py").map(|app| app.pointed_to(""))
-    else {
-        return;
-    };
-    let engine = table::engine().await;
-    let session = alice(&engine).await;
-    let gateway = gateway(&engine, &app).await;
-    let port = gateway.address().port().to_string();
-    let arguments = ["127.0.0.1", &port, &session.cookie()];
-    let mut client = Script::python("websockets", PACKAGES, "websocket_over_http2.py", &arguments);
+async fn a_websocket_over_http2_ends_with_its_session() {
+    let Some(site) = Site::start().await else { return };
+    let port = site.gateway.address().port().to_string();
+    let mut client = site.client("websocket_over_http2.py", &["127.0.0.1", &port]);
     for expected in [
         "enabled 1",
         "elsewhere 405",
         "another protocol 405",
         "tunnel 200 []",
         "echoed b'\\x81\\x05hello'",
-        // The server behind takes nothing but handshakes.
+        // The server behind accepts nothing but handshakes.
         "beside it 426",
     ] {
         assert_eq!(client.line().await, expected);
     }
-    session.delete(&engine).await;
-    client.go_on();
+    site.session.delete(&site.engine).await;
+    client.send_line("");
     assert_eq!(client.line().await, "closed 1008");
     assert_eq!(client.line().await, "ended");
 }

@@ -14,6 +14,7 @@ use sessiongate::time::Clock;
 
 use crate::support::engine::Engine;
 use crate::support::gateway::{Builder, Gateway};
+use crate::support::table;
 use crate::support::upstream::Upstream;
 use crate::support::within;
 
@@ -52,13 +53,7 @@ async fn engine(secret: &str, age: Duration) -> Engine {
     };
     let item = django.encode(&django.key(&SessionId::new(ID)), &record).unwrap();
     let engine = Engine::start();
-    let schema = json!({
-        "TableName": "sessions",
-        "AttributeDefinitions": [{ "AttributeName": "session_key", "AttributeType": "S" }],
-        "KeySchema": [{ "AttributeName": "session_key", "KeyType": "HASH" }],
-        "BillingMode": "PAY_PER_REQUEST",
-    });
-    engine.call("CreateTable", schema).await;
+    engine.call("CreateTable", table::schema_of("sessions", "session_key", "S")).await;
     let item: serde_json::Map<_, _> = item.iter().map(|(name, value)| (name.clone(), json(value))).collect();
     engine.call("PutItem", json!({ "TableName": "sessions", "Item": item })).await;
     engine

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::gateway::Gateway;
 use crate::support::program::said;
-use crate::support::python_client::{PythonClient, interpreter};
+use crate::support::script::Script;
 use crate::support::table;
 use crate::support::upstream::Upstream;
 
@@ -71,11 +71,9 @@ fn uploads(gateway: &Gateway, path: &str) -> Vec<(&'static str, String)> {
 }
 
 /// The story of a client that reads nothing of the response before it has sent all.
-fn stubborn(gateway: &Gateway, path: &str, before: usize) -> Option<Value> {
-    let arguments = ["upload".to_owned(), gateway.address().port().to_string()];
-    let rest = [json!(path), json!(3_000_000), json!(before)].map(|argument| argument.to_string());
-    let arguments = [&arguments[..], &rest].concat();
-    Some(PythonClient::start(&interpreter()?, "h2_client.py", &arguments).story())
+async fn stubborn(gateway: &Gateway, path: &str, before: usize) -> Option<Value> {
+    let arguments = [json!(path), json!(3_000_000), json!(before)];
+    Some(Script::http2_client("h2_client.py", "upload", gateway.address(), &arguments)?.json().await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +85,7 @@ async fn a_servers_early_answer_reaches_clients_that_are_still_sending() {
         for (client, seen) in uploads(&gateway, path) {
             assert_eq!(seen, format!("413 {length}"), "{client}: {path}");
         }
-        let Some(story) = stubborn(&gateway, path, 0) else { continue };
+        let Some(story) = stubborn(&gateway, path, 0).await else { continue };
         let expected = json!([413, length.parse::<usize>().unwrap(), true, null]);
         let seen = json!([story["status"], story["body"], story["ended"], story["reset"]]);
         assert_eq!(seen, expected, "{path}: {story}");
@@ -109,7 +107,7 @@ async fn a_refusal_reaches_clients_that_are_still_sending() {
         for (client, seen) in uploads(&gateway, path) {
             assert!(seen.starts_with(&format!("{status} ")), "{client}: {path}: {seen}");
         }
-        let Some(story) = stubborn(&gateway, path, 0) else { continue };
+        let Some(story) = stubborn(&gateway, path, 0).await else { continue };
         let seen = json!([story["status"], story["ended"], story["reset"]]);
         assert_eq!(seen, json!([status, true, null]), "{path}: {story}");
     }
@@ -119,7 +117,7 @@ async fn a_refusal_reaches_clients_that_are_still_sending() {
 async fn a_refusal_for_the_rate_reaches_a_client_that_is_still_sending() {
     let (upstream, rate) = (Upstream::start(), "rate = { per_second = 1, burst = 1 }");
     let gateway = Gateway::builder().upstream("app", &upstream).route("/rare", "public", rate).start().await;
-    let Some(story) = stubborn(&gateway, "/rare", 1) else { return };
+    let Some(story) = stubborn(&gateway, "/rare", 1).await else { return };
     let seen = json!([story["status"], story["ended"], story["reset"]]);
     assert_eq!(seen, json!([429, true, null]), "{story}");
 }

@@ -4,16 +4,13 @@ use serde_json::{Value, json};
 
 use crate::support::engine::Engine;
 use crate::support::gateway::{Builder, Gateway};
-use crate::support::python_client::{PythonClient, interpreter};
+use crate::support::script::Script;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
 /// A client that does `case`.
-fn client(gateway: &Gateway, case: &str, arguments: &[Value]) -> Option<PythonClient> {
-    let python = interpreter()?;
-    let mut all = vec![case.to_owned(), gateway.address().port().to_string()];
-    all.extend(arguments.iter().map(Value::to_string));
-    Some(PythonClient::start(&python, "grpc_client.py", &all))
+fn client(gateway: &Gateway, case: &str, arguments: &[Value]) -> Option<Script> {
+    Script::http2_client("grpc_client.py", case, gateway.address(), arguments)
 }
 
 /// A gateway in front of the server at `port`.
@@ -41,7 +38,7 @@ async fn a_refusal_is_a_status_of_grpc() {
         .await;
     let methods = json!(["/echo.Echo/Unary", "/none/None", "/gone/Gone", "/echo.Echo//Unary"]);
     let Some(mut client) = client(&gateway, "refused", &[methods, json!([])]) else { return };
-    let story = client.story();
+    let story = client.json().await;
     let expected = json!([
         { "code": "UNAUTHENTICATED", "details": "You are not logged in" },
         { "code": "UNIMPLEMENTED", "details": "There is nothing here" },
@@ -54,12 +51,11 @@ async fn a_refusal_is_a_status_of_grpc() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_call_goes_through() {
-    let Some(python) = interpreter() else { return };
-    let mut server = PythonClient::start(&python, "grpc_server.py", &[]);
+    let Some(mut server) = Script::http2("grpc_server.py", &[]) else { return };
     let engine = table::engine().await;
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;
-    let gateway = gateway(&engine, &server.line()).start().await;
+    let gateway = gateway(&engine, &server.line().await).start().await;
     let metadata = json!([["cookie", session.cookie()], ["x-user", "mallory"]]);
     let Some(mut client) = client(&gateway, "kinds", &[metadata]) else { return };
     let expected = json!({
@@ -70,23 +66,22 @@ async fn every_kind_of_call_goes_through() {
         "client": 2_000_000,
         "both": ["A0", "A1", "A2", "A3", "A4"],
     });
-    assert_eq!(client.story(), expected);
+    assert_eq!(client.json().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_may_be_quiet_for_longer_than_a_body() {
-    let Some(python) = interpreter() else { return };
-    let mut server = PythonClient::start(&python, "grpc_server.py", &[]);
+    let Some(mut server) = Script::http2("grpc_server.py", &[]) else { return };
     let engine = table::engine().await;
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;
     let timeouts = "workers = 1\nbody_timeout = \"100ms\"";
-    let gateway = gateway(&engine, &server.line()).server(timeouts).start().await;
+    let gateway = gateway(&engine, &server.line().await).server(timeouts).start().await;
     let metadata = json!([["cookie", session.cookie()]]);
     let Some(mut client) = client(&gateway, "quiet", &[metadata]) else { return };
-    assert_eq!(client.line(), "quiet");
+    assert_eq!(client.line().await, "quiet");
     // The call's silence is what is tested.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    client.go_on();
-    assert_eq!(client.story(), json!(["A", "B"]));
+    client.send_line("");
+    assert_eq!(client.json().await, json!(["A", "B"]));
 }

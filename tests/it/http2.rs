@@ -7,7 +7,7 @@ use crate::support::certificates::Authority;
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::program::{output, said};
-use crate::support::python_client::{PythonClient, interpreter};
+use crate::support::script::Script;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
@@ -102,11 +102,8 @@ async fn a_listener_without_it_does_not_speak_it() {
 }
 
 /// A client of the script's that does `case`.
-fn client(gateway: &Gateway, case: &str, arguments: &[Value]) -> Option<PythonClient> {
-    let python = interpreter()?;
-    let mut all = vec![case.to_owned(), gateway.address().port().to_string()];
-    all.extend(arguments.iter().map(Value::to_string));
-    Some(PythonClient::start(&python, "h2_client.py", &all))
+fn client(gateway: &Gateway, case: &str, arguments: &[Value]) -> Option<Script> {
+    Script::http2_client("h2_client.py", case, gateway.address(), arguments)
 }
 
 /// A request's head, with these fields after the pseudo-headers.
@@ -177,7 +174,7 @@ async fn heads_that_no_client_may_send_are_refused() {
     ];
     let heads: Vec<_> = cases.iter().map(|(head, _)| head).collect();
     let Some(mut client) = client(&gateway, "heads", &[json!(heads)]) else { return };
-    let stories = client.story();
+    let stories = client.json().await;
     for ((head, expected), story) in cases.iter().zip(stories.as_array().unwrap()) {
         let shown: String = format!("{head:?}").chars().take(300).collect();
         if expected["reset"].is_u64() {
@@ -198,7 +195,7 @@ async fn non_ascii_paths_are_percent_encoded() {
     let heads =
         ["/\u{ff41}dmin?\u{ff42}=\u{e9}", "/a\u{202e}b", "/?\u{1f36a}"].map(|path| but(":path", Some(path)));
     let Some(mut client) = client(&gateway, "heads", &[json!(heads)]) else { return };
-    for story in client.story().as_array().unwrap() {
+    for story in client.json().await.as_array().unwrap() {
         assert_eq!(story["status"], 200, "{story}");
     }
     let mut targets: Vec<_> = upstream.requests().into_iter().map(|request| request.target).collect();
@@ -217,7 +214,7 @@ async fn a_tunnel_is_not_agreed_to_by_a_route_that_has_none() {
     };
     let heads: [Vec<(String, String)>; 2] = ["/constant", "/"].map(connect);
     let Some(mut client) = client(&gateway, "heads", &[json!(heads)]) else { return };
-    for story in client.story().as_array().unwrap() {
+    for story in client.json().await.as_array().unwrap() {
         assert_eq!(story["status"], 405, "{story}");
     }
     assert_eq!(upstream.hits(), 0);
@@ -228,7 +225,7 @@ async fn a_body_of_another_length_than_was_said_does_not_arrive() {
     let upstream = Upstream::start();
     let gateway = public(&upstream).start().await;
     let Some(mut client) = client(&gateway, "length", &[]) else { return };
-    let story = client.story();
+    let story = client.json().await;
     let code = if story["goaway"].is_u64() { &story["goaway"] } else { &story["streams"]["1"]["reset"] };
     assert_eq!((code, &story["streams"]["1"]["status"]), (&json!(PROTOCOL_ERROR), &Value::Null), "{story}");
     assert_eq!(upstream.hits(), 0);
@@ -249,7 +246,7 @@ async fn crumbs_are_one_cookie_before_anything_reads_them() {
     let cookie = session.cookie();
     let fields = [("cookie", "a=1"), ("cookie", cookie.as_str()), ("x-user", "mallory"), ("cookie", "b=2")];
     let Some(mut client) = client(&gateway, "heads", &[json!([head(&fields)])]) else { return };
-    assert_eq!(client.story()[0]["status"], 200);
+    assert_eq!(client.json().await[0]["status"], 200);
     let seen = upstream.only();
     assert_eq!(seen.header("cookie"), Some(format!("a=1; {cookie}; b=2").as_str()));
     assert_eq!(seen.header("x-user"), Some("alice"));
@@ -262,7 +259,7 @@ async fn floods_end_their_connection_and_harm_nobody_else() {
     let gateway = public(&upstream).server(limits).start().await;
     for kind in ["resets", "mistakes", "continuations", "empty", "settings", "pings"] {
         let Some(mut client) = client(&gateway, "flood", &[json!(kind)]) else { return };
-        let story = client.story();
+        let story = client.json().await;
         assert_eq!(story["stopped"], true, "{kind}: {story}");
         // Those that only make it answer are stopped when nobody takes the answers.
         let expected =
@@ -277,7 +274,7 @@ async fn streams_beyond_the_bound_are_refused_one_by_one() {
     let upstream = Upstream::answering(|_| Answer::silence());
     let gateway = public(&upstream).server("workers = 1\n[server.limits]\nstreams = 7").start().await;
     let Some(mut client) = client(&gateway, "many", &[json!(20)]) else { return };
-    assert_eq!(client.story(), json!({ "allowed": 7, "refused": 13 }));
+    assert_eq!(client.json().await, json!({ "allowed": 7, "refused": 13 }));
     assert!(upstream.hits() <= 7);
 }
 
@@ -291,7 +288,7 @@ async fn trailers_pass_to_the_client_and_not_to_http_1() {
     let gateway = public(&upstream).start().await;
     let said = json!([["x-sum", "2"], ["x-session-ref", "0"]]);
     let Some(mut client) = client(&gateway, "trailers", &[said]) else { return };
-    let story = client.story();
+    let story = client.json().await;
     assert_eq!((&story["status"], &story["ended"]), (&json!(200), &json!(true)), "{story}");
     assert_eq!(story["trailers"], json!({ "x-sum": "1" }), "{story}");
     let seen = upstream.only();
@@ -314,7 +311,7 @@ async fn a_pseudo_header_in_trailers_is_a_protocol_error() {
             let Some(mut client) = client(&gateway, "raw_trailers", &[json!(shape), fields.clone()]) else {
                 return;
             };
-            let story = client.story();
+            let story = client.json().await;
             // Where the header block goes on in another frame, h2 takes that for one out of place.
             let code = if story["reset"].is_u64() { &story["reset"] } else { &story["goaway"] };
             assert_eq!(json!([story["status"], code]), expected, "{shape}: {fields}: {story}");
@@ -336,7 +333,7 @@ async fn a_stream_whose_client_takes_nothing_is_reset_and_the_others_go_on() {
     });
     let gateway = public(&upstream).server("workers = 1\nsend_timeout = \"300ms\"").start().await;
     let Some(mut client) = client(&gateway, "stalled", &[]) else { return };
-    let story = client.story();
+    let story = client.json().await;
     assert_eq!(
         (&story["slow"]["reset"], &story["slow"]["ended"]),
         (&json!(CANCEL), &json!(false)),
@@ -352,12 +349,12 @@ async fn a_client_that_does_not_read_is_cut_off() {
     let upstream = Upstream::answering(|_| Answer::ok(vec![b'x'; 32 << 20]));
     let gateway = public(&upstream).server("workers = 1\nsend_timeout = \"300ms\"").start().await;
     let Some(mut client) = client(&gateway, "deaf", &[]) else { return };
-    assert_eq!(client.line(), "asked");
+    assert_eq!(client.line().await, "asked");
     // Written when the response is given up.
     let line = gateway.event("a line", |event| field(event, "message") == "request").await;
     assert_eq!(field(&line, "complete"), false, "{line}");
-    client.go_on();
-    let story = client.story();
+    client.send_line("");
+    let story = client.json().await;
     assert_eq!((&story["closed"], &story["streams"]["1"]["ended"]), (&json!(true), &json!(false)), "{story}");
 }
 
@@ -366,7 +363,7 @@ async fn an_idle_connection_is_told_to_go() {
     let upstream = Upstream::start();
     let gateway = public(&upstream).server("workers = 1\nidle_timeout = \"300ms\"").start().await;
     let Some(mut client) = client(&gateway, "idle", &[]) else { return };
-    let story = client.story();
+    let story = client.json().await;
     assert_eq!((&story["goaway"], &story["closed"]), (&json!(NO_ERROR), &json!(true)), "{story}");
 }
 
@@ -377,13 +374,13 @@ async fn a_drain_finishes_streams_under_way() {
     let upstream = Upstream::answering(move |_| Answer::ok("done").after(&held));
     let mut gateway = public(&upstream).start().await;
     let Some(mut client) = client(&gateway, "drain", &[]) else { return };
-    assert_eq!(client.line(), "asked");
+    assert_eq!(client.line().await, "asked");
     upstream.arrivals(1).await;
     gateway.signal("TERM");
-    assert_eq!(client.line(), "told");
+    assert_eq!(client.line().await, "told");
     gate.open();
     let expected = json!({ "goaway": NO_ERROR, "body": 4, "ended": true });
-    assert_eq!(client.story(), expected);
+    assert_eq!(client.json().await, expected);
     assert!(gateway.exit().await.success());
 }
 
@@ -396,7 +393,7 @@ async fn a_response_that_breaks_off_is_reset_and_never_complete() {
     let gateway = public(&upstream).start().await;
     let heads = [but(":path", Some("/length")), but(":path", Some("/chunked"))];
     let Some(mut client) = client(&gateway, "heads", &[json!(heads)]) else { return };
-    for story in client.story().as_array().unwrap() {
+    for story in client.json().await.as_array().unwrap() {
         assert_eq!((&story["ended"], story["reset"].is_u64()), (&json!(false), true), "{story}");
         assert_ne!(story["reset"], NO_ERROR, "{story}");
     }
@@ -407,9 +404,9 @@ async fn a_client_that_vanishes_takes_its_request_along() {
     let upstream = Upstream::start();
     let gateway = public(&upstream).start().await;
     let Some(mut client) = client(&gateway, "vanish", &[]) else { return };
-    assert_eq!(client.line(), "asked");
-    client.go_on();
-    client.story();
+    assert_eq!(client.line().await, "asked");
+    client.send_line("");
+    client.json().await;
     assert_eq!(gateway.get("/", "").await.status, 200);
     assert_eq!(upstream.only().target, "/", "half a request is none");
 }
@@ -423,13 +420,13 @@ async fn a_request_that_is_taken_back_has_its_line() {
     });
     let gateway = public(&upstream).start().await;
     let Some(mut client) = client(&gateway, "reset", &[]) else { return };
-    assert_eq!(client.line(), "asked");
+    assert_eq!(client.line().await, "asked");
     gate.arrival().await;
-    client.go_on();
+    client.send_line("");
     let line = gateway.event("the line", |event| event["path"] == "/held").await;
     let said = (&line["status"], &line["verdict"], &line["protocol"]);
     assert_eq!(said, (&499.into(), &"gone".into(), &"HTTP/2.0".into()), "{line}");
-    client.story();
+    client.json().await;
     let other = gateway.event("the other's line", |event| event["path"] == "/small").await;
     assert_eq!(other["status"], 200);
 }
@@ -444,7 +441,7 @@ async fn a_refusal_does_not_wait_for_the_body() {
         .start()
         .await;
     let Some(mut client) = client(&gateway, "unread", &[]) else { return };
-    let story = client.story();
+    let story = client.json().await;
     let refused = &story["streams"]["1"];
     assert_eq!((&refused["status"], &refused["ended"]), (&json!(404), &json!(true)), "{story}");
     assert_eq!(refused["reset"], NO_ERROR, "{story}");
@@ -456,7 +453,7 @@ async fn a_body_that_stops_is_told_408_and_the_connection_goes_on() {
     let upstream = Upstream::start();
     let gateway = public(&upstream).server("workers = 1\nbody_timeout = \"300ms\"").start().await;
     let Some(mut client) = client(&gateway, "slow", &[]) else { return };
-    let story = client.story();
+    let story = client.json().await;
     assert_eq!(story["streams"]["1"]["status"], 408, "{story}");
     assert_eq!(story["streams"]["3"]["status"], 200, "{story}");
     assert_eq!(upstream.only().target, "/small");

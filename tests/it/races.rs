@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::changes::{cookie, obey, order, patch};
 use crate::support::answer::Answer;
-use crate::support::app;
 use crate::support::client::Response;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::ministack::Ministack;
+use crate::support::table;
 use crate::support::upstream::Upstream;
 
 /// A format whose sessions the gateway writes: its realm, and the key of its table.
@@ -53,16 +53,9 @@ struct Race {
 impl Race {
     /// Starts `count` gateways over a table of `format`; `None` where the engine cannot be installed.
     async fn start(format: &Format, count: usize) -> Option<Self> {
-        let server = tokio::task::spawn_blocking(Ministack::start).await.unwrap()?;
-        let address = server.endpoint().trim_start_matches("http://").parse().unwrap();
-        let (key, kind) = format.key;
-        let schema = json!({
-            "TableName": "races",
-            "AttributeDefinitions": [{ "AttributeName": key, "AttributeType": kind }],
-            "KeySchema": [{ "AttributeName": key, "KeyType": "HASH" }],
-            "BillingMode": "PAY_PER_REQUEST",
-        });
-        app::call(address, "CreateTable", schema).await;
+        let server = Ministack::start()?;
+        let (key, key_type) = format.key;
+        table::call(server.address(), "CreateTable", table::schema_of("races", key, key_type)).await;
         let upstream = Upstream::answering(|request| {
             let text = |name| request.header(name).map(str::to_owned);
             let told = json!({

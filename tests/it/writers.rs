@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use super::changes::obey;
 use crate::support::answer::Answer;
-use crate::support::app;
 use crate::support::client::Response;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::Gateway;
+use crate::support::table;
 use crate::support::upstream::Upstream;
 
 /// A format, the key attribute of its table, and its realm.
@@ -52,14 +52,8 @@ struct Seen {
 impl Cluster {
     /// This many gateways on a new table of the store at `store`.
     async fn start(store: SocketAddr, rows: Rows, count: usize, lines: &str) -> Self {
-        let (attribute, kind) = rows.key;
-        let schema = json!({
-            "TableName": "sessions",
-            "AttributeDefinitions": [{ "AttributeName": attribute, "AttributeType": kind }],
-            "KeySchema": [{ "AttributeName": attribute, "KeyType": "HASH" }],
-            "BillingMode": "PAY_PER_REQUEST",
-        });
-        app::call(store, "CreateTable", schema).await;
+        let (key, key_type) = rows.key;
+        table::call(store, "CreateTable", table::schema_of(table::TABLE, key, key_type)).await;
         let app = Upstream::answering(|request| {
             let told = |name: &str| request.header(name).unwrap_or_default().to_owned();
             let told = json!({

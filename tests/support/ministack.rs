@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use super::python;
+use super::packages::{self, Runtime};
 
 const PACKAGE: &str = "ministack==1.5.33";
 /// What it says once it listens.
@@ -28,13 +28,13 @@ pub(crate) struct Ministack {
 impl Ministack {
     /// Starts one, and returns when it says that it listens. None where it cannot be installed.
     pub(crate) fn start() -> Option<Self> {
-        let environment = python::environment("ministack", &[PACKAGE])?;
+        let environment = packages::install(Runtime::Python, "ministack", &[PACKAGE])?;
         let mut said = String::new();
         // Between finding a free port and the server's binding it, somebody else may be faster.
         for attempt in 0..3 {
             let address = free_address();
             let name = format!("ministack-{}-{}-{attempt}.log", std::process::id(), address.port());
-            let log = python::interop_directory().join(name);
+            let log = packages::interop_directory().join(name);
             let (output, input) = io::pipe().expect("a pipe");
             let process = Command::new(environment.join("bin/ministack"))
                 .env("SERVICES", "dynamodb,dynamodbstreams")
@@ -56,7 +56,11 @@ impl Ministack {
         panic!("ministack does not start:\n{said}");
     }
 
-    /// Where it is, as a URL.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its address as a URL.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }

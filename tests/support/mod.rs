@@ -14,7 +14,6 @@
 )]
 
 pub(crate) mod answer;
-pub(crate) mod app;
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod engine;
@@ -24,10 +23,8 @@ pub(crate) mod gateway;
 pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod ministack;
-pub(crate) mod node;
+pub(crate) mod packages;
 pub(crate) mod program;
-pub(crate) mod python;
-pub(crate) mod python_client;
 pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod table;

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use tokio::io::AsyncWriteExt as _;
 
-use super::python::skip;
+use super::packages::skip;
 use super::within;
 
 /// Runs `program`. None, with a line on stderr, where it is missing; a failure where `CI` is set.

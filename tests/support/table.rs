@@ -1,6 +1,7 @@
 //! Sessions as pyramid-dynamodb-sessions writes them, with whatever age a test needs: instead of waiting for time to
 //! pass, a test puts a row that is already old.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use sessiongate::time::Clock;
 use sha2::{Digest, Sha256};
 
+use super::client::Request;
 use super::engine::Engine;
 
 /// The table that tests use.
@@ -110,14 +112,36 @@ pub(crate) async fn engine() -> Engine {
     engine
 }
 
-/// What makes that table: a `CreateTable` request.
+/// The `CreateTable` request of that table.
 pub(crate) fn schema() -> Value {
+    schema_of(TABLE, "sid", "B")
+}
+
+/// The `CreateTable` request of a table whose only key attribute has this name and type.
+pub(crate) fn schema_of(table: &str, key: &str, key_type: &str) -> Value {
     json!({
-        "TableName": TABLE,
-        "AttributeDefinitions": [{ "AttributeName": "sid", "AttributeType": "B" }],
-        "KeySchema": [{ "AttributeName": "sid", "KeyType": "HASH" }],
+        "TableName": table,
+        "AttributeDefinitions": [{ "AttributeName": key, "AttributeType": key_type }],
+        "KeySchema": [{ "AttributeName": key, "KeyType": "HASH" }],
         "BillingMode": "PAY_PER_REQUEST",
     })
+}
+
+/// Calls DynamoDB's API. Neither ministack nor the embedded engine checks the signature, but there has to be one.
+pub(crate) async fn call(address: SocketAddr, operation: &str, body: Value) -> Value {
+    let request = Request::post("/", body.to_string())
+        .header("Content-Type", "application/x-amz-json-1.0")
+        .header("X-Amz-Target", &format!("DynamoDB_20120810.{operation}"))
+        .header(
+            "Authorization",
+            concat!(
+                "AWS4-HMAC-SHA256 Credential=test/20200101/eu-central-1/dynamodb/aws4_request, ",
+                "SignedHeaders=host, Signature=test"
+            ),
+        );
+    let response = request.send(address).await;
+    assert_eq!(response.status, 200, "{operation}: {}", response.text());
+    response.json()
 }
 
 /// A number attribute of a row.

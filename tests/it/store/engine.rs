@@ -3,7 +3,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use sessiongate::store::{Store, StoreOpenError};
 use sessiongate::time::Clock;
 
 use super::Directory;
-use crate::support::python;
+use crate::support::packages::Runtime;
 
 #[tokio::test]
 async fn what_is_not_a_database_is_named_and_left_alone() {
@@ -189,12 +188,9 @@ async fn the_port_is_on_loopback_and_closes_with_the_store() {
 /// Another SDK, which also checks the sums.
 #[tokio::test(flavor = "multi_thread")]
 async fn boto_can_use_the_port() {
-    let environment =
-        tokio::task::spawn_blocking(|| python::environment("botocore", &["botocore==1.43.106"]));
-    let Some(environment) = environment.await.unwrap() else { return };
+    let Some(mut command) = Runtime::Python.command("botocore", &["botocore==1.43.106"]) else { return };
     let (_store, address) = served().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/store/boto.py");
-    let mut command = Command::new(environment.join("bin/python"));
     command.arg(script).arg(format!("http://{address}"));
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -11,7 +11,7 @@ authentication = SessionAuthenticationHelper()
 
 
 def show(request):
-    return dict(request.session)
+    return {"login": authentication.authenticated_userid(request), "session": dict(request.session)}
 
 
 def visit(request):
