@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -37,7 +37,7 @@ use page::{Links, Page};
 use page_kind::PageKind;
 use received::Received;
 
-pub use received::HeaderOrigin;
+pub use received::{HeaderOrigin, HeaderOrigins};
 
 use crate::headers::SESSION_ACTION;
 
@@ -50,7 +50,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// The app, not yet listening.
 pub struct App {
     page: Page,
-    injected: Vec<HeaderName>,
+    origins: HeaderOrigins,
     is_obeyed: bool,
     entrance: Option<DemoLogin>,
     tell: Option<Box<dyn Fn(Heard) + Send + Sync>>,
@@ -84,10 +84,9 @@ pub struct Running {
 }
 
 impl App {
-    /// An app that marks these headers, besides `X-Session-*`, as the gateway's work.
-    pub fn new(injected: impl IntoIterator<Item = HeaderName>) -> Self {
-        let injected = injected.into_iter().collect();
-        Self { page: Page::new(), injected, is_obeyed: false, entrance: None, tell: None }
+    /// An app behind a gateway that sets the headers of `origins`. It shows which of its headers are the gateway's.
+    pub fn new(origins: HeaderOrigins) -> Self {
+        Self { page: Page::new(), origins, is_obeyed: false, entrance: None, tell: None }
     }
 
     /// The same app behind a route that lets it change sessions, if `is_obeyed`; else its forms say that they are idle.
@@ -128,7 +127,7 @@ impl App {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (request, body) = request.into_parts();
-        let received = Received::new(&request.headers, &self.injected);
+        let received = Received::new(&request.headers, &self.origins);
         let path = request.uri.path();
         let response = if let Some(token) = path.strip_prefix("/become/") {
             self.admit(token, request.uri.query()).await
@@ -192,7 +191,7 @@ impl App {
 
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("App").field("injected", &self.injected).finish_non_exhaustive()
+        f.debug_struct("App").field("origins", &self.origins).finish_non_exhaustive()
     }
 }
 

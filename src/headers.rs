@@ -126,7 +126,7 @@ pub fn capitalized(name: &HeaderName) -> String {
 }
 
 /// Returns whether the folded name begins with `X_SESSION_`.
-fn is_session(name: &str) -> bool {
+pub fn is_session(name: &str) -> bool {
     name.len() >= SESSION_PREFIX.len()
         && name.bytes().zip(SESSION_PREFIX.bytes()).all(|(byte, wanted)| {
             byte.eq_ignore_ascii_case(&wanted) || (wanted == b'-' && !byte.is_ascii_alphanumeric())
@@ -258,7 +258,7 @@ impl Scrub {
 
 /// Returns whether a lower-case name is a forwarding header: one that describes the client or the proxies before this
 /// one.
-fn is_forwarding(name: &str) -> bool {
+pub fn is_forwarding(name: &str) -> bool {
     name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "proxy" | "x-forwarded")
 }
 

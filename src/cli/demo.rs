@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::config::environment::System;
 use crate::config::{self, Config};
-use crate::demo::{App, DemoLogin};
+use crate::demo::{App, DemoLogin, HeaderOrigins};
 use crate::server::{Inherited, ListenError, Server, StartError};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -65,7 +65,7 @@ async fn demo(port: u16) -> CommandResult {
     let alice = Arc::new(Alice::new(Site::over(&store, site::realm(&config, None)?)));
     let ticket = alice.sign_in().await?;
     let token = token()?;
-    let _app = App::new(config.routes.iter().flat_map(|route| &route.headers).map(|rule| rule.name.clone()))
+    let _app = App::new(HeaderOrigins::of(&config))
         .with_writes(true)
         .with_entrance(entrance(token.clone(), Arc::clone(&alice), news.clone()))
         .with_narration(move |heard| {

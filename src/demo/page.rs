@@ -162,13 +162,17 @@ mod tests {
     use http::{HeaderMap, HeaderName};
 
     use super::*;
+    use crate::demo::HeaderOrigins;
 
     fn received(pairs: &[(&'static str, &str)]) -> Received {
         let headers: HeaderMap = pairs
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
             .collect();
-        Received::new(&headers, &[HeaderName::from_static("x-user")])
+        Received::new(
+            &headers,
+            &HeaderOrigins { session: vec![HeaderName::from_static("x-user")], ..HeaderOrigins::default() },
+        )
     }
 
     fn links(link: &str) -> Links {

@@ -1,17 +1,19 @@
 //! What the app received, as text, JSON and pairs. It shows all of it: this is its whole purpose.
 
+use http::header::{HOST, VIA};
 use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
 use super::page_kind::PageKind;
-use crate::headers::capitalized;
+use crate::config::{Config, Destination, HeaderSource, Traces, UpstreamHost};
+use crate::headers::{REQUEST_ID, TRACEPARENT, capitalized, is_client_header, is_forwarding, is_session};
 
 /// Who set a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HeaderOrigin {
     /// The gateway, from the session.
     Session,
-    /// The gateway, about the connection.
+    /// The gateway, from what else it knows: the connection, the trace, the configuration.
     Gateway,
     /// The client.
     Client,
@@ -23,16 +25,12 @@ pub(super) struct Received {
     headers: Vec<(HeaderOrigin, String, String)>,
 }
 
-/// What proxies say about a connection. Everything else that is not injected came from the client.
-const ABOUT_THE_CONNECTION: [&str; 7] = [
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-request-id",
-];
+/// The headers that a gateway sets because of its configuration, besides those that it sets on every request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderOrigins {
+    pub(super) session: Vec<HeaderName>,
+    pub(super) gateway: Vec<HeaderName>,
+}
 
 impl HeaderOrigin {
     /// The name in the page's markup and in JSON.
@@ -43,25 +41,57 @@ impl HeaderOrigin {
             Self::Client => "client",
         }
     }
+}
 
-    fn of(name: &HeaderName, injected: &[HeaderName]) -> Self {
-        if name.as_str().starts_with("x-session-") || injected.contains(name) {
-            Self::Session
-        } else if ABOUT_THE_CONNECTION.contains(&name.as_str()) {
-            Self::Gateway
+impl HeaderOrigins {
+    /// Returns the headers that the routes of `config` set. A header that ordinary clients send and only some routes set
+    /// is not among them, since the app does not know which route a request took.
+    pub fn of(config: &Config) -> Self {
+        let mut origins = Self::default();
+        for route in &config.routes {
+            for rule in &route.headers {
+                match rule.source {
+                    HeaderSource::Claim { .. } | HeaderSource::Template(_) => &mut origins.session,
+                    HeaderSource::Certificate(_) => &mut origins.gateway,
+                }
+                .push(rule.name.clone());
+            }
+            let edits = route.request_headers.set.iter().chain(&route.request_headers.add);
+            let edits = edits.map(|edit| &edit.name).filter(|name| !is_client_header(name));
+            origins.gateway.extend(edits.cloned());
+        }
+        if config.server.traces != Traces::Pass {
+            origins.gateway.push(TRACEPARENT);
+        }
+        let mut hosts = config.routes.iter().filter_map(|route| match &route.destination {
+            Destination::Upstream(forwarding) => Some(&forwarding.host),
+            Destination::Redirect(_) | Destination::Respond(_) => None,
+        });
+        if hosts.all(|host| *host != UpstreamHost::Preserve) {
+            origins.gateway.push(HOST);
+        }
+        origins
+    }
+
+    fn origin(&self, name: &HeaderName) -> HeaderOrigin {
+        let text = name.as_str();
+        if is_session(text) || self.session.contains(name) {
+            HeaderOrigin::Session
+        } else if is_forwarding(text) || [VIA, REQUEST_ID].contains(name) || self.gateway.contains(name) {
+            HeaderOrigin::Gateway
         } else {
-            Self::Client
+            HeaderOrigin::Client
         }
     }
 }
 
 impl Received {
-    pub(super) fn new(headers: &HeaderMap, injected: &[HeaderName]) -> Self {
+    pub(super) fn new(headers: &HeaderMap, origins: &HeaderOrigins) -> Self {
         let mut headers: Vec<_> = headers
             .iter()
             .map(|(name, value)| {
                 let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-                (HeaderOrigin::of(name, injected), capitalized(name), value)
+                (origins.origin(name), capitalized(name), value)
             })
             .collect();
         headers.sort_by_key(|(origin, ..)| *origin);

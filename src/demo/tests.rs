@@ -27,7 +27,10 @@ async fn get(running: &Running, path: &str, headers: &[(&str, &str)]) -> Answer 
 }
 
 fn app() -> App {
-    App::new([HeaderName::from_static("x-user")])
+    App::new(HeaderOrigins {
+        session: vec![HeaderName::from_static("x-user")],
+        gateway: vec![crate::headers::TRACEPARENT],
+    })
 }
 
 fn entrance() -> DemoLogin {
@@ -56,15 +59,18 @@ async fn curl_reads_text_and_a_browser_gets_the_page() {
 async fn whoami_below_any_page_is_json() {
     let running = app().spawn().await.unwrap();
     for path in ["/whoami", "/public/whoami"] {
-        let answer = get(&running, path, &[("x-user", "alice"), ("via", "1.1 gate")]).await;
+        let answer =
+            get(&running, path, &[("x-user", "alice"), ("via", "1.1 gate"), ("traceparent", "00-0-0-00")])
+                .await;
         let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
         assert_eq!(json["user"], "alice");
         assert_eq!(
             json["headers"][0],
             serde_json::json!({ "name": "X-User", "value": "alice", "from": "session" })
         );
-        assert_eq!(json["headers"][1]["from"], "gateway");
-        assert_eq!(json["headers"][2]["from"], "client");
+        let origins: Vec<_> =
+            json["headers"].as_array().unwrap().iter().map(|header| &header["from"]).collect();
+        assert_eq!(origins, ["session", "gateway", "gateway", "client"]);
     }
 }
 

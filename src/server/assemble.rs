@@ -13,7 +13,7 @@ use crate::config::{
     self, Access, Config, HeaderEdits, HeaderRule, OddHeaders, RealmConfig, ServerAddress, StoreConfig,
     UpstreamConfig,
 };
-use crate::demo;
+use crate::demo::{self, HeaderOrigins};
 use crate::format::{self, Format};
 use crate::headers::{self, Scrub};
 use crate::proxy::{Gateway, Route};
@@ -63,12 +63,12 @@ pub(super) async fn assemble(
             }
         });
     }
-    let names: Vec<_> = injected(config).collect();
+    let origins = HeaderOrigins::of(config);
     let mut upstreams = Vec::new();
     for (index, wanted) in config.upstreams.iter().enumerate() {
         upstreams.push(match previous.and_then(|previous| kept_upstream(index, config, previous)) {
             Some(kept) => kept,
-            None => start_upstream(wanted, &names, may_write(config, index)).await?,
+            None => start_upstream(wanted, &origins, may_write(config, index)).await?,
         });
     }
     let edition = previous.map_or(0, |(old, assembled)| {
@@ -153,7 +153,8 @@ fn kept_upstream(
     let at = old.upstreams.iter().position(|upstream| upstream == wanted)?;
     let kept = assembled.upstreams.get(at)?;
     let fits = !kept.has_local_server()
-        || (injected(config).eq(injected(old)) && may_write(config, index) == may_write(old, at));
+        || (HeaderOrigins::of(config) == HeaderOrigins::of(old)
+            && may_write(config, index) == may_write(old, at));
     fits.then(|| Arc::clone(kept))
 }
 
@@ -257,12 +258,12 @@ fn routes<'c>(
 
 async fn start_upstream(
     upstream: &UpstreamConfig,
-    injected: &[HeaderName],
+    origins: &HeaderOrigins,
     writes: bool,
 ) -> Result<Arc<Upstream>, StartError> {
     let mut apps = Vec::new();
     for _ in upstream.servers.iter().filter(|server| server.address == ServerAddress::Demo) {
-        let app = demo::App::new(injected.iter().cloned()).with_writes(writes).spawn().await;
+        let app = demo::App::new(origins.clone()).with_writes(writes).spawn().await;
         let app = app.map_err(|error| StartError::System { what: "the demo app", error })?;
         apps.push(LocalServer { address: app.address(), running: Box::new(app) });
     }

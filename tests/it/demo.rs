@@ -1,6 +1,6 @@
 //! `sessiongate demo` as a newcomer meets it: whatever it prints is taken at its word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -9,6 +9,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::support::client::Request;
+use crate::support::gateway::Gateway;
 
 /// Longer than anything here takes, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -215,6 +218,50 @@ fn a_newcomer_meets_alice() {
         "{}",
         browser.head
     );
+}
+
+/// The names of the headers that an answer of `/whoami` ascribes to `origin`.
+fn names_from(origin: &str, whoami: &str) -> BTreeSet<String> {
+    let whoami: Value = serde_json::from_str(whoami).unwrap();
+    let headers = whoami["headers"].as_array().unwrap().iter().filter(|header| header["from"] == origin);
+    headers.map(|header| header["name"].as_str().unwrap().to_lowercase()).collect()
+}
+
+#[test]
+fn headers_that_the_gateway_made_are_not_ascribed_to_the_client() {
+    let demo = Demo::start(0);
+    let whoami = get(&format!("{}whoami", demo.url()), &["X-Own: 1"]);
+    assert_eq!(names_from("client", &whoami.body), ["accept", "host", "x-own"].map(str::to_owned).into());
+    let made = names_from("gateway", &whoami.body);
+    assert!(made.contains("traceparent") && made.contains("via"), "{made:?}");
+}
+
+/// Behind a route that edits what it can.
+#[tokio::test]
+async fn headers_that_a_route_sets_are_not_ascribed_to_the_client() {
+    for (server, from_client) in [("", "accept x-own"), ("traces = \"pass\"", "accept traceparent x-own")] {
+        let gateway = Gateway::builder()
+            .server(server)
+            .toml("[upstreams.app]\nservers = [\"builtin:demo\"]")
+            .route(
+                "/app",
+                "public",
+                "strip_prefix = \"/app\"\nupstream_host = \"app.test\"\n\
+                 request_headers = { set = { X-Set = \"1\" }, add = { X-Added = \"2\" } }",
+            )
+            .start()
+            .await;
+        let request = Request::get("/app/whoami").header("Accept", "*/*").header("X-Own", "1");
+        let request =
+            request.header("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let whoami = gateway.send(&request).await.text();
+        let expected = from_client.split(' ').map(str::to_owned).collect();
+        assert_eq!(names_from("client", &whoami), expected, "{whoami}");
+        let made = names_from("gateway", &whoami);
+        for name in ["host", "x-set", "x-added", "x-forwarded-prefix", "x-forwarded-for", "x-request-id"] {
+            assert!(made.contains(name), "{name}: {made:?}");
+        }
+    }
 }
 
 #[test]
