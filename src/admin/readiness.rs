@@ -1,4 +1,5 @@
-//! Whether the gateway can serve: the tables of its realms answer, and every upstream that a route uses has a server.
+//! Whether the gateway can serve: the tables of its realms answer, and every upstream that a route uses has a server
+//! that takes requests.
 //!
 //! A report is good for a second, and made once for all who ask meanwhile: a probe of the gateway is no load for what
 //! is behind it. It is made within [`LIMIT`], whatever does not answer.
@@ -46,7 +47,7 @@ impl Readiness {
         }
         let stores = join_all(gateway.realms.iter().map(|realm| store(realm))).await;
         let upstreams = gateway.upstreams.iter().map(|upstream| {
-            let word = if upstream.report().is_available() { OK } else { "no healthy server" };
+            let word = upstream.report().unavailable().unwrap_or(OK);
             (upstream.config().name.clone(), word)
         });
         let report = ReadinessReport { stores: stores.into_iter().collect(), upstreams: upstreams.collect() };

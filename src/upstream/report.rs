@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Upstream;
 use super::target::{Target, TargetStatus};
+use crate::config::UpstreamConfig;
 
 /// The state of an upstream.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct ServerReport {
     pub healthy: bool,
     /// Whether it is ejected after failed requests.
     pub ejected: bool,
+    /// Whether it is ejected, and requests that are sent to it because no other server is left fail.
+    pub failing: bool,
     /// Requests in flight.
     pub in_flight: usize,
     /// Limit on requests in flight, if there is one.
@@ -50,37 +53,45 @@ pub struct ServerReport {
 
 impl UpstreamReport {
     pub(super) fn new(upstream: &Upstream) -> Self {
-        let max_connections = upstream.config.max_connections;
+        let servers = upstream.targets.current();
+        let servers = servers.iter().map(|target| ServerReport::new(target, &upstream.config)).collect();
         Self {
             queued: upstream.queued.load(Relaxed),
             queue_size: upstream.config.queue.size,
             retries: upstream.retries.load(Relaxed),
             retries_denied: upstream.retries_denied.load(Relaxed),
-            servers: upstream
-                .targets
-                .current()
-                .iter()
-                .map(|target| ServerReport::new(target, max_connections))
-                .collect(),
+            servers,
         }
     }
 
-    /// Returns whether any server is healthy.
+    /// Returns why no server takes requests, or `None` if one does.
+    pub fn unavailable(&self) -> Option<&'static str> {
+        if self.servers.iter().any(|server| server.healthy && !server.failing) {
+            None
+        } else if self.servers.iter().any(|server| server.failing) {
+            Some("every server is ejected")
+        } else {
+            Some("no healthy server")
+        }
+    }
+
+    /// Returns whether any server takes requests.
     pub fn is_available(&self) -> bool {
-        self.servers.iter().any(|server| server.healthy)
+        self.unavailable().is_none()
     }
 }
 
 impl ServerReport {
-    fn new(target: &Target, max_connections: Option<usize>) -> Self {
+    fn new(target: &Target, config: &UpstreamConfig) -> Self {
         let status = target.status();
         let (in_flight, connections) = (target.in_flight.load(Relaxed), target.connections.load(Relaxed));
         Self {
             label: Arc::clone(&target.label),
             healthy: status != TargetStatus::Down,
             ejected: status == TargetStatus::Ejected,
+            failing: target.is_failing(config.ejection.as_ref()),
             in_flight,
-            max_connections,
+            max_connections: config.max_connections,
             connections,
             idle: connections.saturating_sub(in_flight),
             connected: target.connected.load(Relaxed),

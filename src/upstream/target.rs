@@ -53,6 +53,9 @@ pub(super) struct Target {
     level: AtomicU32,
     /// When it last succeeded after an ejection, in milliseconds since `created`.
     recovered: AtomicU64,
+    /// When a request last failed, in milliseconds since `created`; 0 if one has succeeded since, although the target is
+    /// ejected.
+    failed_at: AtomicU64,
     created: Instant,
 }
 
@@ -88,6 +91,7 @@ impl Target {
             ejected_until: AtomicU64::new(0),
             level: AtomicU32::new(0),
             recovered: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
             created: Clock.mono(),
         }
     }
@@ -115,10 +119,25 @@ impl Target {
         }
     }
 
+    /// Returns whether it is ejected and the last request that was sent to it all the same has failed, less than one
+    /// period of `ejection` ago. Longer ejections do not count: a gateway that reports this gets no requests, and would not
+    /// find out that the server works again.
+    pub(super) fn is_failing(&self, ejection: Option<&Ejection>) -> bool {
+        let Some(ejection) = ejection else { return false };
+        let failed_at = self.failed_at.load(Relaxed);
+        self.status() == TargetStatus::Ejected
+            && failed_at != 0
+            && self.millis().saturating_sub(failed_at) < millis(ejection.period)
+    }
+
     /// Records a success. A target that was ejected meanwhile stays ejected, since the request may have been sent
     /// before.
     pub(super) fn succeeded(&self, upstream: &str) {
-        if self.failures.load(Relaxed) == 0 || self.status() == TargetStatus::Ejected {
+        if self.failures.load(Relaxed) == 0 {
+            return;
+        }
+        self.failed_at.store(0, Relaxed);
+        if self.status() == TargetStatus::Ejected {
             return;
         }
         self.failures.store(0, Relaxed);
@@ -136,6 +155,7 @@ impl Target {
             return;
         }
         let now = self.millis();
+        self.failed_at.store(now, Relaxed);
         let until = self.ejected_until.load(Relaxed);
         // Requests that were in flight when it was ejected fail as well; they do not extend the ejection.
         if until > now {

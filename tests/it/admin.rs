@@ -8,6 +8,7 @@ use crate::support::client::{Client, Request, Response};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway};
+use crate::support::metrics::Metrics;
 use crate::support::table;
 use crate::support::upstream::Upstream;
 
@@ -169,6 +170,75 @@ async fn a_table_that_does_not_answer_makes_it_unready_and_not_dead() {
         crate::support::eventually("it is ready", || async { ask(&gateway, "/readyz").await.status == 200 })
             .await;
     }
+}
+
+/// The word of `/readyz` for the upstream `app`, and its status.
+async fn readiness_of_app(gateway: &Gateway) -> (u16, Value) {
+    let ready = ask(gateway, "/readyz").await;
+    (ready.status, ready.json()["checks"]["upstreams"]["app"].clone())
+}
+
+#[tokio::test]
+async fn upstream_whose_servers_are_all_ejected_makes_it_unready_until_one_answers() {
+    let (engine, mut upstream, other) = (table::engine().await, Upstream::start(), Upstream::start());
+    let gateway = builder(&engine, &upstream, "")
+        .toml("[upstreams.app.ejection]\nfailures = 2\nfor = \"1h\"")
+        .upstream("other", &other)
+        .route("/public", "public", "")
+        .toml("[[routes]]\npath = \"/other\"\naccess = \"public\"\nupstream = \"other\"")
+        .start()
+        .await;
+    assert_eq!(readiness_of_app(&gateway).await, (200, "ok".into()));
+    upstream.server().stop().await;
+    for _ in 0..3 {
+        assert_eq!(gateway.send(&Request::get("/public")).await.status, 502);
+    }
+    let ejected = (503, "every server is ejected".into());
+    crate::support::eventually("it is not ready", || async { readiness_of_app(&gateway).await == ejected })
+        .await;
+    assert_eq!(ask(&gateway, "/readyz").await.json()["checks"]["upstreams"]["other"], "ok");
+    let available = |upstream| [("upstream", upstream)];
+    let metrics = Metrics::of(&gateway).await;
+    let sum = |upstream| metrics.sum("sessiongate_upstream_available", &available(upstream));
+    assert_eq!((sum("app"), sum("other")), (0.0, 1.0));
+
+    upstream.server().resume();
+    assert_eq!(gateway.send(&Request::get("/public")).await.status, 200, "there is no other server");
+    crate::support::eventually("it is ready", || async { readiness_of_app(&gateway).await.0 == 200 }).await;
+}
+
+/// A balancer that sends no requests to gateways that are not ready must not wait for one that succeeds.
+#[tokio::test]
+async fn upstream_without_requests_is_ready_again_after_one_period_of_its_ejection() {
+    let (engine, mut upstream) = (table::engine().await, Upstream::start());
+    let gateway = builder(&engine, &upstream, "")
+        .toml("[upstreams.app.ejection]\nfailures = 1\nfor = \"3s\"")
+        .route("/public", "public", "")
+        .start()
+        .await;
+    upstream.server().stop().await;
+    assert_eq!(gateway.send(&Request::get("/public")).await.status, 502);
+    crate::support::eventually("it is not ready", || async { readiness_of_app(&gateway).await.0 == 503 })
+        .await;
+    crate::support::eventually("it is ready", || async { readiness_of_app(&gateway).await.0 == 200 }).await;
+}
+
+#[tokio::test]
+async fn upstream_with_one_ejected_server_of_two_is_ready() {
+    let (engine, mut bad, good) = (table::engine().await, Upstream::start(), Upstream::start());
+    let servers = format!("servers = [\"http://{}\", \"http://{}\"]", bad.address(), good.address());
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .toml(&format!("[admin]\naddress = \"127.0.0.1:0\"\n[upstreams.app]\n{servers}\nejection = {{ failures = 1, for = \"1h\" }}"))
+        .route("/public", "public", "")
+        .start()
+        .await;
+    bad.server().stop().await;
+    for _ in 0..4 {
+        assert_eq!(gateway.send(&Request::get("/public")).await.status, 200);
+    }
+    assert_eq!(gateway.events("a server is ejected").len(), 1);
+    assert_eq!(readiness_of_app(&gateway).await, (200, "ok".into()));
 }
 
 /// Whoever asks a hundred times a second asks the table once.
