@@ -198,6 +198,13 @@ pub fn is_trailer(name: &HeaderName) -> bool {
         )
 }
 
+/// Returns the value of `name`, or `None` if the header is absent or there are several lines of it.
+pub(crate) fn sole<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    let line = lines.next();
+    line.filter(|_| lines.next().is_none())
+}
+
 /// Keeps the fields for whose names `keep` returns `true`. Returns `None` if no field is left.
 pub(crate) fn retain(mut fields: HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Option<HeaderMap> {
     let removed: Vec<HeaderName> = fields.keys().filter(|name| !keep(name)).cloned().collect();

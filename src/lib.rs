@@ -5,6 +5,7 @@
 
 pub mod claims;
 pub mod headers;
+mod host;
 pub mod item;
 pub mod path;
 pub mod rate;

@@ -10,8 +10,6 @@
 //! 5. A path with `//` is rejected as well, unless the route of the merged path has `merge_slashes`. Then the gateway
 //!    handles the request as one for the merged path.
 
-mod host;
-
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,8 +19,6 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::{HostPattern, RouteConfig};
 use crate::path::{is_prefix, is_prefix_ignoring_case, merge_slashes};
-
-pub(crate) use host::{canonical_host, is_same_authority};
 
 /// A routing table.
 #[derive(Debug)]

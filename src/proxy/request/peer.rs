@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::listener_policy::{ListenerPolicy, TlsFacts};
 use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
-use crate::route::canonical_host;
+use crate::host::canonical_host;
 use crate::tls::ClientCertificate;
 use crate::upstream::GatewayHeaders;
 

@@ -2,7 +2,8 @@
 //! credentials.
 //!
 //! 1. It is served on loopback addresses only, since nothing is authenticated.
-//! 2. No browser is answered: a page from anywhere can send requests to this machine, but not without `Origin`.
+//! 2. No browser is answered: a page from anywhere can send requests to this machine, but not without `Origin`, and a
+//!    page whose own name was made to lead here, which sends none, asks in that name.
 //! 3. Connections, the bytes of bodies being read, and the time for a head and a body are bounded.
 
 use std::io;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Engine;
+use crate::host::names_this_machine;
 use crate::store::StoreOpenError;
 
 /// DynamoDB takes requests of 16 MB.
@@ -36,6 +38,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// After an accept that failed, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// As DynamoDB writes errors, so that SDKs show the message.
+const FOREIGN_HOST: &[u8] = br#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"the embedded store takes requests to 127.0.0.1, [::1] or localhost, by that name"}"#;
 
 /// Listens on a loopback address.
 ///
@@ -98,6 +103,9 @@ impl Port {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if request.headers().contains_key(ORIGIN) {
             return respond(StatusCode::FORBIDDEN, Bytes::new());
+        }
+        if !names_this_machine(request.headers()) {
+            return respond(StatusCode::MISDIRECTED_REQUEST, Bytes::from_static(FOREIGN_HOST));
         }
         if request.method() != Method::POST {
             return respond(StatusCode::NOT_FOUND, Bytes::from_static(b"<UnknownOperationException/>\n"));

@@ -137,7 +137,7 @@ async fn the_port_answers_sdks_and_nobody_else() {
     let post = |headers: &str, body: &str| {
         let length = body.len();
         format!(
-            "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+            "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
         )
     };
 
@@ -152,15 +152,29 @@ async fn the_port_answers_sdks_and_nobody_else() {
 
     let browser = post("x-amz-target: DynamoDB_20120810.ListTables\r\norigin: http://evil.example\r\n", "{}");
     assert!(talk(browser).await.unwrap().starts_with("HTTP/1.1 403"));
-    let get = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned();
+    // A page whose name has come to mean this machine sends no `Origin`: to its browser, this is where it came from.
+    let list = post("x-amz-target: DynamoDB_20120810.ListTables\r\n", "{}");
+    for host in ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", ""]
+    {
+        let answer = talk(list.replace("localhost", host)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 421"), "{host}: {answer}");
+        assert!(answer.contains("AccessDeniedException") && answer.contains("by that name"), "{answer}");
+    }
+    let nameless = list.replace("host: localhost\r\n", "");
+    assert!(talk(nameless).await.unwrap().starts_with("HTTP/1.1 421"));
+    for host in ["127.0.0.1:8000", "[::1]:8000", "LOCALHOST"] {
+        let answer = talk(list.replace("localhost", host)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+    }
+    let get = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned();
     assert!(talk(get).await.unwrap().starts_with("HTTP/1.1 404"));
     let nothing = talk(post("", "{}")).await.unwrap();
     assert!(nothing.contains("UnknownOperationException"), "{nothing}");
-    let huge = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n".to_owned();
+    let huge = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999\r\n\r\n".to_owned();
     assert!(talk(huge).await.unwrap().starts_with("HTTP/1.1 413"));
     let chunk = "x".repeat(1024 * 1024);
     let chunks = format!("100000\r\n{chunk}\r\n").repeat(18);
-    let endless = format!("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
+    let endless = format!("POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
     assert!(talk(endless).await.unwrap().starts_with("HTTP/1.1 413"));
 }
 

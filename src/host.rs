@@ -44,8 +44,29 @@ fn port(host: &[u8]) -> Option<u16> {
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|_| digits.len() < host.len())
 }
 
+/// Returns whether the Host header names this machine: a loopback address, or `localhost`.
+///
+/// A browser sends the name of the page that it shows, and whoever owns that name can make it lead to this machine (DNS
+/// rebinding). Such a page could read what a port without authentication shows to the programs of this machine.
+pub(crate) fn names_this_machine(headers: &HeaderMap) -> bool {
+    let host = sole(headers, &HOST).and_then(|host| canonical_host(host.as_bytes()));
+    host.is_some_and(|host| is_local(&host))
+}
+
+fn is_local(canonical: &str) -> bool {
+    let address = canonical.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
+        None => {
+            canonical == "localhost"
+                || canonical.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -119,6 +140,38 @@ mod tests {
             let found = is_same_authority(scheme, authority.as_bytes(), host.as_bytes());
             assert_eq!(found, same, "{scheme:?} {authority} {host}");
         }
+    }
+
+    #[test]
+    fn names_of_this_machine_and_of_others() {
+        let check = |hosts: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for host in hosts {
+                headers.append(HOST, HeaderValue::from_static(host));
+            }
+            names_this_machine(&headers)
+        };
+        for own in ["127.0.0.1", "127.0.0.1:9090", "127.8.9.1:1", "[::1]", "[0:0::1]:9090", "LocalHost.:9090"]
+        {
+            assert!(check(&[own]), "{own}");
+        }
+        for other in [
+            "attacker.test",
+            "attacker.test:9090",
+            "localhost.attacker.test",
+            "127.0.0.1.attacker.test",
+            "attacker.test@localhost",
+            "128.0.0.1",
+            "0.0.0.0",
+            "0x7f000001",
+            "[::ffff:127.0.0.1]",
+            "[::2]",
+            "",
+        ] {
+            assert!(!check(&[other]), "{other}");
+        }
+        assert!(!check(&[]));
+        assert!(!check(&["localhost", "localhost"]));
     }
 
     proptest! {
