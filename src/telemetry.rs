@@ -2,8 +2,10 @@
 //!
 //! Log lines go to stderr, as text for people or as JSON for machines; the access log has a way of its own.
 //! `RUST_LOG` chooses what is logged; without it, everything from `info` up, and from dependencies what they warn of.
+//! What dependencies may log at most is not for it to choose (`telemetry/dependencies.rs`).
 
 pub mod access_log;
+pub mod dependencies;
 pub mod line;
 pub mod metrics;
 pub mod throttle;
@@ -14,8 +16,11 @@ use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::access_log::AccessLog;
+use self::dependencies::DependencyLimits;
 use self::metrics::Metrics;
 use crate::config::{LogFormat, ServerConfig};
 
@@ -84,12 +89,15 @@ pub fn init(format: LogFormat) {
         .with_env_filter(filter)
         .with_span_events(FmtSpan::CLOSE)
         .with_writer(io::stderr);
+    let limits = DependencyLimits::default();
     let started = match format {
         LogFormat::Text => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colour).try_init()
+            builder.with_ansi(colour).finish().with(limits).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
+        LogFormat::Json => {
+            builder.json().flatten_event(true).with_current_span(true).finish().with(limits).try_init()
+        }
     };
     if started.is_err() {
         tracing::debug!("logging was started already");

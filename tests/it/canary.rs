@@ -1,5 +1,6 @@
 //! Secrets are planted wherever the gateway meets some, everything is done that goes well or wrong with them, and then
-//! they are looked for in all that it says: every log line of its own at `trace`, every answer, every command's output.
+//! they are looked for in all that it says: every log line at `trace`, those of the AWS SDK and other dependencies included, every answer, every
+//! command's output.
 
 use std::process::{Command, Stdio};
 
@@ -13,6 +14,7 @@ use crate::support::answer::Answer;
 use crate::support::client::{Client, Request, Response};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::Gateway;
+use crate::support::program;
 use crate::support::table::{self, DUE, Session, TIMEOUT};
 use crate::support::upstream::Upstream;
 
@@ -40,7 +42,7 @@ async fn gateway(engine: &Engine, upstream: &Upstream, silent: &Upstream) -> Gat
     let mapping = "[routes.headers]\nX-User = \"user\"\nX-Roles = \"roles\"";
     Gateway::builder()
         .engine(engine)
-        .env("RUST_LOG", "warn,sessiongate=trace")
+        .env("RUST_LOG", "trace")
         .env("AWS_ACCESS_KEY_ID", &format!("{CANARY}-access"))
         .env("AWS_SECRET_ACCESS_KEY", &format!("{CANARY}-aws"))
         .env("KEY", KEY)
@@ -172,6 +174,15 @@ async fn no_secret_is_said_by_the_gateway() {
         engine.heal();
     }
 
+    // Over HTTP/2, whose library logs what it reads.
+    if let Some(mut curl) = program::command("curl") {
+        let url = format!("http://{}/", gateway.address());
+        let cookie = format!("Cookie: {}", sessions[0].cookie());
+        curl.args(["-sSi", "--http2-prior-knowledge", "-H", &cookie, &url]);
+        let (succeeded, said, error) = program::run(&mut curl, "").await;
+        assert!(succeeded && said.starts_with("HTTP/2 200"), "{said}{error}");
+    }
+
     assert!(upstream.requests().iter().any(|r| r.header("x-user").is_some_and(|user| user.contains(CANARY))));
     for path in ["/healthz", "/readyz", "/", "/metrics", "/config", "/other"] {
         let request =
@@ -185,6 +196,7 @@ async fn no_secret_is_said_by_the_gateway() {
     let (status, log) = gateway.terminate().await;
     assert!(status.success(), "{log}");
     assert!(log.contains("\"reissue\"") && log.contains("could not be read"), "it said something: {log}");
+    assert!(log.contains("\"target\":\"h2::"), "at `trace`, dependencies say something");
     assert_clean("the log", &log);
 }
 
@@ -231,7 +243,7 @@ fn no_secret_is_said_by_a_command_that_fails() {
             .args(*arguments)
             .current_dir(directory.path())
             .stdin(Stdio::null())
-            .env("RUST_LOG", "warn,sessiongate=trace")
+            .env("RUST_LOG", "trace")
             .envs([
                 ("AWS_ACCESS_KEY_ID", CANARY),
                 ("AWS_SECRET_ACCESS_KEY", CANARY),

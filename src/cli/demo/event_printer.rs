@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::cli::output::{self, BAD, BOLD, DIM, GOOD, NOTE, visible};
 use crate::demo::Heard;
 use crate::session::reference::Ref;
+use crate::telemetry::dependencies::DependencyLimits;
 use crate::time::Clock;
 
 use super::welcome::Welcome;
@@ -66,7 +67,7 @@ pub(super) fn listen() {
         .with_writer(io::stderr)
         .with_ansi(false)
         .with_filter(tracing_subscriber::filter::LevelFilter::WARN);
-    if tracing_subscriber::registry().with(warnings).try_init().is_err() {
+    if tracing_subscriber::registry().with(warnings).with(DependencyLimits::default()).try_init().is_err() {
         tracing::debug!("logging was started already");
     }
 }
