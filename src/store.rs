@@ -18,6 +18,7 @@ pub mod policy;
 pub mod rotation;
 pub mod schema;
 pub mod table;
+mod write_health;
 
 use std::fmt;
 use std::net::SocketAddr;

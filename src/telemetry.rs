@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod dependencies;
 pub mod line;
+mod log_output;
 pub mod metrics;
 pub mod throttle;
 pub mod trace;
@@ -78,8 +79,10 @@ impl Telemetry {
 }
 
 /// What is logged if `RUST_LOG` does not say.
-/// h2 and hyper warn of what clients do, which is no operator's business: it is counted.
-const DEFAULT_FILTER: &str = "warn,h2=error,hyper=error,sessiongate=info";
+/// h2 and hyper warn of what clients do, which is no operator's business: it is counted. The SDK calls it an error that it
+/// has no connection to close if none could be made.
+const DEFAULT_FILTER: &str =
+    "warn,h2=error,hyper=error,aws_smithy_runtime::client::http::connection_poisoning=off,sessiongate=info";
 
 /// Starts logging. What comes second is ignored: a process has one log.
 pub fn init(format: LogFormat) {

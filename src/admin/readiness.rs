@@ -1,9 +1,10 @@
-//! Whether the gateway can serve: the tables of its realms answer, and every upstream that a route uses has a server
-//! that takes requests.
+//! Whether the gateway can serve: the tables of its realms answer and take writes, and every upstream that a route uses
+//! has a server that takes requests.
 //!
 //! A report is good for a second, and made once for all who ask meanwhile: a probe of the gateway is no load for what
 //! is behind it. It is made within [`LIMIT`], whatever does not answer.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ pub(super) struct Readiness(Mutex<Option<(Instant, Arc<ReadinessReport>)>>);
 #[derive(Debug)]
 pub(super) struct ReadinessReport {
     /// By realm.
-    pub(super) stores: BTreeMap<String, &'static str>,
+    pub(super) stores: BTreeMap<String, Cow<'static, str>>,
     /// By upstream.
     pub(super) upstreams: BTreeMap<String, &'static str>,
 }
@@ -59,16 +60,20 @@ impl Readiness {
 
 impl ReadinessReport {
     pub(super) fn is_ready(&self) -> bool {
-        self.stores.values().chain(self.upstreams.values()).all(|word| *word == OK)
+        self.stores.values().all(|word| word == OK) && self.upstreams.values().all(|word| *word == OK)
     }
 }
 
-async fn store(realm: &Realm) -> (String, &'static str) {
-    let word = match tokio::time::timeout(LIMIT, realm.table().probe()).await {
-        Ok(Ok(())) => OK,
-        // A word, and no more: who asks need not have brought the token.
-        Ok(Err(error)) => error.label(),
-        Err(_) => "no answer",
+async fn store(realm: &Realm) -> (String, Cow<'static, str>) {
+    let table = realm.table();
+    // A word, and no more: who asks need not have brought the token.
+    let word = match tokio::time::timeout(LIMIT, table.probe()).await {
+        Ok(Ok(())) => match table.unwritable() {
+            None => OK.into(),
+            Some(label) => format!("not writable: {label}").into(),
+        },
+        Ok(Err(error)) => error.label().into(),
+        Err(_) => "no answer".into(),
     };
     (realm.name().to_owned(), word)
 }

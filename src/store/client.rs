@@ -18,7 +18,7 @@ use aws_sdk_dynamodb::config::{
 };
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::retry::{ReconnectMode, RetryConfig};
 use aws_smithy_types::timeout::TimeoutConfig;
 use tokio::time::timeout;
 
@@ -136,7 +136,8 @@ pub(super) async fn connect(
 
     // The endpoint is set here and not on the loader, where it would send the calls to STS to it as well. Neither are
     // the services of the credentials chain held to DynamoDB's responses.
-    let mut builder = limits(Builder::from(&shared), config.timeout, config.attempts)
+    let reconnect = ReconnectMode::ReconnectOnTransientError;
+    let mut builder = limits(Builder::from(&shared), config.timeout, config.attempts, reconnect)
         .http_client(checked(http))
         .credentials_provider(SharedCredentialsProvider::new(provider));
     if let Some(endpoint) = &config.endpoint {
@@ -145,8 +146,8 @@ pub(super) async fn connect(
     Ok(Client::from_conf(builder.build()))
 }
 
-/// Sets the limits of each operation.
-pub(super) fn limits(builder: Builder, limit: Duration, attempts: u32) -> Builder {
+/// Sets the limits of each operation, and whether a connection is used again after an operation failed on it.
+pub(super) fn limits(builder: Builder, limit: Duration, attempts: u32, reconnect: ReconnectMode) -> Builder {
     let attempts = attempts.max(1);
     // A try that hangs must leave time for another. Tries beyond the third are for failures that come back at once.
     let attempt = limit / attempts.min(3);
@@ -159,7 +160,8 @@ pub(super) fn limits(builder: Builder, limit: Duration, attempts: u32) -> Builde
     let retries = RetryConfig::standard()
         .with_max_attempts(attempts)
         .with_initial_backoff(limit / 20)
-        .with_max_backoff(limit / 4);
+        .with_max_backoff(limit / 4)
+        .with_reconnect_mode(reconnect);
     let builder = builder
         .timeout_config(timeouts)
         .retry_config(retries)

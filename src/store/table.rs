@@ -33,6 +33,7 @@ use super::attempts::Attempts;
 use super::attribute::{SdkItem, item_from_sdk, item_to_sdk, to_sdk};
 use super::expression::Placeholders;
 use super::fault::{outcome, store_error};
+use super::write_health::WriteHealth;
 
 /// The longest value of a key that DynamoDB takes.
 const MAX_KEY_BYTES: usize = 2048;
@@ -51,6 +52,7 @@ struct Inner {
     key_attribute: String,
     key_type: KeyType,
     metrics: Option<TableMetrics>,
+    writes: WriteHealth,
 }
 
 /// How consistent a read is.
@@ -88,6 +90,7 @@ impl Table {
             key_attribute: key_attribute.to_owned(),
             key_type,
             metrics: None,
+            writes: WriteHealth::default(),
         }))
     }
 
@@ -101,6 +104,7 @@ impl Table {
             key_attribute: key_attribute.clone(),
             key_type: *key_type,
             metrics: Some(metrics),
+            writes: WriteHealth::default(),
         }))
     }
 
@@ -116,6 +120,12 @@ impl Table {
         self.get(&key, Read::Eventual).await.map(|_| ())
     }
 
+    /// Returns why rows cannot be written, in one word, or `None` if the last writes did not fail. Asks nobody: a write
+    /// to find out would cost, and change the table.
+    pub fn unwritable(&self) -> Option<&'static str> {
+        self.0.writes.failing(Clock.mono())
+    }
+
     /// Waits for an operation, and counts and times it. `units` is what its answer says that it cost.
     pub(super) async fn timed<A, E>(
         &self,
@@ -126,15 +136,19 @@ impl Table {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        let Some(metrics) = &self.0.metrics else { return sending.await };
         let began = Clock.mono();
         let answer = sending.await;
-        let took = Clock.mono().saturating_duration_since(began);
+        let ended = Clock.mono();
         let (outcome, units) = match &answer {
             Ok(answer) => ("done", units(answer)),
             Err(error) => (outcome(error), None),
         };
-        metrics.done(operation, outcome, took, units);
+        if operation != "get" {
+            self.0.writes.record(operation, outcome, ended);
+        }
+        if let Some(metrics) = &self.0.metrics {
+            metrics.done(operation, outcome, ended.saturating_duration_since(began), units);
+        }
         answer
     }
 

@@ -4,20 +4,21 @@
 //! and writes them: a request waits for no file, no pipe and no other worker. Lines of one worker stay in order; those
 //! of two may come a moment apart.
 //!
-//! 1. A sheet has a bound. If the writer cannot keep up, lines are dropped and counted; the request is not.
-//! 2. Lines are whole, also when the file is changed under the gateway (`SIGUSR1`, a reload) and when it ends.
+//! 1. A sheet has a bound. If the writer cannot keep up, or cannot write, lines are dropped and counted; the request is
+//!    not. Once lines are written again, the log says how many were dropped.
+//! 2. Lines are whole, also when the file is changed under the gateway (`SIGUSR1`, a reload), when it ends, and when a
+//!    write fails halfway (`log_output.rs`).
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::{AccessLogTarget, LogFormat};
 use crate::telemetry::line::{LogLine, Stamp};
+use crate::telemetry::log_output::{LogOutput, LogTarget, WriteOutcome};
 use crate::telemetry::metrics::LineMetrics;
 use crate::telemetry::throttle::Throttle;
 use crate::time::{Clock, Timestamp};
@@ -38,6 +39,8 @@ struct Shared {
     sheets: Box<[Mutex<Sheet>]>,
     format: LogFormat,
     metrics: LineMetrics,
+    /// Lines that were dropped, and not yet reported in the log.
+    unreported: AtomicU64,
     /// The file is to be opened again.
     reopen: AtomicBool,
     /// What there is to be written is the last.
@@ -50,14 +53,6 @@ struct Sheet {
     text: Vec<u8>,
     lines: u64,
     stamp: Stamp,
-}
-
-/// Where lines go.
-enum Output {
-    Stdout,
-    Stderr,
-    File { file: File, path: PathBuf },
-    Other(Box<dyn Write + Send>),
 }
 
 impl AccessLog {
@@ -73,14 +68,11 @@ impl AccessLog {
     ) -> io::Result<Option<Arc<Self>>> {
         let output = match target {
             AccessLogTarget::Off => return Ok(None),
-            AccessLogTarget::Stdout => Output::Stdout,
-            AccessLogTarget::Stderr => Output::Stderr,
-            AccessLogTarget::File(path) => {
-                let file = append(path).map_err(|error| {
-                    io::Error::new(error.kind(), format!("cannot open `{}`: {error}", path.display()))
-                })?;
-                Output::File { file, path: path.clone() }
-            }
+            AccessLogTarget::Stdout => LogTarget::stdout()?,
+            AccessLogTarget::Stderr => LogTarget::stderr()?,
+            AccessLogTarget::File(path) => LogTarget::file(path).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot open `{}`: {error}", path.display()))
+            })?,
         };
         Self::start(output, format, workers, metrics).map(Some)
     }
@@ -90,11 +82,11 @@ impl AccessLog {
     /// # Errors
     /// If there can be no thread.
     pub fn to(output: Box<dyn Write + Send>, workers: usize, metrics: LineMetrics) -> io::Result<Arc<Self>> {
-        Self::start(Output::Other(output), LogFormat::Json, workers, metrics)
+        Self::start(LogTarget::Other(output), LogFormat::Json, workers, metrics)
     }
 
     fn start(
-        output: Output,
+        target: LogTarget,
         format: LogFormat,
         workers: usize,
         metrics: LineMetrics,
@@ -103,13 +95,14 @@ impl AccessLog {
             sheets: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             format,
             metrics,
+            unreported: AtomicU64::new(0),
             reopen: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         });
         let writing = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || Writer { shared: writing, output, failures: Throttle::default() }.run())?;
+            .spawn(move || Writer::new(writing, target).run())?;
         Ok(Arc::new(Self { shared, thread }))
     }
 
@@ -122,7 +115,7 @@ impl AccessLog {
         let mut sheet = sheet.lock().unwrap_or_else(PoisonError::into_inner);
         let Sheet { text, lines, stamp } = &mut *sheet;
         if text.len() >= SHEET {
-            self.shared.metrics.dropped.inc();
+            self.shared.dropped(1);
             return;
         }
         let first = text.is_empty();
@@ -163,14 +156,35 @@ impl AccessLog {
     }
 }
 
+impl Shared {
+    fn dropped(&self, lines: u64) {
+        self.metrics.dropped.inc_by(lines);
+        self.unreported.fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
 struct Writer {
     shared: Arc<Shared>,
-    output: Output,
+    output: LogOutput,
+    /// Whether the last write failed, and nothing in the log says that it works again.
+    is_failing: bool,
     failures: Throttle,
+    reports: Throttle,
 }
 
 impl Writer {
+    fn new(shared: Arc<Shared>, target: LogTarget) -> Self {
+        Self {
+            shared,
+            output: LogOutput::new(target),
+            is_failing: false,
+            failures: Throttle::default(),
+            reports: Throttle::default(),
+        }
+    }
+
     fn run(mut self) {
+        self.output.begin();
         let mut batch = Vec::new();
         loop {
             // Whoever writes the first line of a sheet wakes it, now or before it comes here.
@@ -187,6 +201,7 @@ impl Writer {
                 self.take(number, &mut batch);
             }
             if ending {
+                self.end();
                 return;
             }
         }
@@ -201,24 +216,51 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        let written = self.output.write(batch);
+        let WriteOutcome { written, dropped, error } = self.output.write(batch, lines);
         batch.clear();
-        match written {
-            Ok(()) => self.shared.metrics.written.inc_by(lines),
-            Err(error) => {
-                self.shared.metrics.dropped.inc_by(lines);
+        self.shared.metrics.written.inc_by(written);
+        self.shared.dropped(dropped);
+        match error {
+            Some(error) => {
+                self.is_failing = true;
                 if let Some(suppressed) = self.failures.pass(Clock.mono()) {
                     tracing::warn!(%error, suppressed, "the access log cannot be written");
                 }
             }
+            None => self.report(),
+        }
+    }
+
+    /// Says in the log how many lines were dropped, after one was written.
+    fn report(&mut self) {
+        let is_silent = !self.is_failing && self.shared.unreported.load(Ordering::Relaxed) == 0;
+        if is_silent || self.reports.pass(Clock.mono()).is_none() {
+            return;
+        }
+        let dropped = self.shared.unreported.swap(0, Ordering::Relaxed);
+        if std::mem::take(&mut self.is_failing) {
+            tracing::warn!(dropped, "the access log is written again");
+        } else {
+            tracing::warn!(dropped, "the access log's output did not keep up, and lines were dropped");
+        }
+    }
+
+    fn end(&mut self) {
+        match self.output.finish() {
+            Ok(finished) => self.shared.metrics.written.inc_by(finished),
+            Err(_) => self.shared.dropped(self.output.incomplete()),
+        }
+        let dropped = self.shared.unreported.load(Ordering::Relaxed);
+        if dropped > 0 {
+            tracing::warn!(dropped, "the access log ends, and lines were dropped");
         }
     }
 
     fn reopen(&mut self) {
-        let Output::File { file, path } = &mut self.output else { return };
-        match append(path) {
-            Ok(opened) => {
-                *file = opened;
+        let Some(path) = self.output.path().map(ToOwned::to_owned) else { return };
+        match self.output.reopen() {
+            Ok(incomplete) => {
+                self.shared.dropped(incomplete);
                 tracing::info!(path = %path.display(), "the access log was opened again");
             }
             Err(error) => {
@@ -226,26 +268,6 @@ impl Writer {
             }
         }
     }
-}
-
-impl Output {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        // Of the standard streams the lock is held, so that nobody else's line comes in between.
-        match self {
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(lines)?;
-                stdout.flush()
-            }
-            Self::Stderr => io::stderr().lock().write_all(lines),
-            Self::File { file, .. } => file.write_all(lines),
-            Self::Other(output) => output.write_all(lines),
-        }
-    }
-}
-
-fn append(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// One that a new configuration has no use for is written to its end.

@@ -9,7 +9,7 @@ use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::metrics::Metrics;
-use crate::support::table;
+use crate::support::table::{self, DUE, Session};
 use crate::support::upstream::Upstream;
 
 const TOKEN: &str = "a-token-of-enough-length";
@@ -167,6 +167,32 @@ async fn a_table_that_does_not_answer_makes_it_unready_and_not_dead() {
         .await;
         assert_eq!(ask(&gateway, "/healthz").await.status, 200);
         engine.heal();
+        crate::support::eventually("it is ready", || async { ask(&gateway, "/readyz").await.status == 200 })
+            .await;
+    }
+}
+
+/// Roles that may read and not write, and throttled writes.
+#[tokio::test]
+async fn a_table_that_refuses_writes_makes_it_unready_and_reads_go_on() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = builder(&engine, &upstream, "").start().await;
+    for (fault, word) in [(Fault::Denied, "denied"), (Fault::Throttle, "throttled")] {
+        engine.inject(Affected::Only("UpdateItem"), fault);
+        for _ in 0..4 {
+            let session = Session::new(json!({ "user": "alice" })).aged(DUE);
+            session.put(&engine).await;
+            assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
+        }
+        crate::support::eventually("it is not ready", || async {
+            let ready = ask(&gateway, "/readyz").await;
+            ready.status == 503 && ready.json()["checks"]["stores"]["main"] == format!("not writable: {word}")
+        })
+        .await;
+        engine.heal();
+        let session = Session::new(json!({ "user": "alice" })).aged(DUE);
+        session.put(&engine).await;
+        assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
         crate::support::eventually("it is ready", || async { ask(&gateway, "/readyz").await.status == 200 })
             .await;
     }

@@ -28,6 +28,7 @@ mod django;
 mod early_answers;
 mod edits;
 mod framing;
+mod full_disk;
 mod fuzzing;
 mod grpc;
 mod harness;

@@ -12,6 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::retry::ReconnectMode;
 use bytes::Bytes;
 
 use super::Engine;
@@ -29,7 +30,8 @@ pub(in crate::store) fn client(engine: &Engine) -> Client {
         .endpoint_url("http://embedded.invalid")
         .allow_no_auth()
         .http_client(engine.http_client());
-    Client::from_conf(limits(builder, TIMEOUT, ATTEMPTS).build())
+    // There are no connections. To end one would be an error, which the SDK logs.
+    Client::from_conf(limits(builder, TIMEOUT, ATTEMPTS, ReconnectMode::ReuseAllConnections).build())
 }
 
 /// Answers the SDK's requests from an engine.

@@ -1,0 +1,160 @@
+//! Writes that fail because nothing more fits. A limit on the size of files stands for a full disk: the system writes
+//! what fits, and refuses the rest.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::{Value, json};
+
+use crate::support::answer::Answer;
+use crate::support::client::{Request, Response};
+use crate::support::eventually;
+use crate::support::gateway::{Builder, Gateway};
+use crate::support::metrics::Metrics;
+use crate::support::upstream::Upstream;
+
+/// Lets the gateway's files grow up to `size`, or without a limit. The hard limit stays, so this needs no privilege.
+fn limit_files(gateway: &Gateway, size: Option<u64>) {
+    let pid = Pid::from_raw(gateway.pid().try_into().unwrap());
+    prlimit(pid, Resource::Fsize, Rlimit { current: size, maximum: None }).expect("sets the limit");
+}
+
+fn builder(upstream: &Upstream, server: &str) -> Builder {
+    Gateway::builder()
+        .upstream("app", upstream)
+        .server(&format!("workers = 2\n{server}"))
+        .toml("[admin]\naddress = \"127.0.0.1:0\"")
+}
+
+/// The lines of a log that is whole.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    assert!(text.is_empty() || text.ends_with('\n'), "a line without an end: {text}");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("torn: {line}"))).collect()
+}
+
+/// How many lines were written, and how many were dropped.
+async fn counted(gateway: &Gateway) -> (usize, usize) {
+    let metrics = Metrics::of(gateway).await;
+    let count = |outcome| metrics.sum("sessiongate_access_log_lines_total", &[("outcome", outcome)]) as usize;
+    (count("written"), count("dropped"))
+}
+
+async fn send(gateway: &Gateway, requests: usize) {
+    for _ in 0..requests {
+        assert_eq!(gateway.send(&Request::get("/")).await.status, 200);
+    }
+}
+
+/// Waits until so many lines were written or dropped.
+async fn settled(gateway: &Gateway, requests: usize) {
+    eventually("all lines are counted", || async {
+        let (written, dropped) = counted(gateway).await;
+        written + dropped == requests
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn access_log_on_a_full_disk_holds_whole_lines_and_reports_what_was_dropped() {
+    let upstream = Upstream::start();
+    let gateway =
+        builder(&upstream, "access_log = { file = \"access.log\" }").route("/", "public", "").start().await;
+    let file = gateway.directory().join("access.log");
+    send(&gateway, 20).await;
+    settled(&gateway, 20).await;
+    let size = fs::metadata(&file).unwrap().len();
+    let line = size / 20;
+
+    // There is room for two lines and a half, and later for a half.
+    for room in [line * 5 / 2, line / 2] {
+        let size = fs::metadata(&file).unwrap().len();
+        let (written, dropped) = counted(&gateway).await;
+        limit_files(&gateway, Some(size + room));
+        send(&gateway, 10).await;
+        settled(&gateway, written + dropped + 10).await;
+        let fitted = usize::try_from(room / line).unwrap();
+        assert_eq!(counted(&gateway).await, (written + fitted, dropped + 10 - fitted));
+        assert_eq!(lines(&file).len(), written + fitted);
+
+        limit_files(&gateway, None);
+        send(&gateway, 1).await;
+        settled(&gateway, written + dropped + 11).await;
+        assert_eq!(lines(&file).len(), written + fitted + 1);
+    }
+    let failed = gateway.events("the access log cannot be written");
+    assert!((1..=4).contains(&failed.len()), "once a second at most: {failed:?}");
+    // The second report may have to wait for a second to pass, or for the end.
+    let (status, log) = gateway.terminate().await;
+    assert!(status.success());
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let reported: u64 = events.filter_map(|event| event["dropped"].as_u64()).sum();
+    assert_eq!(reported, 8 + 10, "{log}");
+    assert!(log.contains("the access log is written again"), "{log}");
+}
+
+/// A process that is killed while it writes leaves a part of a line.
+#[tokio::test]
+async fn access_log_ends_a_line_that_another_process_left_without_an_end() {
+    let upstream = Upstream::start();
+    let gateway = builder(&upstream, "access_log = { file = \"access.log\" }")
+        .file("access.log", "{\"half\":1")
+        .route("/", "public", "")
+        .start()
+        .await;
+    let file = gateway.directory().join("access.log");
+    send(&gateway, 3).await;
+    settled(&gateway, 3).await;
+    let text = fs::read_to_string(&file).unwrap();
+    let (half, rest) = text.split_once('\n').unwrap();
+    assert_eq!(half, "{\"half\":1");
+    assert!(
+        rest.lines().count() == 3 && rest.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()),
+        "{text}"
+    );
+}
+
+async fn readiness(gateway: &Gateway) -> Response {
+    Request::get("/readyz").send(gateway.addresses("admin")[0]).await
+}
+
+/// Reads go on, `/readyz` says what does not, and the log is not flooded.
+#[tokio::test]
+async fn store_on_a_full_disk_is_not_writable_until_there_is_room() {
+    let upstream = Upstream::answering(|request| match request.target.as_str() {
+        "/login" => Answer::ok("").header("X-Session-Patch", &json!({ "user": "alice" }).to_string()),
+        _ => Answer::ok(request.header("x-user").unwrap_or("nobody").to_owned()),
+    });
+    let gateway = builder(&upstream, "")
+        .store("[store.embedded]\npath = \"sessions.db\"")
+        .toml("[sessions.main]\nformat = \"native\"\ntable = \"sessions\"\ncache.ttl = \"0s\"")
+        .route("/", "optional", "writes = true\n[routes.headers]\nX-User = \"user\"")
+        .start()
+        .await;
+    let login = gateway.send(&Request::get("/login")).await;
+    let cookie = login.set_cookies()[0].split(';').next().unwrap().to_owned();
+    assert_eq!(gateway.get("/", &cookie).await.text(), "alice");
+    assert_eq!(readiness(&gateway).await.status, 200);
+
+    limit_files(&gateway, Some(1));
+    for _ in 0..4 {
+        assert_eq!(gateway.send(&Request::get("/login")).await.status, 503);
+    }
+    eventually("it is not ready", || async {
+        let ready = readiness(&gateway).await;
+        ready.status == 503 && ready.json()["checks"]["stores"]["main"] == "not writable: unavailable"
+    })
+    .await;
+    assert_eq!(gateway.get("/", &cookie).await.text(), "alice", "reads go on");
+    let log = gateway.log();
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let targets = events.filter_map(|event| event["target"].as_str().map(str::to_owned));
+    let foreign: Vec<_> =
+        targets.filter(|target| target != "access" && !target.starts_with("sessiongate")).collect();
+    assert_eq!(foreign, Vec::<String>::new(), "{log}");
+
+    limit_files(&gateway, None);
+    assert_eq!(gateway.send(&Request::get("/login")).await.status, 200);
+    eventually("it is ready", || async { readiness(&gateway).await.status == 200 }).await;
+}
