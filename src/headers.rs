@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The status of the request's session: `active`, `anonymous` or `unavailable`.
 pub const SESSION_STATUS: HeaderName = HeaderName::from_static("x-session-status");

@@ -1,4 +1,11 @@
-//! Normalization of the Host header, for comparison with routes.
+//! Normalization of the Host header, for comparison with routes, and whether it names this machine.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::HeaderMap;
+use http::header::HOST;
+
+use crate::headers::sole;
 
 use http::uri::Scheme;
 
@@ -9,7 +16,7 @@ pub(crate) fn canonical_host(value: &[u8]) -> Option<String> {
     let (name, port) = if let Some(rest) = text.strip_prefix('[') {
         let (inner, after) = rest.split_once(']')?;
         // Formatting normalizes the address; routes have it in the same form.
-        let address: std::net::Ipv6Addr = inner.parse().ok()?;
+        let address: Ipv6Addr = inner.parse().ok()?;
         (format!("[{address}]"), after.strip_prefix(':').or_else(|| after.is_empty().then_some("0"))?)
     } else {
         let (name, port) = text.split_once(':').unwrap_or((text, "0"));

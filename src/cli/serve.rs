@@ -128,7 +128,7 @@ struct Signals {
 impl Signals {
     fn listen() -> Result<Self, Failure> {
         // A write beyond the limit of a file's size then fails, as one on a full disk, and does not end the process.
-        listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+        let _handled = listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         Ok(Self {
             stop: Stop::listen()?,
             hangup: listen(SignalKind::hangup())?,

@@ -28,7 +28,7 @@ async fn get(running: &Running, path: &str, headers: &[(&str, &str)]) -> Answer 
 
 fn app() -> App {
     App::new(HeaderOrigins {
-        session: vec![HeaderName::from_static("x-user")],
+        session: vec![http::HeaderName::from_static("x-user")],
         gateway: vec![crate::headers::TRACEPARENT],
     })
 }

@@ -27,8 +27,8 @@ use super::peer::{Peer, RequestOrigin};
 use super::upgrade::UpgradeRequest;
 use crate::config::Limits;
 use crate::headers::{self, Scrub};
-use crate::proxy::refusal::{Malformed, Refusal};
 use crate::host::is_same_authority;
+use crate::proxy::refusal::{Malformed, Refusal};
 use crate::upstream::ClientBody;
 
 /// A request whose head can be read in one way only. Only [`Inbound::read`] makes one.
