@@ -179,23 +179,26 @@ async fn a_table_that_refuses_writes_makes_it_unready_and_reads_go_on() {
     let gateway = builder(&engine, &upstream, "").start().await;
     for (fault, word) in [(Fault::Denied, "denied"), (Fault::Throttle, "throttled")] {
         engine.inject(Affected::Only("UpdateItem"), fault);
-        for _ in 0..4 {
-            let session = Session::new(json!({ "user": "alice" })).aged(DUE);
-            session.put(&engine).await;
-            assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
-        }
         crate::support::eventually("it is not ready", || async {
+            use_a_due_session(&gateway, &engine).await;
             let ready = ask(&gateway, "/readyz").await;
             ready.status == 503 && ready.json()["checks"]["stores"]["main"] == format!("not writable: {word}")
         })
         .await;
         engine.heal();
-        let session = Session::new(json!({ "user": "alice" })).aged(DUE);
-        session.put(&engine).await;
-        assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
-        crate::support::eventually("it is ready", || async { ask(&gateway, "/readyz").await.status == 200 })
-            .await;
+        crate::support::eventually("it is ready", || async {
+            use_a_due_session(&gateway, &engine).await;
+            ask(&gateway, "/readyz").await.status == 200
+        })
+        .await;
     }
+}
+
+/// Sends a request whose session is due, which the gateway answers whether or not the reissue can be written.
+async fn use_a_due_session(gateway: &Gateway, engine: &Engine) {
+    let session = Session::new(json!({ "user": "alice" })).aged(DUE);
+    session.put(engine).await;
+    assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 }
 
 /// The word of `/readyz` for the upstream `app`, and its status.

@@ -37,7 +37,10 @@ fn lines(path: &Path) -> Vec<Value> {
 /// How many lines were written, and how many were dropped.
 async fn counted(gateway: &Gateway) -> (usize, usize) {
     let metrics = Metrics::of(gateway).await;
-    let count = |outcome| metrics.sum("sessiongate_access_log_lines_total", &[("outcome", outcome)]) as usize;
+    let count = |outcome| {
+        let lines = metrics.sum("sessiongate_access_log_lines_total", &[("outcome", outcome)]);
+        lines.to_string().parse().expect("a whole number")
+    };
     (count("written"), count("dropped"))
 }
 
