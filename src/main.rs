@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// glibc's allocator would keep the memory of connections that are closed or idle.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     sessiongate::cli::run(std::env::args_os())
 }

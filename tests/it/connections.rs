@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use futures_util::future::join_all;
+
 use crate::support::client::{Client, Request};
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::metrics::Metrics;
@@ -141,4 +143,40 @@ async fn with_few_descriptors_those_inside_are_served_and_nothing_spins() {
     crowd.clear();
     let answer = within("recovery", Request::get("/").send(gateway.address())).await;
     assert_eq!(answer.status, 200);
+}
+
+/// The resident memory of the gateway, in KiB.
+fn resident(gateway: &Gateway) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// However fast they are opened: idle connections give up their buffers, and what they give up goes back to the system.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn memory_of_idle_and_closed_connections_returns_to_the_system() {
+    const CONNECTIONS: u64 = 800;
+    let upstream = Upstream::start();
+    let gateway = limited(&upstream, "connections = 1000").start().await;
+    let open = async |count: u64| {
+        let clients = (0..count).map(|_| async {
+            let mut client = Client::connect(gateway.address()).await;
+            assert_eq!(client.request(&Request::get("/")).await.status, 200);
+            client
+        });
+        join_all(clients).await
+    };
+    drop(open(100).await);
+    let before = resident(&gateway);
+    let held = open(CONNECTIONS).await;
+    eventually("idle connections keep less than 9 KiB each", || async {
+        resident(&gateway).saturating_sub(before) < 9 * CONNECTIONS
+    })
+    .await;
+    drop(held);
+    eventually("the memory of closed connections is returned", || async {
+        resident(&gateway).saturating_sub(before) < 2 * CONNECTIONS
+    })
+    .await;
 }
