@@ -201,5 +201,5 @@ async fn writes_on_a_public_route_is_refused_with_a_way_out() {
     reader.run("openssl rand -hex 32 > session.key").await;
     let (succeeded, _, stderr) = program::run(&mut reader.shell("sessiongate check"), "").await;
     assert!(!succeeded && stderr.contains("`routes.writes` needs a session"), "{stderr}");
-    assert!(stderr.contains("hint: with `access = \"optional\"` everybody may pass"), "{stderr}");
+    assert!(stderr.contains("hint: `access = \"optional\"` also lets everyone through"), "{stderr}");
 }
