@@ -131,6 +131,7 @@ pub(crate) fn schema_of(table: &str, key: &str, key_type: &str) -> Value {
 pub(crate) async fn call(address: SocketAddr, operation: &str, body: Value) -> Value {
     let request = Request::post("/", body.to_string())
         .header("Content-Type", "application/x-amz-json-1.0")
+        .header("Host", &address.to_string())
         .header("X-Amz-Target", &format!("DynamoDB_20120810.{operation}"))
         .header(
             "Authorization",
