@@ -1,6 +1,6 @@
 //! A request's path through the gateway, from its head to the response.
 //!
-//! [`decide`] takes every step that could turn the request away, and writes nothing. [`execute`] does what was decided:
+//! `decide` takes every step that could turn the request away, and writes nothing. `execute` does what was decided:
 //! it prepares and forwards the request, and applies what the response says of the session. Each step is a file in
 //! `request/`, `response/` or `long_lived/`, and returns a type that only it can make and that the next step consumes;
 //! [`request`] lists them and proves that none can be left out.

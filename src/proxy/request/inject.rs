@@ -33,7 +33,7 @@ use crate::upstream::{GatewayHeaders, Pace, RequestBody};
 /// Room for the headers that most requests get.
 const USUAL: usize = 20;
 
-/// A request that is ready to be sent to its upstream. Only [`inject`] makes one.
+/// A request that is ready to be sent to its upstream. Only `inject` makes one.
 #[derive(Debug)]
 pub struct Outbound {
     request: Request<RequestBody>,
@@ -59,10 +59,10 @@ pub(in crate::proxy) struct OutboundParts {
 }
 
 impl Outbound {
-    /// Returns the request that [`inject`] makes, for a caller that handles no response.
+    /// Returns the request that `inject` makes, for a caller that handles no response.
     ///
     /// # Errors
-    /// See [`inject`].
+    /// See `inject`.
     pub fn new(forwardable: Forwardable, injection: &Injection<'_>) -> Result<Self, Refusal> {
         inject(forwardable, injection).map(|(outbound, _, _)| outbound)
     }

@@ -15,7 +15,7 @@ use crate::rate::Limiter;
 use crate::session::{Resolution, cookie};
 use crate::time::Now;
 
-/// A request whose session has been looked up. Only [`Resolved::resolve`] makes one.
+/// A request whose session has been looked up. Only `Resolved::resolve` makes one.
 #[derive(Debug)]
 pub struct Resolved<'g> {
     request: Sanitized,

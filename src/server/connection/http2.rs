@@ -3,7 +3,7 @@
 //! hyper and h2 read frames and hold clients to the protocol; the bounds here are what one connection may cost:
 //! streams, resets, windows. A connection on which nothing happens is told to go, and a stream whose client does not
 //! take its response is reset, without harm to the others. Streams that end before their responses are charged to the
-//! client's address, and what is read of a connection goes by what that can pay ([`intake`](super::intake)).
+//! client's address, and what is read of a connection goes by what that can pay ([`intake`](super::throttled_reader)).
 
 use std::cell::RefCell;
 use std::convert::Infallible;
