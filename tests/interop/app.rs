@@ -25,7 +25,7 @@ impl App {
             .envs([("AWS_DEFAULT_REGION", "eu-central-1"), ("AWS_REGION", "eu-central-1")])
             .env("AWS_CONFIG_FILE", "/dev/null");
         let mut script = Script::start(interpreter, script, &[]);
-        let port = script.line().await.parse().expect("a port");
+        let port = script.next_line().await.parse().expect("a port");
         Some(Self { script, address: SocketAddr::from(([127, 0, 0, 1], port)) })
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::framework::Framework;
 use super::site::Site;
-use crate::support::client::sorted;
+use crate::support::client::sorted_attributes;
 use crate::support::eventually;
 
 /// The tests of one framework: the steps of all, and then `$special`, which only it has.
@@ -98,7 +98,7 @@ async fn the_gateway_reissues_and_the_app_reads(site: &Site) {
     let response = site.get(&mut browser, "/reader").await;
 
     assert_eq!(response.json()["X_USER"], "Alice");
-    let sent: Vec<_> = response.set_cookies().into_iter().map(sorted).collect();
+    let sent: Vec<_> = response.set_cookies().into_iter().map(sorted_attributes).collect();
     let Framework { cookie, cookie_attributes, always_sends_cookie, .. } = site.framework;
     assert_eq!(sent, [format!("{cookie}={}; {cookie_attributes}", browser.value())]);
     // The response does not wait for the write.

@@ -49,9 +49,9 @@ async fn messages_of_a_megabyte_pass_until_the_session_ends() {
     let Some(site) = Site::start().await else { return };
     let url = format!("ws://{}/ws", site.gateway.address());
     let mut client = site.client("websocket_client.py", &[&url]);
-    assert_eq!(client.line().await, "echoed");
+    assert_eq!(client.next_line().await, "echoed");
     site.session.delete(&site.engine).await;
-    assert_eq!(client.line().await, "1008 the session has ended");
+    assert_eq!(client.next_line().await, "1008 the session has ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,10 +68,10 @@ async fn a_websocket_over_http2_ends_with_its_session() {
         // The server behind accepts nothing but handshakes.
         "beside it 426",
     ] {
-        assert_eq!(client.line().await, expected);
+        assert_eq!(client.next_line().await, expected);
     }
     site.session.delete(&site.engine).await;
     client.send_line("");
-    assert_eq!(client.line().await, "closed 1008");
-    assert_eq!(client.line().await, "ended");
+    assert_eq!(client.next_line().await, "closed 1008");
+    assert_eq!(client.next_line().await, "ended");
 }

@@ -40,7 +40,7 @@ async fn a_browser_is_sent_to_log_in_and_comes_back_to_where_it_was() {
     let navigates = page("/").header("Sec-Fetch-Mode", "navigate").header("Sec-Fetch-Dest", "document");
     assert_eq!(gateway.send(&navigates).await.status, 302);
     assert_eq!(gateway.send(&Request::new("HEAD", "/").header("Accept", "text/html")).await.status, 302);
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     assert_eq!(gateway.get("/login", "").await.status, 200);
 }
 
@@ -72,7 +72,7 @@ async fn whatever_is_no_page_is_told_401() {
     let problem = gateway.get("/api", "").await;
     assert_eq!(problem.header("content-type"), Some("application/problem+json"));
     assert_eq!((&problem.json()["status"], &problem.json()["type"]), (&json!(401), &json!("about:blank")));
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn required_claims_are_all_required() {
         let session = session(&engine, claims.clone()).await;
         assert_eq!(gateway.get("/admin", &session.cookie()).await.status, expected, "{claims}");
     }
-    assert_eq!(upstream.hits(), 2);
+    assert_eq!(upstream.request_count(), 2);
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ X-Id = "auth.userid"
     });
     let session = session(&engine, claims).await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     for (name, expected) in [
         ("x-user", Some("alice%0D%0AX-Admin: yes")),
         ("x-roles", Some("a%3Bb;c;7;true")),
@@ -140,8 +140,8 @@ X-Id = "auth.userid"
 
     let large = self::session(&engine, json!({"user": {"name": "x".repeat(600)}})).await;
     let response = gateway.get("/", &large.cookie()).await;
-    assert_eq!((response.status, upstream.hits()), (500, 1));
-    let said = gateway.event("what was too large", |event| field(event, "header") == "x-user").await;
+    assert_eq!((response.status, upstream.request_count()), (500, 1));
+    let said = gateway.wait_for_event("what was too large", |event| field(event, "header") == "x-user").await;
     assert!(!said.to_string().contains("xxx"), "{said}");
 }
 
@@ -168,13 +168,13 @@ async fn only_the_sessions_cookie_is_kept_from_an_upstream_that_is_not_to_see_it
         ("a=1;b=2;;c".to_owned(), Some("a=1;b=2;;c")),
     ] {
         gateway.get("/", &sent).await;
-        assert_eq!(upstream.last().header("cookie"), expected, "{sent}");
+        assert_eq!(upstream.last_request().header("cookie"), expected, "{sent}");
     }
     for path in ["/public", "/other"] {
         gateway.get(path, &format!("a=1; {own}")).await;
-        assert_eq!(upstream.last().header("cookie"), Some("a=1"), "on any route: {path}");
+        assert_eq!(upstream.last_request().header("cookie"), Some("a=1"), "on any route: {path}");
     }
     let two = Request::get("/").cookie(&format!("a=1; {own}")).cookie("b=2");
     gateway.send(&two).await;
-    assert_eq!(upstream.last().all("cookie"), ["a=1; b=2"], "one line, as RFC 6265 has it");
+    assert_eq!(upstream.last_request().all("cookie"), ["a=1; b=2"], "one line, as RFC 6265 has it");
 }

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::metrics::Metrics;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
@@ -33,10 +33,10 @@ fn lines(path: &PathBuf) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_line_says_what_was_asked_and_what_came_of_it() {
-    let upstream = Upstream::answering(|_| Answer::new(201, "four"));
+    let upstream = Upstream::responding(|_| ScriptedResponse::new(201, "four"));
     let gateway = builder(&upstream, "").start().await;
     gateway.send(&Request::post("/a/b?secret=1", "x").header("X-Request-Id", "the-id")).await;
-    let line = gateway.event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
     for (name, value) in [
         ("target", "access"),
         ("id", "the-id"),
@@ -75,7 +75,7 @@ async fn fields_that_do_not_apply_are_left_out() {
         ("/elsewhere", 404, ""),
     ] {
         assert_eq!(gateway.send(&Request::get(path)).await.status, status);
-        let line = gateway.event("the line", |event| field(event, "path") == path).await;
+        let line = gateway.wait_for_event("the line", |event| field(event, "path") == path).await;
         let names: BTreeSet<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
         let expected = everywhere.split_whitespace().chain(more.split_whitespace()).collect::<BTreeSet<_>>();
         assert_eq!(names, expected, "{line}");
@@ -122,7 +122,7 @@ async fn rotation_loses_nothing() {
     })
     .await;
     assert_eq!(gateway.events("the access log was opened again").len(), 3);
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     let count = |outcome| metrics.sum("sessiongate_access_log_lines_total", &[("outcome", outcome)]);
     assert_eq!((count("written"), count("dropped")), (151.0, 0.0));
 }
@@ -141,7 +141,7 @@ async fn an_output_that_stands_still_costs_lines_and_no_request() {
     let long = Request::get(&format!("/{}", "x".repeat(12_000)));
     let mut client = Client::connect(gateway.address()).await;
     let dropped = [("outcome", "dropped")];
-    while Metrics::of(&gateway).await.sum("sessiongate_access_log_lines_total", &dropped) == 0.0 {
+    while Metrics::scrape(&gateway).await.sum("sessiongate_access_log_lines_total", &dropped) == 0.0 {
         for _ in 0..50 {
             assert_eq!(client.request(&long).await.status, 200);
         }
@@ -162,12 +162,12 @@ async fn the_last_lines_are_written_before_the_end() {
 
 #[tokio::test]
 async fn a_request_that_breaks_off_is_not_complete() {
-    let upstream = Upstream::answering(|_| Answer::ok("x".repeat(5000)).cut(100));
+    let upstream = Upstream::responding(|_| ScriptedResponse::ok("x".repeat(5000)).truncated_to(100));
     let gateway = builder(&upstream, "").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get("/")).await;
-    assert!(client.answer().await.is_err());
-    let line = gateway.event("the line", |event| field(event, "message") == "request").await;
+    client.send_request(&Request::get("/")).await;
+    assert!(client.read_response().await.is_err());
+    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
     assert_eq!(line["complete"], false);
 }
 
@@ -176,19 +176,19 @@ async fn a_request_that_breaks_off_is_not_complete() {
 async fn a_client_that_hangs_up_while_the_upstream_works() {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |_| Answer::ok("late").after(&held));
+    let upstream = Upstream::responding(move |_| ScriptedResponse::ok("late").after(&held));
     let gateway = builder(&upstream, "").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get("/a")).await;
-    gate.arrival().await;
+    client.send_request(&Request::get("/a")).await;
+    gate.wait_for_arrival().await;
     drop(client);
-    let line = gateway.event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
     let expected = json!([499, "gone", "/a", "/", 0, false]);
     let said = ["status", "verdict", "path", "route", "bytes", "complete"].map(|name| line[name].clone());
     assert_eq!(json!(said), expected, "{line}");
     assert!(line["upstream_ms"].as_f64().unwrap() > 0.0, "{line}");
 
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     let labels = [("route", "/"), ("status", "499"), ("verdict", "gone")];
     assert_eq!(metrics.sum("sessiongate_requests_total", &labels), 1.0, "{}", metrics.text());
     let count = |part: &str| metrics.sum(&format!("sessiongate_request_{part}duration_seconds_count"), &[]);
@@ -203,18 +203,18 @@ async fn a_client_that_hangs_up_while_the_store_is_asked() {
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;
     let gate = Gate::closed();
-    engine.inject(Affected::Only("GetItem"), Fault::Hold(gate.clone()));
+    engine.inject(Affected::Only("GetItem"), Fault::HoldRequest(gate.clone()));
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get("/in").cookie(&session.cookie())).await;
-    gate.arrival().await;
+    client.send_request(&Request::get("/in").cookie(&session.cookie())).await;
+    gate.wait_for_arrival().await;
     drop(client);
-    let line = gateway.event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
     assert_eq!((&line["status"], &line["route"]), (&499.into(), &"/in".into()), "{line}");
     // The read goes on, and the next one has it.
     gate.open();
     assert_eq!(gateway.get("/in", &session.cookie()).await.status, 200);
     assert_eq!(engine.counts().reads(), 1);
-    assert_eq!(upstream.hits(), 1);
+    assert_eq!(upstream.request_count(), 1);
 }
 
 /// What has begun keeps its status, and is not complete.
@@ -222,13 +222,14 @@ async fn a_client_that_hangs_up_while_the_store_is_asked() {
 async fn a_client_that_hangs_up_in_the_middle_of_a_body() {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |_| Answer::ok("x".repeat(5000)).held_after(1000, &held));
+    let upstream =
+        Upstream::responding(move |_| ScriptedResponse::ok("x".repeat(5000)).paused_after(1000, &held));
     let gateway = builder(&upstream, "").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get("/")).await;
-    gate.arrival().await;
+    client.send_request(&Request::get("/")).await;
+    gate.wait_for_arrival().await;
     client.read_until("xxx").await;
     drop(client);
-    let line = gateway.event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
     assert_eq!((&line["status"], &line["complete"]), (&200.into(), &false.into()), "{line}");
 }

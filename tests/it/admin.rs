@@ -66,7 +66,7 @@ async fn it_is_a_listener_of_its_own() {
     for path in ["/healthz", "/readyz", "/metrics", "/config"] {
         assert_eq!(gateway.send(&Request::get(path)).await.status, 401, "{path} is the route's");
     }
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     let without = Gateway::builder().engine(&engine).upstream("app", &upstream).route("/", "public", "");
     assert!(without.start().await.addresses("admin").is_empty());
 }
@@ -100,7 +100,7 @@ async fn with_a_token_only_who_brings_it_sees_more_than_health() {
         assert_eq!(both.send(address).await.status, 401, "two are one too many");
     }
     let open = Gateway::builder().engine(&engine).upstream("app", &upstream).route("/", "public", "");
-    let open = open.toml("[admin]\naddress = \"0.0.0.0:0\"").fail().await;
+    let open = open.toml("[admin]\naddress = \"0.0.0.0:0\"").fail_to_start().await;
     assert!(open.log.contains("is reachable from other machines"), "{}", open.log);
 }
 
@@ -123,7 +123,7 @@ async fn without_a_token_only_who_asks_this_machine_sees_more_than_health() {
         }
         let mut client = Client::connect(address).await;
         client.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
-        let said = String::from_utf8(client.rest().await).unwrap();
+        let said = String::from_utf8(client.read_to_end().await).unwrap();
         assert!(said.starts_with("HTTP/1.0 421"), "{said}");
     }
     let health = Request::get("/healthz").header("Host", "attacker.test").send(address).await;
@@ -157,7 +157,7 @@ async fn a_table_that_does_not_answer_makes_it_unready_and_not_dead() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").start().await;
     for (fault, word) in
-        [(Fault::Throttle, "throttled"), (Fault::Denied, "denied"), (Fault::Silence, "unavailable")]
+        [(Fault::Throttle, "throttled"), (Fault::AccessDenied, "denied"), (Fault::NoResponse, "unavailable")]
     {
         engine.inject(Affected::All, fault);
         crate::support::eventually("it is not ready", || async {
@@ -166,7 +166,7 @@ async fn a_table_that_does_not_answer_makes_it_unready_and_not_dead() {
         })
         .await;
         assert_eq!(ask(&gateway, "/healthz").await.status, 200);
-        engine.heal();
+        engine.clear_faults();
         crate::support::eventually("it is ready", || async { ask(&gateway, "/readyz").await.status == 200 })
             .await;
     }
@@ -177,7 +177,7 @@ async fn a_table_that_does_not_answer_makes_it_unready_and_not_dead() {
 async fn a_table_that_refuses_writes_makes_it_unready_and_reads_go_on() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").start().await;
-    for (fault, word) in [(Fault::Denied, "denied"), (Fault::Throttle, "throttled")] {
+    for (fault, word) in [(Fault::AccessDenied, "denied"), (Fault::Throttle, "throttled")] {
         engine.inject(Affected::Only("UpdateItem"), fault);
         crate::support::eventually("it is not ready", || async {
             use_a_due_session(&gateway, &engine).await;
@@ -185,7 +185,7 @@ async fn a_table_that_refuses_writes_makes_it_unready_and_reads_go_on() {
             ready.status == 503 && ready.json()["checks"]["stores"]["main"] == format!("not writable: {word}")
         })
         .await;
-        engine.heal();
+        engine.clear_faults();
         crate::support::eventually("it is ready", || async {
             use_a_due_session(&gateway, &engine).await;
             ask(&gateway, "/readyz").await.status == 200
@@ -227,7 +227,7 @@ async fn upstream_whose_servers_are_all_ejected_makes_it_unready_until_one_answe
         .await;
     assert_eq!(ask(&gateway, "/readyz").await.json()["checks"]["upstreams"]["other"], "ok");
     let available = |upstream| [("upstream", upstream)];
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     let sum = |upstream| metrics.sum("sessiongate_upstream_available", &available(upstream));
     assert_eq!((sum("app"), sum("other")), (0.0, 1.0));
 
@@ -289,12 +289,14 @@ async fn while_it_drains_it_is_not_ready_and_still_answers() {
     let (engine, gate) = (table::engine().await, Gate::closed());
     let upstream = {
         let gate = gate.clone();
-        Upstream::answering(move |_| crate::support::answer::Answer::ok("late").after(&gate))
+        Upstream::responding(move |_| {
+            crate::support::scripted_response::ScriptedResponse::ok("late").after(&gate)
+        })
     };
     let gateway = builder(&engine, &upstream, "").route("/public", "public", "").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get("/public")).await;
-    upstream.arrivals(1).await;
+    client.send_request(&Request::get("/public")).await;
+    upstream.wait_for_requests(1).await;
     gateway.signal("TERM");
     crate::support::eventually("it is draining", || async {
         let ready = ask(&gateway, "/readyz").await;
@@ -303,7 +305,7 @@ async fn while_it_drains_it_is_not_ready_and_still_answers() {
     .await;
     assert_eq!(ask(&gateway, "/healthz").await.status, 200);
     gate.open();
-    assert_eq!(client.answer().await.unwrap().text(), "late");
+    assert_eq!(client.read_response().await.unwrap().text(), "late");
 }
 
 #[tokio::test]
@@ -348,8 +350,8 @@ async fn its_connections_are_bounded() {
         silent.push(client);
     }
     let mut late = Client::connect(address).await;
-    late.start(&Request::get("/healthz")).await;
+    late.send_request(&Request::get("/healthz")).await;
     assert_eq!(gateway.send(&Request::get("/public")).await.status, 200);
     drop(silent);
-    assert_eq!(late.answer().await.unwrap().status, 200);
+    assert_eq!(late.read_response().await.unwrap().status, 200);
 }

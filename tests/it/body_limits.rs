@@ -28,15 +28,15 @@ async fn what_announces_too_much_is_refused_before_the_upstream_is_asked() {
         ("/none", 0, 200),
         ("/none", 1, 413),
     ] {
-        let hits = upstream.hits();
+        let hits = upstream.request_count();
         let mut client = Client::connect(gateway.address()).await;
         client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n")).await;
         if status == 200 {
             client.send("x".repeat(size)).await;
         }
-        let response = client.answer().await.unwrap();
+        let response = client.read_response().await.unwrap();
         assert_eq!(
-            (response.status, upstream.hits() - hits),
+            (response.status, upstream.request_count() - hits),
             (status, usize::from(status == 200)),
             "{path} {size}"
         );
@@ -44,11 +44,12 @@ async fn what_announces_too_much_is_refused_before_the_upstream_is_asked() {
     // Nobody is told to go on with what will be refused.
     let mut client = Client::connect(gateway.address()).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n").await;
-    let response = client.answer().await.unwrap();
+    let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.interim.len()), (413, 0));
     assert!(client.is_closed().await, "what is left of the body is no request");
-    let line =
-        gateway.event("the line", |event| crate::support::gateway::field(event, "status") == 413).await;
+    let line = gateway
+        .wait_for_event("the line", |event| crate::support::gateway::field(event, "status") == 413)
+        .await;
     assert_eq!(crate::support::gateway::field(&line, "verdict"), "body-too-large");
 }
 
@@ -61,14 +62,14 @@ async fn what_turns_out_too_large_is_cut_and_its_connection_not_used_again() {
 
     let mut client = Client::connect(gateway.address()).await;
     client.send(format!("{chunked}{chunk}{chunk}0\r\n\r\n")).await;
-    assert_eq!(client.answer().await.unwrap().status, 200, "as large as it may be");
-    assert_eq!(upstream.last().message.body.len(), 1000);
+    assert_eq!(client.read_response().await.unwrap().status, 200, "as large as it may be");
+    assert_eq!(upstream.last_request().message.body.len(), 1000);
 
     let mut client = Client::connect(gateway.address()).await;
     client.send(format!("{chunked}{chunk}{chunk}1\r\nx\r\n0\r\n\r\n")).await;
-    let response = client.answer().await.unwrap();
+    let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.header("connection")), (413, Some("close")));
-    assert_eq!(upstream.hits(), 1, "no whole request arrived");
+    assert_eq!(upstream.request_count(), 1, "no whole request arrived");
     assert_eq!(gateway.get("/", "").await.status, 200);
     assert_eq!(upstream.connections(), 2, "the one with half a request is closed");
 }
@@ -100,7 +101,7 @@ async fn an_answer_that_began_before_the_body_grew_too_large_is_broken_off() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n").await;
     client.read_until("half").await;
     client.send("6\r\n123456\r\n0\r\n\r\n").await;
-    assert!(client.rest().await.is_empty(), "no more of the answer, and no second one");
+    assert!(client.read_to_end().await.is_empty(), "no more of the answer, and no second one");
     crate::support::within("the upstream's end", gate.pass()).await;
     let (_, complete) = upstream.await.unwrap();
     assert!(!complete, "the request never looks complete");

@@ -10,11 +10,11 @@ use sessiongate::format::native::Native;
 use sessiongate::format::{Format, SessionId};
 use sessiongate::secret::Secret;
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request, Response};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::Gateway;
 use crate::support::program;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, DUE, Session, TIMEOUT};
 use crate::support::upstream::Upstream;
 
@@ -91,9 +91,9 @@ async fn drive(gateway: &Gateway, cookies: &[String]) {
             let plain = Request::get(path).cookie(cookie);
             for request in [plain.clone().header("Accept", "text/html"), plain] {
                 let mut client = Client::connect(gateway.address()).await;
-                client.start(&request).await;
+                client.send_request(&request).await;
                 // One of them breaks off.
-                if let Ok(response) = client.answer().await {
+                if let Ok(response) = client.read_response().await {
                     assert_clean(&format!("{request:?}"), &said(&response));
                 }
             }
@@ -117,7 +117,7 @@ async fn drive(gateway: &Gateway, cookies: &[String]) {
         ] {
             let mut client = Client::connect(gateway.address()).await;
             client.send(&bytes).await;
-            if let Ok(response) = client.answer().await {
+            if let Ok(response) = client.read_response().await {
                 assert_clean(&bytes, &said(&response));
             }
         }
@@ -127,13 +127,13 @@ async fn drive(gateway: &Gateway, cookies: &[String]) {
 #[tokio::test]
 async fn no_secret_is_said_by_the_gateway() {
     let own = format!("session_id={}/2", planted(0).id);
-    let upstream = Upstream::answering(move |request| match request.target.as_str() {
-        "/bad" => Answer::raw(format!("HTTP/1.1 200 OK\r\nSet-Cookie {own}\r\n\r\n")),
-        "/gone" => Answer::ok("x".repeat(5000)).header("X-Session-Patch", CANARY).cut(100),
-        "/login" => Answer::ok("").header("Set-Cookie", &own).header("X-Session-Ref", CANARY),
-        _ => Answer::ok("ok"),
+    let upstream = Upstream::responding(move |request| match request.target.as_str() {
+        "/bad" => ScriptedResponse::raw(format!("HTTP/1.1 200 OK\r\nSet-Cookie {own}\r\n\r\n")),
+        "/gone" => ScriptedResponse::ok("x".repeat(5000)).header("X-Session-Patch", CANARY).truncated_to(100),
+        "/login" => ScriptedResponse::ok("").header("Set-Cookie", &own).header("X-Session-Ref", CANARY),
+        _ => ScriptedResponse::ok("ok"),
     });
-    let (engine, silent) = (table::engine().await, Upstream::answering(|_| Answer::silence()));
+    let (engine, silent) = (table::engine().await, Upstream::responding(|_| ScriptedResponse::never()));
     let gateway = gateway(&engine, &upstream, &silent).await;
     let sessions = [planted(1), planted(2).aged(DUE), planted(3).aged(TIMEOUT + DUE), planted(4)];
     for session in &sessions[..3] {
@@ -161,7 +161,7 @@ async fn no_secret_is_said_by_the_gateway() {
 
     drive(&gateway, &cookies).await;
     for (number, fault) in
-        [Fault::Throttle, Fault::ServerError, Fault::Denied, Fault::Half].into_iter().enumerate()
+        [Fault::Throttle, Fault::ServerError, Fault::AccessDenied, Fault::BrokenOff].into_iter().enumerate()
     {
         let unread = planted(30 + number).aged(DUE);
         unread.put(&engine).await;
@@ -171,7 +171,7 @@ async fn no_secret_is_said_by_the_gateway() {
         gateway.get("/", &due.cookie()).await;
         engine.inject(Affected::All, fault);
         assert_clean("an outage", &said(&gateway.get("/", &unread.cookie()).await));
-        engine.heal();
+        engine.clear_faults();
     }
 
     // Over HTTP/2, whose library logs what it reads.

@@ -4,22 +4,22 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::answer::Answer;
 use crate::support::client::{Request, Response};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway};
-use crate::support::server::Received;
+use crate::support::scripted_response::ScriptedResponse;
+use crate::support::server::ReceivedRequest;
 use crate::support::table::{self, Session, number};
 use crate::support::upstream::Upstream;
 
 /// An upstream that sends the session commands of the request's query: `?X-Session-Patch={…}&…`, percent-encoded.
 fn obedient() -> Upstream {
-    Upstream::answering(|request| obey(request, Answer::ok("ok")))
+    Upstream::responding(|request| obey(request, ScriptedResponse::ok("ok")))
 }
 
 /// Adds the session commands of the request's query to `answer`.
-pub(crate) fn obey(request: &Received, answer: Answer) -> Answer {
+pub(crate) fn obey(request: &ReceivedRequest, answer: ScriptedResponse) -> ScriptedResponse {
     let (_, query) = request.target.split_once('?').unwrap_or_default();
     query.split('&').filter_map(|pair| pair.split_once('=')).fold(answer, |answer, (name, value)| {
         let value = percent_encoding::percent_decode_str(value).decode_utf8().unwrap();
@@ -61,7 +61,7 @@ async fn seen(
     cookie: &str,
 ) -> (Option<String>, Option<String>, String) {
     assert_eq!(gateway.get("/read-only", cookie).await.status, 200);
-    let last = upstream.last();
+    let last = upstream.last_request();
     let text = |name| last.header(name).map(str::to_owned);
     (text("x-user"), text("x-session-ref"), text("x-session-status").unwrap())
 }
@@ -85,7 +85,7 @@ async fn a_patch_makes_a_session_changes_it_and_leaves_nothing_of_itself() {
     let (user, ..) = seen(&gateway, &upstream, &second).await;
     assert_eq!(user.as_deref(), Some("bob"));
     gateway.get("/", &second).await;
-    assert_eq!(upstream.last().header("x-cart"), Some("{\"b\":[2]}"));
+    assert_eq!(upstream.last_request().header("x-cart"), Some("{\"b\":[2]}"));
 
     // What changes nothing writes nothing.
     let response = gateway.get(&patch(&json!({"user": "bob"})), &second).await;
@@ -113,7 +113,7 @@ async fn a_rotation_defeats_fixation() {
         let (user, reference, _) = seen(&gateway, &upstream, &logged_in).await;
         assert_eq!(user.as_deref(), Some("alice"));
         gateway.get("/", &logged_in).await;
-        assert_eq!(upstream.last().header("x-cart"), Some("1"), "the claims come along");
+        assert_eq!(upstream.last_request().header("x-cart"), Some("1"), "the claims come along");
         let (user, old, status) = seen(&gateway, &upstream, &planted).await;
         assert_eq!(user, None, "who knows the old id knows nothing of the log-in");
         assert_eq!(status, if grace { "guest" } else { "anonymous" });
@@ -177,7 +177,7 @@ async fn a_route_without_writes_changes_nothing() {
     let target = patch(&json!({"user": "mallory"})).replace('/', "/read-only");
     let response = gateway.get(&target, "").await;
     assert_eq!((response.status, response.set_cookies().len()), (200, 0));
-    gateway.line("sent a session command").await;
+    gateway.wait_for_line("sent a session command").await;
     assert_eq!(engine.counts().puts, 0);
 }
 
@@ -209,7 +209,7 @@ async fn a_store_that_is_away_leaves_no_half_of_a_change() {
         assert_eq!((response.status, response.set_cookies().len()), (503, 0));
         assert_eq!(response.header("retry-after"), Some("1"));
     }
-    engine.heal();
+    engine.clear_faults();
     assert_eq!(seen(&gateway, &upstream, &session.cookie()).await.0.as_deref(), Some("alice"));
 }
 
@@ -217,10 +217,14 @@ async fn a_store_that_is_away_leaves_no_half_of_a_change() {
 async fn a_session_over_400_kb_is_refused_and_the_old_one_stays() {
     let (engine, upstream) = (
         table::engine().await,
-        Upstream::answering(|request| {
+        Upstream::responding(|request| {
             let size: usize = request.target[1..].parse().unwrap_or(0);
             let header = json!({ "more": "x".repeat(size) }).to_string();
-            if size == 0 { Answer::ok("ok") } else { Answer::ok("ok").header("X-Session-Patch", &header) }
+            if size == 0 {
+                ScriptedResponse::ok("ok")
+            } else {
+                ScriptedResponse::ok("ok").header("X-Session-Patch", &header)
+            }
         }),
     );
     let gateway = gateway(&engine, &upstream, "").start().await;
@@ -273,10 +277,10 @@ async fn a_change_that_comes_after_the_end_brings_nothing_back() {
     let session = Session::new(json!({"user": "alice"}));
     session.put(&engine).await;
     let gate = Gate::closed();
-    engine.inject(Affected::Only("UpdateItem"), Fault::Hold(gate.clone()));
+    engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
     let (target, cookie) = (patch(&json!({"user": "bob"})), session.cookie());
     let (response, ()) = tokio::join!(gateway.get(&target, &cookie), async {
-        gate.arrival().await;
+        gate.wait_for_arrival().await;
         session.delete(&engine).await;
         gate.open();
     });
@@ -313,12 +317,12 @@ async fn message_of_a_session_with_nothing_else_reaches_the_app() {
     let gateway = gateway(&engine, &upstream, "").route("/page", "optional", "flash = true").start().await;
     let visitor = cookie(&gateway.get(&order(&[("X-Session-Flash", "Wrong password")]), "").await);
     let page = gateway.get("/page", &visitor).await;
-    assert_eq!(upstream.last().header("x-session-flash"), Some("Wrong password"));
+    assert_eq!(upstream.last_request().header("x-session-flash"), Some("Wrong password"));
     let visitor = cookie(&page);
     gateway.get("/page", &visitor).await;
-    assert_eq!(upstream.last().header("x-session-flash"), None, "it comes once");
+    assert_eq!(upstream.last_request().header("x-session-flash"), None, "it comes once");
     assert_eq!(gateway.get(&patch(&json!({"user": "alice"})), &visitor).await.status, 200);
-    assert_eq!(upstream.last().header("x-session-status"), Some("guest"));
+    assert_eq!(upstream.last_request().header("x-session-status"), Some("guest"));
 }
 
 #[tokio::test]
@@ -328,16 +332,16 @@ async fn unsafe_methods_must_come_from_this_site_or_bring_the_token() {
     let session = Session::new(json!({"user": "alice"}));
     session.put(&engine).await;
     let response = gateway.get("/form", &session.cookie()).await;
-    let token = upstream.last().header("x-session-csrf").unwrap().to_owned();
+    let token = upstream.last_request().header("x-session-csrf").unwrap().to_owned();
     assert_eq!(token.len(), 64);
     let cookie = cookie(&response);
     gateway.get("/form", &cookie).await;
-    assert_eq!(upstream.last().header("x-session-csrf"), Some(token.as_str()), "the token stays");
+    assert_eq!(upstream.last_request().header("x-session-csrf"), Some(token.as_str()), "the token stays");
     let row = session.row(&engine).await;
     assert!(row["dat"]["S"].as_str().unwrap().contains("_csrft_"), "where Pyramid looks for it");
 
     let post = || Request::post("/form", "x").cookie(&cookie);
-    let hits = upstream.hits();
+    let hits = upstream.request_count();
     for (request, expected) in [
         (post(), 403),
         (post().header("Sec-Fetch-Site", "cross-site"), 403),
@@ -354,7 +358,7 @@ async fn unsafe_methods_must_come_from_this_site_or_bring_the_token() {
     ] {
         assert_eq!(gateway.send(&request).await.status, expected, "{request:?}");
     }
-    assert_eq!(upstream.hits(), hits + 5);
+    assert_eq!(upstream.request_count(), hits + 5);
 }
 
 #[tokio::test]
@@ -385,7 +389,7 @@ async fn sessions_of_every_format_that_can_be_written_are_changed_alike() {
         let first = cookie(&gateway.get(&patch(&json!({"user": "Zoë", "cart": {"a": [1, null]}})), "").await);
         let (user, ..) = seen(&gateway, &upstream, &first).await;
         assert_eq!(user.as_deref(), Some("Zo%C3%AB"), "{format}");
-        let version = upstream.last().header("x-session-version").unwrap().to_owned();
+        let version = upstream.last_request().header("x-session-version").unwrap().to_owned();
 
         let patched = order(&[("X-Session-Patch", r#"{"user":"bob"}"#), ("X-Session-If-Version", &version)]);
         let response = gateway.get(&patched, &first).await;
@@ -393,8 +397,8 @@ async fn sessions_of_every_format_that_can_be_written_are_changed_alike() {
         let second = cookie(&response);
         assert_eq!(seen(&gateway, &upstream, &second).await.0.as_deref(), Some("bob"), "{format}");
         gateway.get("/", &second).await;
-        assert_eq!(upstream.last().header("x-cart"), Some("{\"a\":[1,null]}"), "{format}");
-        assert_ne!(upstream.last().header("x-session-version"), Some(version.as_str()), "{format}");
+        assert_eq!(upstream.last_request().header("x-cart"), Some("{\"a\":[1,null]}"), "{format}");
+        assert_ne!(upstream.last_request().header("x-session-version"), Some(version.as_str()), "{format}");
         assert_eq!(gateway.get(&patched, &second).await.status, 409, "{format}");
 
         let login = order(&[("X-Session-Patch", r#"{"user":"alice"}"#), ("X-Session-Action", "rotate")]);

@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::Gateway;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, DUE, Session, TIMEOUT};
 use crate::support::upstream::Upstream;
 
@@ -37,9 +37,9 @@ fn seed() -> u64 {
 
 /// Answers with what the gateway says of the request: that is what its client compares with who it is.
 fn mirror() -> Upstream {
-    Upstream::answering(|request| {
+    Upstream::responding(|request| {
         let user = request.header("x-user").unwrap_or("-");
-        Answer::ok(format!("{} {user}", request.header("x-session-status").unwrap_or("-")))
+        ScriptedResponse::ok(format!("{} {user}", request.header("x-session-status").unwrap_or("-")))
     })
 }
 
@@ -48,8 +48,8 @@ fn misfortune(chance: &mut Chance) -> Option<Fault> {
     match chance.below(20) {
         0..=2 => Some(Fault::Throttle),
         3..=5 => Some(Fault::ServerError),
-        6..=7 => Some(Fault::Denied),
-        8..=9 => Some(Fault::Half),
+        6..=7 => Some(Fault::AccessDenied),
+        8..=9 => Some(Fault::BrokenOff),
         10 => Some(Fault::Delay(Duration::from_millis(20))),
         _ => None,
     }
@@ -84,7 +84,7 @@ async fn nobody_is_somebody_else_and_nobody_gets_in() {
         user.1.put(&engine).await;
     }
     let injected = chance.0;
-    engine.inject_by(Affected::All, {
+    engine.inject_with(Affected::All, {
         let chance = std::sync::Mutex::new(Chance(injected | 1));
         move || misfortune(&mut chance.lock().unwrap())
     });
@@ -145,7 +145,7 @@ async fn nobody_is_somebody_else_and_nobody_gets_in() {
     assert!(served > 50 && away > 50, "{served} served, {away} told that it cannot be told");
 
     // Nothing was brought to life, and nothing was lost.
-    engine.heal();
+    engine.clear_faults();
     for user in &users {
         let row = user.1.row(&engine).await;
         assert_eq!(row.is_null(), user.0 % 4 == 3);
@@ -169,7 +169,7 @@ async fn who_is_remembered_is_served_whatever_happens() {
         assert_eq!(gateway.get("/", &user.cookie()).await.status, 200);
     }
     let injected = chance.0;
-    engine.inject_by(Affected::All, {
+    engine.inject_with(Affected::All, {
         let chance = std::sync::Mutex::new(Chance(injected | 1));
         move || misfortune(&mut chance.lock().unwrap())
     });

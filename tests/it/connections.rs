@@ -37,19 +37,19 @@ async fn who_comes_when_all_places_are_taken_waits_for_one() {
     let mut waiting = Vec::new();
     for _ in 0..5 {
         let mut client = Client::connect(gateway.address()).await;
-        client.start(&Request::get("/late")).await;
+        client.send_request(&Request::get("/late")).await;
         waiting.push(client);
     }
     for client in &mut inside {
         assert_eq!(client.request(&Request::get("/")).await.status, 200);
     }
-    assert_eq!(upstream.hits(), 6, "those who wait are not served");
+    assert_eq!(upstream.request_count(), 6, "those who wait are not served");
 
     // Each who leaves lets another in.
     for client in waiting {
         drop(inside.pop());
         let mut client = client;
-        assert_eq!(client.answer().await.unwrap().status, 200);
+        assert_eq!(client.read_response().await.unwrap().status, 200);
         inside.push(client);
     }
 }
@@ -69,7 +69,7 @@ async fn an_address_that_has_its_share_is_turned_away() {
         assert_eq!(client.request(&Request::get("/")).await.status, 200);
         inside.push(client);
     }
-    assert_eq!(Client::connect(direct).await.rest().await, b"");
+    assert_eq!(Client::connect(direct).await.read_to_end().await, b"");
 
     // Behind a proxy it is the client that counts, and never the proxy.
     for (address, is_served) in [
@@ -81,16 +81,16 @@ async fn an_address_that_has_its_share_is_turned_away() {
     ] {
         let mut client = Client::connect(proxied).await;
         client.send(format!("PROXY TCP4 {address} 127.0.0.1 1 2\r\n")).await;
-        client.send_what_is_taken(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let is_answered = client.answer().await.is_ok_and(|answer| answer.status == 200);
+        client.try_send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let is_answered = client.read_response().await.is_ok_and(|answer| answer.status == 200);
         assert_eq!(is_answered, is_served, "{address}");
         inside.push(client);
     }
     inside.clear();
     eventually("a place for another", async || {
         let mut client = Client::connect(direct).await;
-        client.send_what_is_taken(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        client.answer().await.is_ok_and(|answer| answer.status == 200)
+        client.try_send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.read_response().await.is_ok_and(|answer| answer.status == 200)
     })
     .await;
 }
@@ -105,9 +105,9 @@ async fn as_many_connections_as_files_may_be_open() {
         (256, 1024, "connections = 400", 400.0, false),
         (256, 1024, "connections = 2000", 484.0, true),
     ] {
-        let gateway = limited(&upstream, configured).descriptors_unless_asked(soft, hard);
+        let gateway = limited(&upstream, configured).open_file_limits(soft, hard);
         let gateway = gateway.toml("[admin]\naddress = \"127.0.0.1:0\"").start().await;
-        let metrics = Metrics::of(&gateway).await;
+        let metrics = Metrics::scrape(&gateway).await;
         assert_eq!(metrics.sum("process_max_fds", &[]), f64::from(hard), "{configured}");
         assert_eq!(metrics.sum("sessiongate_connections_limit", &[]), expected, "{configured}");
         assert_eq!(gateway.log().contains("\"WARN\""), is_warned, "{}", gateway.log());
@@ -117,19 +117,19 @@ async fn as_many_connections_as_files_may_be_open() {
 #[tokio::test]
 async fn with_few_descriptors_those_inside_are_served_and_nothing_spins() {
     let upstream = Upstream::start();
-    let gateway = limited(&upstream, "connections = 300").descriptors(256).start().await;
-    gateway.line("allows for fewer connections than configured").await;
+    let gateway = limited(&upstream, "connections = 300").open_file_limit(256).start().await;
+    gateway.wait_for_line("allows for fewer connections than configured").await;
     let mut first = Client::connect(gateway.address()).await;
     assert_eq!(first.request(&Request::get("/")).await.status, 200);
 
     let mut crowd = Vec::new();
     for _ in 0..400 {
         let mut client = Client::connect(gateway.address()).await;
-        client.start(&Request::get("/")).await;
+        client.send_request(&Request::get("/")).await;
         crowd.push(client);
     }
     // Whoever is inside by now is served, and so is the first, again and again.
-    assert_eq!(crowd[0].answer().await.unwrap().status, 200);
+    assert_eq!(crowd[0].read_response().await.unwrap().status, 200);
     // In a second of 100 ticks, with next to nothing to do.
     let before = worked(&gateway);
     for _ in 0..20 {

@@ -25,7 +25,7 @@ struct Demo {
 }
 
 #[derive(Debug)]
-struct Answer {
+struct Page {
     status: u16,
     head: String,
     body: String,
@@ -85,7 +85,7 @@ impl Demo {
 
     /// The curl command that holds all of `parts`, carried out.
     #[track_caller]
-    fn curl(&self, parts: &[&str]) -> Answer {
+    fn curl(&self, parts: &[&str]) -> Page {
         let command =
             self.printed(|line| line.starts_with("curl ") && parts.iter().all(|part| line.contains(part)));
         let words = words(command);
@@ -139,18 +139,18 @@ fn words(command: &str) -> Vec<String> {
 }
 
 /// What curl would do.
-fn get(url: &str, headers: &[&str]) -> Answer {
+fn get(url: &str, headers: &[&str]) -> Page {
     send("GET", url, headers, "")
 }
 
 /// What a browser would do with a form of `site`'s.
-fn post(url: &str, site: &str, cookie: Option<&str>, form: &str) -> Answer {
+fn post(url: &str, site: &str, cookie: Option<&str>, form: &str) -> Page {
     let (site, length) = (format!("Sec-Fetch-Site: {site}"), format!("Content-Length: {}", form.len()));
     let headers = [Some(site.as_str()), Some(length.as_str()), cookie];
     send("POST", url, &headers.into_iter().flatten().collect::<Vec<_>>(), form)
 }
 
-fn send(method: &str, url: &str, headers: &[&str], body: &str) -> Answer {
+fn send(method: &str, url: &str, headers: &[&str], body: &str) -> Page {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -164,10 +164,10 @@ fn send(method: &str, url: &str, headers: &[&str], body: &str) -> Answer {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    Page { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-impl Answer {
+impl Page {
     fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(": ")?;

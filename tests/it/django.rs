@@ -81,7 +81,7 @@ async fn one_reissue_after_the_other_is_carried_out() {
     .await;
 
     let counts = engine.counts();
-    assert_eq!((counts.reads(), counts.refused_updates), (1, 0));
+    assert_eq!((counts.reads(), counts.failed_conditions), (1, 0));
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn what_cannot_be_a_session_key_costs_no_read_and_what_no_key_has_signed_i
     assert_eq!(engine.counts(), start_up);
     assert_eq!(gateway.get("/", COOKIE).await.status, 401);
     assert_eq!(engine.counts().strong_reads, start_up.strong_reads + 1);
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     let (_, log) = gateway.terminate().await;
     assert!(!log.contains(ID) && !log.contains(SECRET_KEY), "{log}");
 }
@@ -113,7 +113,7 @@ async fn a_session_ends_unless_its_age_is_not_enforced() {
 
     assert_eq!(response.status, 200);
     assert!(response.set_cookies().is_empty());
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     assert_eq!((seen.header("x-user"), seen.header("x-session-status")), (Some("42"), Some("active")));
     assert_eq!(seen.header("x-session-expires"), None);
     assert_eq!(engine.counts().updates, 0);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::gateway::Gateway;
-use crate::support::program::said;
+use crate::support::program::successful_output;
 use crate::support::script::Script;
 use crate::support::table;
 use crate::support::upstream::Upstream;
@@ -57,10 +57,10 @@ fn uploads(gateway: &Gateway, path: &str) -> Vec<(&'static str, String)> {
         let (url, data) = (format!("{origin}{path}"), format!("@{file}"));
         let told = ["-sS", "-m", "20", version, "-H", "Expect:", "-o", "/dev/null"];
         let asked = ["-w", "%{http_code} %{size_download}", "--data-binary", &data, &url];
-        said("curl", &[&told[..], &asked].concat())
+        successful_output("curl", &[&told[..], &asked].concat())
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/upload.js").display().to_string();
-    let node = |version: &str| said("node", &[&script, version, &origin, path, &file]);
+    let node = |version: &str| successful_output("node", &[&script, version, &origin, path, &file]);
     let all = [
         ("curl, HTTP/1.1", curl("--http1.1")),
         ("curl, HTTP/2", curl("--http2-prior-knowledge")),
@@ -73,7 +73,7 @@ fn uploads(gateway: &Gateway, path: &str) -> Vec<(&'static str, String)> {
 /// The story of a client that reads nothing of the response before it has sent all.
 async fn stubborn(gateway: &Gateway, path: &str, before: usize) -> Option<Value> {
     let arguments = [json!(path), json!(3_000_000), json!(before)];
-    Some(Script::http2_client("h2_client.py", "upload", gateway.address(), &arguments)?.json().await)
+    Some(Script::http2_client("h2_client.py", "upload", gateway.address(), &arguments)?.next_json().await)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::support::answer::Answer;
 use crate::support::client::Request;
 use crate::support::gateway::Gateway;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
@@ -28,7 +28,7 @@ async fn requests_carry_what_is_set_and_not_what_is_removed() {
             })
     };
     gateway.send(&request("/edited").header("X-Debug", "twice").header("Host", "Gateway.test:80")).await;
-    let seen = upstream.last();
+    let seen = upstream.last_request();
     assert_eq!((seen.header("x-env"), seen.header("user-agent")), (Some("prod"), Some("gate")));
     assert_eq!(seen.header("x-way"), Some("http://gateway.test 127.0.0.1 id-1 /edited"));
     let theirs: Vec<_> =
@@ -38,7 +38,7 @@ async fn requests_carry_what_is_set_and_not_what_is_removed() {
     // What the upstream of one route takes the gateway's word for, no client says on another. What every client says
     // is only replaced where the route says so.
     gateway.send(&request("/")).await;
-    let seen = upstream.last();
+    let seen = upstream.last_request();
     assert_eq!((seen.header("x-env"), seen.header("x_env"), seen.header("x-way")), (None, None, None));
     assert_eq!((seen.header("user-agent"), seen.header("x-debug")), (Some("client's"), Some("client's")));
 }
@@ -50,8 +50,8 @@ const SECURE: &str = "[routes.response_headers]\nremove = [\"Server\", \"X-Power
 #[tokio::test]
 async fn answers_of_upstreams_are_edited_and_the_session_stays_private() {
     let engine = table::engine().await;
-    let upstream = Upstream::answering(|_| {
-        let answer = Answer::ok("ok")
+    let upstream = Upstream::responding(|_| {
+        let answer = ScriptedResponse::ok("ok")
             .header("Server", "apache")
             .header("X-Powered-By", "php")
             .header("Vary", "Origin");
@@ -101,5 +101,5 @@ async fn refusals_of_a_route_carry_its_headers_and_keep_their_own() {
     assert_eq!(refused.header("cache-control"), Some("no-store"));
     assert_eq!(refused.header("content-type"), Some("application/problem+json"));
     assert_eq!(refused.header("x-id"), refused.header("x-request-id"));
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }

@@ -3,7 +3,7 @@
 
 use crate::support::client::Client;
 use crate::support::gateway::Gateway;
-use crate::support::server::Received;
+use crate::support::server::ReceivedRequest;
 use crate::support::upstream::Upstream;
 
 /// What comes of some bytes.
@@ -144,7 +144,7 @@ async fn every_request_is_refused_or_passed_on_as_one() {
             .await;
         let mut client = Client::connect(gateway.address()).await;
         client.send(bytes).await;
-        let told = String::from_utf8_lossy(&client.rest().await).into_owned();
+        let told = String::from_utf8_lossy(&client.read_to_end().await).into_owned();
         let heads = told.match_indices("HTTP/1.");
         let statuses: Vec<u16> =
             heads.filter_map(|(at, _)| told.get(at + 9..at + 12)?.parse().ok()).collect();
@@ -156,8 +156,9 @@ async fn every_request_is_refused_or_passed_on_as_one() {
                 seen == bodies && statuses.iter().filter(|status| **status == 200).count() == bodies.len()
             }
         };
-        let framings =
-            |request: &Received| request.all("content-length").len() + request.all("transfer-encoding").len();
+        let framings = |request: &ReceivedRequest| {
+            request.all("content-length").len() + request.all("transfer-encoding").len()
+        };
         let is_plain =
             requests.iter().all(|request| framings(request) <= 1 && !request.target.contains("/x"));
         if !is_right || !is_plain {

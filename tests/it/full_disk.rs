@@ -7,11 +7,11 @@ use std::path::Path;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
-use crate::support::answer::Answer;
 use crate::support::client::{Request, Response};
 use crate::support::eventually;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::metrics::Metrics;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
 /// Lets the gateway's files grow up to `size`, or without a limit. The hard limit stays, so this needs no privilege.
@@ -36,7 +36,7 @@ fn lines(path: &Path) -> Vec<Value> {
 
 /// How many lines were written, and how many were dropped.
 async fn counted(gateway: &Gateway) -> (usize, usize) {
-    let metrics = Metrics::of(gateway).await;
+    let metrics = Metrics::scrape(gateway).await;
     let count = |outcome| {
         let lines = metrics.sum("sessiongate_access_log_lines_total", &[("outcome", outcome)]);
         lines.to_string().parse().expect("a whole number")
@@ -125,9 +125,11 @@ async fn readiness(gateway: &Gateway) -> Response {
 /// Reads go on, `/readyz` says what does not, and the log is not flooded.
 #[tokio::test]
 async fn store_on_a_full_disk_is_not_writable_until_there_is_room() {
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/login" => Answer::ok("").header("X-Session-Patch", &json!({ "user": "alice" }).to_string()),
-        _ => Answer::ok(request.header("x-user").unwrap_or("nobody").to_owned()),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/login" => {
+            ScriptedResponse::ok("").header("X-Session-Patch", &json!({ "user": "alice" }).to_string())
+        }
+        _ => ScriptedResponse::ok(request.header("x-user").unwrap_or("nobody").to_owned()),
     });
     let gateway = builder(&upstream, "")
         .store("[store.embedded]\npath = \"sessions.db\"")

@@ -38,7 +38,7 @@ async fn a_refusal_is_a_status_of_grpc() {
         .await;
     let methods = json!(["/echo.Echo/Unary", "/none/None", "/gone/Gone", "/echo.Echo//Unary"]);
     let Some(mut client) = client(&gateway, "refused", &[methods, json!([])]) else { return };
-    let story = client.json().await;
+    let story = client.next_json().await;
     let expected = json!([
         { "code": "UNAUTHENTICATED", "details": "You are not logged in" },
         { "code": "UNIMPLEMENTED", "details": "There is nothing here" },
@@ -46,7 +46,7 @@ async fn a_refusal_is_a_status_of_grpc() {
         { "code": "INTERNAL", "details": "The path is ambiguous" },
     ]);
     assert_eq!(story, expected);
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +55,7 @@ async fn every_kind_of_call_goes_through() {
     let engine = table::engine().await;
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;
-    let gateway = gateway(&engine, &server.line().await).start().await;
+    let gateway = gateway(&engine, &server.next_line().await).start().await;
     let metadata = json!([["cookie", session.cookie()], ["x-user", "mallory"]]);
     let Some(mut client) = client(&gateway, "kinds", &[metadata]) else { return };
     let expected = json!({
@@ -66,7 +66,7 @@ async fn every_kind_of_call_goes_through() {
         "client": 2_000_000,
         "both": ["A0", "A1", "A2", "A3", "A4"],
     });
-    assert_eq!(client.json().await, expected);
+    assert_eq!(client.next_json().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,12 +76,12 @@ async fn a_call_may_be_quiet_for_longer_than_a_body() {
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;
     let timeouts = "workers = 1\nbody_timeout = \"100ms\"";
-    let gateway = gateway(&engine, &server.line().await).server(timeouts).start().await;
+    let gateway = gateway(&engine, &server.next_line().await).server(timeouts).start().await;
     let metadata = json!([["cookie", session.cookie()]]);
     let Some(mut client) = client(&gateway, "quiet", &[metadata]) else { return };
-    assert_eq!(client.line().await, "quiet");
+    assert_eq!(client.next_line().await, "quiet");
     // The call's silence is what is tested.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     client.send_line("");
-    assert_eq!(client.json().await, json!(["A", "B"]));
+    assert_eq!(client.next_json().await, json!(["A", "B"]));
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Counts, Fault};
 use crate::support::gate::Gate;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
@@ -17,7 +17,7 @@ async fn the_upstream_keeps_header_lines_as_they_came() {
     let response = request.send(upstream.address()).await;
 
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
-    let received = upstream.only();
+    let received = upstream.only_request();
     assert_eq!((received.method.as_str(), received.target.as_str()), ("POST", "/a?b"));
     assert_eq!(received.message.body, b"body");
     let names: Vec<_> = received.message.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -29,11 +29,13 @@ async fn the_upstream_keeps_header_lines_as_they_came() {
 async fn answers_are_framed_held_and_cut() {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |request| match request.target.as_str() {
-        "/chunked" => Answer::ok("x".repeat(2500)).chunked(&[("X-End", "1")]),
-        "/interim" => Answer::ok("late").preceded_by("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
-        "/held" => Answer::ok("12345").held_after(2, &held),
-        _ => Answer::ok("12345").cut(2),
+    let upstream = Upstream::responding(move |request| match request.target.as_str() {
+        "/chunked" => ScriptedResponse::ok("x".repeat(2500)).chunked(&[("X-End", "1")]),
+        "/interim" => {
+            ScriptedResponse::ok("late").preceded_by("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+        }
+        "/held" => ScriptedResponse::ok("12345").paused_after(2, &held),
+        _ => ScriptedResponse::ok("12345").truncated_to(2),
     });
     let mut client = Client::connect(upstream.address()).await;
 
@@ -41,12 +43,12 @@ async fn answers_are_framed_held_and_cut() {
     assert_eq!((chunked.message.body.len(), chunked.message.trailers.len()), (2500, 1));
     let interim = client.request(&Request::get("/interim")).await;
     assert_eq!((interim.text().as_str(), interim.interim.len()), ("late", 1));
-    client.start(&Request::get("/held")).await;
-    gate.arrival().await;
+    client.send_request(&Request::get("/held")).await;
+    gate.wait_for_arrival().await;
     gate.open();
-    assert_eq!(client.answer().await.unwrap().text(), "12345");
-    client.start(&Request::get("/cut")).await;
-    assert!(client.answer().await.is_err());
+    assert_eq!(client.read_response().await.unwrap().text(), "12345");
+    client.send_request(&Request::get("/cut")).await;
+    assert!(client.read_response().await.is_err());
     assert_eq!(upstream.connections(), 1);
 }
 
@@ -78,7 +80,7 @@ async fn the_engine_counts_and_fails_on_demand() {
     engine.inject(Affected::Only("GetItem"), Fault::Stale(Value::Null));
     assert_eq!(read(false).send(engine.address()).await.json(), json!({}));
     assert_eq!(read(true).send(engine.address()).await.json()["Item"], session.item());
-    engine.heal();
+    engine.clear_faults();
     engine.inject(Affected::All, Fault::Throttle);
     assert_eq!(read(true).send(engine.address()).await.status, 400);
 

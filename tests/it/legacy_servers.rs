@@ -1,9 +1,9 @@
 //! Responses of servers that do not keep to RFC 9112: what can be read in one way is mended and passed on, what can be
 //! read in two is 502, and the log says which header and why. Clients of HTTP/1.1 and of HTTP/2 see the same.
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::gateway::{Gateway, field};
-use crate::support::program::said;
+use crate::support::program::successful_output;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n";
@@ -11,9 +11,9 @@ const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n";
 /// Answers the n-th of these responses at `/n`.
 async fn serving(responses: &[Vec<u8>]) -> (Upstream, Gateway) {
     let responses = responses.to_vec();
-    let upstream = Upstream::answering(move |request| {
+    let upstream = Upstream::responding(move |request| {
         let number: usize = request.target.trim_start_matches('/').parse().unwrap();
-        Answer::raw(responses.get(number).unwrap().clone())
+        ScriptedResponse::raw(responses.get(number).unwrap().clone())
     });
     let gateway = Gateway::builder().upstream("app", &upstream).route("/", "public", "").start().await;
     (upstream, gateway)
@@ -32,7 +32,7 @@ fn framed(rest: &str) -> Vec<u8> {
 /// The response to curl over HTTP/2, and its head's lines.
 fn over_http2(gateway: &Gateway, number: usize) -> Option<(String, String)> {
     let url = format!("http://{}/{number}", gateway.address());
-    let seen = said("curl", &["-sSi", "--http2-prior-knowledge", &url])?;
+    let seen = successful_output("curl", &["-sSi", "--http2-prior-knowledge", &url])?;
     let (head, body) = seen.split_once("\r\n\r\n").unwrap();
     Some((format!("{head}\r\n"), body.to_owned()))
 }
@@ -129,7 +129,7 @@ async fn a_response_that_can_be_read_in_two_ways_is_502_and_the_log_says_why() {
         let shown = response.escape_ascii().to_string();
         let path = format!("/{number}");
         assert_eq!(Request::get(&path).send(gateway.address()).await.status, 502, "{shown}");
-        let line = gateway.event("its line", |event| event["path"] == path.as_str()).await;
+        let line = gateway.wait_for_event("its line", |event| event["path"] == path.as_str()).await;
         let detail = field(&line, "detail").as_str().unwrap();
         assert!(detail.contains(&format!("the response {}", prefixed(why))), "{shown}: {detail}");
         if let Some((head, _)) = over_http2(&gateway, number) {
@@ -158,7 +158,7 @@ async fn what_is_mended_is_logged_once_for_each_server() {
 async fn a_connection_with_a_mended_framing_is_not_used_again() {
     for (lines, connections) in [("X-Foo : bar\r\n", 1), ("Connection : keep-alive\r\n", 2)] {
         let response = String::from_utf8(with(lines)).unwrap();
-        let upstream = Upstream::answering(move |_| Answer::default().preceded_by(&response));
+        let upstream = Upstream::responding(move |_| ScriptedResponse::default().preceded_by(&response));
         let gateway = Gateway::builder()
             .upstream("app", &upstream)
             .route("/", "public", "")

@@ -3,11 +3,11 @@
 
 use serde_json::json;
 
-use crate::support::answer::Answer;
 use crate::support::client::Request;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::metrics::Metrics;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, DUE, Session};
 use crate::support::upstream::Upstream;
 
@@ -37,9 +37,9 @@ async fn alice(engine: &Engine) -> Session {
 async fn requests_by_route_status_and_verdict() {
     let (engine, upstream) = (
         table::engine().await,
-        Upstream::answering(|request| match request.target.as_str() {
-            "/optional/404" => Answer::new(404, ""),
-            _ => Answer::ok("ok"),
+        Upstream::responding(|request| match request.target.as_str() {
+            "/optional/404" => ScriptedResponse::new(404, ""),
+            _ => ScriptedResponse::ok("ok"),
         }),
     );
     let gateway = gateway(&engine, &upstream).await;
@@ -52,7 +52,7 @@ async fn requests_by_route_status_and_verdict() {
     gateway.send(&Request::post("/public", "x")).await;
     gateway.get("//", "a=b").await;
 
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     for (route, status, verdict, expected) in [
         ("/", "2xx", "active", 2.0),
         ("/", "4xx", "refused", 1.0),
@@ -71,7 +71,12 @@ async fn requests_by_route_status_and_verdict() {
         assert_eq!(metrics.sum("sessiongate_refusals_total", &[("cause", cause)]), expected, "{cause}");
     }
     // A route's own name may hold a `/`; nothing of a request does.
-    assert_eq!(metrics.values(REQUESTS, "route").len(), 4, "{:?}", metrics.values(REQUESTS, "route"));
+    assert_eq!(
+        metrics.label_values(REQUESTS, "route").len(),
+        4,
+        "{:?}",
+        metrics.label_values(REQUESTS, "route")
+    );
 }
 
 #[tokio::test]
@@ -84,7 +89,7 @@ async fn time_is_split_into_the_gateways_the_stores_and_the_upstreams() {
     }
     gateway.get("/", "a=b").await;
 
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     let count = |part: &str| {
         metrics.sum(&format!("sessiongate_request_{part}duration_seconds_count"), &[("route", "/")])
     };
@@ -102,13 +107,13 @@ async fn time_is_split_into_the_gateways_the_stores_and_the_upstreams() {
 async fn sessions_by_realm() {
     let (engine, upstream) = (
         table::engine().await,
-        Upstream::answering(|request| match request.target.as_str() {
-            "/patch" => Answer::ok("").header("X-Session-Patch", "{\"a\":1}"),
-            "/late" => {
-                Answer::ok("").header("X-Session-Patch", "{\"a\":2}").header("X-Session-If-Version", "99")
-            }
-            "/end" => Answer::ok("").header("X-Session-Action", "destroy"),
-            _ => Answer::ok("ok"),
+        Upstream::responding(|request| match request.target.as_str() {
+            "/patch" => ScriptedResponse::ok("").header("X-Session-Patch", "{\"a\":1}"),
+            "/late" => ScriptedResponse::ok("")
+                .header("X-Session-Patch", "{\"a\":2}")
+                .header("X-Session-If-Version", "99"),
+            "/end" => ScriptedResponse::ok("").header("X-Session-Action", "destroy"),
+            _ => ScriptedResponse::ok("ok"),
         }),
     );
     let gateway = gateway(&engine, &upstream).await;
@@ -127,10 +132,10 @@ async fn sessions_by_realm() {
 
     crate::support::eventually("the reissue is counted", || async {
         let won = [("realm", "main"), ("outcome", "won")];
-        Metrics::of(&gateway).await.sum("sessiongate_session_reissues_total", &won) == 1.0
+        Metrics::scrape(&gateway).await.sum("sessiongate_session_reissues_total", &won) == 1.0
     })
     .await;
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     let of = |family: &str, label: &str, value: &str| {
         metrics.sum(&format!("sessiongate_session_{family}_total"), &[("realm", "main"), (label, value)])
     };
@@ -158,7 +163,7 @@ async fn what_the_table_did_and_what_it_cost() {
     engine.inject(Affected::All, Fault::Throttle);
     assert_eq!(gateway.get("/", &other.cookie()).await.status, 503);
 
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     let of = |outcome| {
         let labels = [("table", "sessions"), ("operation", "get"), ("outcome", outcome)];
         metrics.sum("sessiongate_store_operations_total", &labels)
@@ -173,11 +178,11 @@ async fn what_the_table_did_and_what_it_cost() {
 /// Writes cost too, and the engine inside the process says so as Amazon's would.
 #[tokio::test]
 async fn the_embedded_engine_says_what_writes_cost() {
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/login" => Answer::ok("").header("X-Session-Patch", "{\"user\":\"alice\"}"),
-        "/rotate" => Answer::ok("").header("X-Session-Action", "rotate"),
-        "/logout" => Answer::ok("").header("X-Session-Action", "destroy"),
-        _ => Answer::ok("").header("X-Session-Patch", "{\"n\":1}"),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/login" => ScriptedResponse::ok("").header("X-Session-Patch", "{\"user\":\"alice\"}"),
+        "/rotate" => ScriptedResponse::ok("").header("X-Session-Action", "rotate"),
+        "/logout" => ScriptedResponse::ok("").header("X-Session-Action", "destroy"),
+        _ => ScriptedResponse::ok("").header("X-Session-Patch", "{\"n\":1}"),
     });
     let gateway = Gateway::builder()
         .upstream("app", &upstream)
@@ -193,7 +198,7 @@ async fn the_embedded_engine_says_what_writes_cost() {
         assert_eq!(response.status, 200, "{target}");
         cookie = response.set_cookies()[0].split(';').next().unwrap().to_owned();
     }
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     for operation in ["create", "update", "rotate", "delete"] {
         let labels = [("table", "sessions"), ("operation", operation)];
         let units = metrics.sum("sessiongate_store_consumed_capacity_units_total", &labels);
@@ -209,7 +214,7 @@ async fn scrubbed_headers_the_process_and_the_build() {
         Request::get("/public").header("X-User", "root").header("x_user", "root").header("Accept", "*/*");
     gateway.send(&spoofed.header("X-Session-Ref", "1")).await;
 
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     assert_eq!(metrics.sum("sessiongate_scrubbed_headers_total", &[]), 3.0);
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     assert_eq!(metrics.sum("sessiongate_build_info", &version), 1.0);
@@ -241,9 +246,9 @@ async fn no_request_makes_a_series() {
         let request = Request::new(&format!("M{number}"), &made_up).cookie(&session.cookie());
         gateway.send(&request.header("Host", &format!("h{number}.test"))).await;
         gateway.send(&Request::get("/public").header("User-Agent", &made_up)).await;
-        counts.push(series(&Metrics::of(&gateway).await));
+        counts.push(series(&Metrics::scrape(&gateway).await));
     }
     // Words of the gateway's own may be said for the first time, such as that an address misses too often.
     assert!(counts[39] - counts[1] < 5, "{counts:?}");
-    assert!(!Metrics::of(&gateway).await.text().contains("made-up"));
+    assert!(!Metrics::scrape(&gateway).await.text().contains("made-up"));
 }

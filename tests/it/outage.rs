@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use sessiongate::time::Clock;
 
-use crate::support::answer::Answer;
 use crate::support::client::Response;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::{Builder, Gateway};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, DUE, Session};
 use crate::support::upstream::Upstream;
 
@@ -43,16 +43,16 @@ fn assert_unavailable(response: &Response) {
 
 /// What holds while nothing can be read.
 async fn assert_refused(gateway: &Gateway, upstream: &Upstream, session: &Session) {
-    let before = upstream.hits();
+    let before = upstream.request_count();
     assert_unavailable(&gateway.get("/", &session.cookie()).await);
     assert_unavailable(&gateway.get("/optional", &session.cookie()).await);
-    assert_eq!(upstream.hits(), before);
+    assert_eq!(upstream.request_count(), before);
     // Where there is nothing to look up, there is nothing to miss.
     assert_eq!(gateway.get("/", "other=cookie").await.status, 401);
     assert_eq!(gateway.get("/optional", "other=cookie").await.status, 200);
-    assert_eq!(upstream.last().header("x-session-status"), Some("anonymous"));
+    assert_eq!(upstream.last_request().header("x-session-status"), Some("anonymous"));
     assert_eq!(gateway.get("/public", &session.cookie()).await.status, 200);
-    assert_eq!(upstream.last().header("x-user"), None);
+    assert_eq!(upstream.last_request().header("x-user"), None);
 }
 
 async fn assert_recovers(gateway: &Gateway, upstream: &Upstream, session: &Session) {
@@ -60,7 +60,7 @@ async fn assert_recovers(gateway: &Gateway, upstream: &Upstream, session: &Sessi
         gateway.get("/", &session.cookie()).await.status == 200
     })
     .await;
-    assert_eq!(upstream.last().header("x-user"), Some("alice"));
+    assert_eq!(upstream.last_request().header("x-user"), Some("alice"));
 }
 
 #[tokio::test]
@@ -80,11 +80,11 @@ async fn a_table_that_is_away_and_comes_back() {
 async fn a_table_that_throttles_fails_or_denies() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream, "").start().await;
-    for fault in [Fault::Throttle, Fault::ServerError, Fault::Denied, Fault::Half] {
+    for fault in [Fault::Throttle, Fault::ServerError, Fault::AccessDenied, Fault::BrokenOff] {
         let session = alice(&engine).await;
         engine.inject(Affected::All, fault);
         assert_refused(&gateway, &upstream, &session).await;
-        engine.heal();
+        engine.clear_faults();
         assert_recovers(&gateway, &upstream, &session).await;
         assert!(!gateway.log().contains(&session.id));
     }
@@ -113,13 +113,13 @@ async fn an_answer_that_is_not_dynamodbs_is_unavailable_and_not_remembered() {
             let optional = gateway.get("/optional", &session.cookie()).await;
             if mode.contains("anonymous") {
                 assert_eq!((optional.status, optional.set_cookies().len()), (200, 0), "{mode} {fault:?}");
-                assert_eq!(upstream.last().header("x-session-status"), Some("unavailable"));
+                assert_eq!(upstream.last_request().header("x-session-status"), Some("unavailable"));
             } else {
                 assert_unavailable(&optional);
             }
-            engine.heal();
+            engine.clear_faults();
             assert_eq!(gateway.get("/", &session.cookie()).await.status, 200, "{mode} {fault:?}");
-            assert_eq!(upstream.last().header("x-user"), Some("alice"));
+            assert_eq!(upstream.last_request().header("x-user"), Some("alice"));
         }
         // An empty object is the table's own word that there is no such row.
         let session = alice(&engine).await;
@@ -132,10 +132,10 @@ async fn an_answer_that_is_not_dynamodbs_is_unavailable_and_not_remembered() {
 #[tokio::test]
 async fn a_write_that_is_answered_with_nothing_is_not_done() {
     let engine = table::engine().await;
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/end" => Answer::ok("done").header("X-Session-Action", "destroy"),
-        "/rotate" => Answer::ok("done").header("X-Session-Action", "rotate"),
-        _ => Answer::ok("done").header("X-Session-Patch", r#"{"user":"bob"}"#),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/end" => ScriptedResponse::ok("done").header("X-Session-Action", "destroy"),
+        "/rotate" => ScriptedResponse::ok("done").header("X-Session-Action", "rotate"),
+        _ => ScriptedResponse::ok("done").header("X-Session-Patch", r#"{"user":"bob"}"#),
     });
     let gateway = gateway(&engine, &upstream, "")
         .route("/write", "optional", "writes = true")
@@ -155,9 +155,9 @@ async fn a_write_that_is_answered_with_nothing_is_not_done() {
             assert!(!response.text().contains("done"), "{path}");
         }
         assert_unavailable(&gateway.get("/write", "other=cookie").await);
-        engine.heal();
+        engine.clear_faults();
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
-        assert_eq!(upstream.last().header("x-user"), Some("alice"));
+        assert_eq!(upstream.last_request().header("x-user"), Some("alice"));
     }
 }
 
@@ -166,7 +166,7 @@ async fn a_silent_table_is_given_up_in_time() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &upstream, "").start().await;
-    engine.inject(Affected::All, Fault::Silence);
+    engine.inject(Affected::All, Fault::NoResponse);
 
     let mut fastest = Duration::MAX;
     // A busy machine makes one of them late, but not each of them.
@@ -177,7 +177,7 @@ async fn a_silent_table_is_given_up_in_time() {
     }
     assert!(fastest >= TIMEOUT.mul_f32(0.9), "{fastest:?}: the table was not given its time");
     assert!(fastest < TIMEOUT + Duration::from_millis(300), "{fastest:?}");
-    engine.heal();
+    engine.clear_faults();
     assert_recovers(&gateway, &upstream, &session).await;
 }
 
@@ -192,7 +192,7 @@ async fn optional_routes_go_on_without_a_session_where_that_is_configured() {
     let response = gateway.get("/optional", &session.cookie()).await;
 
     assert_eq!((response.status, response.set_cookies().len()), (200, 0));
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     assert_eq!((seen.header("x-session-status"), seen.header("x-user")), (Some("unavailable"), None));
 }
 
@@ -206,7 +206,7 @@ async fn who_is_in_the_cache_notices_nothing() {
     engine.server().stop().await;
     for _ in 0..50 {
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
-        assert_eq!(upstream.last().header("x-user"), Some("alice"));
+        assert_eq!(upstream.last_request().header("x-user"), Some("alice"));
     }
     // A browser that has seen a newer version is not given the row that is remembered.
     assert_unavailable(&gateway.get("/", &session.clone().version(2).cookie()).await);
@@ -223,7 +223,7 @@ async fn a_row_that_is_no_longer_fresh_is_used_where_that_is_configured() {
     engine.server().stop().await;
     for _ in 0..50 {
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
-        assert_eq!(upstream.last().header("x-user"), Some("alice"));
+        assert_eq!(upstream.last_request().header("x-user"), Some("alice"));
     }
     assert_unavailable(&gateway.get("/", &session.clone().version(2).cookie()).await);
     assert_unavailable(&gateway.get("/", &other.cookie()).await);
@@ -242,7 +242,7 @@ async fn a_due_session_lives_on_through_an_outage() {
     for _ in 0..20 {
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     }
-    engine.heal();
+    engine.clear_faults();
     engine.server().resume();
     crate::support::eventually("the reissue", || async {
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::client::Request;
 use crate::support::engine::Engine;
 use crate::support::gateway::{Builder, Gateway, field};
-use crate::support::program::said;
+use crate::support::program::successful_output;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
@@ -46,16 +46,16 @@ async fn merged_path_is_judged_and_forwarded() {
         ("//app//", "/"),
     ] {
         assert_eq!(gateway.get(path, "").await.status, 200, "{path}");
-        assert_eq!(upstream.last().target, target, "{path}");
+        assert_eq!(upstream.last_request().target, target, "{path}");
     }
     assert_eq!(gateway.send(&Request::post("//form//x", "abc")).await.status, 200);
     assert_eq!(
-        (upstream.last().target.as_str(), upstream.last().message.body.as_slice()),
+        (upstream.last_request().target.as_str(), upstream.last_request().message.body.as_slice()),
         ("/form/x", &b"abc"[..])
     );
 
     // The rule is that of the merged path, and so is whether slashes are merged at all.
-    let hits = upstream.hits();
+    let hits = upstream.request_count();
     for (path, status) in [
         ("//admin", 400),
         ("/admin//", 400),
@@ -67,18 +67,20 @@ async fn merged_path_is_judged_and_forwarded() {
     ] {
         assert_eq!(gateway.get(path, "").await.status, status, "{path}");
     }
-    assert_eq!(upstream.hits(), hits);
+    assert_eq!(upstream.request_count(), hits);
     assert_eq!(gateway.get("/admin//files//x?a", &session.cookie()).await.status, 200);
-    assert_eq!(upstream.last().target, "/admin/files/x?a");
+    assert_eq!(upstream.last_request().target, "/admin/files/x?a");
 
     let url = format!("http://{}//admin//files", gateway.address());
     let arguments =
         ["-sS", "--http2-prior-knowledge", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}"];
     for (cookie, status) in [(String::new(), "401"), (format!("Cookie: {}", session.cookie()), "200")] {
-        let Some(said) = said("curl", &[&arguments[..], &["-H", &cookie, &url]].concat()) else { return };
+        let Some(said) = successful_output("curl", &[&arguments[..], &["-H", &cookie, &url]].concat()) else {
+            return;
+        };
         assert_eq!(said, status);
     }
-    assert_eq!(upstream.last().target, "/admin/files");
+    assert_eq!(upstream.last_request().target, "/admin/files");
 }
 
 #[tokio::test]
@@ -100,17 +102,17 @@ async fn browsers_are_redirected_to_the_merged_path() {
     }
     let response = gateway.send(&Request::get("//x").header("Accept", HTML)).await;
     assert_eq!(response.header("x-frame-options"), Some("DENY"), "with the route's headers");
-    let line = gateway.event("a line", |event| event["target"] == "access").await;
+    let line = gateway.wait_for_event("a line", |event| event["target"] == "access").await;
     assert_eq!(field(&line, "path"), "//");
     assert_eq!(field(&line, "verdict"), "duplicate-slashes");
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 
     // What is not the load of a page is answered where it is.
     let image = Request::get("//x").header("Sec-Fetch-Mode", "no-cors").header("Sec-Fetch-Dest", "image");
     let script = Request::get("//x").header("Accept", HTML).header("X-Requested-With", "XMLHttpRequest");
     for request in [image, script, Request::post("//x", "a=b").header("Accept", HTML)] {
         assert_eq!(gateway.send(&request).await.status, 200);
-        assert_eq!(upstream.last().target, "/x");
+        assert_eq!(upstream.last_request().target, "/x");
     }
     let response = gateway.send(&Request::get("//admin").header("Accept", HTML)).await;
     assert_eq!((response.status, response.header("location")), (400, None));
@@ -135,7 +137,7 @@ async fn paths_in_another_case_do_not_lead_past_a_route_that_ignores_it() {
     assert_eq!(exact.get("/SKIN/x", "").await.status, 200, "what the upstream makes of it, it makes");
 
     let gateway = gateway("ignore_case = true").start().await;
-    let hits = upstream.hits();
+    let hits = upstream.request_count();
     for path in ["/skin", "/SKIN", "/sKiN/x", "/Skin/OPENED"] {
         assert_eq!(gateway.get(path, "").await.status, 401, "{path}");
     }
@@ -143,7 +145,7 @@ async fn paths_in_another_case_do_not_lead_past_a_route_that_ignores_it() {
     for path in ["/%53kin", "/%C5%BFkin", "/s%E2%84%AAin/x", "/sk%C4%B1n", "/s%E2%84%AAin;a/x"] {
         assert_eq!(gateway.get(path, "").await.status, 400, "{path}");
     }
-    assert_eq!(upstream.hits(), hits);
+    assert_eq!(upstream.request_count(), hits);
     for (path, target) in [
         ("/SKIN/X?y", "/SKIN/X?y"),
         ("/Skin/Open/x", "/Skin/Open/x"),
@@ -152,7 +154,7 @@ async fn paths_in_another_case_do_not_lead_past_a_route_that_ignores_it() {
         ("/caf%C3%89", "/caf%C3%89"),
     ] {
         assert_eq!(gateway.get(path, &session.cookie()).await.status, 200, "{path}");
-        assert_eq!(upstream.last().target, target, "{path}");
+        assert_eq!(upstream.last_request().target, target, "{path}");
     }
     assert_eq!(gateway.get("/SKIN/OPEN", "").await.status, 200, "routes below ignore case, too");
 }

@@ -66,20 +66,20 @@ async fn the_client_is_the_one_that_the_header_names() {
         client.send(other).await;
         assert_eq!(client.request(&request).await.status, 200, "{}", header.escape_ascii());
         assert_eq!(
-            upstream.last().header("x-forwarded-for"),
+            upstream.last_request().header("x-forwarded-for"),
             Some(forwarded_for),
             "{}",
             header.escape_ascii()
         );
-        let told = upstream.last().header("forwarded").map(str::to_owned).unwrap();
+        let told = upstream.last_request().header("forwarded").map(str::to_owned).unwrap();
         assert!(told.contains("proto=http") && !told.contains("https"), "{told}");
         assert_eq!(
             client.request(&Request::get("/again")).await.status,
             200,
             "the header is one of the connection"
         );
-        let id = upstream.last().header("x-request-id").unwrap().to_owned();
-        let line = gateway.event("the request", |event| event["id"] == id.as_str()).await;
+        let id = upstream.last_request().header("x-request-id").unwrap().to_owned();
+        let line = gateway.wait_for_event("the request", |event| event["id"] == id.as_str()).await;
         if said.is_empty() {
             assert_eq!(line["client"], address);
         }
@@ -113,11 +113,11 @@ async fn without_a_good_header_the_connection_ends() {
     ];
     for header in headers {
         let mut client = Client::connect(gateway.address()).await;
-        client.send_what_is_taken(header).await;
-        client.send_what_is_taken(request).await;
-        assert_eq!(client.rest().await, b"", "{}", header.get(..40).unwrap_or(header).escape_ascii());
+        client.try_send(header).await;
+        client.try_send(request).await;
+        assert_eq!(client.read_to_end().await, b"", "{}", header.get(..40).unwrap_or(header).escape_ascii());
     }
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }
 
 #[tokio::test]
@@ -125,11 +125,9 @@ async fn a_stranger_cannot_speak_for_others() {
     let upstream = Upstream::start();
     let gateway = behind(&upstream, "trusted_proxies = [\"192.0.2.0/24\"]").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client
-        .send_what_is_taken(b"PROXY TCP4 192.0.2.9 127.0.0.1 1 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await;
-    assert_eq!(client.rest().await, b"");
-    assert_eq!(upstream.hits(), 0);
+    client.try_send(b"PROXY TCP4 192.0.2.9 127.0.0.1 1 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.read_to_end().await, b"");
+    assert_eq!(upstream.request_count(), 0);
 }
 
 #[tokio::test]
@@ -142,11 +140,11 @@ async fn the_header_comes_before_tls() {
     tokio::io::AsyncWriteExt::write_all(&mut stream, b"PROXY TCP4 192.0.2.9 127.0.0.1 1 443\r\n")
         .await
         .unwrap();
-    let connector = tokio_rustls::TlsConnector::from(tls::client(&ours, None));
+    let connector = tokio_rustls::TlsConnector::from(tls::client_config(&ours, None));
     let stream =
         within("a handshake", connector.connect("app.test".try_into().unwrap(), stream)).await.unwrap();
     assert_eq!(Client::over(stream).request(&Request::get("/")).await.status, 200);
-    let received = upstream.only();
+    let received = upstream.only_request();
     assert_eq!(received.header("forwarded"), Some("for=192.0.2.9;host=\"gateway.test\";proto=https"));
 }
 
@@ -188,7 +186,7 @@ async fn haproxy_speaks_both_versions_over_both_kinds_of_socket() {
         socket.bind("127.0.0.77:0".parse().unwrap()).unwrap();
         let mut client = Client::over(socket.connect(at).await.unwrap());
         assert_eq!(client.request(&Request::get("/")).await.status, 200);
-        assert_eq!(upstream.last().header("x-forwarded-for"), Some("127.0.0.77"), "{port}");
+        assert_eq!(upstream.last_request().header("x-forwarded-for"), Some("127.0.0.77"), "{port}");
     }
     running.kill().await.unwrap();
 }
@@ -212,16 +210,19 @@ async fn a_unix_socket_is_a_listener() {
     let socket = gateway.directory().join("in.sock");
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
     assert_eq!(connect(&socket).await.request(&said).await.status, 200);
-    assert_eq!(upstream.last().header("x-forwarded-for"), Some("unknown"));
-    assert_eq!(upstream.last().header("forwarded"), Some("for=unknown;host=\"gateway.test\";proto=http"));
+    assert_eq!(upstream.last_request().header("x-forwarded-for"), Some("unknown"));
+    assert_eq!(
+        upstream.last_request().header("forwarded"),
+        Some("for=unknown;host=\"gateway.test\";proto=http")
+    );
 
     let trusting = builder("trusted_proxies = [\"unix:\"]\nmode = \"0600\"").start().await;
     let other = trusting.directory().join("in.sock");
     assert_eq!(std::fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(connect(&other).await.request(&said).await.status, 200);
-    assert_eq!(upstream.last().header("x-forwarded-for"), Some("203.0.113.1, unknown"));
-    assert_eq!(upstream.last().header("x-forwarded-proto"), Some("https"));
-    let line = trusting.event("the request", |event| event["message"] == "request").await;
+    assert_eq!(upstream.last_request().header("x-forwarded-for"), Some("203.0.113.1, unknown"));
+    assert_eq!(upstream.last_request().header("x-forwarded-proto"), Some("https"));
+    let line = trusting.wait_for_event("the request", |event| event["message"] == "request").await;
     assert_eq!(line["client"], "203.0.113.1");
     drop(trusting);
 
@@ -243,7 +244,7 @@ async fn a_socket_that_is_left_behind_is_replaced_and_one_in_use_is_not() {
     };
 
     let killed = builder().start().await;
-    let failure = builder().fail().await;
+    let failure = builder().fail_to_start().await;
     assert!(failure.log.contains("in use"), "{}", failure.log);
     // Dropped, it is killed, and leaves its socket.
     drop(killed);
@@ -255,7 +256,7 @@ async fn a_socket_that_is_left_behind_is_replaced_and_one_in_use_is_not() {
     assert!(!socket.exists(), "it is gone with the gateway");
 
     std::fs::write(&socket, "precious").unwrap();
-    let failure = builder().fail().await;
+    let failure = builder().fail_to_start().await;
     assert!(failure.log.contains("the file exists and is not a socket"), "{}", failure.log);
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
 }

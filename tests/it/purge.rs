@@ -166,11 +166,11 @@ async fn at_a_terminal_there_is_a_bar_while_it_works() {
 async fn a_session_that_is_used_before_its_delete_arrives_stays() {
     let (engine, over, _) = filled(2, 1).await;
     let gate = Gate::closed();
-    engine.inject(Affected::Only("DeleteItem"), Fault::Hold(gate.clone()));
+    engine.inject(Affected::Only("DeleteItem"), Fault::HoldRequest(gate.clone()));
     let directory = site_on(&engine);
     let purge = start(directory.path(), &["purge", "--json"]);
-    gate.arrival().await;
-    gate.arrival().await;
+    gate.wait_for_arrival().await;
+    gate.wait_for_arrival().await;
     let used = Session { issued: table::now(), expires: table::now() + 1200, ..over[0].clone() };
     used.put(&engine).await;
     gate.open();
@@ -185,11 +185,11 @@ async fn a_session_that_is_used_before_its_delete_arrives_stays() {
 async fn a_session_that_only_changed_its_data_stays_and_one_that_is_gone_stays_gone() {
     let (engine, over, _) = filled(2, 0).await;
     let gate = Gate::closed();
-    engine.inject(Affected::Only("DeleteItem"), Fault::Hold(gate.clone()));
+    engine.inject(Affected::Only("DeleteItem"), Fault::HoldRequest(gate.clone()));
     let directory = site_on(&engine);
     let purge = start(directory.path(), &["purge", "--json"]);
-    gate.arrival().await;
-    gate.arrival().await;
+    gate.wait_for_arrival().await;
+    gate.wait_for_arrival().await;
     let changed = Session { claims: json!({ "user": "carol" }), ..over[0].clone() };
     changed.put(&engine).await;
     over[1].delete(&engine).await;
@@ -273,9 +273,9 @@ async fn a_table_that_throttles_is_waited_for() {
         let directory = site_on(&engine);
         let purge = start(directory.path(), &["purge", "--json"]);
         let is_one = |one: &&Operation| one.name == operation;
-        engine.until("a dozen tries", |all| all.iter().filter(is_one).count() > 12).await;
+        engine.wait_until("a dozen tries", |all| all.iter().filter(is_one).count() > 12).await;
         assert_eq!(rows_of(&engine).await, over.len() + alive.len());
-        engine.heal();
+        engine.clear_faults();
         let ended = end(purge).await.with(0);
         assert_eq!(ended.summary["deleted"], over.len());
         assert!(ended.summary["pauses"].as_u64().unwrap() > 8, "{ended:?}");
@@ -288,10 +288,10 @@ async fn a_table_that_throttles_is_waited_for() {
 async fn an_interrupt_ends_it_with_the_summary_so_far() {
     let (engine, ..) = filled(3, 1).await;
     let gate = Gate::closed();
-    engine.inject(Affected::Only("DeleteItem"), Fault::Hold(gate.clone()));
+    engine.inject(Affected::Only("DeleteItem"), Fault::HoldRequest(gate.clone()));
     let directory = site_on(&engine);
     let purge = start(directory.path(), &["purge", "--json", "--segments", "1"]);
-    gate.arrival().await;
+    gate.wait_for_arrival().await;
     let pid = purge.id().to_string();
     let kill = Command::new("sh").args(["-c", r#"kill -s INT "$0""#, &pid]).status();
     assert!(kill.unwrap().success());
@@ -330,7 +330,7 @@ async fn a_table_that_is_not_there_or_not_ours_is_left_alone() {
 #[tokio::test]
 async fn a_store_that_denies_the_delete_ends_it() {
     let (engine, ..) = filled(3, 0).await;
-    engine.inject(Affected::Only("DeleteItem"), Fault::Denied);
+    engine.inject(Affected::Only("DeleteItem"), Fault::AccessDenied);
     let directory = site_on(&engine);
     let ended = run(directory.path(), &["purge", "--json"]).await.with(1);
     assert!(ended.stderr.contains("error: DynamoDB refuses access"), "{}", ended.stderr);

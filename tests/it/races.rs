@@ -6,10 +6,10 @@ use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 
 use super::changes::{cookie, obey, order, patch};
-use crate::support::answer::Answer;
 use crate::support::client::Response;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::ministack::Ministack;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table;
 use crate::support::upstream::Upstream;
 
@@ -56,13 +56,13 @@ impl Race {
         let server = Ministack::start()?;
         let (key, key_type) = format.key;
         table::call(server.address(), "CreateTable", table::schema_of("races", key, key_type)).await;
-        let upstream = Upstream::answering(|request| {
+        let upstream = Upstream::responding(|request| {
             let text = |name| request.header(name).map(str::to_owned);
             let told = json!({
                 "version": text("x-session-version"), "ref": text("x-session-ref"), "n": text("x-n"),
                 "flash": text("x-session-flash"),
             });
-            obey(request, Answer::ok(told.to_string()))
+            obey(request, ScriptedResponse::ok(told.to_string()))
         });
         let gateways = join_all((0..count).map(|_| builder(format, &server, &upstream, "60s").start())).await;
         let witness = builder(format, &server, &upstream, "0s").start().await;

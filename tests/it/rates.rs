@@ -50,7 +50,7 @@ async fn an_address_is_held_to_the_gateways_rate_and_to_the_routes() {
     let some = |passed: usize, burst: usize| (burst..burst + 20).contains(&passed);
     let at_login = passed(&gateway, &from("192.0.2.1", "/login"), 35).await;
     assert!(some(at_login, 5), "{at_login}");
-    let hits = upstream.hits();
+    let hits = upstream.request_count();
     assert_eq!(hits, at_login, "what is refused is not forwarded");
     let anywhere = passed(&gateway, &from("192.0.2.1", "/"), 60).await;
     assert!((5..30).contains(&anywhere), "what the route refused counted too: {anywhere}");
@@ -60,7 +60,7 @@ async fn an_address_is_held_to_the_gateways_rate_and_to_the_routes() {
         5,
         "nor is who claims to be one"
     );
-    let line = gateway.event("the line", |event| field(event, "status") == 429).await;
+    let line = gateway.wait_for_event("the line", |event| field(event, "status") == 429).await;
     assert_eq!(field(&line, "verdict"), "rate");
 }
 
@@ -123,12 +123,16 @@ async fn made_up_ids_do_not_run_up_reads() {
 
     // Who is known already is served; who is not cannot be told, and is not taken for nobody.
     let response = gateway.send(&from("192.0.2.1", "/").cookie(&known.cookie())).await;
-    assert_eq!((response.status, upstream.last().header("x-user")), (200, Some("alice")));
+    assert_eq!((response.status, upstream.last_request().header("x-user")), (200, Some("alice")));
     let other = Session::new(json!({ "user": "bob" }));
     other.put(&engine).await;
     let elsewhere = gateway.send(&from("192.0.2.2", "/").cookie(&other.cookie())).await;
-    assert_eq!((elsewhere.status, upstream.last().header("x-user")), (200, Some("bob")), "another address");
-    let line = gateway.event("the line", |event| field(event, "reason") == "misses").await;
+    assert_eq!(
+        (elsewhere.status, upstream.last_request().header("x-user")),
+        (200, Some("bob")),
+        "another address"
+    );
+    let line = gateway.wait_for_event("the line", |event| field(event, "reason") == "misses").await;
     assert_eq!((field(&line, "status"), field(&line, "verdict")), (&json!(429), &json!("rate")));
 }
 
@@ -167,7 +171,7 @@ async fn what_limiters_remember_is_bounded_and_shown() {
         let target = if number <= 3 { "/login" } else { "/" };
         assert_eq!(passed(&gateway, &from(&format!("192.0.2.{number}"), target), 1).await, 1);
     }
-    let metrics = Metrics::of(&gateway).await;
+    let metrics = Metrics::scrape(&gateway).await;
     for (route, limiter, used) in
         [("-", "rate", 7.0), ("/login", "rate", 3.0), ("-", "misses", 0.0), ("-", "reset_rate", 0.0)]
     {
@@ -177,7 +181,7 @@ async fn what_limiters_remember_is_bounded_and_shown() {
         assert!((65_536.0..=131_072.0).contains(&limit), "{labels:?}: {limit}");
     }
     assert_eq!(
-        metrics.values("sessiongate_limiter_bound_limit", "route").len(),
+        metrics.label_values("sessiongate_limiter_bound_limit", "route").len(),
         2,
         "a route without has none"
     );

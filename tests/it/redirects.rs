@@ -62,7 +62,10 @@ async fn no_request_chooses_where_a_redirect_leads() {
     }
     let mut client = Client::connect(gateway.address()).await;
     client.send("GET /up HTTP/1.0\r\n\r\n").await;
-    assert!(String::from_utf8_lossy(&client.rest().await).contains(" 400 "), "there is no host to lead to");
+    assert!(
+        String::from_utf8_lossy(&client.read_to_end().await).contains(" 400 "),
+        "there is no host to lead to"
+    );
 }
 
 #[tokio::test]
@@ -108,7 +111,7 @@ async fn the_routes_rule_comes_first() {
     let led = gateway.get("/members/x", &session.cookie()).await;
     assert_eq!((led.status, led.header("location")), (308, Some("https://members.example/members/x")));
     assert_eq!(led.header("cache-control"), Some("no-store"), "it is not for everybody");
-    let line = gateway.event("the line", |event| field(event, "status") == 308).await;
+    let line = gateway.wait_for_event("the line", |event| field(event, "status") == 308).await;
     assert_eq!((field(&line, "verdict"), field(&line, "route")), (&json!("active"), &json!("/members")));
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }

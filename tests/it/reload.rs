@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::engine::Engine;
 use crate::support::gate::Gate;
 use crate::support::gateway::{self, Gateway};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, within};
@@ -36,7 +36,7 @@ async fn a_route_comes_another_changes_and_the_log_says_so() {
     let gateway = gateway(&upstream, &engine).await;
     assert_eq!(gateway.get("/open", "").await.status, 401);
 
-    gateway.configure(|text| {
+    gateway.edit_config(|text| {
         let text = text.replace("access = \"required\"", "access = \"optional\"");
         format!("{text}\n[[routes]]\npath = \"/open\"\nupstream = \"app\"\naccess = \"public\"\n")
     });
@@ -61,23 +61,29 @@ async fn a_realm_that_stays_remembers_its_sessions_but_not_the_headers_of_other_
     session.put(&engine).await;
     gateway.get("/", &session.cookie()).await;
     let reads = engine.counts();
-    assert_eq!(upstream.last().all("x-user"), ["alice"]);
+    assert_eq!(upstream.last_request().all("x-user"), ["alice"]);
 
-    gateway.configure(|text| text.replace("X-User = \"user\"", "X-Role = \"role\""));
+    gateway.edit_config(|text| text.replace("X-User = \"user\"", "X-Role = \"role\""));
     gateway.reload().await;
     gateway.get("/", &session.cookie()).await;
 
-    assert_eq!(upstream.last().all("x-role"), ["admin"]);
-    assert!(upstream.last().all("x-user").is_empty());
+    assert_eq!(upstream.last_request().all("x-role"), ["admin"]);
+    assert!(upstream.last_request().all("x-user").is_empty());
     // A route before it takes the place that the headers were remembered in.
-    gateway.configure(|text| {
+    gateway.edit_config(|text| {
         text.replace("[[routes]]", "[[routes]]\npath = \"/first\"\nupstream = \"app\"\naccess = \"required\"\nsession = \"main\"\nheaders = { X-First = \"user\" }\n[[routes]]")
     });
     gateway.reload().await;
     gateway.get("/first", &session.cookie()).await;
-    assert_eq!((upstream.last().all("x-first"), upstream.last().all("x-role")), (vec!["alice"], vec![]));
+    assert_eq!(
+        (upstream.last_request().all("x-first"), upstream.last_request().all("x-role")),
+        (vec!["alice"], vec![])
+    );
     gateway.get("/", &session.cookie()).await;
-    assert_eq!((upstream.last().all("x-role"), upstream.last().all("x-first")), (vec!["admin"], vec![]));
+    assert_eq!(
+        (upstream.last_request().all("x-role"), upstream.last_request().all("x-first")),
+        (vec!["admin"], vec![])
+    );
     assert_eq!(engine.counts(), reads, "the session was read once");
 }
 
@@ -90,7 +96,7 @@ async fn a_realm_that_changes_starts_anew() {
     gateway.get("/", &session.cookie()).await;
     let reads = engine.counts().eventual_reads;
 
-    gateway.configure(|text| text.replace("ttl = \"1h\"", "ttl = \"59m\""));
+    gateway.edit_config(|text| text.replace("ttl = \"1h\"", "ttl = \"59m\""));
     let event = gateway.reload().await;
     gateway.get("/", &session.cookie()).await;
 
@@ -111,35 +117,35 @@ async fn an_upstream_that_stays_keeps_its_connections() {
         .await;
     gateway.get("/", "").await;
 
-    gateway.configure(|text| text.replace("workers = 1", "workers = 1\naccess_log = false"));
+    gateway.edit_config(|text| text.replace("workers = 1", "workers = 1\naccess_log = false"));
     assert_eq!(text(&gateway.reload().await, "server"), "access_log");
     gateway.get("/", "").await;
     assert_eq!(upstream.connections(), 1);
 
     let (from, to) = (upstream.address().to_string(), other.address().to_string());
-    gateway.configure(|text| text.replace(&from, &to));
+    gateway.edit_config(|text| text.replace(&from, &to));
     assert_eq!(text(&gateway.reload().await, "upstreams"), "~app");
     gateway.get("/", "").await;
-    assert_eq!((upstream.hits(), other.hits()), (2, 1));
+    assert_eq!((upstream.request_count(), other.request_count()), (2, 1));
 }
 
 #[tokio::test]
 async fn a_request_is_finished_as_it_began() {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |_| Answer::ok("12345").held_after(2, &held));
+    let upstream = Upstream::responding(move |_| ScriptedResponse::ok("12345").paused_after(2, &held));
     let gateway =
         Gateway::builder().server(SIGNALS).upstream("app", &upstream).route("/", "public", "").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get("/")).await;
-    gate.arrival().await;
+    client.send_request(&Request::get("/")).await;
+    gate.wait_for_arrival().await;
 
     let nobody = "127.0.0.1:1";
-    gateway.configure(|text| text.replace(&upstream.address().to_string(), nobody));
+    gateway.edit_config(|text| text.replace(&upstream.address().to_string(), nobody));
     gateway.reload().await;
     gate.open();
 
-    assert_eq!(client.answer().await.unwrap().text(), "12345");
+    assert_eq!(client.read_response().await.unwrap().text(), "12345");
     // The connection goes on, with the configuration that is in force by now.
     assert_eq!(client.request(&Request::get("/")).await.status, 502);
 }
@@ -149,10 +155,10 @@ async fn a_bad_file_changes_nothing_and_each_problem_is_said_with_its_place() {
     let (upstream, engine) = (Upstream::start(), table::engine().await);
     let gateway = gateway(&upstream, &engine).await;
 
-    gateway.configure(|text| {
+    gateway.edit_config(|text| {
         text.replace("watch = false", "watch = false\ndrian = \"1s\"").replace("\"required\"", "\"none\"")
     });
-    gateway.refuse_reload().await;
+    gateway.rejected_reload().await;
 
     let errors = gateway.events("configuration error");
     assert_eq!(errors.len(), 2, "{errors:#?}");
@@ -162,7 +168,7 @@ async fn a_bad_file_changes_nothing_and_each_problem_is_said_with_its_place() {
     assert!(text(&errors[0], "hint").contains("drain"), "{errors:#?}");
     assert_eq!(gateway.get("/", "").await.status, 401);
 
-    gateway.configure(|text| text.replace("drian", "drain").replace("\"none\"", "\"optional\""));
+    gateway.edit_config(|text| text.replace("drian", "drain").replace("\"none\"", "\"optional\""));
     assert_eq!(gateway::field(&gateway.reload().await, "generation"), 2);
     assert_eq!(gateway.get("/", "").await.status, 200);
 }
@@ -172,7 +178,7 @@ async fn a_realm_whose_table_is_missing_does_not_come_into_force() {
     let (upstream, engine) = (Upstream::start(), table::engine().await);
     let gateway = gateway(&upstream, &engine).await;
 
-    gateway.configure(|text| {
+    gateway.edit_config(|text| {
         let text = text.replace("access = \"required\"", "access = \"public\"").replace("session = \"main\"\n", "");
         let text = text.replace("[routes.headers]\nX-User = \"user\"", "");
         format!(
@@ -180,7 +186,7 @@ async fn a_realm_whose_table_is_missing_does_not_come_into_force() {
              upstream = \"app\"\naccess = \"required\"\nsession = \"other\"\n"
         )
     });
-    let event = gateway.refuse_reload().await;
+    let event = gateway.rejected_reload().await;
 
     assert!(text(&event, "reason").contains("realm `other`"), "{event}");
     assert_eq!(gateway.get("/", "").await.status, 401);
@@ -196,7 +202,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_is_in_force() {
             .replace("\"required\"", "\"optional\"")
     };
 
-    gateway.configure(change);
+    gateway.edit_config(change);
     let event = gateway.reload().await;
     assert_eq!(text(&event, "waiting_for_restart"), "store, server.workers");
     assert_eq!(text(&event, "routes"), "~/");
@@ -223,7 +229,7 @@ async fn listeners_come_and_go() {
     let mut idle = Client::connect(first).await;
     idle.request(&Request::get("/")).await;
 
-    gateway.configure(|text| {
+    gateway.edit_config(|text| {
         text.replace("[[listeners]]", "[[listeners]]\naddress = \"127.0.0.1:0\"\n[[listeners]]")
     });
     let event = gateway.reload().await;
@@ -235,7 +241,7 @@ async fn listeners_come_and_go() {
     assert_eq!(idle.request(&Request::get("/")).await.header("connection"), None);
 
     let address = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
-    gateway.configure(|text| {
+    gateway.edit_config(|text| {
         text.replace(address, "[[listeners]]\naddress = \"[::1]:0\"\n").replacen(
             "[[listeners]]\naddress = \"[::1]:0\"\n",
             "",
@@ -265,15 +271,16 @@ async fn trust_in_proxies_changes_for_new_connections_and_ends_old_ones() {
     let request = Request::get("/").header("X-Forwarded-For", "192.0.2.7");
     let mut old = Client::connect(gateway.address()).await;
     old.request(&request).await;
-    assert_eq!(upstream.last().header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(upstream.last_request().header("x-forwarded-for"), Some("127.0.0.1"));
 
-    gateway
-        .configure(|text| text.replace("[[listeners]]", "[[listeners]]\ntrusted_proxies = [\"127.0.0.1\"]"));
+    gateway.edit_config(|text| {
+        text.replace("[[listeners]]", "[[listeners]]\ntrusted_proxies = [\"127.0.0.1\"]")
+    });
     assert_eq!(text(&gateway.reload().await, "listeners"), "~127.0.0.1:0");
 
     eventually("trust", || async {
         request.send(gateway.address()).await;
-        upstream.last().header("x-forwarded-for") == Some("192.0.2.7, 127.0.0.1")
+        upstream.last_request().header("x-forwarded-for") == Some("192.0.2.7, 127.0.0.1")
     })
     .await;
     let told = async { while old.request(&request).await.header("connection") != Some("close") {} };
@@ -293,9 +300,9 @@ async fn a_file_that_changes_is_noticed_and_so_is_one_that_it_names() {
         .await;
 
     std::fs::write(gateway.directory().join("key"), "another key of many bytes").unwrap();
-    assert_eq!(text(&gateway.nth(gateway::RELOADED, 1).await, "realms"), "~main");
-    gateway.configure(|text| text.replace("\"optional\"", "\"required\""));
-    assert_eq!(text(&gateway.nth(gateway::RELOADED, 2).await, "routes"), "~/");
+    assert_eq!(text(&gateway.nth_event(gateway::RELOADED, 1).await, "realms"), "~main");
+    gateway.edit_config(|text| text.replace("\"optional\"", "\"required\""));
+    assert_eq!(text(&gateway.nth_event(gateway::RELOADED, 2).await, "routes"), "~/");
     assert_eq!(gateway.get("/", "").await.status, 401);
 }
 
@@ -314,10 +321,10 @@ async fn a_demo_app_that_is_replaced_finishes_what_it_was_asked() {
         .await;
     // The body is asked for when it is forwarded.
     client.read_until("100 Continue\r\n\r\n").await;
-    gateway.configure(|text| text.replace("X-One", "X-Two"));
+    gateway.edit_config(|text| text.replace("X-One", "X-Two"));
     gateway.reload().await;
     client.send("name=alice").await;
-    let answer = client.answer().await.expect("an answer");
+    let answer = client.read_response().await.expect("an answer");
     assert_eq!(answer.status, 303, "{}", answer.text());
     assert_eq!(gateway.get("/whoami", "").await.status, 200, "the next one");
 }

@@ -1,9 +1,9 @@
 //! What the gateway takes, and what it refuses because a server behind it might read it in another way.
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway, field};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
 fn public(upstream: &Upstream) -> Builder {
@@ -14,7 +14,7 @@ fn public(upstream: &Upstream) -> Builder {
 async fn raw(gateway: &Gateway, bytes: &str) -> u16 {
     let mut client = Client::connect(gateway.address()).await;
     client.send(bytes).await;
-    client.answer().await.map_or(0, |response| response.status)
+    client.read_response().await.map_or(0, |response| response.status)
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn heads_that_can_be_read_in_two_ways_are_refused() {
     for bytes in corpus {
         assert_eq!(raw(&gateway, &bytes).await, 400, "{bytes:?}");
     }
-    assert_eq!(upstream.hits(), 0, "{:?}", upstream.requests());
+    assert_eq!(upstream.request_count(), 0, "{:?}", upstream.requests());
     assert_eq!(gateway.get("/", "").await.status, 200, "and the gateway is well");
 }
 
@@ -68,10 +68,10 @@ async fn of_two_framings_chunked_counts_and_what_follows_is_no_request() {
         client
             .send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framings}\r\n\r\n3\r\nabc\r\n0\r\n\r\n{smuggled}"))
             .await;
-        let response = client.answer().await.unwrap();
+        let response = client.read_response().await.unwrap();
         assert_eq!((response.status, response.header("connection")), (200, Some("close")));
         assert!(client.is_closed().await);
-        let seen = upstream.last();
+        let seen = upstream.last_request();
         assert_eq!((seen.target.as_str(), seen.message.body.as_slice()), ("/", &b"abc"[..]));
         assert_eq!((seen.all("content-length").len(), seen.all("transfer-encoding")), (0, vec!["chunked"]));
     }
@@ -88,10 +88,10 @@ async fn what_a_refused_head_leaves_on_the_connection_is_no_request() {
              0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
         )
         .await;
-    let response = client.answer().await.unwrap();
+    let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.header("connection")), (400, Some("close")));
     assert!(client.is_closed().await);
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }
 
 #[tokio::test]
@@ -103,17 +103,17 @@ async fn ambiguous_paths_are_refused_and_plain_ones_forwarded_byte_for_byte() {
     {
         assert_eq!(raw(&gateway, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await, 400, "{path}");
     }
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     for path in ["/", "/a?b=//../%2f&c", "/caf%C3%A9/%7Ex/%7ex", "/a;b=c", "/a.b/c..d?", "/slashes/a%2Fb%2fc"]
     {
         assert_eq!(gateway.get(path, "").await.status, 200, "{path}");
-        assert_eq!(upstream.last().target, path);
+        assert_eq!(upstream.last_request().target, path);
     }
     assert_eq!(
         raw(&gateway, "GET http://gateway.test/abs?x HTTP/1.1\r\nHost: gateway.test\r\n\r\n").await,
         200
     );
-    assert_eq!(upstream.last().target, "/abs?x");
+    assert_eq!(upstream.last_request().target, "/abs?x");
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn methods_that_are_not_taken() {
     assert_eq!(gateway.send(&Request::new("TRACE", "/")).await.status, 405);
     let response = gateway.get("/form", "").await;
     assert_eq!((response.status, response.header("allow")), (405, Some("POST, PUT")));
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     assert_eq!(gateway.send(&Request::post("/form", "x")).await.status, 200);
 }
 
@@ -138,7 +138,7 @@ async fn the_host_is_compared_without_case_port_and_dot_and_forwarded_as_it_came
         .await;
     for host in ["app.example", "APP.example:8443", "app.example."] {
         assert_eq!(gateway.send(&Request::get("/").header("Host", host)).await.status, 200, "{host}");
-        assert_eq!(upstream.last().header("host"), Some(host));
+        assert_eq!(upstream.last_request().header("host"), Some(host));
     }
     let response = gateway.send(&Request::get("/").header("Host", "other.example")).await;
     assert_eq!(response.status, 404);
@@ -154,10 +154,10 @@ async fn the_host_is_compared_without_case_port_and_dot_and_forwarded_as_it_came
 async fn bodies_stream_both_ways() {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |_| Answer::ok("first second").held_after(6, &held));
+    let upstream = Upstream::responding(move |_| ScriptedResponse::ok("first second").paused_after(6, &held));
     let gateway = public(&upstream).start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get("/")).await;
+    client.send_request(&Request::get("/")).await;
     let begun = client.read_until("first ").await;
     assert!(begun.contains("HTTP/1.1 200"), "{begun}");
     gate.open();
@@ -172,8 +172,8 @@ async fn bodies_stream_both_ways() {
     ] {
         let mut client = Client::connect(gateway.address()).await;
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}")).await;
-        assert_eq!(client.answer().await.unwrap().status, 200);
-        let seen = upstream.last();
+        assert_eq!(client.read_response().await.unwrap().status, 200);
+        let seen = upstream.last_request();
         let framings = seen.all("content-length").len() + seen.all("transfer-encoding").len();
         assert_eq!(
             (seen.message.body.len(), framings),
@@ -194,12 +194,15 @@ async fn a_client_that_waits_for_100_is_told_to_go_on_and_only_if_it_gets_throug
     client.send(head("/")).await;
     client.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
     client.send("abc").await;
-    assert_eq!(client.answer().await.unwrap().status, 200);
-    assert_eq!((upstream.only().message.body, upstream.only().header("expect")), (b"abc".to_vec(), None));
+    assert_eq!(client.read_response().await.unwrap().status, 200);
+    assert_eq!(
+        (upstream.only_request().message.body, upstream.only_request().header("expect")),
+        (b"abc".to_vec(), None)
+    );
 
     let mut client = Client::connect(gateway.address()).await;
     client.send(head("/form")).await;
-    let response = client.answer().await.unwrap();
+    let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.interim.len()), (405, 0));
     assert_eq!(raw(&gateway, "GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n").await, 417);
 }
@@ -210,14 +213,14 @@ async fn a_request_has_one_id_on_its_whole_way() {
     let gateway = public(&upstream).start().await;
     let response = gateway.send(&Request::get("/").header("X-Request-Id", "abc-1.2_3")).await;
     assert_eq!(response.header("x-request-id"), Some("abc-1.2_3"));
-    assert_eq!(upstream.last().all("x-request-id"), ["abc-1.2_3"]);
-    let line = gateway.event("an access-log line", |event| event["target"] == "access").await;
+    assert_eq!(upstream.last_request().all("x-request-id"), ["abc-1.2_3"]);
+    let line = gateway.wait_for_event("an access-log line", |event| event["target"] == "access").await;
     assert_eq!(field(&line, "id"), "abc-1.2_3");
     for bad in ["", "a b", "<script>", "a\"b"] {
         let response = gateway.send(&Request::get("/").header("X-Request-Id", bad)).await;
         let made = response.header("x-request-id").unwrap();
         assert!(made.len() == 32 && made != bad, "{made}");
-        assert_eq!(upstream.last().all("x-request-id"), [made]);
+        assert_eq!(upstream.last_request().all("x-request-id"), [made]);
     }
 }
 
@@ -227,7 +230,7 @@ async fn an_unasked_upgrade_is_a_plain_request() {
     let gateway = public(&upstream).start().await;
     let request = Request::get("/").header("Connection", "Upgrade, HTTP2-Settings").header("Upgrade", "h2c");
     assert_eq!(gateway.send(&request.header("HTTP2-Settings", "AAMAAABkAAQAAP__")).await.status, 200);
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     assert_eq!(
         (seen.header("upgrade"), seen.header("http2-settings"), seen.header("connection")),
         (None, None, None)
@@ -242,7 +245,7 @@ async fn heads_beyond_the_bounds_are_refused() {
     assert_eq!(raw(&gateway, &large).await, 431);
     let many: String = (0..200).map(|n| format!("X-{n}: 1\r\n")).collect();
     assert_eq!(raw(&gateway, &format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")).await, 431);
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }
 
 #[tokio::test]
@@ -252,7 +255,7 @@ async fn a_connection_that_sends_no_head_in_time_is_closed() {
     let gateway = public(&upstream).server(timeouts).start().await;
     let mut slow = Client::connect(gateway.address()).await;
     slow.send("GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
-    let rest = slow.rest().await;
+    let rest = slow.read_to_end().await;
     assert!(rest.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&rest));
     let mut idle = Client::connect(gateway.address()).await;
     assert_eq!(idle.request(&Request::get("/")).await.status, 200);
@@ -263,20 +266,20 @@ async fn a_connection_that_sends_no_head_in_time_is_closed() {
 async fn sigterm_finishes_what_is_under_way_and_takes_nothing_new() {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |_| Answer::ok("done").after(&held));
+    let upstream = Upstream::responding(move |_| ScriptedResponse::ok("done").after(&held));
     let mut gateway = public(&upstream).start().await;
     let address = gateway.address();
     let mut client = Client::connect(address).await;
-    client.start(&Request::get("/")).await;
-    upstream.arrivals(1).await;
+    client.send_request(&Request::get("/")).await;
+    upstream.wait_for_requests(1).await;
     let mut idle = Client::connect(address).await;
     gateway.signal("TERM");
-    gateway.event("the drain", |event| field(event, "message") == "draining").await;
+    gateway.wait_for_event("the drain", |event| field(event, "message") == "draining").await;
     assert!(idle.is_closed().await, "an idle connection is closed");
     gate.open();
-    let response = client.answer().await.unwrap();
+    let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.text().as_str()), (200, "done"));
-    assert!(gateway.exit().await.success());
+    assert!(gateway.wait().await.success());
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
 
@@ -285,7 +288,7 @@ async fn an_address_that_is_taken_is_said() {
     let upstream = Upstream::start();
     let first = public(&upstream).start().await;
     let taken = format!("address = \"{}\"", first.address());
-    let failure = public(&upstream).listener(&taken).fail().await;
+    let failure = public(&upstream).listener(&taken).fail_to_start().await;
     assert_eq!(failure.status.code(), Some(1));
     assert!(failure.log.contains(&format!("cannot listen on {}", first.address())), "{}", failure.log);
 }
@@ -299,7 +302,7 @@ async fn a_body_is_forwarded_whatever_the_method() {
             ["Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "Content-Length: 3\r\n\r\nabc"]
         {
             assert_eq!(raw(&gateway, &format!("{method} / HTTP/1.1\r\nHost: a\r\n{body}")).await, 200);
-            let seen = upstream.last();
+            let seen = upstream.last_request();
             assert_eq!((seen.method.as_str(), seen.message.body.as_slice()), (method, &b"abc"[..]));
             let framings = seen.all("content-length").len() + seen.all("transfer-encoding").len();
             assert_eq!(framings, 1, "{method} {body:?}");
@@ -321,7 +324,7 @@ async fn an_encoded_letter_does_not_lead_past_the_route_that_judges() {
     for path in ["/%61dmin/x", "/admi%6e", "/admin%2fx", "/%2561dmin", "/admin%3bx", "/admin%2f;a/x"] {
         assert_eq!(gateway.get(path, "").await.status, 400, "{path}");
     }
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     assert_eq!(gateway.get("/%61%2fdmin", "").await.status, 200);
 }
 
@@ -362,10 +365,10 @@ async fn a_body_that_is_not_framed_as_it_says_is_the_clients_fault() {
         let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
         let mut client = Client::connect(gateway.address()).await;
         client.send(&bytes).await;
-        let response = client.answer().await.unwrap();
+        let response = client.read_response().await.unwrap();
         assert_eq!((response.status, response.header("connection")), (400, Some("close")), "{body:?}");
         assert!(client.is_closed().await);
     }
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     assert_eq!(gateway.get("/", "").await.status, 200);
 }

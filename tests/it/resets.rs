@@ -6,12 +6,12 @@ use std::time::Duration;
 use sessiongate::time::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::answer::Answer;
 use crate::support::certificates::Authority;
 use crate::support::eventually;
-use crate::support::frames::{Frames, connect};
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::metrics::Metrics;
+use crate::support::raw_http2::{RawHttp2, connect};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
 /// Whose resets these tests are about, and somebody else.
@@ -19,9 +19,9 @@ const CLIENT: &str = "127.0.0.2";
 const OTHER: &str = "127.0.0.3";
 
 fn upstream() -> Upstream {
-    Upstream::answering(|request| match request.target.as_str() {
-        "/held" => Answer::silence(),
-        _ => Answer::ok("hello"),
+    Upstream::responding(|request| match request.target.as_str() {
+        "/held" => ScriptedResponse::never(),
+        _ => ScriptedResponse::ok("hello"),
     })
 }
 
@@ -34,7 +34,7 @@ fn builder(upstream: &Upstream, limits: &str) -> Builder {
 }
 
 async fn count(gateway: &Gateway, name: &str) -> f64 {
-    Metrics::of(gateway).await.sum(&format!("sessiongate_http2_{name}_total"), &[])
+    Metrics::scrape(gateway).await.sum(&format!("sessiongate_http2_{name}_total"), &[])
 }
 
 /// Waits until as much has been counted.
@@ -44,44 +44,44 @@ async fn counted(gateway: &Gateway, name: &str, expected: f64) {
 }
 
 /// Opens as many streams, and resets them when the upstream has been asked for all of them.
-async fn give_up(client: &mut Frames, streams: usize, upstream: &Upstream) {
-    let before = upstream.hits();
+async fn give_up(client: &mut RawHttp2, streams: usize, upstream: &Upstream) {
+    let before = upstream.request_count();
     let opened: Vec<_> = (0..streams).map(|_| client.get("/held")).collect();
     client.send().await;
-    upstream.arrivals(before + streams).await;
+    upstream.wait_for_requests(before + streams).await;
     opened.into_iter().for_each(|stream| client.reset(stream));
     client.send().await;
 }
 
-async fn is_served(client: &mut Frames) -> bool {
+async fn is_served(client: &mut RawHttp2) -> bool {
     let stream = client.get("/");
     client.send().await;
-    client.ends(stream).await
+    client.reads_to_end_of(stream).await
 }
 
 #[tokio::test]
 async fn who_resets_too_much_is_read_when_it_has_paid() {
     let upstream = upstream();
     let gateway = builder(&upstream, "reset_rate = { per_second = 2, burst = 10 }").start().await;
-    let mut before = Frames::connect(CLIENT, gateway.address()).await;
+    let mut before = RawHttp2::connect(CLIENT, gateway.address()).await;
     assert!(is_served(&mut before).await);
-    let mut client = Frames::connect(CLIENT, gateway.address()).await;
+    let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
     let began = Clock.mono();
     give_up(&mut client, 20, &upstream).await;
     counted(&gateway, "resets", 20.0).await;
     counted(&gateway, "pauses", 1.0).await;
 
-    let mut another = Frames::connect(CLIENT, gateway.address()).await;
+    let mut another = RawHttp2::connect(CLIENT, gateway.address()).await;
     let (first, second) = (client.get("/"), another.get("/"));
     client.send().await;
     another.send().await;
     counted(&gateway, "pauses", 2.0).await;
-    let mut other = Frames::connect(OTHER, gateway.address()).await;
+    let mut other = RawHttp2::connect(OTHER, gateway.address()).await;
     assert!(is_served(&mut other).await, "others are others");
     assert!(is_served(&mut before).await, "a connection that resets nothing goes on");
-    assert_eq!(upstream.hits(), 1 + 20 + 2, "what the client sent since is not read");
+    assert_eq!(upstream.request_count(), 1 + 20 + 2, "what the client sent since is not read");
 
-    assert!(client.ends(first).await && another.ends(second).await);
+    assert!(client.reads_to_end_of(first).await && another.reads_to_end_of(second).await);
     assert!(Clock.mono() - began >= Duration::from_secs(5), "ten were beyond the bucket");
     assert_eq!((count(&gateway, "resets").await, count(&gateway, "ended").await), (20.0, 0.0));
 }
@@ -90,7 +90,7 @@ async fn who_resets_too_much_is_read_when_it_has_paid() {
 async fn pages_that_are_left_while_they_load_go_unnoticed() {
     let upstream = upstream();
     let gateway = builder(&upstream, "").start().await;
-    let mut client = Frames::connect(CLIENT, gateway.address()).await;
+    let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
     for _ in 0..4 {
         give_up(&mut client, 100, &upstream).await;
     }
@@ -101,17 +101,17 @@ async fn pages_that_are_left_while_they_load_go_unnoticed() {
 
 #[tokio::test]
 async fn responses_that_have_gone_cost_nothing() {
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/empty" => Answer::new(204, ""),
-        "/cut" => Answer::ok("hello").cut(2),
-        _ => Answer::ok("hello"),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/empty" => ScriptedResponse::new(204, ""),
+        "/cut" => ScriptedResponse::ok("hello").truncated_to(2),
+        _ => ScriptedResponse::ok("hello"),
     });
     let gateway = builder(&upstream, "reset_rate = { per_second = 1, burst = 1 }").start().await;
-    let mut client = Frames::connect(CLIENT, gateway.address()).await;
+    let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
     for path in ["/", "/empty", "/missing"].repeat(10) {
         let stream = client.get(path);
         client.send().await;
-        assert!(client.ends(stream).await, "{path}");
+        assert!(client.reads_to_end_of(stream).await, "{path}");
         // Too late to matter.
         client.reset(stream);
     }
@@ -125,7 +125,7 @@ async fn a_flood_on_one_connection_after_another_is_one_flood() {
     let upstream = upstream();
     let limits = "resets = 20\nreset_rate = { per_second = 1, burst = 50 }";
     let gateway = builder(&upstream, limits).start().await;
-    let mut other = Frames::connect(OTHER, gateway.address()).await;
+    let mut other = RawHttp2::connect(OTHER, gateway.address()).await;
     assert!(
         is_served(&mut other).await,
         "and leaves a connection to the upstream behind, ready for whoever asks"
@@ -134,7 +134,7 @@ async fn a_flood_on_one_connection_after_another_is_one_flood() {
     while count(&gateway, "pauses").await == 0.0 {
         assert!(held.len() < 5, "each takes its share of the bucket");
         let stopped = count(&gateway, "ended").await + count(&gateway, "pauses").await;
-        let mut client = Frames::connect(CLIENT, gateway.address()).await;
+        let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
         for _ in 0..200 {
             let stream = client.get("/held");
             client.reset(stream);
@@ -147,10 +147,10 @@ async fn a_flood_on_one_connection_after_another_is_one_flood() {
         held.push(client);
     }
     assert!(count(&gateway, "ended").await >= 1.0, "the first is told to be calm");
-    assert_eq!(upstream.hits(), 1, "what was reset before it was read asks no upstream");
+    assert_eq!(upstream.request_count(), 1, "what was reset before it was read asks no upstream");
     assert!(is_served(&mut other).await);
     let mut client = held.swap_remove(0);
-    client.closed().await;
+    client.wait_for_close().await;
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn the_address_is_the_one_that_the_proxy_tells_and_a_proxy_has_no_limit() 
     let from = async |header: &str| {
         let mut stream = connect("127.0.0.1", gateway.address()).await;
         stream.write_all(header.as_bytes()).await.unwrap();
-        Frames::over(stream)
+        RawHttp2::over(stream)
     };
     let one = "PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n";
     let mut client = from(one).await;
@@ -194,9 +194,9 @@ async fn no_handshake_before_the_debt_is_paid() {
         .await;
     let plain_at_tls = async || {
         let outcome = [("outcome", "plain_at_tls")];
-        Metrics::of(&gateway).await.sum("sessiongate_connections_total", &outcome)
+        Metrics::scrape(&gateway).await.sum("sessiongate_connections_total", &outcome)
     };
-    let mut client = Frames::connect(CLIENT, gateway.address()).await;
+    let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
     let began = Clock.mono();
     give_up(&mut client, 12, &upstream).await;
     counted(&gateway, "pauses", 1.0).await;

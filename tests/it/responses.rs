@@ -1,10 +1,10 @@
 //! What comes back: the app's answer with the session's cookie, and no word that was for the gateway.
 use serde_json::json;
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::engine::Engine;
 use crate::support::gateway::{Builder, Gateway, field};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, DUE, Session};
 use crate::support::upstream::Upstream;
 
@@ -25,9 +25,10 @@ async fn session(engine: &Engine, due: bool) -> Session {
 
 #[tokio::test]
 async fn control_headers_stay_with_the_gateway_on_every_status() {
-    let upstream = Upstream::answering(|request| {
+    let upstream = Upstream::responding(|request| {
         let status = request.target[1..].parse().unwrap();
-        let answer = Answer::new(status, "").header("X-Session-Patch", "{}").header("x_session_ref", "x");
+        let answer =
+            ScriptedResponse::new(status, "").header("X-Session-Patch", "{}").header("x_session_ref", "x");
         answer.header("X-Session-Action", "destroy").header("X-Kept", "1").header("Keep-Alive", "timeout=1")
     });
     let engine = table::engine().await;
@@ -43,9 +44,9 @@ async fn control_headers_stay_with_the_gateway_on_every_status() {
 
 #[tokio::test]
 async fn informational_answers_stay_behind_and_an_unasked_101_is_refused() {
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/101" => Answer::upgrade("websocket"),
-        _ => Answer::ok("ok").preceded_by("HTTP/1.1 103 Early Hints\r\nX-Session-Ref: x\r\n\r\n"),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/101" => ScriptedResponse::upgrade("websocket"),
+        _ => ScriptedResponse::ok("ok").preceded_by("HTTP/1.1 103 Early Hints\r\nX-Session-Ref: x\r\n\r\n"),
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
@@ -56,9 +57,9 @@ async fn informational_answers_stay_behind_and_an_unasked_101_is_refused() {
 
 #[tokio::test]
 async fn trailers_reach_http_1_clients_that_accept_them() {
-    let upstream = Upstream::answering(|_| {
+    let upstream = Upstream::responding(|_| {
         let trailers = [("X-Sum", "1"), ("X-Session-Patch", "{}"), ("Set-Cookie", "a=b")];
-        Answer::ok("abc").header("Trailer", "X-Sum, X-Session-Patch, Set-Cookie").chunked(&trailers)
+        ScriptedResponse::ok("abc").header("Trailer", "X-Sum, X-Session-Patch, Set-Cookie").chunked(&trailers)
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
@@ -86,8 +87,8 @@ async fn trailers_reach_http_1_clients_that_accept_them() {
 
 #[tokio::test]
 async fn the_cookie_comes_with_a_reissue_and_keeps_the_response_out_of_shared_caches() {
-    let upstream = Upstream::answering(|_| {
-        let answer = Answer::ok("ok").header("Cache-Control", "public, max-age=60, s-maxage=600");
+    let upstream = Upstream::responding(|_| {
+        let answer = ScriptedResponse::ok("ok").header("Cache-Control", "public, max-age=60, s-maxage=600");
         answer
             .header("Set-Cookie", "b=\"2; 3\"; Path=/;;x")
             .header("Vary", "Accept")
@@ -110,10 +111,12 @@ async fn the_cookie_comes_with_a_reissue_and_keeps_the_response_out_of_shared_ca
 
 #[tokio::test]
 async fn an_apps_own_cookie_wins_gets_the_realms_attributes_and_drops_the_cached_row() {
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/out" => Answer::ok("bye").header("Set-Cookie", "session_id=; Max-Age=0; Path=/elsewhere"),
-        "/change" => Answer::ok("new").header("Set-Cookie", "session_id=new/2; Domain=evil.example; Path=/x"),
-        _ => Answer::ok("ok"),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/out" => ScriptedResponse::ok("bye").header("Set-Cookie", "session_id=; Max-Age=0; Path=/elsewhere"),
+        "/change" => {
+            ScriptedResponse::ok("new").header("Set-Cookie", "session_id=new/2; Domain=evil.example; Path=/x")
+        }
+        _ => ScriptedResponse::ok("ok"),
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("[sessions.main.cache]\nttl = \"1m\"").start().await;
@@ -144,8 +147,8 @@ async fn answers_that_can_be_read_in_two_ways_are_refused() {
         "SSH-2.0-OpenSSH_9\r\n",
         "",
     ];
-    let upstream = Upstream::answering(move |request| {
-        Answer::raw(corpus[request.target[1..].parse::<usize>().unwrap()])
+    let upstream = Upstream::responding(move |request| {
+        ScriptedResponse::raw(corpus[request.target[1..].parse::<usize>().unwrap()])
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
@@ -156,20 +159,20 @@ async fn answers_that_can_be_read_in_two_ways_are_refused() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_never_looks_complete() {
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/chunked" => Answer::ok("x".repeat(5000)).chunked(&[]).cut(2500),
-        "/length" => Answer::ok("x".repeat(5000)).cut(2500),
-        _ => Answer::ok("ok"),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/chunked" => ScriptedResponse::ok("x".repeat(5000)).chunked(&[]).truncated_to(2500),
+        "/length" => ScriptedResponse::ok("x".repeat(5000)).truncated_to(2500),
+        _ => ScriptedResponse::ok("ok"),
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     for path in ["/chunked", "/length"] {
         let mut client = Client::connect(gateway.address()).await;
-        client.start(&Request::get(path)).await;
-        assert!(client.answer().await.is_err(), "{path}");
+        client.send_request(&Request::get(path)).await;
+        assert!(client.read_response().await.is_err(), "{path}");
     }
     assert_eq!(gateway.get("/", "").await.status, 200);
-    let line = gateway.event("a line", |event| field(event, "path") == "/length").await;
+    let line = gateway.wait_for_event("a line", |event| field(event, "path") == "/length").await;
     assert_eq!(field(&line, "complete"), false);
 }
 
@@ -185,27 +188,29 @@ async fn connections_are_used_again_and_a_stale_one_costs_no_request() {
     upstream.server().stop().await;
     upstream.server().resume();
     assert_eq!(gateway.send(&Request::post("/", "body")).await.status, 200, "over a new connection");
-    assert_eq!(upstream.hits(), 6);
+    assert_eq!(upstream.request_count(), 6);
 }
 
 #[tokio::test]
 async fn a_connection_with_an_unread_body_is_not_used_again() {
     // More than the sockets' buffers hold.
-    let upstream = Upstream::answering(|_| Answer::ok("x".repeat(30_000_000)));
+    let upstream = Upstream::responding(|_| ScriptedResponse::ok("x".repeat(30_000_000)));
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get("/")).await;
+    client.send_request(&Request::get("/")).await;
     client.read_until("HTTP/1.1 200").await;
     drop(client);
-    gateway.event("the line of a request cut short", |event| field(event, "complete") == false).await;
+    gateway
+        .wait_for_event("the line of a request cut short", |event| field(event, "complete") == false)
+        .await;
     assert_eq!(gateway.get("/", "").await.message.body.len(), 30_000_000);
     assert_eq!(upstream.connections(), 2);
 }
 
 #[tokio::test]
 async fn an_answer_before_the_request_is_whole_ends_the_upstream_connection() {
-    let upstream = Upstream::answering(|_| Answer::ok("ok"));
+    let upstream = Upstream::responding(|_| ScriptedResponse::ok("ok"));
     let engine = table::engine().await;
     let early = Early::start().await;
     let gateway = gateway(&engine, &upstream)
@@ -217,7 +222,7 @@ async fn an_answer_before_the_request_is_whole_ends_the_upstream_connection() {
     for count in 1..=2 {
         let mut client = Client::connect(gateway.address()).await;
         client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbegun").await;
-        assert_eq!(client.answer().await.unwrap().status, 403);
+        assert_eq!(client.read_response().await.unwrap().status, 403);
         assert_eq!(early.connections(), count, "each on a connection of its own");
         // What is missing of the request is not waited for, on neither side.
         assert!(client.is_closed().await);
@@ -272,7 +277,7 @@ impl Early {
 
 #[tokio::test]
 async fn an_upstream_that_is_away_or_silent() {
-    let mut upstream = Upstream::answering(|_| Answer::silence());
+    let mut upstream = Upstream::responding(|_| ScriptedResponse::never());
     let engine = table::engine().await;
     let session = session(&engine, true).await;
     let timeouts = "response_timeout = \"200ms\"\nconnect_timeout = \"200ms\"";
@@ -289,7 +294,7 @@ async fn an_upstream_that_is_away_or_silent() {
     let response = gateway.get("/", &session.cookie()).await;
     assert_eq!(response.status, 502);
     assert!(!response.text().contains("127.0.0.1"), "{}", response.text());
-    let line = gateway.event("a line", |event| field(event, "status") == 502).await;
+    let line = gateway.wait_for_event("a line", |event| field(event, "status") == 502).await;
     assert!(field(&line, "detail").as_str().unwrap().contains("refused"), "{line}");
 }
 
@@ -306,20 +311,20 @@ async fn requests_go_round_the_servers_and_past_one_that_is_away() {
     for _ in 0..9 {
         assert_eq!(gateway.get("/", "").await.status, 200);
     }
-    assert_eq!([first.hits(), second.hits(), third.hits()], [3, 3, 3]);
+    assert_eq!([first.request_count(), second.request_count(), third.request_count()], [3, 3, 3]);
     third.server().stop().await;
     for _ in 0..9 {
         assert_eq!(gateway.get("/", "").await.status, 200);
     }
-    assert_eq!(first.hits() + second.hits(), 15);
+    assert_eq!(first.request_count() + second.request_count(), 15);
 }
 
 #[tokio::test]
 async fn head_and_empty_answers_keep_their_framing() {
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/304" => Answer::new(304, "").header("ETag", "\"x\""),
-        "/204" => Answer::new(204, ""),
-        _ => Answer::ok("0123456789").without_body(),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/304" => ScriptedResponse::new(304, "").header("ETag", "\"x\""),
+        "/204" => ScriptedResponse::new(204, ""),
+        _ => ScriptedResponse::ok("0123456789").without_body(),
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
@@ -335,9 +340,9 @@ async fn head_and_empty_answers_keep_their_framing() {
 
 #[tokio::test]
 async fn an_answer_has_the_version_of_its_own_connection() {
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/length" => Answer::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
-        _ => Answer::raw("HTTP/1.0 200 OK\r\n\r\nok"),
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/length" => ScriptedResponse::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        _ => ScriptedResponse::raw("HTTP/1.0 200 OK\r\n\r\nok"),
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
@@ -350,14 +355,14 @@ async fn an_answer_has_the_version_of_its_own_connection() {
 
 #[tokio::test]
 async fn a_chunked_answer_is_complete_when_it_is_and_its_head_claims_no_length() {
-    let upstream = Upstream::answering(|request| match request.method.as_str() {
-        "HEAD" => Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        _ => Answer::ok("x".repeat(5000)).chunked(&[]),
+    let upstream = Upstream::responding(|request| match request.method.as_str() {
+        "HEAD" => ScriptedResponse::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        _ => ScriptedResponse::ok("x".repeat(5000)).chunked(&[]),
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     assert_eq!(gateway.get("/chunked", "").await.message.body.len(), 5000);
-    let line = gateway.event("a line", |event| field(event, "path") == "/chunked").await;
+    let line = gateway.wait_for_event("a line", |event| field(event, "path") == "/chunked").await;
     assert_eq!((field(&line, "complete"), field(&line, "bytes")), (&json!(true), &json!(5000)));
     let head = gateway.send(&Request::new("HEAD", "/head")).await;
     assert_eq!((head.status, head.header("content-length")), (200, None));

@@ -11,11 +11,11 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::gate::Gate;
 use crate::support::gateway::{self, Gateway, field};
 use crate::support::load::Load;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::server::Server;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
@@ -59,9 +59,9 @@ impl Manager {
 async fn who_waits_in_the_queue_is_answered_before_the_end() {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |request| match request.target.as_str() {
-        "/first" => Answer::ok("12345").held_after(2, &held),
-        _ => Answer::ok("12345"),
+    let upstream = Upstream::responding(move |request| match request.target.as_str() {
+        "/first" => ScriptedResponse::ok("12345").paused_after(2, &held),
+        _ => ScriptedResponse::ok("12345"),
     });
     let mut gateway = Gateway::builder()
         .server("workers = 1\nwatch = false")
@@ -71,13 +71,13 @@ async fn who_waits_in_the_queue_is_answered_before_the_end() {
         .await;
     // While the process stands still the system accepts connections in its name.
     let mut first = Client::connect(gateway.address()).await;
-    first.start(&Request::get("/first")).await;
-    gate.arrival().await;
+    first.send_request(&Request::get("/first")).await;
+    gate.wait_for_arrival().await;
     gateway.signal("STOP");
     let mut waiting = Vec::new();
     for _ in 0..300 {
         let mut client = Client::connect(gateway.address()).await;
-        client.start(&Request::get("/waiting")).await;
+        client.send_request(&Request::get("/waiting")).await;
         waiting.push(client);
     }
     gateway.signal("TERM");
@@ -85,9 +85,9 @@ async fn who_waits_in_the_queue_is_answered_before_the_end() {
     gate.open();
 
     for client in waiting.iter_mut().chain([&mut first]) {
-        assert_eq!(client.answer().await.expect("an answer").text(), "12345");
+        assert_eq!(client.read_response().await.expect("an answer").text(), "12345");
     }
-    assert!(gateway.exit().await.success());
+    assert!(gateway.wait().await.success());
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_connection_that_is_kept_gets_one_more_answer_and_is_told() {
     assert_eq!(client.request(&Request::get("/")).await.header("connection"), None);
 
     gateway.signal("TERM");
-    gateway.event("the drain", |event| field(event, "message") == "draining").await;
+    gateway.wait_for_event("the drain", |event| field(event, "message") == "draining").await;
 
     // The worker is told in its own time.
     let told =
@@ -121,7 +121,9 @@ async fn requests_are_taken_until_balancers_have_noticed() {
         .await;
 
     gateway.signal("TERM");
-    gateway.event("the delay", |event| field(event, "message") == "readiness fails from now on").await;
+    gateway
+        .wait_for_event("the delay", |event| field(event, "message") == "readiness fails from now on")
+        .await;
 
     let response = gateway.get("/", "").await;
     assert_eq!((response.status, response.header("connection")), (200, None));
@@ -151,26 +153,26 @@ async fn the_next_process_takes_the_sockets_and_the_settings_that_waited_for_it(
     let request = Request::get("/").cookie(&session.cookie());
     kept.request(&request).await;
 
-    gateway.configure(|text| text.replace("workers = 1", "workers = 3"));
+    gateway.edit_config(|text| text.replace("workers = 1", "workers = 3"));
     assert_eq!(field(&gateway.reload().await, "waiting_for_restart"), "server.workers");
     let before = gateway.pid();
-    let after = gateway.hand_over().await;
+    let after = gateway.upgrade_binary().await;
     assert_ne!(before, after);
 
     assert_eq!(gateway.addresses("http")[2..], addresses);
-    assert_eq!(field(&gateway.nth("ready", 2).await, "workers"), 3);
+    assert_eq!(field(&gateway.nth_event("ready", 2).await, "workers"), 3);
     let told = async { while kept.request(&request).await.header("connection") != Some("close") {} };
     within("the last answer", told).await;
-    gateway.event("the end of the first", |event| field(event, "message") == "stopped").await;
+    gateway.wait_for_event("the end of the first", |event| field(event, "message") == "stopped").await;
     for address in addresses {
         assert_eq!(request.send(address).await.status, 200);
     }
     // And so can the next one, and the one after it ends as the first would have.
-    gateway.hand_over().await;
-    gateway.nth("stopped", 2).await;
+    gateway.upgrade_binary().await;
+    gateway.nth_event("stopped", 2).await;
     assert_eq!(request.send(gateway.address()).await.status, 200);
     gateway.signal("TERM");
-    gateway.exit().await;
+    gateway.wait().await;
     assert_eq!(gateway.events("stopped").len(), 3);
 }
 
@@ -179,7 +181,7 @@ async fn the_admin_listener_goes_to_the_next_process() {
     for address in ["127.0.0.1:0", "unix:admin.sock"] {
         let (engine, gate) = (table::engine().await, Gate::closed());
         let held = gate.clone();
-        let upstream = Upstream::answering(move |_| Answer::ok("12345").held_after(2, &held));
+        let upstream = Upstream::responding(move |_| ScriptedResponse::ok("12345").paused_after(2, &held));
         let mut gateway = Gateway::builder()
             .server(SIGNALS)
             .engine(&engine)
@@ -195,10 +197,10 @@ async fn the_admin_listener_goes_to_the_next_process() {
         };
         // It keeps the first process, whose readiness fails, from ending.
         let mut client = Client::connect(gateway.address()).await;
-        client.start(&Request::get("/")).await;
-        gate.arrival().await;
-        gateway.hand_over().await;
-        gateway.nth("draining", 1).await;
+        client.send_request(&Request::get("/")).await;
+        gate.wait_for_arrival().await;
+        gateway.upgrade_binary().await;
+        gateway.nth_event("draining", 1).await;
 
         let addresses = listening(&gateway);
         assert_eq!(addresses[0], addresses[1], "the same socket");
@@ -206,8 +208,8 @@ async fn the_admin_listener_goes_to_the_next_process() {
             assert_eq!(ready(&addresses[0]).await, 200, "the first process does not answer any more");
         }
         gate.open();
-        assert_eq!(client.answer().await.unwrap().text(), "12345");
-        gateway.nth("stopped", 1).await;
+        assert_eq!(client.read_response().await.unwrap().text(), "12345");
+        gateway.nth_event("stopped", 1).await;
         assert_eq!(ready(&addresses[0]).await, 200, "it stays");
     }
 }
@@ -239,13 +241,13 @@ async fn a_process_that_does_not_get_as_far_as_serving_changes_nothing() {
         .start()
         .await;
 
-    gateway.configure(|text| text.replace("[[routes]]", "[[router]]"));
+    gateway.edit_config(|text| text.replace("[[routes]]", "[[router]]"));
     gateway.signal("USR2");
-    let event = gateway.nth("not handed over: this process goes on", 1).await;
+    let event = gateway.nth_event("not handed over: this process goes on", 1).await;
 
     assert!(field(&event, "reason").as_str().unwrap().contains("exit status: 2"), "{event}");
     assert_eq!(gateway.get("/", "").await.status, 200);
-    gateway.configure(|text| text.replace("[[router]]", "[[routes]]"));
+    gateway.edit_config(|text| text.replace("[[router]]", "[[routes]]"));
     gateway.reload().await;
     assert_eq!(gateway.get("/", "").await.status, 200);
 }
@@ -266,10 +268,10 @@ async fn a_unix_socket_goes_to_the_next_process_only_if_that_serves() {
         builder.engine(&engine).upstream("app", &upstream).route("/", "public", "")
     };
     let refused = async |gateway: &Gateway| {
-        gateway.configure(|text| text.replace("[[routes]]", "[[router]]"));
+        gateway.edit_config(|text| text.replace("[[routes]]", "[[router]]"));
         gateway.signal("USR2");
-        gateway.nth("not handed over: this process goes on", 1).await;
-        gateway.configure(|text| text.replace("[[router]]", "[[routes]]"));
+        gateway.nth_event("not handed over: this process goes on", 1).await;
+        gateway.edit_config(|text| text.replace("[[router]]", "[[routes]]"));
     };
 
     let mut gateway = builder().start().await;
@@ -277,7 +279,7 @@ async fn a_unix_socket_goes_to_the_next_process_only_if_that_serves() {
     refused(&gateway).await;
     assert_eq!(ask(&socket).await, 200);
     gateway.signal("TERM");
-    gateway.exit().await;
+    gateway.wait().await;
     assert!(!socket.exists(), "it was the first one's to the end");
 
     let mut gateway = builder().start().await;
@@ -285,11 +287,11 @@ async fn a_unix_socket_goes_to_the_next_process_only_if_that_serves() {
     refused(&gateway).await;
     let mut kept = Client::over(UnixStream::connect(&socket).await.unwrap());
     assert_eq!(kept.request(&Request::get("/")).await.status, 200);
-    gateway.hand_over().await;
+    gateway.upgrade_binary().await;
     let told =
         async { while kept.request(&Request::get("/")).await.header("connection") != Some("close") {} };
     within("the last answer", told).await;
-    gateway.nth("stopped", 1).await;
+    gateway.nth_event("stopped", 1).await;
     assert_eq!(ask(&socket).await, 200, "the next one's");
 }
 
@@ -300,7 +302,7 @@ async fn a_store_that_would_be_lost_is_not_handed_over() {
         Gateway::builder().server(SIGNALS).upstream("app", &upstream).route("/", "public", "").start().await;
 
     gateway.signal("USR2");
-    let event = gateway.nth("not handed over: this process goes on", 1).await;
+    let event = gateway.nth_event("not handed over: this process goes on", 1).await;
 
     assert!(field(&event, "reason").as_str().unwrap().contains("sessions would be lost"), "{event}");
     assert_eq!(gateway.get("/", "").await.status, 200);
@@ -331,15 +333,15 @@ async fn a_service_manager_is_told() {
     assert!(reloading["MONOTONIC_USEC"].parse::<u64>().is_ok(), "{reloading:?}");
     assert_eq!(manager.wait_for("READY")["STATUS"], "Serving on 1 listener, configuration 2");
 
-    let next = gateway.hand_over().await;
+    let next = gateway.upgrade_binary().await;
     assert_eq!(manager.wait_for("MAINPID")["MAINPID"], next.to_string());
     assert_eq!(manager.wait_for("READY")["STATUS"], "Serving on 1 listener, configuration 1");
     assert_eq!(manager.wait_for("WATCHDOG")["WATCHDOG"], "1");
 
-    gateway.nth("stopped", 1).await;
+    gateway.nth_event("stopped", 1).await;
     gateway.signal("TERM");
     assert_eq!(manager.wait_for("STOPPING")["STOPPING"], "1");
-    gateway.exit().await;
+    gateway.wait().await;
 }
 
 #[tokio::test]
@@ -349,16 +351,16 @@ async fn a_socket_that_was_opened_before_the_gateway_is_used() {
         .server(SIGNALS)
         .upstream("app", &upstream)
         .route("/", "public", "")
-        .activated(&["127.0.0.1:0", "[::1]:0"])
+        .inherited_sockets(&["127.0.0.1:0", "[::1]:0"])
         .start()
         .await;
 
-    let passed = gateway.event("the socket", |event| event["bound"].is_array()).await;
+    let passed = gateway.wait_for_event("the socket", |event| event["bound"].is_array()).await;
     let bound: Vec<_> = passed["bound"].as_array().unwrap().iter().map(|at| at.as_str().unwrap()).collect();
     assert_eq!(gateway.address().to_string(), bound[0]);
     assert_eq!(gateway.get("/", "").await.status, 200);
     // Who has a socket passed expects it to be used.
-    let unused = gateway.event("the warning", |event| event["address"] == bound[1]).await;
+    let unused = gateway.wait_for_event("the warning", |event| event["address"] == bound[1]).await;
     assert_eq!(field(&unused, "level"), "WARN");
     assert!(within("a refusal", TcpStream::connect(bound[1])).await.is_err());
 }
@@ -372,14 +374,14 @@ async fn a_unix_socket_that_was_opened_before_the_gateway_is_used_and_left() {
         .listener("address = \"unix:in.sock\"")
         .upstream("app", &upstream)
         .route("/", "public", "")
-        .activated(&["unix:in.sock"])
+        .inherited_sockets(&["unix:in.sock"])
         .start()
         .await;
     let socket = gateway.directory().join("in.sock");
     let before = fs::metadata(&socket).unwrap().ino();
     assert_eq!(ask(&socket).await, 200);
     gateway.signal("TERM");
-    assert!(gateway.exit().await.success());
+    assert!(gateway.wait().await.success());
     assert_eq!(fs::metadata(&socket).unwrap().ino(), before);
 }
 
@@ -391,7 +393,7 @@ async fn no_request_fails_while_everything_is_exchanged() {
     let seconds: Option<u64> =
         std::env::var("SESSIONGATE_LOAD_SECONDS").ok().map(|seconds| seconds.parse().expect("a number"));
     let engine = table::engine().await;
-    let upstream = Server::start(|_| Box::pin(std::future::ready(Answer::ok("ok"))));
+    let upstream = Server::start(|_| Box::pin(std::future::ready(ScriptedResponse::ok("ok"))));
     let mut gateway = Gateway::builder()
         .server(SIGNALS)
         .engine(&engine)
@@ -408,7 +410,7 @@ async fn no_request_fails_while_everything_is_exchanged() {
     let reloads = seconds.map_or(20, |seconds| usize::try_from(seconds).unwrap());
     for round in 1..=reloads {
         let broken = round % 5 == 0;
-        gateway.configure(|text| {
+        gateway.edit_config(|text| {
             let text = text.replace("brokn = 1\n", "");
             let text = match round % 2 {
                 0 => text.replace("max_header_bytes = \"4KiB\"\n", "").replace("X-Name", "X-User"),
@@ -419,20 +421,20 @@ async fn no_request_fails_while_everything_is_exchanged() {
             if broken { text.replace("watch = false\n", "watch = false\nbrokn = 1\n") } else { text }
         });
         if broken {
-            gateway.refuse_reload().await;
+            gateway.rejected_reload().await;
         } else {
             gateway.reload().await;
         }
         match seconds {
             Some(_) => tokio::time::sleep(Duration::from_secs(1)).await,
-            None => load.answers(900).await,
+            None => load.wait_for_responses(900).await,
         }
     }
-    gateway.configure(|text| text.replace("brokn = 1\n", ""));
-    gateway.hand_over().await;
-    load.answers(1000).await;
-    gateway.nth("stopped", 1).await;
-    load.answers(1000).await;
+    gateway.edit_config(|text| text.replace("brokn = 1\n", ""));
+    gateway.upgrade_binary().await;
+    load.wait_for_responses(1000).await;
+    gateway.nth_event("stopped", 1).await;
+    load.wait_for_responses(1000).await;
 
     let answered = load.finish().await;
     assert!(answered >= 20_000, "{answered}");

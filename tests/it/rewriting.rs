@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::answer::Answer;
 use crate::support::client::Request;
 use crate::support::gateway::Gateway;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
@@ -37,26 +37,26 @@ async fn what_is_stripped_is_gone_and_what_is_put_before_is_there() {
     ] {
         let request = Request::get(asked).header("X-Forwarded-Prefix", "/forged");
         assert_eq!(gateway.send(&request).await.status, 200, "{asked}");
-        let seen = upstream.last();
+        let seen = upstream.last_request();
         assert_eq!((seen.target.as_str(), seen.header("x-forwarded-prefix")), (got, prefix), "{asked}");
     }
-    let hits = upstream.hits();
+    let hits = upstream.request_count();
     for ambiguous in
         ["/app//x", "/app/../x", "/%61pp/x", "/app/%2e%2e/x", "/app%2Fx", "/s/..%2Fapp", "/s%2F..%2Fx"]
     {
         assert_eq!(gateway.get(ambiguous, "").await.status, 400, "{ambiguous}");
     }
-    assert_eq!(upstream.hits(), hits);
+    assert_eq!(upstream.request_count(), hits);
 }
 
 /// Answers with the headers that the request's own say: `X-Answer-Location` and so on.
 fn echo() -> Upstream {
-    Upstream::answering(|seen| {
+    Upstream::responding(|seen| {
         let asked = seen.message.headers.iter().filter_map(|(name, value)| {
             let name = name.to_ascii_lowercase();
             Some((name.strip_prefix("x-answer-")?.to_owned(), value.clone()))
         });
-        asked.fold(Answer::new(302, ""), |answer, (name, value)| answer.header(&name, &value))
+        asked.fold(ScriptedResponse::new(302, ""), |answer, (name, value)| answer.header(&name, &value))
     })
 }
 
@@ -113,7 +113,7 @@ async fn the_upstreams_host_is_the_clients_or_the_servers_or_a_name() {
         ("/name", "app.internal:8080", "http://app.internal:8080/x".to_owned(), "http://gateway.test/x"),
     ] {
         let response = gateway.send(&Request::get(path).header("X-Answer-Location", &said)).await;
-        let seen = upstream.last();
+        let seen = upstream.last_request();
         assert_eq!(
             (seen.header("host"), seen.header("x-forwarded-host")),
             (Some(host), Some("gateway.test"))
@@ -140,12 +140,12 @@ async fn proxies_in_front_and_log_in_see_the_clients_path() {
     assert_eq!(gateway.send(&page).await.header("location"), Some("/login?next=%2Fapp%2Fx%3Fy"));
     let known = page.cookie(&session.cookie()).header("X-Forwarded-Prefix", "/outer");
     let response = gateway.send(&known).await;
-    assert_eq!(upstream.only().header("x-forwarded-prefix"), Some("/outer/app"));
+    assert_eq!(upstream.only_request().header("x-forwarded-prefix"), Some("/outer/app"));
     assert!(
         response.set_cookies()[0].contains("Path=/"),
         "the session's cookie is the realm's: {response:?}"
     );
-    let line = gateway.event("an access-log line", |event| event["target"] == "access").await;
+    let line = gateway.wait_for_event("an access-log line", |event| event["target"] == "access").await;
     assert_eq!(crate::support::gateway::field(&line, "path"), "/app/x");
 }
 

@@ -97,11 +97,11 @@ async fn no_spelling_of_any_of_our_headers_gets_through() {
         if !nominated.is_empty() {
             request = request.header("Connection", "keep-alive").header("Connection", nominated);
         }
-        let before = upstream.hits();
+        let before = upstream.request_count();
         let response = runtime.block_on(request.send(gateways[which].address()));
         prop_assert_eq!(response.status, 200, "{}", response.text());
-        prop_assert_eq!(upstream.hits(), before + 1);
-        let seen = upstream.last();
+        prop_assert_eq!(upstream.request_count(), before + 1);
+        let seen = upstream.last_request();
         for (name, value) in &seen.message.headers {
             prop_assert!(!value.contains(FORGED), "{}: {}", name, value);
         }
@@ -146,7 +146,7 @@ async fn what_tells_of_the_way_is_written_anew_and_httpoxy_is_dropped() {
         request = request.header(name, "6.6.6.6");
     }
     assert_eq!(gateway.send(&request).await.status, 200);
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     for (name, value) in &seen.message.headers {
         assert!(!value.contains("6.6.6.6"), "{name}: {value}");
     }
@@ -170,13 +170,13 @@ async fn a_trusted_proxy_is_believed() {
         .header("X-Forwarded-Prefix", "/app")
         .cookie(&session.cookie());
     let response = gateway.send(&request).await;
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     assert_eq!(seen.header("x-forwarded-for"), Some("6.6.6.6, 9.9.9.9, 10.1.2.3, 127.0.0.1"));
     assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
     assert_eq!(seen.header("x-forwarded-host"), Some("public.example"));
     assert_eq!(seen.header("x-forwarded-prefix"), Some("/app"));
     assert!(response.set_cookies()[0].contains("; Secure"), "the client came over TLS: {response:?}");
-    let line = gateway.event("an access-log line", |event| event["target"] == "access").await;
+    let line = gateway.wait_for_event("an access-log line", |event| event["target"] == "access").await;
     assert_eq!(crate::support::gateway::field(&line, "client"), "9.9.9.9");
 }
 
@@ -187,7 +187,7 @@ async fn names_with_odd_characters_are_dropped_unless_they_may_pass() {
     for (odd, expected) in [("drop", None), ("pass", Some("1"))] {
         let gateway = gateway(&upstream, &engine, odd).start().await;
         gateway.send(&Request::get("/").header("api_key", "1")).await;
-        assert_eq!(upstream.last().header("api_key"), expected);
+        assert_eq!(upstream.last_request().header("api_key"), expected);
     }
 }
 
@@ -225,7 +225,7 @@ async fn headers_that_override_method_host_or_path_are_removed() {
             request.header(name, FORGED).header(&folded, FORGED).header(&name.replace('-', "."), FORGED)
         });
         assert_eq!(gateway.send(&request).await.status, 200);
-        let seen = upstream.last();
+        let seen = upstream.last_request();
         for (name, value) in &seen.message.headers {
             assert!(!value.contains(FORGED), "{name}: {value}");
         }
@@ -251,7 +251,7 @@ async fn overrides_pass_on_the_routes_that_allow_them() {
             request.header(name, FORGED).header(&name.replace('-', "_"), FORGED)
         });
         assert_eq!(gateway.send(&request).await.status, 200);
-        let seen = upstream.last();
+        let seen = upstream.last_request();
         let passed = seen.message.headers.iter().filter(|(_, value)| value == FORGED);
         let mut passed: Vec<_> = passed.map(|(name, _)| name.to_ascii_lowercase()).collect();
         passed.sort_unstable();
@@ -270,8 +270,8 @@ async fn request_trailers_stay_behind() {
              3\r\nabc\r\n0\r\nX-User: forged\r\nX-Session-Status: forged\r\n\r\n",
         )
         .await;
-    assert_eq!(client.answer().await.unwrap().status, 200);
-    let seen = upstream.only();
+    assert_eq!(client.read_response().await.unwrap().status, 200);
+    let seen = upstream.only_request();
     assert_eq!(seen.message.body, b"abc");
     assert!(seen.message.trailers.is_empty());
     assert_eq!((seen.header("trailer"), seen.header("te"), seen.header("x-user")), (None, None, None));
@@ -309,7 +309,7 @@ async fn no_connection_line_takes_away_what_is_meant_for_the_app() {
     let ours = "host, content-length,COOKIE, x-forwarded-for, x-forwarded-proto, forwarded, x-user, \
                 x-session-status, x-request-id, traceparent, via, X-Hop";
     assert_eq!(request.header("Connection", ours).send(gateway.address()).await.status, 200);
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     for (name, value) in kept {
         assert_eq!(seen.header(name), Some(value), "{name}");
     }

@@ -11,7 +11,7 @@ use sessiongate::format::native::Native;
 use sessiongate::format::{Format, SessionId};
 use sessiongate::secret::Secret;
 
-use crate::support::client::{Client, Request, sorted};
+use crate::support::client::{Client, Request, sorted_attributes};
 use crate::support::engine::{Affected, Counts, Engine, Fault, Outcome};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway};
@@ -47,7 +47,7 @@ async fn the_upstream_learns_who_it_is_and_the_log_does_not() {
 
     assert_eq!(response.status, 200);
     assert!(response.set_cookies().is_empty());
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     assert_eq!(seen.header("x-user"), Some("alice"));
     assert_eq!(seen.header("x-session-status"), Some("active"));
     assert_eq!(seen.header("x-session-version"), Some("1"));
@@ -72,7 +72,7 @@ async fn a_due_session_is_read_once_and_written_once_by_any_number_of_gateways()
     let start_up = engine.counts();
     // While no write is done, every request finds the session due.
     let gate = Gate::closed();
-    engine.inject(Affected::Only("UpdateItem"), Fault::Hold(gate.clone()));
+    engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
 
     let cookie = session.cookie();
     let requests = (0..REQUESTS).map(|number| gateways[number % 2].get("/", &cookie));
@@ -80,14 +80,17 @@ async fn a_due_session_is_read_once_and_written_once_by_any_number_of_gateways()
 
     for response in &responses {
         assert_eq!((response.status, response.set_cookies().len()), (200, 1));
-        assert_eq!(sorted(response.set_cookies()[0]), format!("{cookie}; HttpOnly; Path=/; SameSite=Strict"));
+        assert_eq!(
+            sorted_attributes(response.set_cookies()[0]),
+            format!("{cookie}; HttpOnly; Path=/; SameSite=Strict")
+        );
     }
-    assert_eq!(upstream.hits(), REQUESTS);
+    assert_eq!(upstream.request_count(), REQUESTS);
     gate.open();
     let both = |all: &Vec<_>| all.iter().filter(|op| is_update(op) && op.outcome.is_some()).count() == 2;
-    engine.until("both gateways' writes", both).await;
+    engine.wait_until("both gateways' writes", both).await;
     let counts = engine.counts();
-    assert_eq!((counts.updates, counts.refused_updates), (1, 1));
+    assert_eq!((counts.updates, counts.failed_conditions), (1, 1));
     let reads = counts.eventual_reads + counts.strong_reads;
     assert_eq!(reads - start_up.eventual_reads - start_up.strong_reads, 2, "one read by each gateway");
     let row = session.row(&engine).await;
@@ -103,16 +106,17 @@ async fn a_reissue_does_not_bring_back_a_deleted_session() {
     session.put(&engine).await;
     let gateway = gateway(&engine, &upstream).realm(WARM).start().await;
     let gate = Gate::closed();
-    engine.inject(Affected::Only("UpdateItem"), Fault::Hold(gate.clone()));
+    engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
 
     let response = gateway.get("/", &session.cookie()).await;
-    gate.arrival().await;
+    gate.wait_for_arrival().await;
     session.delete(&engine).await;
     gate.open();
 
     assert_eq!(response.status, 200);
-    let refused = |all: &Vec<_>| all.iter().any(|op| is_update(op) && op.outcome == Some(Outcome::Refused));
-    engine.until("the refusal", refused).await;
+    let refused =
+        |all: &Vec<_>| all.iter().any(|op| is_update(op) && op.outcome == Some(Outcome::ConditionFailed));
+    engine.wait_until("the refusal", refused).await;
     assert_eq!(session.row(&engine).await, Value::Null);
     // The gateway has been told, and forgets what it had cached.
     crate::support::eventually("the session's end", || async {
@@ -132,11 +136,11 @@ async fn a_failed_reissue_fails_nothing_else() {
 
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     let failed = |all: &Vec<_>| all.iter().any(|op| is_update(op) && op.outcome == Some(Outcome::Failed));
-    engine.until("the failure", failed).await;
+    engine.wait_until("the failure", failed).await;
     assert_eq!(session.row(&engine).await, session.item());
 
     // Once the table takes writes again, one of the next requests moves the deadline.
-    engine.heal();
+    engine.clear_faults();
     crate::support::eventually("the reissue", || async {
         gateway.get("/", &session.cookie()).await;
         engine.counts().updates == 1
@@ -157,9 +161,9 @@ async fn an_expired_row_is_no_session_although_it_is_still_there() {
     assert_eq!((refused.status, refused.set_cookies().len()), (401, 0));
     assert!(refused.header("www-authenticate").is_some());
     assert_eq!(anonymous.status, 200);
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     assert_eq!((seen.header("x-session-status"), seen.header("x-user")), (Some("anonymous"), None));
-    assert_eq!(engine.counts().updates + engine.counts().refused_updates, 0);
+    assert_eq!(engine.counts().updates + engine.counts().failed_conditions, 0);
     assert_eq!(session.row(&engine).await, session.item());
 }
 
@@ -199,7 +203,7 @@ async fn rows_that_are_no_sessions_are_refused_and_harm_nobody() {
         let response = gateway.get("/", &session.cookie()).await;
         assert_eq!(response.status, 401, "{row}");
     }
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     let session = alice(&engine).await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 }
@@ -213,11 +217,11 @@ async fn a_row_of_nearly_400_kb_is_a_session_like_any_other() {
     let gateway = gateway(&engine, &upstream).route("/large", "required", large).realm("").start().await;
 
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
-    assert_eq!(upstream.only().header("x-user"), Some("alice"));
+    assert_eq!(upstream.only_request().header("x-user"), Some("alice"));
     // A header is never cut: what does not fit fails, and the log says which.
     assert_eq!(gateway.get("/large", &session.cookie()).await.status, 500);
-    assert_eq!(upstream.hits(), 1);
-    gateway.line("x-filler").await;
+    assert_eq!(upstream.request_count(), 1);
+    gateway.wait_for_line("x-filler").await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 }
 
@@ -231,12 +235,12 @@ async fn a_cookie_newer_than_a_lagging_replica_is_read_strongly() {
 
     engine.inject(Affected::All, Fault::Stale(old.item()));
     assert_eq!(gateway.get("/", &new.cookie()).await.status, 200);
-    let seen = upstream.last();
+    let seen = upstream.last_request();
     assert_eq!((seen.header("x-user"), seen.header("x-session-version")), (Some("new"), Some("2")));
     assert_eq!(engine.counts(), Counts { eventual_reads: 1, strong_reads: 1, ..Counts::default() });
 
     // A session that was created a moment ago is on no replica yet.
-    engine.heal();
+    engine.clear_faults();
     engine.inject(Affected::All, Fault::Stale(Value::Null));
     let created = alice(&engine).await;
     assert_eq!(gateway.get("/", &created.cookie()).await.status, 200);
@@ -259,7 +263,7 @@ async fn a_made_up_id_costs_two_reads_however_often_it_is_tried() {
     join_all(tries).await;
 
     assert_eq!(engine.counts(), Counts { eventual_reads: 1, strong_reads: 1, ..Counts::default() });
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }
 
 /// Java's `HttpCookie` and Python 2's `cookielib` write cookies like this (RFC 2109), and frameworks take the quotes off.
@@ -278,16 +282,16 @@ async fn quoted_cookie_names_the_session_and_is_forwarded_without_quotes() {
         (format!("session_id=\"{value}\"; session_id={value}; a=1"), format!("session_id={value}; a=1")),
     ] {
         assert_eq!(gateway.get("/", &cookie).await.status, 200, "{cookie}");
-        let seen = upstream.last();
+        let seen = upstream.last_request();
         assert_eq!((seen.header("x-user"), seen.header("cookie")), (Some("alice"), Some(expected.as_str())));
     }
-    let hits = upstream.hits();
+    let hits = upstream.request_count();
     for broken in
         [format!("\"{value}"), format!("{value}\""), format!("\"\"{value}\"\""), format!("'{value}'")]
     {
         assert_eq!(gateway.get("/", &format!("session_id={broken}")).await.status, 401, "{broken}");
     }
-    assert_eq!(upstream.hits(), hits);
+    assert_eq!(upstream.request_count(), hits);
 }
 
 #[tokio::test]
@@ -359,9 +363,9 @@ async fn two_live_sessions_are_nobody() {
     let both = format!("{}; a=b; {}", alice.cookie(), bob.cookie());
 
     assert_eq!(gateway.get("/", &both).await.status, 401);
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     assert_eq!(gateway.get("/optional", &both).await.status, 200);
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     assert_eq!((seen.header("x-session-status"), seen.header("x-user")), (Some("anonymous"), None));
     let forwarded = seen.header("cookie").unwrap_or_default();
     assert!(!forwarded.contains(&alice.id) && !forwarded.contains(&bob.id), "{forwarded}");
@@ -382,7 +386,7 @@ async fn a_live_session_is_found_among_dead_ones_and_only_it_is_forwarded() {
             format!("a=b; {}; {dead}; c=\"d\"", live.cookie()),
         ] {
             assert_eq!(gateway.get("/", &cookies).await.status, 200, "{cookies}");
-            let seen = upstream.last();
+            let seen = upstream.last_request();
             assert_eq!(seen.header("x-user"), Some("alice"));
             assert_eq!(seen.header("cookie"), Some(format!("a=b; {}; c=\"d\"", live.cookie()).as_str()));
         }
@@ -407,10 +411,10 @@ async fn cookies_in_front_of_the_users_own_hide_neither_it_nor_its_absence() {
     // Mallory, on a sibling host, has set more cookies than are looked up: the user's own is not among them.
     let tossed = format!("{}; {}; {}", mallory.cookie(), dead.join("; "), alice.cookie());
     assert_eq!(gateway.get("/", &tossed).await.status, 401);
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 
     // What cannot be a session's costs nothing, and counts for nothing.
     let garbage = "session_id=x; ".repeat(50);
     assert_eq!(gateway.get("/", &format!("{garbage}{}", alice.cookie())).await.status, 200);
-    assert_eq!(upstream.only().header("x-user"), Some("alice"));
+    assert_eq!(upstream.only_request().header("x-user"), Some("alice"));
 }

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway, field};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
@@ -18,17 +18,17 @@ fn gateway(engine: &Engine, upstream: &Upstream, lines: &str) -> Builder {
 }
 
 /// One event, or the beginning of what is none, and then nothing until the gate is open.
-fn endless(kind: &str, gate: &Gate) -> Answer {
-    let answer = Answer::ok("data: one\n\ndata: two\n\n").header("Content-Type", kind).chunked(&[]);
-    answer.held_after("16\r\ndata: one\n\n".len(), gate)
+fn endless(kind: &str, gate: &Gate) -> ScriptedResponse {
+    let answer = ScriptedResponse::ok("data: one\n\ndata: two\n\n").header("Content-Type", kind).chunked(&[]);
+    answer.paused_after("16\r\ndata: one\n\n".len(), gate)
 }
 
 fn upstream(gate: &Gate) -> Upstream {
     let gate = gate.clone();
-    Upstream::answering(move |request| match request.target.as_str() {
+    Upstream::responding(move |request| match request.target.as_str() {
         "/events" => endless("text/event-stream; charset=utf-8", &gate),
         "/download" => endless("application/octet-stream", &gate),
-        _ => Answer::ok("ok"),
+        _ => ScriptedResponse::ok("ok"),
     })
 }
 
@@ -41,14 +41,14 @@ async fn alice(engine: &Engine) -> Session {
 /// Asks for `target` and reads up to the silence.
 async fn begun(gateway: &Gateway, target: &str, cookie: &str) -> Client {
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::get(target).cookie(cookie).header("Connection", "close")).await;
+    client.send_request(&Request::get(target).cookie(cookie).header("Connection", "close")).await;
     client.read_until("data: one").await;
     client
 }
 
 /// Whether what is left is no whole response.
 async fn is_broken_off(mut client: Client) -> bool {
-    !client.rest().await.ends_with(b"0\r\n\r\n")
+    !client.read_to_end().await.ends_with(b"0\r\n\r\n")
 }
 
 fn reads(all: &[crate::support::engine::Operation]) -> usize {
@@ -66,7 +66,7 @@ async fn a_stream_does_not_outlive_its_session_and_is_not_taken_for_whole() {
         clients.push(begun(&gateway, target, &session.cookie()).await);
     }
     let stranger = begun(&gateway, "/download", "").await;
-    engine.until("two rechecks", |all| reads(all) >= before + 3).await;
+    engine.wait_until("two rechecks", |all| reads(all) >= before + 3).await;
     session.delete(&engine).await;
     for client in clients {
         assert!(is_broken_off(client).await);
@@ -90,7 +90,7 @@ async fn a_store_that_is_away_breaks_nothing_off() {
     let download = begun(&gateway, "/download", &session.cookie()).await;
     engine.inject(Affected::All, Fault::ServerError);
     let before = reads(&engine.operations());
-    engine.until("two rechecks that fail", |all| reads(all) >= before + 4).await;
+    engine.wait_until("two rechecks that fail", |all| reads(all) >= before + 4).await;
     gate.open();
     assert!(!is_broken_off(events).await);
     assert!(!is_broken_off(download).await);
@@ -101,9 +101,9 @@ async fn a_log_out_here_ends_a_stream_of_events_at_once() {
     let (engine, gate) = (table::engine().await, Gate::closed());
     let session = alice(&engine).await;
     let held = gate.clone();
-    let upstream = Upstream::answering(move |request| match request.target.as_str() {
+    let upstream = Upstream::responding(move |request| match request.target.as_str() {
         "/events" => endless("text/event-stream", &held),
-        _ => Answer::ok("bye").header("X-Session-Action", "destroy"),
+        _ => ScriptedResponse::ok("bye").header("X-Session-Action", "destroy"),
     });
     let gateway = gateway(&engine, &upstream, "recheck = \"1h\"\nwrites = true").start().await;
     let events = begun(&gateway, "/events", &session.cookie()).await;
@@ -138,6 +138,6 @@ async fn a_drain_ends_events_at_once_and_waits_for_the_rest() {
     assert!(is_broken_off(events).await);
     gate.open();
     assert!(!is_broken_off(download).await);
-    let (status, log) = gateway.terminate_now().await;
+    let (status, log) = gateway.wait_with_log().await;
     assert!(status.success(), "{log}");
 }

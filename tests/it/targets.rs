@@ -1,8 +1,8 @@
 //! Characters of request targets that RFC 3986 does not allow: what reaches the upstream, and what is refused.
 
-use crate::support::answer::Answer;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, field};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
 async fn public(upstream: &Upstream) -> Gateway {
@@ -21,7 +21,7 @@ fn get(target: &[u8]) -> Vec<u8> {
 }
 
 async fn status(client: &mut Client) -> u16 {
-    client.answer().await.unwrap().status
+    client.read_response().await.unwrap().status
 }
 
 #[tokio::test]
@@ -38,9 +38,9 @@ async fn non_ascii_targets_are_percent_encoded_before_they_are_judged() {
     for (target, expected) in cases {
         client.send(get(target.as_bytes())).await;
         assert_eq!(status(&mut client).await, 200, "{target}");
-        assert_eq!(upstream.last().target, expected);
+        assert_eq!(upstream.last_request().target, expected);
         let path = expected.split('?').next().unwrap();
-        gateway.event("its line", |event| event["path"] == path).await;
+        gateway.wait_for_event("its line", |event| event["path"] == path).await;
     }
     client.send(get("/guarded/\u{e9}".as_bytes())).await;
     assert_eq!(status(&mut client).await, 401, "its route judges it");
@@ -55,7 +55,7 @@ async fn targets_that_are_not_utf_8_are_refused() {
         client.send(get(target)).await;
         assert_eq!(status(&mut client).await, 400, "{}", target.escape_ascii());
     }
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 }
 
 /// What reaches the upstream for each character that browsers percent-encode somewhere in a target; none: 400.
@@ -85,7 +85,7 @@ async fn characters_that_no_query_may_hold_are_percent_encoded() {
             match expected {
                 Some(text) => {
                     assert_eq!(status, 200, "{before}{character}");
-                    assert_eq!(upstream.last().target, format!("{before}{text}a{text}"));
+                    assert_eq!(upstream.last_request().target, format!("{before}{text}a{text}"));
                 }
                 None => assert_eq!(status, 400, "{before}{character}"),
             }
@@ -95,7 +95,7 @@ async fn characters_that_no_query_may_hold_are_percent_encoded() {
 
 #[tokio::test]
 async fn a_query_is_encoded_however_its_head_arrives() {
-    let upstream = Upstream::answering(|request| Answer::ok(request.message.body.clone()));
+    let upstream = Upstream::responding(|request| ScriptedResponse::ok(request.message.body.clone()));
     let gateway = public(&upstream).await;
     let head = "GET /?q=\"a\"&r=<b> HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"?\"\r\n\r\n";
     let mut client = Client::connect(gateway.address()).await;
@@ -105,7 +105,7 @@ async fn a_query_is_encoded_however_its_head_arrives() {
             tokio::task::yield_now().await;
         }
         assert_eq!(status(&mut client).await, 200);
-        let seen = upstream.last();
+        let seen = upstream.last_request();
         assert_eq!(seen.target, "/?q=%22a%22&r=%3Cb%3E", "in pieces of {size}");
         assert_eq!(seen.header("if-none-match"), Some("\"?\""));
         // On the same connection, after a body that looks like a request.
@@ -122,11 +122,11 @@ async fn a_query_is_encoded_however_its_head_arrives() {
             client.send(head).await;
             client.read_until("100 Continue\r\n\r\n").await;
             client.send(body).await;
-            assert_eq!(client.answer().await.unwrap().text(), "GET /?q=\"body\" HTTP/1.1\r\n\r\n");
-            assert_eq!(upstream.last().target, "/p?%22%3C");
+            assert_eq!(client.read_response().await.unwrap().text(), "GET /?q=\"body\" HTTP/1.1\r\n\r\n");
+            assert_eq!(upstream.last_request().target, "/p?%22%3C");
         }
     }
-    assert_eq!(upstream.hits(), 9, "no body was taken for a request");
+    assert_eq!(upstream.request_count(), 9, "no body was taken for a request");
 }
 
 /// The head of a pipelined request may be in hyper's buffer in part.
@@ -139,7 +139,7 @@ async fn pipelined_heads_keep_their_headers() {
     assert_eq!(status(&mut client).await, 200);
     client.send("\"<>\"\r\n\r\n").await;
     assert_eq!(status(&mut client).await, 200);
-    let seen = upstream.last();
+    let seen = upstream.last_request();
     assert_eq!((seen.target.as_str(), seen.header("x-half")), ("/2", Some("?\"<>\"")));
 }
 
@@ -150,7 +150,7 @@ async fn the_log_escapes_what_is_neither_ascii_nor_a_letter() {
     let mut client = Client::connect(gateway.address()).await;
     client.send(get("/a\u{202e}b".as_bytes())).await;
     assert_eq!(status(&mut client).await, 200);
-    gateway.event("its line", |event| field(event, "path") == "/a%E2%80%AEb").await;
+    gateway.wait_for_event("its line", |event| field(event, "path") == "/a%E2%80%AEb").await;
     assert!(gateway.log().is_ascii());
 }
 
@@ -174,10 +174,10 @@ async fn an_absolute_target_passes_if_it_agrees_with_host() {
         let mut client = Client::connect(gateway.address()).await;
         client.send(format!("GET {target}/a?b HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(status(&mut client).await, 200, "{target} {host}");
-        let seen = upstream.last();
+        let seen = upstream.last_request();
         assert_eq!((seen.target.as_str(), seen.header("host")), ("/a?b", Some(host)), "{target} {host}");
     }
-    let hits = upstream.hits();
+    let hits = upstream.request_count();
     for (target, host) in [
         ("http://app.example", "other.example"),
         ("http://other.example", "app.example"),
@@ -192,10 +192,10 @@ async fn an_absolute_target_passes_if_it_agrees_with_host() {
         client.send(format!("GET {target}/a?b HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(status(&mut client).await, 400, "{target} {host}");
     }
-    assert_eq!(upstream.hits(), hits);
+    assert_eq!(upstream.request_count(), hits);
     // HTTP/1.0 need not have a Host.
     let mut client = Client::connect(gateway.address()).await;
     client.send("GET http://app.example/ HTTP/1.0\r\n\r\n").await;
     client.read_until("HTTP/1.0 200 ").await;
-    assert_eq!(upstream.last().header("host"), Some("app.example"));
+    assert_eq!(upstream.last_request().header("host"), Some("app.example"));
 }

@@ -43,7 +43,7 @@ async fn curl_visits_over_both_versions_and_the_upstream_is_told() {
         let (success, stdout, stderr) = program::run(&mut curl, "").await;
         assert_eq!((success, stdout.as_str()), (true, "ok"), "{version}: {stderr}");
     }
-    let received = upstream.last();
+    let received = upstream.last_request();
     assert_eq!(received.header("x-forwarded-proto"), Some("https"));
     assert!(received.header("forwarded").is_some_and(|forwarded| forwarded.ends_with("proto=https")));
 }
@@ -125,7 +125,7 @@ async fn versions_below_the_least_are_refused() {
 async fn sessions_are_resumed_by_both_versions() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
     let gateway = secured(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
-    let client = tls::client(&authority, None);
+    let client = tls::client_config(&authority, None);
 
     let mut kinds = Vec::new();
     for _ in 0..2 {
@@ -158,7 +158,7 @@ async fn clients_show_certificates_that_hold() {
             .start()
             .await;
         for (identity, is_served) in [(Some(&alice), true), (Some(&mallory), false), (None, without)] {
-            let client = tls::client(&ours, identity);
+            let client = tls::client_config(&ours, identity);
             // Of TLS 1.3, a client is turned away after its own half of the handshake.
             let is_answered = match tls::handshake(address(&gateway), "app.test", &client).await {
                 Ok(stream) => answers(Client::over(stream)).await,
@@ -171,8 +171,8 @@ async fn clients_show_certificates_that_hold() {
 
 /// Whether a request on this connection is answered 200.
 async fn answers(mut client: Client) -> bool {
-    client.start(&Request::get("/").header("Host", "app.test")).await;
-    client.answer().await.is_ok_and(|answer| answer.status == 200)
+    client.send_request(&Request::get("/").header("Host", "app.test")).await;
+    client.read_response().await.is_ok_and(|answer| answer.status == 200)
 }
 
 #[tokio::test]
@@ -199,10 +199,10 @@ async fn what_a_certificate_says_reaches_the_upstream_and_nothing_else_does() {
         names.into_iter().fold(Request::get(path), |request, name| request.header(name, "a lie"))
     };
 
-    let with = tls::client(&ours, Some(&zoe));
+    let with = tls::client_config(&ours, Some(&zoe));
     let mut client = tls::connect(address(&gateway), "app.test", &with).await;
     assert_eq!(client.request(&lies("/")).await.status, 200);
-    let told = upstream.last();
+    let told = upstream.last_request();
     assert_eq!(told.all("x-subject"), ["CN=Zo%C3%AB 100%25,O=Acme\\, Inc."]);
     assert_eq!(told.all("x-issuer"), ["CN=ours"]);
     assert_eq!(told.all("x-names"), ["DNS:zoe.test,IP:10.0.0.7,IP:::1"]);
@@ -218,17 +218,17 @@ async fn what_a_certificate_says_reaches_the_upstream_and_nothing_else_does() {
     let stream = tls::handshake(address(&gateway), "app.test", &with).await.unwrap();
     assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
     assert_eq!(Client::over(stream).request(&lies("/")).await.status, 200);
-    assert_eq!(upstream.last().all("x-subject").len(), 1);
+    assert_eq!(upstream.last_request().all("x-subject").len(), 1);
 
     // Without a certificate, without TLS, or on a route that does not ask: none, whatever the client says.
-    let mut nobody = tls::connect(address(&gateway), "app.test", &tls::client(&ours, None)).await;
+    let mut nobody = tls::connect(address(&gateway), "app.test", &tls::client_config(&ours, None)).await;
     assert_eq!(nobody.request(&lies("/")).await.status, 200);
-    let without = [upstream.last()];
+    let without = [upstream.last_request()];
     assert_eq!(gateway.send(&lies("/")).await.status, 200);
-    let plain = [upstream.last()];
+    let plain = [upstream.last_request()];
     let mut client = tls::connect(address(&gateway), "app.test", &with).await;
     assert_eq!(client.request(&lies("/other")).await.status, 200);
-    for received in without.iter().chain(&plain).chain([&upstream.last()]) {
+    for received in without.iter().chain(&plain).chain([&upstream.last_request()]) {
         for name in ["x-subject", "x-issuer", "x-serial", "x_fingerprint", "x-fingerprint", "x-names"] {
             assert_eq!(received.header(name), None, "{name}");
         }
@@ -251,8 +251,8 @@ async fn a_request_for_a_host_with_another_rule_for_clients_is_misdirected() {
     .file("clients.pem", ours.pem())
     .start()
     .await;
-    let alice = tls::client(&ours, Some(&ours.client("alice", &[])));
-    let nobody = tls::client(&ours, None);
+    let alice = tls::client_config(&ours, Some(&ours.client("alice", &[])));
+    let nobody = tls::client_config(&ours, None);
 
     for (client, name, host, status) in [
         (&nobody, "open.test", "open.test", 200),
@@ -303,7 +303,7 @@ async fn hosts_that_share_a_connection_share_its_rule_for_clients() {
         (None, "open.app.test", "shut.app.test:443", 421),
         (Some(ours.client("alice", &[])), "shut.app.test", "open.app.test", 421),
     ] {
-        let mut config = (*tls::client(&ours, identity.as_ref())).clone();
+        let mut config = (*tls::client_config(&ours, identity.as_ref())).clone();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let stream = tls::handshake(address(&gateway), name, &Arc::new(config)).await.unwrap();
         let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -325,7 +325,7 @@ async fn a_client_hello_in_records_of_one_byte_is_understood() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
     let gateway = secured(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
 
-    let client = tls::client(&authority, None);
+    let client = tls::client_config(&authority, None);
     let name = "app.test".try_into().unwrap();
     let mut session = rustls::ClientConnection::new(client, name).unwrap();
     let mut hello = Vec::new();
@@ -356,8 +356,8 @@ async fn what_is_not_tls_is_closed_and_plain_http_is_told() {
     let cut = b"\x16\x03\x01\x02\x00\x01\x00".to_vec();
     for bytes in [sslv2, huge, garbage, cut, Vec::new()] {
         let mut client = Client::connect(address(&gateway)).await;
-        client.send_what_is_taken(&bytes).await;
-        let rest = client.rest().await;
+        client.try_send(&bytes).await;
+        let rest = client.read_to_end().await;
         // At most an alert; what never ends its first message runs out of time.
         assert!(rest.len() <= 7, "{rest:?}");
     }
@@ -365,9 +365,9 @@ async fn what_is_not_tls_is_closed_and_plain_http_is_told() {
     let answer = client.request(&Request::get("/")).await;
     assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
     assert!(client.is_closed().await);
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
 
-    let client = tls::client(&authority, None);
+    let client = tls::client_config(&authority, None);
     let mut client = tls::connect(address(&gateway), "app.test", &client).await;
     assert_eq!(client.request(&Request::get("/")).await.status, 200, "and the gateway is well");
     let log = gateway.log();
@@ -380,7 +380,7 @@ async fn the_end_of_a_connection_is_said() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
     let gateway = secured(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
 
-    let client = tls::client(&authority, None);
+    let client = tls::client_config(&authority, None);
     let mut stream = tls::handshake(address(&gateway), "app.test", &client).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -399,13 +399,13 @@ async fn certificates_that_change_are_taken_and_bad_ones_are_not() {
     let [first, second, third] = [(); 3].map(|()| authority.server(&["app.test"]));
     let gateway = secured(&upstream, APP).certificate("app", &first).start().await;
     let at = address(&gateway);
-    let fresh = || tls::client(&authority, None);
+    let fresh = || tls::client_config(&authority, None);
     let shown = async || serial(&tls::handshake(at, "app.test", &fresh()).await.unwrap());
     let mut kept = tls::connect(at, "app.test", &fresh()).await;
     let before = shown().await;
 
     second.write(gateway.directory(), "app");
-    gateway.line("certificates reloaded").await;
+    gateway.wait_for_line("certificates reloaded").await;
     let after = shown().await;
     assert_ne!(after, before);
     assert_eq!(kept.request(&Request::get("/")).await.status, 200, "a connection stays");
@@ -451,15 +451,15 @@ async fn what_would_not_serve_does_not_start() {
     let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
     let (one, other) = (ours.server(&["app.test"]), ours.server(&["app.test"]));
     let mixed = Identity { certificate: one.certificate.clone(), key: other.key };
-    let failure = secured(&upstream, APP).certificate("app", &mixed).fail().await;
+    let failure = secured(&upstream, APP).certificate("app", &mixed).fail_to_start().await;
     assert_eq!(failure.status.code(), Some(2));
     assert!(failure.log.contains("`listeners.tls.certificates.key` does not match the certificate"));
-    let failure = secured(&upstream, APP).file("app.pem", &one.certificate).fail().await;
+    let failure = secured(&upstream, APP).file("app.pem", &one.certificate).fail_to_start().await;
     assert!(failure.log.contains("`listeners.tls.certificates.key` cannot be read from"), "{}", failure.log);
     // An expired certificate is better than none: clients may look away.
     let gateway =
         secured(&upstream, APP).certificate("app", &ours.expired_server(&["app.test"])).start().await;
-    gateway.line("the certificate of `listeners.tls.certificates.cert` has expired").await;
+    gateway.wait_for_line("the certificate of `listeners.tls.certificates.cert` has expired").await;
 }
 
 #[tokio::test]
@@ -500,9 +500,9 @@ async fn plain_listeners_send_browsers_to_https() {
     );
     let told = Request::get("/app").header("X-Forwarded-Proto", "https").send(plain[2]).await;
     assert_eq!(told.status, 200, "who came over TLS to a trusted proxy is not sent round in circles");
-    let hits = upstream.hits();
+    let hits = upstream.request_count();
 
-    let client = tls::client(&ours, None);
+    let client = tls::client_config(&ours, None);
     let mut client = tls::connect(address(&gateway), "app.test", &client).await;
     for (path, status) in [("/app", 200), ("/nothing", 404), ("//", 400)] {
         let answer = client.request(&Request::get(path)).await;
@@ -510,14 +510,15 @@ async fn plain_listeners_send_browsers_to_https() {
         let hsts = answer.header("strict-transport-security");
         assert_eq!(hsts, Some("max-age=31536000; includeSubDomains"), "{path}");
     }
-    assert_eq!(upstream.hits(), hits + 1);
+    assert_eq!(upstream.request_count(), hits + 1);
 }
 
 #[tokio::test]
 async fn an_upstream_that_speaks_of_hsts_itself_knows_better() {
     let ours = Authority::new("ours");
-    let upstream = Upstream::answering(|_| {
-        crate::support::answer::Answer::ok("ok").header("Strict-Transport-Security", "max-age=1")
+    let upstream = Upstream::responding(|_| {
+        crate::support::scripted_response::ScriptedResponse::ok("ok")
+            .header("Strict-Transport-Security", "max-age=1")
     });
     let gateway = Gateway::builder()
         .listener("address = \"127.0.0.1:0\"\nhsts = \"1day\"\n[listeners.tls]\ncertificates = [{ cert = \"app.pem\", key = \"app.key\" }]")
@@ -526,7 +527,7 @@ async fn an_upstream_that_speaks_of_hsts_itself_knows_better() {
         .route("/", "public", "")
         .start()
         .await;
-    let mut client = tls::connect(address(&gateway), "app.test", &tls::client(&ours, None)).await;
+    let mut client = tls::connect(address(&gateway), "app.test", &tls::client_config(&ours, None)).await;
     let answer = client.request(&Request::get("/")).await;
     assert_eq!(answer.header("strict-transport-security"), Some("max-age=1"));
     assert_eq!(field(&gateway.events("listening")[0], "listener"), "https");

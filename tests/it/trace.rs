@@ -16,7 +16,7 @@ fn builder(upstream: &Upstream) -> Builder {
 }
 
 async fn line(gateway: &Gateway) -> Value {
-    gateway.event("a line of the access log", |event| field(event, "message") == "request").await
+    gateway.wait_for_event("a line of the access log", |event| field(event, "message") == "request").await
 }
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn a_trace_goes_on_with_a_new_span_and_its_state() {
         .header("tracestate", "b=2");
     let response = gateway.send(&request).await;
 
-    let seen = upstream.only();
+    let seen = upstream.only_request();
     let parent = seen.header("traceparent").unwrap().to_owned();
     assert_eq!((&parent[..36], &parent[52..]), (&PARENT[..36], "-01"));
     assert_ne!(parent[36..52], PARENT[36..52]);
@@ -47,7 +47,7 @@ async fn without_one_or_with_a_bad_one_a_trace_is_made() {
         let bad = Request::get("/").header("traceparent", &PARENT.to_uppercase()).header("tracestate", "a=1");
         for request in [Request::get("/"), bad] {
             gateway.send(&request).await;
-            let seen = upstream.last();
+            let seen = upstream.last_request();
             let parent = seen.header("traceparent").unwrap().to_owned();
             assert_eq!((parent.len(), &parent[..3], &parent[53..]), (55, "00-", flags));
             assert!(!parent.contains(TRACE) && seen.all("tracestate").is_empty());
@@ -60,9 +60,9 @@ async fn where_traces_only_pass_nothing_is_touched() {
     let upstream = Upstream::start();
     let gateway = builder(&upstream).server("workers = 1\ntraces = \"pass\"").start().await;
     gateway.send(&Request::get("/").header("traceparent", PARENT)).await;
-    assert_eq!(upstream.last().header("traceparent"), Some(PARENT));
+    assert_eq!(upstream.last_request().header("traceparent"), Some(PARENT));
     gateway.send(&Request::get("/")).await;
-    assert_eq!(upstream.last().header("traceparent"), None);
+    assert_eq!(upstream.last_request().header("traceparent"), None);
     assert_eq!(line(&gateway).await["trace"], TRACE);
 }
 
@@ -85,7 +85,9 @@ async fn every_phase_is_a_span() {
     gateway.send(&request.header("X-Request-Id", "the-request")).await;
     for phase in ["resolve", "admit", "forward", "commands"] {
         let span = gateway
-            .event(phase, |event| field(event, "message") == "close" && event["span"]["name"] == phase)
+            .wait_for_event(phase, |event| {
+                field(event, "message") == "close" && event["span"]["name"] == phase
+            })
             .await;
         let request =
             span["spans"].as_array().unwrap().iter().find(|span| span["name"] == "request").cloned();
@@ -93,7 +95,7 @@ async fn every_phase_is_a_span() {
         assert_eq!((request["id"].as_str(), request["trace"].as_str()), (Some("the-request"), Some(TRACE)));
     }
     // What outlives the request is found by it too.
-    let reissue = gateway.event("the reissue", |event| field(event, "message") == "reissue").await;
+    let reissue = gateway.wait_for_event("the reissue", |event| field(event, "message") == "reissue").await;
     let spans = reissue["spans"].as_array().unwrap();
     assert!(spans.iter().any(|span| span["trace"] == TRACE), "{reissue}");
     let quiet = builder("info").start().await;
@@ -114,7 +116,7 @@ async fn a_failed_request_is_found_by_its_trace() {
         .server("workers = 1\naccess_log = false")
         .start()
         .await;
-    engine.inject(Affected::All, Fault::Denied);
+    engine.inject(Affected::All, Fault::AccessDenied);
     let mut failed = 0;
     for _ in 0..20 {
         let session = Session::new(serde_json::json!({}));
@@ -123,7 +125,8 @@ async fn a_failed_request_is_found_by_its_trace() {
             usize::from(gateway.send(&request.header("X-Request-Id", "the-request")).await.status == 503);
     }
     assert_eq!(failed, 20);
-    let event = gateway.event("the failure", |event| field(event, "message") == "a request failed").await;
+    let event =
+        gateway.wait_for_event("the failure", |event| field(event, "message") == "a request failed").await;
     assert_eq!((&event["id"], &event["trace"]), (&"the-request".into(), &TRACE.into()));
     assert_eq!(event["cause"], "store-unavailable");
     for message in ["a request failed", "a session could not be read"] {

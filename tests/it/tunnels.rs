@@ -88,7 +88,7 @@ async fn who_does_not_read_is_not_sent_more_and_costs_nobody_anything() {
         .start()
         .await;
     let (mut near, mut far) = tunnel(&gateway, &listener, &session).await;
-    let memory = async || Metrics::of(&gateway).await.sum("process_resident_memory_bytes", &[]);
+    let memory = async || Metrics::scrape(&gateway).await.sum("process_resident_memory_bytes", &[]);
     let before = memory().await;
 
     let down = fill(&mut far, PLENTY).await;

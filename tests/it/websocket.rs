@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::{Builder, Gateway, field};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, DUE, Session, number};
 use crate::support::upstream::Upstream;
-use crate::support::websocket::{Echo, Socket, refused};
+use crate::support::websocket::{EchoServer, WebSocket, rejected_status};
 
 /// Rows stay cached for the whole test, so that every read is a recheck's.
 const WARM: &str = "[sessions.main.cache]\nttl = \"1m\"";
@@ -20,7 +20,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A route `/ws` with these lines, and `/` for everything else.
-fn gateway(engine: &Engine, echo: &Echo, lines: &str) -> Builder {
+fn gateway(engine: &Engine, echo: &EchoServer, lines: &str) -> Builder {
     let builder = Gateway::builder().engine(engine).upstream_at("app", echo.address(), "").realm(WARM);
     builder.route("/ws", "required", lines).route("/", "optional", "")
 }
@@ -33,7 +33,7 @@ async fn alice(engine: &Engine) -> Session {
 
 #[tokio::test]
 async fn a_handshake_goes_every_requests_way() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &echo, &format!("websocket = true\n{HEADERS}")).start().await;
 
@@ -45,10 +45,10 @@ async fn a_handshake_goes_every_requests_way() {
         ("Sec-WebSocket-Protocol", "chat".into()),
     ];
     let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let opened = Socket::open(&gateway, "/ws", &lines).await;
+    let opened = WebSocket::open(&gateway, "/ws", &lines).await;
     // The server agrees to no protocol, which the library takes for a failure; what arrived is what matters.
     assert!(opened.is_err());
-    let mut socket = Socket::with_cookie(&gateway, "/ws", &session.cookie()).await;
+    let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     socket.echo("hello").await;
 
     let names: Vec<_> = socket.headers.keys().map(|name| name.as_str().to_owned()).collect();
@@ -66,18 +66,19 @@ async fn a_handshake_goes_every_requests_way() {
     assert_eq!(all("upgrade"), ["websocket"]);
     assert_eq!(all("sec-websocket-protocol"), ["chat"]);
 
-    socket.finish(1000).await;
-    let line = gateway.event("the tunnel's line", |event| field(event, "received") == 6 + 5 + 8).await;
+    socket.close(1000).await;
+    let line =
+        gateway.wait_for_event("the tunnel's line", |event| field(event, "received") == 6 + 5 + 8).await;
     assert_eq!((field(&line, "status"), field(&line, "verdict")), (&json!(101), &json!("active")));
     assert_eq!(field(&line, "bytes"), 2 + 5 + 4);
 }
 
 #[tokio::test]
 async fn messages_of_a_megabyte_go_both_ways() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true").start().await;
-    let mut socket = Socket::with_cookie(&gateway, "/ws", &session.cookie()).await;
+    let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     let message: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[at as usize % 3]).collect();
     for _ in 0..8 {
         socket.send(Message::binary(message.clone())).await;
@@ -85,18 +86,18 @@ async fn messages_of_a_megabyte_go_both_ways() {
     for _ in 0..8 {
         assert!(socket.next().await == Some(Message::binary(message.clone())));
     }
-    socket.finish(1000).await;
-    assert_eq!(echo.ends(1).await, [Some(1000)]);
+    socket.close(1000).await;
+    assert_eq!(echo.wait_for_ends(1).await, [Some(1000)]);
 }
 
 #[tokio::test]
 async fn who_may_not_pass_gets_no_tunnel() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = alice(&engine).await;
     let lines = "websocket = { origins = [\"https://partner.example\"] }\nlogin = \"/login\"";
     let gateway = gateway(&engine, &echo, lines).start().await;
     let html = ("Accept", "text/html");
-    assert_eq!(refused(Socket::open(&gateway, "/ws", &[html]).await), 401, "and no redirect");
+    assert_eq!(rejected_status(WebSocket::open(&gateway, "/ws", &[html]).await), 401, "and no redirect");
 
     let cookie = session.cookie();
     let here = format!("http://{}", gateway.address());
@@ -107,14 +108,14 @@ async fn who_may_not_pass_gets_no_tunnel() {
         ("http://127.0.0.1", false),
         ("null", false),
     ] {
-        let opened = Socket::open(&gateway, "/ws", &[("Cookie", &cookie), ("Origin", origin)]).await;
+        let opened = WebSocket::open(&gateway, "/ws", &[("Cookie", &cookie), ("Origin", origin)]).await;
         match opened {
             Ok(socket) if welcome => drop(socket),
-            other if !welcome => assert_eq!(refused(other), 403, "{origin}"),
+            other if !welcome => assert_eq!(rejected_status(other), 403, "{origin}"),
             other => panic!("{origin}: {other:?}"),
         }
     }
-    gateway.event("the refusal's line", |event| field(event, "verdict") == "cross-site").await;
+    gateway.wait_for_event("the refusal's line", |event| field(event, "verdict") == "cross-site").await;
 }
 
 /// A handshake without a library.
@@ -124,12 +125,12 @@ fn handshake(session: &Session) -> Request {
     request.header("Sec-WebSocket-Key", KEY)
 }
 
-fn agreement(accept: &str, upgrade: &str) -> Answer {
+fn agreement(accept: &str, upgrade: &str) -> ScriptedResponse {
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {upgrade}\r\n\
          X-Session-Ref: x\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
-    Answer::raw_then_echo(&head)
+    ScriptedResponse::raw_then_echo(&head)
 }
 
 fn raw(engine: &Engine, upstream: &Upstream) -> Builder {
@@ -148,24 +149,27 @@ async fn a_handshake_that_is_none_is_refused() {
     for request in [keyless.clone(), keyless.header("Sec-WebSocket-Key", "short"), bodied] {
         assert_eq!(gateway.send(&request).await.status, 400);
     }
-    assert_eq!(upstream.hits(), 0);
+    assert_eq!(upstream.request_count(), 0);
     // Another protocol is not had, but its request is as good as any.
     let other = plain().header("Upgrade", "h2c");
     assert_eq!(gateway.send(&other).await.status, 200);
-    assert_eq!(upstream.only().header("upgrade"), None);
+    assert_eq!(upstream.only_request().header("upgrade"), None);
     // Nor is a WebSocket where the route does not have any.
     let elsewhere = Request::get("/").header("Connection", "Upgrade").header("Upgrade", "websocket");
     let response = gateway.send(&elsewhere.header("Sec-WebSocket-Key", KEY)).await;
     assert_eq!((response.status, response.header("connection")), (200, Some("close")));
-    assert_eq!((upstream.last().header("upgrade"), upstream.last().header("connection")), (None, None));
+    assert_eq!(
+        (upstream.last_request().header("upgrade"), upstream.last_request().header("connection")),
+        (None, None)
+    );
 }
 
 #[tokio::test]
 async fn an_agreement_to_something_else_is_none() {
-    let upstream = Upstream::answering(|request| match request.header("x-case").unwrap() {
+    let upstream = Upstream::responding(|request| match request.header("x-case").unwrap() {
         "accept" => agreement("c29tZXRoaW5nIGVsc2U=", "websocket"),
         "protocol" => agreement(ACCEPT, "h2c"),
-        "silent" => Answer::upgrade("websocket"),
+        "silent" => ScriptedResponse::upgrade("websocket"),
         _ => agreement(ACCEPT, "websocket"),
     });
     let engine = table::engine().await;
@@ -175,8 +179,8 @@ async fn an_agreement_to_something_else_is_none() {
         assert_eq!(gateway.send(&handshake(&session).header("X-Case", case)).await.status, 502, "{case}");
     }
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&handshake(&session).header("X-Case", "right")).await;
-    let response = client.answer().await.unwrap();
+    client.send_request(&handshake(&session).header("X-Case", "right")).await;
+    let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.header("upgrade")), (101, Some("websocket")));
     assert_eq!(response.header("x-session-ref"), None);
     // What is not frames is passed on all the same.
@@ -188,8 +192,8 @@ async fn an_agreement_to_something_else_is_none() {
 async fn nothing_of_the_tunnel_goes_before_the_101_nor_after_another_answer() {
     let gate = crate::support::gate::Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |request| match request.header("x-case").unwrap() {
-        "refuse" => Answer::new(403, "no"),
+    let upstream = Upstream::responding(move |request| match request.header("x-case").unwrap() {
+        "refuse" => ScriptedResponse::new(403, "no"),
         _ => agreement(ACCEPT, "websocket").after(&held),
     });
     let engine = table::engine().await;
@@ -198,23 +202,23 @@ async fn nothing_of_the_tunnel_goes_before_the_101_nor_after_another_answer() {
     let early = "GET /smuggled HTTP/1.1\r\nHost: gateway.test\r\n\r\n";
 
     let mut refused = Client::connect(gateway.address()).await;
-    refused.start(&handshake(&session).header("X-Case", "refuse")).await;
+    refused.send_request(&handshake(&session).header("X-Case", "refuse")).await;
     refused.send(early).await;
-    let response = refused.answer().await.unwrap();
+    let response = refused.read_response().await.unwrap();
     assert_eq!((response.status, response.header("connection")), (403, Some("close")));
     assert!(refused.is_closed().await);
-    assert_eq!(upstream.hits(), 1, "what came early was no request");
+    assert_eq!(upstream.request_count(), 1, "what came early was no request");
 
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&handshake(&session).header("X-Case", "agree")).await;
+    client.send_request(&handshake(&session).header("X-Case", "agree")).await;
     client.send(early).await;
-    gate.arrival().await;
+    gate.wait_for_arrival().await;
     gate.open();
-    assert_eq!(client.answer().await.unwrap().status, 101);
+    assert_eq!(client.read_response().await.unwrap().status, 101);
     assert_eq!(client.read_until("\r\n\r\n").await, early, "sent on, and back, after the 101");
-    assert_eq!((upstream.hits(), upstream.connections()), (2, 1));
+    assert_eq!((upstream.request_count(), upstream.connections()), (2, 1));
     drop(client);
-    gateway.event("the tunnel's end", |event| field(event, "closed") == "client").await;
+    gateway.wait_for_event("the tunnel's end", |event| field(event, "closed") == "client").await;
     let refuse = Request::get("/").header("X-Case", "refuse");
     assert_eq!(gateway.send(&refuse).await.status, 403);
     assert_eq!(upstream.connections(), 2, "the connection of a tunnel is never used again");
@@ -222,25 +226,25 @@ async fn nothing_of_the_tunnel_goes_before_the_101_nor_after_another_answer() {
 
 #[tokio::test]
 async fn a_session_that_ends_elsewhere_ends_its_sockets_within_a_recheck() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
     let before = engine.counts().reads();
     let mut sockets = Vec::new();
     for _ in 0..100 {
-        sockets.push(Socket::with_cookie(&gateway, "/ws", &session.cookie()).await);
+        sockets.push(WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await);
     }
     assert_eq!(engine.counts().reads(), before + 1, "the first request's");
-    engine.until("three rechecks", |all| reads(all) >= before + 4).await;
+    engine.wait_until("three rechecks", |all| reads(all) >= before + 4).await;
     for socket in &mut sockets {
         socket.echo("still here").await;
     }
     session.delete(&engine).await;
     for socket in &mut sockets {
-        assert_eq!(socket.close().await, Some((1008, "the session has ended".into())));
+        assert_eq!(socket.read_close().await, Some((1008, "the session has ended".into())));
     }
     drop(sockets);
-    assert_eq!(echo.ends(100).await, [Some(1008); 100]);
+    assert_eq!(echo.wait_for_ends(100).await, [Some(1008); 100]);
     // One read a second for all of them together: 100 would show.
     let counts = engine.counts();
     assert!(counts.reads() - before < 20, "{counts:?}");
@@ -255,9 +259,9 @@ fn reads(all: &[crate::support::engine::Operation]) -> usize {
 
 #[tokio::test]
 async fn a_log_out_here_ends_them_at_once_and_a_change_of_id_does_not() {
-    let echo = Echo::start().await;
-    let upstream = Upstream::answering(|request| {
-        Answer::ok("ok").header("X-Session-Action", request.header("x-order").unwrap())
+    let echo = EchoServer::start().await;
+    let upstream = Upstream::responding(|request| {
+        ScriptedResponse::ok("ok").header("X-Session-Action", request.header("x-order").unwrap())
     });
     let engine = table::engine().await;
     let session = alice(&engine).await;
@@ -267,7 +271,7 @@ async fn a_log_out_here_ends_them_at_once_and_a_change_of_id_does_not() {
     let gateway = gateway.upstream("orders", &upstream).route("/ws", "required", lines);
     let orders = "[[routes]]\npath = \"/\"\nsession = \"main\"\nupstream = \"orders\"\nwrites = true";
     let gateway = gateway.toml(orders).start().await;
-    let mut socket = Socket::with_cookie(&gateway, "/ws", &cookie).await;
+    let mut socket = WebSocket::with_cookie(&gateway, "/ws", &cookie).await;
     socket.echo("hello").await;
 
     let order = |action: &str, cookie: &str| Request::get("/").cookie(cookie).header("X-Order", action);
@@ -276,15 +280,15 @@ async fn a_log_out_here_ends_them_at_once_and_a_change_of_id_does_not() {
     assert_ne!(new, cookie);
     socket.echo("another id, the same session").await;
     assert_eq!(gateway.send(&order("destroy", &new)).await.status, 200);
-    assert_eq!(socket.close().await, Some((1008, "the session has ended".into())));
+    assert_eq!(socket.read_close().await, Some((1008, "the session has ended".into())));
 }
 
 #[tokio::test]
 async fn an_app_that_takes_its_cookie_back_has_the_session_looked_at() {
-    let echo = Echo::start().await;
-    let upstream = Upstream::answering(|request| match request.target.as_str() {
-        "/out" => Answer::ok("bye").header("Set-Cookie", "session_id=; Max-Age=0; Path=/"),
-        _ => Answer::ok("hello"),
+    let echo = EchoServer::start().await;
+    let upstream = Upstream::responding(|request| match request.target.as_str() {
+        "/out" => ScriptedResponse::ok("bye").header("Set-Cookie", "session_id=; Max-Age=0; Path=/"),
+        _ => ScriptedResponse::ok("hello"),
     });
     let engine = table::engine().await;
     let session = alice(&engine).await;
@@ -293,47 +297,47 @@ async fn an_app_that_takes_its_cookie_back_has_the_session_looked_at() {
     let gateway = gateway.upstream("own", &upstream).route("/ws", "required", lines);
     let own = "[[routes]]\npath = \"/\"\nsession = \"main\"\nupstream = \"own\"";
     let gateway = gateway.toml(own).start().await;
-    let mut socket = Socket::with_cookie(&gateway, "/ws", &session.cookie()).await;
+    let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     gateway.get("/out", &session.cookie()).await;
     socket.echo("the row is still there").await;
     // The cookie was taken back, and the row forgotten: whoever asks next has it read again.
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     session.delete(&engine).await;
     assert_eq!(gateway.get("/out", &session.cookie()).await.status, 200);
-    assert_eq!(socket.close().await.map(|(code, _)| code), Some(1008));
+    assert_eq!(socket.read_close().await.map(|(code, _)| code), Some(1008));
 }
 
 #[tokio::test]
 async fn a_store_that_is_away_closes_nothing_and_what_is_missed_then_is_made_up_for() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
-    let mut socket = Socket::with_cookie(&gateway, "/ws", &session.cookie()).await;
+    let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     engine.inject(Affected::All, Fault::ServerError);
     session.delete(&engine).await;
     let before = reads(&engine.operations());
-    engine.until("two rechecks that fail", |all| reads(all) >= before + 4).await;
+    engine.wait_until("two rechecks that fail", |all| reads(all) >= before + 4).await;
     socket.echo("still here").await;
-    engine.heal();
-    assert_eq!(socket.close().await.map(|(code, _)| code), Some(1008));
+    engine.clear_faults();
+    assert_eq!(socket.read_close().await.map(|(code, _)| code), Some(1008));
 }
 
 #[tokio::test]
 async fn a_required_claim_must_go_on_to_hold() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = Session::new(json!({ "user": "alice", "role": "admin" }));
     session.put(&engine).await;
     let lines = "websocket = true\nrecheck = \"1s\"\nrequire = { role = \"admin\" }";
     let gateway = gateway(&engine, &echo, lines).start().await;
-    let mut socket = Socket::with_cookie(&gateway, "/ws", &session.cookie()).await;
+    let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     let demoted = Session { claims: json!({ "user": "alice", "role": "staff" }), version: 2, ..session };
     demoted.put(&engine).await;
-    assert_eq!(socket.close().await, Some((1008, "no longer allowed".into())));
+    assert_eq!(socket.read_close().await, Some((1008, "no longer allowed".into())));
 }
 
 #[tokio::test]
 async fn a_socket_ends_when_its_user_logs_out_or_changes_and_the_row_stays() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     for (path, access) in [("/ws", "required"), ("/any", "session"), ("/open", "optional")] {
         for after in [json!({ "cart": 1 }), json!({ "user": "" }), json!({ "user": "bob" })] {
             let session = alice(&engine).await;
@@ -341,11 +345,11 @@ async fn a_socket_ends_when_its_user_logs_out_or_changes_and_the_row_stays() {
             let gateway =
                 Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(WARM);
             let gateway = gateway.route(path, access, lines).start().await;
-            let mut socket = Socket::with_cookie(&gateway, path, &session.cookie()).await;
+            let mut socket = WebSocket::with_cookie(&gateway, path, &session.cookie()).await;
             socket.echo("hello").await;
             let changed = Session { claims: after.clone(), version: 2, ..session };
             changed.put(&engine).await;
-            let closed = socket.close().await;
+            let closed = socket.read_close().await;
             assert_eq!(closed, Some((1008, "the user has logged out".into())), "{access} {after}");
         }
     }
@@ -353,60 +357,60 @@ async fn a_socket_ends_when_its_user_logs_out_or_changes_and_the_row_stays() {
 
 #[tokio::test]
 async fn a_guests_socket_outlives_the_log_in() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = Session::new(json!({ "cart": 1 }));
     session.put(&engine).await;
     let lines = "websocket = true\nrecheck = \"1s\"";
     let gateway = Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(WARM);
     let gateway = gateway.route("/open", "optional", lines).start().await;
-    let mut socket = Socket::with_cookie(&gateway, "/open", &session.cookie()).await;
+    let mut socket = WebSocket::with_cookie(&gateway, "/open", &session.cookie()).await;
     let logged_in = Session { claims: json!({ "cart": 1, "user": "alice" }), version: 2, ..session.clone() };
     logged_in.put(&engine).await;
     let before = reads(&engine.operations());
-    engine.until("two rechecks", |all| reads(all) >= before + 2).await;
+    engine.wait_until("two rechecks", |all| reads(all) >= before + 2).await;
     socket.echo("still here").await;
     session.delete(&engine).await;
-    assert_eq!(socket.close().await.map(|(code, _)| code), Some(1008));
+    assert_eq!(socket.read_close().await.map(|(code, _)| code), Some(1008));
 }
 
 #[tokio::test]
 async fn what_the_client_sends_is_a_use_of_its_session_and_a_pong_is_none() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
-    let mut socket = Socket::with_cookie(&gateway, "/ws", &session.cookie()).await;
+    let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     // As if the last use had been a while ago.
     let old = Session { issued: session.issued - 300, expires: session.expires - 300, ..session.clone() };
     assert!(Duration::from_secs(300) == DUE);
     old.put(&engine).await;
     let before = reads(&engine.operations());
     socket.send(Message::Pong(vec![1, 2, 3].into())).await;
-    engine.until("two rechecks", |all| reads(all) >= before + 2).await;
+    engine.wait_until("two rechecks", |all| reads(all) >= before + 2).await;
     assert_eq!(engine.counts().updates, 0);
     socket.echo("I am here").await;
     let updates = |all: &Vec<crate::support::engine::Operation>| {
         all.iter().any(|operation| operation.name == "UpdateItem" && operation.outcome.is_some())
     };
-    engine.until("the reissue", updates).await;
+    engine.wait_until("the reissue", updates).await;
     assert!(number(&session.row(&engine).await, "exp") >= session.expires);
 }
 
 #[tokio::test]
 async fn a_visitor_without_a_session_is_bound_to_none() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let builder = Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(WARM);
     let lines = "websocket = { max_age = \"2s\" }\nrecheck = \"1s\"";
     let gateway = builder.route("/", "optional", lines).start().await;
     let before = engine.counts().reads();
-    let mut socket = Socket::open(&gateway, "/", &[]).await.unwrap();
+    let mut socket = WebSocket::open(&gateway, "/", &[]).await.unwrap();
     socket.echo("hello").await;
-    assert_eq!(socket.close().await, Some((1001, "open for too long".into())));
+    assert_eq!(socket.read_close().await, Some((1001, "open for too long".into())));
     assert_eq!(engine.counts().reads(), before);
 }
 
 #[tokio::test]
 async fn silence_has_a_limit_and_a_drain_ends_it_at_once() {
-    let (engine, echo) = (table::engine().await, Echo::start().await);
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = alice(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true").route(
         "/brief",
@@ -414,15 +418,15 @@ async fn silence_has_a_limit_and_a_drain_ends_it_at_once() {
         "websocket = true\nidle_timeout = \"1s\"",
     );
     let gateway = gateway.server("workers = 1\ndrain = \"10m\"").start().await;
-    let mut brief = Socket::with_cookie(&gateway, "/brief", &session.cookie()).await;
-    let mut long = Socket::with_cookie(&gateway, "/ws", &session.cookie()).await;
-    assert_eq!(brief.close().await, Some((1001, "silent for too long".into())));
+    let mut brief = WebSocket::with_cookie(&gateway, "/brief", &session.cookie()).await;
+    let mut long = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
+    assert_eq!(brief.read_close().await, Some((1001, "silent for too long".into())));
     long.echo("hello").await;
     gateway.signal("TERM");
-    assert_eq!(long.close().await, Some((1001, "the service restarts".into())));
+    assert_eq!(long.read_close().await, Some((1001, "the service restarts".into())));
     drop(long);
-    assert_eq!(echo.ends(2).await, [Some(1001); 2]);
-    let (status, log) = gateway.terminate_now().await;
+    assert_eq!(echo.wait_for_ends(2).await, [Some(1001); 2]);
+    let (status, log) = gateway.wait_with_log().await;
     assert!(status.success(), "{log}");
 }
 
@@ -433,20 +437,20 @@ async fn the_frame_under_way_is_finished_and_nothing_after_it() {
                   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\u{1}\u{a}hello";
     let gate = crate::support::gate::Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |_| {
-        Answer::raw_then_echo(script).before_echo(&held, b"world\x01\x05after".as_slice())
+    let upstream = Upstream::responding(move |_| {
+        ScriptedResponse::raw_then_echo(script).then_send_before_echo(&held, b"world\x01\x05after".as_slice())
     });
     let engine = table::engine().await;
     let session = alice(&engine).await;
     let gateway = raw(&engine, &upstream).server("workers = 1\ndrain = \"10m\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&handshake(&session)).await;
-    assert_eq!(client.answer().await.unwrap().status, 101);
+    client.send_request(&handshake(&session)).await;
+    assert_eq!(client.read_response().await.unwrap().status, 101);
     client.read_until("hello").await;
     gateway.signal("TERM");
-    gateway.line("draining").await;
+    gateway.wait_for_line("draining").await;
     gate.open();
-    let rest = client.rest().await;
+    let rest = client.read_to_end().await;
     assert!(rest.starts_with(b"world"), "{rest:?}");
     let after = &rest[5..];
     let after = after.strip_prefix(b"\x01\x05after").unwrap_or(after);

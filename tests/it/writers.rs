@@ -10,11 +10,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::changes::obey;
-use crate::support::answer::Answer;
 use crate::support::client::Response;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::Gateway;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table;
 use crate::support::upstream::Upstream;
 
@@ -54,14 +54,14 @@ impl Cluster {
     async fn start(store: SocketAddr, rows: Rows, count: usize, lines: &str) -> Self {
         let (key, key_type) = rows.key;
         table::call(store, "CreateTable", table::schema_of(table::TABLE, key, key_type)).await;
-        let app = Upstream::answering(|request| {
+        let app = Upstream::responding(|request| {
             let told = |name: &str| request.header(name).unwrap_or_default().to_owned();
             let told = json!({
                 "version": told("x-session-version"),
                 "claims": told("x-claims"),
                 "flash": told("x-session-flash"),
             });
-            obey(request, Answer::ok(told.to_string()))
+            obey(request, ScriptedResponse::ok(told.to_string()))
         });
         let builder = || {
             Gateway::builder()
@@ -148,14 +148,14 @@ fn statuses(responses: &[Response]) -> Vec<u16> {
 /// Both gateways have read the session, and both have sent their write, before either is carried out.
 async fn meet(engine: &Engine, cluster: &Cluster, target: &str, cookie: &str) -> Vec<Response> {
     let gate = Gate::closed();
-    engine.inject(Affected::Only("UpdateItem"), Fault::Hold(gate.clone()));
+    engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
     let (responses, ()) = tokio::join!(cluster.at_once(target, cookie), async {
         for _ in &cluster.gateways {
-            gate.arrival().await;
+            gate.wait_for_arrival().await;
         }
         gate.open();
     });
-    engine.heal();
+    engine.clear_faults();
     responses
 }
 

@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and what it signs: servers' certificates and clients'.
+//! A test's certificate authority, and the certificates of servers and clients that it signs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 
-/// An authority that signs.
+/// A certificate authority.
 #[derive(Debug)]
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -22,7 +22,7 @@ pub(crate) struct Identity {
     pub(crate) key: String,
 }
 
-/// Where a certificate and its key were written.
+/// Paths of a certificate and its key.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     pub(crate) certificate: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct Files {
 }
 
 impl Authority {
-    /// A new authority of this name.
+    /// Creates an authority with this common name.
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -41,7 +41,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Its certificate, as PEM text.
+    /// Returns its certificate as PEM text.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
@@ -51,12 +51,12 @@ impl Authority {
         fs::write(path, &self.pem).expect("writes a certificate");
     }
 
-    /// A server's certificate for these names and addresses.
+    /// Signs a server certificate for these names and addresses.
     pub(crate) fn server(&self, names: &[&str]) -> Identity {
         self.sign(names, ExtendedKeyUsagePurpose::ServerAuth, |_| {})
     }
 
-    /// A server's certificate that expired long ago.
+    /// Signs a server certificate that expired long ago.
     pub(crate) fn expired_server(&self, names: &[&str]) -> Identity {
         self.sign(names, ExtendedKeyUsagePurpose::ServerAuth, |params| {
             params.not_before = date_time_ymd(2001, 1, 1);
@@ -64,7 +64,7 @@ impl Authority {
         })
     }
 
-    /// A client's certificate for the common name `name`, with these alternative names.
+    /// Signs a client certificate for the common name `name` and these alternative names.
     pub(crate) fn client(&self, name: &str, alternatives: &[&str]) -> Identity {
         self.sign(alternatives, ExtendedKeyUsagePurpose::ClientAuth, |params| {
             params.distinguished_name.push(DnType::OrganizationName, "Acme, Inc.");

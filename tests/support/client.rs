@@ -1,4 +1,4 @@
-//! A client that sends exactly the bytes it is told to, and reads answers one at a time.
+//! A client that sends exactly the bytes of a test and reads one response at a time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::wire::{Framing, Message, Reader};
+use super::http1::{Framing, Message, Reader};
 use super::within;
 
-/// One connection, of whatever kind.
+/// A connection over any kind of stream.
 #[derive(Debug)]
 pub(crate) struct Client {
     reader: Reader<Box<dyn Stream>>,
 }
 
-/// What a connection is made over.
+/// A stream that carries a connection.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Stream for S {}
@@ -30,19 +30,19 @@ pub(crate) struct Request {
     body: Vec<u8>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     /// The final status.
     pub(crate) status: u16,
-    /// The final answer as it came.
+    /// The final response as it was received.
     pub(crate) message: Message,
-    /// The answers with a status of 1xx that came before it.
+    /// The interim (1xx) responses before it.
     pub(crate) interim: Vec<Message>,
 }
 
 impl Request {
-    /// A request with nothing but a Host line.
+    /// Returns a request with no header but Host.
     pub(crate) fn new(method: &str, target: &str) -> Self {
         Self { method: method.into(), target: target.into(), headers: vec![], body: vec![] }
             .header("Host", "gateway.test")
@@ -58,7 +58,7 @@ impl Request {
         Self { body, ..Self::new("POST", target) }.header("Content-Length", &length)
     }
 
-    /// Adds a header line. `Host` replaces the one that is there.
+    /// Adds a header line. A `Host` replaces the existing one.
     #[must_use]
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         if name.eq_ignore_ascii_case("host") {
@@ -68,13 +68,13 @@ impl Request {
         self
     }
 
-    /// Adds a `Cookie` line: `name=value`, or several with `; ` between them.
+    /// Adds a `Cookie` line: `name=value`, or several separated by `; `.
     #[must_use]
     pub(crate) fn cookie(self, cookie: &str) -> Self {
         self.header("Cookie", cookie)
     }
 
-    /// Sends it on a new connection.
+    /// Sends the request on a new connection and reads the response.
     pub(crate) async fn send(&self, address: SocketAddr) -> Response {
         Client::connect(address).await.request(self).await
     }
@@ -96,33 +96,33 @@ impl Client {
         Self::over(stream)
     }
 
-    /// A client on a connection that is there already.
+    /// Returns a client on an open connection.
     pub(crate) fn over(stream: impl Stream + 'static) -> Self {
         Self { reader: Reader::new(Box::new(stream)) }
     }
 
-    /// Sends a request and reads its answer; the connection can be used again.
+    /// Sends a request and reads its response. The connection can be reused.
     pub(crate) async fn request(&mut self, request: &Request) -> Response {
         self.send(request.bytes()).await;
         let framing = (request.method == "HEAD").then_some(Framing::Length(0));
-        self.read(framing).await.expect("a complete answer")
+        self.read(framing).await.expect("a complete response")
     }
 
-    /// Sends these bytes and no others.
+    /// Sends these bytes.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("sending", self.reader.stream().write_all(bytes.as_ref())).await.expect("sends");
     }
 
-    /// Sends as much of these bytes as the gateway takes.
-    pub(crate) async fn send_what_is_taken(&mut self, bytes: &[u8]) {
+    /// Sends these bytes, or as many as it can until the gateway closes the connection.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) {
         let stream = self.reader.stream();
-        let _refused = within("sending", stream.write_all(bytes)).await;
+        let _closed = within("sending", stream.write_all(bytes)).await;
     }
 
-    /// Sends a byte at a time, each of which is a short wait, until there is an answer; its head.
+    /// Sends one byte every 50 ms until there is a response. Returns the head of the response.
     pub(crate) async fn drip(self) -> Message {
         let (read, stream) = self.reader.into_parts();
-        assert!(read.is_empty(), "bytes are left");
+        assert!(read.is_empty(), "unread bytes");
         let (from, mut to) = tokio::io::split(stream);
         let mut from = Reader::new(from);
         let drip = async {
@@ -135,37 +135,39 @@ impl Client {
         };
         let read = async {
             tokio::select! {
-                head = from.head() => head,
-                () = drip => unreachable!("it never ends"),
+                head = from.read_head() => head,
+                () = drip => unreachable!("this never ends"),
             }
         };
-        within("an answer", read).await.expect("reads").expect("an answer")
+        within("a response", read).await.expect("reads").expect("a response")
     }
 
-    /// Sends a request without reading its answer.
-    pub(crate) async fn start(&mut self, request: &Request) {
+    /// Sends a request without reading its response.
+    pub(crate) async fn send_request(&mut self, request: &Request) {
         self.send(request.bytes()).await;
     }
 
-    /// Reads one answer. An error: it was broken off, or the connection was.
-    pub(crate) async fn answer(&mut self) -> io::Result<Response> {
+    /// Reads one response. Returns an error if it is incomplete.
+    pub(crate) async fn read_response(&mut self) -> io::Result<Response> {
         self.read(None).await
     }
 
-    /// Reads through the first `text` in what comes next; all that was read.
+    /// Reads up to and including the first `text`, and returns all that was read.
     pub(crate) async fn read_until(&mut self, text: &str) -> String {
-        let read = within(text, self.reader.through(text.as_bytes())).await.expect("comes before the end");
+        let read = within(text, self.reader.read_through(text.as_bytes()))
+            .await
+            .expect("is received before the end");
         String::from_utf8_lossy(&read).into_owned()
     }
 
-    /// Reads until the gateway closes the connection.
-    pub(crate) async fn rest(&mut self) -> Vec<u8> {
-        within("the end of the connection", self.reader.rest()).await.expect("reads")
+    /// Reads until the gateway closes the connection, and returns all that was read.
+    pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
+        within("the end of the connection", self.reader.read_to_end()).await.expect("reads")
     }
 
-    /// Whether the gateway has closed the connection, or does so before it sends anything.
+    /// Waits for data or the end of the connection. Returns true if the connection ends before a response's head.
     pub(crate) async fn is_closed(&mut self) -> bool {
-        match within("the connection's end", self.reader.head()).await {
+        match within("the end of the connection", self.reader.read_head()).await {
             Ok(head) => head.is_none(),
             Err(_) => true,
         }
@@ -174,13 +176,13 @@ impl Client {
     async fn read(&mut self, framing: Option<Framing>) -> io::Result<Response> {
         let mut interim = Vec::new();
         loop {
-            let head = within("an answer's head", self.reader.head()).await?;
+            let head = within("a response's head", self.reader.read_head()).await?;
             let mut message = head.ok_or(io::ErrorKind::ConnectionAborted)?;
             let status = status(&message);
             let bodiless = matches!(status, 100..=199 | 204 | 304);
             let framing = if bodiless { Some(Framing::Length(0)) } else { framing.or(message.framing()) };
-            let body = self.reader.body(&mut message, framing.unwrap_or(Framing::UntilClose));
-            within("an answer's body", body).await?;
+            let body = self.reader.read_body(&mut message, framing.unwrap_or(Framing::UntilClose));
+            within("a response's body", body).await?;
             if status == 101 || !(100..200).contains(&status) {
                 return Ok(Response { status, message, interim });
             }
@@ -198,7 +200,7 @@ impl Response {
         self.message.all(name)
     }
 
-    /// The `Set-Cookie` lines.
+    /// Returns the `Set-Cookie` values.
     pub(crate) fn set_cookies(&self) -> Vec<&str> {
         self.message.all("set-cookie")
     }
@@ -212,8 +214,8 @@ impl Response {
     }
 }
 
-/// A `Set-Cookie` line with its attributes in alphabetical order, since their order means nothing.
-pub(crate) fn sorted(set_cookie: &str) -> String {
+/// Returns a `Set-Cookie` value with its attributes in alphabetical order, for comparison: their order has no meaning.
+pub(crate) fn sorted_attributes(set_cookie: &str) -> String {
     let mut parts: Vec<_> = set_cookie.split("; ").collect();
     parts[1..].sort_unstable();
     parts.join("; ")
@@ -221,5 +223,6 @@ pub(crate) fn sorted(set_cookie: &str) -> String {
 
 fn status(message: &Message) -> u16 {
     let code = message.start.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
-    code.and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line: {:?}", message.start))
+    code.and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("not a status line: {:?}", message.start))
 }

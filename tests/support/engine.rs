@@ -1,5 +1,5 @@
-//! A table in the test's process: the embedded engine behind real HTTP, where every operation is counted and can be
-//! made to fail. The gateway reaches it by `[store.dynamodb] endpoint`, through the AWS SDK as it would reach Amazon's.
+//! A DynamoDB in the test's process: the embedded engine behind real HTTP, which records every operation and fails on demand.
+//! The gateway uses it through `[store.dynamodb] endpoint` and the AWS SDK, as it would use Amazon's.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use sessiongate::store::embedded;
 use tokio::sync::watch;
 
-use super::answer::Answer;
 use super::gate::Gate;
-use super::server::{Received, Server};
+use super::scripted_response::ScriptedResponse;
+use super::server::{ReceivedRequest, Server};
 use super::within;
 
 /// A running engine.
@@ -26,34 +26,34 @@ pub(crate) struct Engine {
 struct Shared {
     engine: embedded::Engine,
     operations: watch::Sender<Vec<Operation>>,
-    faults: Mutex<Vec<(Affected, Source)>>,
+    faults: Mutex<Vec<(Affected, FaultSource)>>,
 }
 
-/// Where a fault comes from, each time that an operation is affected.
-type Source = Box<dyn Fn() -> Option<Fault> + Send>;
+/// Returns the fault of the next affected operation, if it has one.
+type FaultSource = Box<dyn Fn() -> Option<Fault> + Send>;
 
-/// One operation that the gateway asked for. Each try of a retried one counts.
+/// An operation that the gateway requested. Each attempt of a retried operation counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
     /// `GetItem`, `UpdateItem`, …
     pub(crate) name: String,
-    /// What was asked.
+    /// The request's body.
     pub(crate) request: Value,
-    /// How it went; `None` while it is not answered.
+    /// The outcome; `None` until the engine has responded.
     pub(crate) outcome: Option<Outcome>,
 }
 
-/// How an operation went.
+/// Outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Done,
-    /// A condition did not hold.
-    Refused,
-    /// Anything else, an injected fault among them.
+    Succeeded,
+    /// `ConditionalCheckFailedException`
+    ConditionFailed,
+    /// Any other error, including an injected fault.
     Failed,
 }
 
-/// What goes wrong.
+/// An injected fault.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// `ProvisionedThroughputExceededException`
@@ -61,56 +61,56 @@ pub(crate) enum Fault {
     /// `InternalServerError`
     ServerError,
     /// `AccessDeniedException`
-    Denied,
-    /// No answer, ever.
-    Silence,
-    /// The right answer, late.
+    AccessDenied,
+    /// The engine does nothing and never responds.
+    NoResponse,
+    /// The engine does the operation after this time.
     Delay(Duration),
-    /// The right answer, broken off in the middle.
-    Half,
-    /// It is done, and answered with the first half of the right body, as if that were all.
+    /// The engine does the operation and closes the connection in the middle of the response's body.
+    BrokenOff,
+    /// The engine does the operation and responds with the first half of the body and a Content-Length to match.
     Truncated,
-    /// It is done, and answered with another checksum than the body's.
+    /// The engine does the operation and responds with a wrong checksum.
     WrongChecksum,
-    /// Nothing is done; the answer is 200 with this body.
+    /// The engine does nothing and responds with 200 and this body.
     Body(&'static str),
-    /// Nothing happens until the gate is open; then what would have happened before.
-    Hold(Gate),
-    /// It is done, and then not answered until the gate is open.
-    HoldAnswer(Gate),
-    /// Eventually consistent reads see this row, as a replica that lags behind would show it; `Null`: they see none.
+    /// The engine does the operation only when the gate is open.
+    HoldRequest(Gate),
+    /// The engine does the operation at once and responds when the gate is open.
+    HoldResponse(Gate),
+    /// Eventually consistent reads return this row, as from a replica that lags behind; with `Null`, they return none.
     Stale(Value),
 }
 
-/// Which operations.
+/// The operations that a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Affected {
     All,
     Only(&'static str),
 }
 
-/// How many operations of each kind there were.
+/// Number of operations of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) eventual_reads: usize,
     pub(crate) strong_reads: usize,
-    /// Updates that were carried out.
+    /// Successful updates.
     pub(crate) updates: usize,
-    /// Updates that the condition refused.
-    pub(crate) refused_updates: usize,
+    /// Updates whose condition failed.
+    pub(crate) failed_conditions: usize,
     pub(crate) puts: usize,
     pub(crate) deletes: usize,
 }
 
 impl Counts {
-    /// Reads of either kind.
+    /// Returns the number of reads of both kinds.
     pub(crate) fn reads(self) -> usize {
         self.eventual_reads + self.strong_reads
     }
 }
 
 impl Engine {
-    /// An engine in memory, without tables.
+    /// Starts an engine in memory without tables.
     pub(crate) fn start() -> Self {
         let shared = Arc::new(Shared {
             engine: embedded::Engine::memory().expect("an engine"),
@@ -121,7 +121,7 @@ impl Engine {
             let shared = shared.clone();
             move |received| {
                 let shared = shared.clone();
-                Box::pin(async move { shared.answer(received).await })
+                Box::pin(async move { shared.respond(received).await })
             }
         });
         Self { server, shared }
@@ -131,40 +131,40 @@ impl Engine {
         self.server.address()
     }
 
-    /// The server in front of it, to stop it and start it again.
+    /// Returns its HTTP server, to stop it and start it again.
     pub(crate) fn server(&mut self) -> &mut Server {
         &mut self.server
     }
 
-    /// Makes operations go wrong until [`Engine::heal`].
+    /// Injects a fault into the affected operations until [`Engine::clear_faults`].
     pub(crate) fn inject(&self, affected: Affected, fault: Fault) {
-        self.inject_by(affected, move || Some(fault.clone()));
+        self.inject_with(affected, move || Some(fault.clone()));
     }
 
-    /// Makes of each operation what `fault` says, until [`Engine::heal`].
-    pub(crate) fn inject_by(&self, affected: Affected, fault: impl Fn() -> Option<Fault> + Send + 'static) {
+    /// Injects the fault that `fault` returns into each affected operation, until [`Engine::clear_faults`].
+    pub(crate) fn inject_with(&self, affected: Affected, fault: impl Fn() -> Option<Fault> + Send + 'static) {
         self.shared.faults.lock().unwrap().push((affected, Box::new(fault)));
     }
 
-    /// Everything goes well again.
-    pub(crate) fn heal(&self) {
+    /// Removes all faults.
+    pub(crate) fn clear_faults(&self) {
         self.shared.faults.lock().unwrap().clear();
     }
 
-    /// Every operation so far.
+    /// Returns every operation so far.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         self.shared.operations.borrow().clone()
     }
 
-    /// How many operations of each kind there were so far.
+    /// Returns the number of operations of each kind so far.
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for operation in self.shared.operations.borrow().iter() {
             match (operation.name.as_str(), operation.outcome) {
                 ("GetItem", _) if operation.request["ConsistentRead"] == true => counts.strong_reads += 1,
                 ("GetItem", _) => counts.eventual_reads += 1,
-                ("UpdateItem", Some(Outcome::Done)) => counts.updates += 1,
-                ("UpdateItem", Some(Outcome::Refused)) => counts.refused_updates += 1,
+                ("UpdateItem", Some(Outcome::Succeeded)) => counts.updates += 1,
+                ("UpdateItem", Some(Outcome::ConditionFailed)) => counts.failed_conditions += 1,
                 ("PutItem", _) => counts.puts += 1,
                 ("DeleteItem", _) => counts.deletes += 1,
                 _ => {}
@@ -173,13 +173,13 @@ impl Engine {
         counts
     }
 
-    /// Waits until the operations so far are as `wanted` says.
-    pub(crate) async fn until(&self, what: &str, wanted: impl FnMut(&Vec<Operation>) -> bool) {
+    /// Waits until `wanted` holds for the operations so far. `what` names them if the test fails.
+    pub(crate) async fn wait_until(&self, what: &str, wanted: impl FnMut(&Vec<Operation>) -> bool) {
         let mut operations = self.shared.operations.subscribe();
-        let _operations = within(what, operations.wait_for(wanted)).await.expect("the sender lives");
+        let _operations = within(what, operations.wait_for(wanted)).await.expect("the sender is alive");
     }
 
-    /// Asks the engine directly: not counted, and no fault applies.
+    /// Calls the engine directly: the operation is not recorded and no fault affects it.
     pub(crate) async fn call(&self, name: &str, request: Value) -> Value {
         let (status, body) = self.shared.dispatch(name, request.to_string().into()).await;
         let body: Value = serde_json::from_slice(&body).expect("JSON");
@@ -195,7 +195,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    async fn answer(&self, received: Received) -> Answer {
+    async fn respond(&self, received: ReceivedRequest) -> ScriptedResponse {
         let name =
             received.header("x-amz-target").and_then(|t| t.split_once('.')).expect("a target").1.to_owned();
         let body = Bytes::from(received.message.body);
@@ -205,49 +205,52 @@ impl Shared {
             number = operations.len();
             operations.push(Operation { name: name.clone(), request: request.clone(), outcome: None });
         });
-        let (answer, outcome) = self.carry_out(&name, &request, body).await;
+        let (response, outcome) = self.execute(&name, &request, body).await;
         if let Some(outcome) = outcome {
             self.operations.send_modify(|operations| operations[number].outcome = Some(outcome));
         }
-        answer
+        response
     }
 
-    async fn carry_out(&self, name: &str, request: &Value, body: Bytes) -> (Answer, Option<Outcome>) {
-        let failed = |answer| (answer, Some(Outcome::Failed));
+    async fn execute(&self, name: &str, request: &Value, body: Bytes) -> (ScriptedResponse, Option<Outcome>) {
+        let failed = |response| (response, Some(Outcome::Failed));
         let fault = self.fault(name, request);
         match &fault {
             Some(Fault::Throttle) => return failed(error(400, "ProvisionedThroughputExceededException")),
             Some(Fault::ServerError) => return failed(error(500, "InternalServerError")),
-            Some(Fault::Denied) => return failed(error(400, "AccessDeniedException")),
-            Some(Fault::Silence) => return (Answer::silence(), None),
-            Some(Fault::Body(body)) => return failed(Answer::new(200, *body)),
-            Some(Fault::Stale(Value::Null)) => return (json_answer(200, "{}"), Some(Outcome::Done)),
+            Some(Fault::AccessDenied) => return failed(error(400, "AccessDeniedException")),
+            Some(Fault::NoResponse) => return (ScriptedResponse::never(), None),
+            Some(Fault::Body(body)) => return failed(ScriptedResponse::new(200, *body)),
+            Some(Fault::Stale(Value::Null)) => return (json_response(200, "{}"), Some(Outcome::Succeeded)),
             Some(Fault::Stale(item)) => {
-                return (json_answer(200, json!({ "Item": item }).to_string()), Some(Outcome::Done));
+                return (json_response(200, json!({ "Item": item }).to_string()), Some(Outcome::Succeeded));
             }
-            Some(Fault::Hold(gate)) => gate.pass().await,
+            Some(Fault::HoldRequest(gate)) => gate.pass().await,
             Some(Fault::Delay(time)) => tokio::time::sleep(*time).await,
-            Some(Fault::Half | Fault::Truncated | Fault::WrongChecksum | Fault::HoldAnswer(_)) | None => {}
+            Some(Fault::BrokenOff | Fault::Truncated | Fault::WrongChecksum | Fault::HoldResponse(_))
+            | None => {}
         }
         let (status, body) = self.dispatch(name, body).await;
         let outcome = match status {
-            200 => Outcome::Done,
-            _ if String::from_utf8_lossy(&body).contains("ConditionalCheckFailed") => Outcome::Refused,
+            200 => Outcome::Succeeded,
+            _ if String::from_utf8_lossy(&body).contains("ConditionalCheckFailed") => {
+                Outcome::ConditionFailed
+            }
             _ => Outcome::Failed,
         };
-        let answer = json_answer(status, body.to_vec());
+        let response = json_response(status, body.to_vec());
         match fault {
-            Some(Fault::Half) => (answer.cut(body.len() / 2), Some(Outcome::Failed)),
-            Some(Fault::Truncated) => failed(Answer::new(status, &body[..body.len() / 2])),
+            Some(Fault::BrokenOff) => (response.truncated_to(body.len() / 2), Some(Outcome::Failed)),
+            Some(Fault::Truncated) => failed(ScriptedResponse::new(status, &body[..body.len() / 2])),
             Some(Fault::WrongChecksum) => {
-                failed(Answer::new(status, body.to_vec()).header("x-amz-crc32", "1"))
+                failed(ScriptedResponse::new(status, body.to_vec()).header("x-amz-crc32", "1"))
             }
-            Some(Fault::HoldAnswer(gate)) => (answer.after(&gate), Some(outcome)),
-            _ => (answer, Some(outcome)),
+            Some(Fault::HoldResponse(gate)) => (response.after(&gate), Some(outcome)),
+            _ => (response, Some(outcome)),
         }
     }
 
-    /// The first fault that applies.
+    /// Returns the first fault that affects this operation.
     fn fault(&self, name: &str, request: &Value) -> Option<Fault> {
         let eventual_read = name == "GetItem" && request["ConsistentRead"] != true;
         let faults = self.faults.lock().unwrap();
@@ -260,19 +263,19 @@ impl Shared {
     }
 
     async fn dispatch(&self, name: &str, body: Bytes) -> (u16, Bytes) {
-        let answer = self.engine.dispatch(&format!("DynamoDB_20120810.{name}"), body).await;
-        (answer.status, answer.body)
+        let response = self.engine.dispatch(&format!("DynamoDB_20120810.{name}"), body).await;
+        (response.status, response.body)
     }
 }
 
-fn json_answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+fn json_response(status: u16, body: impl Into<Vec<u8>>) -> ScriptedResponse {
     let body = body.into();
     let sum = crc32fast::hash(&body).to_string();
-    let answer = Answer::new(status, body).header("x-amz-crc32", &sum);
-    answer.header("Content-Type", "application/x-amz-json-1.0")
+    let response = ScriptedResponse::new(status, body).header("x-amz-crc32", &sum);
+    response.header("Content-Type", "application/x-amz-json-1.0")
 }
 
-fn error(status: u16, code: &str) -> Answer {
+fn error(status: u16, code: &str) -> ScriptedResponse {
     let body = json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": "injected" });
-    json_answer(status, body.to_string())
+    json_response(status, body.to_string())
 }

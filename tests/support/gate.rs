@@ -1,4 +1,4 @@
-//! A gate: the one way by which a test holds something up, sees that it is held, and lets it go on.
+//! A gate, with which a test blocks a task, waits until it is blocked, and releases it.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::within;
 
-/// A place where others stop until the test opens it. Clones are the same gate.
+/// A gate that blocks tasks until the test opens it. Clones share one gate.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     arrivals: Arc<Semaphore>,
@@ -14,24 +14,24 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Creates a closed gate.
     pub(crate) fn closed() -> Self {
         Self { arrivals: Arc::new(Semaphore::new(0)), barrier: Arc::new(Semaphore::new(0)) }
     }
 
-    /// Stops here until the gate is opened. Once open it stays open.
+    /// Waits until the gate is open. An open gate stays open.
     pub(crate) async fn pass(&self) {
         self.arrivals.add_permits(1);
         // Opening closes the semaphore, which is the only way out of this wait.
         let _opened = self.barrier.acquire().await.is_err();
     }
 
-    /// Waits until one more party has arrived at the gate.
-    pub(crate) async fn arrival(&self) {
+    /// Waits until one more task has arrived at the gate.
+    pub(crate) async fn wait_for_arrival(&self) {
         within("an arrival at the gate", self.arrivals.acquire()).await.expect("never closed").forget();
     }
 
-    /// Lets everyone through, now and later.
+    /// Opens the gate: all tasks pass, now and later.
     pub(crate) fn open(&self) {
         self.barrier.close();
     }

@@ -1,4 +1,4 @@
-//! The built gateway as a process of its own: configured by a file, watched through its log, stopped by a signal.
+//! Runs the built gateway as a process. A file configures it, its log shows what it does, and a signal stops it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -20,7 +20,8 @@ use super::table::TABLE;
 use super::upstream::Upstream;
 use super::within;
 
-/// Passes sockets on as sd_listen_fds(3) says. The addresses are its first argument, the rest is what it becomes.
+/// Python program that opens listening sockets, passes them on as sd_listen_fds(3) describes, and executes a command. Its
+/// first argument is the list of addresses, the others are the command.
 const ACTIVATOR: &str = r#"
 import json, os, socket, sys
 opened = []
@@ -39,7 +40,7 @@ def name(n):
         return "unix:" + n
     return f"[{n[0]}]:{n[1]}" if ":" in n[0] else f"{n[0]}:{n[1]}"
 print(json.dumps({"bound": [name(l.getsockname()) for l in opened]}), flush=True)
-# Above the range first, so that none of them is overwritten before it is passed on.
+# First to numbers above the range, so that no socket is overwritten before it is moved.
 high = [os.dup2(l.fileno(), 100 + i) for i, l in enumerate(opened)]
 for i, fd in enumerate(high):
     os.dup2(fd, 3 + i)
@@ -49,22 +50,22 @@ os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[2], sys.argv[2:])
 "#;
 
-/// What the log says of a reload.
+/// Log message of a successful reload.
 pub(crate) const RELOADED: &str = "configuration reloaded";
-/// What it says of one that was refused.
+/// Log message of a rejected reload.
 pub(crate) const NOT_RELOADED: &str = "configuration not reloaded: the one in force stays";
 
-/// A running gateway; it is killed when it is dropped.
+/// A running gateway, which is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     child: Child,
-    /// The processes that took over, one from the other.
+    /// Process ids after binary upgrades, the newest last.
     successors: Vec<u32>,
     log: Log,
     directory: PathBuf,
 }
 
-/// A gateway's configuration, as the sections of its file.
+/// Builder of a gateway and its configuration file.
 #[derive(Debug, Default)]
 #[must_use]
 pub(crate) struct Builder {
@@ -74,13 +75,13 @@ pub(crate) struct Builder {
     rest: String,
     environment: HashMap<String, String>,
     files: Vec<(String, String)>,
-    /// The limit of open files.
-    /// What `ulimit` is told.
-    descriptors: Option<String>,
-    passed: Vec<String>,
+    /// Arguments of `ulimit`, which limit the open files.
+    open_files: Option<String>,
+    /// Addresses of the sockets that the gateway inherits.
+    inherited: Vec<String>,
 }
 
-/// What a gateway writes, line by line.
+/// The lines that a gateway writes to stdout and stderr.
 #[derive(Clone, Debug)]
 struct Log {
     lines: Arc<watch::Sender<Lines>>,
@@ -89,29 +90,29 @@ struct Log {
 #[derive(Debug, Default)]
 struct Lines {
     lines: Vec<String>,
-    /// How many of the two streams have ended.
+    /// Number of streams that have ended, of two.
     ended: usize,
 }
 
-/// How a gateway that did not start ended.
+/// Exit status and log of a gateway that did not start.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct StartFailure {
     pub(crate) status: ExitStatus,
     pub(crate) log: String,
 }
 
 impl Gateway {
-    /// A gateway with one listener on a free port, the embedded store, one worker, and a log of JSON lines.
+    /// Returns a builder with one listener on a free port, the embedded store, one worker, and a log of JSON lines.
     pub(crate) fn builder() -> Builder {
         Builder::default()
     }
 
-    /// The first HTTP listener.
+    /// Returns the address of the first HTTP listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses("http")[0]
     }
 
-    /// The listeners of this kind: `http`, or `dynamodb`.
+    /// Returns the addresses of the listeners of this kind: `http`, `admin` or `dynamodb`.
     pub(crate) fn addresses(&self, kind: &str) -> Vec<SocketAddr> {
         let listening = self.events("listening").into_iter().filter(|event| field(event, "listener") == kind);
         listening
@@ -124,121 +125,125 @@ impl Gateway {
         request.send(self.address()).await
     }
 
-    /// A GET on a new connection with this cookie.
+    /// Sends a GET with this cookie on a new connection.
     pub(crate) async fn get(&self, target: &str, cookie: &str) -> Response {
         self.send(&Request::get(target).cookie(cookie)).await
     }
 
-    /// The log's events with this message so far.
+    /// Returns the events with this message that were logged so far.
     pub(crate) fn events(&self, message: &str) -> Vec<Value> {
         let lines = self.log.lines.borrow();
         let events = lines.lines.iter().filter_map(|line| serde_json::from_str(line).ok());
         events.filter(|event| field(event, "message") == message).collect()
     }
 
-    /// Waits for an event that `wanted` accepts.
-    pub(crate) async fn event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.log.event(what, wanted).await.unwrap_or_else(|| panic!("no {what} in the log:\n{}", self.log()))
+    /// Waits for an event that `wanted` accepts, and returns it. `what` names it if the test fails.
+    pub(crate) async fn wait_for_event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.log
+            .wait_for_event(what, wanted)
+            .await
+            .unwrap_or_else(|| panic!("no {what} in the log:\n{}", self.log()))
     }
 
-    /// Waits until there are `count` events with this message; the last of them.
-    pub(crate) async fn nth(&self, message: &str, count: usize) -> Value {
+    /// Waits until `count` events with this message were logged, and returns the last of these.
+    pub(crate) async fn nth_event(&self, message: &str, count: usize) -> Value {
         let enough = |log: &Lines| {
             let events = log.lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             events.filter(|event| field(event, "message") == message).count() >= count
         };
         let mut lines = self.log.lines.subscribe();
         let until = lines.wait_for(|log| log.ended == 2 || enough(log));
-        // What comes of it holds the lines' lock, which those below take once more: not while a writer waits between them.
+        // The result holds a read lock on the lines, and `events` takes another: a writer that waits in between is a deadlock.
         drop(tokio::time::timeout(super::DEADLINE, until).await);
         let events = self.events(message);
         assert!(events.len() >= count, "{} of {count} `{message}` in the log:\n{}", events.len(), self.log());
         events[count - 1].clone()
     }
 
-    /// Changes its configuration file, all of it at once; it takes no notice of that by itself if `watch` is off.
-    pub(crate) fn configure(&self, change: impl FnOnce(String) -> String) {
+    /// Replaces the configuration file atomically. The gateway does not notice that by itself if `watch` is off.
+    pub(crate) fn edit_config(&self, change: impl FnOnce(String) -> String) {
         let (file, next) = (self.directory.join("gateway.toml"), self.directory.join("next.toml"));
         let text = fs::read_to_string(&file).expect("reads the configuration");
         fs::write(&next, change(text)).expect("writes the configuration");
         fs::rename(&next, &file).expect("replaces the configuration");
     }
 
-    /// Tells it to reload, and waits until it has; the event that says so.
+    /// Sends SIGHUP and waits until the gateway has reloaded. Returns the logged event.
     pub(crate) async fn reload(&self) -> Value {
         let before = self.events(RELOADED).len();
         self.signal("HUP");
-        self.nth(RELOADED, before + 1).await
+        self.nth_event(RELOADED, before + 1).await
     }
 
-    /// Tells it to reload, and waits until it has refused; the event that says so.
-    pub(crate) async fn refuse_reload(&self) -> Value {
+    /// Sends SIGHUP and waits until the gateway has rejected its configuration. Returns the logged event.
+    pub(crate) async fn rejected_reload(&self) -> Value {
         let before = self.events(NOT_RELOADED).len();
         self.signal("HUP");
-        self.nth(NOT_RELOADED, before + 1).await
+        self.nth_event(NOT_RELOADED, before + 1).await
     }
 
-    /// Has it hand over to another process of its own, and waits until it has; that process, which is meant from now on.
-    pub(crate) async fn hand_over(&mut self) -> u32 {
+    /// Starts a binary upgrade, waits until the new process has taken over, and returns its id. Signals go to the new process
+    /// from now on.
+    pub(crate) async fn upgrade_binary(&mut self) -> u32 {
         self.signal("USR2");
-        let event = self.nth("handed over", self.successors.len() + 1).await;
+        let event = self.nth_event("handed over", self.successors.len() + 1).await;
         let pid = field(&event, "pid").as_u64().and_then(|pid| pid.try_into().ok()).expect("a process");
         self.successors.push(pid);
         pid
     }
 
-    /// Waits for a line that holds `text`, in any case.
-    pub(crate) async fn line(&self, text: &str) -> String {
+    /// Waits for a line that contains `text`, ignoring case, and returns it.
+    pub(crate) async fn wait_for_line(&self, text: &str) -> String {
         let text = text.to_lowercase();
         let line = self.log.find(&text, |line| line.to_lowercase().contains(&text).then(|| line.to_owned()));
         line.await.unwrap_or_else(|| panic!("no line with {text} in the log:\n{}", self.log()))
     }
 
-    /// Everything that the gateway has written, to search for what must not be in it.
+    /// Returns everything that the gateway has written.
     pub(crate) fn log(&self) -> String {
         self.log.text()
     }
 
-    /// Its process.
+    /// Returns the id of the gateway's process: of the newest one after a binary upgrade.
     pub(crate) fn pid(&self) -> u32 {
         self.successors.last().copied().unwrap_or_else(|| self.child.id())
     }
 
-    /// Where its configuration file is; it also runs in this directory.
+    /// Returns the gateway's working directory, which has its configuration file.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Sends a signal: `TERM`, `HUP`, …
+    /// Sends a signal, `TERM` or `HUP` for example.
     pub(crate) fn signal(&self, name: &str) {
         let kill =
             Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &self.pid().to_string()]).status();
         assert!(kill.expect("a shell").success(), "cannot signal the gateway; its log:\n{}", self.log());
     }
 
-    /// Sends SIGTERM and waits until the gateway has ended.
+    /// Sends SIGTERM and waits until the gateway has exited. Returns its status and its log.
     pub(crate) async fn terminate(mut self) -> (ExitStatus, String) {
         self.signal("TERM");
-        let status = self.exit().await;
+        let status = self.wait().await;
         (status, self.log())
     }
 
-    /// Waits until the gateway, which has had its signal, has ended.
-    pub(crate) async fn terminate_now(mut self) -> (ExitStatus, String) {
-        let status = self.exit().await;
+    /// Waits until the gateway has exited. Returns its status and its log.
+    pub(crate) async fn wait_with_log(mut self) -> (ExitStatus, String) {
+        let status = self.wait().await;
         (status, self.log())
     }
 
-    /// Waits until the gateway has ended by itself.
-    pub(crate) async fn exit(&mut self) -> ExitStatus {
-        within("the gateway's end", self.log.end()).await;
+    /// Waits until the gateway has exited.
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        within("the gateway's exit", self.log.wait_for_end()).await;
         self.child.wait().expect("a child")
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Either may fail only because the process has ended, or was waited for, already.
+        // Either call fails only if the process has already exited.
         let _ended = self.child.kill().and_then(|()| self.child.wait());
         for pid in &self.successors {
             let _ended = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
@@ -249,7 +254,7 @@ impl Drop for Gateway {
             let shown = &lines[lines.len().saturating_sub(40)..];
             println!("the gateway's log, the last of {} lines:\n{}", lines.len(), shown.join("\n"));
         } else {
-            let _left_for_the_next_clean = fs::remove_dir_all(&self.directory);
+            let _left_for_cargo_clean = fs::remove_dir_all(&self.directory);
         }
     }
 }
@@ -261,23 +266,23 @@ impl Builder {
         self
     }
 
-    /// Adds a listener; the first replaces the default one.
+    /// Adds a listener. The first call replaces the default listener.
     pub(crate) fn listener(mut self, lines: &str) -> Self {
         add(&mut self.listeners, &format!("[[listeners]]\n{lines}"));
         self
     }
 
-    /// The store is this engine. A short timeout and few tries, as an operator who wants fast answers would set.
+    /// Sets this engine as the store, with a short timeout and two attempts, so that tests of outages are fast.
     pub(crate) fn engine(self, engine: &Engine) -> Self {
         self.engine_with(engine, "timeout = \"1s\"\nattempts = 2")
     }
 
-    /// The store is this engine, with these lines in `[store.dynamodb]`.
+    /// Sets this engine as the store, with these further lines in `[store.dynamodb]`.
     pub(crate) fn engine_with(self, engine: &Engine, lines: &str) -> Self {
         self.store(&format!("[store.dynamodb]\nendpoint = \"http://{}\"\n{lines}", engine.address()))
     }
 
-    /// The whole `[store.*]` section.
+    /// Sets the whole `[store.*]` section.
     pub(crate) fn store(mut self, section: &str) -> Self {
         section.clone_into(&mut self.store);
         self
@@ -293,8 +298,8 @@ impl Builder {
         self.toml(&format!("[upstreams.{name}]\nservers = [\"http://{address}\"]\n{lines}"))
     }
 
-    /// Adds the realm `main`: Pyramid's sessions in [`TABLE`], with these further lines. The claim `user` says who is logged
-    /// in, unless the lines begin with another.
+    /// Adds the realm `main`: Pyramid's sessions in [`TABLE`], with these further lines. Its user claim is `user`, unless the
+    /// lines begin with another `user`.
     pub(crate) fn realm(self, lines: &str) -> Self {
         let user = if lines.starts_with("user = ") { "" } else { "user = \"user\"\n" };
         self.toml(&format!("[sessions.main]\nformat = \"pyramid\"\ntable = \"{TABLE}\"\n{user}{lines}"))
@@ -320,47 +325,47 @@ impl Builder {
         self
     }
 
-    /// Puts a file beside the configuration.
+    /// Writes a file beside the configuration file.
     pub(crate) fn file(mut self, name: &str, content: &str) -> Self {
         self.files.push((name.into(), content.into()));
         self
     }
 
-    /// Puts a certificate and its key there, as `NAME.pem` and `NAME.key`.
+    /// Writes a certificate and its key beside the configuration file, as `NAME.pem` and `NAME.key`.
     pub(crate) fn certificate(self, name: &str, identity: &Identity) -> Self {
         self.file(&format!("{name}.pem"), &identity.certificate).file(&format!("{name}.key"), &identity.key)
     }
 
-    /// Lets the gateway open no more than this many files.
-    pub(crate) fn descriptors(self, limit: u32) -> Self {
-        Self { descriptors: Some(format!("-n {limit}")), ..self }
+    /// Sets the soft and the hard limit of open files (`RLIMIT_NOFILE`).
+    pub(crate) fn open_file_limit(self, limit: u32) -> Self {
+        Self { open_files: Some(format!("-n {limit}")), ..self }
     }
 
-    /// Lets the gateway open no more than this many files, unless it asks for the `most` that it may.
-    pub(crate) fn descriptors_unless_asked(self, limit: u32, most: u32) -> Self {
-        Self { descriptors: Some(format!("-n {most} && ulimit -S -n {limit}")), ..self }
+    /// Sets a soft limit and a hard limit of open files.
+    pub(crate) fn open_file_limits(self, soft: u32, hard: u32) -> Self {
+        Self { open_files: Some(format!("-n {hard} && ulimit -S -n {soft}")), ..self }
     }
 
-    /// Has another program open sockets on these addresses and pass them on, as a service manager does; it logs where.
-    /// `unix:NAME` is a file in the gateway's directory.
-    pub(crate) fn activated(mut self, addresses: &[&str]) -> Self {
-        self.passed = addresses.iter().map(ToString::to_string).collect();
+    /// Starts the gateway with open sockets on these addresses, as a service manager does. `unix:NAME` is a file in the
+    /// gateway's directory. A log line `{"bound": […]}` has the bound addresses.
+    pub(crate) fn inherited_sockets(mut self, addresses: &[&str]) -> Self {
+        self.inherited = addresses.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// Starts the gateway and waits until it serves.
+    /// Starts the gateway and waits until it is ready.
     pub(crate) async fn start(self) -> Gateway {
         let gateway = self.spawn();
-        let ready = gateway.log.event("`ready`", |event| field(event, "message") == "ready").await;
+        let ready = gateway.log.wait_for_event("`ready`", |event| field(event, "message") == "ready").await;
         assert!(ready.is_some(), "the gateway did not start:\n{}", gateway.log());
         gateway
     }
 
-    /// Starts a gateway that must refuse to start.
-    pub(crate) async fn fail(self) -> Failure {
+    /// Starts the gateway and waits until it has exited by itself.
+    pub(crate) async fn fail_to_start(self) -> StartFailure {
         let mut gateway = self.spawn();
-        let status = gateway.exit().await;
-        Failure { status, log: gateway.log() }
+        let status = gateway.wait().await;
+        StartFailure { status, log: gateway.log() }
     }
 
     fn spawn(self) -> Gateway {
@@ -373,7 +378,7 @@ impl Builder {
         let mut command = self.program();
         command.args(["serve", "--config"]).arg(&file).current_dir(&directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The SDK must find these credentials and no others: whatever the developer has would be a real account.
+        // The SDK must find these credentials and no others: the developer's may be those of a real account.
         for name in
             ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "RUST_LOG"]
         {
@@ -397,16 +402,16 @@ impl Builder {
 
     fn program(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_sessiongate");
-        if let Some(limits) = &self.descriptors {
+        if let Some(limits) = &self.open_files {
             let mut command = Command::new("sh");
             command.args(["-c", &format!("ulimit {limits} && exec \"$0\" \"$@\""), program]);
             return command;
         }
-        if self.passed.is_empty() {
+        if self.inherited.is_empty() {
             return Command::new(program);
         }
         let mut command = Command::new("python3");
-        command.args(["-c", ACTIVATOR, &self.passed.join(" "), program]);
+        command.args(["-c", ACTIVATOR, &self.inherited.join(" "), program]);
         command
     }
 
@@ -421,14 +426,14 @@ impl Builder {
             self.rest.clone(),
         ];
         for part in parts {
-            writeln!(file, "{part}").expect("a string takes all");
+            writeln!(file, "{part}").expect("writing to a string cannot fail");
         }
         file
     }
 }
 
 impl Log {
-    /// Reads a stream to its end, on a thread of its own so that the gateway can never block on a full pipe.
+    /// Reads a stream to its end on a separate thread, so that the gateway never blocks on a full pipe.
     fn follow(&self, stream: impl Read + Send + 'static) {
         let log = self.lines.clone();
         std::thread::spawn(move || {
@@ -448,39 +453,39 @@ impl Log {
     }
 
     /// Waits until the process has closed both streams.
-    async fn end(&self) {
+    async fn wait_for_end(&self) {
         let mut lines = self.lines.subscribe();
-        let _ended = lines.wait_for(|log| log.ended == 2).await.expect("the sender lives");
+        let _ended = lines.wait_for(|log| log.ended == 2).await.expect("the sender is alive");
     }
 
-    /// Waits for an event; `None`: the log ended without it.
-    async fn event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+    /// Waits for an event that `wanted` accepts. Returns `None` if the log ended without it.
+    async fn wait_for_event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
         self.find(what, |line| serde_json::from_str(line).ok().filter(&wanted)).await
     }
 
-    /// Waits for a line of which `read` makes something; `None`: the log ended without it.
+    /// Waits for a line for which `read` returns a value, and returns that. Returns `None` if the log ended without it.
     async fn find<T>(&self, what: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         let find = |log: &Lines| log.lines.iter().find_map(|line| read(line));
         let mut lines = self.lines.subscribe();
         let until = lines.wait_for(|log| log.ended == 2 || find(log).is_some());
         let log = match tokio::time::timeout(super::DEADLINE, until).await {
-            Ok(log) => log.expect("the sender lives"),
+            Ok(log) => log.expect("the sender is alive"),
             Err(_) => panic!("no {what} in time; the log:\n{}", self.text()),
         };
         find(&log)
     }
 }
 
-/// A field of an event, whether the log nests them or not.
+/// Returns a field of an event, whether the log nests the fields or not.
 pub(crate) fn field<'a>(event: &'a Value, name: &str) -> &'a Value {
     event.get(name).unwrap_or(&event["fields"][name])
 }
 
 fn add(text: &mut String, lines: &str) {
-    writeln!(text, "{lines}").expect("a string takes all");
+    writeln!(text, "{lines}").expect("writing to a string cannot fail");
 }
 
-/// A new directory for one gateway.
+/// Creates a new directory for one gateway.
 fn directory() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
-//! A constant load: clients that ask for the next thing as soon as they have the last, and fail the test at the first
-//! request that is not answered.
+//! A constant load: clients that send their next request as soon as they have a response. The test fails at the first request
+//! without a 200.
 //!
-//! A server may end a connection between two requests after it has said `Connection: close`, and in no other way.
+//! A server may close a connection between two requests only after a response with `Connection: close`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,55 +12,55 @@ use tokio::task::JoinSet;
 use super::client::{Client, Request};
 use super::within;
 
-/// Clients at work; they stop when this is dropped.
+/// Running clients, which stop when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Load {
     clients: JoinSet<()>,
-    answered: Arc<watch::Sender<usize>>,
+    responses: Arc<watch::Sender<usize>>,
     stop: watch::Sender<bool>,
 }
 
 impl Load {
-    /// Starts `lasting` clients that keep their connections and `fleeting` ones that open one for each request.
-    pub(crate) fn start(address: SocketAddr, request: &Request, lasting: usize, fleeting: usize) -> Self {
-        let answered = Arc::new(watch::Sender::new(0));
+    /// Starts `persistent` clients, which reuse their connections, and `one_shot` clients, which open one for each request.
+    pub(crate) fn start(address: SocketAddr, request: &Request, persistent: usize, one_shot: usize) -> Self {
+        let responses = Arc::new(watch::Sender::new(0));
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
-        for number in 0..lasting + fleeting {
-            let (request, answered, stopped) = (request.clone(), Arc::clone(&answered), stopped.clone());
-            clients.spawn(ask(address, request, number < lasting, answered, stopped));
+        for number in 0..persistent + one_shot {
+            let (request, responses, stopped) = (request.clone(), Arc::clone(&responses), stopped.clone());
+            clients.spawn(run_client(address, request, number < persistent, responses, stopped));
         }
-        Self { clients, answered, stop }
+        Self { clients, responses, stop }
     }
 
-    /// Waits until `count` more requests have been answered.
-    pub(crate) async fn answers(&mut self, count: usize) {
-        let mut answered = self.answered.subscribe();
-        let goal = *answered.borrow() + count;
+    /// Waits until `count` more responses have arrived.
+    pub(crate) async fn wait_for_responses(&mut self, count: usize) {
+        let mut responses = self.responses.subscribe();
+        let goal = *responses.borrow() + count;
         let all = async {
             tokio::select! {
-                reached = answered.wait_for(|answered| *answered >= goal) => drop(reached.expect("lives")),
+                reached = responses.wait_for(|count| *count >= goal) => drop(reached.expect("the sender is alive")),
                 failed = self.clients.join_next() => panic!("a client has ended: {failed:?}"),
             }
         };
-        within("the next answers", all).await;
+        within("the next responses", all).await;
     }
 
-    /// Lets every client finish its last request; how many were answered in all.
+    /// Waits until every client has finished its last request. Returns the number of all responses.
     pub(crate) async fn finish(mut self) -> usize {
         self.stop.send_replace(true);
-        while let Some(ended) = within("the clients' end", self.clients.join_next()).await {
-            ended.expect("every request is answered");
+        while let Some(ended) = within("the end of the clients", self.clients.join_next()).await {
+            ended.expect("every request gets a 200");
         }
-        *self.answered.borrow()
+        *self.responses.borrow()
     }
 }
 
-async fn ask(
+async fn run_client(
     address: SocketAddr,
     request: Request,
-    lasts: bool,
-    answered: Arc<watch::Sender<usize>>,
+    persistent: bool,
+    responses: Arc<watch::Sender<usize>>,
     stopped: watch::Receiver<bool>,
 ) {
     let mut connection = None;
@@ -69,11 +69,11 @@ async fn ask(
             Some(client) => client,
             None => Client::connect(address).await,
         };
-        client.start(&request).await;
-        let response = client.answer().await.expect("a complete answer");
+        client.send_request(&request).await;
+        let response = client.read_response().await.expect("a complete response");
         assert_eq!(response.status, 200, "{response:?}");
-        answered.send_modify(|answered| *answered += 1);
-        if lasts && response.header("connection") != Some("close") {
+        responses.send_modify(|count| *count += 1);
+        if persistent && response.header("connection") != Some("close") {
             connection = Some(client);
         }
     }

@@ -1,11 +1,11 @@
-//! What `/metrics` says, read by the rules of the format: whatever breaks one fails the test.
+//! Scrapes `/metrics`. A violation of Prometheus' text format or naming conventions fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::Request;
 use super::gateway::Gateway;
 
-/// All samples of one answer.
+/// All samples of one scrape.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     samples: Vec<Sample>,
@@ -21,17 +21,17 @@ struct Sample {
 }
 
 impl Metrics {
-    /// What the gateway's admin listener says now.
-    pub(crate) async fn of(gateway: &Gateway) -> Self {
+    /// Scrapes the gateway's admin listener.
+    pub(crate) async fn scrape(gateway: &Gateway) -> Self {
         let address = gateway.addresses("admin")[0];
         let request = Request::get("/metrics").header("Host", &address.to_string());
         let response = request.send(address).await;
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-        Self::read(&response.text())
+        Self::parse(&response.text())
     }
 
-    /// The sum of all samples of this name that have these labels.
+    /// Returns the sum of all samples with this name and these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let has = |sample: &&Sample| {
             sample.name == name
@@ -40,17 +40,17 @@ impl Metrics {
         self.samples.iter().filter(has).map(|sample| sample.value).sum()
     }
 
-    /// The values of one label of a family.
-    pub(crate) fn values(&self, name: &str, label: &str) -> BTreeSet<String> {
-        let of = self.samples.iter().filter(|sample| sample.name == name);
-        of.filter_map(|sample| sample.labels.get(label).cloned()).collect()
+    /// Returns the values of a label of this metric.
+    pub(crate) fn label_values(&self, name: &str, label: &str) -> BTreeSet<String> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        samples.filter_map(|sample| sample.labels.get(label).cloned()).collect()
     }
 
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// The counters of this answer, each with all its labels.
+    /// Returns the values of counters and histograms, by name and labels.
     pub(crate) fn counters(&self) -> BTreeMap<String, f64> {
         let counted = self.samples.iter().filter(|sample| {
             let family =
@@ -62,8 +62,8 @@ impl Metrics {
         counted.map(|sample| (format!("{}{:?}", sample.name, sample.labels), sample.value)).collect()
     }
 
-    /// Reads the text, and holds it against the format and the customs of Prometheus.
-    fn read(text: &str) -> Self {
+    /// Parses the text and checks it against Prometheus' format and conventions.
+    fn parse(text: &str) -> Self {
         let mut kinds = BTreeMap::new();
         let mut helps = BTreeSet::new();
         let mut samples: Vec<Sample> = Vec::new();
@@ -72,11 +72,11 @@ impl Metrics {
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 let (name, help) = rest.split_once(' ').expect("a help text");
-                assert!(helps.insert(name.to_owned()), "two helps: {name}");
+                assert!(helps.insert(name.to_owned()), "two help texts: {name}");
                 assert!(help.ends_with('.') && help.len() > 10, "{line}");
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = rest.split_once(' ').expect("a type");
-                assert!(helps.contains(name), "no help: {name}");
+                assert!(helps.contains(name), "no help text: {name}");
                 assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "two types: {name}");
                 check_name(name, kind);
                 name.clone_into(&mut family);
@@ -96,7 +96,7 @@ impl Metrics {
         metrics
     }
 
-    /// Buckets are cumulative, and the last is the count.
+    /// Checks that buckets are cumulative and that the last equals the count.
     fn check_histograms(&self) {
         for family in self.kinds.iter().filter(|(_, kind)| *kind == "histogram").map(|(name, _)| name) {
             let mut series: BTreeMap<_, Vec<(f64, f64)>> = BTreeMap::new();
@@ -111,20 +111,20 @@ impl Metrics {
                     buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1),
                     "{family}{labels:?} {buckets:?}"
                 );
-                let of = |end| {
+                let value = |end| {
                     let name = format!("{family}_{end}");
                     let mut own = self.samples.iter().filter(|s| s.name == name && s.labels == labels);
                     own.next().expect("a sum and a count").value
                 };
                 let (bound, last) = buckets[buckets.len() - 1];
-                assert!(bound.is_infinite() && (last - of("count")).abs() < 0.5, "{family}{labels:?}");
-                assert!(of("sum") >= 0.0);
+                assert!(bound.is_infinite() && (last - value("count")).abs() < 0.5, "{family}{labels:?}");
+                assert!(value("sum") >= 0.0);
             }
         }
     }
 }
 
-/// Names are in base units, begin with whose they are, and say `_total` if they only grow.
+/// Checks that a name begins with `sessiongate_` or `process_`, is in base units, and ends with `_total` if it is a counter's.
 fn check_name(name: &str, kind: &str) {
     assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{name}");
     assert!(name.starts_with("sessiongate_") || name.starts_with("process_"), "{name}");
@@ -140,18 +140,18 @@ fn check_name(name: &str, kind: &str) {
 }
 
 fn sample(line: &str) -> Sample {
-    let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
+    let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line}"));
     let (name, rest) = series.split_once('{').unwrap_or((series, "}"));
     let mut labels = BTreeMap::new();
-    let mut rest = rest.strip_suffix('}').unwrap_or_else(|| panic!("no end: {line}"));
+    let mut rest = rest.strip_suffix('}').unwrap_or_else(|| panic!("no closing brace: {line}"));
     while let Some((label, after)) = rest.split_once("=\"") {
-        // The values here are names and words: nothing is escaped.
-        let (value, after) = after.split_once('"').unwrap_or_else(|| panic!("no end of a value: {line}"));
+        // The gateway's label values need no escaping.
+        let (value, after) = after.split_once('"').unwrap_or_else(|| panic!("no closing quote: {line}"));
         assert!(!value.is_empty() && value.len() < 100, "{line}");
         assert!(labels.insert(label.to_owned(), value.to_owned()).is_none(), "{line}");
         rest = after.strip_prefix(',').unwrap_or(after);
     }
     assert!(rest.is_empty(), "{line}");
-    let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+    let value = value.parse().unwrap_or_else(|_| panic!("not a number: {line}"));
     Sample { name: name.to_owned(), labels, value }
 }

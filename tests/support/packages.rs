@@ -1,11 +1,11 @@
-//! Pinned packages of Python and Node, installed under `target/interop` on first use.
+//! Pinned packages of Python and Node.js, which are installed under `target/interop` on first use.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// An interpreter of scripts.
+/// An interpreter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Runtime {
     Node,
@@ -44,15 +44,15 @@ pub(crate) fn install(runtime: Runtime, name: &str, packages: &[&str]) -> Option
     }
 }
 
-/// Says on stderr that a test is skipped; written directly, because the test runner hides what a passing test prints.
+/// Writes to stderr that a test is skipped: directly, because the test runner hides what a passing test prints.
 ///
-/// Panics if `CI` is set: there, a suite that skipped everything would look as good as one that passed.
+/// Panics if `CI` is set, because there a skipped test would look like a passed one.
 pub(crate) fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{reason}");
     let _ = std::io::stderr().write_all(format!("SKIPPED: {reason}\n").as_bytes());
 }
 
-/// Returns the directory of the packages and of the servers' logs.
+/// Returns the directory of the packages and of the scripts' logs.
 pub(crate) fn interop_directory() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp has a parent");
     let directory = target.join("interop");
@@ -65,7 +65,7 @@ fn try_install(runtime: Runtime, name: &str, packages: &[&str]) -> Result<PathBu
     let marker = directory.join("installed");
     let wanted = packages.join("\n");
 
-    // One test installs, and the others wait here. The lock is the system's: it ends with the process, however that ends.
+    // One test installs the packages while the others wait here. The system releases the lock when the process ends.
     let lock = File::create(directory.with_extension("lock")).map_err(|error| error.to_string())?;
     lock.lock().map_err(|error| error.to_string())?;
     if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {

@@ -1,4 +1,4 @@
-//! Scripts of `tests/interop` as child processes that print lines: apps, servers and clients of other makers.
+//! Runs scripts of `tests/interop` as child processes: apps, servers and clients, which print lines.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::packages::{Runtime, interop_directory};
 use super::within;
 
-/// The packages of the clients and servers of HTTP/2 and gRPC.
+/// The packages for HTTP/2 and gRPC.
 const HTTP2: [&str; 4] = ["grpcio==1.85.1", "h2==4.4.1", "hyperframe==6.1.0", "hpack==4.2.0"];
 
 /// A running script; it is killed when this value is dropped.
@@ -35,20 +35,20 @@ impl Script {
         let (sender, lines) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                // The test may have ended.
+                // Fails if the test has ended.
                 let _ = sender.send(line);
             }
         });
         Self { process, lines, log }
     }
 
-    /// Starts a script of Python with the packages for HTTP/2 and gRPC. Returns `None` if they cannot be installed.
+    /// Starts a Python script with the packages for HTTP/2 and gRPC. Returns `None` if they cannot be installed.
     pub(crate) fn http2(script: &str, arguments: &[&str]) -> Option<Self> {
         Some(Self::start(Runtime::Python.command("http2", &HTTP2)?, script, arguments))
     }
 
-    /// Starts a client of HTTP/2 or gRPC that runs `case` against the server at `address`. Returns `None` if its packages
-    /// cannot be installed.
+    /// Starts an HTTP/2 or gRPC client that runs `case` against the server at `address`. Returns `None` if its packages cannot
+    /// be installed.
     pub(crate) fn http2_client(
         script: &str,
         case: &str,
@@ -61,16 +61,16 @@ impl Script {
     }
 
     /// Waits for its next line.
-    pub(crate) async fn line(&mut self) -> String {
+    pub(crate) async fn next_line(&mut self) -> String {
         match within("a line of a script", self.lines.recv()).await {
             Some(line) => line,
             None => panic!("the script ended: {}", fs::read_to_string(&self.log).unwrap_or_default()),
         }
     }
 
-    /// Waits for its next line, which is JSON.
-    pub(crate) async fn json(&mut self) -> Value {
-        let line = self.line().await;
+    /// Waits for its next line and parses it as JSON.
+    pub(crate) async fn next_json(&mut self) -> Value {
+        let line = self.next_line().await;
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
@@ -83,14 +83,14 @@ impl Script {
 impl Drop for Script {
     fn drop(&mut self) {
         let _ended = self.process.kill().and_then(|()| self.process.wait());
-        // Kept if the test fails, for whoever looks into it.
+        // The log of a failed test is kept.
         if !std::thread::panicking() {
             let _ = fs::remove_file(&self.log);
         }
     }
 }
 
-/// Makes a log file of its own for a run of `script`.
+/// Creates a log file for one run of `script`.
 fn new_log(script: &str) -> (PathBuf, File) {
     static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

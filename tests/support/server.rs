@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server in the test's process: hands each request, as it came, to a handler and writes the answer to
-//! the byte. It can stop listening and come back on the same port.
+//! A small HTTP/1.1 server in the test's process: it passes each received request to a handler and writes exactly the scripted
+//! response. It can stop listening and listen on the same port again.
 
 use std::fmt;
 use std::io;
@@ -14,32 +14,32 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::answer::Answer;
-use super::wire::{Framing, Message, Reader};
+use super::http1::{Framing, Message, Reader};
+use super::scripted_response::ScriptedResponse;
 use super::within;
 
-/// A server; it stops when it is dropped.
+/// A running server, which stops when this value is dropped.
 pub(crate) struct Server {
     address: SocketAddr,
     handler: Arc<Handler>,
     connections: Arc<AtomicUsize>,
     running: Option<Running>,
-    /// Bound to the port but never listening: while the server is stopped, connections are refused and nobody else can
-    /// be given the port.
+    /// Bound to the port but never listening: while the server is stopped, connections are refused and no other process gets
+    /// the port.
     _reservation: Socket,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
-pub(crate) struct Received {
+pub(crate) struct ReceivedRequest {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) message: Message,
-    /// Which connection it came on, counted from 0.
+    /// The number of its connection, counted from 0.
     pub(crate) connection: usize,
 }
 
-type Handler = dyn Fn(Received) -> BoxFuture<'static, Answer> + Send + Sync;
+type Handler = dyn Fn(ReceivedRequest) -> BoxFuture<'static, ScriptedResponse> + Send + Sync;
 
 struct Running {
     stop: oneshot::Sender<()>,
@@ -47,9 +47,9 @@ struct Running {
 }
 
 impl Server {
-    /// Listens on a free port of the loopback interface.
+    /// Starts a server on a free port of the loopback interface.
     pub(crate) fn start(
-        handler: impl Fn(Received) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
+        handler: impl Fn(ReceivedRequest) -> BoxFuture<'static, ScriptedResponse> + Send + Sync + 'static,
     ) -> Self {
         let reservation = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
         let address = reservation.local_addr().expect("is bound").as_socket().expect("is an address");
@@ -68,19 +68,19 @@ impl Server {
         self.address
     }
 
-    /// How many connections were accepted.
+    /// Returns the number of connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Breaks off every connection and refuses new ones.
+    /// Closes every connection and refuses new ones.
     pub(crate) async fn stop(&mut self) {
         let running = self.running.take().expect("is running");
         running.stop.send(()).expect("the accept loop waits for this");
         within("stopping a server", running.accepting).await.expect("stops");
     }
 
-    /// Listens again, on the same port.
+    /// Listens on the same port again.
     pub(crate) fn resume(&mut self) {
         assert!(self.running.is_none(), "is running");
         let socket = bind(self.address).expect("binds");
@@ -93,7 +93,7 @@ impl Server {
     }
 }
 
-impl Received {
+impl ReceivedRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.message.header(name)
     }
@@ -112,7 +112,7 @@ impl fmt::Debug for Server {
 fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_port(true)?;
-    // The connections of the listener before linger in the kernel for a while.
+    // Connections of the previous listener stay in TIME_WAIT for a while.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -129,12 +129,12 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            // Also when the server was dropped.
+            // Also if the server was dropped.
             _ = &mut stop => break,
         };
         let Ok((stream, _)) = accepted else { break };
         let number = count.fetch_add(1, Ordering::Relaxed);
-        // A connection that ends with an error is what some tests are about; they look at what the client got.
+        // Some tests break connections on purpose. They check what the client received.
         connections.spawn(connection(stream, number, handler.clone()));
     }
     drop(listener);
@@ -144,19 +144,19 @@ async fn accept(
 async fn connection(stream: TcpStream, connection: usize, handler: Arc<Handler>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = Reader::new(stream);
-    while let Some(mut message) = reader.head().await? {
+    while let Some(mut message) = reader.read_head().await? {
         if message.header("expect").is_some() {
             reader.stream().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
         let framing = message.framing().unwrap_or(Framing::Length(0));
-        reader.body(&mut message, framing).await?;
+        reader.read_body(&mut message, framing).await?;
         let mut words = message.start.split(' ').map(str::to_owned);
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let head_only = method == "HEAD";
-        let answer = handler(Received { method, target, message, connection }).await;
-        let answer = if head_only { answer.without_body() } else { answer };
-        match answer.write(reader).await? {
-            Some(rest) => reader = rest,
+        let response = handler(ReceivedRequest { method, target, message, connection }).await;
+        let response = if head_only { response.without_body() } else { response };
+        match response.write(reader).await? {
+            Some(next) => reader = next,
             None => return Ok(()),
         }
     }

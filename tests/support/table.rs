@@ -1,5 +1,5 @@
-//! Sessions as pyramid-dynamodb-sessions writes them, with whatever age a test needs: instead of waiting for time to
-//! pass, a test puts a row that is already old.
+//! Sessions as pyramid-dynamodb-sessions writes them, of any age: a test writes a row that is already old, instead of waiting
+//! until it is.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use sha2::{Digest, Sha256};
 use super::client::Request;
 use super::engine::Engine;
 
-/// The table that tests use.
+/// The name of the tests' table.
 pub(crate) const TABLE: &str = "sessions";
-/// The idle timeout that rows are written with, which is also the realm's default.
+/// The idle timeout of the rows, which is also the realm's default.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1200);
-/// A row this old is due for a reissue and still alive, with the realm's defaults.
+/// The age of a session that is due for a reissue and not expired, with the realm's defaults.
 pub(crate) const DUE: Duration = Duration::from_secs(300);
 
-/// One session.
+/// A session.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) id: String,
@@ -33,7 +33,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session of version 1, active just now, with a fresh id.
+    /// Returns a session with a new id and version 1 that was active just now.
     pub(crate) fn new(claims: Value) -> Self {
         let mut id = [0; 32];
         getrandom::fill(&mut id).expect("randomness");
@@ -41,7 +41,7 @@ impl Session {
         Self { id, version: 1, claims, issued: 0, expires: 0 }.aged(Duration::ZERO)
     }
 
-    /// Makes it this long ago that the session was last active.
+    /// Sets how long ago the session was last active.
     #[must_use]
     pub(crate) fn aged(mut self, age: Duration) -> Self {
         self.issued = now() - seconds(age);
@@ -55,17 +55,17 @@ impl Session {
         self
     }
 
-    /// The cookie that a browser which has seen this version holds: `session_id=ID/VERSION`.
+    /// Returns the cookie of a browser that has seen this version: `session_id=ID/VERSION`.
     pub(crate) fn cookie(&self) -> String {
         format!("session_id={}/{}", self.id, self.version)
     }
 
-    /// The key of its row.
+    /// Returns the key of its row.
     pub(crate) fn key(&self) -> Value {
         json!({ "sid": { "B": BASE64_STANDARD.encode(Sha256::digest(&self.id)) } })
     }
 
-    /// Its row.
+    /// Returns its row.
     pub(crate) fn item(&self) -> Value {
         let mut item = self.key();
         item["dat"] = json!({ "S": self.claims.to_string() });
@@ -80,7 +80,7 @@ impl Session {
         put_item(engine, &self.item()).await;
     }
 
-    /// Writes its row with some attributes replaced; `Null` leaves one out.
+    /// Writes its row with these attributes replaced; `Null` removes an attribute.
     pub(crate) async fn put_with(&self, engine: &Engine, attributes: Value) {
         let mut item = self.item();
         for (name, value) in attributes.as_object().expect("attributes") {
@@ -93,7 +93,7 @@ impl Session {
         put_item(engine, &item).await;
     }
 
-    /// Its row as the table has it, or `Null`.
+    /// Reads its row from the table. Returns `Null` if there is none.
     pub(crate) async fn row(&self, engine: &Engine) -> Value {
         let request = json!({ "TableName": TABLE, "Key": self.key(), "ConsistentRead": true });
         engine.call("GetItem", request).await["Item"].take()
@@ -105,19 +105,19 @@ impl Session {
     }
 }
 
-/// An engine with the table that [`Session`]s go to.
+/// Starts an engine with an empty table for [`Session`]s.
 pub(crate) async fn engine() -> Engine {
     let engine = Engine::start();
     engine.call("CreateTable", schema()).await;
     engine
 }
 
-/// The `CreateTable` request of that table.
+/// Returns the `CreateTable` request of that table.
 pub(crate) fn schema() -> Value {
     schema_of(TABLE, "sid", "B")
 }
 
-/// The `CreateTable` request of a table whose only key attribute has this name and type.
+/// Returns the `CreateTable` request of a table whose only key attribute has this name and type.
 pub(crate) fn schema_of(table: &str, key: &str, key_type: &str) -> Value {
     json!({
         "TableName": table,
@@ -127,7 +127,7 @@ pub(crate) fn schema_of(table: &str, key: &str, key_type: &str) -> Value {
     })
 }
 
-/// Calls DynamoDB's API. Neither ministack nor the embedded engine checks the signature, but there has to be one.
+/// Calls DynamoDB's API. Neither ministack nor the embedded engine checks the signature, but both require one.
 pub(crate) async fn call(address: SocketAddr, operation: &str, body: Value) -> Value {
     let request = Request::post("/", body.to_string())
         .header("Content-Type", "application/x-amz-json-1.0")
@@ -145,13 +145,13 @@ pub(crate) async fn call(address: SocketAddr, operation: &str, body: Value) -> V
     response.json()
 }
 
-/// A number attribute of a row.
+/// Returns a number attribute of a row.
 pub(crate) fn number(row: &Value, attribute: &str) -> i64 {
     let text = row[attribute]["N"].as_str().unwrap_or_else(|| panic!("no number `{attribute}` in {row}"));
     text.parse().expect("a whole number")
 }
 
-/// Unix seconds.
+/// Returns the current time in Unix seconds.
 pub(crate) fn now() -> i64 {
     Clock.now().wall.as_secs()
 }

@@ -1,4 +1,4 @@
-//! Clients that speak TLS.
+//! TLS clients.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +16,8 @@ use super::certificates::{Authority, Identity};
 use super::client::Client;
 use super::within;
 
-/// A client that believes `authority`, and shows `identity`. It remembers sessions from one connection to the next.
-pub(crate) fn client(authority: &Authority, identity: Option<&Identity>) -> Arc<ClientConfig> {
+/// Returns the configuration of a client that trusts `authority`, presents `identity`, and resumes its TLS sessions.
+pub(crate) fn client_config(authority: &Authority, identity: Option<&Identity>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
     roots.add(certificate(authority.pem())).expect("an authority");
@@ -29,12 +29,14 @@ pub(crate) fn client(authority: &Authority, identity: Option<&Identity>) -> Arc<
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("a key");
-            builder.with_client_auth_cert(vec![certificate(&identity.certificate)], key).expect("a pair")
+            builder
+                .with_client_auth_cert(vec![certificate(&identity.certificate)], key)
+                .expect("a certificate with its key")
         }
     })
 }
 
-/// Connects, and shakes hands with the server called `name`.
+/// Connects and does the TLS handshake with the server name `name`.
 pub(crate) async fn handshake(
     address: SocketAddr,
     name: &str,
@@ -45,7 +47,7 @@ pub(crate) async fn handshake(
     within("a handshake", TlsConnector::from(Arc::clone(config)).connect(name, stream)).await
 }
 
-/// The same, to send requests.
+/// Connects with TLS and returns a client for HTTP/1.1.
 pub(crate) async fn connect(address: SocketAddr, name: &str, config: &Arc<ClientConfig>) -> Client {
     Client::over(handshake(address, name, config).await.expect("a handshake"))
 }

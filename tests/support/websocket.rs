@@ -1,4 +1,4 @@
-//! WebSockets by a library that shares no code with the gateway: a server behind it, and clients in front.
+//! A WebSocket server and client of a library that shares no code with the gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::gateway::Gateway;
 use super::within;
 
-/// A server that sends every message back. It stops when it is dropped.
+/// A server that echoes every message. It stops when this value is dropped.
 #[derive(Debug)]
-pub(crate) struct Echo {
+pub(crate) struct EchoServer {
     address: SocketAddr,
     seen: Arc<watch::Sender<Seen>>,
     accepting: JoinHandle<()>,
 }
 
-/// What an echo server has seen.
+/// The handshakes and ends of connections that an echo server has seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// The headers of each handshake.
     pub(crate) handshakes: Vec<HeaderMap>,
-    /// How each socket ended: by this code, or without a Close frame.
+    /// The code of each connection's Close frame, or `None` for a connection that ended without one.
     pub(crate) ends: Vec<Option<u16>>,
 }
 
-/// A client's socket.
+/// A client connection.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct WebSocket {
     stream: WebSocketStream<TcpStream>,
     /// The headers of the 101.
     pub(crate) headers: HeaderMap,
 }
 
-impl Echo {
+impl EchoServer {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("is bound");
@@ -65,15 +65,15 @@ impl Echo {
         self.seen.borrow().clone()
     }
 
-    /// Waits until `count` sockets have ended.
-    pub(crate) async fn ends(&self, count: usize) -> Vec<Option<u16>> {
+    /// Waits until `count` connections have ended, and returns their codes.
+    pub(crate) async fn wait_for_ends(&self, count: usize) -> Vec<Option<u16>> {
         let mut seen = self.seen.subscribe();
-        let seen = within("the end of a socket", seen.wait_for(|seen| seen.ends.len() >= count)).await;
-        seen.expect("the sender lives").ends.clone()
+        let seen = within("the end of a connection", seen.wait_for(|seen| seen.ends.len() >= count)).await;
+        seen.expect("the sender is alive").ends.clone()
     }
 }
 
-impl Drop for Echo {
+impl Drop for EchoServer {
     fn drop(&mut self) {
         self.accepting.abort();
     }
@@ -81,18 +81,18 @@ impl Drop for Echo {
 
 async fn echo(stream: TcpStream, seen: Arc<watch::Sender<Seen>>) {
     #[expect(clippy::result_large_err, reason = "the library's callback")]
-    let note = |request: &Request, response: Response| {
+    let record = |request: &Request, response: Response| {
         seen.send_modify(|seen| seen.handshakes.push(request.headers().clone()));
         Ok(response)
     };
-    let accepted = tokio_tungstenite::accept_hdr_async(stream, note).await;
+    let accepted = tokio_tungstenite::accept_hdr_async(stream, record).await;
     let Ok(mut socket) = accepted else { return };
     let mut end = None;
     while let Some(Ok(message)) = socket.next().await {
         match message {
             Message::Close(frame) => end = frame.map(|frame| frame.code.into()),
             Message::Text(_) | Message::Binary(_) => {
-                let _gone = socket.send(message).await;
+                let _disconnected = socket.send(message).await;
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
@@ -100,8 +100,8 @@ async fn echo(stream: TcpStream, seen: Arc<watch::Sender<Seen>>) {
     seen.send_modify(|seen| seen.ends.push(end));
 }
 
-impl Socket {
-    /// Opens a socket through the gateway with these headers.
+impl WebSocket {
+    /// Opens a WebSocket through the gateway with these headers.
     pub(crate) async fn open(
         gateway: &Gateway,
         target: &str,
@@ -119,7 +119,7 @@ impl Socket {
         Ok(Self { stream, headers: response.headers().clone() })
     }
 
-    /// The same with this session's cookie, which must succeed.
+    /// Opens a WebSocket with this session cookie. Panics if that fails.
     pub(crate) async fn with_cookie(gateway: &Gateway, target: &str, cookie: &str) -> Self {
         Self::open(gateway, target, &[("Cookie", cookie)]).await.expect("opens")
     }
@@ -128,19 +128,19 @@ impl Socket {
         within("sending", self.stream.send(message.into())).await.expect("sends");
     }
 
-    /// The next message; none: the connection has ended without a Close frame.
+    /// Reads the next message. Returns `None` if the connection has ended.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         within("a message", self.stream.next()).await?.ok()
     }
 
-    /// Sends a message and waits for it to come back.
+    /// Sends a message and asserts that it is echoed.
     pub(crate) async fn echo(&mut self, text: &str) {
         self.send(text).await;
         assert_eq!(self.next().await, Some(Message::text(text)));
     }
 
-    /// Waits for the Close frame, past what else comes.
-    pub(crate) async fn close(&mut self) -> Option<(u16, String)> {
+    /// Skips messages until the Close frame, and returns its code and reason. Returns `None` if the connection ends without one.
+    pub(crate) async fn read_close(&mut self) -> Option<(u16, String)> {
         loop {
             if let Message::Close(frame) = self.next().await? {
                 let frame = frame?;
@@ -149,8 +149,8 @@ impl Socket {
         }
     }
 
-    /// Closes the socket and waits until the other end has too.
-    pub(crate) async fn finish(mut self, code: u16) {
+    /// Sends a Close frame with this code and waits until the connection has ended.
+    pub(crate) async fn close(mut self, code: u16) {
         let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
             code: CloseCode::from(code),
             reason: "".into(),
@@ -160,10 +160,10 @@ impl Socket {
     }
 }
 
-/// The status of a handshake that was refused.
-pub(crate) fn refused(opened: Result<Socket, Box<Error>>) -> u16 {
+/// Returns the status of a rejected handshake.
+pub(crate) fn rejected_status(opened: Result<WebSocket, Box<Error>>) -> u16 {
     match opened.map_err(|error| *error) {
         Err(Error::Http(response)) => response.status().as_u16(),
-        other => panic!("no refusal: {other:?}"),
+        other => panic!("not rejected: {other:?}"),
     }
 }

@@ -18,7 +18,7 @@ async fn turns_go_by_weight() {
     for _ in 0..8 {
         assert_eq!(client.request(&Request::get("/")).await.status, 200);
     }
-    assert_eq!((heavy.hits(), light.hits()), (6, 2));
+    assert_eq!((heavy.request_count(), light.request_count()), (6, 2));
     assert_eq!((heavy.connections(), light.connections()), (1, 1), "connections are used again");
 }
 
@@ -34,11 +34,11 @@ async fn clients_stick_to_a_server_and_only_those_of_one_that_is_gone_move() {
         let mut homes = Vec::new();
         let mut client = Client::connect(gateway.address()).await;
         for number in 0..60 {
-            let before = servers.each_ref().map(Upstream::hits);
+            let before = servers.each_ref().map(Upstream::request_count);
             let address = format!("10.0.0.{number}");
             let request = Request::get("/").header("X-Forwarded-For", &address);
             assert_eq!(client.request(&request).await.status, 200);
-            let after = servers.each_ref().map(Upstream::hits);
+            let after = servers.each_ref().map(Upstream::request_count);
             homes.push((0..3).find(|&index| after[index] > before[index]).unwrap());
         }
         homes

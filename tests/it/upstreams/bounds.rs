@@ -3,22 +3,22 @@
 use futures_util::future::select;
 
 use super::{gateway, url};
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::gate::Gate;
 use crate::support::gateway::Gateway;
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
 /// A gateway before a server that takes one request at a time and is busy with it, by one of two workers.
 async fn busy(lines: &str) -> (Gate, Upstream, Gateway, Client) {
     let gate = Gate::closed();
     let held = gate.clone();
-    let upstream = Upstream::answering(move |_| Answer::ok("ok").after(&held));
+    let upstream = Upstream::responding(move |_| ScriptedResponse::ok("ok").after(&held));
     let lines = format!("max_connections = 1\n{lines}");
     let gateway = gateway(&[url(&upstream)], &lines).server("workers = 2").start().await;
     let mut first = Client::connect(gateway.address()).await;
-    first.start(&Request::get("/first")).await;
-    gate.arrival().await;
+    first.send_request(&Request::get("/first")).await;
+    gate.wait_for_arrival().await;
     (gate, upstream, gateway, first)
 }
 
@@ -27,16 +27,16 @@ async fn who_finds_no_place_in_the_queue_is_refused_and_the_others_get_their_tur
     let (gate, upstream, gateway, mut first) = busy("queue = { size = 1, timeout = \"1h\" }").await;
     let (mut one, mut other) =
         (Client::connect(gateway.address()).await, Client::connect(gateway.address()).await);
-    one.start(&Request::get("/")).await;
-    other.start(&Request::get("/")).await;
+    one.send_request(&Request::get("/")).await;
+    other.send_request(&Request::get("/")).await;
     // One of the two waits; which one, the workers settle among themselves.
-    let (one, other) = (Box::pin(one.answer()), Box::pin(other.answer()));
+    let (one, other) = (Box::pin(one.read_response()), Box::pin(other.read_response()));
     let (refused, waiting) = select(one, other).await.factor_first();
     let refused = refused.unwrap();
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
-    assert_eq!(upstream.hits(), 1, "none goes beyond the bound");
+    assert_eq!(upstream.request_count(), 1, "none goes beyond the bound");
     gate.open();
-    assert_eq!(first.answer().await.unwrap().status, 200);
+    assert_eq!(first.read_response().await.unwrap().status, 200);
     assert_eq!(waiting.await.unwrap().status, 200);
 }
 
@@ -44,8 +44,8 @@ async fn who_finds_no_place_in_the_queue_is_refused_and_the_others_get_their_tur
 async fn the_wait_has_an_end() {
     let (gate, upstream, gateway, mut first) = busy("queue = { timeout = \"20ms\" }").await;
     assert_eq!(gateway.send(&Request::get("/")).await.status, 503);
-    assert_eq!(upstream.hits(), 1);
+    assert_eq!(upstream.request_count(), 1);
     gate.open();
-    assert_eq!(first.answer().await.unwrap().status, 200);
+    assert_eq!(first.read_response().await.unwrap().status, 200);
     assert_eq!(gateway.send(&Request::get("/")).await.status, 200);
 }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{gateway, url};
-use crate::support::answer::Answer;
 use crate::support::client::{Client, Request};
 use crate::support::gateway::{Gateway, field};
+use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, within};
 
 /// Waits for the log to say this.
 async fn said(gateway: &Gateway, message: &str) {
-    gateway.event(message, |event| field(event, "message") == message).await;
+    gateway.wait_for_event(message, |event| field(event, "message") == message).await;
 }
 
 /// A server that takes requests and breaks off.
 fn broken() -> Upstream {
-    Upstream::answering(|_| Answer::raw(""))
+    Upstream::responding(|_| ScriptedResponse::raw(""))
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn one_of_three_dies_under_load() {
             })
         })
         .collect();
-    servers[0].arrivals(200).await;
+    servers[0].wait_for_requests(200).await;
     servers[0].server().stop().await;
     said(&gateway, "a server is ejected").await;
     let mut lost = 0;
@@ -68,7 +68,7 @@ async fn what_may_have_been_done_is_not_done_again() {
             assert_eq!(gateway.send(&Request::new(method, "/")).await.status, 200, "{method}");
         }
     }
-    assert_eq!(bad.hits(), 5, "each had one turn there");
+    assert_eq!(bad.request_count(), 5, "each had one turn there");
     for method in ["POST", "PATCH"] {
         let mut statuses = [
             gateway.send(&Request::new(method, "/").header("Content-Length", "0")).await.status,
@@ -77,7 +77,7 @@ async fn what_may_have_been_done_is_not_done_again() {
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 502], "{method}");
     }
-    assert_eq!((bad.hits(), good.hits()), (7, 12));
+    assert_eq!((bad.request_count(), good.request_count()), (7, 12));
 }
 
 #[tokio::test]
@@ -88,14 +88,14 @@ async fn a_body_that_was_taken_is_not_sent_again() {
     let mut statuses = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(gateway.address()).await;
-        client.start(&put).await;
+        client.send_request(&put).await;
         client.send("abc").await;
-        statuses.push(client.answer().await.unwrap().status);
+        statuses.push(client.read_response().await.unwrap().status);
     }
     statuses.sort_unstable();
     // The bad server had read the body, so the gateway had passed it on.
     assert_eq!(statuses, [200, 502]);
-    assert_eq!((bad.hits(), good.hits()), (1, 1));
+    assert_eq!((bad.request_count(), good.request_count()), (1, 1));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn one_attempt_is_one_attempt_but_what_was_not_sent_goes_on() {
     }
     statuses.sort_unstable();
     assert!(statuses.starts_with(&[200, 200]) && statuses.ends_with(&[502, 502]), "{statuses:?}");
-    assert_eq!(bad.hits() + good.hits(), 6);
+    assert_eq!(bad.request_count() + good.request_count(), 6);
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn who_fails_is_left_out_and_all_of_them_are_tried_all_the_same() {
 
 #[tokio::test]
 async fn who_does_not_answer_is_left_out() {
-    let (silent, good) = (Upstream::answering(|_| Answer::silence()), Upstream::start());
+    let (silent, good) = (Upstream::responding(|_| ScriptedResponse::never()), Upstream::start());
     let lines = "response_timeout = \"100ms\"\nejection = { failures = 2, for = \"1h\" }";
     let gateway = gateway(&[url(&silent), url(&good)], lines).start().await;
     let mut statuses = Vec::new();
@@ -139,27 +139,27 @@ async fn who_does_not_answer_is_left_out() {
     }
     said(&gateway, "a server is ejected").await;
     assert_eq!(statuses.iter().filter(|status| **status == 504).count(), 2, "{statuses:?}");
-    assert_eq!(silent.hits(), 2);
+    assert_eq!(silent.request_count(), 2);
 }
 
 #[tokio::test]
 async fn answers_can_be_failures_too() {
-    let (bad, good) = (Upstream::answering(|_| Answer::new(503, "")), Upstream::start());
+    let (bad, good) = (Upstream::responding(|_| ScriptedResponse::new(503, "")), Upstream::start());
     let lines = "ejection = { failures = 2, for = \"1h\", status = \"503\" }";
     let gateway = gateway(&[url(&bad), url(&good)], lines).start().await;
     for _ in 0..12 {
         gateway.send(&Request::get("/")).await;
     }
-    assert_eq!((bad.hits(), good.hits()), (2, 10));
+    assert_eq!((bad.request_count(), good.request_count()), (2, 10));
 }
 
 #[tokio::test]
 async fn only_healthy_servers_are_asked() {
     let well = Arc::new(AtomicBool::new(false));
     let is_well = well.clone();
-    let server = Upstream::answering(move |request| match request.target.as_str() {
-        "/healthz" if !is_well.load(Ordering::Relaxed) => Answer::new(500, ""),
-        _ => Answer::ok("ok"),
+    let server = Upstream::responding(move |request| match request.target.as_str() {
+        "/healthz" if !is_well.load(Ordering::Relaxed) => ScriptedResponse::new(500, ""),
+        _ => ScriptedResponse::ok("ok"),
     });
     let lines = "health = { path = \"/healthz\", interval = \"500ms\", healthy = 1, unhealthy = 2 }";
     let gateway = gateway(&[url(&server)], lines).start().await;

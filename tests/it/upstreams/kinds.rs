@@ -152,7 +152,7 @@ async fn a_certificate_that_is_not_the_servers_own_is_not_believed() {
         let refused = gateway.send(&Request::get("/")).await;
         assert_eq!(refused.status, 502);
         assert!(!refused.text().contains("certificate"), "the client is not told: {}", refused.text());
-        gateway.line(reason).await;
+        gateway.wait_for_line(reason).await;
     }
 }
 

@@ -46,14 +46,14 @@ async fn a_refused_request_goes_again_with_the_whole_of_its_body() {
     let (server, mut called) = server().await;
     let gateway = gateway(&[server], "").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::new("POST", "/").header("Content-Length", "5")).await;
+    client.send_request(&Request::new("POST", "/").header("Content-Length", "5")).await;
     let (_, mut respond) = within("the request", called.recv()).await.expect("a request");
     respond.send_reset(Reason::REFUSED_STREAM);
     let (request, mut respond) = within("the request again", called.recv()).await.expect("a request");
     client.send("hello").await;
     assert_eq!(within("the body", body(request.into_body())).await, b"hello");
     respond.send_response(http::Response::new(()), true).expect("is open");
-    assert_eq!(client.answer().await.expect("an answer").status, 200);
+    assert_eq!(client.read_response().await.expect("an answer").status, 200);
 }
 
 #[tokio::test]
@@ -61,10 +61,10 @@ async fn a_request_that_was_looked_at_is_not_sent_again() {
     let (server, mut called) = server().await;
     let gateway = gateway(&[server], "").start().await;
     let mut client = Client::connect(gateway.address()).await;
-    client.start(&Request::new("POST", "/").header("Content-Length", "5")).await;
+    client.send_request(&Request::new("POST", "/").header("Content-Length", "5")).await;
     let (_, mut respond) = within("the request", called.recv()).await.expect("a request");
     respond.send_reset(Reason::INTERNAL_ERROR);
-    assert_eq!(client.answer().await.expect("an answer").status, 502);
+    assert_eq!(client.read_response().await.expect("an answer").status, 502);
     assert!(called.try_recv().is_err(), "it was sent twice");
 }
 
@@ -90,5 +90,5 @@ async fn trailers_of_requests_reach_http_2_servers_without_what_clients_may_not_
     let trailers: Vec<_> = trailers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     assert_eq!((received.as_slice(), trailers), (&b"abc"[..], vec![("x-sum", &b"1"[..])]));
     respond.send_response(http::Response::new(()), true).expect("is open");
-    assert_eq!(client.answer().await.expect("an answer").status, 200);
+    assert_eq!(client.read_response().await.expect("an answer").status, 200);
 }

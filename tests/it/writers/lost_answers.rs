@@ -12,8 +12,8 @@ use crate::support::gate::Gate;
 /// Loses the answer to the next operation of this name: it is done, and the connection breaks off in the answer.
 fn lose(engine: &Engine, operation: &'static str) {
     let lost = AtomicBool::new(false);
-    engine.inject_by(Affected::Only(operation), move || {
-        (!lost.swap(true, Ordering::Relaxed)).then_some(Fault::Half)
+    engine.inject_with(Affected::Only(operation), move || {
+        (!lost.swap(true, Ordering::Relaxed)).then_some(Fault::BrokenOff)
     });
 }
 
@@ -33,7 +33,7 @@ async fn unanswered(
 ) -> Response {
     lose(engine, operation);
     let response = cluster.gateways[0].get(target, cookie).await;
-    engine.heal();
+    engine.clear_faults();
     response
 }
 
@@ -67,23 +67,23 @@ async fn change_that_another_writer_hides_is_503() {
         let ours = order("/", &[patch(&json!({"n": 2})), if_version(&version)]);
         let theirs = order("/", &[patch(&json!({"n": 3}))]);
         let (gate, attempts) = (Gate::closed(), AtomicUsize::new(0));
-        engine.inject_by(Affected::Only("UpdateItem"), {
+        engine.inject_with(Affected::Only("UpdateItem"), {
             let gate = gate.clone();
             move || match attempts.fetch_add(1, Ordering::Relaxed) {
-                0 => Some(Fault::Half),
-                1 => Some(Fault::Hold(gate.clone())),
+                0 => Some(Fault::BrokenOff),
+                1 => Some(Fault::HoldRequest(gate.clone())),
                 _ => None,
             }
         });
 
         let (ours, theirs) = tokio::join!(cluster.gateways[0].get(&ours, &cookie), async {
-            gate.arrival().await;
+            gate.wait_for_arrival().await;
             let theirs = cluster.gateways[1].get(&theirs, &cookie).await;
             gate.open();
             theirs
         });
 
-        engine.heal();
+        engine.clear_faults();
         assert_eq!((ours.status, ours.set_cookies().len(), theirs.status), (503, 0, 200), "{rows:?}");
         let now = cluster.see(0, &cookie).await.unwrap();
         assert_eq!(now.claims, json!(3), "{rows:?}: the next request sees the row as it is");

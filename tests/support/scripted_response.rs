@@ -1,4 +1,4 @@
-//! What a scripted server answers: a status, headers and a body that are framed for the test, or bytes as they stand.
+//! The response of a scripted server: a status, headers and a body, which are framed here, or raw bytes.
 
 use std::io;
 
@@ -6,11 +6,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::gate::Gate;
-use super::wire::Reader;
+use super::http1::Reader;
 
-/// An answer.
+/// A response and when to send its parts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answer {
+pub(crate) struct ScriptedResponse {
     before: Vec<Step>,
     message: Option<Message>,
     after: Vec<Step>,
@@ -21,9 +21,9 @@ struct Message {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    /// Chunked framing with these trailers; none: a content length.
+    /// Trailers of a chunked body; `None` for a body with a Content-Length.
     chunked: Option<Vec<(String, String)>>,
-    /// How much of the framed body is sent.
+    /// Number of bytes of the framed body to send.
     limit: usize,
 }
 
@@ -35,46 +35,46 @@ enum Step {
     Close,
 }
 
-impl Answer {
-    /// A status with a body.
+impl ScriptedResponse {
+    /// Returns a response with this status and body.
     pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let message =
             Message { status, headers: vec![], body: body.into(), chunked: None, limit: usize::MAX };
         Self { message: Some(message), ..Self::default() }
     }
 
-    /// `200` with a body.
+    /// Returns a 200 with this body.
     pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self::new(200, body)
     }
 
-    /// These bytes and nothing else; then the connection closes.
+    /// Sends these bytes and nothing else, and closes the connection.
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self { before: vec![Step::Write(bytes.into())], ..Self::default() }.then_close()
     }
 
-    /// `101`, then every byte that comes is sent back.
+    /// Sends a 101, and then echoes every byte.
     pub(crate) fn upgrade(protocol: &str) -> Self {
         let head =
             format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n");
         Self { before: vec![Step::Write(head.into_bytes()), Step::Echo], ..Self::default() }
     }
 
-    /// These bytes, then every byte that comes is sent back.
+    /// Sends these bytes, and then echoes every byte.
     pub(crate) fn raw_then_echo(head: &str) -> Self {
         Self { before: vec![Step::Write(head.into()), Step::Echo], ..Self::default() }
     }
 
-    /// Sends these bytes when the gate is open, before what comes is sent back.
+    /// Waits until the gate is open and sends these bytes before it echoes.
     #[must_use]
-    pub(crate) fn before_echo(mut self, gate: &Gate, bytes: &[u8]) -> Self {
+    pub(crate) fn then_send_before_echo(mut self, gate: &Gate, bytes: &[u8]) -> Self {
         let echo = self.before.len() - 1;
         self.before.splice(echo..echo, [Step::Wait(gate.clone()), Step::Write(bytes.to_vec())]);
         self
     }
 
-    /// Nothing, for ever.
-    pub(crate) fn silence() -> Self {
+    /// Never responds.
+    pub(crate) fn never() -> Self {
         Self::default().after(&Gate::closed())
     }
 
@@ -84,51 +84,51 @@ impl Answer {
         self
     }
 
-    /// Frames the body in chunks of at most 1,000 bytes, followed by these trailer lines.
+    /// RawHttp2 the body in chunks of at most 1,000 bytes, followed by these trailer lines.
     #[must_use]
     pub(crate) fn chunked(mut self, trailers: &[(&str, &str)]) -> Self {
         self.framed().chunked = Some(trailers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect());
         self
     }
 
-    /// Sends these bytes first: an interim answer, for one.
+    /// Sends these bytes first, for example an interim response.
     #[must_use]
     pub(crate) fn preceded_by(mut self, bytes: &str) -> Self {
         self.before.push(Step::Write(bytes.into()));
         self
     }
 
-    /// Sends nothing until the gate is open.
+    /// Waits until the gate is open before it sends anything.
     #[must_use]
     pub(crate) fn after(mut self, gate: &Gate) -> Self {
         self.before.insert(0, Step::Wait(gate.clone()));
         self
     }
 
-    /// Sends only this many bytes of the body, as framed, and closes.
+    /// Sends only this many bytes of the framed body and closes the connection.
     #[must_use]
-    pub(crate) fn cut(mut self, bytes: usize) -> Self {
+    pub(crate) fn truncated_to(mut self, bytes: usize) -> Self {
         self.framed().limit = bytes;
         self.then_close()
     }
 
-    /// Sends only this many bytes of the body, as framed, and the rest when the gate is open.
+    /// Sends only this many bytes of the framed body, and the rest when the gate is open.
     #[must_use]
-    pub(crate) fn held_after(mut self, bytes: usize, gate: &Gate) -> Self {
+    pub(crate) fn paused_after(mut self, bytes: usize, gate: &Gate) -> Self {
         let framed = self.framed().framed_body().1;
         self.framed().limit = bytes;
         self.after.extend([Step::Wait(gate.clone()), Step::Write(framed[bytes..].to_vec())]);
         self
     }
 
-    /// Closes the connection after the answer.
+    /// Closes the connection after the response.
     #[must_use]
     pub(crate) fn then_close(mut self) -> Self {
         self.after.push(Step::Close);
         self
     }
 
-    /// What a HEAD gets: the head of the whole answer, and none of its body.
+    /// Returns the response to a HEAD request: the same head without the body.
     #[must_use]
     pub(crate) fn without_body(mut self) -> Self {
         if let Some(message) = &mut self.message {
@@ -137,7 +137,7 @@ impl Answer {
         self
     }
 
-    /// Carries the answer out. `None`: the connection is done with.
+    /// Sends the response. Returns the connection, or `None` if no further request can follow.
     pub(crate) async fn write(self, mut to: Reader<TcpStream>) -> io::Result<Option<Reader<TcpStream>>> {
         let message = self.message.map(|message| Step::Write(message.bytes()));
         for step in self.before.into_iter().chain(message).chain(self.after) {
@@ -158,7 +158,7 @@ impl Answer {
     }
 
     fn framed(&mut self) -> &mut Message {
-        self.message.as_mut().expect("an answer of raw bytes has no head to change")
+        self.message.as_mut().expect("a response of raw bytes has no head to change")
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/2 as bytes: a client that sends what frames a test wants, and when. Heads are written without compression.
+//! An HTTP/2 client that sends the frames that a test asks for. It encodes header fields without compression.
 
 use std::net::SocketAddr;
 
@@ -16,21 +16,21 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const CANCEL: u32 = 8;
 
-/// A connection; what is asked of it goes out with the next [`Frames::send`].
+/// A connection. Its frames are queued until [`RawHttp2::send`].
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub(crate) struct RawHttp2 {
     stream: TcpStream,
     unsent: Vec<u8>,
     next: u32,
 }
 
-impl Frames {
-    /// A connection to `gateway` from `address`, one of the loopback network.
+impl RawHttp2 {
+    /// Connects to `gateway` from `address`, which is a loopback address.
     pub(crate) async fn connect(address: &str, gateway: SocketAddr) -> Self {
         Self::over(connect(address, gateway).await)
     }
 
-    /// The same over `stream`.
+    /// Starts HTTP/2 on `stream`.
     pub(crate) fn over(stream: TcpStream) -> Self {
         let mut client = Self { stream, unsent: PREFACE.to_vec(), next: 1 };
         client.frame(SETTINGS, 0, 0, &[]);
@@ -45,11 +45,11 @@ impl Frames {
         self.unsent.extend_from_slice(payload);
     }
 
-    /// Asks for `path` on a stream of its own.
+    /// Queues a GET of `path` and returns its stream id.
     pub(crate) fn get(&mut self, path: &str) -> u32 {
         let stream = self.next;
         self.next += 2;
-        // GET and http are entries of HPACK's own table, as are the names of the others.
+        // GET, http and the names of the other fields are entries of HPACK's static table.
         let mut head = vec![0x82, 0x86];
         for (name, value) in [(4, path), (1, "gateway.test")] {
             head.extend_from_slice(&[name, u8::try_from(value.len()).expect("a short value")]);
@@ -59,29 +59,29 @@ impl Frames {
         stream
     }
 
-    /// Gives `stream` up.
+    /// Queues a reset of `stream`.
     pub(crate) fn reset(&mut self, stream: u32) {
         self.frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
     }
 
-    /// Sends all at once; what does not go because the gateway has closed the connection is lost.
+    /// Sends all queued frames. Drops those that cannot be sent because the gateway has closed the connection.
     pub(crate) async fn send(&mut self) {
-        let _ = within("frames to be taken", self.stream.write_all(&self.unsent)).await;
+        let _ = within("sending frames", self.stream.write_all(&self.unsent)).await;
         self.unsent.clear();
     }
 
-    /// Reads to the end of `stream`; false: the connection ends first.
-    pub(crate) async fn ends(&mut self, stream: u32) -> bool {
-        while let Some((kind, flags, of)) = within("a frame", self.read()).await {
-            if of == stream && matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+    /// Reads until the end of `stream`. Returns false if the connection ends first.
+    pub(crate) async fn reads_to_end_of(&mut self, stream: u32) -> bool {
+        while let Some((kind, flags, id)) = within("a frame", self.read()).await {
+            if id == stream && matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
                 return true;
             }
         }
         false
     }
 
-    /// Reads to the connection's end.
-    pub(crate) async fn closed(&mut self) {
+    /// Reads until the connection ends.
+    pub(crate) async fn wait_for_close(&mut self) {
         while within("a frame", self.read()).await.is_some() {}
     }
 
@@ -95,11 +95,9 @@ impl Frames {
     }
 }
 
-/// A connection to `gateway` from `address`.
+/// Connects to `gateway` from `address`, which is a loopback address.
 pub(crate) async fn connect(address: &str, gateway: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind(SocketAddr::new(address.parse().expect("an address"), 0))
-        .expect("an address of the loopback");
+    socket.bind(SocketAddr::new(address.parse().expect("an address"), 0)).expect("a loopback address");
     within("a connection", socket.connect(gateway)).await.expect("a connection")
 }
