@@ -74,7 +74,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     let id = worker.ids().for_request(request.headers());
     let format = ErrorFormat::for_request(request.method(), request.headers());
     let version = request.version();
-    let trace = worker.traces().place(request.headers(), gateway.traces);
+    let trace = worker.traces().context(request.headers(), gateway.traces);
     let mut record = RequestRecord::new(id.clone(), trace, now, gateway.access_log.is_some());
     let mut edits = PreparedEdits::none();
     let may_send_early = request::may_send_early(&request);
@@ -155,7 +155,7 @@ async fn decide<'g>(
     let sanitized = inbound.sanitize(&gateway.scrub, peer);
     observer.sanitized(&sanitized);
     if sanitized.scrubbed() > 0 {
-        gateway.metrics.scrubbed(sanitized.scrubbed());
+        gateway.metrics.count_scrubbed(sanitized.scrubbed());
     }
     let checked = RateChecked::check(sanitized, gateway.rate.as_ref(), now)?;
     let checked = PolicyChecked::check(checked, peer)?;

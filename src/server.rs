@@ -161,7 +161,7 @@ impl Server {
         let current = Some((&self.config, &self.assembled));
         let telemetry = self
             .telemetry
-            .following(&self.config.server, &config.server)
+            .for_reload(&self.config.server, &config.server)
             .map_err(|error| StartError::System { what: "the access log", error })?;
         let assembled = assemble::assemble(&config, store, &self.tasks, &telemetry, current).await?;
         let listeners = self.listeners(&config)?;

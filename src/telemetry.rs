@@ -1,8 +1,8 @@
-//! What the gateway says of itself: its log, its access log, its metrics, and the traces that it passes on.
+//! Observability: the log, the access log, the metrics, and the propagation of trace context.
 //!
-//! Log lines go to stderr, as text for people or as JSON for machines; the access log has a way of its own.
-//! `RUST_LOG` chooses what is logged; without it, everything from `info` up, and from dependencies what they warn of.
-//! What dependencies may log at most is not for it to choose (`telemetry/dependencies.rs`).
+//! Log lines go to stderr, as text or as JSON. The access log has its own writer (`telemetry/access_log.rs`).
+//! `RUST_LOG` sets the log filter. By default the gateway logs from `info` up and dependencies log from `warn` up.
+//! `RUST_LOG` cannot lift the limits on what dependencies log (`telemetry/dependencies.rs`).
 
 pub mod access_log;
 pub mod dependencies;
@@ -25,52 +25,53 @@ use self::dependencies::DependencyLimits;
 use self::metrics::Metrics;
 use crate::config::{LogFormat, ServerConfig};
 
-/// What is counted and written of requests. It outlives every configuration.
+/// The metrics and the access log. The metrics survive reloads of the configuration.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
-    /// What is counted and timed.
+    /// The counters and histograms.
     pub metrics: Arc<Metrics>,
-    /// Where requests write a line, if they do.
+    /// The access log, or `None` if it is off.
     pub access_log: Option<Arc<AccessLog>>,
 }
 
 impl Telemetry {
-    /// Metrics, and the access log that is configured.
+    /// Creates new metrics and opens the configured access log.
     ///
     /// # Errors
-    /// If its file cannot be opened.
+    /// Returns an error if the access log's file cannot be opened.
     pub fn open(config: &ServerConfig) -> io::Result<Self> {
-        let silent = Self::silent()?;
-        let access_log = silent.open_log(config)?;
-        Ok(Self { access_log, ..silent })
+        let metrics_only = Self::without_access_log()?;
+        let access_log = metrics_only.open_log(config)?;
+        Ok(Self { access_log, ..metrics_only })
     }
 
-    /// Metrics, and no access log.
+    /// Creates new metrics without an access log.
     ///
     /// # Errors
-    /// If two metrics have one name, which is a defect that every start would show.
-    pub fn silent() -> io::Result<Self> {
+    /// Returns an error if two metrics have the same name. That is a programming error, and every start would show it.
+    pub fn without_access_log() -> io::Result<Self> {
         Ok(Self { metrics: Arc::new(Metrics::new().map_err(io::Error::other)?), access_log: None })
     }
 
-    /// The same metrics, and an access log of JSON lines to `output`.
+    /// Returns the same metrics with an access log that writes JSON lines to `output`.
     ///
     /// # Errors
-    /// If there can be no thread to write it.
-    pub fn writing_to(&self, output: Box<dyn Write + Send>, workers: usize) -> io::Result<Self> {
-        let log = AccessLog::to(output, workers, self.metrics.access_log())?;
+    /// Returns an error if the writer thread cannot be started.
+    pub fn with_access_log(&self, output: Box<dyn Write + Send>, workers: usize) -> io::Result<Self> {
+        let log = AccessLog::to_writer(output, workers, self.metrics.access_log())?;
         Ok(Self { access_log: Some(log), metrics: Arc::clone(&self.metrics) })
     }
 
-    /// The same, with the access log of `wanted` if it is another than that of `current`.
+    /// Returns the telemetry for a reload from the configuration `old` to `new`: the metrics stay, and the access log is
+    /// opened anew if its target has changed.
     ///
     /// # Errors
-    /// If its file cannot be opened.
-    pub fn following(&self, current: &ServerConfig, wanted: &ServerConfig) -> io::Result<Self> {
-        if current.access_log == wanted.access_log {
+    /// Returns an error if the new access log's file cannot be opened.
+    pub fn for_reload(&self, old: &ServerConfig, new: &ServerConfig) -> io::Result<Self> {
+        if old.access_log == new.access_log {
             return Ok(self.clone());
         }
-        Ok(Self { access_log: self.open_log(wanted)?, metrics: Arc::clone(&self.metrics) })
+        Ok(Self { access_log: self.open_log(new)?, metrics: Arc::clone(&self.metrics) })
     }
 
     fn open_log(&self, config: &ServerConfig) -> io::Result<Option<Arc<AccessLog>>> {
@@ -78,16 +79,17 @@ impl Telemetry {
     }
 }
 
-/// What is logged if `RUST_LOG` does not say.
-/// h2 and hyper warn of what clients do, which is no operator's business: it is counted. The SDK calls it an error that it
-/// has no connection to close if none could be made.
+/// The log filter if `RUST_LOG` is not set.
+///
+/// Warnings of h2 and hyper are off: they are about the behaviour of clients, which the metrics count. The SDK's module
+/// `connection_poisoning` is off because it logs an error whenever a connection could not be opened.
 const DEFAULT_FILTER: &str =
     "warn,h2=error,hyper=error,aws_smithy_runtime::client::http::connection_poisoning=off,sessiongate=info";
 
-/// Starts logging. What comes second is ignored: a process has one log.
+/// Installs the process-wide log subscriber. Later calls have no effect.
 pub fn init(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    // A span that is on, at `debug`, says when it ends how long it took.
+    // An enabled span (at `debug`) logs its duration when it closes.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(FmtSpan::CLOSE)
@@ -103,6 +105,6 @@ pub fn init(format: LogFormat) {
         }
     };
     if started.is_err() {
-        tracing::debug!("logging was started already");
+        tracing::debug!("a log subscriber is already installed");
     }
 }

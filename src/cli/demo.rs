@@ -56,7 +56,8 @@ async fn demo(port: u16) -> CommandResult {
     let config = resolved(wanted, ANY_PORT, app_address)?;
     let store = Store::open(&config.store).await?;
     let ear = Box::new(LogSubscriber::new(news.clone()));
-    let telemetry = Telemetry::silent().and_then(|silent| silent.writing_to(ear, config.server.workers));
+    let telemetry = Telemetry::without_access_log()
+        .and_then(|metrics_only| metrics_only.with_access_log(ear, config.server.workers));
     let telemetry = telemetry.map_err(|error| Failure::internal(error.to_string()))?;
     let (server, port_was_taken) = start(&config, &store, &telemetry, app_address).await?;
     let gateway = server.addresses().first().copied().unwrap_or(wanted);

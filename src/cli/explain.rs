@@ -71,7 +71,7 @@ async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result
     let now = Clock.now();
     let store = store(config, given).await?;
     let tasks = TaskTracker::new();
-    let telemetry = Telemetry::silent().map_err(|error| Failure::internal(error.to_string()))?;
+    let telemetry = Telemetry::without_access_log().map_err(|error| Failure::internal(error.to_string()))?;
     let evaluator = Evaluator { config, store: &store, tasks: &tasks, telemetry: &telemetry, now };
     // The cookie's name is the realm's, and the realm is the route's, which takes a request to find.
     let first = evaluator.evaluate(request(args, None)?).await?;

@@ -132,7 +132,7 @@ impl RequestRecord {
     pub(super) fn refused(&mut self, gateway: &Gateway, label: &'static str, status: StatusCode) {
         self.verdict = RequestVerdict::Refused;
         self.label = Some(label);
-        gateway.metrics.refused(label);
+        gateway.metrics.count_refusal(label);
         if status.is_server_error()
             && gateway.access_log.is_none()
             && let Some(suppressed) = gateway.failures.pass(Clock.mono())
@@ -160,7 +160,7 @@ impl RequestRecord {
             store: self.store,
             upstream: self.upstream_time(),
         };
-        self.metrics(gateway).answered(status, self.verdict, times);
+        self.metrics(gateway).record_response(status, self.verdict, times);
     }
 
     /// Counts a request whose client has disconnected.
@@ -170,7 +170,7 @@ impl RequestRecord {
         self.verdict = RequestVerdict::Gone;
         self.label = Some(self.verdict.label());
         self.heard = self.heard.or(self.sent.map(|_| now));
-        self.metrics(gateway).gone(now.saturating_duration_since(self.started.mono));
+        self.metrics(gateway).record_disconnect(now.saturating_duration_since(self.started.mono));
     }
 
     fn metrics<'r>(&'r self, gateway: &'r Gateway) -> &'r RouteMetrics {

@@ -147,7 +147,7 @@ impl Table {
             self.0.writes.record(operation, outcome, ended);
         }
         if let Some(metrics) = &self.0.metrics {
-            metrics.done(operation, outcome, ended.saturating_duration_since(began), units);
+            metrics.record_operation(operation, outcome, ended.saturating_duration_since(began), units);
         }
         answer
     }

@@ -1,13 +1,13 @@
-//! The access log: a line for each request, written by a thread of its own.
+//! The access log: one line per request, written by a dedicated thread.
 //!
-//! A worker formats its lines into a sheet that is its own, and the writer takes the sheets away a few times a second
-//! and writes them: a request waits for no file, no pipe and no other worker. Lines of one worker stay in order; those
-//! of two may come a moment apart.
+//! Each worker formats its lines into its own buffer. The writer thread swaps the buffers for empty ones and writes them,
+//! so a request waits for no file, pipe or other worker. The lines of one worker stay in order; lines of different
+//! workers may be slightly out of order.
 //!
-//! 1. A sheet has a bound. If the writer cannot keep up, or cannot write, lines are dropped and counted; the request is
-//!    not. Once lines are written again, the log says how many were dropped.
-//! 2. Lines are whole, also when the file is changed under the gateway (`SIGUSR1`, a reload), when it ends, and when a
-//!    write fails halfway (`log_output.rs`).
+//! 1. Each buffer is bounded. If the output is too slow or fails, lines are dropped and counted, and requests go on. When
+//!    lines can be written again, the log says how many were dropped.
+//! 2. Lines are never torn: not when the file is reopened (`SIGUSR1`, a reload), not at exit, and not by a failed write
+//!    (`log_output.rs`).
 
 use std::fmt;
 use std::io::{self, Write};
@@ -17,49 +17,51 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::{AccessLogTarget, LogFormat};
-use crate::telemetry::line::{LogLine, Stamp};
+use crate::telemetry::line::{LogLine, TimestampWriter};
 use crate::telemetry::log_output::{LogOutput, LogTarget, WriteOutcome};
 use crate::telemetry::metrics::LineMetrics;
 use crate::telemetry::throttle::Throttle;
 use crate::time::{Clock, Timestamp};
 
-/// How long the writer gathers lines after the first one.
-const GATHERING: Duration = Duration::from_millis(10);
-/// The bound of the lines of one worker that wait to be written.
-const SHEET: usize = 1024 * 1024;
+/// How long the writer collects lines after the first one, before it writes them.
+const FLUSH_DELAY: Duration = Duration::from_millis(10);
+/// Limit of one worker's buffer, in bytes. The last line may exceed it.
+const BUFFER_LIMIT: usize = 1024 * 1024;
 
 /// The access log, shared by all workers.
 pub struct AccessLog {
     shared: Arc<Shared>,
-    /// Ends by itself after [`AccessLog::end`].
+    /// Writer thread, which ends after [`AccessLog::stop`].
     thread: JoinHandle<()>,
 }
 
+/// State shared by the workers and the writer thread.
 struct Shared {
-    sheets: Box<[Mutex<Sheet>]>,
+    /// One buffer per worker.
+    buffers: Box<[Mutex<Buffer>]>,
     format: LogFormat,
     metrics: LineMetrics,
-    /// Lines that were dropped, and not yet reported in the log.
+    /// Number of dropped lines that the log has not reported yet.
     unreported: AtomicU64,
-    /// The file is to be opened again.
+    /// Tells the writer to open the file again.
     reopen: AtomicBool,
-    /// What there is to be written is the last.
-    ending: AtomicBool,
+    /// Tells the writer to write the buffers a last time and end.
+    stopping: AtomicBool,
 }
 
-/// Lines of one worker.
+/// Lines of one worker that wait to be written.
 #[derive(Debug, Default)]
-struct Sheet {
+struct Buffer {
     text: Vec<u8>,
     lines: u64,
-    stamp: Stamp,
+    stamp: TimestampWriter,
 }
 
 impl AccessLog {
-    /// The access log of `workers`; none if it is off.
+    /// Opens the access log for a number of workers. Returns `None` if it is off.
     ///
     /// # Errors
-    /// If its file cannot be opened, or there can be no thread.
+    /// Returns an error if the file cannot be opened or the writer thread cannot be started.
     pub fn open(
         target: &AccessLogTarget,
         format: LogFormat,
@@ -77,11 +79,15 @@ impl AccessLog {
         Self::start(output, format, workers, metrics).map(Some)
     }
 
-    /// An access log of JSON lines that goes to `output`.
+    /// Starts an access log that writes JSON lines to `output`.
     ///
     /// # Errors
-    /// If there can be no thread.
-    pub fn to(output: Box<dyn Write + Send>, workers: usize, metrics: LineMetrics) -> io::Result<Arc<Self>> {
+    /// Returns an error if the writer thread cannot be started.
+    pub fn to_writer(
+        output: Box<dyn Write + Send>,
+        workers: usize,
+        metrics: LineMetrics,
+    ) -> io::Result<Arc<Self>> {
         Self::start(LogTarget::Other(output), LogFormat::Json, workers, metrics)
     }
 
@@ -92,81 +98,81 @@ impl AccessLog {
         metrics: LineMetrics,
     ) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
-            sheets: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+            buffers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
             format,
             metrics,
             unreported: AtomicU64::new(0),
             reopen: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
         });
-        let writing = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || Writer::new(writing, target).run())?;
+        let writer = Writer::new(Arc::clone(&shared), target);
+        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
         Ok(Arc::new(Self { shared, thread }))
     }
 
-    /// Writes a line of `worker` about something that happened at `time`.
+    /// Appends a line with the timestamp `time` to the buffer of `worker`; `fill` adds the fields.
     pub fn write(&self, worker: usize, time: Timestamp, fill: impl FnOnce(&mut LogLine<'_>)) {
-        let Some(sheet) = self.shared.sheets.get(worker).or_else(|| self.shared.sheets.first()) else {
+        let Some(buffer) = self.shared.buffers.get(worker).or_else(|| self.shared.buffers.first()) else {
             return;
         };
-        // Nobody else wants it but the writer, who swaps it for an empty one.
-        let mut sheet = sheet.lock().unwrap_or_else(PoisonError::into_inner);
-        let Sheet { text, lines, stamp } = &mut *sheet;
-        if text.len() >= SHEET {
-            self.shared.dropped(1);
+        // Contended by the writer thread only, which holds the lock for a swap.
+        let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Buffer { text, lines, stamp } = &mut *buffer;
+        if text.len() >= BUFFER_LIMIT {
+            self.shared.count_dropped(1);
             return;
         }
-        let first = text.is_empty();
+        let was_empty = text.is_empty();
         let mut line = LogLine::begin(text, self.shared.format, stamp, time);
         fill(&mut line);
         line.end();
         *lines += 1;
-        drop(sheet);
-        if first {
+        drop(buffer);
+        if was_empty {
             self.thread.thread().unpark();
         }
     }
 
-    /// Opens the file again, by its name: whoever moves logs away does so first.
+    /// Opens the file's path again, after log rotation has renamed the old file.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         self.thread.thread().unpark();
     }
 
-    /// Has what there is to write written, and waits for it: for as long as the output takes.
+    /// Writes the buffered lines and waits until they are written, however long the output takes.
     pub async fn close(&self) {
-        self.end();
-        // A thread tells no task that it has ended, and this happens once in its life.
+        self.stop();
+        // Polls, because a task cannot await a thread.
         while !self.thread.is_finished() {
-            tokio::time::sleep(GATHERING).await;
+            tokio::time::sleep(FLUSH_DELAY).await;
         }
     }
 
-    fn end(&self) {
-        self.shared.ending.store(true, Ordering::Release);
+    fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
         self.thread.thread().unpark();
     }
 
-    /// How many bytes wait to be written, of how many at most.
+    /// Returns the number of buffered bytes and its limit.
     pub fn fill(&self) -> (usize, usize) {
-        let lock = |sheet: &Mutex<Sheet>| sheet.lock().unwrap_or_else(PoisonError::into_inner).text.len();
-        (self.shared.sheets.iter().map(lock).sum(), self.shared.sheets.len() * SHEET)
+        let length =
+            |buffer: &Mutex<Buffer>| buffer.lock().unwrap_or_else(PoisonError::into_inner).text.len();
+        (self.shared.buffers.iter().map(length).sum(), self.shared.buffers.len() * BUFFER_LIMIT)
     }
 }
 
 impl Shared {
-    fn dropped(&self, lines: u64) {
+    fn count_dropped(&self, lines: u64) {
         self.metrics.dropped.inc_by(lines);
         self.unreported.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
+/// State of the writer thread.
 struct Writer {
     shared: Arc<Shared>,
     output: LogOutput,
-    /// Whether the last write failed, and nothing in the log says that it works again.
+    /// Whether a write has failed and the log has not reported the recovery yet.
     is_failing: bool,
     failures: Throttle,
     reports: Throttle,
@@ -187,39 +193,40 @@ impl Writer {
         self.output.begin();
         let mut batch = Vec::new();
         loop {
-            // Whoever writes the first line of a sheet wakes it, now or before it comes here.
+            // The first line in an empty buffer unparks the thread. An earlier unpark makes this return at once.
             std::thread::park();
-            let ending = self.shared.ending.load(Ordering::Acquire);
-            if !ending {
-                std::thread::sleep(GATHERING);
+            let stopping = self.shared.stopping.load(Ordering::Acquire);
+            if !stopping {
+                std::thread::sleep(FLUSH_DELAY);
             }
             if self.shared.reopen.swap(false, Ordering::AcqRel) {
-                // What is there by now belongs into the old file, but nothing may be lost if there is no new one.
+                // The buffered lines go to the new file, or to the old one if the new one cannot be opened.
                 self.reopen();
             }
-            for number in 0..self.shared.sheets.len() {
-                self.take(number, &mut batch);
+            for number in 0..self.shared.buffers.len() {
+                self.write_buffer(number, &mut batch);
             }
-            if ending {
-                self.end();
+            if stopping {
+                self.finish();
                 return;
             }
         }
     }
 
-    fn take(&mut self, number: usize, batch: &mut Vec<u8>) {
-        let Some(sheet) = self.shared.sheets.get(number) else { return };
-        let mut sheet = sheet.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut sheet.text, batch);
-        let lines = std::mem::take(&mut sheet.lines);
-        drop(sheet);
+    /// Writes the lines of one worker. `batch` is an empty buffer that is swapped with the worker's.
+    fn write_buffer(&mut self, number: usize, batch: &mut Vec<u8>) {
+        let Some(buffer) = self.shared.buffers.get(number) else { return };
+        let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut buffer.text, batch);
+        let lines = std::mem::take(&mut buffer.lines);
+        drop(buffer);
         if batch.is_empty() {
             return;
         }
         let WriteOutcome { written, dropped, error } = self.output.write(batch, lines);
         batch.clear();
         self.shared.metrics.written.inc_by(written);
-        self.shared.dropped(dropped);
+        self.shared.count_dropped(dropped);
         match error {
             Some(error) => {
                 self.is_failing = true;
@@ -227,32 +234,32 @@ impl Writer {
                     tracing::warn!(%error, suppressed, "the access log cannot be written");
                 }
             }
-            None => self.report(),
+            None => self.report_recovery(),
         }
     }
 
-    /// Says in the log how many lines were dropped, after one was written.
-    fn report(&mut self) {
-        let is_silent = !self.is_failing && self.shared.unreported.load(Ordering::Relaxed) == 0;
-        if is_silent || self.reports.pass(Clock.mono()).is_none() {
+    /// After a successful write, logs that writing works again and how many lines were dropped.
+    fn report_recovery(&mut self) {
+        let nothing_to_report = !self.is_failing && self.shared.unreported.load(Ordering::Relaxed) == 0;
+        if nothing_to_report || self.reports.pass(Clock.mono()).is_none() {
             return;
         }
         let dropped = self.shared.unreported.swap(0, Ordering::Relaxed);
         if std::mem::take(&mut self.is_failing) {
-            tracing::warn!(dropped, "the access log is written again");
+            tracing::warn!(dropped, "the access log is being written again");
         } else {
-            tracing::warn!(dropped, "the access log's output did not keep up, and lines were dropped");
+            tracing::warn!(dropped, "access log lines were dropped because the output is too slow");
         }
     }
 
-    fn end(&mut self) {
-        match self.output.finish() {
-            Ok(finished) => self.shared.metrics.written.inc_by(finished),
-            Err(_) => self.shared.dropped(self.output.incomplete()),
+    fn finish(&mut self) {
+        match self.output.write_pending() {
+            Ok(completed) => self.shared.metrics.written.inc_by(completed),
+            Err(_) => self.shared.count_dropped(self.output.incomplete()),
         }
         let dropped = self.shared.unreported.load(Ordering::Relaxed);
         if dropped > 0 {
-            tracing::warn!(dropped, "the access log ends, and lines were dropped");
+            tracing::warn!(dropped, "the access log was closed, and lines were dropped");
         }
     }
 
@@ -260,20 +267,20 @@ impl Writer {
         let Some(path) = self.output.path().map(ToOwned::to_owned) else { return };
         match self.output.reopen() {
             Ok(incomplete) => {
-                self.shared.dropped(incomplete);
-                tracing::info!(path = %path.display(), "the access log was opened again");
+                self.shared.count_dropped(incomplete);
+                tracing::info!(path = %path.display(), "the access log was reopened");
             }
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "the access log cannot be opened again; the old file stays");
+                tracing::error!(path = %path.display(), %error, "the access log cannot be reopened; the old file stays open");
             }
         }
     }
 }
 
-/// One that a new configuration has no use for is written to its end.
+/// Writes the buffered lines when a reload has replaced this access log.
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }
 

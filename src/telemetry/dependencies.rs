@@ -1,9 +1,9 @@
-//! Limits on what dependencies log, which hold whatever `RUST_LOG` says.
+//! Limits on what dependencies log, whatever `RUST_LOG` says.
 //!
-//! 1. The AWS SDK logs warnings and errors only. Below, it writes requests, responses and credentials: access key ids,
-//!    session ids and claims.
-//! 2. Each warning or error of a dependency is logged once a second at most. The SDK would write some for every request
-//!    that fails.
+//! 1. The AWS SDK logs warnings and errors only. At lower levels it logs requests, responses and credentials, and with
+//!    them access key ids, session ids and claims.
+//! 2. Each warning or error of a dependency is logged at most once a second, because the SDK logs some for every failed
+//!    request.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -21,10 +21,10 @@ const SDK: &str = "aws_";
 /// The prefix of the gateway's own targets.
 const OWN: &str = "sessiongate";
 
-/// A layer that applies the limits.
+/// A tracing layer that applies the limits.
 #[derive(Debug, Default)]
 pub struct DependencyLimits {
-    /// By place in the source, of which there is a fixed number.
+    /// Throttles by call site. The number of call sites is fixed.
     repeated: Mutex<HashMap<Identifier, Throttle>>,
 }
 
@@ -70,7 +70,7 @@ mod tests {
         }
     }
 
-    /// Returns the log of `run` with everything switched on that can be.
+    /// Returns what `run` logs when the filter is `trace`.
     fn logged(run: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();

@@ -1,7 +1,7 @@
-//! A line of the access log, formatted by hand into a buffer that is there already.
+//! Formats a line of the access log, as text or JSON, into an existing buffer.
 //!
-//! Whatever a client sent is quoted: it can neither end the line nor begin another field. There is no allocation, and
-//! next to nothing of the formatting machinery: this runs for every request.
+//! Whatever a client sent is quoted, so that it can neither end the line nor begin another field. The code neither
+//! allocates nor uses `std::fmt` where it can do without, since it runs for every request.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::LogFormat;
 use crate::time::Timestamp;
 
-/// A line in the making.
+/// A line that is being written.
 #[derive(Debug)]
 pub struct LogLine<'b> {
     buffer: &'b mut Vec<u8>,
@@ -18,11 +18,11 @@ pub struct LogLine<'b> {
 }
 
 impl<'b> LogLine<'b> {
-    /// Begins a line about something that happened at `time`.
+    /// Begins a line with the timestamp `time`.
     pub(super) fn begin(
         buffer: &'b mut Vec<u8>,
         format: LogFormat,
-        stamp: &mut Stamp,
+        stamp: &mut TimestampWriter,
         time: Timestamp,
     ) -> Self {
         match format {
@@ -39,7 +39,7 @@ impl<'b> LogLine<'b> {
         Self { buffer, format }
     }
 
-    /// Text of any kind.
+    /// Appends a field with arbitrary bytes, quoted if necessary.
     pub fn text(&mut self, name: &str, value: &[u8]) -> &mut Self {
         self.name(name);
         match self.format {
@@ -49,7 +49,7 @@ impl<'b> LogLine<'b> {
         self
     }
 
-    /// Text of any kind, if there is any: what is absent has no field.
+    /// Appends a text field if there is a value.
     pub fn text_if(&mut self, name: &str, value: Option<impl AsRef<[u8]>>) -> &mut Self {
         match value {
             Some(value) => self.text(name, value.as_ref()),
@@ -57,7 +57,7 @@ impl<'b> LogLine<'b> {
         }
     }
 
-    /// What is written in letters, digits and `.:[]-/`, such as an address.
+    /// Appends a value that consists of letters, digits and `.:[]-/`, such as an address, without escaping it.
     pub fn plain(&mut self, name: &str, value: impl Display) -> &mut Self {
         self.name(name);
         let quote: &[u8] = match self.format {
@@ -65,27 +65,27 @@ impl<'b> LogLine<'b> {
             LogFormat::Json => b"\"",
         };
         self.buffer.extend_from_slice(quote);
-        // A buffer takes whatever is written.
+        // Writing to a `Vec` does not fail.
         let _ = write!(self.buffer, "{value}");
         self.buffer.extend_from_slice(quote);
         self
     }
 
-    /// A whole number.
+    /// Appends an integer.
     pub fn number(&mut self, name: &str, value: u64) -> &mut Self {
         self.name(name);
         decimal(self.buffer, value);
         self
     }
 
-    /// `true` or `false`.
+    /// Appends `true` or `false`.
     pub fn flag(&mut self, name: &str, value: bool) -> &mut Self {
         self.name(name);
         self.buffer.extend_from_slice(if value { b"true" } else { b"false" });
         self
     }
 
-    /// Milliseconds, with three digits of their fraction.
+    /// Appends a duration in milliseconds with three decimal places.
     pub fn millis(&mut self, name: &str, value: Duration) -> &mut Self {
         self.name(name);
         let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
@@ -117,7 +117,7 @@ impl<'b> LogLine<'b> {
         }
     }
 
-    /// As JSON has it (RFC 8259, 7). All is escaped that is neither ASCII nor a letter.
+    /// Appends a JSON string (RFC 8259, 7). Characters other than printable ASCII and letters are escaped.
     fn quote(&mut self, value: &[u8]) {
         self.buffer.push(b'"');
         if value.iter().all(|&byte| matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\') {
@@ -137,8 +137,8 @@ impl<'b> LogLine<'b> {
             _ if matches!(character, ' '..='~') || is_visible_letter(character) => {
                 self.buffer.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
             }
-            // Terminals act on controls, the C1 ones too, and on marks that turn the direction of the text; readers of
-            // lines act on the two separators.
+            // Terminals interpret control characters (C0 and C1) and bidirectional marks; some line readers also break
+            // lines at U+2028 and U+2029.
             _ => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
                     self.buffer.extend_from_slice(b"\\u");
@@ -152,12 +152,12 @@ impl<'b> LogLine<'b> {
     }
 }
 
-/// Whether a character is a letter that can be seen: the fillers of Hangul count as letters, and are blank.
+/// Returns whether a character is a visible letter. The Hangul fillers are letters by their category, but blank.
 fn is_visible_letter(character: char) -> bool {
     character.is_alphabetic() && !matches!(character, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}')
 }
 
-/// Whether text needs no quotes.
+/// Returns whether a value needs no quotes.
 fn is_bare(value: &[u8]) -> bool {
     !value.is_empty()
         && value.iter().all(|&byte| matches!(byte, 0x21..=0x7e) && !matches!(byte, b'"' | b'\\' | b'='))
@@ -177,7 +177,7 @@ fn decimal(buffer: &mut Vec<u8>, mut value: u64) {
     }
 }
 
-/// The last `width` digits.
+/// Appends the last `width` digits of a number, padded with zeros.
 fn padded(buffer: &mut Vec<u8>, value: u64, width: u32) {
     for place in (0..width).rev() {
         buffer.push(digit(value / 10_u64.pow(place)));
@@ -188,20 +188,21 @@ fn digit(value: u64) -> u8 {
     b'0' + u8::try_from(value % 10).unwrap_or(0)
 }
 
-/// Writes moments as RFC 3339 has them; within a second only the fraction is new.
+/// Writes timestamps in RFC 3339 format, and formats all but the fraction only once per second.
 #[derive(Debug, Default)]
-pub(super) struct Stamp {
+pub(super) struct TimestampWriter {
     second: i64,
+    /// `second` as text.
     text: Vec<u8>,
 }
 
-impl Stamp {
+impl TimestampWriter {
     fn write(&mut self, time: Timestamp, buffer: &mut Vec<u8>) {
         let second = time.as_secs();
         if self.text.is_empty() || self.second != second {
             self.second = second;
             self.text.clear();
-            civil(&mut self.text, u64::try_from(second).unwrap_or(0));
+            write_date_time(&mut self.text, u64::try_from(second).unwrap_or(0));
         }
         buffer.extend_from_slice(&self.text);
         buffer.push(b'.');
@@ -210,8 +211,9 @@ impl Stamp {
     }
 }
 
-/// `YYYY-MM-DDThh:mm:ss` of a moment after 1970, by the proleptic Gregorian calendar in eras of 400 years from March on.
-fn civil(text: &mut Vec<u8>, second: u64) {
+/// Appends a Unix time as `YYYY-MM-DDThh:mm:ss`. The algorithm counts in eras of 400 Gregorian years that begin in March
+/// (Howard Hinnant's `civil_from_days`).
+fn write_date_time(text: &mut Vec<u8>, second: u64) {
     let (days, rest) = (second / 86_400 + 719_468, second % 86_400);
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -220,11 +222,11 @@ fn civil(text: &mut Vec<u8>, second: u64) {
     let day = day - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = era * 400 + year + u64::from(month <= 2);
-    for (value, width, then) in
+    for (value, width, separator) in
         [(year, 4, b'-'), (month, 2, b'-'), (day, 2, b'T'), (rest / 3600, 2, b':'), (rest / 60 % 60, 2, b':')]
     {
         padded(text, value, width);
-        text.push(then);
+        text.push(separator);
     }
     padded(text, rest % 60, 2);
 }
@@ -236,7 +238,7 @@ mod tests {
     use super::*;
 
     fn line(format: LogFormat, fill: impl FnOnce(&mut LogLine<'_>)) -> String {
-        let (mut buffer, mut stamp) = (Vec::new(), Stamp::default());
+        let (mut buffer, mut stamp) = (Vec::new(), TimestampWriter::default());
         let mut line =
             LogLine::begin(&mut buffer, format, &mut stamp, Timestamp::from_millis(1_763_770_939_042));
         fill(&mut line);
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms() {
+    fn text_and_json_lines() {
         let fill = |line: &mut LogLine<'_>| {
             line.text("path", b"/a")
                 .text_if("absent", None::<&str>)
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_escaped_that_is_neither_ascii_nor_a_letter() {
+    fn characters_other_than_ascii_and_letters_are_escaped() {
         for (value, escaped) in [
             ("\u{e9}\u{444}\u{5e2}\u{4e2d}", "\u{e9}\u{444}\u{5e2}\u{4e2d}"),
             ("a\u{202e}b\u{2066}", "a\\u202eb\\u2066"),
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
+    fn date_times() {
         for (seconds, expected) in [
             (0, "1970-01-01T00:00:00"),
             (951_782_399, "2000-02-28T23:59:59"),
@@ -296,22 +298,22 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00"),
         ] {
             let mut text = Vec::new();
-            civil(&mut text, seconds);
+            write_date_time(&mut text, seconds);
             assert_eq!(String::from_utf8(text).unwrap(), expected);
         }
     }
 
     proptest! {
         #[test]
-        fn moments_are_those_of_another_implementation(second in 0_u64..250_000_000_000) {
+        fn date_times_equal_those_of_humantime(second in 0_u64..250_000_000_000) {
             let mut text = Vec::new();
-            civil(&mut text, second);
+            write_date_time(&mut text, second);
             let other = std::time::UNIX_EPOCH + Duration::from_secs(second);
             prop_assert_eq!(String::from_utf8(text).unwrap() + "Z", humantime::format_rfc3339_seconds(other).to_string());
         }
 
         #[test]
-        fn nobody_writes_a_line_or_a_field_of_his_own(value in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn values_cannot_add_lines_or_fields(value in prop::collection::vec(any::<u8>(), 0..60)) {
             let json = line(LogFormat::Json, |line| { line.text("a", &value).number("b", 1); });
             let read: serde_json::Value = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(read["a"].as_str().unwrap(), String::from_utf8_lossy(&value));

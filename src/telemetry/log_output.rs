@@ -1,10 +1,10 @@
-//! Where the access log's lines go: whole, or not at all.
+//! The output of the access log, which contains whole lines only.
 //!
-//! A write that fails, such as on a full disk, may have written its first part, which ends within a line.
+//! A write that fails, for example on a full disk, may have written part of a line.
 //!
-//! 1. In a regular file, that part of a line is cut off again, unless something was appended after it.
-//! 2. Where that cannot be done, the rest of the line is kept and written before anything else.
-//! 3. A file whose last line has no end, since a process was killed while it wrote, gets one before the next line.
+//! 1. In a regular file the partial line is truncated, unless another process has appended something after it.
+//! 2. Elsewhere the rest of the line is kept and written before anything else.
+//! 3. If a process was killed while it wrote and left a last line without a newline, the newline is written first.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, StderrLock, StdoutLock, Write};
@@ -12,20 +12,20 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long another process may take for a write, before a line without an end is one that nobody ends.
-const WRITING: Duration = Duration::from_millis(10);
+/// How long to wait for another process to finish its last line before that line counts as abandoned.
+const UNFINISHED_LINE_WAIT: Duration = Duration::from_millis(10);
 
-/// Where lines go.
+/// Writes whole lines to a target.
 pub(super) struct LogOutput {
     target: LogTarget,
-    /// What has to be written before the next line.
+    /// Bytes to write before the next line.
     pending: Vec<u8>,
-    /// Whether that is the rest of a line.
+    /// Whether `pending` is the rest of a partly written line, which is counted once it is complete.
     is_line: bool,
 }
 
-/// What lines are written to. The standard streams are written without the buffer of the standard library, which would
-/// keep a part of what it could not write.
+/// A destination of lines. The standard streams bypass the standard library's buffer, which would keep part of the data
+/// after a failed write.
 pub(super) enum LogTarget {
     Stdout(File),
     Stderr(File),
@@ -33,30 +33,36 @@ pub(super) enum LogTarget {
     Other(Box<dyn Write + Send>),
 }
 
-/// What became of some lines.
+/// Result of writing a batch of lines.
 #[derive(Debug)]
 pub(super) struct WriteOutcome {
-    /// How many were written.
+    /// Number of lines written, including one that was completed from an earlier batch.
     pub(super) written: u64,
-    /// How many were not.
+    /// Number of lines dropped.
     pub(super) dropped: u64,
-    /// Why they were not.
+    /// The error that stopped the write.
     pub(super) error: Option<io::Error>,
 }
 
 impl LogTarget {
+    /// Returns a duplicate of stdout's descriptor.
+    ///
     /// # Errors
-    /// Returns an error if there is no descriptor left.
+    /// Returns an error if the descriptor cannot be duplicated.
     pub(super) fn stdout() -> io::Result<Self> {
         duplicate(io::stdout()).map(Self::Stdout)
     }
 
+    /// Returns a duplicate of stderr's descriptor.
+    ///
     /// # Errors
-    /// Returns an error if there is no descriptor left.
+    /// Returns an error if the descriptor cannot be duplicated.
     pub(super) fn stderr() -> io::Result<Self> {
         duplicate(io::stderr()).map(Self::Stderr)
     }
 
+    /// Opens a file to append to, and creates it if it does not exist.
+    ///
     /// # Errors
     /// Returns an error if the file cannot be opened.
     pub(super) fn file(path: &Path) -> io::Result<Self> {
@@ -69,32 +75,32 @@ impl LogOutput {
         Self { target, pending: Vec::new(), is_line: false }
     }
 
-    /// Ends the last line of the file with the next write, if it has no end. Called once before the first line.
+    /// Queues a newline if the file's last line has none. Called once, before the first line.
     pub(super) fn begin(&mut self) {
         if let LogTarget::File { file, path } = &self.target
-            && is_unfinished(file, path)
+            && lacks_final_newline(file, path)
         {
             self.pending.push(b'\n');
         }
     }
 
-    /// Writes `lines`, of which there are `count`.
+    /// Writes `lines`, which contains `count` lines.
     pub(super) fn write(&mut self, lines: &[u8], count: u64) -> WriteOutcome {
-        // Nobody else's line comes in between.
+        // The lock keeps other writers of this process from writing between these lines.
         let _lock = self.target.lock();
-        let finished = match self.finish() {
+        let finished = match self.write_pending() {
             Ok(finished) => finished,
             Err(error) => return WriteOutcome { written: 0, dropped: count, error: Some(error) },
         };
-        let (done, error) = self.target.transfer(lines);
+        let (written, error) = self.target.write(lines);
         if error.is_none() {
             return WriteOutcome { written: finished + count, dropped: 0, error };
         }
-        let (head, tail) = lines.split_at_checked(done).unwrap_or((lines, &[]));
+        let (head, tail) = lines.split_at_checked(written).unwrap_or((lines, &[]));
         let whole = u64::try_from(head.iter().filter(|&&byte| byte == b'\n').count()).unwrap_or(u64::MAX);
         let mut dropped = count.saturating_sub(whole);
-        let torn = head.iter().rev().take_while(|&&byte| byte != b'\n').count();
-        if torn > 0 && !self.target.undo(torn) {
+        let partial = head.iter().rev().take_while(|&&byte| byte != b'\n').count();
+        if partial > 0 && !self.target.truncate_partial_line(partial) {
             self.pending.extend(tail.iter().take_while(|&&byte| byte != b'\n'));
             self.pending.push(b'\n');
             self.is_line = true;
@@ -103,23 +109,23 @@ impl LogOutput {
         WriteOutcome { written: finished + whole, dropped, error }
     }
 
-    /// Writes what has to be written before the next line. Returns how many lines were completed by that.
+    /// Writes the pending bytes. Returns the number of lines that this completed: 0 or 1.
     ///
     /// # Errors
-    /// Returns an error if it could not be written to its end.
-    pub(super) fn finish(&mut self) -> io::Result<u64> {
+    /// Returns an error if not all pending bytes could be written.
+    pub(super) fn write_pending(&mut self) -> io::Result<u64> {
         if self.pending.is_empty() {
             return Ok(0);
         }
-        let (done, error) = self.target.transfer(&self.pending);
-        self.pending.drain(..done.min(self.pending.len()));
+        let (written, error) = self.target.write(&self.pending);
+        self.pending.drain(..written.min(self.pending.len()));
         error.map_or_else(|| Ok(u64::from(std::mem::take(&mut self.is_line))), Err)
     }
 
-    /// Opens the file again, by its name. Returns how many lines remain incomplete in the old one.
+    /// Opens the file's path again, after a log rotation. Returns the number of lines left incomplete in the old file.
     ///
     /// # Errors
-    /// Returns an error if it cannot be opened; the old file stays.
+    /// Returns an error if the path cannot be opened. The old file then stays open.
     pub(super) fn reopen(&mut self) -> io::Result<u64> {
         let LogTarget::File { file, path } = &mut self.target else { return Ok(0) };
         *file = append(path)?;
@@ -130,12 +136,12 @@ impl LogOutput {
         Ok(incomplete)
     }
 
-    /// Returns how many lines have been written in part.
+    /// Returns the number of partly written lines: 0 or 1.
     pub(super) fn incomplete(&self) -> u64 {
         u64::from(self.is_line)
     }
 
-    /// The file's path, for the log.
+    /// Returns the file's path, if the target is a file.
     pub(super) fn path(&self) -> Option<&Path> {
         match &self.target {
             LogTarget::File { path, .. } => Some(path),
@@ -144,7 +150,7 @@ impl LogOutput {
     }
 }
 
-/// Held while lines are written to a standard stream.
+/// Lock on a standard stream, held while lines are written to it.
 #[expect(dead_code, reason = "the locks are held, not used")]
 enum StreamLock {
     Stdout(StdoutLock<'static>),
@@ -161,29 +167,29 @@ impl LogTarget {
         }
     }
 
-    /// Writes `bytes`. Returns how many of them were written, and why it stopped before the end.
-    fn transfer(&mut self, bytes: &[u8]) -> (usize, Option<io::Error>) {
+    /// Writes `bytes`. Returns how many of them were written, and the error if it was not all of them.
+    fn write(&mut self, bytes: &[u8]) -> (usize, Option<io::Error>) {
         let writer: &mut dyn Write = match self {
             Self::Stdout(file) | Self::Stderr(file) | Self::File { file, .. } => file,
             Self::Other(writer) => writer,
         };
-        let mut done = 0;
-        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match writer.write(rest) {
-                Ok(0) => return (done, Some(io::ErrorKind::WriteZero.into())),
-                Ok(written) => done += written,
+                Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+                Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return (done, Some(error)),
+                Err(error) => return (written, Some(error)),
             }
         }
-        (done, None)
+        (written, None)
     }
 
-    /// Removes the last `torn` bytes that were written. Returns whether it did.
-    fn undo(&mut self, torn: usize) -> bool {
+    /// Removes a partial line, the last `length` bytes that were written. Returns whether that was possible.
+    fn truncate_partial_line(&mut self, length: usize) -> bool {
         match self {
             Self::Stdout(file) | Self::Stderr(file) | Self::File { file, .. } => {
-                cut(file, torn).unwrap_or(false)
+                truncate_end(file, length).unwrap_or(false)
             }
             Self::Other(_) => false,
         }
@@ -198,29 +204,29 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Cuts the last `torn` bytes off a regular file, if its end is where this process has just written.
-fn cut(file: &mut File, torn: usize) -> io::Result<bool> {
+/// Truncates a regular file by `length` bytes, if this process wrote the file's last bytes. Returns whether it did.
+fn truncate_end(file: &mut File, length: usize) -> io::Result<bool> {
     let position = file.stream_position()?;
     let metadata = file.metadata()?;
-    let torn = u64::try_from(torn).unwrap_or(u64::MAX);
-    if !metadata.is_file() || metadata.len() != position || position < torn {
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    if !metadata.is_file() || metadata.len() != position || position < length {
         return Ok(false);
     }
-    file.set_len(position - torn)?;
-    file.seek(SeekFrom::Start(position - torn))?;
+    file.set_len(position - length)?;
+    file.seek(SeekFrom::Start(position - length))?;
     Ok(true)
 }
 
-/// Returns whether the file's last line has no end, nor gets one from another process that is just writing it.
-fn is_unfinished(file: &File, path: &Path) -> bool {
-    // A pipe would be read here, and waited for.
+/// Returns whether the file's last line has no newline, and no other process writes one shortly.
+fn lacks_final_newline(file: &File, path: &Path) -> bool {
+    // Reading the last byte of a pipe would block.
     let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-    let is_unfinished = || matches!(last_byte(path), Ok(Some(byte)) if byte != b'\n');
-    if !is_file || !is_unfinished() {
+    let lacks_newline = || matches!(last_byte(path), Ok(Some(byte)) if byte != b'\n');
+    if !is_file || !lacks_newline() {
         return false;
     }
-    std::thread::sleep(WRITING);
-    is_unfinished()
+    std::thread::sleep(UNFINISHED_LINE_WAIT);
+    lacks_newline()
 }
 
 fn last_byte(path: &Path) -> io::Result<Option<u8>> {
@@ -242,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    /// Something that takes only so many more bytes.
+    /// Writer that accepts a limited number of bytes and then fails as a full disk does.
     #[derive(Clone)]
     struct Limited(Arc<Mutex<(usize, Vec<u8>)>>);
 
@@ -278,11 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn rest_of_a_torn_line_comes_before_the_next_line() {
+    fn rest_of_a_partial_line_is_written_before_the_next_line() {
         let limited = Limited::with_room(6);
         let mut output = LogOutput::new(LogTarget::Other(Box::new(limited.clone())));
-        let torn = output.write(b"one\ntwo\nthree\n", 3);
-        assert_eq!((torn.written, torn.dropped, torn.error.is_some()), (1, 1, true));
+        let partial = output.write(b"one\ntwo\nthree\n", 3);
+        assert_eq!((partial.written, partial.dropped, partial.error.is_some()), (1, 1, true));
         assert_eq!(limited.text(), "one\ntw");
         let still_full = output.write(b"four\n", 1);
         assert_eq!((still_full.written, still_full.dropped), (0, 1));
@@ -293,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn line_without_an_end_is_ended_before_the_next_line() {
+    fn missing_final_newline_is_written_before_the_next_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         for (before, after) in [("", "a\n"), ("x\n", "x\na\n"), ("x\nhalf", "x\nhalf\na\n")] {
@@ -307,15 +313,15 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_just_written_is_cut_off() {
+    fn file_is_truncated_only_if_this_process_wrote_its_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mut file = append(&path).unwrap();
         file.write_all(b"one\nhalf").unwrap();
-        assert!(cut(&mut file, 4).unwrap());
+        assert!(truncate_end(&mut file, 4).unwrap());
         file.write_all(b"two\nhalf").unwrap();
         append(&path).unwrap().write_all(b"of another process\n").unwrap();
-        assert!(!cut(&mut file, 4).unwrap());
+        assert!(!truncate_end(&mut file, 4).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\nhalfof another process\n");
     }
 
@@ -340,7 +346,7 @@ mod tests {
                 dropped += outcome.dropped;
             }
             limited.set_room(1000);
-            written += output.finish().unwrap();
+            written += output.write_pending().unwrap();
             prop_assert_eq!(written + dropped, number);
             let text = limited.text();
             prop_assert_eq!(text.lines().count() as u64, written);

@@ -1,11 +1,11 @@
-//! What is counted and timed, under one name each.
+//! Prometheus counters and histograms that are updated by requests.
 //!
-//! 1. Whatever a request needs is looked up when the configuration is assembled: counting is an atomic add, without a
-//!    lock, a lookup or an allocation. What is rare, such as a refusal, may look its counter up.
-//! 2. Labels hold configured names and fixed words, never what a client sent: their number is bounded.
-//! 3. The counters outlive the configuration. What a new one has in common with the last goes on from where it was.
+//! 1. The counters of the request path are looked up when the configuration is assembled. Counting is then an atomic add,
+//!    without a lock, a lookup or an allocation. Rare events, such as refusals, may look their counter up.
+//! 2. Label values are configured names and constants, never data of a client, so the number of series is bounded.
+//! 3. The counters survive a reload. Routes, realms and tables that keep their names keep their values.
 //!
-//! What other parts count for themselves, and every gauge, is read when somebody asks: `src/admin/exposition.rs`.
+//! Gauges, and counters that other modules keep, are read at each scrape: `src/admin/exposition.rs`.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use prometheus::{
     CounterVec, Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
-/// For what takes from microseconds to a minute.
-const SECONDS: [f64; 17] = [
+/// Histogram buckets in seconds, from 25 microseconds to 30 seconds.
+const BUCKETS: [f64; 17] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
     0.5, 1.0, 5.0, 30.0,
 ];
 
-/// The status of answers by its class, and of requests that have none.
-const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "499"];
-/// Where among them those are.
-const UNANSWERED: usize = 5;
+/// Label values for the class of a response's status; `499` if the client disconnected before the response.
+const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "499"];
+/// Index of `499` in [`STATUS_CLASSES`].
+const DISCONNECTED: usize = 5;
 
-/// The label of what is not there.
+/// Label value for a route that does not exist: `-`.
 pub const NONE: &str = "-";
 
-/// All families of metrics.
+/// All metric families.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -50,72 +50,72 @@ pub struct Metrics {
     capacity: CounterVec,
 }
 
-/// What a route counts.
+/// Metrics of a route.
 #[derive(Debug)]
 pub struct RouteMetrics {
     name: String,
     family: IntCounterVec,
-    /// By verdict and class of status; made when the first one comes.
-    requests: [[OnceLock<IntCounter>; CLASSES.len()]; RequestVerdict::ALL.len()],
+    /// Counters by verdict and status class, created on first use.
+    requests: [[OnceLock<IntCounter>; STATUS_CLASSES.len()]; RequestVerdict::ALL.len()],
     request: Histogram,
     gateway: Histogram,
     store: Histogram,
     upstream: Histogram,
 }
 
-/// What became of a request.
+/// How a request was decided, as the label `verdict` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestVerdict {
-    /// It went on with a session.
+    /// Admitted with the session of a logged-in user.
     Active,
-    /// It went on with the session of a visitor who is not logged in.
+    /// Admitted with the session of a visitor who is not logged in.
     Guest,
-    /// It went on without one.
+    /// Admitted without a session.
     Anonymous,
-    /// It went on though it could not be told.
+    /// Admitted although the session could not be looked up.
     Unavailable,
-    /// It went on, and nobody asked.
+    /// Admitted by a public route, without a lookup.
     Public,
-    /// The gateway answered it itself.
+    /// Refused by the gateway.
     Refused,
-    /// Its client hung up before there was an answer.
+    /// The client disconnected before the response.
     Gone,
 }
 
-/// How long the parts of a request took.
+/// Durations of the parts of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestTimes {
-    /// From the request's head to the response's.
+    /// From the request head to the response head.
     pub total: Duration,
-    /// Of it, waiting for the store.
+    /// Time spent waiting for the session store.
     pub store: Duration,
-    /// Of it, waiting for the upstream; none: it was not asked.
+    /// Time spent waiting for the upstream's response head; `None` if the request was not forwarded.
     pub upstream: Option<Duration>,
 }
 
-/// What a realm counts.
+/// Metrics of a realm.
 #[derive(Clone, Debug)]
 pub struct RealmMetrics {
-    /// What cookies came to.
-    pub resolutions: Kinds,
-    /// Where the answers came from.
-    pub cache: Kinds,
-    /// How reissues ended.
-    pub reissues: Kinds,
-    /// How changes ended.
-    pub changes: Kinds,
+    /// Session resolutions by outcome.
+    pub resolutions: OutcomeCounters,
+    /// Cache lookups by result.
+    pub cache: OutcomeCounters,
+    /// Reissues by outcome.
+    pub reissues: OutcomeCounters,
+    /// Session changes by outcome.
+    pub changes: OutcomeCounters,
 }
 
-/// What the access log counts.
+/// Metrics of the access log.
 #[derive(Clone, Debug)]
 pub struct LineMetrics {
-    /// Lines that were written.
+    /// Lines written.
     pub written: IntCounter,
-    /// Lines that were not, since the output did not keep up or failed.
+    /// Lines dropped because the output was too slow or failed.
     pub dropped: IntCounter,
 }
 
-/// What a table counts.
+/// Metrics of a table.
 #[derive(Clone, Debug)]
 pub struct TableMetrics {
     table: String,
@@ -124,62 +124,62 @@ pub struct TableMetrics {
     capacity: CounterVec,
 }
 
-/// Counters of one family that differ in their last label, whose usual values are known.
+/// Counters of one realm and one family, by outcome. The counters of the common outcomes are looked up beforehand.
 #[derive(Clone, Debug)]
-pub struct Kinds {
+pub struct OutcomeCounters {
     family: IntCounterVec,
-    owner: String,
-    known: Box<[(&'static str, IntCounter)]>,
+    realm: String,
+    common: Box<[(&'static str, IntCounter)]>,
 }
 
 impl Metrics {
-    /// All of them, at zero.
+    /// Creates and registers all metrics.
     ///
     /// # Errors
-    /// If two have one name, which is a defect that every start would show.
+    /// Returns an error if two metrics have the same name. That is a programming error, and every start would show it.
     pub fn new() -> Result<Self, Error> {
         let registry = Registry::new();
         let new = Families(&registry);
         let outcomes = &["table", "operation", "outcome"];
         let lines = new.counters(
             "sessiongate_access_log_lines_total",
-            "Lines of the access log: written, or dropped since its output did not keep up or failed.",
+            "Access log lines: written, or dropped because the output was too slow or failed.",
             &["outcome"],
         )?;
         Ok(Self {
             requests: new.counters(
                 "sessiongate_requests_total",
-                "Requests by the class of their answer's status; 499: the client hung up before there was one.",
+                "Requests by status class of the response; 499 if the client disconnected before the response.",
                 &["route", "status", "verdict"],
             )?,
             request_seconds: new.histograms(
                 "sessiongate_request_duration_seconds",
-                "From a request's head to the head of its response, or until the client hung up.",
+                "Time from the request head to the response head, or until the client disconnected.",
                 &["route"],
             )?,
             gateway_seconds: new.histograms(
                 "sessiongate_request_gateway_duration_seconds",
-                "Of the duration of requests, what the gateway itself took.",
+                "Time spent in the gateway itself: the duration less the waits for the store and the upstream.",
                 &["route"],
             )?,
             store_wait_seconds: new.histograms(
                 "sessiongate_request_store_duration_seconds",
-                "Of the duration of requests that waited for the session store, how long they did.",
+                "Time that requests waited for the session store, if they did.",
                 &["route"],
             )?,
             upstream_seconds: new.histograms(
                 "sessiongate_request_upstream_duration_seconds",
-                "Of the duration of requests that were forwarded, how long the response's head took.",
+                "Time that forwarded requests waited for the upstream's response head.",
                 &["route"],
             )?,
             refusals: new.counters(
                 "sessiongate_refusals_total",
-                "Requests that the gateway answered itself, by cause.",
+                "Requests that the gateway refused, by cause.",
                 &["cause"],
             )?,
             scrubbed: new.counter(
                 "sessiongate_scrubbed_headers_total",
-                "Client headers that were removed since an upstream could take them for the gateway's.",
+                "Client headers removed because an upstream could take them for the gateway's.",
             )?,
             access_log: LineMetrics {
                 written: lines.with_label_values(&["written"]),
@@ -187,49 +187,49 @@ impl Metrics {
             },
             resolutions: new.counters(
                 "sessiongate_session_resolutions_total",
-                "What the cookies of requests came to: an active session, none and why, or unavailable.",
+                "Session resolutions by outcome: an active session, the reason why there is none, or unavailable.",
                 &["realm", "outcome"],
             )?,
             cache: new.counters(
                 "sessiongate_session_cache_lookups_total",
-                "Where sessions came from: hit, negative (a remembered miss), miss (the store), stale.",
+                "Session cache lookups: hit, negative (a cached miss), miss (read from the store), stale.",
                 &["realm", "result"],
             )?,
             reissues: new.counters(
                 "sessiongate_session_reissues_total",
-                "Reissues of sessions: won, lost to somebody else, gone, failed.",
+                "Reissues of sessions: won, lost (to another writer), gone (no row), failed.",
                 &["realm", "outcome"],
             )?,
             changes: new.counters(
                 "sessiongate_session_changes_total",
-                "Changes of sessions that were ordered: written, ended, nothing to do, or why not.",
+                "Session changes that upstreams requested: written, ended, nothing (to do), or why they failed.",
                 &["realm", "outcome"],
             )?,
             operations: new.counters(
                 "sessiongate_store_operations_total",
-                "Operations on tables, retries included in one, by how they ended.",
+                "Operations on tables by outcome; retries are part of their operation.",
                 outcomes,
             )?,
             operation_seconds: new.histograms(
                 "sessiongate_store_operation_duration_seconds",
-                "How long operations on tables took, retries included.",
+                "Duration of operations on tables, retries included.",
                 &["table", "operation"],
             )?,
             capacity: new.sums(
                 "sessiongate_store_consumed_capacity_units_total",
-                "Capacity units that DynamoDB said it consumed. It does not say so of a refused write.",
+                "Capacity units that DynamoDB reported as consumed. It reports none for a failed condition.",
                 &["table", "operation"],
             )?,
             registry,
         })
     }
 
-    /// The registry, to read them all.
+    /// The registry with all of these metrics.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Those of a route; of requests that none takes, if it has no name.
+    /// Returns the metrics of a route; `None` stands for requests that match no route.
     pub fn route(&self, name: Option<&str>) -> RouteMetrics {
         let name = name.unwrap_or(NONE);
         RouteMetrics {
@@ -243,25 +243,28 @@ impl Metrics {
         }
     }
 
-    /// Those of a realm.
+    /// Returns the metrics of a realm.
     pub fn realm(&self, name: &str) -> RealmMetrics {
-        let kinds = |family: &IntCounterVec, known: &[&'static str]| {
-            let counter = |&kind| (kind, family.with_label_values(&[name, kind]));
-            Kinds {
+        let counters = |family: &IntCounterVec, common: &[&'static str]| {
+            let counter = |&outcome| (outcome, family.with_label_values(&[name, outcome]));
+            OutcomeCounters {
                 family: family.clone(),
-                owner: name.to_owned(),
-                known: known.iter().map(counter).collect(),
+                realm: name.to_owned(),
+                common: common.iter().map(counter).collect(),
             }
         };
         RealmMetrics {
-            resolutions: kinds(&self.resolutions, &["active", "no-cookie", "absent", "idle", "unavailable"]),
-            cache: kinds(&self.cache, &["hit", "miss", "negative", "stale"]),
-            reissues: kinds(&self.reissues, &["won", "lost", "gone", "failed"]),
-            changes: kinds(&self.changes, &["written", "ended", "nothing", "conflict", "store"]),
+            resolutions: counters(
+                &self.resolutions,
+                &["active", "no-cookie", "absent", "idle", "unavailable"],
+            ),
+            cache: counters(&self.cache, &["hit", "miss", "negative", "stale"]),
+            reissues: counters(&self.reissues, &["won", "lost", "gone", "failed"]),
+            changes: counters(&self.changes, &["written", "ended", "nothing", "conflict", "store"]),
         }
     }
 
-    /// Those of a table.
+    /// Returns the metrics of a table.
     pub fn table(&self, name: &str) -> TableMetrics {
         TableMetrics {
             table: name.to_owned(),
@@ -271,25 +274,25 @@ impl Metrics {
         }
     }
 
-    /// Those of the access log.
+    /// Returns the metrics of the access log.
     pub fn access_log(&self) -> LineMetrics {
         self.access_log.clone()
     }
 
-    /// A request was refused for this cause.
-    pub fn refused(&self, cause: &'static str) {
+    /// Counts a refused request.
+    pub fn count_refusal(&self, cause: &'static str) {
         self.refusals.with_label_values(&[cause]).inc();
     }
 
-    /// So many headers were removed.
-    pub fn scrubbed(&self, headers: u64) {
+    /// Counts client headers that were removed.
+    pub fn count_scrubbed(&self, headers: u64) {
         self.scrubbed.inc_by(headers);
     }
 }
 
 impl RouteMetrics {
-    /// A request was answered.
-    pub fn answered(&self, status: StatusCode, verdict: RequestVerdict, times: RequestTimes) {
+    /// Records a request that got a response.
+    pub fn record_response(&self, status: StatusCode, verdict: RequestVerdict, times: RequestTimes) {
         self.count(usize::from(status.as_u16() / 100).saturating_sub(1), verdict);
         let RequestTimes { total, store, upstream } = times;
         self.request.observe(total.as_secs_f64());
@@ -303,16 +306,16 @@ impl RouteMetrics {
         }
     }
 
-    /// A request's client hung up before there was an answer, after so long. What it would have taken in the end, and
-    /// whom, nobody knows.
-    pub fn gone(&self, after: Duration) {
-        self.count(UNANSWERED, RequestVerdict::Gone);
+    /// Records a request whose client disconnected before the response, `after` its head was read. The other histograms
+    /// are left alone, since the durations are not known.
+    pub fn record_disconnect(&self, after: Duration) {
+        self.count(DISCONNECTED, RequestVerdict::Gone);
         self.request.observe(after.as_secs_f64());
     }
 
     fn count(&self, class: usize, verdict: RequestVerdict) {
         let counter = self.requests.get(verdict as usize).and_then(|classes| classes.get(class));
-        if let (Some(counter), Some(class)) = (counter, CLASSES.get(class)) {
+        if let (Some(counter), Some(class)) = (counter, STATUS_CLASSES.get(class)) {
             let labels = [self.name.as_str(), class, verdict.label()];
             counter.get_or_init(|| self.family.with_label_values(&labels)).inc();
         }
@@ -320,23 +323,29 @@ impl RouteMetrics {
 }
 
 impl TableMetrics {
-    /// An operation has ended.
-    pub fn done(&self, operation: &'static str, outcome: &'static str, took: Duration, units: Option<f64>) {
+    /// Records an operation that has ended, with the capacity units that it consumed, if they are known.
+    pub fn record_operation(
+        &self,
+        operation: &'static str,
+        outcome: &'static str,
+        took: Duration,
+        units: Option<f64>,
+    ) {
         self.operations.with_label_values(&[self.table.as_str(), operation, outcome]).inc();
         self.seconds.with_label_values(&[self.table.as_str(), operation]).observe(took.as_secs_f64());
-        // A counter that is asked to go backwards panics.
+        // `inc_by` panics on negative values.
         if let Some(units) = units.filter(|units| units.is_finite() && *units > 0.0) {
             self.capacity.with_label_values(&[self.table.as_str(), operation]).inc_by(units);
         }
     }
 }
 
-impl Kinds {
-    /// One of this kind.
-    pub fn count(&self, kind: &'static str) {
-        match self.known.iter().find(|(known, _)| *known == kind) {
+impl OutcomeCounters {
+    /// Counts one event with this outcome.
+    pub fn count(&self, outcome: &'static str) {
+        match self.common.iter().find(|(common, _)| *common == outcome) {
             Some((_, counter)) => counter.inc(),
-            None => self.family.with_label_values(&[self.owner.as_str(), kind]).inc(),
+            None => self.family.with_label_values(&[self.realm.as_str(), outcome]).inc(),
         }
     }
 }
@@ -352,7 +361,7 @@ impl RequestVerdict {
         Self::Gone,
     ];
 
-    /// The verdict in one word.
+    /// The verdict as a label value.
     pub fn label(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -366,7 +375,7 @@ impl RequestVerdict {
     }
 }
 
-/// Makes families, each registered.
+/// Creates metric families and registers them.
 struct Families<'r>(&'r Registry);
 
 impl Families<'_> {
@@ -389,7 +398,7 @@ impl Families<'_> {
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, Error> {
-        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
         let family = HistogramVec::new(options, labels)?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)

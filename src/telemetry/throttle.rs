@@ -1,37 +1,38 @@
-//! At most one line a second of what would repeat itself, and how many there would have been.
+//! Limits a repeated log message to one a second, and counts the suppressed ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::time::Clock;
 
-/// How long after a line the next one waits.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Minimum interval between two messages.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one through a second.
+/// Rate limit of one message a second.
 #[derive(Debug)]
 pub struct Throttle {
-    began: Instant,
-    /// Milliseconds after `began` until which nothing more goes through.
-    until: AtomicU64,
+    created: Instant,
+    /// When the next message may pass, in milliseconds after `created`.
+    next: AtomicU64,
     suppressed: AtomicU64,
 }
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self { began: Clock.mono(), until: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
+        Self { created: Clock.mono(), next: AtomicU64::new(0), suppressed: AtomicU64::new(0) }
     }
 }
 
 impl Throttle {
-    /// Whether a line may be written at `now`, and how many were not since the last one.
+    /// Returns the number of messages suppressed since the last one if a message may be logged at `now`, or `None` if it
+    /// is suppressed.
     pub fn pass(&self, now: Instant) -> Option<u64> {
-        let now = u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX);
-        let until = self.until.load(Ordering::Relaxed);
-        let next = now.saturating_add(u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX));
-        // Of two at the same moment, one passes.
-        if now < until
-            || self.until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        let now = u64::try_from(now.saturating_duration_since(self.created).as_millis()).unwrap_or(u64::MAX);
+        let next = self.next.load(Ordering::Relaxed);
+        let following = now.saturating_add(u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX));
+        // Of two concurrent callers, one passes.
+        if now < next
+            || self.next.compare_exchange(next, following, Ordering::Relaxed, Ordering::Relaxed).is_err()
         {
             self.suppressed.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -45,11 +46,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_a_second_passes_and_the_others_are_counted() {
+    fn one_message_a_second_passes_and_others_are_counted() {
         let (throttle, now) = (Throttle::default(), Clock.mono());
         assert_eq!(throttle.pass(now), Some(0));
-        assert_eq!((throttle.pass(now), throttle.pass(now + PAUSE / 2)), (None, None));
-        assert_eq!(throttle.pass(now + 2 * PAUSE), Some(2));
-        assert_eq!(throttle.pass(now + 2 * PAUSE), None);
+        assert_eq!((throttle.pass(now), throttle.pass(now + INTERVAL / 2)), (None, None));
+        assert_eq!(throttle.pass(now + 2 * INTERVAL), Some(2));
+        assert_eq!(throttle.pass(now + 2 * INTERVAL), None);
     }
 }

@@ -1,11 +1,11 @@
-//! W3C Trace Context: which trace a request belongs to, as `traceparent` and `tracestate` say.
+//! Propagation of W3C Trace Context: the headers `traceparent` and `tracestate`.
 //!
-//! 1. A valid `traceparent` goes on with the same trace and the same flags, and with a new span, which is this
-//!    gateway's and stands in the access log. The client may say it: it is no identity and decides nothing.
-//! 2. One that is not valid is taken for absent, and its `tracestate` goes with it.
-//! 3. A `tracestate` goes on untouched, or not at all if it is malformed or longer than `MAX_STATE`.
+//! 1. A valid `traceparent` is forwarded with the same trace id and flags and a new span id, the gateway's own, which the
+//!    access log has too. Clients may send it, because nothing is decided by it.
+//! 2. An invalid `traceparent` is replaced as if it were absent, and the `tracestate` beside it is removed.
+//! 3. A `tracestate` is forwarded unchanged, or removed if it is malformed or longer than `MAX_STATE`.
 //!
-//! Nothing is exported: the gateway passes traces on and names them in its logs, and records none itself.
+//! The gateway does not export spans. It propagates trace ids and writes them to its access log.
 
 use std::cell::RefCell;
 
@@ -15,33 +15,35 @@ use http::{HeaderMap, HeaderValue};
 use crate::config::Traces;
 use crate::headers::{TRACEPARENT, TRACESTATE};
 
-/// The most that all lines of `tracestate` may come to; what is longer need not be passed on.
+/// Limit of all `tracestate` lines together, in bytes. Longer ones need not be propagated (W3C Trace Context, 3.3.1.5).
 const MAX_STATE: usize = 512;
-/// The most members of a `tracestate`.
+/// Limit of the members of a `tracestate` list.
 const MAX_MEMBERS: usize = 32;
 /// The length of a `traceparent` of version 00.
 const LENGTH: usize = 55;
 /// Flag: the caller may have recorded the trace.
 const SAMPLED: u8 = 0x01;
-/// Flag: the id of the trace is random.
+/// Flag: the trace id is random.
 const RANDOM: u8 = 0x02;
 
-/// The place of a request in a trace.
+/// The trace context of one request.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// The `traceparent` for the upstream: always a valid one.
+    /// The `traceparent` for the upstream, which is always valid.
     header: HeaderValue,
+    /// Whether the client's `tracestate` is forwarded.
     keeps_state: bool,
 }
 
-/// Makes the ids of spans and traces: unique, not secret.
+/// Generator of span and trace ids, which are unique but not secret.
 #[derive(Debug, Default)]
 pub struct TraceIds(RefCell<fastrand::Rng>);
 
 impl TraceIds {
-    /// The place of a request with these headers; none if it has none and is to get none.
-    pub fn place(&self, headers: &HeaderMap, traces: Traces) -> Option<Trace> {
-        match (brought(headers), traces) {
+    /// Returns the trace context of a request with these headers, or `None` if it has none and the configuration does
+    /// not start traces.
+    pub fn context(&self, headers: &HeaderMap, traces: Traces) -> Option<Trace> {
+        match (received(headers), traces) {
             (Some((header, _)), Traces::Pass) => Some(Trace { header: header.clone(), keeps_state: true }),
             (None, Traces::Pass) => None,
             (Some((header, flags)), Traces::Sampled | Traces::Unsampled) => {
@@ -58,7 +60,7 @@ impl TraceIds {
         Some(Trace { header: self.write(None, flags)?, keeps_state: false })
     }
 
-    /// A `traceparent` of `trace`, or of a new one, with a new span.
+    /// Returns a `traceparent` with a new span id, for `trace` or else for a new trace.
     fn write(&self, trace: Option<&[u8]>, flags: u8) -> Option<HeaderValue> {
         let mut random = self.0.borrow_mut();
         let mut text = Vec::with_capacity(LENGTH);
@@ -66,7 +68,7 @@ impl TraceIds {
         match trace {
             Some(trace) => text.extend_from_slice(trace),
             None => {
-                // All zeros would be no trace.
+                // An id of zeros is invalid.
                 hex(&mut text, random.u64(1..));
                 hex(&mut text, random.u64(..));
             }
@@ -79,19 +81,19 @@ impl TraceIds {
 }
 
 impl Trace {
-    /// The id of the trace, 32 hex digits.
+    /// The trace id, 32 hex digits.
     pub fn id(&self) -> &str {
         self.part(3, 35)
     }
 
-    /// The id of the gateway's span, 16 hex digits; that of the caller's where traces pass as they are.
+    /// The gateway's span id, 16 hex digits. With [`Traces::Pass`] it is the caller's.
     pub fn span(&self) -> &str {
         self.part(36, 52)
     }
 
-    /// The `traceparent` for the upstream, in place of the one in `headers`. A `tracestate` that is not to go on is taken
-    /// out of them.
-    pub fn renew(&self, headers: &mut HeaderMap) -> HeaderValue {
+    /// Returns the `traceparent` for the upstream. Removes the old one from `headers`, and `tracestate` if it is not to
+    /// be forwarded.
+    pub fn replace(&self, headers: &mut HeaderMap) -> HeaderValue {
         headers.remove(TRACEPARENT);
         if !self.keeps_state {
             headers.remove(TRACESTATE);
@@ -105,14 +107,14 @@ impl Trace {
     }
 }
 
-/// The only `traceparent`, if it is valid, and its flags.
-fn brought(headers: &HeaderMap) -> Option<(&HeaderValue, u8)> {
+/// Returns the request's `traceparent` and its flags, if there is exactly one and it is valid.
+fn received(headers: &HeaderMap) -> Option<(&HeaderValue, u8)> {
     let mut lines = headers.get_all(TRACEPARENT).iter();
     let (header, None) = (lines.next()?, lines.next()) else { return None };
     Some((header, flags(header.as_bytes())?))
 }
 
-/// The flags of a valid `traceparent` (W3C Trace Context, 3.2.2).
+/// Returns the flags of a `traceparent` if it is valid (W3C Trace Context, 3.2.2).
 fn flags(text: &[u8]) -> Option<u8> {
     let lower = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let part = |start: usize, end: usize| text.get(start..end).filter(|part| part.iter().all(lower));
@@ -122,7 +124,7 @@ fn flags(text: &[u8]) -> Option<u8> {
     id(36, 52)?;
     let flags = part(53, LENGTH)?;
     let dashes = [2, 35, 52].iter().all(|&at| text.get(at) == Some(&b'-'));
-    // Later versions may append more; version ff is none.
+    // Later versions may append fields; version ff is invalid.
     let ends = match version {
         b"00" => text.len() == LENGTH,
         b"ff" => false,
@@ -134,7 +136,7 @@ fn flags(text: &[u8]) -> Option<u8> {
     u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).ok()
 }
 
-/// Whether `tracestate` is worth passing on (W3C Trace Context, 3.3.1).
+/// Returns whether `tracestate` is valid and may be forwarded (W3C Trace Context, 3.3.1).
 fn state_is_valid(headers: &HeaderMap) -> bool {
     let (mut length, mut members) = (0, 0);
     for line in headers.get_all(TRACESTATE) {
@@ -188,10 +190,10 @@ mod tests {
         headers
     }
 
-    /// What becomes of these headers.
-    fn after(mut headers: HeaderMap, traces: Traces) -> (Option<String>, usize) {
-        if let Some(trace) = TraceIds::default().place(&headers, traces) {
-            let parent = trace.renew(&mut headers);
+    /// Returns the `traceparent` and the number of `tracestate` lines that the upstream receives.
+    fn forwarded(mut headers: HeaderMap, traces: Traces) -> (Option<String>, usize) {
+        if let Some(trace) = TraceIds::default().context(&headers, traces) {
+            let parent = trace.replace(&mut headers);
             headers.insert(TRACEPARENT, parent);
         }
         let parent = headers.get(TRACEPARENT).map(|value| value.to_str().unwrap().to_owned());
@@ -199,22 +201,22 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_one_goes_on_with_a_new_span_and_its_flags() {
+    fn valid_traceparent_keeps_its_trace_id_and_flags() {
         for (given, flags) in
             [(GIVEN, "01"), (&GIVEN.replace("-01", "-00"), "00"), (&GIVEN.replace("-01", "-ff"), "03")]
         {
-            let (parent, states) = after(headers(given, &["a=1", "b@c=x y"]), Traces::Sampled);
+            let (parent, states) = forwarded(headers(given, &["a=1", "b@c=x y"]), Traces::Sampled);
             let parent = parent.unwrap();
             assert_eq!((&parent[..36], &parent[53..]), (&given[..36], flags));
             assert_ne!(parent[36..52], given[36..52]);
             assert_eq!(states, 2);
         }
         let later = GIVEN.replacen("00", "cc", 1) + "-what-comes";
-        assert_eq!(after(headers(&later, &[]), Traces::Sampled).0.unwrap()[..36], GIVEN[..36]);
+        assert_eq!(forwarded(headers(&later, &[]), Traces::Sampled).0.unwrap()[..36], GIVEN[..36]);
     }
 
     #[test]
-    fn what_is_none_is_replaced_and_its_state_goes() {
+    fn invalid_traceparent_is_replaced_and_tracestate_removed() {
         let long = format!("{GIVEN}-x");
         for bad in [
             "",
@@ -228,7 +230,7 @@ mod tests {
             &GIVEN[..54],
             &GIVEN.replace("-01", "-0g"),
         ] {
-            let (parent, states) = after(headers(bad, &["a=1"]), Traces::Unsampled);
+            let (parent, states) = forwarded(headers(bad, &["a=1"]), Traces::Unsampled);
             let parent = parent.unwrap();
             assert_eq!(flags(parent.as_bytes()), Some(RANDOM), "{parent}");
             assert!(bad.is_empty() || !parent.contains("0af765"), "{bad}");
@@ -236,11 +238,11 @@ mod tests {
         }
         let mut two = headers(GIVEN, &[]);
         two.append(TRACEPARENT, HeaderValue::from_static(GIVEN));
-        assert!(!after(two, Traces::Sampled).0.unwrap().contains("0af765"));
+        assert!(!forwarded(two, Traces::Sampled).0.unwrap().contains("0af765"));
     }
 
     #[test]
-    fn a_state_that_is_none_or_too_long_goes() {
+    fn invalid_or_long_tracestate_is_removed() {
         let long = format!("a={}", "x".repeat(200));
         let many = ["a=1"; 33].join(",");
         for (state, left) in [
@@ -253,23 +255,23 @@ mod tests {
             (&["a="], 0),
             (&["a=b=c"], 0),
         ] {
-            assert_eq!(after(headers(GIVEN, state), Traces::Sampled).1, left, "{state:?}");
+            assert_eq!(forwarded(headers(GIVEN, state), Traces::Sampled).1, left, "{state:?}");
         }
     }
 
     #[test]
-    fn what_only_passes_is_left_as_it_is() {
-        assert_eq!(after(headers(GIVEN, &["A=?"]), Traces::Pass), (Some(GIVEN.to_owned()), 1));
-        assert_eq!(after(headers("", &[]), Traces::Pass), (None, 0));
-        assert_eq!(after(headers("odd", &["x"]), Traces::Pass), (Some("odd".to_owned()), 1));
+    fn pass_leaves_trace_headers_unchanged() {
+        assert_eq!(forwarded(headers(GIVEN, &["A=?"]), Traces::Pass), (Some(GIVEN.to_owned()), 1));
+        assert_eq!(forwarded(headers("", &[]), Traces::Pass), (None, 0));
+        assert_eq!(forwarded(headers("odd", &["x"]), Traces::Pass), (Some("odd".to_owned()), 1));
     }
 
     #[test]
-    fn ids_are_new_each_time() {
+    fn ids_are_unique() {
         let ids = TraceIds::default();
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
-            let trace = ids.place(&HeaderMap::new(), Traces::Sampled).unwrap();
+            let trace = ids.context(&HeaderMap::new(), Traces::Sampled).unwrap();
             assert!(seen.insert(trace.id().to_owned()) && seen.insert(trace.span().to_owned()));
         }
     }

@@ -121,7 +121,7 @@ async fn rotation_loses_nothing() {
         files.iter().map(|file| lines(file).len()).sum::<usize>() == 151
     })
     .await;
-    assert_eq!(gateway.events("the access log was opened again").len(), 3);
+    assert_eq!(gateway.events("the access log was reopened").len(), 3);
     let metrics = Metrics::scrape(&gateway).await;
     let count = |outcome| metrics.sum("sessiongate_access_log_lines_total", &[("outcome", outcome)]);
     assert_eq!((count("written"), count("dropped")), (151.0, 0.0));

@@ -94,7 +94,7 @@ async fn access_log_on_a_full_disk_holds_whole_lines_and_reports_what_was_droppe
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let reported: u64 = events.filter_map(|event| event["dropped"].as_u64()).sum();
     assert_eq!(reported, 8 + 10, "{log}");
-    assert!(log.contains("the access log is written again"), "{log}");
+    assert!(log.contains("the access log is being written again"), "{log}");
 }
 
 /// A process that is killed while it writes leaves a part of a line.

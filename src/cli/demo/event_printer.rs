@@ -68,7 +68,7 @@ pub(super) fn listen() {
         .with_ansi(false)
         .with_filter(tracing_subscriber::filter::LevelFilter::WARN);
     if tracing_subscriber::registry().with(warnings).with(DependencyLimits::default()).try_init().is_err() {
-        tracing::debug!("logging was started already");
+        tracing::debug!("a log subscriber is already installed");
     }
 }
 

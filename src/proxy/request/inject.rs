@@ -125,7 +125,7 @@ pub(in crate::proxy) fn inject(
     added.insert(HOST, host);
     added.replace(&mut headers, REQUEST_ID, injection.request_id.clone());
     if let Some(trace) = injection.trace {
-        added.insert(TRACEPARENT, trace.renew(&mut headers));
+        added.insert(TRACEPARENT, trace.replace(&mut headers));
     }
     added.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
     if headers.contains_key(COOKIE) {
