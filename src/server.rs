@@ -4,9 +4,9 @@
 //! and its own upstream pools. A request leaves its worker only for store lookups. Everything else runs on the runtime
 //! that [`Server::start`] is called on.
 //!
-//! A configuration is made ready as a `Generation`, which the workers receive as a whole. A reload makes a new
-//! generation from the current one: objects whose configuration has not changed are in both, and so keep their state
-//! (sockets, pools, caches). The workers switch only when the whole generation is ready.
+//! A configuration is prepared as a `Generation`, which the workers receive as a whole. A reload builds a new generation
+//! from the current one. Objects whose configuration has not changed are in both, and so keep their state (sockets, pools,
+//! caches). The workers switch only when the whole generation is ready.
 
 mod accepted_connection;
 mod assemble;
@@ -76,7 +76,7 @@ pub struct Server {
     connections: Arc<Connections>,
     tasks: TaskTracker,
     telemetry: Telemetry,
-    /// The admin listener. It answers until the process ends, so that health checks see the gateway drain.
+    /// The admin listener. It responds until the process ends, so that health checks see the gateway drain.
     admin: Option<Admin>,
 }
 
@@ -87,11 +87,11 @@ pub struct Certificates {
 }
 
 impl Server {
-    /// Starts a gateway over `store`: checks or creates the tables, binds every address for which `inherited` has no
+    /// Starts a gateway with `store`: checks or creates the tables, binds every address for which `inherited` has no
     /// socket, and starts to serve.
     ///
     /// # Errors
-    /// See [`StartError`]. It is no error if the store does not respond: it may later.
+    /// Returns [`StartError`]. An unreachable store is not an error, since it may become reachable later.
     pub async fn start(
         config: &Config,
         store: &Store,
@@ -149,13 +149,13 @@ impl Server {
         })
     }
 
-    /// Applies `config`, except for the settings that only a restart can change, and returns what has changed.
-    /// Requests in flight keep the configuration that they began with. Either all of `config` is applied or none of
-    /// it; dropping the future changes nothing.
+    /// Applies `config`, except for the settings that only a restart can change, and returns the difference. Requests in
+    /// flight keep the configuration that they began with. Either all of `config` is applied or none of it, also if the
+    /// future is dropped.
     ///
     /// # Errors
-    /// If a table has another schema than a new realm needs, or a new listener cannot be opened. It is no error if the
-    /// store does not respond.
+    /// Returns an error if the schema of a table does not suit a new realm, or if a new listener cannot be opened. An
+    /// unreachable store is not an error.
     pub async fn reload(&mut self, config: &Config, store: &Store) -> Result<Difference, StartError> {
         let (config, difference) = Difference::apply(&self.config, config);
         let current = Some((&self.config, &self.assembled));
@@ -237,28 +237,28 @@ impl Server {
         self.telemetry.access_log.iter().for_each(|log| log.reopen());
     }
 
-    /// Returns the state that probes and metrics show.
+    /// Returns the state that health checks and metrics report.
     pub fn state(&self) -> &Arc<State> {
         &self.state
     }
 
-    /// Duplicates all listening sockets, to be passed to the process that takes over.
+    /// Duplicates all listening sockets, for the process that replaces this one.
     ///
     /// # Errors
-    /// If the limit of open files does not allow for it.
+    /// Returns an error if the limit of open files is reached.
     pub fn descriptors(&self) -> std::io::Result<Vec<OwnedFd>> {
         let mut all = Vec::new();
         for listener in &self.listeners {
             all.extend(listener.descriptors()?);
         }
-        // Last, since a listener on port 0 takes the first socket of its host.
+        // The admin socket is last, because a listener on port 0 takes the first inherited socket of its host.
         if let Some(admin) = &self.admin {
             all.push(admin.descriptor()?);
         }
         Ok(all)
     }
 
-    /// Leaves the files of Unix sockets and the admin listener to the process that has taken over.
+    /// Leaves the Unix socket files to the process that has taken over, and closes the admin listener.
     pub fn hand_over(&mut self) {
         self.listeners.iter().for_each(|listener| listener.hand_over());
         self.admin.take().into_iter().for_each(Admin::leave);
@@ -276,14 +276,13 @@ impl Server {
         self.end().await;
     }
 
-    /// Ends the gateway: accepts no more connections, and waits within the configured times for requests in flight and
-    /// for writes to the store.
+    /// Ends the gateway: accepts no more connections, and waits, up to the configured timeouts, for requests in flight
+    /// and for writes to the store.
     pub async fn end(self) {
         self.state.drain();
         tracing::info!("draining");
         let Self { listeners, generations, .. } = self;
-        // When the workers have dropped the sockets, nothing may keep them open: nobody would accept from their
-        // queues.
+        // No duplicate of a socket may outlive the workers' sockets: clients would queue on it and never be accepted.
         drop(listeners);
         generations.send_modify(|generation| {
             *generation = Arc::new(generation.without_listeners());
@@ -310,13 +309,13 @@ impl Server {
 }
 
 impl Certificates {
-    /// Returns when the first of them expires, or `None` if no listener has TLS.
+    /// Returns when the first of the certificates expires, or `None` if no listener has TLS.
     pub fn not_after(&self) -> Option<Timestamp> {
         self.generations.borrow().listeners.iter().filter_map(|listener| listener.context.not_after()).min()
     }
 }
 
-/// Returns what the admin listener shows.
+/// Builds the admin listener's view of the server.
 fn subject(
     generations: &watch::Receiver<Arc<Generation>>,
     state: &Arc<State>,

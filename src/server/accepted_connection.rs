@@ -1,4 +1,4 @@
-//! An accepted connection until it speaks HTTP: PROXY header, limits of its address, TLS handshake.
+//! An accepted connection before its first request: PROXY header, limits per address, TLS handshake.
 //!
 //! All of this runs in the connection's own task, and every wait has a timeout, so that a slow or hostile client does
 //! not delay the next accept. A refused connection is counted ([`Counters`](super::Counters)) and closed without a
@@ -28,12 +28,12 @@ const HTTPS_REQUIRED: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nContent-Length: 70\r\n\
     Cache-Control: no-store\r\nConnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"This port requires HTTPS\",\"status\":400}";
-/// Timeout for sending that response.
+/// Timeout for sending [`HTTPS_REQUIRED`].
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Limit on what the client sends meanwhile, which is read and discarded.
+/// Limit of the bytes from the client that are read and discarded meanwhile.
 const MAX_DISCARD: u64 = 64 * 1024;
 
-/// What the connections of a listener share.
+/// Context shared by the connections of a listener.
 #[derive(Debug)]
 pub(super) struct ListenerContext {
     policy: Arc<ListenerPolicy>,
@@ -43,11 +43,11 @@ pub(super) struct ListenerContext {
     pub(super) connections: Arc<Connections>,
 }
 
-/// Who the client of a connection is.
+/// The client of a connection.
 struct ClientIdentity {
     /// The client's address, if it is known.
     address: Option<IpAddr>,
-    /// The address to which limits per client apply: not a trusted proxy's, which is many clients.
+    /// The address to which limits per client apply; `None` for a trusted proxy, which stands for many clients.
     limited_address: Option<IpAddr>,
 }
 
@@ -73,13 +73,12 @@ impl ListenerContext {
         })
     }
 
-    /// Returns when the first of its certificates expires, or `None` without TLS.
+    /// Returns when the first of the listener's certificates expires, or `None` without TLS.
     pub(super) fn not_after(&self) -> Option<Timestamp> {
         self.tls.as_ref().map(TlsTerminator::not_after)
     }
 
-    /// Finds out who the client is, and counts the connection for its address. Returns `None` if the connection is
-    /// refused.
+    /// Determines the client's address, and counts the connection for it. Returns `None` if the connection is refused.
     async fn identify(
         &self,
         transport: &mut Transport,
@@ -109,7 +108,7 @@ impl ListenerContext {
         if let Some(address) = limited_address
             && !transport.permit().count_for(&self.connections, address)
         {
-            tracing::debug!("a connection was closed: its address has too many");
+            tracing::debug!("a connection was closed: its address has too many connections");
             return None;
         }
         Some(ClientIdentity { address, limited_address })
@@ -138,7 +137,7 @@ pub(super) async fn serve(
         let protocol = if listener.http2 { ClientProtocol::Unknown } else { ClientProtocol::Http1 };
         return connection::serve(transport, protocol, peer, worker, budget, stopped).await;
     };
-    // A handshake costs more than whatever follows it, so a client that has spent its budget gets none.
+    // The handshake is the most expensive part of most connections, so a client without tokens has to wait before it.
     if listener.http2 && !budget.wait_for_token(timeout).await {
         tracing::debug!("a connection was closed: its address has reset too many streams");
         return;
@@ -161,8 +160,8 @@ pub(super) async fn serve(
     }
 }
 
-/// Responds to plain HTTP. What the client still sends is discarded for a moment: closing at once would reset the
-/// connection, and the client could lose the response.
+/// Responds to plain HTTP. Then discards what the client still sends for a short time, because closing at once would
+/// reset the connection, and the client could lose the response.
 async fn refuse_plain_http(mut transport: Box<Transport>) {
     let respond = async {
         transport.write_all(HTTPS_REQUIRED).await?;

@@ -1,4 +1,4 @@
-//! Builds what the workers share from the configuration.
+//! Builds the objects that all workers share from the configuration.
 //!
 //! A reload keeps the objects whose configuration has not changed: realms with their caches, upstreams with their
 //! connections, demo apps.
@@ -28,21 +28,21 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::throttle::Throttle;
 use crate::upstream::{LocalServer, Upstream};
 
-/// A gateway, and the parts of it that the next one may keep.
+/// A gateway, and those of its parts that a reload may keep.
 #[derive(Debug)]
 pub(super) struct Assembled {
     pub(super) gateway: Arc<Gateway>,
     /// In the order of the configuration.
     realms: Vec<Arc<Realm>>,
     upstreams: Vec<Arc<Upstream>>,
-    /// Changes whenever the numbers of [`MappingSlot`]s may mean other routes.
+    /// Grows whenever the numbers of [`MappingSlot`]s may refer to other routes.
     edition: u64,
 }
 
 /// Builds the gateway of `config`. Keeps the objects of `previous` whose configuration is the same.
 ///
 /// # Errors
-/// See [`StartError`].
+/// Returns [`StartError`].
 pub(super) async fn assemble(
     config: &Config,
     store: &Store,
@@ -77,11 +77,11 @@ pub(super) async fn assemble(
             && old.server.max_header_bytes == config.server.max_header_bytes;
         assembled.edition + u64::from(!is_same)
     });
-    let gateway = Arc::new(gateway_over(config, &realms, telemetry, upstreams.clone(), edition));
+    let gateway = Arc::new(gateway_with(config, &realms, telemetry, upstreams.clone(), edition));
     Ok(Assembled { gateway, realms, upstreams, edition })
 }
 
-/// Returns the gateway of `config` over `upstreams`, without contacting them or the store.
+/// Builds the gateway of `config` with these upstreams, without contacting them or the store.
 pub(crate) fn gateway(
     config: &Config,
     store: &Store,
@@ -90,10 +90,10 @@ pub(crate) fn gateway(
     upstreams: Vec<Arc<Upstream>>,
 ) -> Gateway {
     let realms: Vec<_> = config.realms.iter().map(|config| realm(config, store, tasks, telemetry)).collect();
-    gateway_over(config, &realms, telemetry, upstreams, 0)
+    gateway_with(config, &realms, telemetry, upstreams, 0)
 }
 
-fn gateway_over(
+fn gateway_with(
     config: &Config,
     realms: &[Arc<Realm>],
     telemetry: &Telemetry,
@@ -136,14 +136,14 @@ fn realm(config: &RealmConfig, store: &Store, tasks: &TaskTracker, telemetry: &T
     Realm::new(config, table, metrics.realm(&config.name), &tokio::runtime::Handle::current(), tasks, 0)
 }
 
-/// Returns the current realm with the same configuration as `wanted`, if there is one.
+/// Returns the previous realm with the same configuration as `wanted`, if there is one.
 fn kept_realm(wanted: &RealmConfig, (config, assembled): (&Config, &Assembled)) -> Option<Arc<Realm>> {
     let index = config.realms.iter().position(|realm| realm == wanted)?;
     assembled.realms.get(index).map(Arc::clone)
 }
 
-/// Returns the current upstream with the same configuration as `config.upstreams[index]`, if there is one. An upstream
-/// with a demo app is kept only if the routes let the app show and write the same.
+/// Returns the previous upstream with the same configuration as `config.upstreams[index]`, if there is one. An upstream
+/// with a demo app is kept only if the app may still show the same headers and write the same sessions.
 fn kept_upstream(
     index: usize,
     config: &Config,
@@ -152,10 +152,10 @@ fn kept_upstream(
     let wanted = config.upstreams.get(index)?;
     let at = old.upstreams.iter().position(|upstream| upstream == wanted)?;
     let kept = assembled.upstreams.get(at)?;
-    let fits = !kept.has_local_server()
+    let is_unchanged = !kept.has_local_server()
         || (HeaderOrigins::of(config) == HeaderOrigins::of(old)
             && may_write(config, index) == may_write(old, at));
-    fits.then(|| Arc::clone(kept))
+    is_unchanged.then(|| Arc::clone(kept))
 }
 
 /// Returns whether any route lets upstream number `index` change sessions.
@@ -202,7 +202,7 @@ async fn prepare_table(
         StoreConfig::Dynamodb(_) => table.check_schema().await,
     };
     match checked {
-        // Without the store, the gateway serves the routes that need no session; the others work once it is back.
+        // Without the store, the gateway serves routes that need no session. The others work when the store is back.
         Err(SchemaError::Store(error)) if error.is_retryable() => {
             tracing::warn!(table = table.name(), %error, "the table could not be checked");
             Ok(())
@@ -228,7 +228,7 @@ fn routes<'c>(
         let mapping = route.realm.filter(|_| route.access != Access::Public).and_then(&mut next_slot);
         let (certificate_headers, headers): (Vec<_>, Vec<_>) =
             route.headers.iter().cloned().partition(HeaderRule::is_from_certificate);
-        let leads_to = Route {
+        let built = Route {
             name: route.name.clone(),
             metrics: metrics.route(Some(&route.name)),
             access: route.access,
@@ -247,7 +247,7 @@ fn routes<'c>(
             rate: route.rate.map(Limiter::new),
             destination: route.destination.clone().with_max_body(config.server.limits.max_body),
         };
-        (route, Arc::new(leads_to))
+        (route, Arc::new(built))
     };
     let routes = config.routes.iter().map(route).collect();
     for (realm, mappings) in realms.iter().zip(mappings) {

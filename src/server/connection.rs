@@ -2,10 +2,10 @@
 //!
 //! 1. A connection that has not sent anything costs no HTTP state: hyper is started at the first byte.
 //! 2. Every wait for the client has a timeout ([`activity`]). The upstream's slowness never counts against the client.
-//! 3. A client that gets its response before it has sent the whole request can read that response: the rest of the
-//!    request is discarded for a while before the connection closes, or the stream.
+//! 3. A client that gets its response before it has sent the whole request can still read the response: the rest of the
+//!    request is discarded for a while before the connection or the stream is closed.
 //!
-//! [`handle`](crate::proxy::handle) answers the requests.
+//! Requests are passed to [`handle`](crate::proxy::handle).
 
 mod activity;
 mod close;
@@ -38,7 +38,7 @@ pub(super) enum ClientProtocol {
     Http1,
     /// HTTP/2, as negotiated by ALPN.
     Http2,
-    /// HTTP/2 if the client begins with its preface, else HTTP/1.1.
+    /// HTTP/2 if the client begins with the connection preface, else HTTP/1.1.
     Unknown,
 }
 

@@ -2,10 +2,10 @@
 //!
 //! 1. Each connection holds a permit until its socket is closed. Without a free permit nothing is accepted; clients
 //!    wait in the kernel's accept queue.
-//! 2. A connection beyond the limit of its address is closed. An IPv6 address counts as its /64, which one customer
-//!    has. A trusted proxy is many clients, so its address has no limit; neither have Unix sockets.
+//! 2. A connection beyond the limit of its address is closed. An IPv6 address counts as its /64, which usually belongs to
+//!    one customer. Trusted proxies and Unix sockets have no such limit, since they stand for many clients.
 //! 3. At most a quarter of the connections may be paused (see [`ResetBudget`](super::reset_budget::ResetBudget)), so
-//!    that hostile clients cannot hold all permits with them.
+//!    that paused connections of hostile clients cannot hold all permits.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,13 +20,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::counters::Counters;
 use crate::config::{Limits, USUAL_CONNECTIONS};
 
-/// File descriptors reserved for each worker: its runtime's, and some for files that are read while it runs.
+/// File descriptors reserved for each worker: those of its runtime, and some for files that are read at run time.
 const DESCRIPTORS_PER_WORKER: u64 = 8;
 /// File descriptors reserved for the process: the log, connections to the store, the configuration's files.
 const DESCRIPTORS_OF_PROCESS: u64 = 48;
-/// The most file descriptors reserved for connections to upstreams, else one for each client connection.
+/// Limit of the file descriptors reserved for connections to upstreams, of which there is one per client connection.
 const MAX_UPSTREAM_DESCRIPTORS: u64 = 4096;
-/// One in this many connections may be paused.
+/// One connection out of this many may be paused.
 const PAUSED_RATIO: usize = 4;
 
 /// The client connections of a gateway.
@@ -40,7 +40,7 @@ pub struct Connections {
     pub counters: Counters,
 }
 
-/// The number of connections of each address, where it is limited. Holds no address without a connection.
+/// The number of open connections of each address.
 #[derive(Debug)]
 struct AddressCounts {
     limit: usize,
@@ -62,13 +62,13 @@ pub(super) struct PausedConnection {
 }
 
 impl Connections {
-    /// Allows for as many connections as `limits` says, but not more than the limit of open files does. A limit from
-    /// the configuration that has to be lowered is logged as a warning, a lowered default at info level.
+    /// Takes the limits from the configuration, and lowers them if the limit of open files requires it. Logs a warning if
+    /// a configured limit was lowered, and an info message if it was the default.
     pub(super) fn new(limits: &Limits, workers: usize, listeners: usize) -> Self {
         let reserve = DESCRIPTORS_OF_PROCESS
             + DESCRIPTORS_PER_WORKER.saturating_mul(workers as u64)
             + (workers * listeners) as u64;
-        let allowed = descriptors().map_or(u64::MAX, |all| {
+        let allowed = raise_descriptor_limit().map_or(u64::MAX, |all| {
             let shared = all.saturating_sub(reserve);
             shared - (shared / 2).min(MAX_UPSTREAM_DESCRIPTORS)
         });
@@ -105,20 +105,20 @@ impl Connections {
 
     /// Waits for a permit.
     pub(super) async fn acquire(&self) -> ConnectionPermit {
-        // This fails only if the semaphore is closed, which it never is.
+        // Fails only if the semaphore is closed, which never happens.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         ConnectionPermit { _permit: permit, address: None }
     }
 
-    /// Returns a permit without waiting, beyond the limit if none is free. For the connections that are accepted last,
-    /// when a listener closes.
+    /// Returns a permit without waiting, even beyond the limit. For the connections that are still queued when a listener
+    /// closes.
     pub(super) fn acquire_now(&self) -> ConnectionPermit {
         ConnectionPermit { _permit: Arc::clone(&self.permits).try_acquire_owned().ok(), address: None }
     }
 
-    /// Counts a connection as paused. Returns `None` if too many are, and the connection should be closed.
+    /// Counts a connection as paused. Returns `None` if too many are paused, and the connection should be closed.
     pub(super) fn pause(self: &Arc<Self>) -> Option<PausedConnection> {
-        // Counted before the check, so that two connections cannot both get the last one.
+        // Counted before the check, so that two connections cannot both take the last place.
         let paused = PausedConnection { connections: Arc::clone(self) };
         if self.paused.fetch_add(1, Ordering::Relaxed) >= (self.limit / PAUSED_RATIO).max(1) {
             return None;
@@ -127,7 +127,7 @@ impl Connections {
         Some(paused)
     }
 
-    /// Counts one connection of `address` less.
+    /// Decrements the count of `address`.
     fn release_address(&self, address: IpAddr) {
         let Some(per_address) = &self.per_address else { return };
         let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +148,7 @@ impl ConnectionPermit {
     /// Counts the connection for `address`. Returns `false` if the address has reached its limit.
     pub(super) fn count_for(&mut self, connections: &Arc<Connections>, address: IpAddr) -> bool {
         let Some(per_address) = &connections.per_address else { return true };
-        let address = customer(address);
+        let address = address_key(address);
         {
             let mut counts = per_address.counts.lock().unwrap_or_else(PoisonError::into_inner);
             match counts.entry(address) {
@@ -184,8 +184,8 @@ impl Drop for PausedConnection {
     }
 }
 
-/// Returns what one customer of a network has: one IPv4 address, or an IPv6 /64.
-fn customer(address: IpAddr) -> IpAddr {
+/// Returns the address that is counted: an IPv4 address, or the /64 of an IPv6 address.
+fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -196,7 +196,7 @@ fn customer(address: IpAddr) -> IpAddr {
 }
 
 /// Raises the limit of open files to the hard limit, and returns it; `None` if there is no limit.
-fn descriptors() -> Option<u64> {
+fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
         return limit.current;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_permit_is_free_again() {
+    async fn dropped_permit_is_free_again() {
         let connections = connections(2, 1);
         let first = connections.acquire().await;
         let _second = connections.acquire().await;

@@ -1,18 +1,18 @@
-//! Counters of events on client connections before there is a request. What hostile clients can cause is logged at
-//! debug level only, so that they cannot flood the log; it shows here.
+//! Counters of events on client connections below HTTP requests. Events that hostile clients can cause are logged at
+//! debug level only, so that they cannot flood the log; the counters show them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters of client connections since the start.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections that were accepted.
+    /// Accepted connections.
     pub accepted: Count,
-    /// Connections that were closed because their address had as many as `connections_per_address` allows.
+    /// Connections closed because their address had reached `connections_per_address`.
     pub over_share: Count,
-    /// Connections without a valid PROXY header, or from no trusted proxy, where `proxy_protocol` requires one.
+    /// Connections closed because `proxy_protocol` requires a valid PROXY header from a trusted proxy.
     pub bad_proxy_headers: Count,
-    /// TLS handshakes that were completed.
+    /// Completed TLS handshakes.
     pub handshakes: Count,
     /// TLS handshakes that failed or timed out.
     pub failed_handshakes: Count,
@@ -20,9 +20,9 @@ pub struct Counters {
     pub plain_at_tls: Count,
     /// HTTP/2 streams that their clients ended before the response was complete.
     pub resets: Count,
-    /// How often a connection was paused because its address had spent its reset budget.
+    /// Times that a connection was paused because its address had no reset token left.
     pub pauses: Count,
-    /// HTTP/2 connections that were closed because the client violated the protocol or exceeded its limits.
+    /// HTTP/2 connections closed because the client violated the protocol or exceeded a limit.
     pub abusive_connections: Count,
     /// Certificate reloads after a file had changed.
     pub reloaded_certificates: Count,

@@ -1,26 +1,26 @@
-//! Why a gateway does not start, or a new configuration cannot be applied.
+//! Errors of starting the gateway and of applying a new configuration.
 
 use super::listener::ListenError;
 use crate::store::schema::SchemaError;
 
-/// Why a gateway does not start, or a new configuration cannot be applied.
+/// Error of starting the gateway or of applying a new configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A realm's table does not exist, or has another schema than its format needs.
+    /// A realm's table does not exist, or its schema does not suit the realm's format.
     #[error("realm `{realm}`: {error}")]
     Table {
         /// The realm.
         realm: String,
-        /// What is wrong with its table.
+        /// The error in its table.
         error: SchemaError,
     },
     /// A listener cannot be opened.
     #[error(transparent)]
     Open(#[from] ListenError),
-    /// The operating system refuses a thread, a socket or randomness.
+    /// The operating system does not provide a thread, a socket, a file or random bytes.
     #[error("{what}: {error}")]
     System {
-        /// What was asked for.
+        /// The resource, for the message.
         what: &'static str,
         /// The operating system's error.
         error: std::io::Error,

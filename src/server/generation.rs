@@ -1,4 +1,4 @@
-//! A configuration made ready for the workers.
+//! A configuration, prepared for the workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use super::listener::Listener;
 use crate::config::Config;
 use crate::proxy::Gateway;
 
-/// A configuration made ready for the workers.
+/// A configuration, prepared for the workers.
 #[derive(Debug)]
 pub(super) struct Generation {
     pub(super) gateway: Arc<Gateway>,
     pub(super) listeners: Vec<Arc<Listener>>,
-    /// Timeout for connections to end when the gateway drains.
+    /// How long connections may take to end when the gateway drains.
     pub(super) drain: Duration,
-    /// Gets a permit from each worker that has switched to this generation.
+    /// Each worker adds a permit when it has switched to this generation.
     pub(super) switched: Semaphore,
 }
 
@@ -31,7 +31,7 @@ impl Generation {
         }
     }
 
-    /// Returns the last generation of a server that ends: it listens nowhere.
+    /// Returns the same generation without listeners: the last generation of a server that ends.
     pub(super) fn without_listeners(&self) -> Self {
         Self {
             gateway: Arc::clone(&self.gateway),

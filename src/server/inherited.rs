@@ -25,16 +25,16 @@ impl Inherited {
         Self::default()
     }
 
-    /// Takes the sockets that the environment names, and removes the variables, so that child processes do not use
-    /// them. Must be called before a second thread is started.
+    /// Takes the sockets that the environment variables name, and removes the variables, so that child processes do not
+    /// use them. Must be called before a second thread is started.
     ///
     /// # Errors
-    /// If a descriptor is not a listening TCP or Unix stream socket, or is a Unix socket without a path.
+    /// Returns an error if a descriptor is not a listening TCP or Unix stream socket, or is a Unix socket without a path.
     pub fn from_environment() -> io::Result<Self> {
         let mut descriptors = ListenFd::from_env();
         let mut sockets = Vec::new();
         for index in 0..descriptors.len() {
-            // This fails on a descriptor of another kind and leaves it; it may be a TCP socket.
+            // A descriptor of another kind is left in place; it may be a TCP socket.
             if let Ok(Some(socket)) = descriptors.take_unix_listener(index) {
                 socket.set_nonblocking(true)?;
                 let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
@@ -48,7 +48,7 @@ impl Inherited {
         Ok(Self { sockets })
     }
 
-    /// Takes the sockets that listen on `address`; for port 0, those of the first port that is left on its host.
+    /// Takes the sockets that listen on `address`. For port 0, takes those of the first remaining port of the host.
     pub(super) fn take(&mut self, address: &ListenerAddress) -> Vec<ListenerSocket> {
         let matches = |bound: &ListenerAddress| match (address, bound) {
             (ListenerAddress::Tcp(address), ListenerAddress::Tcp(bound)) if address.port() == 0 => {
@@ -70,7 +70,7 @@ impl Inherited {
         self.take(&address).into_iter().next().map(OwnedFd::from)
     }
 
-    /// Closes the sockets that are left, with a warning: an operator who passes a socket expects it to be used.
+    /// Closes the remaining sockets with a warning, since an operator who passes a socket expects it to be used.
     pub(super) fn close_unused(self) {
         let mut addresses: Vec<_> = self.sockets.iter().map(|(address, _)| address).collect();
         addresses.dedup();

@@ -16,10 +16,10 @@ use super::tls::TlsError;
 use super::unix::{self, SocketFile};
 use crate::config::{ListenerAddress, ListenerConfig};
 
-/// Why a listener cannot be opened.
+/// Error of a listener that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The operating system does not let it listen on its address.
+    /// The operating system does not allow listening on the address.
     #[error("cannot listen on {address}: {error}")]
     Bind {
         /// The address.
@@ -27,12 +27,12 @@ pub enum ListenError {
         /// The operating system's error.
         error: io::Error,
     },
-    /// Its certificates cannot be used: the files have changed since the configuration was read.
+    /// The certificates cannot be used, because the files have changed since the configuration was read.
     #[error("cannot listen on {address}: {error}")]
     Tls {
         /// The address.
         address: ListenerAddress,
-        /// What is wrong with the certificates.
+        /// The error in the certificates.
         error: TlsError,
     },
 }
@@ -44,14 +44,14 @@ pub(super) struct Listener {
     /// The address, with the port that the operating system chose for port 0.
     pub(super) address: ListenerAddress,
     pub(super) context: Arc<ListenerContext>,
-    /// At least one; see [`Self::sockets_for_worker`].
+    /// The sockets, at least one; see [`Self::sockets_for_worker`].
     sockets: Arc<[ListenerSocket]>,
-    /// The file of a Unix socket that was bound by this process.
+    /// The file of the Unix socket, if this process has bound it.
     file: Option<Arc<SocketFile>>,
 }
 
 impl Listener {
-    /// Listens as `config` says, on inherited sockets or else on new ones.
+    /// Opens the listener of `config`, on inherited sockets or else on new ones.
     pub(super) fn open(
         config: &ListenerConfig,
         workers: usize,
@@ -85,7 +85,7 @@ impl Listener {
         Ok(Arc::new(Self { config: config.clone(), address, context, sockets: sockets.into(), file }))
     }
 
-    /// Returns a listener with another configuration and the same sockets.
+    /// Returns a listener with a new configuration and the same sockets.
     pub(super) fn reconfigured(
         &self,
         config: &ListenerConfig,
@@ -110,8 +110,8 @@ impl Listener {
         }
     }
 
-    /// Returns the sockets on which worker `number` of `workers` accepts. With fewer sockets than workers, workers
-    /// share sockets; with more, they have several. Every socket is served.
+    /// Returns the sockets on which worker `number` of `workers` accepts. Workers share sockets if there are fewer sockets
+    /// than workers, and have several if there are more. Every socket is served.
     pub(super) fn sockets_for_worker(
         &self,
         number: usize,
@@ -124,12 +124,12 @@ impl Listener {
         own.map(|(_, socket)| socket.try_clone()).collect()
     }
 
-    /// Duplicates its sockets, to be passed to another process.
+    /// Duplicates the sockets, for another process.
     pub(super) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
         self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
     }
 
-    /// Leaves the file of its Unix socket to the process that has the socket now.
+    /// Leaves the file of the Unix socket to the process that has taken over.
     pub(super) fn hand_over(&self) {
         if let Some(file) = &self.file {
             file.keep();

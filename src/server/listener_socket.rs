@@ -12,7 +12,7 @@ use super::transport::ClientSocket;
 
 /// The size of the kernel's accept queue.
 pub(super) const BACKLOG: i32 = 1024;
-/// The most connections that the accept queue holds: Linux takes one more than the backlog.
+/// Limit of the connections in the accept queue: Linux queues one more than the backlog.
 pub(super) const MAX_QUEUED: usize = BACKLOG as usize + 1;
 
 /// A listening socket.
@@ -22,14 +22,14 @@ pub(super) enum ListenerSocket {
     Unix(UnixListener),
 }
 
-/// A listening socket on a worker's runtime.
+/// A listening socket that is registered with a worker's runtime.
 #[derive(Debug)]
 pub(super) enum AsyncListenerSocket {
     Tcp(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
 
-/// A client's connection, and its address unless it came over a Unix socket.
+/// An accepted connection, and the client's address; `None` for a Unix socket.
 pub(super) type Accepted = (ClientSocket, Option<IpAddr>);
 
 // === impl ListenerSocket ===
@@ -107,7 +107,7 @@ impl AsyncListenerSocket {
 }
 
 fn tcp(stream: tokio::net::TcpStream, address: SocketAddr) -> Accepted {
-    // If the client has gone already, the first read reports it.
+    // If this fails because the client has disconnected, the first read reports it.
     let _ = stream.set_nodelay(true);
     (ClientSocket::Tcp(stream), Some(address.ip()))
 }
@@ -134,7 +134,7 @@ enum ReusePort {
 
 fn open_tcp(address: SocketAddr, reuse_port: ReusePort) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart need not wait until the last process's connections have left TIME_WAIT.
+    // Allows a restart while connections of the previous process are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port == ReusePort::Yes)?;
     socket.set_nonblocking(true)?;

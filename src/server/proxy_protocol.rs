@@ -18,7 +18,7 @@ const MAX_HEADER: usize = 4096;
 /// Limit on the size of a version 1 header, by its specification.
 const MAX_V1_HEADER: usize = 107;
 
-/// The sender of a connection, as its PROXY header says.
+/// The source of a connection, according to its PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProxySource {
     /// A client of the proxy.

@@ -1,10 +1,10 @@
-//! A budget for HTTP/2 streams that clients reset: opening and resetting a stream costs a client next to nothing, and
-//! the gateway a request (rapid reset, CVE-2023-44487).
+//! A budget for HTTP/2 streams that clients reset. Opening and resetting a stream costs a client almost nothing, and the
+//! gateway a request (rapid reset, CVE-2023-44487).
 //!
-//! Each such stream takes a token from the client's address, whichever of its connections it is on. While an address
-//! has none, its connections are paused: nothing is read from them. Tokens taken beyond zero have to be earned back
-//! first. If too many connections are paused, further ones are closed. A trusted proxy is many clients, so its address
-//! has no limit; neither have Unix sockets.
+//! Each such stream takes a token from the client's address, on whichever of its connections it is. An address may go
+//! into debt. While it has no token, its connections are paused: nothing is read from them. If too many connections are
+//! paused, further ones are closed. Trusted proxies and Unix sockets have no such limit, since they stand for many
+//! clients.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::time::Clock;
 /// The reset budget of a connection's client.
 #[derive(Debug)]
 pub(super) struct ResetBudget {
-    account: Option<(Arc<Limiter>, IpAddr)>,
+    limiter: Option<(Arc<Limiter>, IpAddr)>,
     connections: Arc<Connections>,
 }
 
@@ -28,7 +28,7 @@ impl ResetBudget {
         address: Option<IpAddr>,
         connections: &Arc<Connections>,
     ) -> Self {
-        Self { account: limiter.cloned().zip(address), connections: Arc::clone(connections) }
+        Self { limiter: limiter.cloned().zip(address), connections: Arc::clone(connections) }
     }
 
     /// Takes a token for a stream that its client ended before the response was complete.
@@ -45,7 +45,7 @@ impl ResetBudget {
     }
 
     fn take_tokens(&self, tokens: u32) {
-        if let Some((limiter, address)) = &self.account {
+        if let Some((limiter, address)) = &self.limiter {
             limiter.debit(*address, tokens, Clock.mono());
         }
     }
@@ -55,18 +55,18 @@ impl ResetBudget {
     /// # Errors
     /// Returns the time until the client has a token, if it has none.
     pub(super) fn balance(&self) -> Result<Balance, Duration> {
-        match &self.account {
+        match &self.limiter {
             Some((limiter, address)) => limiter.balance(*address, Clock.mono()),
             None => Ok(Balance::All),
         }
     }
 
-    /// Pauses the connection. Returns `None` if too many are paused, and the connection should be closed.
+    /// Counts the connection as paused. Returns `None` if too many are paused, and the connection should be closed.
     pub(super) fn pause(&self) -> Option<PausedConnection> {
         self.connections.pause()
     }
 
-    /// Waits until the client has a token. Returns `false` on timeout, or if too many connections are paused; the
+    /// Waits until the client has a token. Returns `false` on timeout or if too many connections are paused. The
     /// connection should then be closed.
     pub(super) async fn wait_for_token(&self, timeout: Duration) -> bool {
         let Err(mut wait) = self.balance() else { return true };

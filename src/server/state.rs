@@ -1,5 +1,5 @@
-//! The state of the gateway that probes and metrics show: whether it is draining, whether its workers are alive, and
-//! the outcomes of reloads. Only the server writes it, and nothing in the server depends on it.
+//! The state of the gateway that health checks and metrics report: whether it is draining, whether its workers are
+//! alive, and the outcomes of reloads. Only the server writes it, and nothing in the server depends on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::proxy::Tunnels;
 use crate::time::{Clock, Timestamp};
 
-/// The age of a heartbeat from which on its worker counts as stuck. Workers send one every second, between requests.
+/// A worker counts as stuck when its last heartbeat is this old. Workers send one every second, between requests.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of a running gateway.
@@ -21,7 +21,7 @@ pub struct State {
     generation: AtomicU64,
     reloaded: AtomicU64,
     failed_reloads: AtomicU64,
-    /// In milliseconds since the Unix epoch.
+    /// When the current configuration was applied, in milliseconds since the Unix epoch.
     last_reload: AtomicI64,
     tunnels: Arc<Tunnels>,
 }
@@ -33,7 +33,7 @@ pub struct ReloadCounters {
     pub done: u64,
     /// Reloads that failed and changed nothing.
     pub failed: u64,
-    /// When the current configuration was applied: at the start, or by the last successful reload.
+    /// Time at which the current configuration was applied: the start, or the last successful reload.
     pub last: Timestamp,
     /// The number of the current generation; the first is 1.
     pub generation: u64,
@@ -59,7 +59,7 @@ impl State {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Returns whether every worker has sent a heartbeat lately.
+    /// Returns whether every worker has sent a heartbeat recently.
     pub fn is_alive(&self) -> bool {
         let age = Clock.mono().saturating_duration_since(self.started);
         self.heartbeats.iter().all(|heartbeat| {

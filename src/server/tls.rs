@@ -1,8 +1,8 @@
 //! TLS termination at a listener: certificates by SNI, client certificates, the handshake timeout.
 //!
-//! Every certificate has its own rustls configuration with its own ticket keys. So a session cannot be
-//! resumed with another certificate, which may require other client certificates, nor after the files have changed.
-//! Clients without SNI or with an unknown name get the first certificate.
+//! Every certificate has its own rustls configuration with its own ticket keys. So a TLS session can be resumed neither
+//! with another certificate, which may require other client certificates, nor after the files have changed. Clients
+//! without SNI or with an unknown name get the first certificate.
 
 mod context;
 mod error;
@@ -43,7 +43,7 @@ pub(super) struct TlsTerminator {
     _reload: AbortOnDropHandle<()>,
 }
 
-/// Why a handshake failed.
+/// Error of a TLS handshake.
 #[derive(Debug)]
 pub(super) enum HandshakeFailure {
     /// The client speaks plain HTTP.
@@ -87,7 +87,7 @@ async fn handshake(
     mut transport: Transport,
     contexts: &Contexts,
 ) -> Result<(Box<TlsStream<Transport>>, ClientProtocol, TlsFacts), HandshakeFailure> {
-    // A client that does not speak TLS gets no TLS alert, since it could not read it.
+    // The first byte is checked before rustls reads it, because rustls would send a TLS alert to a plain HTTP client.
     if transport.ahead().is_empty() {
         transport.read_ahead().await.map_err(HandshakeFailure::Other)?;
     }
@@ -118,8 +118,8 @@ async fn handshake(
     Ok((Box::new(stream), protocol, TlsFacts { certificate, rule }))
 }
 
-/// Parses a client certificate. Returns `None` if it has expired: in a resumed session, it was verified by an earlier
-/// handshake.
+/// Parses a client certificate. Returns `None` if it is malformed or has expired. The expiry is checked because a resumed
+/// session relies on the verification by an earlier handshake.
 fn read_valid(der: &[u8]) -> Option<ClientCertificate> {
     ClientCertificate::parse(der).filter(|certificate| Clock.now().wall <= certificate.not_after)
 }

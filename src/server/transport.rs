@@ -1,4 +1,4 @@
-//! A client's connection below TLS and HTTP: the socket, bytes that were read ahead, and the connection permit.
+//! A client connection below TLS and HTTP: the socket, bytes that were read ahead, and the connection permit.
 
 use std::io;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::connections::ConnectionPermit;
 
-/// Bytes to read ahead at a time: more than usual PROXY headers and most TLS ClientHellos have.
+/// Bytes to read ahead at a time: more than a usual PROXY header or TLS ClientHello.
 const READ_AHEAD: usize = 1024;
 
-/// A client's connection.
+/// A client connection.
 #[derive(Debug)]
 pub(super) struct Transport {
     socket: ClientSocket,

@@ -1,7 +1,7 @@
 //! Listening Unix sockets and their files.
 //!
-//! A socket file on which no process listens is a leftover, and is replaced. One on which a process listens, or a file
-//! of another kind, is an error. At the end the file is removed, unless it is another socket's by then.
+//! A socket file on which no process listens is a leftover, and is replaced. A socket file on which a process listens, and
+//! a file of another kind, is an error. The file is removed at the end, unless another process has replaced it.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -18,11 +18,11 @@ pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Whether the file stays when this is dropped.
+    /// Whether the file is kept when this is dropped.
     kept: AtomicBool,
 }
 
-/// Listens at `path`. `mode` is the mode of the socket file: connecting takes write permission.
+/// Listens at `path`. `mode` is the mode of the socket file; clients need write permission to connect.
 pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, SocketFile)> {
     remove_leftover(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -35,7 +35,7 @@ pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixList
         inode: metadata.ino(),
         kept: AtomicBool::new(false),
     };
-    // Before it listens, so that no one can connect with the permissions that the umask has left.
+    // The mode is set before `listen`, so that nobody can connect with the permissions that the umask has left.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(backlog)?;
     Ok((socket.into(), file))

@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, for example when no file descriptor is left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// The arguments of [`spawn`].
+/// Arguments of [`spawn`].
 #[derive(Debug)]
 pub(super) struct WorkerSetup {
     pub(super) number: usize,
@@ -50,7 +50,7 @@ struct Acceptors {
     worker: Rc<Worker>,
     connections: TaskTracker,
     running: Vec<Acceptor>,
-    /// Acceptors that have been stopped and may still be emptying their queues.
+    /// Acceptors that have been stopped and may still be accepting queued connections.
     stopping: JoinSet<()>,
 }
 
@@ -65,7 +65,8 @@ struct Acceptor {
 /// Starts a worker thread.
 ///
 /// # Errors
-/// If the operating system refuses randomness, the thread, or what its runtime needs.
+/// Returns an error if the operating system provides no random bytes, no thread, or not the descriptors that a runtime
+/// needs.
 pub(super) fn spawn(setup: WorkerSetup) -> Result<JoinHandle<()>, StartError> {
     let failed = |what| move |error| StartError::System { what, error };
     let ids = RequestIds::new().map_err(|error| failed("randomness")(error.into()))?;
@@ -79,7 +80,7 @@ pub(super) fn spawn(setup: WorkerSetup) -> Result<JoinHandle<()>, StartError> {
             Ok(runtime) => (Ok(()), Some(runtime)),
             Err(error) => (Err(error), None),
         };
-        // `spawn` waits for this.
+        // The send cannot fail, since `spawn` waits for it.
         let _ = report.send(started);
         if let Some(runtime) = runtime {
             runtime.block_on(run(setup, ids));
@@ -133,13 +134,13 @@ async fn run(setup: WorkerSetup, ids: RequestIds) {
             }
         }
     }
-    // Only the acceptors may hold the sockets now; otherwise clients would keep queueing on them.
+    // From here on only the acceptors hold the sockets, so that the sockets close with the acceptors.
     drop(generations);
     acceptors.stop().await;
     connections.close();
     let tunnels = worker.tasks();
     tunnels.close();
-    // In this order: connections start tunnels.
+    // The order matters, since connections start tunnels.
     let all_ended = async {
         connections.wait().await;
         tunnels.wait().await;
@@ -153,7 +154,7 @@ async fn run(setup: WorkerSetup, ids: RequestIds) {
     };
     if ended.is_err() {
         let connections = connections.len() + tunnels.len();
-        tracing::warn!(connections, "connections were cut at the end of the drain");
+        tracing::warn!(connections, "connections were still open at the drain timeout, and are closed");
     }
 }
 
@@ -196,7 +197,7 @@ impl Acceptors {
         self.running.push(Acceptor { listener: Arc::clone(listener), stop, tasks });
     }
 
-    /// Stops all acceptors, which accept what is left in their queues.
+    /// Stops all acceptors, and waits until they have accepted the connections in their queues.
     async fn stop(mut self) {
         for acceptor in self.running.drain(..) {
             self.stopping.spawn_local(acceptor.stop());
@@ -215,7 +216,7 @@ impl Acceptor {
     }
 }
 
-/// What the tasks of an acceptor share.
+/// Context shared by the tasks of an acceptor.
 struct AcceptorContext {
     listener: Arc<Listener>,
     worker: Rc<Worker>,
@@ -253,14 +254,14 @@ async fn accept(socket: ListenerSocket, mut context: AcceptorContext) {
     }
 }
 
-/// Accepts the connections that are in the kernel's queue already: closing the last socket of an address would reset
-/// them. Accepts no more than the queue holds, so that clients that keep connecting do not keep the worker here.
+/// Accepts the connections that are already in the kernel's queue, because closing the last socket of an address resets
+/// them. Stops at the size of the queue, so that clients that keep connecting do not hold up the worker.
 fn accept_queued(socket: AsyncListenerSocket, context: &AcceptorContext) -> io::Result<()> {
     let socket = socket.into_socket()?;
     for accepted in socket.accept_queued(MAX_QUEUED) {
         match accepted {
             Ok(accepted) => context.serve(accepted, context.listener.context.connections.acquire_now()),
-            // The client has closed it meanwhile.
+            // The client has closed the connection meanwhile.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => return Err(error),
         }
@@ -269,7 +270,7 @@ fn accept_queued(socket: AsyncListenerSocket, context: &AcceptorContext) -> io::
 }
 
 impl AcceptorContext {
-    /// Waits for a permit, unless the acceptor is stopped. Nothing else is accepted meanwhile.
+    /// Waits for a permit, or until the acceptor is stopped. No other connection is accepted meanwhile.
     async fn acquire_permit(&mut self) -> ConnectionPermit {
         let connections = &self.listener.context.connections;
         tokio::select! {
@@ -284,7 +285,7 @@ impl AcceptorContext {
         let accepted = AcceptedConnection { socket, peer_address, permit };
         let listener = Arc::clone(&self.listener.context);
         let (worker, stopped) = (Rc::clone(&self.worker), self.stopped.clone());
-        // The tracker waits for it when the worker drains.
+        // When the worker drains, it waits for the tasks of this tracker.
         self.connections.spawn_local(accepted_connection::serve(listener, accepted, worker, stopped));
     }
 }

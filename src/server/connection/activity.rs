@@ -1,7 +1,7 @@
-//! What a connection is doing, and for how long it may.
+//! Tracks what a connection waits for, so that each wait for the client has a timeout.
 //!
-//! Its stream, its requests and its responses tell [`Activity`]; the connection's task asks it what the client is
-//! waited for.
+//! The connection's stream, requests and responses record events in [`Activity`]. The connection's task asks it what the
+//! connection waits for, and applies the timeout with a [`Deadline`].
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -16,226 +16,232 @@ use crate::proxy::ResponseBody;
 use crate::time::{Alarm, Clock};
 use crate::upstream::RequestSender;
 
-/// What is known of a connection.
+/// The state of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// Requests under way.
-    open: Cell<u32>,
-    /// Whether bytes have come since the last request.
-    heard: Cell<bool>,
-    /// Whether the client keeps bytes from being written.
-    blocked: Cell<bool>,
+    /// Number of requests in flight.
+    in_flight: Cell<u32>,
+    /// Whether bytes have been received since the last request.
+    received: Cell<bool>,
+    /// Whether a write waits for the client to read.
+    write_blocked: Cell<bool>,
     /// Whether the client may still be sending the body of the last request.
     sending: Rc<Cell<bool>>,
-    /// Whether the client has ended its side.
-    ended: Cell<bool>,
-    /// Whether a request line that has to be mended was kept from hyper.
-    held: Cell<bool>,
-    /// Grows with each change: what is waited for now is not what was waited for before.
-    turn: Cell<Turn>,
-    /// The same of writing, since requests that come do not make a client read.
-    stuck: Cell<Turn>,
+    /// Whether the client has closed its sending side.
+    read_closed: Cell<bool>,
+    /// Whether a request line was withheld from hyper, because its query has to be encoded first.
+    line_withheld: Cell<bool>,
+    /// The current wait for a request or a head; changes whenever a new wait begins.
+    read_wait: Cell<WaitId>,
+    /// The current wait for the client to read. Separate, since receiving requests does not restart this wait.
+    write_wait: Cell<WaitId>,
 }
 
-/// Which wait of a kind it is.
-pub(super) type Turn = u64;
+/// Distinguishes successive waits of the same kind.
+pub(super) type WaitId = u64;
 
-/// What a client is waited for.
+/// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Nothing: it is the gateway's turn, or a body's, which has limits of its own.
+    /// Nothing from the client: the gateway works, or a request body is received, which has its own timeout.
     Nothing,
-    /// A request.
+    /// The next request.
     Request,
-    /// The rest of a request's head.
+    /// The rest of a request head.
     Head,
-    /// That it reads.
-    Reader,
+    /// The client to read the response.
+    ClientRead,
 }
 
-/// The time that a wait may take.
+/// Timeout of the current wait.
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
-    wait: Option<(Wait, Turn)>,
-    due: Option<Instant>,
+    wait: Option<(Wait, WaitId)>,
+    expires: Option<Instant>,
     alarm: Alarm,
 }
 
-/// A request under way, until its response has gone.
+/// A request in flight. Dropping it ends the request.
 #[derive(Debug)]
 pub(super) struct RequestActivity {
     activity: Rc<Activity>,
-    /// Of a response that has a task of its own: what that waits for.
-    reader: Option<Rc<Reader>>,
+    /// The progress of the response, if it has its own task (HTTP/2).
+    response: Option<Rc<ResponseActivity>>,
 }
 
-/// Whether a response waits for its client.
+/// Whether a response waits for its client to read.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
-    waited_for: Cell<bool>,
-    /// Whether the response has ended, or will not by no fault of the client's.
+pub(super) struct ResponseActivity {
+    waits_for_client: Cell<bool>,
+    /// Whether the response has ended, or was cut off and the client is not the cause.
     done: Cell<bool>,
-    turn: Cell<Turn>,
-    /// What sends the rest of the request meanwhile: a client may want to send all of it before it reads.
+    wait_id: Cell<WaitId>,
+    /// Sends the rest of the request meanwhile, because some clients read only after sending the whole request.
     sender: RefCell<Option<RequestSender>>,
 }
 
-/// A response's body, which tells when it has gone.
+/// A response body that records its progress, and ends the request when it is dropped.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct TrackedBody {
     body: ResponseBody,
-    exchange: RequestActivity,
+    request: RequestActivity,
 }
 
 // === impl Activity ===
 
 impl Activity {
-    fn change(&self) {
-        self.turn.set(self.turn.get().wrapping_add(1));
+    fn begin_read_wait(&self) {
+        self.read_wait.set(self.read_wait.get().wrapping_add(1));
     }
 
-    /// Bytes have come.
-    pub(super) fn received(&self) {
-        if !self.heard.replace(true) && self.open.get() == 0 {
-            self.change();
+    /// Records that bytes were received.
+    pub(super) fn record_read(&self) {
+        if !self.received.replace(true) && self.in_flight.get() == 0 {
+            self.begin_read_wait();
         }
     }
 
-    /// The client has ended its side.
-    pub(super) fn ended(&self) {
-        self.ended.set(true);
+    /// Records that the client has closed its sending side.
+    pub(super) fn record_end(&self) {
+        self.read_closed.set(true);
     }
 
-    /// A request line that has to be mended is kept from hyper.
-    pub(super) fn hold(&self) {
-        self.held.set(true);
+    /// Records that a request line is withheld from hyper, because its query has to be encoded first.
+    pub(super) fn withhold_line(&self) {
+        self.line_withheld.set(true);
     }
 
-    /// Whether a request line that has to be mended was kept from hyper.
-    pub(super) fn is_held(&self) -> bool {
-        self.held.get()
+    /// Returns whether a request line is withheld from hyper.
+    pub(super) fn is_line_withheld(&self) -> bool {
+        self.line_withheld.get()
     }
 
-    /// Bytes were written, or could not be.
-    pub(super) fn wrote(&self, blocked: bool) {
-        // Each piece that gets through begins the wait anew, and nothing else does.
-        if self.blocked.replace(blocked) != blocked {
-            self.stuck.set(self.stuck.get().wrapping_add(1));
+    /// Records a write, and whether it has to wait for the client to read.
+    pub(super) fn record_write(&self, blocked: bool) {
+        // Only a write that makes progress restarts the timeout.
+        if self.write_blocked.replace(blocked) != blocked {
+            self.write_wait.set(self.write_wait.get().wrapping_add(1));
         }
     }
 
-    /// A request has come; `sending`: its body has not yet.
-    pub(super) fn begin(self: &Rc<Self>, sending: bool, reader: Option<Rc<Reader>>) -> RequestActivity {
-        self.open.set(self.open.get() + 1);
+    /// Begins a request. `sending` says whether its body is still to be received.
+    pub(super) fn begin_request(
+        self: &Rc<Self>,
+        sending: bool,
+        response: Option<Rc<ResponseActivity>>,
+    ) -> RequestActivity {
+        self.in_flight.set(self.in_flight.get() + 1);
         self.sending.set(sending);
-        self.change();
-        RequestActivity { activity: Rc::clone(self), reader }
+        self.begin_read_wait();
+        RequestActivity { activity: Rc::clone(self), response }
     }
 
-    /// Is true while the client may still be sending the body of the last request.
+    /// Returns the flag that is true while the client may still be sending the body of the last request.
     pub(super) fn sending(&self) -> &Rc<Cell<bool>> {
         &self.sending
     }
 
-    /// Whether what comes next belongs to a request's head, and nothing is left to be written.
+    /// Returns whether the next bytes belong to a request head, and no response is left to write.
     pub(super) fn expects_head(&self) -> bool {
-        self.open.get() == 0 && !self.sending.get() && !self.blocked.get()
+        self.in_flight.get() == 0 && !self.sending.get() && !self.write_blocked.get()
     }
 
-    /// Whether bytes have come since the last request.
-    pub(super) fn has_heard(&self) -> bool {
-        self.heard.get()
+    /// Returns whether bytes have been received since the last request.
+    pub(super) fn has_received(&self) -> bool {
+        self.received.get()
     }
 
-    /// What the client is waited for.
-    pub(super) fn wait(&self) -> (Wait, Turn) {
-        match (self.blocked.get(), self.open.get(), self.heard.get()) {
-            (true, _, _) => (Wait::Reader, self.stuck.get()),
-            (false, 0, false) => (Wait::Request, self.turn.get()),
-            (false, 0, true) => (Wait::Head, self.turn.get()),
-            (false, _, _) => (Wait::Nothing, self.turn.get()),
+    /// Returns what the connection waits for.
+    pub(super) fn wait(&self) -> (Wait, WaitId) {
+        match (self.write_blocked.get(), self.in_flight.get(), self.received.get()) {
+            (true, _, _) => (Wait::ClientRead, self.write_wait.get()),
+            (false, 0, false) => (Wait::Request, self.read_wait.get()),
+            (false, 0, true) => (Wait::Head, self.read_wait.get()),
+            (false, _, _) => (Wait::Nothing, self.read_wait.get()),
         }
     }
 
-    /// Whether closing the connection could cost the client its answer: it may still be sending.
-    pub(super) fn is_unheard(&self) -> bool {
-        !self.ended.get() && (self.sending.get() || (self.open.get() == 0 && self.heard.get()))
+    /// Returns whether the client may still be sending, so that closing the connection at once could make it lose the
+    /// response.
+    pub(super) fn needs_lingering_close(&self) -> bool {
+        !self.read_closed.get() && (self.sending.get() || (self.in_flight.get() == 0 && self.received.get()))
     }
 }
 
 // === impl Deadline ===
 
 impl Deadline {
-    /// Ready when `wait` has lasted longer than `limit`; none: it may take any time.
+    /// Ready when `wait` has lasted longer than `timeout`; never if `timeout` is `None`.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        wait: (Wait, Turn),
-        limit: Option<Duration>,
+        wait: (Wait, WaitId),
+        timeout: Option<Duration>,
     ) -> Poll<()> {
         if self.wait != Some(wait) {
             self.wait = Some(wait);
-            self.due = limit.map(|limit| Clock.mono() + limit);
+            self.expires = timeout.map(|timeout| Clock.mono() + timeout);
         }
-        self.due.map_or(Poll::Pending, |due| self.alarm.poll(cx, due))
+        self.expires.map_or(Poll::Pending, |expires| self.alarm.poll(cx, expires))
     }
 }
 
 // === impl RequestActivity ===
 
 impl RequestActivity {
-    /// `body`, and with its end that of the exchange.
-    pub(super) fn watch(self, body: ResponseBody) -> Watched {
-        if let Some(reader) = &self.reader {
-            reader.done.set(body.is_end_stream());
-            reader.sender.replace(body.request_sender());
+    /// Wraps the response body, whose end also ends the request.
+    pub(super) fn track(self, body: ResponseBody) -> TrackedBody {
+        if let Some(response) = &self.response {
+            response.done.set(body.is_end_stream());
+            response.sender.replace(body.request_sender());
         }
-        Watched { body, exchange: self }
+        TrackedBody { body, request: self }
     }
 }
 
 impl Drop for RequestActivity {
     fn drop(&mut self) {
         let activity = &self.activity;
-        activity.open.set(activity.open.get().saturating_sub(1));
-        activity.heard.set(false);
-        activity.change();
+        activity.in_flight.set(activity.in_flight.get().saturating_sub(1));
+        activity.received.set(false);
+        activity.begin_read_wait();
     }
 }
 
-// === impl Reader ===
+// === impl ResponseActivity ===
 
-impl Reader {
-    /// What the client is waited for.
-    pub(super) fn wait(&self) -> (Wait, Turn) {
-        let wait = if self.waited_for.get() { Wait::Reader } else { Wait::Nothing };
-        (wait, self.turn.get())
+impl ResponseActivity {
+    /// Returns what the response waits for.
+    pub(super) fn wait(&self) -> (Wait, WaitId) {
+        let wait = if self.waits_for_client.get() { Wait::ClientRead } else { Wait::Nothing };
+        (wait, self.wait_id.get())
     }
 
-    /// Goes on with the request, of which nothing is sent otherwise while the response waits.
+    /// Sends more of the request body to the upstream. Polling the response body does this, too, but hyper does not
+    /// poll it while the client does not read.
     pub(super) fn poll_request(&self, cx: &mut Context<'_>) {
-        if self.waited_for.get()
+        if self.waits_for_client.get()
             && let Some(sender) = &*self.sender.borrow()
         {
             sender.poll_send(cx);
         }
     }
 
-    /// Whether nothing more is to come of the response.
+    /// Returns whether the response has no more data.
     pub(super) fn is_done(&self) -> bool {
         self.done.get()
     }
 
-    fn set(&self, waited_for: bool, done: bool) {
-        self.waited_for.set(waited_for);
+    fn set(&self, waits_for_client: bool, done: bool) {
+        self.waits_for_client.set(waits_for_client);
         self.done.set(done);
-        self.turn.set(self.turn.get().wrapping_add(1));
+        self.wait_id.set(self.wait_id.get().wrapping_add(1));
     }
 }
 
-// === impl Watched ===
+// === impl TrackedBody ===
 
-impl Body for Watched {
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = <ResponseBody as Body>::Error;
 
@@ -245,14 +251,14 @@ impl Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if let Some(reader) = &this.exchange.reader {
-            // Whoever has a piece asks for the next when the client has taken this one.
-            let (waited_for, done) = match &polled {
+        if let Some(response) = &this.request.response {
+            // hyper polls for the next frame when the client's window has taken this one.
+            let (waits_for_client, done) = match &polled {
                 Poll::Pending => (false, false),
                 Poll::Ready(Some(Ok(_))) => (true, this.body.is_end_stream()),
                 Poll::Ready(None | Some(Err(_))) => (false, true),
             };
-            reader.set(waited_for, done);
+            response.set(waits_for_client, done);
         }
         polled
     }

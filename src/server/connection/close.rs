@@ -1,4 +1,4 @@
-//! Closing a client's connection.
+//! Closing client connections.
 
 use std::io;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Timeout for shutting a connection down, TLS close_notify included.
 pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest time for which the rest of a request's body is read and discarded after its response. Clients that read the
-/// response only after sending everything, or that lose it to a reset, get it in this time.
+/// Limit on how long the rest of a request body is read and discarded after the response. This lets clients read the
+/// response that send the whole request first, or that a reset would make lose the response.
 pub(super) const MAX_DISCARD: Duration = Duration::from_secs(10);
 
 /// Closes a connection on which nothing is in flight.
 pub(super) async fn close<S: AsyncWrite + Unpin>(stream: &mut S) {
-    // A client that does not take the close_notify is closed without it.
+    // If the client does not read the close_notify, the connection is closed without it.
     let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, stream.shutdown()).await;
 }
 
-/// Closes a connection whose client may still be sending, and discards what it sends for up to `limit`. Closing at
-/// once would reset the connection, and the client's kernel would drop the response that it has not read yet (RFC
-/// 9112, 9.6).
+/// Closes a connection whose client may still be sending: shuts down writing and discards what the client sends, for up
+/// to `limit`. Closing at once would reset the connection, and the client's kernel would drop the response that the
+/// client has not read yet (RFC 9112, 9.6).
 pub(super) async fn close_lingering<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, limit: Duration) {
     let discard = async {
         stream.shutdown().await?;

@@ -1,11 +1,12 @@
-//! What all requests of a connection share.
+//! Context shared by the requests of a connection.
 
 use std::rc::Rc;
 
 use crate::config::{Limits, Timeouts};
 use crate::proxy::{Peer, Worker};
 
-/// What all requests of a connection share. The limits and timeouts are those of when the connection was accepted.
+/// Context shared by the requests of a connection. The limits and timeouts are those of the configuration that was in
+/// force when the connection was accepted.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionContext {
     pub(super) peer: Rc<Peer>,

@@ -1,4 +1,4 @@
-//! The first bytes of a connection, by which HTTP/2 is told from HTTP/1.1.
+//! The first bytes of a connection, which distinguish HTTP/2 from HTTP/1.1.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use tokio::sync::watch;
 
 /// The connection preface of HTTP/2 clients (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Timeout for a last request on a connection that is to end. Closing at once could cut off a request that is on its
-/// way; the response to one that comes within this time tells the client that it is the last.
+/// Timeout for a last request on a connection that is about to close. A request may already be on its way, and closing at
+/// once would fail it. The response to a request within this time says `Connection: close`.
 pub(super) const LAST_REQUEST: Duration = Duration::from_secs(2);
 
 /// The first bytes of a connection.
 pub(super) enum FirstBytes {
-    /// The client sent nothing in time, or the connection ended.
+    /// The client sent nothing before the timeout, or the connection ended.
     None,
-    /// The client sent only a part of the preface in time.
+    /// The client sent only a part of the preface before the timeout.
     Partial,
     /// The preface, or at least one byte of something else.
     Bytes(Bytes),
 }
 
-/// Reads until it is known whether the client sends `preface`: no byte beyond it, and at least one.
+/// Reads at least one byte, and on until it is known whether the client sends `preface`.
 pub(super) async fn read_first_bytes<S: AsyncRead + Unpin>(
     stream: &mut S,
     preface: &[u8],
@@ -48,7 +48,7 @@ pub(super) async fn read_first_bytes<S: AsyncRead + Unpin>(
     let mut read = pin!(read);
     let read = tokio::select! {
         read = tokio::time::timeout(timeout, read.as_mut()) => read,
-        // An accepted client may have sent a request that has not arrived yet.
+        // The client may have sent a request that has not arrived yet.
         _ = stopped.wait_for(|stopped| *stopped) => tokio::time::timeout(LAST_REQUEST.min(timeout), read).await,
     };
     match read {

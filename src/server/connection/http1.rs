@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 
-use super::activity::{Activity, Deadline, Wait, Watched};
+use super::activity::{Activity, Deadline, TrackedBody, Wait};
 use super::close::{MAX_DISCARD, SHUTDOWN_TIMEOUT, close, close_lingering};
 use super::context::ConnectionContext;
 use super::first_bytes::{FirstBytes, LAST_REQUEST, read_first_bytes};
@@ -81,7 +81,7 @@ pub(super) async fn serve<S>(
                 return Box::pin(close_lingering(&mut stream, context.timeouts.body.min(MAX_DISCARD))).await;
             }
             // What could not be written in time is not waited for again.
-            End::Closed | End::Expired(Wait::Reader | Wait::Nothing) => return,
+            End::Closed | End::Expired(Wait::ClientRead | Wait::Nothing) => return,
             End::Dismissed => return close(&mut stream).await,
             End::Expired(Wait::Head) => return Box::pin(refuse_slow(&mut stream)).await,
             End::Unencoded => {
@@ -132,7 +132,7 @@ where
     let upgrade = Rc::new(RefCell::default());
     let last = Rc::new(Cell::new(false));
     let service = service_fn(|request: Request<Incoming>| {
-        let exchange = activity.begin(!request.body().is_end_stream(), None);
+        let exchange = activity.begin_request(!request.body().is_end_stream(), None);
         let (context, upgrade, last) = (context.clone(), Rc::clone(&upgrade), Rc::clone(&last));
         let sending = Rc::clone(activity.sending());
         async move {
@@ -149,7 +149,7 @@ where
                 // hyper would write one of its own.
                 response.extensions_mut().insert(ReasonPhrase::from_static(b""));
             }
-            Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
+            Ok::<_, Infallible>(response.map(|body| exchange.track(body)))
         }
     });
     let wire = TrackedIo::of_requests(stream, first, Rc::clone(&activity));
@@ -161,7 +161,7 @@ where
     if !given_back.is_empty() {
         ahead = BytesMut::from_iter(ahead.iter().chain(&given_back)).freeze();
     }
-    Talk { end, stream, ahead, upgrade: upgrade.take(), is_unheard: activity.is_unheard() }
+    Talk { end, stream, ahead, upgrade: upgrade.take(), is_unheard: activity.needs_lingering_close() }
 }
 
 /// Answers a client whose head does not come to an end, and ends its connection.
@@ -181,7 +181,7 @@ async fn drive<S, H>(
 ) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    H: HttpService<Incoming, ResBody = Watched>,
+    H: HttpService<Incoming, ResBody = TrackedBody>,
     H::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let timeouts = context.timeouts;
@@ -194,7 +194,7 @@ where
             }
             return Poll::Ready(End::Closed);
         }
-        if activity.is_held() {
+        if activity.is_line_withheld() {
             return Poll::Ready(End::Unencoded);
         }
         if !last.get() && stop.as_mut().poll(cx).is_ready() {
@@ -208,7 +208,7 @@ where
             Wait::Request if last.get() => Some(timeouts.idle.min(LAST_REQUEST)),
             Wait::Request => Some(timeouts.idle.min(PARK)),
             Wait::Head => Some(timeouts.header),
-            Wait::Reader => Some(timeouts.send),
+            Wait::ClientRead => Some(timeouts.send),
         };
         ready!(deadline.poll(cx, wait, limit));
         let dismissed = last.get() && wait.0 == Wait::Request;

@@ -1,9 +1,9 @@
-//! HTTP/2 on a connection.
+//! HTTP/2 on a client connection.
 //!
-//! hyper and h2 read frames and hold clients to the protocol; the bounds here are what one connection may cost:
-//! streams, resets, windows. A connection on which nothing happens is told to go, and a stream whose client does not
-//! take its response is reset, without harm to the others. Streams that end before their responses are charged to the
-//! client's address, and what is read of a connection goes by what that can pay ([`intake`](super::throttled_reader)).
+//! hyper and h2 implement the protocol. This module limits what one connection may cost: streams, resets and flow-control
+//! windows. An idle connection is closed with GOAWAY. A stream whose client does not read the response is reset, and the
+//! other streams go on. Each stream that ends before its response takes a token from the client's address, and the tokens
+//! limit what is read from the connection ([`throttled_reader`](super::throttled_reader)).
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::activity::{Activity, Deadline, Reader, Wait};
+use super::activity::{Activity, Deadline, ResponseActivity, Wait};
 use super::close::MAX_DISCARD;
 use super::context::ConnectionContext;
 use super::throttled_reader::{ReadBudget, ThrottledReader};
@@ -35,20 +35,20 @@ use crate::proxy::handle;
 use crate::server::reset_budget::ResetBudget;
 use crate::upstream::{ClientBody, UnreadBody};
 
-/// What a client may send of one request's body before any of it is taken.
+/// Flow-control window of a stream: the most bytes of a request body that are buffered.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// The same of all requests of a connection: what their bodies may cost in memory.
+/// Flow-control window of a connection: the most bytes of all its request bodies that are buffered.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// What is buffered of one response.
+/// Limit on the buffered bytes of one response.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams of a connection that may break the protocol before the connection is done with (CVE-2025-8671).
-const MISTAKES: usize = 100;
-/// How often a silent client is asked whether it is still there.
-const PING: Duration = Duration::from_secs(20);
-/// And how long it has to say so.
-const PONG: Duration = Duration::from_secs(10);
+/// Number of streams reset for a protocol error by which a connection is closed (CVE-2025-8671).
+const MAX_STREAM_ERRORS: usize = 100;
+/// Interval of PING frames to a silent client.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Timeout for the reply to a PING frame, and for streams that are still opened after GOAWAY.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves `stream`, of which `first` has been read already.
+/// Serves `stream`, from which `first` has already been read.
 pub(super) async fn serve<S>(
     stream: S,
     first: Bytes,
@@ -61,124 +61,127 @@ pub(super) async fn serve<S>(
     let (limits, timeouts) = (context.limits, context.timeouts);
     let activity = Rc::new(Activity::default());
     let budget = Rc::new(ReadBudget::new(budget));
-    let streams = Streams {
+    let executor = StreamExecutor {
         next: Rc::default(),
         send_timeout: timeouts.send,
         discard: timeouts.body.min(MAX_DISCARD),
         budget: Rc::clone(&budget),
     };
-    let next = Rc::clone(&streams.next);
+    let next = Rc::clone(&executor.next);
     let service = service_fn(|mut request: Request<Incoming>| {
-        let reader = Rc::new(Reader::default());
+        let response_activity = Rc::new(ResponseActivity::default());
         let has_body = !request.body().is_end_stream();
         let unread = has_body.then(Rc::<UnreadBody>::default);
-        next.replace(Some((Rc::clone(&reader), unread.clone())));
-        let exchange = activity.begin(has_body, Some(reader));
+        next.replace(Some((Rc::clone(&response_activity), unread.clone())));
+        let request_activity = activity.begin_request(has_body, Some(response_activity));
         let (context, activity) = (context.clone(), Rc::clone(&activity));
-        let is_short = budget.is_short();
+        let is_limited = budget.is_limited();
         let switched = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
         async move {
-            if is_short {
-                // Who has reset streams may have reset this one: hyper looks before it asks again, and what is dropped
-                // here has cost no upstream anything.
+            if is_limited {
+                // The client may already have reset this stream, too. hyper checks that before it polls again, and drops
+                // the request before it costs an upstream anything.
                 tokio::task::yield_now().await;
             }
             let request = request.map(|body| ClientBody::new(body, unread));
             let mut response = handle(&context.worker, &context.peer, request).await;
             if let (Some(switched), Some(upgrade)) = (switched, response.body_mut().take_upgrade()) {
-                // It is over as soon as the response's head is on its way, or the stream has been reset.
+                // This task ends when the response head is sent or the stream is reset.
                 tokio::task::spawn_local(async move {
                     if let Ok(stream) = switched.await {
-                        upgrade.complete(TokioIo::new(stream), activity.begin(false, None));
+                        upgrade.complete(TokioIo::new(stream), activity.begin_request(false, None));
                     }
                 });
             }
-            Ok::<_, Infallible>(response.map(|body| exchange.watch(body)))
+            Ok::<_, Infallible>(response.map(|body| request_activity.track(body)))
         }
     });
     let stream =
         ThrottledReader::new(TrackedIo::new(stream, first, Rc::clone(&activity)), Rc::clone(&budget));
-    let connection = Builder::new(streams)
+    let connection = Builder::new(executor)
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(limits.resets)
-        .max_local_error_reset_streams(MISTAKES)
+        .max_local_error_reset_streams(MAX_STREAM_ERRORS)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PONG)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(MarkedTrailers::new(stream)), service);
     let mut connection = pin!(connection);
     let mut stop = pin!(stopped.wait_for(|stopped| *stopped));
     let mut deadline = Deadline::default();
-    let mut leaving = false;
+    let mut shutting_down = false;
     let served = poll_fn(|cx| {
         loop {
-            if !budget.renew() {
-                budget.end(0);
+            if !budget.refill() {
+                budget.close_abusive(0);
                 return Poll::Ready(Ok(()));
             }
             if let Poll::Ready(served) = connection.as_mut().poll(cx) {
                 return Poll::Ready(served);
             }
             let wait = activity.wait();
-            let limit = match wait.0 {
+            let timeout = match wait.0 {
                 Wait::Nothing => None,
-                Wait::Request | Wait::Head if leaving => Some(PONG),
+                Wait::Request | Wait::Head if shutting_down => Some(PING_TIMEOUT),
                 Wait::Request | Wait::Head => Some(timeouts.idle),
-                Wait::Reader => Some(timeouts.send),
+                Wait::ClientRead => Some(timeouts.send),
             };
-            let expired = deadline.poll(cx, wait, limit).is_ready();
-            if expired && (leaving || wait.0 == Wait::Reader) {
+            let expired = deadline.poll(cx, wait, timeout).is_ready();
+            if expired && (shutting_down || wait.0 == Wait::ClientRead) {
                 return Poll::Ready(Ok(()));
             }
-            if leaving || !(expired || stop.as_mut().poll(cx).is_ready()) {
+            if shutting_down || !(expired || stop.as_mut().poll(cx).is_ready()) {
                 return Poll::Pending;
             }
-            // New streams are refused, those under way are finished, and with them the connection.
-            leaving = true;
+            // GOAWAY: no new streams are accepted, and the connection ends with the last of its streams.
+            shutting_down = true;
             deadline = Deadline::default();
             connection.as_mut().graceful_shutdown();
         }
     })
     .await;
     if let Err(error) = served {
-        if is_misbehaviour(&error) {
-            // Streams that were reset before they were taken have gone with the connection.
-            budget.end(limits.resets + 1);
+        if is_client_fault(&error) {
+            // Streams that were reset before h2 accepted them were not debited.
+            budget.close_abusive(limits.resets + 1);
         }
         tracing::debug!(%error, "a connection ended");
     }
 }
 
-/// Whether h2 ended the connection for what its client did.
-fn is_misbehaviour(error: &hyper::Error) -> bool {
+/// Returns whether h2 closed the connection because the client violated the protocol or a limit.
+fn is_client_fault(error: &hyper::Error) -> bool {
     error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)
 }
 
-/// What is known of a stream before it is run: whether it waits for its client, and where the rest of its body goes.
-type Next = (Rc<Reader>, Option<Rc<UnreadBody>>);
+/// What the service has created for a stream, for the stream's task: the response's activity, and the request body if
+/// there is one.
+type StreamState = (Rc<ResponseActivity>, Option<Rc<UnreadBody>>);
 
 /// Runs each stream as a task of its own on the connection's thread.
 #[derive(Clone, Debug)]
-struct Streams {
-    /// Of the stream that is about to be run: the service has just been called for it.
-    next: Rc<RefCell<Option<Next>>>,
+struct StreamExecutor {
+    /// The state of the next stream to be executed: hyper executes it right after it has called the service.
+    next: Rc<RefCell<Option<StreamState>>>,
     send_timeout: Duration,
-    /// How long the body of a request that has been answered is read.
+    /// How long the rest of a request body is read and discarded after the response.
     discard: Duration,
     budget: Rc<ReadBudget>,
 }
 
 pin_project! {
-    /// A stream, until its response has been taken or its client has been waited for in vain. To drop it resets it.
-    struct Stream<F> {
+    /// Task of one stream. It ends when the response is sent or the client has not read it in time. Dropping hyper's
+    /// future resets the stream if its response is incomplete.
+    struct StreamTask<F> {
+        // hyper's future; `None` when it is complete.
         #[pin]
         stream: Option<F>,
-        reader: Option<Rc<Reader>>,
+        response: Option<Rc<ResponseActivity>>,
         unread: Option<Rc<UnreadBody>>,
         deadline: Deadline,
         send_timeout: Duration,
@@ -187,56 +190,53 @@ pin_project! {
     }
 }
 
-impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
-        let (reader, unread) = self.next.take().unzip();
-        let unread = unread.flatten();
-        let (deadline, send_timeout, discard) = (Deadline::default(), self.send_timeout, self.discard);
-        // It ends with its connection, which is tracked.
-        let budget = Rc::clone(&self.budget);
-        tokio::task::spawn_local(Stream {
+        let (response, unread) = self.next.take().unzip();
+        // The task ends with its connection, which is tracked.
+        tokio::task::spawn_local(StreamTask {
             stream: Some(stream),
-            reader,
-            unread,
-            deadline,
-            send_timeout,
-            discard,
-            budget,
+            response,
+            unread: unread.flatten(),
+            deadline: Deadline::default(),
+            send_timeout: self.send_timeout,
+            discard: self.discard,
+            budget: Rc::clone(&self.budget),
         });
     }
 }
 
-impl<F: Future<Output = ()>> Future for Stream<F> {
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let is_over = this.stream.as_mut().as_pin_mut().is_none_or(|stream| stream.poll(cx).is_ready());
         if is_over {
-            // With it goes whoever could still want the request's body.
+            // Drops the other users of the request body, so that its rest can be discarded.
             this.stream.set(None);
-        } else if let Some(reader) = this.reader {
-            reader.poll_request(cx);
+        } else if let Some(response) = this.response {
+            response.poll_request(cx);
         }
-        // A client that has to send before it reads would otherwise wait for a window that nobody opens.
+        // Discarding reopens the flow-control window, for which clients wait that send everything before they read.
         let rest = this.unread.as_ref().filter(|unread| unread.poll_discard(cx).is_pending());
         if is_over {
-            if this.reader.as_ref().is_some_and(|reader| !reader.is_done()) {
+            if this.response.as_ref().is_some_and(|response| !response.is_done()) {
                 this.budget.debit();
             } else if let Some(rest) = rest {
-                // It ends with its connection, which is tracked.
+                // The task ends with its connection, which is tracked.
                 tokio::task::spawn_local(discard(Rc::clone(rest), *this.discard));
             }
             return Poll::Ready(());
         }
-        let Some(reader) = this.reader else { return Poll::Pending };
-        let wait = reader.wait();
-        this.deadline.poll(cx, wait, (wait.0 == Wait::Reader).then_some(*this.send_timeout))
+        let Some(response) = this.response else { return Poll::Pending };
+        let wait = response.wait();
+        this.deadline.poll(cx, wait, (wait.0 == Wait::ClientRead).then_some(*this.send_timeout))
     }
 }
 
-/// Discards the rest of the body of a request that has been answered, until its client sends no more or has had time
-/// to read the response. What is left then is reset, with NO_ERROR.
+/// Discards the rest of a request body after the response, until the client has sent all of it or `limit` has passed.
+/// The stream is then reset with NO_ERROR.
 async fn discard(rest: Rc<UnreadBody>, limit: Duration) {
     let _ = tokio::time::timeout(limit, poll_fn(|cx| rest.poll_discard(cx))).await;
 }

@@ -1,11 +1,11 @@
-//! How much of an HTTP/2 connection is read, and when.
+//! Limits how much is read from an HTTP/2 connection, and when.
 //!
-//! 1. A connection that has been read for a while lets others go first: one read may hold hundreds of frames.
-//! 2. A connection that has reset streams, and any at its beginning, is read only if its address can pay for what it
-//!    may be about to reset ([`ResetBudget`]), and no further than that. Until then its bytes stay where they are, and
-//!    TCP tells the client. One that has reset nothing is not held up by others of its address.
+//! 1. After a fixed amount, other tasks of the worker run first, because one read may contain hundreds of frames.
+//! 2. A new connection, and one that has reset streams, is read only as far as its address has tokens for the streams
+//!    that the bytes may reset ([`ResetBudget`]). Without tokens nothing is read, and TCP flow control stops the client.
+//!    A connection that has reset nothing is not slowed down by other connections of its address.
 //!
-//! Responses are written all the while.
+//! Writing responses is not limited.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -22,28 +22,28 @@ use crate::server::connections::PausedConnection;
 use crate::server::reset_budget::ResetBudget;
 use crate::time::{Alarm, Clock};
 
-/// What is read of a connection before others have their turn.
-const TURN: usize = 64 * 1024;
-/// What a stream takes that is opened and reset: four fields of a byte each and a code, with their frames' heads.
-const STREAM: usize = 9 + 4 + 9 + 4;
-/// The least that is read for what can be paid.
-const LEAST: usize = 10 * STREAM;
+/// Limit of the bytes that are read before other tasks run.
+const MAX_READ: usize = 64 * 1024;
+/// The fewest bytes that open and reset a stream: a HEADERS frame with four indexed fields, and an RST_STREAM frame.
+const RESET_SIZE: usize = 9 + 4 + 9 + 4;
+/// The fewest bytes that may be read if the address has a token.
+const MIN_READ: usize = 10 * RESET_SIZE;
 
-/// What may be read of a connection.
+/// The number of bytes that may be read from a connection.
 #[derive(Debug)]
 pub(super) struct ReadBudget {
-    budget: ResetBudget,
-    /// Whether it goes by what the address can pay.
-    is_short: Cell<bool>,
-    /// What is left of it in this turn.
-    left: Cell<usize>,
-    /// When the address can pay again; none: it can.
-    due: Cell<Option<Instant>>,
-    /// Until then.
-    pause: RefCell<Option<PausedConnection>>,
+    reset_budget: ResetBudget,
+    /// Whether the tokens of the address limit what is read.
+    is_limited: Cell<bool>,
+    /// Bytes that may still be read before the next [`Self::refill`].
+    remaining: Cell<usize>,
+    /// When the address has a token again; `None` if the connection is not paused.
+    resume_at: Cell<Option<Instant>>,
+    /// Held while the connection is paused.
+    paused: RefCell<Option<PausedConnection>>,
 }
 
-/// A stream that is read by rations.
+/// A stream whose reads are limited by a [`ReadBudget`].
 #[derive(Debug)]
 pub(super) struct ThrottledReader<S> {
     stream: S,
@@ -54,60 +54,63 @@ pub(super) struct ThrottledReader<S> {
 // === impl ReadBudget ===
 
 impl ReadBudget {
-    /// Of a connection whose address pays `budget`, of which nothing is known yet.
-    pub(super) fn new(budget: ResetBudget) -> Self {
+    /// Returns the budget of a new connection, which is limited by the tokens in `reset_budget`.
+    pub(super) fn new(reset_budget: ResetBudget) -> Self {
         Self {
-            budget,
-            is_short: Cell::new(true),
-            left: Cell::default(),
-            due: Cell::default(),
-            pause: RefCell::default(),
+            reset_budget,
+            is_limited: Cell::new(true),
+            remaining: Cell::default(),
+            resume_at: Cell::default(),
+            paused: RefCell::default(),
         }
     }
 
-    /// Begins a turn; false: there will be none any more.
-    pub(super) fn renew(&self) -> bool {
-        if !self.is_short.get() {
-            self.left.set(TURN);
+    /// Refills the budget, or pauses the connection if the address has no token. Returns `false` if too many
+    /// connections are paused, and the connection should be closed.
+    pub(super) fn refill(&self) -> bool {
+        if !self.is_limited.get() {
+            self.remaining.set(MAX_READ);
             return true;
         }
-        match self.budget.balance() {
-            Ok(holding) => {
-                self.due.set(None);
-                self.pause.replace(None);
-                self.left.set(match holding {
-                    Balance::All => TURN,
+        match self.reset_budget.balance() {
+            Ok(balance) => {
+                self.resume_at.set(None);
+                self.paused.replace(None);
+                self.remaining.set(match balance {
+                    Balance::All => MAX_READ,
                     Balance::Tokens(tokens) => {
-                        usize::try_from(tokens).unwrap_or(TURN).saturating_mul(STREAM).clamp(LEAST, TURN)
+                        let bytes = usize::try_from(tokens).unwrap_or(MAX_READ).saturating_mul(RESET_SIZE);
+                        bytes.clamp(MIN_READ, MAX_READ)
                     }
                 });
-                self.is_short.set(holding != Balance::All);
+                self.is_limited.set(balance != Balance::All);
                 true
             }
             Err(wait) => {
-                self.left.set(0);
-                if self.due.replace(Some(Clock.mono() + wait)).is_none() {
-                    self.pause.replace(self.budget.pause());
+                self.remaining.set(0);
+                if self.resume_at.replace(Some(Clock.mono() + wait)).is_none() {
+                    self.paused.replace(self.reset_budget.pause());
                 }
-                self.pause.borrow().is_some()
+                self.paused.borrow().is_some()
             }
         }
     }
 
-    /// Whether streams were reset, and not long ago.
-    pub(super) fn is_short(&self) -> bool {
-        self.is_short.get()
+    /// Returns whether the connection is new or has reset streams, and its address has not earned all tokens back.
+    pub(super) fn is_limited(&self) -> bool {
+        self.is_limited.get()
     }
 
-    /// A stream ended before its response.
+    /// Takes a token for a stream that ended before its response was complete.
     pub(super) fn debit(&self) {
-        self.is_short.set(true);
-        self.budget.debit();
+        self.is_limited.set(true);
+        self.reset_budget.debit();
     }
 
-    /// The connection is ended for what its client did; up to `resets` of its streams were not charged.
-    pub(super) fn end(&self, resets: usize) {
-        self.budget.close_abusive(resets);
+    /// Counts a connection that is closed because of its client, and takes tokens for up to `resets` streams that were
+    /// not debited.
+    pub(super) fn close_abusive(&self, resets: usize) {
+        self.reset_budget.close_abusive(resets);
     }
 }
 
@@ -126,17 +129,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for ThrottledReader<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let left = this.budget.left.get();
-        if left == 0 {
-            if let Some(due) = this.budget.due.get() {
-                ready!(this.alarm.poll(cx, due));
+        let remaining = this.budget.remaining.get();
+        if remaining == 0 {
+            if let Some(resume_at) = this.budget.resume_at.get() {
+                ready!(this.alarm.poll(cx, resume_at));
             }
-            // The next turn comes when others have had theirs.
+            // The connection's task refills the budget when it is polled again, after other tasks.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let count = if left < buffer.remaining() {
-            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(left));
+        let count = if remaining < buffer.remaining() {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(remaining));
             ready!(Pin::new(&mut this.stream).poll_read(cx, &mut part))?;
             let count = part.filled().len();
             buffer.advance(count);
@@ -146,7 +149,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ThrottledReader<S> {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
             buffer.filled().len() - before
         };
-        this.budget.left.set(left - count);
+        this.budget.remaining.set(remaining - count);
         Poll::Ready(Ok(()))
     }
 }

@@ -27,7 +27,7 @@ impl<S> TrackedIo<S> {
         Self { stream, ahead, activity, scan: None }
     }
 
-    /// A stream of HTTP/1.1 requests. It gives nothing more once [`Activity::is_held`]: the end of a request line whose
+    /// A stream of HTTP/1.1 requests. It gives nothing more once [`Activity::is_line_withheld`]: the end of a request line whose
     /// query has to be encoded has come.
     pub(super) fn of_requests(stream: S, ahead: Bytes, activity: Rc<Activity>) -> Self {
         Self { scan: Some(QueryScan::Off), ..Self::new(stream, ahead, activity) }
@@ -53,7 +53,7 @@ impl<S> TrackedIo<S> {
 impl<S: AsyncWrite + Unpin> TrackedIo<S> {
     fn write<T>(&mut self, write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let written = write(Pin::new(&mut self.stream));
-        self.activity.wrote(written.is_pending());
+        self.activity.record_write(written.is_pending());
         written
     }
 }
@@ -64,11 +64,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.activity.is_held() {
+        if this.activity.is_line_withheld() {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        let is_first = !this.activity.has_heard();
+        let is_first = !this.activity.has_received();
         if this.ahead.is_empty() {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         } else {
@@ -82,15 +82,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
         }
         let read = buffer.filled().get(before..).unwrap_or_default();
         if read.is_empty() {
-            this.activity.ended();
+            this.activity.record_end();
             return Poll::Ready(Ok(()));
         }
-        this.activity.received();
+        this.activity.record_read();
         if this.ends_line_to_mend(is_first, read) {
             this.ahead = [read, &this.ahead].concat().into();
             buffer.set_filled(before);
             // Nobody is woken by this stream: the connection's task looks at it after each turn.
-            this.activity.hold();
+            this.activity.withhold_line();
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -143,7 +143,7 @@ mod tests {
         while let Some(count) = stream.read_buf(&mut given).now_or_never() {
             assert!(count.unwrap() > 0);
         }
-        assert_eq!(activity.is_held(), given.len() < LINE.len());
+        assert_eq!(activity.is_line_withheld(), given.len() < LINE.len());
         (given, stream.into_parts().1.into())
     }
 
@@ -153,17 +153,17 @@ mod tests {
             let (given, back) = read(|_| (), LINE.get(..cut).unwrap());
             assert_eq!((given.len(), &*back), (0, LINE), "with {cut} read ahead");
         }
-        let (given, back) = read(|activity| drop(activity.begin(false, None)), b"");
+        let (given, back) = read(|activity| drop(activity.begin_request(false, None)), b"");
         assert_eq!((given.len(), &*back), (0, LINE), "after a request");
     }
 
     #[test]
     fn a_body_is_never_taken_for_a_request_line() {
-        let (given, back) = read(|activity| std::mem::forget(activity.begin(true, None)), b"");
+        let (given, back) = read(|activity| std::mem::forget(activity.begin_request(true, None)), b"");
         assert_eq!((&*given, back.len()), (LINE, 0), "during a request");
-        let (given, back) = read(|activity| drop(activity.begin(true, None)), b"");
+        let (given, back) = read(|activity| drop(activity.begin_request(true, None)), b"");
         assert_eq!((&*given, back.len()), (LINE, 0), "after a request whose body has not come to its end");
-        let (given, back) = read(|activity| activity.wrote(true), b"");
+        let (given, back) = read(|activity| activity.record_write(true), b"");
         assert_eq!((&*given, back.len()), (LINE, 0), "while a response waits for its client");
     }
 }

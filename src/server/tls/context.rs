@@ -1,4 +1,4 @@
-//! The rustls configurations of a listener, made from its files.
+//! The rustls configurations of a listener, built from its certificate files.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const MAX_SESSIONS: usize = 1024;
 /// TLS 1.3 tickets sent per handshake: enough for two further connections.
 const TICKETS: usize = 2;
 
-/// What the handshakes of a listener use.
+/// The TLS contexts of a listener, and the selection among them.
 #[derive(Debug)]
 pub(super) struct Contexts {
     /// The context of the first certificate.
@@ -32,17 +32,17 @@ pub(super) struct Contexts {
     others: Vec<Context>,
     /// The position of the certificate for each name.
     names: HostNames,
-    /// The rule for client certificates of each host; `None` if all have the same.
+    /// The number of the client certificate rule of each host; `None` if there is one rule for all hosts.
     pub(super) hosts: Option<Arc<HostNames>>,
-    /// When the first of the certificates expires.
+    /// End of validity of the certificate that expires first.
     pub(super) not_after: Timestamp,
 }
 
-/// What the handshakes with one certificate use.
+/// The TLS context of one certificate.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) config: Arc<ServerConfig>,
-    /// The number of its rule for client certificates; 0 is that of the first certificate.
+    /// The number of its client certificate rule; 0 is that of the first certificate.
     pub(super) rule: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Why a listener's certificates and keys cannot be used.
+//! Errors in a listener's certificates and keys.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use rustls::server::VerifierBuilderError;
 
 use crate::tls::PemError;
 
-/// Why a listener's certificates and keys cannot be used.
+/// Error in a listener's certificates and keys.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -18,12 +18,12 @@ pub enum TlsError {
         /// The operating system's error.
         error: Arc<std::io::Error>,
     },
-    /// A file does not contain what it should.
+    /// A file has invalid contents.
     #[error("`{}` {error}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in its contents.
         error: PemError,
     },
     /// The certificate authorities for clients cannot be used.

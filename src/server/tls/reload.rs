@@ -1,8 +1,8 @@
 //! Reloads certificates when their files change.
 //!
-//! The files are read every second and compared by content. This detects replaced files, swapped symlinks (as
-//! Kubernetes updates secrets), and works when the clock goes back. New contents are used once two reads in a row
-//! agree, since a certificate and its key are written one after the other. If they are invalid, one error is logged
+//! The files are read every second and compared by content. This detects replaced files and swapped symlinks (as
+//! Kubernetes updates secrets), and does not depend on the clock. New contents are used when two reads in a row agree,
+//! because a certificate and its key are written one after the other. If the contents are invalid, one error is logged
 //! and the previous certificates stay in use.
 
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use crate::server::connections::Connections;
 /// Interval at which the files are read.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends new contexts to `contexts` whenever the files change. `loaded` are the contents that were tried last.
+/// Sends new contexts to `contexts` whenever the files change. `loaded` has the contents that were last loaded or found
+/// invalid.
 pub(super) async fn run(
     (config, http2): (TlsConfig, bool),
     mut loaded: Files,
@@ -34,7 +35,7 @@ pub(super) async fn run(
     loop {
         tick.tick().await;
         let to_read = Arc::clone(&config);
-        // On a thread for blocking work, since the disk may be slow. If reading panics, the next interval tries again.
+        // Reads on a blocking thread, since the disk may be slow. If reading panics, the next interval tries again.
         let Ok(files) = tokio::task::spawn_blocking(move || Files::read(&to_read, &System)).await else {
             continue;
         };
