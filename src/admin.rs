@@ -144,7 +144,7 @@ impl Admin {
     /// called within a runtime.
     ///
     /// # Errors
-    /// If the address cannot be had.
+    /// Returns an error if the address cannot be had.
     pub fn start(config: &AdminConfig, passed: Option<OwnedFd>, subject: Subject) -> io::Result<Self> {
         let socket = Arc::new(AdminSocket::open(&config.address, passed)?);
         let readiness = Readiness::default();
@@ -161,7 +161,7 @@ impl Admin {
     /// Its socket once more, to be passed to the process that takes over.
     ///
     /// # Errors
-    /// If there is no descriptor left for it.
+    /// Returns an error if there is no descriptor left for it.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         self.socket.descriptor()
     }

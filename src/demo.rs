@@ -110,7 +110,7 @@ impl App {
     /// Listens on a free loopback port and serves from a task of its own.
     ///
     /// # Errors
-    /// If no loopback port can be bound.
+    /// Returns an error if no loopback port can be bound.
     pub async fn spawn(self) -> io::Result<Running> {
         self.serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
     }
@@ -118,7 +118,7 @@ impl App {
     /// Serves on `listener` from a task of its own.
     ///
     /// # Errors
-    /// If the listener cannot tell its address.
+    /// Returns an error if the listener cannot tell its address.
     pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
         let address = listener.local_addr()?;
         let task = tokio::spawn(accept(Arc::new(self), listener));

@@ -2,22 +2,21 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `endpoint`, `target` | a server as configured; each of its addresses, with the state that all workers share |
+//! | `endpoint`, `target` | a configured server; each of its addresses, with the state that all workers share |
 //! | `resolve`, `health` | name lookups and health checks, on the control runtime |
 //! | `balance`, `queue`, `budget` | load balancing, the queue for busy servers, the retry budget |
-//! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, the transport below |
+//! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, the transport below HTTP |
 //! | `http1` | an HTTP/1.1 client connection |
-//! | `response_timeout` | the timeout for a response's head |
-//! | `gateway_headers`, `body`, `incoming` | headers that the gateway adds, the request's body, the response's body |
-//! | `client_body` | the request's body as the client sends it, and the unread rest of it |
+//! | `response_timeout` | the timeout for a response head |
+//! | `gateway_headers`, `body`, `incoming` | headers that the gateway adds, the request body, the response body |
+//! | `client_body` | the request body as received from the client, and its unread rest |
 //!
-//! Each worker has its own pools: taking a connection and returning it needs no lock and wakes no other thread. A
-//! connection is returned only after the response was read completely and the request was sent completely; otherwise
-//! it is closed at once, without waiting for the rest of the client's request. Of an HTTP/2 connection, only the
-//! stream is closed.
+//! Each worker has its own pools: taking a connection and returning it needs no lock and wakes no other thread. An
+//! HTTP/1.1 connection is returned only when the request was sent and the response was read completely. Otherwise it is
+//! closed at once, without waiting for the rest of the client's request. With HTTP/2, only the stream is closed.
 //!
-//! [`forward`](crate::proxy) decides whether a request is retried. This module knows whether there is another server
-//! for it, and whether the retry budget allows it.
+//! [`forward`](crate::proxy) decides whether a request may be retried. This module knows whether another server is
+//! available and whether the retry budget allows a retry.
 
 mod balance;
 mod body;
@@ -60,7 +59,7 @@ pub use gateway_headers::GatewayHeaders;
 pub(crate) use incoming::{Incoming, SendError};
 pub use incoming::{IncomingError, RequestSender};
 pub use pool::{ConnectError, Connection, Lease, Pool};
-pub(crate) use probe::reach;
+pub(crate) use probe::try_connect;
 pub use report::{ServerReport, UpstreamReport};
 
 /// An upstream, shared by all workers. Dropping it ends its background tasks.
@@ -73,31 +72,32 @@ pub struct Upstream {
     retries: AtomicU64,
     retries_denied: AtomicU64,
     background: OnceLock<[Option<AbortOnDropHandle<()>>; 2]>,
-    /// Those of its servers that run in this process. They run until the upstream is dropped, so that requests that
-    /// began before a reload still reach them.
+    /// The servers that run in this process. They run until the upstream is dropped, so that requests that began before a
+    /// reload still reach them.
     local: Vec<LocalServer>,
 }
 
 /// A server of an upstream that runs in this process, such as the demo app.
 #[derive(Debug)]
 pub struct LocalServer {
-    /// Its address.
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// Keeps it running until dropped.
+    /// Stops the server when dropped.
     pub running: Box<dyn RunningServer>,
 }
 
-/// Something that runs until it is dropped.
+/// A handle that stops a server when dropped.
 pub trait RunningServer: fmt::Debug + Send + Sync {}
 
 impl<T: fmt::Debug + Send + Sync> RunningServer for T {}
 
 impl Upstream {
-    /// Returns an upstream without contacting its servers. `local` are its servers in this process, in the order of
-    /// the configuration.
+    /// Creates an upstream without contacting its servers. `local` are the servers in this process, in the order of the
+    /// configuration.
     ///
     /// # Errors
-    /// If it needs the system's certificate authorities and there are none, or its client certificate cannot be used.
+    /// Returns an error if the upstream needs the system's certificate authorities and there are none, or if its client
+    /// certificate cannot be used.
     pub fn new(config: UpstreamConfig, local: Vec<LocalServer>) -> io::Result<Arc<Self>> {
         let addresses: Vec<_> = local.iter().map(|server| server.address).collect();
         let endpoints = endpoints(&config, &addresses)?;
@@ -113,13 +113,13 @@ impl Upstream {
         }))
     }
 
-    /// Returns whether one of its servers runs in this process.
+    /// Returns whether a server of this upstream runs in this process.
     pub fn has_local_server(&self) -> bool {
         !self.local.is_empty()
     }
 
-    /// Looks its names up once, within the connect timeout, then starts periodic lookups and health checks on the
-    /// current runtime. It is no error if a name has no address yet.
+    /// Looks up the servers' host names once, within the connect timeout, and starts periodic lookups and health checks
+    /// on the current runtime. A name without an address is not an error, since it may get one later.
     pub async fn start(self: &Arc<Self>) {
         let mut failing = vec![false; self.targets.servers()];
         let named = self.config.servers.iter().any(crate::config::UpstreamServer::has_host_name);
@@ -136,16 +136,16 @@ impl Upstream {
             let (upstream, connect_timeout) = (self.config.name.clone(), self.config.connect_timeout);
             tokio::spawn(health::run(targets, HealthCheck { upstream, connect_timeout, health }))
         });
-        // If this is called a second time, the new tasks are dropped here and end.
+        // On a second call, the new tasks are dropped here, which ends them.
         let _ = self.background.set([resolving, checking].map(|task| task.map(AbortOnDropHandle::new)));
     }
 
-    /// Returns its configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &UpstreamConfig {
         &self.config
     }
 
-    /// Returns its current state.
+    /// Returns the current state.
     pub fn report(&self) -> UpstreamReport {
         UpstreamReport::new(self)
     }
@@ -155,7 +155,7 @@ impl Upstream {
         self.budget.deposit();
     }
 
-    /// Takes a retry from the budget. Returns `false` if it is spent.
+    /// Takes a retry from the budget. Returns `false` if the budget is spent.
     pub(crate) fn allows_retry(&self) -> bool {
         let allowed = self.budget.withdraw();
         let count = if allowed { &self.retries } else { &self.retries_denied };
@@ -164,8 +164,8 @@ impl Upstream {
     }
 }
 
-/// Returns the affinity of a client without a session, by which
-/// [`BalanceMethod::Sticky`](crate::config::BalanceMethod) chooses its server.
+/// Returns the affinity key of a client without a session, for
+/// [`BalanceMethod::Sticky`](crate::config::BalanceMethod).
 pub(crate) fn affinity(client: IpAddr) -> u64 {
     match client {
         IpAddr::V4(address) => balance::hash(&address.octets()),

@@ -101,7 +101,7 @@ const SERVER: [Reading<ServerReport>; 9] = [
 /// Writes every metric as it is now.
 ///
 /// # Errors
-/// If a metric is registered twice or cannot be written, which is a defect.
+/// Returns an error if a metric is registered twice or cannot be written, which is a defect.
 pub(super) fn exposition(subject: &Subject, gateway: &Gateway, began: Now) -> Result<String, Error> {
     let scrape = Scrape::default();
     scrape.realms(gateway)?;

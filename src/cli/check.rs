@@ -84,5 +84,5 @@ async fn tables(config: &Config) -> Vec<Finding> {
 
 async fn reach(upstream: &UpstreamConfig, server: &UpstreamServer) -> Finding {
     let told = |what: String| format!("upstream `{}`: {what}", upstream.name);
-    upstream::reach(upstream, server).await.map(told).map_err(told)
+    upstream::try_connect(upstream, server).await.map(told).map_err(told)
 }

@@ -1,5 +1,5 @@
-//! Load balancing: chooses the server of a request. Pure, except for the round robin credits, which each worker has
-//! for itself.
+//! Load balancing: chooses the server for a request. The functions are pure, except that round robin keeps credits, which
+//! each worker has for itself.
 
 use std::cell::Cell;
 
@@ -8,19 +8,19 @@ use crate::config::BalanceMethod;
 /// A server to choose from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'s> {
-    /// Its index among all servers.
+    /// The index among all servers.
     pub(super) index: usize,
-    /// At least 1.
+    /// The configured weight, at least 1.
     pub(super) weight: u32,
     /// Requests in flight.
     pub(super) load: usize,
     pub(super) hash: u64,
-    /// Its current weight in smooth weighted round robin.
+    /// The current weight in smooth weighted round robin.
     pub(super) credit: &'s Cell<i64>,
 }
 
-/// Returns the index of one of `candidates`, or `None` if there are none. [`BalanceMethod::Sticky`] chooses the same
-/// for the same `affinity`.
+/// Returns the index of the chosen candidate, or `None` if `candidates` is empty. [`BalanceMethod::Sticky`] chooses the
+/// same candidate for the same `affinity`.
 pub(super) fn choose(balance: BalanceMethod, candidates: &[Candidate<'_>], affinity: u64) -> Option<usize> {
     let candidate = match (balance, candidates) {
         (_, [] | [_]) => candidates.first(),
@@ -32,22 +32,22 @@ pub(super) fn choose(balance: BalanceMethod, candidates: &[Candidate<'_>], affin
     candidate.map(|candidate| candidate.index)
 }
 
-/// Smooth weighted round robin, as in nginx: candidates are chosen in proportion to their weights, without long runs
-/// of one.
+/// Smooth weighted round robin, as in nginx: candidates are chosen in proportion to their weights, and not many times in
+/// a row.
 fn round_robin<'s>(candidates: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
     let mut total = 0;
     for candidate in candidates {
         candidate.credit.set(candidate.credit.get() + i64::from(candidate.weight));
         total += i64::from(candidate.weight);
     }
-    // The first of those with the highest credit.
+    // The first candidate with the highest credit.
     let first = candidates
         .iter()
         .reduce(|best, candidate| if candidate.credit.get() > best.credit.get() { candidate } else { best });
     first.inspect(|candidate| candidate.credit.set(candidate.credit.get() - total))
 }
 
-/// The candidate with the fewest requests for its weight; ties go round robin.
+/// Returns the candidate with the fewest requests relative to its weight. Ties are broken by round robin.
 fn least_connections<'s>(candidates: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
     let next = round_robin(candidates)?;
     Some(
@@ -57,7 +57,7 @@ fn least_connections<'s>(candidates: &'s [Candidate<'s>]) -> Option<&'s Candidat
     )
 }
 
-/// Power of two choices: the less loaded of two random candidates, drawn by weight.
+/// Power of two choices: returns the less loaded of two random candidates, which are drawn by weight.
 fn random_two<'s>(candidates: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
     let one = random(candidates.iter())?;
     let other = random(candidates.iter().filter(|candidate| candidate.index != one.index))?;
@@ -79,8 +79,8 @@ fn is_less_loaded(one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
     one.load.saturating_mul(other.weight as usize) < other.load.saturating_mul(one.weight as usize)
 }
 
-/// Weighted rendezvous hashing: each candidate gets a score from the affinity, and the highest wins. When a server is
-/// removed, only its sessions move; a new one gets its share evenly from the others.
+/// Weighted rendezvous hashing: each candidate gets a score from the affinity, and the highest score wins. When a server
+/// is removed, only its sessions move. A new server takes its share evenly from the others.
 fn rendezvous<'s>(candidates: &'s [Candidate<'s>], affinity: u64) -> Option<&'s Candidate<'s>> {
     let score = |candidate: &Candidate<'_>| {
         // The upper 52 bits as a number between 0 and 1, both excluded.

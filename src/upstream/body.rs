@@ -1,7 +1,7 @@
 //! The body of a request on its way to the upstream, and its progress.
 //!
-//! The connection that sends the body and the code that waits for the response share it. So a body of which nothing
-//! was sent can be sent again over another connection, and one that is no longer needed can be dropped.
+//! The connection that sends the body and the code that waits for the response share the progress. So a body can be sent
+//! again over another connection if nothing of it was sent, and dropped when it is no longer needed.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -20,8 +20,8 @@ use crate::time::{Alarm, Clock};
 
 /// The body of a request on its way to the upstream.
 ///
-/// Over HTTP/1.1, trailers are dropped: a server that merges them into the headers would trust them as the gateway's.
-/// Over HTTP/2, trailers that clients may not send as headers are removed.
+/// Over HTTP/1.1, trailers are dropped, because a server that merges them into the headers would trust them as the
+/// gateway's. Over HTTP/2, trailers that clients may not send as headers are removed.
 #[derive(Debug)]
 pub struct RequestBody {
     progress: Rc<BodyProgress>,
@@ -32,30 +32,30 @@ pub struct RequestBody {
 /// The minimum rate at which a client must send a body.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Timeout for each piece. It is also the limit on all waits together, to which `rate` adds.
+    /// Timeout for each frame, and the total time that may be spent waiting, to which `rate` adds.
     pub limit: Duration,
-    /// Bytes for which the client is granted one more second in total; with 0, only each piece has a timeout.
+    /// Bytes that add one second to the total; with 0, the total is not limited.
     pub rate: usize,
 }
 
-/// Why a request's body failed.
+/// Error of a request body.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestBodyError {
-    /// The client ended the connection, or the body's framing is invalid.
-    #[error("the request's body is incomplete or has invalid framing")]
+    /// The client closed the connection, or the body's framing is invalid.
+    #[error("the request body is incomplete or has invalid framing")]
     Broken(#[source] hyper::Error),
-    /// The client sent it too slowly.
-    #[error("the request's body was sent too slowly")]
+    /// The client sent the body too slowly.
+    #[error("the request body was sent too slowly")]
     Slow,
-    /// It exceeds the size limit.
-    #[error("the request's body is too large")]
+    /// The body exceeds the size limit.
+    #[error("the request body is too large")]
     TooLarge,
-    /// The request has ended without the rest of its body.
+    /// The request ended before the body was sent completely.
     #[error("the request has ended")]
     Abandoned,
 }
 
-/// A handle to end one attempt at sending a body.
+/// A handle that ends one attempt to send a body.
 #[derive(Debug)]
 pub(super) struct Attempt {
     progress: Rc<BodyProgress>,
@@ -65,14 +65,14 @@ pub(super) struct Attempt {
 /// A request's body and its progress.
 #[derive(Debug)]
 pub(crate) struct BodyProgress {
-    /// The number of the attempt that may read the body. An earlier one may still exist in the task of an HTTP/2
-    /// connection.
+    /// The number of the attempt that may read the body. The [`RequestBody`] of an earlier attempt may still exist in the
+    /// task of an HTTP/2 connection.
     attempt: Cell<u32>,
-    /// `None` once the body was dropped.
+    /// The client's body; `None` when it has been dropped.
     source: RefCell<Option<BodySource>>,
     /// Whether the [`RequestBody`] of the current attempt was dropped.
     stopped: Cell<bool>,
-    /// Whether the response has begun, so that there is no retry.
+    /// Whether the response has begun, which excludes a retry.
     responding: Cell<bool>,
     done: Cell<bool>,
     waiting: Cell<bool>,
@@ -86,9 +86,9 @@ pub(crate) struct BodyProgress {
 #[derive(Debug)]
 struct BodySource {
     incoming: ClientBody,
-    /// A piece that was read and not sent, to be read again.
+    /// Data that was read but not sent, to be read again.
     put_back: Option<Bytes>,
-    /// How many more bytes the size limit allows.
+    /// Bytes that the size limit still allows.
     allowed: u64,
     wait: Option<ClientWait>,
     /// Removes trailers that clients may not send; `None` without a body.
@@ -168,8 +168,7 @@ impl Drop for RequestBody {
 }
 
 impl Attempt {
-    /// Drops the rest of the body, unless there is another attempt, and wakes the connection's task that was sending
-    /// it.
+    /// Drops the rest of the body, unless a later attempt has begun, and wakes the connection's task that was sending it.
     pub(super) fn abandon(&self) {
         let progress = &self.progress;
         if progress.attempt.get() == self.number && !progress.done.get() {
@@ -192,7 +191,7 @@ impl BodySource {
         }
     }
 
-    /// Returns what is sent of a frame, or `None` if nothing is.
+    /// Returns the part of a frame that the upstream may receive, or `None` if it may receive nothing of it.
     fn filter(&self, frame: Frame<Bytes>, trailers: bool) -> Option<Frame<Bytes>> {
         let scrub = self.scrub.as_ref().filter(|_| trailers);
         match (frame.into_data(), scrub) {
@@ -213,14 +212,14 @@ impl BodyProgress {
         self.done.get()
     }
 
-    /// Records that the response has begun. What the server does not read of the body goes back to the client's
+    /// Records that the response has begun. When the server stops reading the body, its rest goes back to the client's
     /// connection.
     pub(crate) fn response_started(&self) {
         self.responding.set(true);
         self.drop_unneeded();
     }
 
-    /// Drops the rest of the body if no attempt needs it, now or later.
+    /// Drops the rest of the body if neither the current attempt nor a retry needs it.
     fn drop_unneeded(&self) {
         if self.stopped.get() && self.responding.get() {
             self.source.take();
@@ -247,12 +246,12 @@ impl BodyProgress {
         self.too_large.get()
     }
 
-    /// Returns the number of pieces that were read from the body, its end included.
+    /// Returns the number of frames that were read from the body; the end of the body counts as one.
     pub(crate) fn frames(&self) -> u64 {
         self.frames.get()
     }
 
-    /// Puts back what was read and not sent: the first piece, or the end of an empty body.
+    /// Puts back data that was read but not sent: the first frame, or the end of an empty body.
     pub(super) fn put_back(&self, first: Option<Bytes>) {
         if let Some(source) = self.source.borrow_mut().as_mut() {
             source.put_back = first;
@@ -261,7 +260,7 @@ impl BodyProgress {
         }
     }
 
-    /// Returns the body for another attempt, or `None` if a part of it was read.
+    /// Returns the body for another attempt, or `None` if part of it was read.
     pub(crate) fn retry(self: &Rc<Self>) -> Option<RequestBody> {
         if !self.is_whole() {
             return None;
@@ -285,15 +284,15 @@ impl ClientWait {
         Self { pace, received: 0, waited: Duration::ZERO, since: None, alarm: Alarm::default() }
     }
 
-    /// Polls for the timeout. Time that the upstream takes to read does not count.
+    /// Ready on timeout. Time that the upstream takes to read does not count.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Pace { limit, rate } = self.pace;
         let since = *self.since.get_or_insert_with(|| Clock.mono());
-        let granted = match rate {
+        let earned = match rate {
             0 => self.waited,
             rate => Duration::from_secs(self.received / rate as u64),
         };
-        let left = (limit + granted).saturating_sub(self.waited);
+        let left = (limit + earned).saturating_sub(self.waited);
         self.alarm.poll(cx, since + left.min(limit))
     }
 
@@ -410,7 +409,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn body_of_which_nothing_was_sent_can_be_sent_again() {
+    async fn unsent_body_can_be_sent_again() {
         for (framing, first) in [
             ("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", None),
             ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Some("hello")),

@@ -1,11 +1,11 @@
-//! The retry budget of an upstream, so that retries do not overload servers that are failing already.
+//! The retry budget of an upstream, so that retries do not overload servers that already fail.
 //!
-//! It is a token bucket that starts full. Each request adds a fraction of a token, each retry takes one, and without a
-//! token there is no retry. While it is full, a request only reads it.
+//! The budget is a token bucket that starts full. Each request adds a fraction of a token, each retry takes a token, and
+//! without a token there is no retry. While the bucket is full, a request only reads it.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// One token, which a retry takes, in thousandths.
+/// One token, in thousandths.
 const TOKEN: u32 = 1000;
 /// The size of the bucket: this many retries are allowed at any request rate.
 const FULL: u32 = 100 * TOKEN;
@@ -14,7 +14,7 @@ const FULL: u32 = 100 * TOKEN;
 #[derive(Debug)]
 pub(super) struct Budget {
     tokens: AtomicU32,
-    /// What a request adds, in thousandths.
+    /// The part of a token that a request adds, in thousandths.
     fraction: u32,
 }
 

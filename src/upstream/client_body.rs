@@ -1,9 +1,8 @@
-//! The body of a client's request, and the rest of it that was not read.
+//! The body of a client's request, and its unread rest.
 //!
-//! The response may begin before the body is complete, from the gateway or from the upstream. Over HTTP/2 the stream
-//! is then ended by RST_STREAM (RFC 9113, 8.1), and clients that are still sending lose the response. So the unread
-//! rest is not dropped with the request but goes back to the connection ([`UnreadBody`]), which reads and discards it
-//! for a while.
+//! The gateway or the upstream may respond before the request body is complete. Dropping the rest of the body would then
+//! reset the HTTP/2 stream (RFC 9113, 8.1), and a client that is still sending would lose the response. So the unread rest
+//! goes back to the connection ([`UnreadBody`]), which reads and discards it for a while.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -17,7 +16,7 @@ use hyper::body::Incoming;
 /// The body of a client's request.
 #[derive(Debug)]
 pub struct ClientBody {
-    /// `None` only while it is dropped.
+    /// `None` only while this is being dropped.
     incoming: Option<Incoming>,
     /// Receives the rest of a body that is dropped before its end.
     unread: Option<Rc<UnreadBody>>,
@@ -33,12 +32,12 @@ pub struct UnreadBody {
 }
 
 impl ClientBody {
-    /// Wraps `incoming`. If it is dropped before its end, the rest goes to `unread`.
+    /// Wraps `incoming`. If the body is dropped before its end, the rest goes to `unread`.
     pub fn new(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
         Self { incoming: Some(incoming), unread, sending: None }
     }
 
-    /// Wraps `incoming`, and sets `sending` to `false` when it has been read to its end.
+    /// Wraps `incoming`, and sets `sending` to `false` when the body has been read to its end.
     pub fn tracked(incoming: Incoming, sending: Rc<Cell<bool>>) -> Self {
         Self { incoming: Some(incoming), unread: None, sending: Some(sending) }
     }

@@ -1,4 +1,4 @@
-//! A server as configured: its location, its protocol, and its TLS settings.
+//! A configured server: its location, its protocol, and its TLS settings.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub(super) struct Endpoint {
     pub(super) weight: u32,
     /// The host and port, for requests without Host and for `upstream_host`.
     pub(super) authority: Authority,
-    /// Its name in logs and metrics.
+    /// The server's name in logs and metrics.
     pub(super) label: Arc<str>,
 }
 
@@ -52,16 +52,16 @@ pub(super) enum ServerProtocol {
 #[derive(Debug)]
 pub(super) struct ServerTls {
     pub(super) name: ServerName<'static>,
-    /// Offers the protocols that the configuration allows.
+    /// Client configuration that offers the protocols that the gateway's configuration allows.
     pub(super) config: Arc<ClientConfig>,
-    /// Offers only HTTP/1.1, for requests that HTTP/2 cannot carry.
+    /// Client configuration that offers only HTTP/1.1, for requests that HTTP/2 cannot carry.
     pub(super) http1: Arc<ClientConfig>,
     pub(super) allows_http2: bool,
 }
 
 impl Endpoint {
-    /// Returns the endpoint of `server`, or `None` for a demo app without the address `demo`. `tls` is set if any
-    /// server of the upstream uses TLS.
+    /// Returns the endpoint of `server`, or `None` for a demo app if its address `demo` is missing. `tls` is present if
+    /// any server of the upstream uses TLS.
     pub(super) fn new(
         upstream: &UpstreamConfig,
         server: &UpstreamServer,

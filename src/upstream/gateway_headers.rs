@@ -1,7 +1,7 @@
 //! The request headers that the gateway adds to the client's.
 //!
-//! They stay a list until the request is written. Inserting them into the client's header map would cost more than
-//! everything else that is done to a request: each name is looked up, and the map grows by reallocation.
+//! They stay a list until the request is written. Inserting them into the client's header map would be the most expensive
+//! part of a request: each name is hashed and looked up, and the map is reallocated.
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -16,18 +16,18 @@ impl GatewayHeaders {
         Self(Vec::with_capacity(count))
     }
 
-    /// Adds a header that the request's own headers do not have, since clients' headers of that name were removed.
+    /// Adds a header whose name the client's headers do not have, because headers of that name were removed.
     pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
         self.0.push((name, value));
     }
 
-    /// Adds a header, and removes it from `headers`, the request's own.
+    /// Adds a header, and removes headers of the same name from `headers`, the client's.
     pub(crate) fn replace(&mut self, headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
         headers.remove(&name);
         self.insert(name, value);
     }
 
-    /// Sets Host, and replaces the one that is set.
+    /// Sets Host, replacing an earlier value.
     pub(crate) fn set_host(&mut self, host: HeaderValue) {
         self.0.retain(|(name, _)| *name != HOST);
         self.insert(HOST, host);

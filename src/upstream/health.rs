@@ -1,5 +1,5 @@
-//! Active health checks: a GET request to every target, each over a new connection of the kind that requests use. They
-//! run on the control runtime until the upstream is dropped.
+//! Active health checks: a GET request to every target, over a new connection with the protocol that requests use. The
+//! checks run on the control runtime until the upstream is dropped.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::config::Health;
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("sessiongate/", env!("CARGO_PKG_VERSION")));
 
-/// What health checks need of the upstream's configuration.
+/// The upstream's settings for health checks.
 #[derive(Debug)]
 pub(super) struct HealthCheck {
     /// The upstream's name, for the log.
@@ -94,7 +94,7 @@ impl HealthCheck {
     }
 }
 
-/// Drives the connection until the response has come.
+/// Drives the connection until the response head is received.
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
     sending: impl Future<Output = hyper::Result<http::StatusCode>>,
@@ -104,7 +104,7 @@ async fn drive(
     tokio::select! {
         biased;
         sent = sending.as_mut() => return sent.map_err(|error| error.to_string()),
-        // The connection may end after the response has come.
+        // The connection may end at the same time as the response head is received.
         _ = connection.as_mut() => {}
     }
     sending.await.map_err(|error| error.to_string())

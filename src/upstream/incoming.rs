@@ -1,4 +1,4 @@
-//! The body of an upstream's response over HTTP/1.1 or HTTP/2, and the errors of requests and responses.
+//! The body of an upstream's response, over HTTP/1.1 or HTTP/2, and the errors of requests and responses.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -25,7 +25,7 @@ enum VersionedBody {
 #[derive(Debug)]
 pub struct RequestSender(http1::Http1Sender<ServerStream, RequestBody>);
 
-/// Why a request failed, or the body of its response.
+/// Error of a request or of its response body.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct IncomingError(Cause);
@@ -38,12 +38,12 @@ enum Cause {
     Http2(hyper::Error),
 }
 
-/// A request that failed before its response's head.
+/// Error of a request that failed before the response head.
 #[derive(Debug)]
 pub(crate) struct SendError {
-    /// The request's head, unless the server has begun to respond.
+    /// The request head for a retry; `None` if the server has begun to respond.
     pub(crate) parts: Option<Parts>,
-    /// Whether nothing of the request was sent. Then its body is complete.
+    /// Whether nothing of the request was sent. Its body is then still complete.
     pub(crate) unsent: bool,
     pub(crate) cause: IncomingError,
 }
@@ -66,8 +66,8 @@ impl Incoming {
         Self(VersionedBody::Http1(body))
     }
 
-    /// Returns a handle that sends the rest of the request, or `None` over HTTP/2, where the connection's task does
-    /// that.
+    /// Returns a handle that sends the rest of the request. Returns `None` over HTTP/2, where the connection's task sends
+    /// it.
     pub(crate) fn sender(&self) -> Option<RequestSender> {
         match &self.0 {
             VersionedBody::Http1(body) => Some(RequestSender(body.sender())),

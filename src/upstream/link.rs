@@ -1,7 +1,7 @@
 //! HTTP over an open connection: HTTP/1.1 with one request at a time, or HTTP/2 with many.
 //!
-//! A request is prepared for its HTTP version only when its connection is known: HTTP/1.1 has Host and a framing of
-//! the body, HTTP/2 has `:scheme` and `:authority` instead.
+//! A request is prepared for its HTTP version when its connection is known: HTTP/1.1 has Host and headers for the framing
+//! of the body, HTTP/2 has `:scheme` and `:authority` instead.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -27,23 +27,25 @@ use super::stream::{ServerStream, Version};
 use super::target::Target;
 use crate::time::{Alarm, Clock};
 
-/// HTTP/2 flow-control windows for responses. The connection's is large enough for all streams' to be full, so that a
-/// client that does not read its response does not block the other streams.
+/// HTTP/2 flow-control window of a stream for the response.
 const STREAM_WINDOW: u32 = 128 * 1024;
+/// HTTP/2 flow-control window of a connection: more than the windows of all streams together, so that clients that do not
+/// read their responses do not block the other streams.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Limit on concurrent streams of one connection; the server may allow fewer.
 const MAX_STREAMS: usize = 100;
 /// Limit on the headers of an HTTP/2 response.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
-/// Interval of HTTP/2 PING frames while requests are in flight, and the timeout for the server's reply.
+/// Interval of HTTP/2 PING frames while requests are in flight.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Timeout for the reply to a PING frame.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An HTTP/1.1 connection, closed when dropped.
 #[derive(Debug)]
 pub(super) struct Http1Link {
     pub(super) connection: Http1Connection<ServerStream, RequestBody>,
-    /// When it became idle.
+    /// When the connection became idle.
     pub(super) idle_since: Instant,
     /// The timer for response heads, reused by all requests.
     pub(super) alarm: Alarm,
@@ -55,9 +57,9 @@ pub(super) struct Http1Link {
 pub(super) struct Http2Link {
     sender: http2::SendRequest<RequestBody>,
     streams: Cell<usize>,
-    /// The limit on streams, by our limit and the server's setting.
+    /// Limit on streams: the smaller of [`MAX_STREAMS`] and the server's setting.
     allowed: Rc<Cell<usize>>,
-    /// When its last stream ended.
+    /// When the last stream ended.
     idle_since: Cell<Instant>,
     _task: AbortOnDropHandle<()>,
     _count: ConnectionCount,
@@ -67,7 +69,7 @@ pub(super) struct Http2Link {
 #[derive(Debug)]
 pub(super) struct Http2Stream {
     link: Rc<Http2Link>,
-    /// The request's body, which is dropped with the stream.
+    /// Drops the request body with the stream.
     body: Option<Attempt>,
 }
 
@@ -90,7 +92,7 @@ impl Link {
     /// Starts HTTP on `stream`.
     ///
     /// # Errors
-    /// If the server has closed the connection.
+    /// Returns an error if the server has closed the connection.
     pub(super) async fn new(
         target: &Arc<Target>,
         stream: ServerStream,
@@ -144,7 +146,7 @@ impl Link {
 }
 
 impl Http2Link {
-    /// Returns a new stream, if the connection is open and has fewer than it may.
+    /// Returns a new stream, if the connection is open and below its limit on streams.
     pub(super) fn stream(self: &Rc<Self>) -> Option<Http2Stream> {
         let free = !self.sender.is_closed() && self.streams.get() < self.allowed.get();
         free.then(|| {
@@ -153,7 +155,7 @@ impl Http2Link {
         })
     }
 
-    /// Returns whether it is open and has not been idle for longer than `idle_timeout`.
+    /// Returns whether the connection is open and has not been idle for longer than `idle_timeout`.
     pub(super) fn is_live(&self, now: Instant, idle_timeout: Duration) -> bool {
         let idle =
             self.streams.get() == 0 && now.saturating_duration_since(self.idle_since.get()) > idle_timeout;
@@ -162,7 +164,7 @@ impl Http2Link {
 }
 
 impl Http2Stream {
-    /// Returns whether it is a stream of `link`.
+    /// Returns whether this is a stream of `link`.
     pub(super) fn belongs_to(&self, link: &Rc<Http2Link>) -> bool {
         Rc::ptr_eq(&self.link, link)
     }
@@ -209,7 +211,7 @@ fn spawn(task: impl Future<Output = ()> + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::task::spawn_local(task))
 }
 
-/// Prepares a request for HTTP/1.1. It may have been prepared for HTTP/2 by an earlier attempt.
+/// Prepares a request for HTTP/1.1. An earlier attempt may have prepared it for HTTP/2.
 pub(super) fn prepare_http1(request: &mut Request<RequestBody>, gateway_headers: &GatewayHeaders) {
     *request.version_mut() = http::Version::HTTP_11;
     request.body_mut().use_http1();
@@ -226,7 +228,7 @@ fn prepare_http2(request: &mut Request<RequestBody>, gateway_headers: &GatewayHe
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().remove(TRANSFER_ENCODING);
     gateway_headers.insert_into(request.headers_mut());
-    // The gateway accepts trailers; they are passed on only to a client that accepts them, too.
+    // The gateway accepts trailers, and forwards them to clients that accept them.
     request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
     request.headers_mut().remove(HOST);
     let Some(host) = gateway_headers.host() else { return };

@@ -48,11 +48,11 @@ struct Slot {
     idle: RefCell<VecDeque<Http1Link>>,
     /// HTTP/2 connections.
     shared: RefCell<Vec<Rc<Http2Link>>>,
-    /// Whether the server has chosen HTTP/1.1 when it was offered both by ALPN.
+    /// Whether the server chose HTTP/1.1 when ALPN offered both versions.
     chose_http1: Cell<bool>,
-    /// Held while an HTTP/2 connection is opened, so that waiting requests share it.
+    /// Held while an HTTP/2 connection is being opened, so that waiting requests share it.
     opening: tokio::sync::Mutex<()>,
-    /// How many of these attempts have failed.
+    /// Number of failed attempts to open an HTTP/2 connection.
     failed_openings: Cell<u64>,
     /// See [`Candidate::credit`].
     credit: Cell<i64>,
@@ -68,17 +68,17 @@ pub(crate) struct Choice {
     offer: Offer,
     /// Whether an idle connection must not be used.
     needs_new_connection: bool,
-    /// The last server that failed, and why.
+    /// The label of the last server that failed, and the reason.
     failure: Option<(Arc<str>, String)>,
 }
 
-/// A connection that a request is sent on.
+/// A connection on which a request is sent.
 #[derive(Debug)]
 pub struct Connection {
     lease: Lease,
     /// The index of its server.
     index: usize,
-    /// Whether it has carried a request before.
+    /// Whether the connection has carried a request before.
     reused: bool,
 }
 
@@ -104,7 +104,7 @@ struct InFlight {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Why there is no connection for a request.
+/// Error of getting a connection for a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No connection could be opened.
@@ -114,7 +114,7 @@ pub enum ConnectError {
         upstream: String,
         /// The last server that was tried.
         server: Arc<str>,
-        /// Why it failed.
+        /// The reason of its failure.
         reason: String,
     },
     /// No server is healthy, or no server's name has an address.
@@ -125,13 +125,13 @@ pub enum ConnectError {
     Busy {
         /// The upstream.
         upstream: String,
-        /// Why the request does not wait longer.
+        /// The reason why the request does not wait longer.
         reason: &'static str,
     },
 }
 
 impl Pool {
-    /// Returns an empty pool. Each worker starts round robin at another server, by the number `worker`.
+    /// Creates an empty pool. Round robin starts at a different server for each worker, by its number `worker`.
     pub fn new(upstream: &Arc<Upstream>, worker: usize) -> Rc<Self> {
         let pool = Self {
             upstream: Arc::clone(upstream),
@@ -161,8 +161,8 @@ impl Pool {
         }
     }
 
-    /// Closes connections that have been idle for too long, and idle ones of targets with more connections than
-    /// allowed.
+    /// Closes connections that have been idle for too long, and idle connections to targets that have more connections
+    /// than allowed.
     pub fn sweep(&self, now: Instant) {
         let idle_timeout = self.upstream.config.idle_timeout;
         for slot in self.slots().iter() {
@@ -175,7 +175,7 @@ impl Pool {
         }
     }
 
-    /// Returns whether the target has more connections than `max_connections`, those of other workers included.
+    /// Returns whether the target has more than `max_connections` connections from all workers.
     fn has_surplus(&self, slot: &Slot) -> bool {
         let max = self.upstream.config.max_connections;
         max.is_some_and(|max| slot.target.connections.load(Relaxed) > max)
@@ -205,10 +205,10 @@ impl Pool {
 }
 
 impl Choice {
-    /// Returns a connection to the chosen server, or to another one if that fails.
+    /// Returns a connection to the chosen server, or to another server if connecting fails.
     ///
     /// # Errors
-    /// See [`ConnectError`].
+    /// Returns [`ConnectError`].
     pub(crate) async fn connect(&mut self) -> Result<Connection, ConnectError> {
         let mut full: SmallVec<[usize; 4]> = SmallVec::new();
         loop {
@@ -236,7 +236,7 @@ impl Choice {
             {
                 return Ok(Connection { lease: Lease { link, in_flight }, index, reused: true });
             }
-            // Boxed, like the waits above: few requests need it, and it would make the futures of all of them larger.
+            // Boxed, like the waits above: few requests need this future, and it would enlarge those of all requests.
             let opened = Box::pin(in_flight.slot.open(&self.pool, self.offer)).await;
             match opened {
                 Ok(link) => {
@@ -250,8 +250,8 @@ impl Choice {
         }
     }
 
-    /// Records a failed attempt, and returns whether there can be another one: at another server, or on a new
-    /// connection to the same one if [`FailedAttempt::may_recover`] is set.
+    /// Records a failed attempt, and returns whether another one is possible: at another server, or over a new connection
+    /// to the same server if [`FailedAttempt::may_recover`] is set.
     pub(crate) fn retry(&mut self, failed: &FailedAttempt, reason: String) -> bool {
         self.failure = Some((Arc::clone(&failed.server), reason));
         let is_untried = |index: usize| index != failed.index && !self.tried.contains(&index);
@@ -272,12 +272,12 @@ impl Choice {
         self.offer = Offer::Http1;
     }
 
-    /// Limits the selection to new connections: if one idle connection was stale, others may be, too.
+    /// Limits the selection to new connections. If one idle connection was stale, the others may be stale, too.
     pub(crate) fn require_new_connection(&mut self) {
         self.needs_new_connection = true;
     }
 
-    /// Returns why there is no connection.
+    /// Returns the error for a request that gets no connection.
     fn no_connection(&mut self) -> ConnectError {
         let upstream = self.pool.upstream.config.name.clone();
         match self.failure.take() {
@@ -286,8 +286,8 @@ impl Choice {
         }
     }
 
-    /// Returns the next server of those that are available, or else of those that are ejected: trying one is better
-    /// than failing the request. Servers that are down are never used.
+    /// Returns the next of the available servers, or else of the ejected servers, since trying one is better than failing
+    /// the request. Servers that are down are never used.
     fn next_server(&self, full: &[usize]) -> Option<usize> {
         let balance = self.pool.upstream.config.balance;
         let mut available: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
@@ -351,7 +351,7 @@ impl Slot {
         }
     }
 
-    /// Returns a stream of an open HTTP/2 connection, or an idle HTTP/1.1 connection.
+    /// Returns a new stream of an open HTTP/2 connection, or an idle HTTP/1.1 connection.
     fn take_open(&self, pool: &Pool, offer: Offer) -> Option<Leased> {
         if offer == Offer::All
             && let Some(stream) = self.http2_stream()
@@ -397,7 +397,7 @@ impl Slot {
             return self.connect(pool, offer).await;
         }
         if self.failed_openings.get() != failed {
-            return Err("a connection for several requests could not be opened".to_owned());
+            return Err("the connection that several requests waited for could not be opened".to_owned());
         }
         let opened = self.connect(pool, offer).await;
         if opened.is_err() {
@@ -450,13 +450,13 @@ impl Slot {
 pub(crate) struct FailedAttempt {
     pub(crate) server: Arc<str>,
     index: usize,
-    /// Whether a new connection to the same server may work: this one was reused, or accepts no more requests.
+    /// Whether a new connection to the same server may work, because the failed one was reused or accepts no more
+    /// requests.
     may_recover: bool,
 }
 
 impl Connection {
-    /// Sends a request and waits for the response's head. Returns `None` on timeout. An error holds the request's
-    /// head, unless the server has begun to respond, and whether nothing of the request was sent.
+    /// Sends a request and waits for the response head. Returns `None` on timeout.
     pub(crate) async fn send(
         &mut self,
         mut request: Request<RequestBody>,
@@ -499,18 +499,18 @@ impl Connection {
         }
     }
 
-    /// Returns whether it has carried a request before.
+    /// Returns whether the connection has carried a request before.
     pub(crate) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    /// Returns whether it is HTTP/2, where a server can refuse a request unprocessed, so that any method can be
-    /// retried.
+    /// Returns whether the connection uses HTTP/2, where a server can refuse a request unprocessed, so that any method
+    /// can be retried.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.lease.link, Leased::Http2(_))
     }
 
-    /// Returns the server's name in logs.
+    /// Returns the server's label in logs.
     pub(crate) fn server(&self) -> Arc<str> {
         Arc::clone(&self.lease.in_flight.slot.target.label)
     }
@@ -556,7 +556,7 @@ impl Connection {
 }
 
 impl Lease {
-    /// Returns the bytes in both directions after a 101 response, or `None` over HTTP/2.
+    /// Returns the connection's byte stream after a 101 response, or `None` over HTTP/2.
     pub(crate) fn tunnel(&self) -> Option<impl AsyncRead + AsyncWrite + use<>> {
         match &self.link {
             Leased::Http1(link) => Some(link.connection.clone()),

@@ -1,4 +1,4 @@
-//! Connects to a server once, for `check --connect`.
+//! Tests whether a server accepts connections, for `check --connect`.
 
 use tokio::net::lookup_host;
 
@@ -6,12 +6,15 @@ use super::endpoint::{Address, ServerLocation, ServerProtocol};
 use super::stream::{Offer, ServerStream, Version};
 use crate::config::{UpstreamConfig, UpstreamServer};
 
-/// Connects to the addresses of `server`, TLS handshake included, until one accepts. Returns a message for the
+/// Connects to the addresses of `server` in turn, TLS handshake included, until one accepts. Returns a message for the
 /// operator.
 ///
 /// # Errors
 /// Returns a message if no address accepts.
-pub(crate) async fn reach(upstream: &UpstreamConfig, server: &UpstreamServer) -> Result<String, String> {
+pub(crate) async fn try_connect(
+    upstream: &UpstreamConfig,
+    server: &UpstreamServer,
+) -> Result<String, String> {
     let only_this = UpstreamConfig { servers: vec![server.clone()], ..upstream.clone() };
     let endpoints = super::endpoints(&only_this, &[]).map_err(|error| error.to_string())?;
     let Some(endpoint) = endpoints.first() else {

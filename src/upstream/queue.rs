@@ -1,5 +1,5 @@
-//! The queue of requests that wait while every server has `max_connections` requests in flight. It is limited in size
-//! and time, and first in, first out for each server.
+//! The queue of requests that wait while every server has `max_connections` requests in flight. Its size and the wait are
+//! limited. Each server takes requests in order of arrival.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,14 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Queue;
 
-/// A server has as many requests in flight as it may.
+/// Error: the server has reached its limit of requests in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Full;
 
 /// Counts a request as queued until dropped.
 struct QueuedCount<'q>(&'q AtomicUsize);
 
-/// Waits for a permit of one of `servers`. Returns it with the index of its server.
+/// Waits for a permit of any of `servers`, and returns it with the index of its server.
 ///
 /// # Errors
 /// Returns the reason if the queue is full or the wait times out.
@@ -35,12 +35,12 @@ pub(super) async fn wait(
         .map(|(index, permits)| permits.acquire_owned().map(move |permit| (index, permit)).boxed())
         .collect();
     if permits.is_empty() {
-        return Err("no server can be waited for");
+        return Err("there is no server to wait for");
     }
-    // Dropping the other futures passes permits that they may have got to the next waiter.
+    // Dropping the other futures releases any permits that they have acquired to the next waiter.
     match tokio::time::timeout(queue.timeout, select_all(permits)).await {
         Ok(((index, Ok(permit)), ..)) => Ok((index, permit)),
-        // These semaphores are never closed.
+        // Does not happen, since these semaphores are never closed.
         Ok(((_, Err(_)), ..)) => Err("the server is gone"),
         Err(_) => Err("timed out in the queue"),
     }

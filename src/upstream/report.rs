@@ -31,7 +31,7 @@ pub struct ServerReport {
     pub healthy: bool,
     /// Whether it is ejected after failed requests.
     pub ejected: bool,
-    /// Whether it is ejected, and requests that are sent to it because no other server is left fail.
+    /// Whether it is ejected and still fails the requests that it gets because no other server is available.
     pub failing: bool,
     /// Requests in flight.
     pub in_flight: usize,
@@ -64,7 +64,7 @@ impl UpstreamReport {
         }
     }
 
-    /// Returns why no server takes requests, or `None` if one does.
+    /// Returns the reason why no server takes requests, or `None` if one does.
     pub fn unavailable(&self) -> Option<&'static str> {
         if self.servers.iter().any(|server| server.healthy && !server.failing) {
             None

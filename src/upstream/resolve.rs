@@ -1,7 +1,7 @@
-//! The targets of an upstream: the addresses of its servers. Names are looked up periodically.
+//! The targets of an upstream: the addresses of its servers. Host names are looked up periodically.
 //!
-//! Lookups run on the control runtime, never as part of a request. When a lookup fails, the name keeps its addresses.
-//! A target whose address is still there after a lookup keeps its state.
+//! Lookups run on the control runtime, never as part of a request. When a lookup fails, the name keeps its addresses. A
+//! target whose address is among those of the next lookup keeps its state.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,9 +15,9 @@ use super::target::Target;
 
 /// Timeout for one lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Interval of lookups while a name has had no address yet.
+/// Interval of lookups while a name has no address.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Limits the addresses of one name that are used.
+/// Limit of the addresses that are used of one name.
 const MAX_ADDRESSES: usize = 64;
 
 /// The targets of an upstream.
@@ -27,13 +27,13 @@ pub(super) struct Targets {
     upstream: String,
     endpoints: Vec<Arc<Endpoint>>,
     list: RwLock<Arc<[Arc<Target>]>>,
-    /// Grows with every change of the list; begins at 1.
+    /// Grows with every change of the list, and begins at 1.
     generation: AtomicU64,
     max_connections: Option<usize>,
 }
 
 impl Targets {
-    /// Returns the targets of the `endpoints` that have an address; [`Self::look_up_all`] adds the others'.
+    /// Creates targets for the endpoints with a fixed address. [`Self::look_up_all`] adds those with a host name.
     pub(super) fn new(upstream: &str, endpoints: Vec<Arc<Endpoint>>, max_connections: Option<usize>) -> Self {
         let fixed = endpoints.iter().filter_map(|endpoint| match &endpoint.location {
             ServerLocation::Fixed(address) => {
@@ -81,8 +81,8 @@ impl Targets {
         changed
     }
 
-    /// Looks up all names at the same time. `failing` holds for each server whether its last lookup failed, so that
-    /// only the first failure is logged.
+    /// Looks up all names concurrently. `failing` has for each server whether its last lookup failed, so that only the
+    /// first failure in a row is logged.
     pub(super) async fn look_up_all(&self, failing: &mut [bool]) {
         let lookups = self.endpoints.iter().zip(failing).map(|(endpoint, failing)| async {
             if let ServerLocation::Name { host, port } = &endpoint.location {
@@ -92,7 +92,7 @@ impl Targets {
         join_all(lookups).await;
     }
 
-    /// Looks up one name. Returns whether that failed.
+    /// Looks up one name. Returns whether the lookup failed.
     async fn look_up(&self, endpoint: &Arc<Endpoint>, name: (&str, u16), was_failing: bool) -> bool {
         let upstream = &self.upstream;
         let addresses = match tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host(name)).await {
@@ -142,7 +142,7 @@ pub(super) async fn run(targets: Weak<Targets>, interval: Duration, mut failing:
     }
 }
 
-/// Removes duplicates. Sorts the addresses, so that two lookups return them in the same order.
+/// Removes duplicates, and sorts the addresses so that their order is the same after each lookup.
 fn distinct(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut addresses: Vec<_> = addresses.collect();
     addresses.sort_unstable();

@@ -1,4 +1,4 @@
-//! The timeout for a response's head.
+//! The timeout for a response head.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -8,9 +8,8 @@ use std::time::Duration;
 use super::body::BodyProgress;
 use crate::time::{Alarm, Clock};
 
-/// Waits for the response head that `sending` resolves to. Returns `None` on timeout. `timeout` starts over at its end
-/// if a piece of the request's body was sent meanwhile. On timeout, the caller drops the request, which closes the
-/// connection.
+/// Waits for the response head that `sending` resolves to, and returns `None` on timeout. The timeout starts over if data
+/// of the request body was sent meanwhile. On timeout, the caller drops the request, which closes the connection.
 pub(super) async fn await_response_head<F: Future + Unpin>(
     mut sending: F,
     timeout: Duration,

@@ -1,8 +1,8 @@
-//! A target is one address of a server, with the state that all workers share: its load, its health, its counters.
+//! A target is one address of a server, with the state that all workers share: load, health, counters.
 //!
-//! Two things take a target out of load balancing. *Down*: health checks fail, and only health checks bring it back.
-//! *Ejected*: requests failed in a row (outlier detection). It is used again when the ejection period is over. The
-//! first failure then ejects it again for twice as long, and the first success ends that.
+//! Two states take a target out of load balancing. *Down*: health checks fail, and only health checks bring the target
+//! back. *Ejected*: requests failed in a row (outlier detection). An ejected target is used again when the ejection period
+//! is over. If the first request then fails, it is ejected again for twice as long; if it succeeds, the ejection ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -18,7 +18,7 @@ use crate::time::Clock;
 /// Limit on the ejection period, unless the configured period is longer.
 const MAX_EJECTION: Duration = Duration::from_mins(5);
 
-/// Not checked yet: the target is used, and the first check decides.
+/// No health check has completed: the target is used, and the first check sets its health.
 const UNKNOWN: u8 = 0;
 const UP: u8 = 1;
 const DOWN: u8 = 2;
@@ -39,22 +39,22 @@ pub(super) struct Target {
     pub(super) connect_failures: AtomicU64,
     pub(super) ejections: AtomicU64,
     pub(super) health_changes: AtomicU64,
-    /// The kinds of mended faults that were logged, one bit each.
+    /// Bit set of the kinds of mended faults that were logged.
     mended: AtomicU8,
     health: AtomicU8,
     /// Health checks in a row that contradict `health`.
     contradictions: AtomicU32,
     /// Failed requests in a row.
     failures: AtomicU32,
-    /// When the last ejection ends, in milliseconds since `created`. 0 if the target was never ejected or has
-    /// succeeded since.
+    /// End of the last ejection, in milliseconds since `created`; 0 if the target was never ejected or has succeeded
+    /// since.
     ejected_until: AtomicU64,
-    /// The number of ejections in a row, by which the period doubles.
+    /// The number of ejections in a row; the period doubles with each.
     level: AtomicU32,
-    /// When it last succeeded after an ejection, in milliseconds since `created`.
+    /// Time of the last success after an ejection, in milliseconds since `created`.
     recovered: AtomicU64,
-    /// When a request last failed, in milliseconds since `created`; 0 if one has succeeded since, although the target is
-    /// ejected.
+    /// Time of the last failed request, in milliseconds since `created`; 0 if a request has succeeded since, even if the
+    /// target is still ejected.
     failed_at: AtomicU64,
     created: Instant,
 }
@@ -107,7 +107,7 @@ impl Target {
         }
     }
 
-    /// Returns whether it is used. Reads no clock unless it was ejected lately.
+    /// Returns whether the target is used. Reads the clock only if the target was ejected and has not succeeded since.
     pub(super) fn status(&self) -> TargetStatus {
         if self.health.load(Relaxed) == DOWN {
             return TargetStatus::Down;
@@ -119,9 +119,9 @@ impl Target {
         }
     }
 
-    /// Returns whether it is ejected and the last request that was sent to it all the same has failed, less than one
-    /// period of `ejection` ago. Longer ejections do not count: a gateway that reports this gets no requests, and would not
-    /// find out that the server works again.
+    /// Returns whether the target is ejected and a request to it has failed less than one period of `ejection` ago. Older
+    /// failures do not count: a gateway that is not ready because of them gets no requests, and would never find out that
+    /// the server works again.
     pub(super) fn is_failing(&self, ejection: Option<&Ejection>) -> bool {
         let Some(ejection) = ejection else { return false };
         let failed_at = self.failed_at.load(Relaxed);
@@ -130,8 +130,7 @@ impl Target {
             && self.millis().saturating_sub(failed_at) < millis(ejection.period)
     }
 
-    /// Records a success. A target that was ejected meanwhile stays ejected, since the request may have been sent
-    /// before.
+    /// Records a success. An ejected target stays ejected, since the request may have been sent before the ejection.
     pub(super) fn succeeded(&self, upstream: &str) {
         if self.failures.load(Relaxed) == 0 {
             return;
@@ -157,7 +156,7 @@ impl Target {
         let now = self.millis();
         self.failed_at.store(now, Relaxed);
         let until = self.ejected_until.load(Relaxed);
-        // Requests that were in flight when it was ejected fail as well; they do not extend the ejection.
+        // Requests that were in flight at the ejection may fail as well. They do not extend it.
         if until > now {
             return;
         }
@@ -166,7 +165,7 @@ impl Target {
             until != 0 || now.saturating_sub(self.recovered.load(Relaxed)) < period(ejection, level);
         let level = if level > 0 && in_a_row { level.saturating_add(1) } else { 1 };
         let millis = period(ejection, level);
-        // Several workers may get here; one of them ejects it.
+        // If several workers get here, one of them ejects the target.
         if self.ejected_until.compare_exchange(until, now.saturating_add(millis), Relaxed, Relaxed).is_ok() {
             self.level.store(level, Relaxed);
             self.ejections.fetch_add(1, Relaxed);
@@ -195,7 +194,7 @@ impl Target {
         self.health_changes.fetch_add(1, Relaxed);
         match result {
             Ok(()) => {
-                // It works again, so earlier failures no longer count.
+                // The target works again, so earlier failures no longer count.
                 self.failures.store(0, Relaxed);
                 self.ejected_until.store(0, Relaxed);
                 tracing::info!(upstream, server = %self.label, "a server is healthy");
@@ -207,12 +206,12 @@ impl Target {
     }
 
     fn millis(&self) -> u64 {
-        // Never 0, which stands for "never".
+        // Never 0, which means "never" in the fields above.
         millis(Clock.mono().saturating_duration_since(self.created)).saturating_add(1)
     }
 }
 
-/// Returns the length of the ejection of this level in milliseconds.
+/// Returns the duration of an ejection of this level in milliseconds.
 fn period(ejection: &Ejection, level: u32) -> u64 {
     let doubled = ejection.period.saturating_mul(1 << level.saturating_sub(1).min(16));
     millis(doubled.min(MAX_EJECTION.max(ejection.period)))
