@@ -1,9 +1,9 @@
 //! A framework's app, an app without sessions, and the gateway before both.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 use sessiongate::item::{Attribute, Item, Number};
-
-use std::net::SocketAddr;
 
 use super::app::{App, Browser};
 use super::framework::{Aging, Framework};
@@ -11,6 +11,7 @@ use crate::support::client::Response;
 use crate::support::gateway::Gateway;
 use crate::support::ministack::Ministack;
 use crate::support::packages::Runtime;
+use crate::support::session_commands::command_target;
 use crate::support::table::{self, call};
 
 /// An implementation of DynamoDB's API.
@@ -107,11 +108,9 @@ impl Site {
         self.get_directly(browser, "/app/show").await.json()
     }
 
-    /// Has the reader, which has no sessions, answer with these headers, which are commands to the gateway.
+    /// Makes the reader, which has no sessions, respond with these headers, which are commands to the gateway.
     pub(crate) async fn command(&self, browser: &mut Browser, headers: &[(&str, &str)]) -> Response {
-        let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-        let query: Vec<_> = headers.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-        self.get(browser, &format!("/writer?{}", query.join("&"))).await
+        self.get(browser, &command_target("/writer", headers)).await
     }
 
     /// The session's row; `Null` if there is none.

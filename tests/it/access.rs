@@ -1,4 +1,4 @@
-//! Who gets through, as whom, and where the others are sent.
+//! Access rules, the headers made from claims, and the responses to refused requests.
 
 use serde_json::json;
 
@@ -8,13 +8,13 @@ use crate::support::gateway::{Gateway, field};
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
-async fn session(engine: &Engine, claims: serde_json::Value) -> Session {
+async fn put_session(engine: &Engine, claims: serde_json::Value) -> Session {
     let session = Session::new(claims);
     session.put(engine).await;
     session
 }
 
-async fn start(engine: &Engine, upstream: &Upstream) -> Gateway {
+async fn start_gateway(engine: &Engine, upstream: &Upstream) -> Gateway {
     Gateway::builder()
         .engine(engine)
         .upstream("app", upstream)
@@ -28,26 +28,26 @@ async fn start(engine: &Engine, upstream: &Upstream) -> Gateway {
 }
 
 #[tokio::test]
-async fn a_browser_is_sent_to_log_in_and_comes_back_to_where_it_was() {
+async fn page_request_without_a_session_is_redirected_to_the_login_page_with_its_uri() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let gateway = start(&engine, &upstream).await;
+    let gateway = start_gateway(&engine, &upstream).await;
     let page = |target: &str| Request::get(target).header("Accept", "text/html,*/*;q=0.8");
     let response = gateway.send(&page("/a%20b?x=1&y=//evil")).await;
     assert_eq!(response.status, 302);
     assert_eq!(response.header("location"), Some("/login?next=%2Fa%2520b%3Fx%3D1%26y%3D%2F%2Fevil"));
     assert_eq!(response.header("cache-control"), Some("no-store"));
     assert!(response.set_cookies().is_empty());
-    let navigates = page("/").header("Sec-Fetch-Mode", "navigate").header("Sec-Fetch-Dest", "document");
-    assert_eq!(gateway.send(&navigates).await.status, 302);
+    let navigation = page("/").header("Sec-Fetch-Mode", "navigate").header("Sec-Fetch-Dest", "document");
+    assert_eq!(gateway.send(&navigation).await.status, 302);
     assert_eq!(gateway.send(&Request::new("HEAD", "/").header("Accept", "text/html")).await.status, 302);
     assert_eq!(upstream.request_count(), 0);
     assert_eq!(gateway.get("/login", "").await.status, 200);
 }
 
 #[tokio::test]
-async fn whatever_is_no_page_is_told_401() {
+async fn other_request_without_a_session_is_401() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let gateway = start(&engine, &upstream).await;
+    let gateway = start_gateway(&engine, &upstream).await;
     let page = || Request::get("/").header("Accept", "text/html");
     let requests = [
         Request::get("/"),
@@ -76,9 +76,9 @@ async fn whatever_is_no_page_is_told_401() {
 }
 
 #[tokio::test]
-async fn required_claims_are_all_required() {
+async fn session_without_all_required_claims_is_403() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let gateway = start(&engine, &upstream).await;
+    let gateway = start_gateway(&engine, &upstream).await;
     for (claims, expected) in [
         (json!({"user": "alice", "role": "admin", "level": 3}), 200),
         (json!({"user": "alice", "role": ["guest", "staff"], "level": 3}), 200),
@@ -89,14 +89,14 @@ async fn required_claims_are_all_required() {
         (json!({"user": "alice", "x": 1}), 403),
         (json!({"role": "admin", "level": 3}), 401),
     ] {
-        let session = session(&engine, claims.clone()).await;
+        let session = put_session(&engine, claims.clone()).await;
         assert_eq!(gateway.get("/admin", &session.cookie()).await.status, expected, "{claims}");
     }
     assert_eq!(upstream.request_count(), 2);
 }
 
 #[tokio::test]
-async fn claims_become_headers() {
+async fn claims_are_sent_as_encoded_headers() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let headers = r#"
 [routes.headers]
@@ -121,7 +121,7 @@ X-Id = "auth.userid"
         "user": {"name": "alice\r\nX-Admin: yes"}, "roles": ["a;b", "c", 7, true], "tenant": "acme", "name": "Zoë",
         "auth.userid": 42,
     });
-    let session = session(&engine, claims).await;
+    let session = put_session(&engine, claims).await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     let seen = upstream.only_request();
     for (name, expected) in [
@@ -138,15 +138,15 @@ X-Id = "auth.userid"
         assert_eq!(seen.header(name), expected, "{name}");
     }
 
-    let large = self::session(&engine, json!({"user": {"name": "x".repeat(600)}})).await;
+    let large = put_session(&engine, json!({"user": {"name": "x".repeat(600)}})).await;
     let response = gateway.get("/", &large.cookie()).await;
     assert_eq!((response.status, upstream.request_count()), (500, 1));
-    let said = gateway.wait_for_event("what was too large", |event| field(event, "header") == "x-user").await;
-    assert!(!said.to_string().contains("xxx"), "{said}");
+    let event = gateway.wait_for_event("the large header", |event| field(event, "header") == "x-user").await;
+    assert!(!event.to_string().contains("xxx"), "{event}");
 }
 
 #[tokio::test]
-async fn only_the_sessions_cookie_is_kept_from_an_upstream_that_is_not_to_see_it() {
+async fn forward_cookie_false_removes_only_the_session_cookie() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = Gateway::builder()
         .engine(&engine)
@@ -158,7 +158,7 @@ async fn only_the_sessions_cookie_is_kept_from_an_upstream_that_is_not_to_see_it
         .toml("[[routes]]\npath = \"/other\"\nsession = \"other\"\naccess = \"optional\"\nupstream = \"app\"")
         .start()
         .await;
-    let session = session(&engine, json!({"user": "alice"})).await;
+    let session = put_session(&engine, json!({"user": "alice"})).await;
     let own = session.cookie();
     for (sent, expected) in [
         (format!("a=1; {own}; b=\"2 ; 3\""), Some("a=1; b=\"2 ; 3\"")),
@@ -172,9 +172,13 @@ async fn only_the_sessions_cookie_is_kept_from_an_upstream_that_is_not_to_see_it
     }
     for path in ["/public", "/other"] {
         gateway.get(path, &format!("a=1; {own}")).await;
-        assert_eq!(upstream.last_request().header("cookie"), Some("a=1"), "on any route: {path}");
+        assert_eq!(upstream.last_request().header("cookie"), Some("a=1"), "{path}");
     }
     let two = Request::get("/").cookie(&format!("a=1; {own}")).cookie("b=2");
     gateway.send(&two).await;
-    assert_eq!(upstream.last_request().all("cookie"), ["a=1; b=2"], "one line, as RFC 6265 has it");
+    assert_eq!(
+        upstream.last_request().all("cookie"),
+        ["a=1; b=2"],
+        "one Cookie line (RFC 6265, section 5.4)"
+    );
 }

@@ -1,5 +1,4 @@
-//! The access log: one whole line for each request, whatever it holds, wherever it goes, however it ends; and never a
-//! request that waits for it.
+//! The access log: one complete line for each request, however it ends, and no request waits for the log.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,19 +23,19 @@ fn builder(upstream: &Upstream, server: &str) -> Builder {
         .toml("[admin]\naddress = \"127.0.0.1:0\"")
 }
 
-fn lines(path: &PathBuf) -> Vec<Value> {
+fn read_lines(path: &PathBuf) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
         .collect()
 }
 
 #[tokio::test]
-async fn a_line_says_what_was_asked_and_what_came_of_it() {
+async fn line_describes_the_request_and_its_response() {
     let upstream = Upstream::responding(|_| ScriptedResponse::new(201, "four"));
     let gateway = builder(&upstream, "").start().await;
     gateway.send(&Request::post("/a/b?secret=1", "x").header("X-Request-Id", "the-id")).await;
-    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("line", |event| field(event, "message") == "request").await;
     for (name, value) in [
         ("target", "access"),
         ("id", "the-id"),
@@ -55,7 +54,7 @@ async fn a_line_says_what_was_asked_and_what_came_of_it() {
     assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
 }
 
-/// Readers of JSON would take a placeholder such as `-` for a value.
+/// A JSON parser would take a placeholder such as `-` for a value.
 #[tokio::test]
 async fn fields_that_do_not_apply_are_left_out() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
@@ -67,7 +66,7 @@ async fn fields_that_do_not_apply_are_left_out() {
         .route("/public", "public", "")
         .start()
         .await;
-    let everywhere = "timestamp target message id trace span client method protocol host path status verdict reissue \
+    let always = "timestamp target message id trace span client method protocol host path status verdict reissue \
                       bytes complete ms store_ms";
     for (path, status, more) in [
         ("/public", 200, "route upstream upstream_ms"),
@@ -75,16 +74,16 @@ async fn fields_that_do_not_apply_are_left_out() {
         ("/elsewhere", 404, ""),
     ] {
         assert_eq!(gateway.send(&Request::get(path)).await.status, status);
-        let line = gateway.wait_for_event("the line", |event| field(event, "path") == path).await;
+        let line = gateway.wait_for_event("line", |event| field(event, "path") == path).await;
         let names: BTreeSet<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
-        let expected = everywhere.split_whitespace().chain(more.split_whitespace()).collect::<BTreeSet<_>>();
+        let expected = always.split_whitespace().chain(more.split_whitespace()).collect::<BTreeSet<_>>();
         assert_eq!(names, expected, "{line}");
         assert!(line.as_object().unwrap().values().all(|value| value != "-" && value != ""), "{line}");
     }
 }
 
 #[tokio::test]
-async fn nobody_writes_a_line_of_his_own() {
+async fn request_path_cannot_forge_a_line() {
     let upstream = Upstream::start();
     let gateway = builder(&upstream, "access_log = { file = \"access.log\" }").start().await;
     let file = gateway.directory().join("access.log");
@@ -92,15 +91,16 @@ async fn nobody_writes_a_line_of_his_own() {
     for target in targets {
         assert_eq!(gateway.send(&Request::get(target)).await.status, 200);
     }
-    crate::support::eventually("the lines", || async { lines(&file).len() == 3 }).await;
-    let paths: Vec<_> = lines(&file).iter().map(|line| line["path"].as_str().unwrap().to_owned()).collect();
+    crate::support::eventually("lines", || async { read_lines(&file).len() == 3 }).await;
+    let paths: Vec<_> =
+        read_lines(&file).iter().map(|line| line["path"].as_str().unwrap().to_owned()).collect();
     assert!(targets.iter().all(|target| paths.iter().any(|path| path == target)), "{paths:?}");
-    assert!(gateway.events("request").is_empty(), "they go to the file");
+    assert!(gateway.events("request").is_empty(), "lines go only to the file");
 }
 
-/// Every request has its line, in the file that is there at the time, and no line is lost or cut when it is moved away.
+/// No line is lost or truncated when the file is moved away.
 #[tokio::test]
-async fn rotation_loses_nothing() {
+async fn rotation_loses_no_line() {
     let upstream = Upstream::start();
     let gateway = builder(&upstream, "access_log = { file = \"access.log\" }").start().await;
     let directory = gateway.directory().to_owned();
@@ -118,7 +118,7 @@ async fn rotation_loses_nothing() {
     }
     gateway.send(&Request::get("/")).await;
     crate::support::eventually("all lines", || async {
-        files.iter().map(|file| lines(file).len()).sum::<usize>() == 151
+        files.iter().map(|file| read_lines(file).len()).sum::<usize>() == 151
     })
     .await;
     assert_eq!(gateway.events("the access log was reopened").len(), 3);
@@ -127,14 +127,14 @@ async fn rotation_loses_nothing() {
     assert_eq!((count("written"), count("dropped")), (151.0, 0.0));
 }
 
-/// An output that does not keep up, such as a full pipe, costs lines and no request; and the gateway can still end.
+/// A pipe that nobody reads drops lines, delays no request, and does not keep the gateway from exiting.
 #[tokio::test]
-async fn an_output_that_stands_still_costs_lines_and_no_request() {
+async fn blocked_output_drops_lines_and_delays_no_request() {
     let upstream = Upstream::start();
     let fifo = tempfile::tempdir().unwrap();
     let path = fifo.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-    // Held open and never read.
+    // Open and never read.
     let _reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let gateway =
         builder(&upstream, &format!("access_log = {{ file = \"{}\" }}", path.display())).start().await;
@@ -150,7 +150,7 @@ async fn an_output_that_stands_still_costs_lines_and_no_request() {
 }
 
 #[tokio::test]
-async fn the_last_lines_are_written_before_the_end() {
+async fn all_lines_are_written_before_exit() {
     let upstream = Upstream::start();
     let gateway = builder(&upstream, "").start().await;
     for _ in 0..200 {
@@ -161,19 +161,19 @@ async fn the_last_lines_are_written_before_the_end() {
 }
 
 #[tokio::test]
-async fn a_request_that_breaks_off_is_not_complete() {
+async fn truncated_response_is_logged_as_incomplete() {
     let upstream = Upstream::responding(|_| ScriptedResponse::ok("x".repeat(5000)).truncated_to(100));
     let gateway = builder(&upstream, "").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send_request(&Request::get("/")).await;
     assert!(client.read_response().await.is_err());
-    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("line", |event| field(event, "message") == "request").await;
     assert_eq!(line["complete"], false);
 }
 
-/// Whoever hangs up before there is an answer is counted and written down as nginx does it, though nothing is sent.
+/// 499 is nginx's status for this; nothing is sent.
 #[tokio::test]
-async fn a_client_that_hangs_up_while_the_upstream_works() {
+async fn client_that_disconnects_before_the_upstream_responds_is_logged_as_499() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::responding(move |_| ScriptedResponse::ok("late").after(&held));
@@ -182,21 +182,21 @@ async fn a_client_that_hangs_up_while_the_upstream_works() {
     client.send_request(&Request::get("/a")).await;
     gate.wait_for_arrival().await;
     drop(client);
-    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("line", |event| field(event, "message") == "request").await;
     let expected = json!([499, "gone", "/a", "/", 0, false]);
-    let said = ["status", "verdict", "path", "route", "bytes", "complete"].map(|name| line[name].clone());
-    assert_eq!(json!(said), expected, "{line}");
+    let logged = ["status", "verdict", "path", "route", "bytes", "complete"].map(|name| line[name].clone());
+    assert_eq!(json!(logged), expected, "{line}");
     assert!(line["upstream_ms"].as_f64().unwrap() > 0.0, "{line}");
 
     let metrics = Metrics::scrape(&gateway).await;
     let labels = [("route", "/"), ("status", "499"), ("verdict", "gone")];
     assert_eq!(metrics.sum("sessiongate_requests_total", &labels), 1.0, "{}", metrics.text());
     let count = |part: &str| metrics.sum(&format!("sessiongate_request_{part}duration_seconds_count"), &[]);
-    assert_eq!((count(""), count("upstream_")), (1.0, 0.0), "what it would have taken is not known");
+    assert_eq!((count(""), count("upstream_")), (1.0, 0.0), "the upstream's duration is unknown");
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_while_the_store_is_asked() {
+async fn client_that_disconnects_during_the_lookup_is_logged_as_499() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&upstream, "").engine_with(&engine, "timeout = \"10s\"\nattempts = 2").realm("");
     let gateway = gateway.route("/in", "required", "").start().await;
@@ -208,18 +208,17 @@ async fn a_client_that_hangs_up_while_the_store_is_asked() {
     client.send_request(&Request::get("/in").cookie(&session.cookie())).await;
     gate.wait_for_arrival().await;
     drop(client);
-    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("line", |event| field(event, "message") == "request").await;
     assert_eq!((&line["status"], &line["route"]), (&499.into(), &"/in".into()), "{line}");
-    // The read goes on, and the next one has it.
+    // The read continues, and the next request uses its result.
     gate.open();
     assert_eq!(gateway.get("/in", &session.cookie()).await.status, 200);
     assert_eq!(engine.counts().reads(), 1);
     assert_eq!(upstream.request_count(), 1);
 }
 
-/// What has begun keeps its status, and is not complete.
 #[tokio::test]
-async fn a_client_that_hangs_up_in_the_middle_of_a_body() {
+async fn client_that_disconnects_during_the_body_is_logged_as_incomplete() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream =
@@ -230,6 +229,6 @@ async fn a_client_that_hangs_up_in_the_middle_of_a_body() {
     gate.wait_for_arrival().await;
     client.read_until("xxx").await;
     drop(client);
-    let line = gateway.wait_for_event("the line", |event| field(event, "message") == "request").await;
+    let line = gateway.wait_for_event("line", |event| field(event, "message") == "request").await;
     assert_eq!((&line["status"], &line["complete"]), (&200.into(), &false.into()), "{line}");
 }

@@ -1,4 +1,4 @@
-//! The admin listener: who may see what, and what is said while things are well, and while they are not.
+//! The admin listener: health, readiness, metrics and configuration, and who may read them.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -24,47 +24,46 @@ fn builder(engine: &Engine, upstream: &Upstream, admin: &str) -> Builder {
         .toml(&format!("[admin]\naddress = \"127.0.0.1:0\"\n{admin}"))
 }
 
-async fn ask(gateway: &Gateway, target: &str) -> Response {
+async fn admin_get(gateway: &Gateway, target: &str) -> Response {
     let address = gateway.addresses("admin")[0];
     Request::get(target).header("Host", &address.to_string()).send(address).await
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_well_says_so() {
+async fn healthy_gateway_is_alive_and_ready() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").start().await;
 
-    let health = ask(&gateway, "/healthz").await;
+    let health = admin_get(&gateway, "/healthz").await;
     assert_eq!(
         (health.status, health.json()),
         (200, json!({ "status": "alive", "checks": { "workers": "alive" } }))
     );
-    let ready = ask(&gateway, "/readyz").await;
+    let ready = admin_get(&gateway, "/readyz").await;
     let checks = json!({ "serving": "ok", "stores": { "main": "ok" }, "upstreams": { "app": "ok" } });
     assert_eq!((ready.status, ready.json()), (200, json!({ "status": "ready", "checks": checks })));
     assert_eq!(ready.header("content-type"), Some("application/json"));
     assert_eq!(ready.header("cache-control"), Some("no-store"));
 
-    let page = ask(&gateway, "/").await;
+    let page = admin_get(&gateway, "/").await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     for link in ["/healthz", "/readyz", "/metrics", "/config"] {
         assert!(page.text().contains(&format!("href={link}")), "{}", page.text());
-        assert_eq!(ask(&gateway, link).await.status, 200);
+        assert_eq!(admin_get(&gateway, link).await.status, 200);
     }
-    assert_eq!(ask(&gateway, "/other").await.status, 404);
+    assert_eq!(admin_get(&gateway, "/other").await.status, 404);
     assert_eq!(Request::post("/metrics", "x").send(gateway.addresses("admin")[0]).await.status, 405);
     let head = Request::new("HEAD", "/metrics").header("Host", "localhost");
     let head = head.send(gateway.addresses("admin")[0]).await;
     assert_eq!((head.status, head.text().len()), (200, 0));
 }
 
-/// Nothing of it is on the public listener, and nothing public on it.
 #[tokio::test]
-async fn it_is_a_listener_of_its_own() {
+async fn admin_paths_on_the_public_listener_are_routed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").start().await;
     for path in ["/healthz", "/readyz", "/metrics", "/config"] {
-        assert_eq!(gateway.send(&Request::get(path)).await.status, 401, "{path} is the route's");
+        assert_eq!(gateway.send(&Request::get(path)).await.status, 401, "{path}");
     }
     assert_eq!(upstream.request_count(), 0);
     let without = Gateway::builder().engine(&engine).upstream("app", &upstream).route("/", "public", "");
@@ -72,15 +71,15 @@ async fn it_is_a_listener_of_its_own() {
 }
 
 #[tokio::test]
-async fn with_a_token_only_who_brings_it_sees_more_than_health() {
+async fn with_a_token_configured_only_health_and_readiness_need_none() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "token = { env = \"ADMIN_TOKEN\" }").start().await;
     let address = gateway.addresses("admin")[0];
-    for open in ["/healthz", "/readyz"] {
-        assert_eq!(ask(&gateway, open).await.status, 200, "{open}");
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(admin_get(&gateway, path).await.status, 200, "{path}");
     }
     for path in ["/", "/metrics", "/config", "/other"] {
-        let refused = ask(&gateway, path).await;
+        let refused = admin_get(&gateway, path).await;
         assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")), "{path}");
         for wrong in [
             "",
@@ -97,16 +96,16 @@ async fn with_a_token_only_who_brings_it_sees_more_than_health() {
         let right = Request::get(path).header("Authorization", &format!("bearer {TOKEN}"));
         assert_eq!(right.send(address).await.status, if path == "/other" { 404 } else { 200 });
         let both = right.header("Authorization", "Bearer other");
-        assert_eq!(both.send(address).await.status, 401, "two are one too many");
+        assert_eq!(both.send(address).await.status, 401, "two Authorization headers");
     }
     let open = Gateway::builder().engine(&engine).upstream("app", &upstream).route("/", "public", "");
     let open = open.toml("[admin]\naddress = \"0.0.0.0:0\"").fail_to_start().await;
     assert!(open.log.contains("is reachable from other machines"), "{}", open.log);
 }
 
-/// A page whose name has come to mean this machine asks in that name.
+/// A website can resolve its own name to a loopback address (DNS rebinding); its requests then have its own name as Host.
 #[tokio::test]
-async fn without_a_token_only_who_asks_this_machine_sees_more_than_health() {
+async fn without_a_token_other_hosts_than_this_machine_are_421() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").start().await;
     let address = gateway.addresses("admin")[0];
@@ -123,15 +122,15 @@ async fn without_a_token_only_who_asks_this_machine_sees_more_than_health() {
         }
         let mut client = Client::connect(address).await;
         client.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
-        let said = String::from_utf8(client.read_to_end().await).unwrap();
-        assert!(said.starts_with("HTTP/1.0 421"), "{said}");
+        let response = String::from_utf8(client.read_to_end().await).unwrap();
+        assert!(response.starts_with("HTTP/1.0 421"), "{response}");
     }
     let health = Request::get("/healthz").header("Host", "attacker.test").send(address).await;
-    assert_eq!(health.status, 200, "as with a token");
+    assert_eq!(health.status, 200);
 }
 
 #[tokio::test]
-async fn the_configuration_is_shown_without_its_secrets() {
+async fn config_page_masks_secrets() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "")
         .toml(
@@ -142,7 +141,7 @@ async fn the_configuration_is_shown_without_its_secrets() {
         )
         .start()
         .await;
-    let config = ask(&gateway, "/config").await;
+    let config = admin_get(&gateway, "/config").await;
     assert!(!config.text().contains("planted") && !config.text().contains(TOKEN), "{}", config.text());
     let shown = config.json();
     assert_eq!(shown["sessions"]["other"]["keys"]["previous"], json!(["***"]));
@@ -153,62 +152,64 @@ async fn the_configuration_is_shown_without_its_secrets() {
 }
 
 #[tokio::test]
-async fn a_table_that_does_not_answer_makes_it_unready_and_not_dead() {
+async fn unavailable_table_makes_it_unready_and_still_alive() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").start().await;
     for (fault, word) in
         [(Fault::Throttle, "throttled"), (Fault::AccessDenied, "denied"), (Fault::NoResponse, "unavailable")]
     {
         engine.inject(Affected::All, fault);
-        crate::support::eventually("it is not ready", || async {
-            let ready = ask(&gateway, "/readyz").await;
+        crate::support::eventually("503 of /readyz", || async {
+            let ready = admin_get(&gateway, "/readyz").await;
             ready.status == 503 && ready.json()["checks"]["stores"]["main"] == word
         })
         .await;
-        assert_eq!(ask(&gateway, "/healthz").await.status, 200);
+        assert_eq!(admin_get(&gateway, "/healthz").await.status, 200);
         engine.clear_faults();
-        crate::support::eventually("it is ready", || async { ask(&gateway, "/readyz").await.status == 200 })
-            .await;
+        crate::support::eventually("200 of /readyz", || async {
+            admin_get(&gateway, "/readyz").await.status == 200
+        })
+        .await;
     }
 }
 
-/// Roles that may read and not write, and throttled writes.
+/// For example, an IAM role without write access, or throttled writes.
 #[tokio::test]
-async fn a_table_that_refuses_writes_makes_it_unready_and_reads_go_on() {
+async fn table_that_rejects_writes_makes_it_unready_and_requests_succeed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").start().await;
     for (fault, word) in [(Fault::AccessDenied, "denied"), (Fault::Throttle, "throttled")] {
         engine.inject(Affected::Only("UpdateItem"), fault);
-        crate::support::eventually("it is not ready", || async {
+        crate::support::eventually("503 of /readyz", || async {
             use_a_due_session(&gateway, &engine).await;
-            let ready = ask(&gateway, "/readyz").await;
+            let ready = admin_get(&gateway, "/readyz").await;
             ready.status == 503 && ready.json()["checks"]["stores"]["main"] == format!("not writable: {word}")
         })
         .await;
         engine.clear_faults();
-        crate::support::eventually("it is ready", || async {
+        crate::support::eventually("200 of /readyz", || async {
             use_a_due_session(&gateway, &engine).await;
-            ask(&gateway, "/readyz").await.status == 200
+            admin_get(&gateway, "/readyz").await.status == 200
         })
         .await;
     }
 }
 
-/// Sends a request whose session is due, which the gateway answers whether or not the reissue can be written.
+/// Sends a request whose session is due. It succeeds whether or not the reissue can be written.
 async fn use_a_due_session(gateway: &Gateway, engine: &Engine) {
     let session = Session::new(json!({ "user": "alice" })).aged(DUE);
     session.put(engine).await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 }
 
-/// The word of `/readyz` for the upstream `app`, and its status.
+/// Returns the status of `/readyz` and its state of the upstream `app`.
 async fn readiness_of_app(gateway: &Gateway) -> (u16, Value) {
-    let ready = ask(gateway, "/readyz").await;
+    let ready = admin_get(gateway, "/readyz").await;
     (ready.status, ready.json()["checks"]["upstreams"]["app"].clone())
 }
 
 #[tokio::test]
-async fn upstream_whose_servers_are_all_ejected_makes_it_unready_until_one_answers() {
+async fn upstream_whose_servers_are_all_ejected_makes_it_unready_until_one_responds() {
     let (engine, mut upstream, other) = (table::engine().await, Upstream::start(), Upstream::start());
     let gateway = builder(&engine, &upstream, "")
         .toml("[upstreams.app.ejection]\nfailures = 2\nfor = \"1h\"")
@@ -223,9 +224,9 @@ async fn upstream_whose_servers_are_all_ejected_makes_it_unready_until_one_answe
         assert_eq!(gateway.send(&Request::get("/public")).await.status, 502);
     }
     let ejected = (503, "every server is ejected".into());
-    crate::support::eventually("it is not ready", || async { readiness_of_app(&gateway).await == ejected })
+    crate::support::eventually("503 of /readyz", || async { readiness_of_app(&gateway).await == ejected })
         .await;
-    assert_eq!(ask(&gateway, "/readyz").await.json()["checks"]["upstreams"]["other"], "ok");
+    assert_eq!(admin_get(&gateway, "/readyz").await.json()["checks"]["upstreams"]["other"], "ok");
     let available = |upstream| [("upstream", upstream)];
     let metrics = Metrics::scrape(&gateway).await;
     let sum = |upstream| metrics.sum("sessiongate_upstream_available", &available(upstream));
@@ -233,10 +234,11 @@ async fn upstream_whose_servers_are_all_ejected_makes_it_unready_until_one_answe
 
     upstream.server().resume();
     assert_eq!(gateway.send(&Request::get("/public")).await.status, 200, "there is no other server");
-    crate::support::eventually("it is ready", || async { readiness_of_app(&gateway).await.0 == 200 }).await;
+    crate::support::eventually("200 of /readyz", || async { readiness_of_app(&gateway).await.0 == 200 })
+        .await;
 }
 
-/// A balancer that sends no requests to gateways that are not ready must not wait for one that succeeds.
+/// A load balancer sends no requests to a gateway that is not ready, so that none can succeed.
 #[tokio::test]
 async fn upstream_without_requests_is_ready_again_after_one_period_of_its_ejection() {
     let (engine, mut upstream) = (table::engine().await, Upstream::start());
@@ -247,9 +249,10 @@ async fn upstream_without_requests_is_ready_again_after_one_period_of_its_ejecti
         .await;
     upstream.server().stop().await;
     assert_eq!(gateway.send(&Request::get("/public")).await.status, 502);
-    crate::support::eventually("it is not ready", || async { readiness_of_app(&gateway).await.0 == 503 })
+    crate::support::eventually("503 of /readyz", || async { readiness_of_app(&gateway).await.0 == 503 })
         .await;
-    crate::support::eventually("it is ready", || async { readiness_of_app(&gateway).await.0 == 200 }).await;
+    crate::support::eventually("200 of /readyz", || async { readiness_of_app(&gateway).await.0 == 200 })
+        .await;
 }
 
 #[tokio::test]
@@ -270,14 +273,13 @@ async fn upstream_with_one_ejected_server_of_two_is_ready() {
     assert_eq!(readiness_of_app(&gateway).await, (200, "ok".into()));
 }
 
-/// Whoever asks a hundred times a second asks the table once.
 #[tokio::test]
-async fn probes_are_no_load_for_the_table() {
+async fn readiness_probes_read_the_table_once_a_second_at_most() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").start().await;
     let began = sessiongate::time::Clock.mono();
     for _ in 0..100 {
-        assert_eq!(ask(&gateway, "/readyz").await.status, 200);
+        assert_eq!(admin_get(&gateway, "/readyz").await.status, 200);
     }
     let seconds = (sessiongate::time::Clock.mono() - began).as_secs();
     let reads = u64::try_from(engine.counts().reads()).unwrap();
@@ -285,7 +287,7 @@ async fn probes_are_no_load_for_the_table() {
 }
 
 #[tokio::test]
-async fn while_it_drains_it_is_not_ready_and_still_answers() {
+async fn draining_gateway_is_unready_and_still_alive() {
     let (engine, gate) = (table::engine().await, Gate::closed());
     let upstream = {
         let gate = gate.clone();
@@ -298,18 +300,18 @@ async fn while_it_drains_it_is_not_ready_and_still_answers() {
     client.send_request(&Request::get("/public")).await;
     upstream.wait_for_requests(1).await;
     gateway.signal("TERM");
-    crate::support::eventually("it is draining", || async {
-        let ready = ask(&gateway, "/readyz").await;
+    crate::support::eventually("draining", || async {
+        let ready = admin_get(&gateway, "/readyz").await;
         ready.status == 503 && ready.json()["checks"]["serving"] == "draining"
     })
     .await;
-    assert_eq!(ask(&gateway, "/healthz").await.status, 200);
+    assert_eq!(admin_get(&gateway, "/healthz").await.status, 200);
     gate.open();
     assert_eq!(client.read_response().await.unwrap().text(), "late");
 }
 
 #[tokio::test]
-async fn a_socket_in_the_file_system() {
+async fn unix_socket_has_mode_660_accepts_any_host_and_is_removed_at_exit() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let builder = || {
         Gateway::builder()
@@ -325,7 +327,7 @@ async fn a_socket_in_the_file_system() {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
     let _connection = tokio::spawn(connection);
-    // By whatever name: none leads there.
+    // No website can reach a Unix socket, whatever its name resolves to.
     let request = http::Request::get("/config")
         .header("Host", "admin")
         .body(http_body_util::Empty::<bytes::Bytes>::new());
@@ -337,21 +339,21 @@ async fn a_socket_in_the_file_system() {
     assert!(!socket.exists());
 }
 
-/// Whoever opens connections and says nothing keeps nobody from the public listener.
+/// Idle admin connections do not use up those of the public listener.
 #[tokio::test]
-async fn its_connections_are_bounded() {
+async fn admin_connection_above_the_limit_waits_and_public_requests_do_not() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&engine, &upstream, "").route("/public", "public", "").start().await;
     let address = gateway.addresses("admin")[0];
-    let mut silent = Vec::new();
+    let mut idle = Vec::new();
     for _ in 0..64 {
         let mut client = Client::connect(address).await;
         assert_eq!(client.request(&Request::get("/healthz")).await.status, 200);
-        silent.push(client);
+        idle.push(client);
     }
     let mut late = Client::connect(address).await;
     late.send_request(&Request::get("/healthz")).await;
     assert_eq!(gateway.send(&Request::get("/public")).await.status, 200);
-    drop(silent);
+    drop(idle);
     assert_eq!(late.read_response().await.unwrap().status, 200);
 }

@@ -1,4 +1,4 @@
-//! Bodies of requests that are larger than a route takes, announced or not.
+//! Request bodies that are larger than `max_body`, with a Content-Length and chunked.
 
 use crate::support::client::Client;
 use crate::support::gate::Gate;
@@ -17,7 +17,7 @@ async fn gateway(upstream: &Upstream) -> Gateway {
 }
 
 #[tokio::test]
-async fn what_announces_too_much_is_refused_before_the_upstream_is_asked() {
+async fn content_length_above_the_limit_is_413_and_not_forwarded() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream).await;
     for (path, size, status) in [
@@ -28,7 +28,7 @@ async fn what_announces_too_much_is_refused_before_the_upstream_is_asked() {
         ("/none", 0, 200),
         ("/none", 1, 413),
     ] {
-        let hits = upstream.request_count();
+        let before = upstream.request_count();
         let mut client = Client::connect(gateway.address()).await;
         client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n")).await;
         if status == 200 {
@@ -36,25 +36,24 @@ async fn what_announces_too_much_is_refused_before_the_upstream_is_asked() {
         }
         let response = client.read_response().await.unwrap();
         assert_eq!(
-            (response.status, upstream.request_count() - hits),
+            (response.status, upstream.request_count() - before),
             (status, usize::from(status == 200)),
             "{path} {size}"
         );
     }
-    // Nobody is told to go on with what will be refused.
+    // No 100 (Continue) invites a body that would be refused.
     let mut client = Client::connect(gateway.address()).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000\r\n\r\n").await;
     let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.interim.len()), (413, 0));
-    assert!(client.is_closed().await, "what is left of the body is no request");
-    let line = gateway
-        .wait_for_event("the line", |event| crate::support::gateway::field(event, "status") == 413)
-        .await;
+    assert!(client.is_closed().await, "the body must not be read as a request");
+    let line =
+        gateway.wait_for_event("line", |event| crate::support::gateway::field(event, "status") == 413).await;
     assert_eq!(crate::support::gateway::field(&line, "verdict"), "body-too-large");
 }
 
 #[tokio::test]
-async fn what_turns_out_too_large_is_cut_and_its_connection_not_used_again() {
+async fn chunked_body_above_the_limit_is_413_and_its_upstream_connection_is_closed() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream).await;
     let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -62,23 +61,23 @@ async fn what_turns_out_too_large_is_cut_and_its_connection_not_used_again() {
 
     let mut client = Client::connect(gateway.address()).await;
     client.send(format!("{chunked}{chunk}{chunk}0\r\n\r\n")).await;
-    assert_eq!(client.read_response().await.unwrap().status, 200, "as large as it may be");
+    assert_eq!(client.read_response().await.unwrap().status, 200, "exactly the limit");
     assert_eq!(upstream.last_request().message.body.len(), 1000);
 
     let mut client = Client::connect(gateway.address()).await;
     client.send(format!("{chunked}{chunk}{chunk}1\r\nx\r\n0\r\n\r\n")).await;
     let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.header("connection")), (413, Some("close")));
-    assert_eq!(upstream.request_count(), 1, "no whole request arrived");
+    assert_eq!(upstream.request_count(), 1, "the upstream received no second request");
     assert_eq!(gateway.get("/", "").await.status, 200);
-    assert_eq!(upstream.connections(), 2, "the one with half a request is closed");
+    assert_eq!(upstream.connections(), 2, "the connection with the incomplete request is closed");
 }
 
 #[tokio::test]
-async fn an_answer_that_began_before_the_body_grew_too_large_is_broken_off() {
+async fn response_that_began_before_the_body_exceeded_the_limit_is_aborted() {
     let gate = Gate::closed();
     let held = gate.clone();
-    // An upstream that answers before it has all of the request, as one that streams does.
+    // This upstream sends its response before it has received the whole request, like a streaming app.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let upstream = tokio::spawn(async move {
@@ -101,8 +100,8 @@ async fn an_answer_that_began_before_the_body_grew_too_large_is_broken_off() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n").await;
     client.read_until("half").await;
     client.send("6\r\n123456\r\n0\r\n\r\n").await;
-    assert!(client.read_to_end().await.is_empty(), "no more of the answer, and no second one");
-    crate::support::within("the upstream's end", gate.pass()).await;
+    assert!(client.read_to_end().await.is_empty(), "neither the rest of the response nor a second response");
+    crate::support::within("the end of the upstream's connection", gate.pass()).await;
     let (_, complete) = upstream.await.unwrap();
-    assert!(!complete, "the request never looks complete");
+    assert!(!complete, "the upstream must not see a complete request");
 }

@@ -1,43 +1,19 @@
-//! What upstreams make of sessions by headers alone.
+//! Session commands: headers of a response by which an upstream changes a session.
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::client::{Request, Response};
+use crate::support::client::Request;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::scripted_response::ScriptedResponse;
-use crate::support::server::ReceivedRequest;
+use crate::support::session_commands::{self, command_target, patch_target, set_cookie};
 use crate::support::table::{self, Session, number};
 use crate::support::upstream::Upstream;
 
-/// An upstream that sends the session commands of the request's query: `?X-Session-Patch={…}&…`, percent-encoded.
-fn obedient() -> Upstream {
-    Upstream::responding(|request| obey(request, ScriptedResponse::ok("ok")))
-}
-
-/// Adds the session commands of the request's query to `answer`.
-pub(crate) fn obey(request: &ReceivedRequest, answer: ScriptedResponse) -> ScriptedResponse {
-    let (_, query) = request.target.split_once('?').unwrap_or_default();
-    query.split('&').filter_map(|pair| pair.split_once('=')).fold(answer, |answer, (name, value)| {
-        let value = percent_encoding::percent_decode_str(value).decode_utf8().unwrap();
-        answer.header(name, &value)
-    })
-}
-
-pub(crate) fn order(headers: &[(&str, &str)]) -> String {
-    let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-    let pairs: Vec<_> = headers.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-    format!("/?{}", pairs.join("&"))
-}
-
-pub(crate) fn patch(claims: &Value) -> String {
-    order(&[("X-Session-Patch", &claims.to_string())])
-}
-
-/// A realm of each format whose rows the harness can read, and a route that may change sessions.
+/// Returns a gateway with a route that may write to Pyramid sessions.
 fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> Builder {
     Gateway::builder()
         .engine_with(engine, "timeout = \"10s\"\nattempts = 2")
@@ -47,15 +23,8 @@ fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> Builder {
         .route("/read-only", "optional", "[routes.headers]\nX-User = \"user\"")
 }
 
-/// The cookie that a response gives: `name=value`.
-pub(crate) fn cookie(response: &Response) -> String {
-    let cookies = response.set_cookies();
-    assert_eq!(cookies.len(), 1, "{response:?}");
-    cookies[0].split(';').next().unwrap().to_owned()
-}
-
-/// What the session is to the app.
-async fn seen(
+/// Returns the user, the ref and the status that the app receives for a session.
+async fn session_at_app(
     gateway: &Gateway,
     upstream: &Upstream,
     cookie: &str,
@@ -67,60 +36,64 @@ async fn seen(
 }
 
 #[tokio::test]
-async fn a_patch_makes_a_session_changes_it_and_leaves_nothing_of_itself() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn patch_creates_changes_and_empties_a_session() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").start().await;
-    let response = gateway.get(&patch(&json!({"user": "alice", "cart": {"a": 1}})), "").await;
+    let response = gateway.get(&patch_target(&json!({"user": "alice", "cart": {"a": 1}})), "").await;
     assert_eq!(response.status, 200);
     assert!(
         response.header("x-session-patch").is_none() && response.header("cache-control") == Some("private")
     );
-    let first = cookie(&response);
+    let first = set_cookie(&response);
     assert!(first.ends_with("/1"), "{first}");
-    assert_eq!(seen(&gateway, &upstream, &first).await.0.as_deref(), Some("alice"));
+    assert_eq!(session_at_app(&gateway, &upstream, &first).await.0.as_deref(), Some("alice"));
 
-    let response = gateway.get(&patch(&json!({"cart": {"b": [2], "a": null}, "user": "bob"})), &first).await;
-    let second = cookie(&response);
+    let response =
+        gateway.get(&patch_target(&json!({"cart": {"b": [2], "a": null}, "user": "bob"})), &first).await;
+    let second = set_cookie(&response);
     assert_eq!(second, first.replace("/1", "/2"));
-    let (user, ..) = seen(&gateway, &upstream, &second).await;
+    let (user, ..) = session_at_app(&gateway, &upstream, &second).await;
     assert_eq!(user.as_deref(), Some("bob"));
     gateway.get("/", &second).await;
     assert_eq!(upstream.last_request().header("x-cart"), Some("{\"b\":[2]}"));
 
-    // What changes nothing writes nothing.
-    let response = gateway.get(&patch(&json!({"user": "bob"})), &second).await;
+    // A patch without effect is not written.
+    let response = gateway.get(&patch_target(&json!({"user": "bob"})), &second).await;
     assert!(response.set_cookies().is_empty());
-    // A session without claims is none.
-    let response = gateway.get(&patch(&json!({"user": null, "cart": null})), &second).await;
+    // A session without claims is deleted.
+    let response = gateway.get(&patch_target(&json!({"user": null, "cart": null})), &second).await;
     assert!(response.set_cookies()[0].contains("Max-Age=0"), "{response:?}");
-    assert_eq!(seen(&gateway, &upstream, &second).await.2, "anonymous");
+    assert_eq!(session_at_app(&gateway, &upstream, &second).await.2, "anonymous");
     assert_eq!(engine.counts().puts, 1);
 }
 
 #[tokio::test]
-async fn a_rotation_defeats_fixation() {
+async fn session_id_from_before_a_rotation_does_not_get_the_login() {
     for (realm, grace) in [("", false), ("rotation_grace = \"10s\"", true)] {
-        let (engine, upstream) = (table::engine().await, obedient());
+        let (engine, upstream) = (table::engine().await, session_commands::upstream());
         let builder = gateway(&engine, &upstream, "");
         let builder = if grace { native(&engine, &upstream, realm) } else { builder };
         let gateway = builder.start().await;
-        let planted = cookie(&gateway.get(&patch(&json!({"cart": 1})), "").await);
-        let (.., status) = seen(&gateway, &upstream, &planted).await;
+        let fixed = set_cookie(&gateway.get(&patch_target(&json!({"cart": 1})), "").await);
+        let (.., status) = session_at_app(&gateway, &upstream, &fixed).await;
         assert_eq!(status, "guest");
-        let login = order(&[("X-Session-Patch", r#"{"user":"alice"}"#), ("X-Session-Action", "rotate")]);
-        let logged_in = cookie(&gateway.get(&login, &planted).await);
-        assert_ne!(logged_in.split('/').next(), planted.split('/').next());
-        let (user, reference, _) = seen(&gateway, &upstream, &logged_in).await;
+        let login = command_target(
+            "/",
+            &[("X-Session-Patch", r#"{"user":"alice"}"#), ("X-Session-Action", "rotate")],
+        );
+        let logged_in = set_cookie(&gateway.get(&login, &fixed).await);
+        assert_ne!(logged_in.split('/').next(), fixed.split('/').next());
+        let (user, reference, _) = session_at_app(&gateway, &upstream, &logged_in).await;
         assert_eq!(user.as_deref(), Some("alice"));
         gateway.get("/", &logged_in).await;
-        assert_eq!(upstream.last_request().header("x-cart"), Some("1"), "the claims come along");
-        let (user, old, status) = seen(&gateway, &upstream, &planted).await;
-        assert_eq!(user, None, "who knows the old id knows nothing of the log-in");
+        assert_eq!(upstream.last_request().header("x-cart"), Some("1"), "the claims are kept");
+        let (user, old, status) = session_at_app(&gateway, &upstream, &fixed).await;
+        assert_eq!(user, None, "the old id must not get the login");
         assert_eq!(status, if grace { "guest" } else { "anonymous" });
         assert_ne!(old, reference);
         if grace {
-            let late = gateway.get(&patch(&json!({"user": "mallory"})), &planted).await;
-            assert_eq!((late.status, late.set_cookies().len()), (409, 0), "and changes nothing any more");
+            let late = gateway.get(&patch_target(&json!({"user": "mallory"})), &fixed).await;
+            assert_eq!((late.status, late.set_cookies().len()), (409, 0), "the old id must not write");
         }
     }
 }
@@ -138,43 +111,45 @@ fn native(engine: &Engine, upstream: &Upstream, lines: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn destroy_deletes_the_row_and_takes_the_cookie() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn destroy_deletes_the_row_and_expires_the_cookie() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "[sessions.main.cache]\nttl = \"1m\"").start().await;
     let session = Session::new(json!({"user": "alice"}));
     session.put(&engine).await;
-    let (_, _, status) = seen(&gateway, &upstream, &session.cookie()).await;
+    let (_, _, status) = session_at_app(&gateway, &upstream, &session.cookie()).await;
     assert_eq!(status, "active");
-    let response = gateway.get(&order(&[("X-Session-Action", "destroy")]), &session.cookie()).await;
+    let response =
+        gateway.get(&command_target("/", &[("X-Session-Action", "destroy")]), &session.cookie()).await;
     let expected =
         "session_id=; Max-Age=0; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Strict";
     assert_eq!(response.set_cookies(), [expected]);
     assert_eq!(session.row(&engine).await, Value::Null);
-    assert_eq!(seen(&gateway, &upstream, &session.cookie()).await.2, "anonymous");
+    assert_eq!(session_at_app(&gateway, &upstream, &session.cookie()).await.2, "anonymous");
 }
 
 #[tokio::test]
-async fn if_version_refuses_what_was_made_of_an_older_session() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn change_with_another_if_version_is_409() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").start().await;
     let session = Session::new(json!({"user": "alice"})).version(7);
     session.put(&engine).await;
-    let with =
-        |version: &str| order(&[("X-Session-Patch", r#"{"user":"bob"}"#), ("X-Session-If-Version", version)]);
+    let with = |version: &str| {
+        command_target("/", &[("X-Session-Patch", r#"{"user":"bob"}"#), ("X-Session-If-Version", version)])
+    };
     let refused = gateway.get(&with("6"), &session.cookie()).await;
     assert_eq!((refused.status, refused.set_cookies().len()), (409, 0));
     assert_eq!(refused.json()["title"], "Your session has changed meanwhile");
     assert_eq!(gateway.get(&with("7"), &session.cookie()).await.status, 200);
     assert_eq!(gateway.get(&with("7"), &session.cookie()).await.status, 409);
     assert_eq!(number(&session.row(&engine).await, "ver"), 8);
-    assert_eq!(gateway.get(&with("1"), "").await.status, 409, "there is no session to have a version");
+    assert_eq!(gateway.get(&with("1"), "").await.status, 409, "no session");
 }
 
 #[tokio::test]
 async fn a_route_without_writes_changes_nothing() {
-    let (engine, upstream) = (table::engine().await, obedient());
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").start().await;
-    let target = patch(&json!({"user": "mallory"})).replace('/', "/read-only");
+    let target = patch_target(&json!({"user": "mallory"})).replace('/', "/read-only");
     let response = gateway.get(&target, "").await;
     assert_eq!((response.status, response.set_cookies().len()), (200, 0));
     gateway.wait_for_line("sent a session command").await;
@@ -182,14 +157,14 @@ async fn a_route_without_writes_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_order_is_the_upstreams_fault() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn invalid_session_command_is_502() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").start().await;
     for target in [
-        order(&[("X-Session-Patch", "[]")]),
-        order(&[("X-Session-Patch", "{\"user\":")]),
-        order(&[("X-Session-Action", "explode")]),
-        order(&[("X-Session-Patch", "{}"), ("X-Session-Patch", "{}")]),
+        command_target("/", &[("X-Session-Patch", "[]")]),
+        command_target("/", &[("X-Session-Patch", "{\"user\":")]),
+        command_target("/", &[("X-Session-Action", "explode")]),
+        command_target("/", &[("X-Session-Patch", "{}"), ("X-Session-Patch", "{}")]),
     ] {
         assert_eq!(gateway.get(&target, "").await.status, 502, "{target}");
     }
@@ -197,24 +172,26 @@ async fn what_is_no_order_is_the_upstreams_fault() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_leaves_no_half_of_a_change() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn change_during_an_outage_is_503_and_has_no_effect() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "[sessions.main.cache]\nttl = \"1m\"").start().await;
     let session = Session::new(json!({"user": "alice"}));
     session.put(&engine).await;
     gateway.get("/", &session.cookie()).await;
     engine.inject(Affected::All, Fault::ServerError);
-    for target in [patch(&json!({"user": "bob"})), order(&[("X-Session-Action", "rotate")])] {
+    for target in
+        [patch_target(&json!({"user": "bob"})), command_target("/", &[("X-Session-Action", "rotate")])]
+    {
         let response = gateway.get(&target, &session.cookie()).await;
         assert_eq!((response.status, response.set_cookies().len()), (503, 0));
         assert_eq!(response.header("retry-after"), Some("1"));
     }
     engine.clear_faults();
-    assert_eq!(seen(&gateway, &upstream, &session.cookie()).await.0.as_deref(), Some("alice"));
+    assert_eq!(session_at_app(&gateway, &upstream, &session.cookie()).await.0.as_deref(), Some("alice"));
 }
 
 #[tokio::test]
-async fn a_session_over_400_kb_is_refused_and_the_old_one_stays() {
+async fn change_to_more_than_400_kb_is_500_and_has_no_effect() {
     let (engine, upstream) = (
         table::engine().await,
         Upstream::responding(|request| {
@@ -233,12 +210,12 @@ async fn a_session_over_400_kb_is_refused_and_the_old_one_stays() {
     let response = gateway.get("/20000", &session.cookie()).await;
     assert_eq!((response.status, response.set_cookies().len()), (500, 0));
     assert_eq!(number(&session.row(&engine).await, "ver"), 1);
-    assert_eq!(seen(&gateway, &upstream, &session.cookie()).await.0.as_deref(), Some("alice"));
+    assert_eq!(session_at_app(&gateway, &upstream, &session.cookie()).await.0.as_deref(), Some("alice"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_concurrent_patches_of_different_claims_all_survive() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn thousand_concurrent_patches_of_different_claims_are_all_written() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let builder = || gateway(&engine, &upstream, "").server("workers = 1");
     let gateways = [builder().start().await, builder().start().await];
     let session = Session::new(json!({"user": "alice"}));
@@ -248,7 +225,7 @@ async fn a_thousand_concurrent_patches_of_different_claims_all_survive() {
     let requests = (0..1000).map(|number| {
         let (gateway, cookie) = (&gateways[number % 2], &cookie);
         async move {
-            let target = patch(&json!({ format!("k{number}"): number }));
+            let target = patch_target(&json!({ format!("k{number}"): number }));
             gateway.get(&target, cookie).await.status
         }
     });
@@ -271,14 +248,14 @@ async fn a_thousand_concurrent_patches_of_different_claims_all_survive() {
 }
 
 #[tokio::test]
-async fn a_change_that_comes_after_the_end_brings_nothing_back() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn change_of_a_session_deleted_meanwhile_is_409_and_does_not_recreate_it() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").start().await;
     let session = Session::new(json!({"user": "alice"}));
     session.put(&engine).await;
     let gate = Gate::closed();
     engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
-    let (target, cookie) = (patch(&json!({"user": "bob"})), session.cookie());
+    let (target, cookie) = (patch_target(&json!({"user": "bob"})), session.cookie());
     let (response, ()) = tokio::join!(gateway.get(&target, &cookie), async {
         gate.wait_for_arrival().await;
         session.delete(&engine).await;
@@ -289,18 +266,18 @@ async fn a_change_that_comes_after_the_end_brings_nothing_back() {
 }
 
 #[tokio::test]
-async fn flash_messages_come_once_and_are_pyramids() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn flash_messages_are_stored_as_pyramids_and_delivered_once() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").route("/page", "optional", "flash = true").start().await;
     let session = Session::new(json!({"user": "alice", "_f_": ["from Pyramid, 100%"]}));
     session.put(&engine).await;
-    let target = order(&[("X-Session-Flash", "Saved%2C all"), ("X-Session-Flash", "Zo%C3%AB")]);
-    let cookie1 = cookie(&gateway.get(&target, &session.cookie()).await);
+    let target = command_target("/", &[("X-Session-Flash", "Saved%2C all"), ("X-Session-Flash", "Zo%C3%AB")]);
+    let cookie = set_cookie(&gateway.get(&target, &session.cookie()).await);
     let row = session.row(&engine).await;
     let claims: Value = serde_json::from_str(row["dat"]["S"].as_str().unwrap()).unwrap();
     assert_eq!(claims["_f_"], json!(["from Pyramid, 100%", "Saved, all", "Zoë"]));
 
-    let pages = join_all((0..5).map(|_| gateway.get("/page", &cookie1))).await;
+    let pages = join_all((0..5).map(|_| gateway.get("/page", &cookie))).await;
     assert!(pages.iter().all(|page| page.status == 200));
     let requests = upstream.requests();
     let received: Vec<_> = requests.iter().filter_map(|request| request.header("x-session-flash")).collect();
@@ -310,38 +287,39 @@ async fn flash_messages_come_once_and_are_pyramids() {
     assert!(!row["dat"]["S"].as_str().unwrap().contains("_f_"));
 }
 
-/// Such as "wrong password" to a visitor, who has no session besides.
+/// For example, "wrong password" for a visitor who has no other session data.
 #[tokio::test]
-async fn message_of_a_session_with_nothing_else_reaches_the_app() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn flash_message_of_a_visitor_without_claims_is_delivered() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").route("/page", "optional", "flash = true").start().await;
-    let visitor = cookie(&gateway.get(&order(&[("X-Session-Flash", "Wrong password")]), "").await);
+    let visitor =
+        set_cookie(&gateway.get(&command_target("/", &[("X-Session-Flash", "Wrong password")]), "").await);
     let page = gateway.get("/page", &visitor).await;
     assert_eq!(upstream.last_request().header("x-session-flash"), Some("Wrong password"));
-    let visitor = cookie(&page);
+    let visitor = set_cookie(&page);
     gateway.get("/page", &visitor).await;
-    assert_eq!(upstream.last_request().header("x-session-flash"), None, "it comes once");
-    assert_eq!(gateway.get(&patch(&json!({"user": "alice"})), &visitor).await.status, 200);
+    assert_eq!(upstream.last_request().header("x-session-flash"), None, "delivered once");
+    assert_eq!(gateway.get(&patch_target(&json!({"user": "alice"})), &visitor).await.status, 200);
     assert_eq!(upstream.last_request().header("x-session-status"), Some("guest"));
 }
 
 #[tokio::test]
-async fn unsafe_methods_must_come_from_this_site_or_bring_the_token() {
-    let (engine, upstream) = (table::engine().await, obedient());
+async fn unsafe_request_from_another_site_without_the_csrf_token_is_403() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").route("/form", "optional", "csrf = true").start().await;
     let session = Session::new(json!({"user": "alice"}));
     session.put(&engine).await;
     let response = gateway.get("/form", &session.cookie()).await;
     let token = upstream.last_request().header("x-session-csrf").unwrap().to_owned();
     assert_eq!(token.len(), 64);
-    let cookie = cookie(&response);
+    let cookie = set_cookie(&response);
     gateway.get("/form", &cookie).await;
-    assert_eq!(upstream.last_request().header("x-session-csrf"), Some(token.as_str()), "the token stays");
+    assert_eq!(upstream.last_request().header("x-session-csrf"), Some(token.as_str()), "the token is kept");
     let row = session.row(&engine).await;
-    assert!(row["dat"]["S"].as_str().unwrap().contains("_csrft_"), "where Pyramid looks for it");
+    assert!(row["dat"]["S"].as_str().unwrap().contains("_csrft_"), "Pyramid's claim");
 
     let post = || Request::post("/form", "x").cookie(&cookie);
-    let hits = upstream.request_count();
+    let before = upstream.request_count();
     for (request, expected) in [
         (post(), 403),
         (post().header("Sec-Fetch-Site", "cross-site"), 403),
@@ -358,11 +336,11 @@ async fn unsafe_methods_must_come_from_this_site_or_bring_the_token() {
     ] {
         assert_eq!(gateway.send(&request).await.status, expected, "{request:?}");
     }
-    assert_eq!(upstream.request_count(), hits + 5);
+    assert_eq!(upstream.request_count(), before + 5);
 }
 
 #[tokio::test]
-async fn sessions_of_every_format_that_can_be_written_are_changed_alike() {
+async fn commands_work_on_every_writable_format() {
     let signed = "keys.current = \"0123456789abcdef0123456789abcdef\"";
     for (format, lines) in [
         ("native", ""),
@@ -378,7 +356,7 @@ async fn sessions_of_every_format_that_can_be_written_are_changed_alike() {
         ("rack", signed),
         ("adonis", signed),
     ] {
-        let upstream = obedient();
+        let upstream = session_commands::upstream();
         let gateway = Gateway::builder()
             .upstream("app", &upstream)
             .toml(&format!("[sessions.main]\nformat = \"{format}\"\ntable = \"sessions\"\n{lines}"))
@@ -386,38 +364,46 @@ async fn sessions_of_every_format_that_can_be_written_are_changed_alike() {
             .route("/read-only", "optional", "[routes.headers]\nX-User = \"user\"")
             .start()
             .await;
-        let first = cookie(&gateway.get(&patch(&json!({"user": "Zoë", "cart": {"a": [1, null]}})), "").await);
-        let (user, ..) = seen(&gateway, &upstream, &first).await;
+        let first = set_cookie(
+            &gateway.get(&patch_target(&json!({"user": "Zoë", "cart": {"a": [1, null]}})), "").await,
+        );
+        let (user, ..) = session_at_app(&gateway, &upstream, &first).await;
         assert_eq!(user.as_deref(), Some("Zo%C3%AB"), "{format}");
         let version = upstream.last_request().header("x-session-version").unwrap().to_owned();
 
-        let patched = order(&[("X-Session-Patch", r#"{"user":"bob"}"#), ("X-Session-If-Version", &version)]);
+        let patched = command_target(
+            "/",
+            &[("X-Session-Patch", r#"{"user":"bob"}"#), ("X-Session-If-Version", &version)],
+        );
         let response = gateway.get(&patched, &first).await;
         assert_eq!(response.status, 200, "{format}: {}", gateway.log());
-        let second = cookie(&response);
-        assert_eq!(seen(&gateway, &upstream, &second).await.0.as_deref(), Some("bob"), "{format}");
+        let second = set_cookie(&response);
+        assert_eq!(session_at_app(&gateway, &upstream, &second).await.0.as_deref(), Some("bob"), "{format}");
         gateway.get("/", &second).await;
         assert_eq!(upstream.last_request().header("x-cart"), Some("{\"a\":[1,null]}"), "{format}");
         assert_ne!(upstream.last_request().header("x-session-version"), Some(version.as_str()), "{format}");
         assert_eq!(gateway.get(&patched, &second).await.status, 409, "{format}");
 
-        let login = order(&[("X-Session-Patch", r#"{"user":"alice"}"#), ("X-Session-Action", "rotate")]);
+        let login = command_target(
+            "/",
+            &[("X-Session-Patch", r#"{"user":"alice"}"#), ("X-Session-Action", "rotate")],
+        );
         let response = gateway.get(&login, &second).await;
         assert_eq!(response.status, 200, "{format}: {}", gateway.log());
-        let third = cookie(&response);
+        let third = set_cookie(&response);
         assert_ne!(third, second, "{format}");
-        assert_eq!(seen(&gateway, &upstream, &third).await.0.as_deref(), Some("alice"), "{format}");
-        let (user, ..) = seen(&gateway, &upstream, &second).await;
-        assert_ne!(user.as_deref(), Some("alice"), "{format}: the old id knows nothing of the log-in");
+        assert_eq!(session_at_app(&gateway, &upstream, &third).await.0.as_deref(), Some("alice"), "{format}");
+        let (user, ..) = session_at_app(&gateway, &upstream, &second).await;
+        assert_ne!(user.as_deref(), Some("alice"), "{format}: the old id must not get the login");
 
-        let ended = gateway.get(&order(&[("X-Session-Action", "destroy")]), &third).await;
-        assert!(ended.set_cookies()[0].contains("Max-Age=0"), "{format}");
-        assert_eq!(seen(&gateway, &upstream, &third).await.2, "anonymous", "{format}");
+        let destroyed = gateway.get(&command_target("/", &[("X-Session-Action", "destroy")]), &third).await;
+        assert!(destroyed.set_cookies()[0].contains("Max-Age=0"), "{format}");
+        assert_eq!(session_at_app(&gateway, &upstream, &third).await.2, "anonymous", "{format}");
     }
 }
 
 #[tokio::test]
-async fn guest_of_every_format_is_turned_away_until_a_user_is_logged_in() {
+async fn required_route_rejects_guests_of_every_format() {
     let signed = "keys.current = \"0123456789abcdef0123456789abcdef\"";
     for (format, lines, user) in [
         ("native", "", "user"),
@@ -442,7 +428,7 @@ async fn guest_of_every_format_is_turned_away_until_a_user_is_logged_in() {
             "account",
         ),
     ] {
-        let upstream = obedient();
+        let upstream = session_commands::upstream();
         let gateway = Gateway::builder()
             .upstream("app", &upstream)
             .toml(&format!("[sessions.main]\nformat = \"{format}\"\ntable = \"sessions\"\n{lines}"))
@@ -466,21 +452,21 @@ async fn guest_of_every_format_is_turned_away_until_a_user_is_logged_in() {
         };
         assert_eq!(statuses("").await, [401, 401, 401], "{format}: a visitor without a session");
 
-        let guest = cookie(&gateway.get(&patch(&json!({ "cart": [1] })), "").await);
+        let guest = set_cookie(&gateway.get(&patch_target(&json!({ "cart": [1] })), "").await);
         assert_eq!(statuses(&guest).await, [401, 200, 401], "{format}: a guest: {}", gateway.log());
-        assert_eq!(seen(&gateway, &upstream, &guest).await.2, "guest", "{format}");
+        assert_eq!(session_at_app(&gateway, &upstream, &guest).await.2, "guest", "{format}");
         let browser = Request::get("/required").header("Accept", "text/html").cookie(&guest);
-        let sent_to_log_in = gateway.send(&browser).await;
-        assert_eq!((sent_to_log_in.status, sent_to_log_in.header("location")), (302, Some("/login")));
-        assert!(sent_to_log_in.set_cookies().is_empty(), "{format}: the guest's session stays");
+        let redirect = gateway.send(&browser).await;
+        assert_eq!((redirect.status, redirect.header("location")), (302, Some("/login")));
+        assert!(redirect.set_cookies().is_empty(), "{format}: the guest keeps the session");
 
-        let alice = cookie(&gateway.get(&patch(&value("alice")), &guest).await);
+        let alice = set_cookie(&gateway.get(&patch_target(&value("alice")), &guest).await);
         assert_eq!(statuses(&alice).await, [200, 200, 403], "{format}: a user");
-        assert_eq!(seen(&gateway, &upstream, &alice).await.2, "active", "{format}");
-        let admin = cookie(&gateway.get(&patch(&json!({ "role": ["admin"] })), &alice).await);
+        assert_eq!(session_at_app(&gateway, &upstream, &alice).await.2, "active", "{format}");
+        let admin = set_cookie(&gateway.get(&patch_target(&json!({ "role": ["admin"] })), &alice).await);
         assert_eq!(statuses(&admin).await, [200, 200, 200], "{format}: an admin");
 
-        let nobody = cookie(&gateway.get(&patch(&value("")), &admin).await);
-        assert_eq!(statuses(&nobody).await, [401, 200, 200], "{format}: whose user is empty");
+        let nobody = set_cookie(&gateway.get(&patch_target(&value("")), &admin).await);
+        assert_eq!(statuses(&nobody).await, [401, 200, 200], "{format}: an empty user");
     }
 }

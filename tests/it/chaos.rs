@@ -1,7 +1,7 @@
-//! Half of what is asked of the table fails, in every way and at random, while sessions come, go and are changed. Who is
-//! served is served as who they are, nobody passes without a session, and who is remembered is served throughout.
+//! Random store faults: half of all operations fail, each in a random way. Every response is for the right user, no request
+//! without a session passes, and cached sessions are served throughout if the configuration allows it.
 //!
-//! `CHAOS_SEED` repeats a run.
+//! The environment variable `CHAOS_SEED` repeats a run.
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, DUE, Session, TIMEOUT};
 use crate::support::upstream::Upstream;
 
-/// xorshift64*: all that a repeatable run takes.
-struct Chance(u64);
+/// A pseudorandom generator, xorshift64*.
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -35,17 +35,17 @@ fn seed() -> u64 {
     seed
 }
 
-/// Answers with what the gateway says of the request: that is what its client compares with who it is.
-fn mirror() -> Upstream {
+/// Starts an upstream that responds with the session status and the user that the gateway sends.
+fn echo_user() -> Upstream {
     Upstream::responding(|request| {
         let user = request.header("x-user").unwrap_or("-");
         ScriptedResponse::ok(format!("{} {user}", request.header("x-session-status").unwrap_or("-")))
     })
 }
 
-/// Something goes wrong with half of the operations; a tenth of those that do take their time.
-fn misfortune(chance: &mut Chance) -> Option<Fault> {
-    match chance.below(20) {
+/// Returns the fault of the next operation: half of all operations fail, and one in twenty is delayed.
+fn next_fault(random: &mut Random) -> Option<Fault> {
+    match random.below(20) {
         0..=2 => Some(Fault::Throttle),
         3..=5 => Some(Fault::ServerError),
         6..=7 => Some(Fault::AccessDenied),
@@ -59,7 +59,7 @@ fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> crate::support:
     let headers = "[routes.headers]\nX-User = \"user\"";
     Gateway::builder()
         .engine_with(engine, "timeout = \"500ms\"\nattempts = 1")
-        // All clients have one address, and half of their ids are nobody's.
+        // All clients have one address, and half of their session ids are unknown.
         .server("workers = 2\naccess_log = false\n[server.limits]\nmisses = \"unlimited\"")
         .upstream("app", upstream)
         .realm(realm)
@@ -68,14 +68,14 @@ fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> crate::support:
 }
 
 #[tokio::test]
-async fn nobody_is_somebody_else_and_nobody_gets_in() {
-    let mut chance = Chance(seed());
-    let (engine, upstream) = (table::engine().await, mirror());
+async fn faults_never_admit_a_request_without_a_session_or_as_another_user() {
+    let mut random = Random(seed());
+    let (engine, upstream) = (table::engine().await, echo_user());
     let gateway = gateway(&engine, &upstream, "cache = { ttl = \"20ms\", capacity = 20 }").start().await;
     let users: Vec<_> = (0..60)
         .map(|number| {
             let session = Session::new(json!({ "user": format!("user {number}") }));
-            // Some live, some are due, some are over, and some were never there.
+            // Active, due, expired and unknown sessions.
             let age = [Duration::ZERO, DUE, TIMEOUT + DUE, Duration::ZERO][number % 4];
             Arc::new((number, session.aged(age)))
         })
@@ -83,68 +83,68 @@ async fn nobody_is_somebody_else_and_nobody_gets_in() {
     for user in users.iter().filter(|user| user.0 % 4 != 3) {
         user.1.put(&engine).await;
     }
-    let injected = chance.0;
+    let injected = random.0;
     engine.inject_with(Affected::All, {
-        let chance = std::sync::Mutex::new(Chance(injected | 1));
-        move || misfortune(&mut chance.lock().unwrap())
+        let random = std::sync::Mutex::new(Random(injected | 1));
+        move || next_fault(&mut random.lock().unwrap())
     });
 
-    let visits: Vec<Vec<(usize, usize)>> =
-        (0..16).map(|_| (0..120).map(|_| (chance.below(users.len()), chance.below(4))).collect()).collect();
+    let requests: Vec<Vec<(usize, usize)>> =
+        (0..16).map(|_| (0..120).map(|_| (random.below(users.len()), random.below(4))).collect()).collect();
     let address = gateway.address();
-    let visitors = visits.into_iter().map(|visits| {
+    let clients = requests.into_iter().map(|requests| {
         let users = users.clone();
         tokio::spawn(async move {
             let mut client = Client::connect(address).await;
-            let (mut served, mut away) = (0, 0);
-            for (user, kind) in visits {
+            let (mut served, mut unavailable) = (0, 0);
+            for (user, kind) in requests {
                 let (number, session) = &*users[user];
-                let dead = number % 4 >= 2;
-                let stranger = &users[(user + 1) % users.len()].1;
-                let (path, cookie, nobody) = match kind {
-                    0 => ("/", session.cookie(), dead),
-                    1 => ("/optional", session.cookie(), dead),
+                let absent = number % 4 >= 2;
+                let other = &users[(user + 1) % users.len()].1;
+                let (path, cookie, anonymous) = match kind {
+                    0 => ("/", session.cookie(), absent),
+                    1 => ("/optional", session.cookie(), absent),
                     2 => ("/", "other=1".to_owned(), true),
-                    // Of two, one at most is who is meant, and only if the other is nobody.
-                    _ => ("/", format!("{}; {}", session.cookie(), stranger.cookie()), true),
+                    // Of two cookies, one is used only if the session of the other is absent.
+                    _ => ("/", format!("{}; {}", session.cookie(), other.cookie()), true),
                 };
                 let response = client.request(&Request::get(path).cookie(&cookie)).await;
-                let who = response.text();
+                let user = response.text();
                 let expected = match (response.status, kind) {
                     (200, 3) => {
                         let other = (number + 1) % users.len();
                         let alone = [(*number, other), (other, *number)];
                         alone
                             .into_iter()
-                            .find(|(alive, dead)| alive % 4 < 2 && dead % 4 >= 2)
-                            .map(|(alive, _)| alive)
+                            .find(|(present, absent)| present % 4 < 2 && absent % 4 >= 2)
+                            .map(|(present, _)| present)
                     }
-                    (200, 1) if nobody => {
-                        assert_eq!(who, "anonymous -");
+                    (200, 1) if anonymous => {
+                        assert_eq!(user, "anonymous -");
                         continue;
                     }
-                    (200, _) if !nobody => Some(*number),
+                    (200, _) if !anonymous => Some(*number),
                     (200, _) => None,
-                    (401, _) if nobody => continue,
-                    (503, 2) => panic!("without a cookie there is nothing to ask"),
+                    (401, _) if anonymous => continue,
+                    (503, 2) => panic!("a request without a session cookie needs no store"),
                     (503, _) => {
-                        away += 1;
+                        unavailable += 1;
                         continue;
                     }
                     (status, _) => panic!("{status} to {kind} of user {number}"),
                 };
-                let expected = expected.unwrap_or_else(|| panic!("{path} let {cookie} in as {who}"));
-                assert_eq!(who, format!("active user {expected}"));
+                let expected = expected.unwrap_or_else(|| panic!("{path} admitted {cookie} as {user}"));
+                assert_eq!(user, format!("active user {expected}"));
                 served += 1;
             }
-            (served, away)
+            (served, unavailable)
         })
     });
-    let outcomes: Vec<(usize, usize)> = join_all(visitors).await.into_iter().map(Result::unwrap).collect();
-    let (served, away) = outcomes.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    assert!(served > 50 && away > 50, "{served} served, {away} told that it cannot be told");
+    let outcomes: Vec<(usize, usize)> = join_all(clients).await.into_iter().map(Result::unwrap).collect();
+    let (served, unavailable) = outcomes.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert!(served > 50 && unavailable > 50, "{served} served, {unavailable} unavailable");
 
-    // Nothing was brought to life, and nothing was lost.
+    // No row was created, changed or lost.
     engine.clear_faults();
     for user in &users {
         let row = user.1.row(&engine).await;
@@ -156,9 +156,9 @@ async fn nobody_is_somebody_else_and_nobody_gets_in() {
 }
 
 #[tokio::test]
-async fn who_is_remembered_is_served_whatever_happens() {
-    let mut chance = Chance(seed());
-    let (engine, upstream) = (table::engine().await, mirror());
+async fn stale_rows_are_served_during_faults() {
+    let mut random = Random(seed());
+    let (engine, upstream) = (table::engine().await, echo_user());
     let realm = "cache.ttl = \"1ms\"\non_store_error = { stale = \"1m\" }";
     let gateway = gateway(&engine, &upstream, realm).start().await;
     let users: Vec<_> = (0..20)
@@ -168,14 +168,14 @@ async fn who_is_remembered_is_served_whatever_happens() {
         user.put(&engine).await;
         assert_eq!(gateway.get("/", &user.cookie()).await.status, 200);
     }
-    let injected = chance.0;
+    let injected = random.0;
     engine.inject_with(Affected::All, {
-        let chance = std::sync::Mutex::new(Chance(injected | 1));
-        move || misfortune(&mut chance.lock().unwrap())
+        let random = std::sync::Mutex::new(Random(injected | 1));
+        move || next_fault(&mut random.lock().unwrap())
     });
     let mut client = Client::connect(gateway.address()).await;
     for _ in 0..1000 {
-        let number = chance.below(users.len());
+        let number = random.below(users.len());
         let response = client.request(&Request::get("/").cookie(&users[number].cookie())).await;
         assert_eq!((response.status, response.text()), (200, format!("active user {number}")));
     }

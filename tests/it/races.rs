@@ -5,11 +5,11 @@
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 
-use super::changes::{cookie, obey, order, patch};
 use crate::support::client::Response;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::ministack::Ministack;
 use crate::support::scripted_response::ScriptedResponse;
+use crate::support::session_commands::{command_target, patch_target, set_cookie, with_commands};
 use crate::support::table;
 use crate::support::upstream::Upstream;
 
@@ -62,7 +62,7 @@ impl Race {
                 "version": text("x-session-version"), "ref": text("x-session-ref"), "n": text("x-n"),
                 "flash": text("x-session-flash"),
             });
-            obey(request, ScriptedResponse::ok(told.to_string()))
+            with_commands(request, ScriptedResponse::ok(told.to_string()))
         });
         let gateways = join_all((0..count).map(|_| builder(format, &server, &upstream, "60s").start())).await;
         let witness = builder(format, &server, &upstream, "0s").start().await;
@@ -71,9 +71,9 @@ impl Race {
 
     /// Makes a session with these claims, and returns its cookie. Afterwards every gateway has it cached.
     async fn session(&self, claims: Value) -> String {
-        let made = self.gateways[0].get(&patch(&claims), "").await;
+        let made = self.gateways[0].get(&patch_target(&claims), "").await;
         assert_eq!(made.status, 200, "{}", made.text());
-        let cookie = cookie(&made);
+        let cookie = set_cookie(&made);
         for gateway in &self.gateways {
             assert_eq!(gateway.get("/", &cookie).await.status, 200);
         }
@@ -123,7 +123,7 @@ async fn equal_conditional_writes_of_two_gateways_are_acknowledged_once() {
         for round in 1..=rounds(20) {
             let (version, _) = race.seen(&cookie).await.unwrap();
             let next = json!({ "n": round }).to_string();
-            let swap = order(&[("X-Session-Patch", &next), ("X-Session-If-Version", &version)]);
+            let swap = command_target("/", &[("X-Session-Patch", &next), ("X-Session-If-Version", &version)]);
             let (first, second) = race.both(&swap, &swap, &cookie).await;
             let mut statuses = [first.status, second.status];
             statuses.sort_unstable();
@@ -138,7 +138,7 @@ async fn flash_message_reaches_one_of_two_gateways_and_equal_appends_both_stay()
     for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
         let cookie = race.session(json!({ "n": 0 })).await;
-        let append = order(&[("X-Session-Flash", "Saved")]);
+        let append = command_target("/", &[("X-Session-Flash", "Saved")]);
         for round in 1..=rounds(20) {
             let (first, second) = race.both(&append, &append, &cookie).await;
             assert_eq!((first.status, second.status), (200, 200), "{}, round {round}", format.name);
@@ -154,8 +154,8 @@ async fn flash_message_reaches_one_of_two_gateways_and_equal_appends_both_stay()
 /// A log-out that is acknowledged ends the session under whichever id it has; one that is not leaves the cookie.
 #[tokio::test(flavor = "multi_thread")]
 async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
-    let rotate = order(&[("X-Session-Action", "rotate")]);
-    let destroy = order(&[("X-Session-Action", "destroy")]);
+    let rotate = command_target("/", &[("X-Session-Action", "rotate")]);
+    let destroy = command_target("/", &[("X-Session-Action", "destroy")]);
     for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
         for round in 1..=rounds(20) {
@@ -167,7 +167,7 @@ async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
                 let rotated = race.gateways[0].get(&rotate, &old).await;
                 (rotated, race.gateways[1].get(&destroy, &old).await)
             };
-            let new = (rotated.status == 200).then(|| cookie(&rotated));
+            let new = (rotated.status == 200).then(|| set_cookie(&rotated));
             let lives = match &new {
                 Some(new) => race.seen(new).await.is_some(),
                 None => race.seen(&old).await.is_some(),
@@ -192,7 +192,7 @@ async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_rotations_at_once_is_acknowledged() {
-    let rotate = order(&[("X-Session-Action", "rotate")]);
+    let rotate = command_target("/", &[("X-Session-Action", "rotate")]);
     for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
         for round in 1..=rounds(10) {
@@ -208,7 +208,7 @@ async fn one_of_two_rotations_at_once_is_acknowledged() {
 /// A second log-out, such as of another tab, is none that fails where it is known that the session has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_log_outs_by_one_gateway_are_both_acknowledged() {
-    let destroy = order(&[("X-Session-Action", "destroy")]);
+    let destroy = command_target("/", &[("X-Session-Action", "destroy")]);
     for format in formats() {
         let Some(race) = Race::start(format, 1).await else { return };
         let session = race.session(json!({ "n": 1 })).await;
@@ -225,8 +225,8 @@ async fn revocation_of_a_rotated_session_ends_it_under_its_new_id() {
     let Some(race) = Race::start(&FORMATS[0], 1).await else { return };
     let old = race.session(json!({ "n": 1 })).await;
     let reference = race.witness.get("/seen", &old).await.json()["ref"].as_str().unwrap().to_owned();
-    let rotated = race.gateways[0].get(&order(&[("X-Session-Action", "rotate")]), &old).await;
-    let new = cookie(&rotated);
+    let rotated = race.gateways[0].get(&command_target("/", &[("X-Session-Action", "rotate")]), &old).await;
+    let new = set_cookie(&rotated);
     assert!(race.seen(&new).await.is_some());
     let gateway = &race.gateways[0];
     let revoked = std::process::Command::new(env!("CARGO_BIN_EXE_sessiongate"))
@@ -257,7 +257,10 @@ async fn compare_and_swap_counter_ends_at_the_number_of_acknowledged_writes() {
                     while acknowledged < per_client {
                         let (version, n) = race.seen(cookie).await.unwrap();
                         let next = json!({ "n": n + 1 }).to_string();
-                        let swap = order(&[("X-Session-Patch", &next), ("X-Session-If-Version", &version)]);
+                        let swap = command_target(
+                            "/",
+                            &[("X-Session-Patch", &next), ("X-Session-If-Version", &version)],
+                        );
                         match gateway.get(&swap, cookie).await.status {
                             200 => acknowledged += 1,
                             409 => {}

@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::changes::obey;
 use crate::support::client::Response;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::Gateway;
 use crate::support::scripted_response::ScriptedResponse;
+use crate::support::session_commands::{command_target, with_commands};
 use crate::support::table;
 use crate::support::upstream::Upstream;
 
@@ -61,7 +61,7 @@ impl Cluster {
                 "claims": told("x-claims"),
                 "flash": told("x-session-flash"),
             });
-            obey(request, ScriptedResponse::ok(told.to_string()))
+            with_commands(request, ScriptedResponse::ok(told.to_string()))
         });
         let builder = || {
             Gateway::builder()
@@ -83,7 +83,7 @@ impl Cluster {
 
     /// A new session with these claims: its cookie.
     async fn log_in(&self, claims: &Value) -> String {
-        let response = self.gateways[0].get(&order("/login", &[patch(claims)]), "").await;
+        let response = self.gateways[0].get(&command_target("/login", &[patch(claims)]), "").await;
         assert_eq!(response.status, 200, "{response:?}");
         cookie(&response).expect("a cookie")
     }
@@ -112,12 +112,6 @@ fn seen(response: &Response) -> Option<Seen> {
         claims: serde_json::from_str(&text("claims")).unwrap_or_default(),
         flash: flash.split(',').filter(|message| !message.is_empty()).map(str::to_owned).collect(),
     })
-}
-
-fn order(path: &str, headers: &[(&str, String)]) -> String {
-    let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
-    let pairs: Vec<_> = headers.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
-    format!("{path}?{}", pairs.join("&"))
 }
 
 fn patch(claims: &Value) -> (&'static str, String) {
@@ -167,7 +161,7 @@ async fn equal_patches_of_one_version_are_acknowledged_once() {
         let cookie = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
         cluster.see(1, &cookie).await.unwrap();
         let Seen { version, .. } = cluster.see(0, &cookie).await.unwrap();
-        let target = order("/", &[patch(&json!({"n": 2})), if_version(&version)]);
+        let target = command_target("/", &[patch(&json!({"n": 2})), if_version(&version)]);
 
         let responses = meet(&engine, &cluster, &target, &cookie).await;
 
@@ -178,7 +172,8 @@ async fn equal_patches_of_one_version_are_acknowledged_once() {
             assert_eq!(now.claims, json!(2), "{rows:?}");
         }
         // Without a version they agree, and both say so with the cookie of what is there now.
-        let responses = meet(&engine, &cluster, &order("/", &[patch(&json!({"n": 3}))]), &cookie).await;
+        let responses =
+            meet(&engine, &cluster, &command_target("/", &[patch(&json!({"n": 3}))]), &cookie).await;
         assert_eq!(statuses(&responses), [200, 200], "{rows:?}");
         let cookies: Vec<_> = responses.iter().filter_map(self::cookie).collect();
         assert_eq!(cookies.len(), 2, "{rows:?}");
@@ -195,7 +190,7 @@ async fn equal_messages_at_once_are_all_kept_and_each_is_taken_once() {
         let cookie = cluster.log_in(&json!({"user": "alice"})).await;
         cluster.see(1, &cookie).await.unwrap();
 
-        let responses = meet(&engine, &cluster, &order("/", &[flash("Saved")]), &cookie).await;
+        let responses = meet(&engine, &cluster, &command_target("/", &[flash("Saved")]), &cookie).await;
         assert_eq!(statuses(&responses), [200, 200], "{rows:?}");
 
         let newest = responses.iter().filter_map(self::cookie).max().unwrap();

@@ -28,6 +28,7 @@ pub(crate) mod raw_http2;
 pub(crate) mod script;
 pub(crate) mod scripted_response;
 pub(crate) mod server;
+pub(crate) mod session_commands;
 pub(crate) mod table;
 pub(crate) mod tls;
 pub(crate) mod upstream;

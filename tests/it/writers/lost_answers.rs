@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::{Cluster, FORMATS, LONG_CACHE, NO_CACHE, Rows, Seen, cookie, flash, if_version, order, patch};
+use super::{Cluster, FORMATS, LONG_CACHE, NO_CACHE, Rows, Seen, cookie, flash, if_version, patch};
 use crate::support::client::Response;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
+use crate::support::session_commands::command_target;
 
 /// Loses the answer to the next operation of this name: it is done, and the connection breaks off in the answer.
 fn lose(engine: &Engine, operation: &'static str) {
@@ -43,7 +44,7 @@ async fn change_whose_answer_is_lost_is_made_once_and_acknowledged() {
         let (engine, cluster) = start(rows).await;
         let before = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
         let Seen { version, .. } = cluster.see(0, &before).await.unwrap();
-        let target = order("/", &[patch(&json!({"n": 2})), if_version(&version), flash("Saved")]);
+        let target = command_target("/", &[patch(&json!({"n": 2})), if_version(&version), flash("Saved")]);
 
         let response = unanswered(&engine, &cluster, "UpdateItem", &target, &before).await;
 
@@ -64,8 +65,8 @@ async fn change_that_another_writer_hides_is_503() {
         let cluster = Cluster::start(engine.address(), rows, 2, LONG_CACHE).await;
         let cookie = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
         let Seen { version, .. } = cluster.see(0, &cookie).await.unwrap();
-        let ours = order("/", &[patch(&json!({"n": 2})), if_version(&version)]);
-        let theirs = order("/", &[patch(&json!({"n": 3}))]);
+        let ours = command_target("/", &[patch(&json!({"n": 2})), if_version(&version)]);
+        let theirs = command_target("/", &[patch(&json!({"n": 3}))]);
         let (gate, attempts) = (Gate::closed(), AtomicUsize::new(0));
         engine.inject_with(Affected::Only("UpdateItem"), {
             let gate = gate.clone();
@@ -96,7 +97,7 @@ async fn log_out_whose_answer_is_lost_is_503() {
     for rows in FORMATS {
         let (engine, cluster) = start(rows).await;
         let cookie = cluster.log_in(&json!({"user": "alice"})).await;
-        let log_out = order("/", &[("X-Session-Action", "destroy".to_owned())]);
+        let log_out = command_target("/", &[("X-Session-Action", "destroy".to_owned())]);
         let response = unanswered(&engine, &cluster, "DeleteItem", &log_out, &cookie).await;
         assert_eq!((response.status, response.set_cookies().len()), (503, 0), "{rows:?}");
         assert!(cluster.see(0, &cookie).await.is_none(), "{rows:?}");
@@ -108,13 +109,13 @@ async fn log_out_whose_answer_is_lost_is_503() {
 async fn new_session_and_new_id_are_given_though_the_answer_was_lost() {
     for rows in FORMATS {
         let (engine, cluster) = start(rows).await;
-        let log_in = order("/login", &[patch(&json!({"user": "alice", "n": 1}))]);
+        let log_in = command_target("/login", &[patch(&json!({"user": "alice", "n": 1}))]);
         let response = unanswered(&engine, &cluster, "PutItem", &log_in, "").await;
         assert_eq!(response.status, 200, "{rows:?}");
         let first = cookie(&response).expect("a cookie");
         assert_eq!(cluster.see(0, &first).await.unwrap().claims, json!(1), "{rows:?}");
 
-        let rotate = order("/", &[("X-Session-Action", "rotate".to_owned())]);
+        let rotate = command_target("/", &[("X-Session-Action", "rotate".to_owned())]);
         let response = unanswered(&engine, &cluster, "TransactWriteItems", &rotate, &first).await;
         assert_eq!(response.status, 200, "{rows:?}");
         let second = cookie(&response).expect("another cookie");

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
-use super::{Cluster, LONG_CACHE, NATIVE, NO_CACHE, cookie, order, patch};
+use super::{Cluster, LONG_CACHE, NATIVE, NO_CACHE, cookie, patch};
 use crate::support::client::Response;
 use crate::support::engine::Engine;
+use crate::support::session_commands::command_target;
 
 fn action(action: &str) -> String {
-    order("/", &[("X-Session-Action", action.to_owned())])
+    command_target("/", &[("X-Session-Action", action.to_owned())])
 }
 
 async fn rotate(cluster: &Cluster, old: &str) -> String {
@@ -53,7 +54,7 @@ async fn second_log_out_by_another_gateway_is_done_too() {
 /// The old id can be read for `rotation_grace`; not after the log-out, under whichever id that came.
 #[tokio::test]
 async fn log_out_ends_every_id_that_the_session_had() {
-    let empty = order("/", &[patch(&json!({"user": null}))]);
+    let empty = command_target("/", &[patch(&json!({"user": null}))]);
     let engine = Engine::start();
     let cluster = Cluster::start(engine.address(), NATIVE, 1, NO_CACHE).await;
     for log_out in [action("destroy"), empty] {
