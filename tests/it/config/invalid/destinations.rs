@@ -1,9 +1,9 @@
-//! Errors about the destinations, rewriting and header edits of routes.
+//! Errors in the destinations, rewriting and header edits of routes.
 
 use sessiongate::config::{Destination, EditValue, Piece, RedirectVariable, Rewrite, UpstreamHost};
 use sessiongate::rate::Rate;
 
-use super::fixture::{BASE, accepted, errors, with};
+use crate::config::fixture::{BASE, accepted, errors, with};
 
 /// Returns the base file with a second route at `/app` with these lines.
 fn route(lines: &str) -> String {
