@@ -1,12 +1,12 @@
-//! The command line. Each command returns an outcome; only [`run`] turns one into words and an exit code.
+//! The command line. Each command returns a result; only [`run`] prints its error and sets the exit code.
 //!
-//! Data goes to stdout, everything else to stderr, and a reader that hangs up has had enough: that is success.
+//! Data goes to stdout, everything else to stderr. If the reader of the output closes the pipe, the command succeeds.
 
 mod args;
+mod context;
 mod failure;
 mod output;
 mod row;
-mod site;
 
 mod check;
 mod demo;
@@ -25,21 +25,21 @@ use args::{Command, CommandLine, Completions, SessionCommand, TableCommand};
 use failure::{CommandResult, Failure, Kind};
 use output::{BAD, NOTE};
 
-/// Runs the command that `args` (the program's name included) ask for.
+/// Parses `args`, which include the program's name, and runs the command.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line = match CommandLine::try_parse_from(args) {
         Ok(line) => line,
-        // Help and the version come this way, too.
+        // clap returns the help and the version as errors, too.
         Err(usage) => {
             let shown = usage.print();
             return match u8::try_from(usage.exit_code()) {
-                Ok(0) => ended(shown.map_err(Failure::from)),
+                Ok(0) => exit_code(shown.map_err(Failure::from)),
                 Ok(code) => ExitCode::from(code),
                 Err(_) => Kind::Usage.exit_code(),
             };
         }
     };
-    ended(dispatch(line))
+    exit_code(dispatch(line))
 }
 
 fn dispatch(line: CommandLine) -> CommandResult {
@@ -70,11 +70,12 @@ fn completions(args: &Completions) -> CommandResult {
     Ok(io::stdout().write_all(&script)?)
 }
 
-fn ended(outcome: CommandResult) -> ExitCode {
-    let Err(failure) = outcome else { return ExitCode::SUCCESS };
-    if failure.kind != Kind::Hangup {
-        // Where stderr is gone, too, the exit code has to do.
-        let _unseen = report(&failure);
+/// Prints the error of a failed command, and returns the exit code.
+fn exit_code(result: CommandResult) -> ExitCode {
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    if failure.kind != Kind::BrokenPipe {
+        // If stderr is closed as well, the exit code must do.
+        let _ = report(&failure);
     }
     failure.kind.exit_code()
 }
@@ -88,7 +89,7 @@ fn report(failure: &Failure) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs one command's work to its end, on this thread.
+/// Runs a command's future to completion on this thread.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,10 +1,8 @@
-//! The built-in legacy app: what stands behind the gateway in `sessiongate demo`, and as `builtin:demo` in
-//! `gateway.toml`.
+//! The built-in demo app: the upstream of `sessiongate demo`, and the server `builtin:demo` in `gateway.toml`.
 //!
-//! It is what its name says: it knows nothing of sessions, cookies or DynamoDB, and believes every header it gets. All
-//! it does is to show them: as a page to browsers, as text to curl, as JSON to the page's own script. Its forms order
-//! changes of the session, which are the gateway's to make. The demo adds one thing to it, a link that hands out a
-//! session, and that hook is given from outside.
+//! The app knows nothing about sessions, cookies or DynamoDB, and trusts every header. It shows the headers that it
+//! receives: as a page to browsers, as text to curl, as JSON to the page's script. Its forms respond with session
+//! commands, which the gateway carries out. `sessiongate demo` adds a link that logs a browser in.
 
 mod form;
 mod page;
@@ -41,107 +39,106 @@ pub use received::{HeaderOrigin, HeaderOrigins};
 
 use crate::headers::SESSION_ACTION;
 
-/// More connections than this wait in the system's queue; the gateway in front keeps far fewer.
-const CONNECTIONS: usize = 512;
+/// Limit of open connections. Further ones wait in the kernel's queue; the gateway keeps far fewer.
+const MAX_CONNECTIONS: usize = 512;
 
-/// How long a connection may take to send a request's head.
+/// Timeout for receiving a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// The app, not yet listening.
+/// The app, before it listens.
 pub struct App {
     page: Page,
     origins: HeaderOrigins,
-    is_obeyed: bool,
-    entrance: Option<DemoLogin>,
-    tell: Option<Box<dyn Fn(Heard) + Send + Sync>>,
+    may_write: bool,
+    login_link: Option<LoginLink>,
+    observer: Option<Box<dyn Fn(AppRequest) + Send + Sync>>,
 }
 
-/// A link that makes its visitor a user: `/become/TOKEN`.
-pub struct DemoLogin {
-    /// What the link ends in. Unguessable, so that no page on the web can link to it.
+/// A link that logs a browser in: `/become/TOKEN`.
+pub struct LoginLink {
+    /// The end of the link's path. It cannot be guessed, so that no other site can link to it.
     pub token: String,
-    /// Makes the session, or finds the one that is still alive, and answers with the `Set-Cookie` for it; `None` if
-    /// that cannot be done just now.
-    pub admit: Box<dyn Fn() -> BoxFuture<'static, Option<HeaderValue>> + Send + Sync>,
+    /// Creates a session, or finds the existing one, and returns a `Set-Cookie` value for it; `None` if that fails.
+    pub log_in: Box<dyn Fn() -> BoxFuture<'static, Option<HeaderValue>> + Send + Sync>,
 }
 
-/// What the app tells of one request.
+/// A request as the app received it.
 #[derive(Clone, Debug)]
-pub struct Heard {
-    /// What the gateway calls it; empty if it came from elsewhere.
+pub struct AppRequest {
+    /// The gateway's request id; empty if the request does not come from a gateway.
     pub request_id: String,
-    /// The headers that the gateway injected, as they came.
+    /// The headers that the gateway injected from the session: names and values.
     pub injected: Vec<(String, String)>,
-    /// Whether it is to give the session a new id.
+    /// Whether the app's response asks for a new session id.
     pub rotates: bool,
 }
 
 /// The app, listening on a loopback port until this is dropped.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningApp {
     address: SocketAddr,
     _task: AbortOnDropHandle<()>,
 }
 
 impl App {
-    /// An app behind a gateway that sets the headers of `origins`. It shows which of its headers are the gateway's.
+    /// Creates an app behind a gateway that sets the headers of `origins`. The app shows where each header comes from.
     pub fn new(origins: HeaderOrigins) -> Self {
-        Self { page: Page::new(), origins, is_obeyed: false, entrance: None, tell: None }
+        Self { page: Page::new(), origins, may_write: false, login_link: None, observer: None }
     }
 
-    /// The same app behind a route that lets it change sessions, if `is_obeyed`; else its forms say that they are idle.
+    /// Sets whether the app's route has `writes = true`. If not, the app's forms are disabled.
     #[must_use]
-    pub fn with_writes(self, is_obeyed: bool) -> Self {
-        Self { is_obeyed, ..self }
+    pub fn with_writes(self, may_write: bool) -> Self {
+        Self { may_write, ..self }
     }
 
-    /// The same app with an entrance.
+    /// Adds a log-in link.
     #[must_use]
-    pub fn with_entrance(self, entrance: DemoLogin) -> Self {
-        Self { entrance: Some(entrance), ..self }
+    pub fn with_login_link(self, login_link: LoginLink) -> Self {
+        Self { login_link: Some(login_link), ..self }
     }
 
-    /// The same app, telling of each request just before it answers. The app waits for `tell`, so that must be quick.
+    /// Calls `observer` for each request just before the app responds. It must not block.
     #[must_use]
-    pub fn with_narration(self, tell: impl Fn(Heard) + Send + Sync + 'static) -> Self {
-        Self { tell: Some(Box::new(tell)), ..self }
+    pub fn with_observer(self, observer: impl Fn(AppRequest) + Send + Sync + 'static) -> Self {
+        Self { observer: Some(Box::new(observer)), ..self }
     }
 
-    /// Listens on a free loopback port and serves from a task of its own.
+    /// Listens on a free loopback port, and serves in a background task.
     ///
     /// # Errors
     /// Returns an error if no loopback port can be bound.
-    pub async fn spawn(self) -> io::Result<Running> {
+    pub async fn spawn(self) -> io::Result<RunningApp> {
         self.serve(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
     }
 
-    /// Serves on `listener` from a task of its own.
+    /// Serves on `listener` in a background task.
     ///
     /// # Errors
-    /// Returns an error if the listener cannot tell its address.
-    pub fn serve(self, listener: TcpListener) -> io::Result<Running> {
+    /// Returns an error if the listener's address cannot be read.
+    pub fn serve(self, listener: TcpListener) -> io::Result<RunningApp> {
         let address = listener.local_addr()?;
         let task = tokio::spawn(accept(Arc::new(self), listener));
-        Ok(Running { address, _task: AbortOnDropHandle::new(task) })
+        Ok(RunningApp { address, _task: AbortOnDropHandle::new(task) })
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (request, body) = request.into_parts();
         let received = Received::new(&request.headers, &self.origins);
         let path = request.uri.path();
         let response = if let Some(token) = path.strip_prefix("/become/") {
-            self.admit(token, request.uri.query()).await
-        } else if let Some(form) = Form::of(&request.method, path) {
-            match form.order(&received, body).await {
-                Some(order) => {
+            self.log_in(token, request.uri.query()).await
+        } else if let Some(form) = Form::from_request(&request.method, path) {
+            match form.commands(&received, body).await {
+                Some(commands) => {
                     let mut response = see_other(request.uri.query());
-                    response.headers_mut().extend(order);
+                    response.headers_mut().extend(commands);
                     response
                 }
                 None => respond(
                     StatusCode::BAD_REQUEST,
                     "text/plain; charset=utf-8",
-                    format!("A name is a text of 1 to {} characters in one line\n", form::MAX_NAME),
+                    format!("The name must have 1 to {} characters on one line\n", form::MAX_NAME),
                 ),
             }
         } else if path.ends_with("/whoami") {
@@ -150,9 +147,9 @@ impl App {
             let kind = PageKind::from_path(path);
             if wants_html(&request.headers) {
                 let links = Links {
-                    entrance: self.entrance.as_ref().map(|entrance| entrance.link(kind, &request.uri)),
-                    log_in: onward("/log-in", kind, &request.uri),
-                    is_obeyed: self.is_obeyed,
+                    login_link: self.login_link.as_ref().map(|link| link.path(kind, &request.uri)),
+                    log_in: with_next("/log-in", kind, &request.uri),
+                    may_write: self.may_write,
                 };
                 let page = self.page.render(kind, &received, &links);
                 let mut response = respond(kind.status(), "text/html; charset=utf-8", page);
@@ -162,8 +159,8 @@ impl App {
                 respond(kind.status(), "text/plain; charset=utf-8", received.to_text(kind))
             }
         };
-        if let Some(tell) = &self.tell {
-            tell(Heard {
+        if let Some(observer) = &self.observer {
+            observer(AppRequest {
                 request_id: received.request_id().to_owned(),
                 injected: received.injected(),
                 rotates: response.headers().get(SESSION_ACTION).is_some_and(|action| action == "rotate"),
@@ -172,15 +169,15 @@ impl App {
         response
     }
 
-    async fn admit(&self, token: &str, query: Option<&str>) -> Response<Full<Bytes>> {
-        let Some(entrance) = self.entrance.as_ref().filter(|entrance| entrance.token == token) else {
+    async fn log_in(&self, token: &str, query: Option<&str>) -> Response<Full<Bytes>> {
+        let Some(link) = self.login_link.as_ref().filter(|link| link.token == token) else {
             return respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "No such link\n".to_owned());
         };
-        let Some(cookie) = (entrance.admit)().await else {
+        let Some(cookie) = (link.log_in)().await else {
             return respond(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "text/plain; charset=utf-8",
-                "The session could not be made\n".to_owned(),
+                "The session could not be created\n".to_owned(),
             );
         };
         let mut response = see_other(query);
@@ -195,27 +192,27 @@ impl fmt::Debug for App {
     }
 }
 
-impl DemoLogin {
-    fn link(&self, kind: PageKind, uri: &Uri) -> String {
-        onward(&format!("/become/{}", self.token), kind, uri)
+impl LoginLink {
+    fn path(&self, kind: PageKind, uri: &Uri) -> String {
+        with_next(&format!("/become/{}", self.token), kind, uri)
     }
 }
 
-impl fmt::Debug for DemoLogin {
+impl fmt::Debug for LoginLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Entrance(..)")
+        f.write_str("LoginLink(..)")
     }
 }
 
-impl Running {
-    /// Where it listens.
+impl RunningApp {
+    /// Returns the address that the app listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// `path` as a link on a page: the login page's goes on to where the visitor was headed.
-fn onward(path: &str, kind: PageKind, uri: &Uri) -> String {
+/// Returns `path`, on the log-in page with the page's own `next` query, so that logging in leads to the requested page.
+fn with_next(path: &str, kind: PageKind, uri: &Uri) -> String {
     match uri.query().filter(|query| kind == PageKind::Login && query.starts_with("next=")) {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
@@ -223,31 +220,31 @@ fn onward(path: &str, kind: PageKind, uri: &Uri) -> String {
 }
 
 async fn accept(app: Arc<App>, listener: TcpListener) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        // Out of descriptors, or a client that is gone already: neither is worth more than the next try.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        // Fails if no descriptor is left or the client has disconnected; both may pass.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let app = Arc::clone(&app);
         connections.spawn(async move {
-            converse(app, stream).await;
-            drop(slot);
+            serve_connection(app, stream).await;
+            drop(permit);
         });
     }
 }
 
-async fn converse(app: Arc<App>, stream: TcpStream) {
+async fn serve_connection(app: Arc<App>, stream: TcpStream) {
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.answer(request).await) }
+        async move { Ok::<_, Infallible>(app.handle(request).await) }
     });
-    // An error here is the peer's: it hung up, or did not speak HTTP.
-    let _gone = http1::Builder::new()
+    // Errors are ignored: the peer has disconnected or sent invalid HTTP.
+    let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
@@ -261,18 +258,18 @@ fn respond(status: StatusCode, content_type: &'static str, body: String) -> Resp
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // With `no-referrer`, browsers would send the forms with `Origin: null`, which proves nothing.
+    // With `no-referrer`, browsers would send the forms with `Origin: null`, and the CSRF check would refuse them.
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 
 fn see_other(query: Option<&str>) -> Response<Full<Bytes>> {
     let mut response = respond(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", String::new());
-    response.headers_mut().insert(header::LOCATION, destination(query));
+    response.headers_mut().insert(header::LOCATION, next_location(query));
     response
 }
 
-/// Browsers ask for HTML by name; curl takes anything and is better served with text.
+/// Returns whether the client accepts `text/html` by name, as browsers do. curl sends `*/*` and gets text.
 fn wants_html(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::ACCEPT)
@@ -280,10 +277,10 @@ fn wants_html(headers: &HeaderMap) -> bool {
         .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
 }
 
-/// Where a visitor goes on to: the `next` of the query if it is a path on this very host, else the home page.
+/// Returns the redirect target: `next` of the query if it is a path on this host, else the home page.
 ///
-/// Browsers read `//host` and `/\host` as another host, and skip tabs and line breaks before they look.
-fn destination(query: Option<&str>) -> HeaderValue {
+/// Browsers read `//host` and `/\host` as another host, and ignore tabs and line breaks in them.
+fn next_location(query: Option<&str>) -> HeaderValue {
     query
         .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("next=")))
         .map(|next| percent_encoding::percent_decode_str(next).collect::<Vec<u8>>())

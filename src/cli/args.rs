@@ -1,4 +1,5 @@
-//! What can be typed. Only the shape is checked here; what it means needs the configuration and is up to the commands.
+//! The arguments of the command line. Only their syntax is checked here; the commands check them against the
+//! configuration.
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use crate::claims::{ClaimPath, Requirement};
 #[command(after_help = "\
 Without a command, `serve` is run. New here? Try `sessiongate demo`.
 
-Exit codes: 0 done, 1 refused or not found, 2 usage or configuration, 3 internal")]
+Exit codes: 0 success, 1 refused or not found, 2 wrong usage or configuration, 3 internal error")]
 pub(crate) struct CommandLine {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -26,32 +27,32 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Run the gateway
     Serve,
-    /// Report every problem of the configuration
+    /// Report every error in the configuration
     Check(Check),
-    /// Show what this is: a store, a legacy app, the gateway in front of it, and things to try
+    /// Run a demo: a store, an app, the gateway in front of it, and commands to try
     Demo(Demo),
-    /// The tables that sessions live in
+    /// Create and show the tables of the sessions
     #[command(subcommand)]
     Table(TableCommand),
-    /// The sessions themselves
+    /// Create, show, list and end sessions
     #[command(subcommand)]
     Session(SessionCommand),
-    /// Tell what the gateway would do with a request, and why, without touching anything
+    /// Show what the gateway would do with a request, and why, without changing anything
     Explain(Explain),
-    /// Print the completions of a shell
+    /// Print the completion script of a shell
     Completions(Completions),
 }
 
-/// Which configuration a command uses; before or after the command's name.
+/// The configuration file of a command. The option may come before or after the command's name.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConfigFile {
-    /// The configuration file; without it, the one that the environment variable SESSIONGATE_CONFIG names, or gateway.toml
+    /// The configuration file; default: the environment variable SESSIONGATE_CONFIG, or gateway.toml
     #[arg(long, short, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
 }
 
 impl ConfigFile {
-    /// The path of the file. An empty variable counts as one that is not set.
+    /// Returns the path of the file. An empty environment variable counts as unset.
     pub(crate) fn path(&self) -> PathBuf {
         let named = || std::env::var_os("SESSIONGATE_CONFIG").filter(|name| !name.is_empty());
         let file = self.config.clone().or_else(|| named().map(PathBuf::from));
@@ -61,25 +62,25 @@ impl ConfigFile {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Ask the store for its tables and connect to the upstreams, too
+    /// Also check the tables and connect to the upstreams
     #[arg(long)]
     pub(crate) connect: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// The gateway's port; another one is taken if it is in use, and 0 takes any
+    /// The gateway's port; if it is in use, or 0, a free one is chosen
     #[arg(long, default_value_t = 8080)]
     pub(crate) port: u16,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TableCommand {
-    /// Create the tables that are missing, with DynamoDB's TTL on
+    /// Create the missing tables, with DynamoDB's TTL enabled
     Create(Tables),
     /// Show the state of the tables
     Show(TablesShown),
-    /// Print the least IAM policy that the gateway needs, as JSON
+    /// Print the minimal IAM policy for the gateway, as JSON
     Policy(Tables),
 }
 
@@ -94,28 +95,28 @@ pub(crate) struct Tables {
 pub(crate) struct TablesShown {
     #[command(flatten)]
     pub(crate) tables: Tables,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionCommand {
-    /// Make a session and print its cookie, once
+    /// Create a session and print its cookie, which cannot be printed again
     Create(Create),
-    /// Show a session, its claims included
+    /// Show a session with its claims
     Show(Show),
-    /// List sessions as the table's scan finds them
+    /// List sessions, in the order of a table scan
     List(List),
-    /// End a session: delete its row
+    /// End a session by deleting its row
     Revoke(Revoke),
-    /// Delete the rows of all sessions that are over
+    /// Delete the rows of all expired sessions
     Purge(PurgeArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RealmChoice {
-    /// Which kind of session; may be left out if the configuration has only one
+    /// The realm of the session; optional if the configuration has only one
     #[arg(long)]
     pub(crate) realm: Option<String>,
 }
@@ -124,10 +125,10 @@ pub(crate) struct RealmChoice {
 pub(crate) struct Create {
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
-    /// A claim; the value is JSON if it reads as JSON (`7`, `true`, `["admin"]`), else a string
+    /// A claim; the value is parsed as JSON (`7`, `true`, `["admin"]`) if it is valid JSON, else taken as a string
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     pub(crate) claims: Vec<(String, serde_json::Value)>,
-    /// Claims as a JSON object; `-` reads stdin. A --claim of the same name wins
+    /// File with the claims as a JSON object; `-` reads stdin. A --claim of the same name takes precedence
     #[arg(long, value_name = "FILE")]
     pub(crate) claims_json: Option<PathBuf>,
     /// Print one JSON object instead of the cookie alone
@@ -135,14 +136,14 @@ pub(crate) struct Create {
     pub(crate) json: bool,
 }
 
-/// Which session is meant.
+/// The session that a command is about, by its ref or by its cookie.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(crate) struct Which {
-    /// The session's ref: 16 hex digits, as logs and `session list` show it
+pub(crate) struct SessionSelector {
+    /// The session's ref: 16 hex digits, as in logs and in `session list`
     #[arg(value_name = "REF")]
     pub(crate) reference: Option<String>,
-    /// Its cookie: the value, or a whole `Cookie` header; `-` reads stdin
+    /// The session's cookie: its value, or a whole `Cookie` header; `-` reads stdin
     #[arg(long, value_name = "COOKIE", allow_hyphen_values = true)]
     pub(crate) cookie: Option<String>,
 }
@@ -150,7 +151,7 @@ pub(crate) struct Which {
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) selector: SessionSelector,
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
     /// Print one JSON object
@@ -162,20 +163,20 @@ pub(crate) struct Show {
 pub(crate) struct List {
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
-    /// Only sessions whose claim is, or as a list holds, this value: JSON if it reads as JSON, else a string; all of
-    /// them must hold
-    #[arg(long = "claim", value_name = "PATH=VALUE", value_parser = sought)]
-    pub(crate) sought: Vec<Requirement>,
-    /// Only sessions that are alive
+    /// Only sessions with this claim: the claim is the value, or a list that contains it. The value is JSON if it is valid
+    /// JSON, else a string. With several, all must match
+    #[arg(long = "claim", value_name = "PATH=VALUE", value_parser = claim_filter)]
+    pub(crate) claim_filters: Vec<Requirement>,
+    /// Only live sessions
     #[arg(long, conflicts_with = "expired")]
     pub(crate) live: bool,
-    /// Only sessions that are over, whose rows are there still
+    /// Only expired sessions whose rows still exist
     #[arg(long)]
     pub(crate) expired: bool,
-    /// Show the claims, too
+    /// Also show the claims
     #[arg(long)]
     pub(crate) claims: bool,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -183,7 +184,7 @@ pub(crate) struct List {
 #[derive(Debug, Args)]
 pub(crate) struct Revoke {
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) selector: SessionSelector,
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
 }
@@ -192,17 +193,17 @@ pub(crate) struct Revoke {
 pub(crate) struct PurgeArgs {
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
-    /// Only count what would be deleted
+    /// Only count the rows that would be deleted
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Also delete rows without any data, as a log-out leaves them behind, once their deadline has passed
+    /// Also delete expired rows without data, which some frameworks leave after a log-out
     #[arg(long)]
     pub(crate) empty: bool,
-    /// How many read capacity units a second the scan may use; without it, as many as it can. What deletes write is
-    /// not limited, and a table that throttles is waited for
+    /// Limit on the read capacity units that the scan uses per second; unlimited by default. Deletes are not limited. If
+    /// DynamoDB throttles, the command waits
     #[arg(long, value_name = "N")]
     pub(crate) max_rcu: Option<NonZeroU32>,
-    /// In how many parts the table is read, side by side
+    /// Number of segments of the table that are scanned in parallel
     #[arg(long, value_name = "N", default_value = "4", value_parser = segments)]
     pub(crate) segments: NonZeroU16,
     /// Print the summary as one JSON object
@@ -215,7 +216,7 @@ pub(crate) struct Explain {
     /// The session cookie's value, or a whole `Cookie` header; `-` reads stdin
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) cookie: Option<String>,
-    /// The request's path, with its query
+    /// The request's path and query
     #[arg(long, default_value = "/")]
     pub(crate) path: String,
     /// The request's host
@@ -224,7 +225,7 @@ pub(crate) struct Explain {
     /// The request's method
     #[arg(long, default_value = "GET")]
     pub(crate) method: http::Method,
-    /// A header of the request, for example `Accept: text/html`; as often as you like
+    /// A header of the request, for example `Accept: text/html`; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     pub(crate) headers: Vec<(http::HeaderName, http::HeaderValue)>,
     /// Print one JSON object
@@ -234,7 +235,7 @@ pub(crate) struct Explain {
 
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
-    /// The shell
+    /// The shell for which to print the script
     #[arg(value_enum)]
     pub(crate) shell: Shell,
 }
@@ -246,13 +247,14 @@ fn claim(text: &str) -> Result<(String, serde_json::Value), String> {
     }
     match serde_json::from_str(value) {
         Ok(json) => Ok((name.to_owned(), json)),
-        Err(_) if value.trim_start().starts_with(['[', '{', '"']) => Err(misspelt(name, value)),
+        Err(_) if value.trim_start().starts_with(['[', '{', '"']) => Err(invalid_json(name, value)),
         Err(_) => Ok((name.to_owned(), value.into())),
     }
 }
 
-/// What to say of a value that begins as JSON does and is not: often, a shell has taken its quotes.
-fn misspelt(name: &str, value: &str) -> String {
+/// Returns the error message for a value that begins like JSON but is invalid, often because the shell has removed its
+/// quotes.
+fn invalid_json(name: &str, value: &str) -> String {
     let argument = |value: &serde_json::Value| {
         let text = format!("{name}={value}");
         format!("--claim '{}'", text.replace('\'', r"'\''"))
@@ -267,18 +269,20 @@ fn misspelt(name: &str, value: &str) -> String {
                 serde_json::from_str(element).unwrap_or_else(|_| text())
             });
             let list = argument(&serde_json::Value::Array(elements.collect()));
-            format!("this looks like a JSON list and is not JSON: write {list}, or {as_text} for a text")
+            format!(
+                "this looks like a JSON list but is not valid JSON: write {list}, or {as_text} for a string"
+            )
         }
         None => format!(
-            "this looks like JSON and is not: names and texts of JSON have double quotes, and the shell leaves them alone \
-             in single ones; write {as_text} for a text"
+            "this looks like JSON but is not valid: names and strings need double quotes, and single quotes around the whole \
+             argument to keep them from the shell; write {as_text} for a string"
         ),
     }
 }
 
-fn sought(text: &str) -> Result<Requirement, String> {
+fn claim_filter(text: &str) -> Result<Requirement, String> {
     let (path, value) = claim(text)?;
-    let claim = ClaimPath::parse(&path).ok_or("this is not the path of a claim")?;
+    let claim = ClaimPath::parse(&path).ok_or("invalid claim path")?;
     Ok(Requirement::equals(claim, value))
 }
 
@@ -288,8 +292,8 @@ fn segments(text: &str) -> Result<NonZeroU16, &'static str> {
 
 fn header(text: &str) -> Result<(http::HeaderName, http::HeaderValue), &'static str> {
     let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
-    let name = name.parse().map_err(|_| "this is not a header's name")?;
-    Ok((name, value.trim().parse().map_err(|_| "this is not a header's value")?))
+    let name = name.parse().map_err(|_| "invalid header name")?;
+    Ok((name, value.trim().parse().map_err(|_| "invalid header value")?))
 }
 
 #[cfg(test)]
@@ -300,12 +304,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn clap_accepts_the_definition() {
         CommandLine::command().debug_assert();
     }
 
     #[test]
-    fn claims_are_json_where_they_read_as_json() {
+    fn claims_are_json_if_valid_and_else_strings() {
         for (text, expected) in [
             ("user=alice", json!("alice")),
             ("n=7", json!(7)),
@@ -321,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn value_that_looks_like_json_and_is_not_is_refused_with_the_right_spelling() {
+    fn invalid_json_is_refused_with_a_suggestion() {
         for (text, expected) in [
             ("roles=[admin]", r#"--claim 'roles=["admin"]'"#),
             ("roles=[admin, 7, 'x y']", r#"--claim 'roles=["admin",7,"x y"]'"#),
-            ("roles=[admin]", r#"--claim 'roles="[admin]"' for a text"#),
-            ("roles=[admin", r#"--claim 'roles="[admin"' for a text"#),
-            ("a={b: 1}", r#"--claim 'a="{b: 1}"' for a text"#),
-            ("a=\"b", r#"--claim 'a="\"b"' for a text"#),
+            ("roles=[admin]", r#"--claim 'roles="[admin]"' for a string"#),
+            ("roles=[admin", r#"--claim 'roles="[admin"' for a string"#),
+            ("a={b: 1}", r#"--claim 'a="{b: 1}"' for a string"#),
+            ("a=\"b", r#"--claim 'a="\"b"' for a string"#),
             ("a=[it's]", r#"--claim 'a=["it'\''s"]'"#),
         ] {
             let message = claim(text).unwrap_err();

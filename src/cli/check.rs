@@ -1,6 +1,6 @@
-//! `sessiongate check`: exactly what `serve` does with the configuration before it binds anything; with `--connect`,
-//! also a look at every table and a connection to every upstream server. It stops at nothing, so that one run tells
-//! all there is to mend.
+//! `sessiongate check`: checks the configuration as `serve` does before it binds an address. With `--connect`, it also
+//! checks every table and connects to every upstream server. A failed check does not stop the others, so one run reports
+//! every problem.
 
 use crate::config::{Config, StoreConfig, UpstreamConfig, UpstreamServer};
 use crate::format;
@@ -8,73 +8,71 @@ use crate::store::schema::SchemaError;
 use crate::upstream;
 
 use super::args::{Check, ConfigFile};
+use super::context::{self, IfMissing};
 use super::failure::{CommandResult, Failure};
 use super::output::{self, BAD, GOOD};
-use super::site::{self, Reach};
 
-/// What a look at one thing came to: how it is, or what is wrong with it.
+/// Message about one table or server: `Ok` if it can be used, `Err` if it cannot.
 type Finding = Result<String, String>;
 
 pub(super) fn run(args: &Check, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
-    output::say(format_args!("{GOOD}ok{GOOD:#}: `{}` has no errors", file.path().display()))?;
+    let config = context::load(file)?;
+    output::print_status(format_args!("{GOOD}ok{GOOD:#}: `{}` has no errors", file.path().display()))?;
     if !args.connect {
         return Ok(());
     }
-    let failed = super::block_on(connect(&config))?;
+    let failed = super::block_on(check_connections(&config))?;
     match failed {
         0 => Ok(()),
-        1 => Err(Failure::refused("1 of the things that the gateway needs is not as it should be")),
-        _ => Err(Failure::refused(format!(
-            "{failed} of the things that the gateway needs are not as they should be"
-        ))),
+        1 => Err(Failure::refused("1 check failed")),
+        _ => Err(Failure::refused(format!("{failed} checks failed"))),
     }
 }
 
-/// Looks at everything, and counts what is wrong.
-async fn connect(config: &Config) -> Result<usize, Failure> {
+/// Checks all tables and servers, and returns the number of failed checks.
+async fn check_connections(config: &Config) -> Result<usize, Failure> {
     let mut failed = 0;
-    let mut tell = |finding: Finding| match finding {
-        Ok(good) => output::say(format_args!("{GOOD}ok{GOOD:#}: {good}")),
-        Err(bad) => {
+    let mut print = |finding: Finding| match finding {
+        Ok(message) => output::print_status(format_args!("{GOOD}ok{GOOD:#}: {message}")),
+        Err(message) => {
             failed += 1;
-            output::say(format_args!("{BAD}error{BAD:#}: {bad}"))
+            output::print_status(format_args!("{BAD}error{BAD:#}: {message}"))
         }
     };
-    for finding in tables(config).await {
-        tell(finding)?;
+    for finding in check_tables(config).await {
+        print(finding)?;
     }
     for upstream in &config.upstreams {
         for server in &upstream.servers {
-            tell(reach(upstream, server).await)?;
+            print(check_server(upstream, server).await)?;
         }
     }
     Ok(failed)
 }
 
-async fn tables(config: &Config) -> Vec<Finding> {
-    // What is in the gateway's own process is made when it starts, and can only be looked at where it left a file.
+async fn check_tables(config: &Config) -> Vec<Finding> {
+    // An embedded store that is not in a file yet is created when the gateway starts.
     if let StoreConfig::Embedded { path, .. } = &config.store
         && path.as_ref().is_none_or(|path| !path.exists())
     {
-        return vec![Ok("the embedded store is made when the gateway starts".to_owned())];
+        return vec![Ok("the embedded store is created when the gateway starts".to_owned())];
     }
-    let store = match site::open_store(&config.store, Reach::Existing).await {
+    let store = match context::open_store(&config.store, IfMissing::Fail).await {
         Ok(store) => store,
         Err(failure) => return vec![Err(failure.message)],
     };
     let mut findings = Vec::new();
     for realm in &config.realms {
         let format = format::open(realm);
-        let table = site::table(&store, realm, format.as_ref());
+        let table = context::table(&store, realm, format.as_ref());
         findings.push(match table.check_schema().await {
             Ok(()) => Ok(format!(
-                "table `{}` is there, with the key that realm `{}` needs",
+                "table `{}` exists and has the key that realm `{}` needs",
                 table.name(),
                 realm.name
             )),
-            Err(SchemaError::Missing(_)) if site::is_embedded(&config.store) => {
-                Ok(format!("table `{}` is made when the gateway starts", table.name()))
+            Err(SchemaError::Missing(_)) if context::is_embedded(&config.store) => {
+                Ok(format!("table `{}` is created when the gateway starts", table.name()))
             }
             Err(error) => Err(error.to_string()),
         });
@@ -82,7 +80,7 @@ async fn tables(config: &Config) -> Vec<Finding> {
     findings
 }
 
-async fn reach(upstream: &UpstreamConfig, server: &UpstreamServer) -> Finding {
-    let told = |what: String| format!("upstream `{}`: {what}", upstream.name);
-    upstream::try_connect(upstream, server).await.map(told).map_err(told)
+async fn check_server(upstream: &UpstreamConfig, server: &UpstreamServer) -> Finding {
+    let message = |text: String| format!("upstream `{}`: {text}", upstream.name);
+    upstream::try_connect(upstream, server).await.map(message).map_err(message)
 }

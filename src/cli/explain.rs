@@ -1,5 +1,5 @@
-//! `sessiongate explain`: a dry run of one request. The gateway's own code decides it; the cookies and rows that the
-//! decision is made of are shown beside it.
+//! `sessiongate explain`: a dry run of one request. The gateway's own code decides the request, and the output also shows
+//! the cookies and rows that the decision is based on.
 
 mod report;
 
@@ -28,36 +28,36 @@ use crate::time::{Clock, Now};
 use crate::upstream::ClientBody;
 
 use super::args::{ConfigFile, Explain};
+use super::context::{self, IfMissing, RealmContext};
 use super::failure::{CommandResult, Failure};
 use super::output;
 use super::row::JudgedRow;
-use super::session::{cookie_text, cookie_values, describe_fault, is_bare};
-use super::site::{self, Reach, Site};
+use super::session::{cookie_text, cookie_values, describe_fault, is_bare_value};
 
-/// More than the head of any request that the gateway accepts.
-const PIPE: usize = 256 * 1024;
+/// Size of the in-memory connection: more than the head of any request that the gateway accepts.
+const PIPE_SIZE: usize = 256 * 1024;
 
-/// Everything that is shown.
+/// The result of a dry run.
 struct Explanation {
     dry_run: DryRun,
-    /// The refusal that a browser loading the page would get instead of a 401.
-    page: Option<Refusal>,
+    /// The log-in redirect that a browser gets if the outcome is 401 for other clients.
+    browser_refusal: Option<Refusal>,
     cookies: Vec<Cookie>,
     now: Now,
 }
 
-/// One cookie of the realm's name.
+/// One cookie with the realm's cookie name.
 enum Cookie {
-    /// It is not one of ours.
+    /// A cookie that the format rejects, with the reason.
     Refused(String),
-    /// It names this session, and this is its row.
+    /// A valid cookie: the session's ref, the version in the cookie, and the session's row.
     Names(Ref, u64, Box<Result<Option<JudgedRow>, String>>),
 }
 
 pub(super) fn run(args: &Explain, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
-    let given = args.cookie.as_deref().map(cookie_text).transpose()?;
-    let explanation = super::block_on(explain(&config, args, given.as_deref()))?;
+    let config = context::load(file)?;
+    let cookie = args.cookie.as_deref().map(cookie_text).transpose()?;
+    let explanation = super::block_on(explain(&config, args, cookie.as_deref()))?;
     let mut stdout = output::stdout();
     if args.json {
         writeln!(stdout, "{}", explanation.to_json(args))?;
@@ -67,53 +67,53 @@ pub(super) fn run(args: &Explain, file: &ConfigFile) -> CommandResult {
     Ok(())
 }
 
-async fn explain(config: &Config, args: &Explain, given: Option<&str>) -> Result<Explanation, Failure> {
+async fn explain(config: &Config, args: &Explain, cookie: Option<&str>) -> Result<Explanation, Failure> {
     let now = Clock.now();
-    let store = store(config, given).await?;
+    let store = open_store(config, cookie).await?;
     let tasks = TaskTracker::new();
     let telemetry = Telemetry::without_access_log().map_err(|error| Failure::internal(error.to_string()))?;
     let evaluator = Evaluator { config, store: &store, tasks: &tasks, telemetry: &telemetry, now };
-    // The cookie's name is the realm's, and the realm is the route's, which takes a request to find.
+    // A first run without a cookie finds the route and so the realm, whose cookie name is needed.
     let first = evaluator.evaluate(request(args, None)?).await?;
     let realm = first.route.as_ref().and_then(|route| route.realm.as_ref());
-    let (Some(given), Some(realm)) = (given, realm) else {
+    let (Some(cookie), Some(realm)) = (cookie, realm) else {
         return Ok(Explanation {
-            page: page(&evaluator, args, None, &first).await?,
+            browser_refusal: browser_refusal(&evaluator, args, None, &first).await?,
             dry_run: first,
             cookies: vec![],
             now,
         });
     };
     let name = realm.cookie_name().to_owned();
-    let values = cookie_values(given, &name);
-    let header = if is_bare(given, &name) { format!("{name}={given}") } else { given.to_owned() };
+    let values = cookie_values(cookie, &name);
+    let header = if is_bare_value(cookie, &name) { format!("{name}={cookie}") } else { cookie.to_owned() };
     let dry_run = evaluator.evaluate(request(args, Some(&header))?).await?;
     let mut cookies = Vec::new();
     if let Some(config) = config.realms.iter().find(|config| config.name == realm.name()) {
-        let site = Site::over(&store, config);
+        let context = RealmContext::new(&store, config);
         for value in values {
-            cookies.push(look(&site, value, now).await);
+            cookies.push(look_up(&context, value, now).await);
         }
     }
-    let page = page(&evaluator, args, Some(&header), &dry_run).await?;
-    Ok(Explanation { dry_run, page, cookies, now })
+    let browser_refusal = browser_refusal(&evaluator, args, Some(&header), &dry_run).await?;
+    Ok(Explanation { dry_run, browser_refusal, cookies, now })
 }
 
-/// The store that the cookie's session would be in. Without a cookie nothing is read, so an empty one will do.
-async fn store(config: &Config, given: Option<&str>) -> Result<Store, Failure> {
+/// Opens the store. Without a cookie nothing is read, so an empty store in memory suffices.
+async fn open_store(config: &Config, cookie: Option<&str>) -> Result<Store, Failure> {
     let empty = StoreConfig::Embedded { path: None, listen: None };
-    match given {
+    match cookie {
         None => match Store::open(&empty).await {
             Ok(store) => Ok(store),
-            // A build without the embedded engine.
-            Err(_) => site::open_store(&config.store, Reach::Existing).await,
+            // This build has no embedded engine.
+            Err(_) => context::open_store(&config.store, IfMissing::Fail).await,
         },
-        Some(_) => site::open_store(&config.store, Reach::Existing).await,
+        Some(_) => context::open_store(&config.store, IfMissing::Fail).await,
     }
 }
 
-/// Returns the refusal that a browser loading the page would get instead of a 401, if that is a log-in redirect.
-async fn page(
+/// Returns the log-in redirect that a browser would get if `dry_run` has ended with 401.
+async fn browser_refusal(
     evaluator: &Evaluator<'_>,
     args: &Explain,
     cookie: Option<&str>,
@@ -126,8 +126,8 @@ async fn page(
     }
     let mut request = request(args, cookie)?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/html"));
-    let page = evaluator.evaluate(request).await?;
-    Ok(page.outcome.err().filter(|refusal| matches!(refusal, Refusal::Login(_))))
+    let for_browser = evaluator.evaluate(request).await?;
+    Ok(for_browser.outcome.err().filter(|refusal| matches!(refusal, Refusal::Login(_))))
 }
 
 fn request(args: &Explain, cookie: Option<&str>) -> Result<Request<Empty<Bytes>>, Failure> {
@@ -136,20 +136,20 @@ fn request(args: &Explain, cookie: Option<&str>) -> Result<Request<Empty<Bytes>>
         .uri(&args.path)
         .header(HOST, &args.host)
         .body(Empty::new())
-        .map_err(|error| Failure::usage(format!("this makes no request: {error}")))?;
+        .map_err(|error| Failure::usage(format!("invalid request: {error}")))?;
     for (name, value) in &args.headers {
         request.headers_mut().append(name.clone(), value.clone());
     }
     if let Some(cookie) = cookie {
-        // The value is a secret, and so is what is wrong with it.
+        // The message must not quote the value, which is a secret.
         let cookie = HeaderValue::from_str(cookie)
-            .map_err(|_| Failure::usage("the cookie holds characters that a header cannot carry"))?;
+            .map_err(|_| Failure::usage("the cookie contains characters that a header cannot have"))?;
         request.headers_mut().append(COOKIE, cookie);
     }
     Ok(request)
 }
 
-/// Evaluates requests, each in a gateway of its own, so that one does not count against the rates of the next.
+/// Evaluates requests. Each gets a gateway of its own, so that it does not count against the rate limits of the next one.
 struct Evaluator<'c> {
     config: &'c Config,
     store: &'c Store,
@@ -159,8 +159,8 @@ struct Evaluator<'c> {
 }
 
 impl Evaluator<'_> {
-    /// Evaluates `request` as one that arrived at the first listener from this machine. hyper parses it, as it would parse
-    /// a client's: it is sent over a connection within the process.
+    /// Evaluates `request` as if this machine had sent it to the first listener. The request is sent over an in-memory
+    /// connection, so that hyper parses it like a client's.
     async fn evaluate(&self, request: Request<Empty<Bytes>>) -> Result<DryRun, Failure> {
         let gateway = server::gateway(self.config, self.store, self.tasks, self.telemetry, Vec::new());
         let policy = match self.config.listeners.first() {
@@ -168,14 +168,14 @@ impl Evaluator<'_> {
             None => ListenerPolicy::trusting(TrustedProxies::default()),
         };
         let peer = Peer::new(Some(Ipv4Addr::LOCALHOST.into()), &Arc::new(policy), None);
-        let broken = |error: hyper::Error| Failure::usage(format!("this makes no request: {error}"));
-        let (client, server) = tokio::io::duplex(PIPE);
+        let invalid = |error: hyper::Error| Failure::usage(format!("invalid request: {error}"));
+        let (client, server) = tokio::io::duplex(PIPE_SIZE);
         let (sender, mut evaluated) = mpsc::channel(1);
         let service = service_fn(|request: Request<Incoming>| {
             let (gateway, peer, sender, now) = (&gateway, &peer, sender.clone(), self.now);
             async move {
-                // There is only one request, so the channel has room.
-                let _only = sender.try_send(dry_run(gateway, peer, request.map(ClientBody::from), now).await);
+                // The send cannot fail, since there is only one request.
+                let _ = sender.try_send(dry_run(gateway, peer, request.map(ClientBody::from), now).await);
                 Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
             }
         });
@@ -197,19 +197,20 @@ impl Evaluator<'_> {
         let (_, sent) = tokio::join!(serving, sending);
         match (evaluated.try_recv(), sent) {
             (Ok(dry_run), _) => Ok(dry_run),
-            (Err(_), Err(error)) => Err(broken(error)),
+            (Err(_), Err(error)) => Err(invalid(error)),
             (Err(_), Ok(())) => Err(Failure::internal("the request was not evaluated")),
         }
     }
 }
 
-async fn look(site: &Site, value: &[u8], now: Now) -> Cookie {
-    match site.format.parse_cookie(value) {
-        Err(fault) => Cookie::Refused(describe_fault(fault, site.format.as_ref())),
+/// Parses one cookie value and reads its row.
+async fn look_up(realm: &RealmContext, value: &[u8], now: Now) -> Cookie {
+    match realm.format.parse_cookie(value) {
+        Err(fault) => Cookie::Refused(describe_fault(fault, realm.format.as_ref())),
         Ok(reference) => {
-            let key = site.format.key(&reference.id);
-            let row = site.table.get(&key, Read::Strong).await;
-            let row = row.map(|row| row.map(|item| JudgedRow::judge(site, &key, &item, now.wall)));
+            let key = realm.format.key(&reference.id);
+            let row = realm.table.get(&key, Read::Strong).await;
+            let row = row.map(|row| row.map(|item| JudgedRow::judge(realm, &key, &item, now.wall)));
             Cookie::Names(Ref::of(&key), reference.version, Box::new(row.map_err(|error| error.to_string())))
         }
     }

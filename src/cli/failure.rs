@@ -1,5 +1,5 @@
-//! How a command ends when it does not end well: one message, perhaps a hint, and the exit code. Commands return a
-//! [`Failure`]; nobody but [`super::run`] prints one.
+//! The error of a command: a message, sometimes a hint, and the exit code. Commands return a [`Failure`]; only
+//! [`super::run`] prints it.
 
 use std::io;
 use std::process::ExitCode;
@@ -19,13 +19,13 @@ pub(crate) struct Failure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Whoever read our output has read enough. Not a failure at all.
-    Hangup,
-    /// It is not there, or somebody said no.
+    /// The reader of the output has closed the pipe. The command succeeds.
+    BrokenPipe,
+    /// Something was not found, or an operation was refused.
     Refused,
     /// The command line or the configuration is wrong.
     Usage,
-    /// This program is wrong, or the system under it.
+    /// A bug, or an error of the operating system.
     Internal,
 }
 
@@ -51,7 +51,7 @@ impl Failure {
 impl Kind {
     pub(crate) fn exit_code(self) -> ExitCode {
         match self {
-            Self::Hangup => ExitCode::SUCCESS,
+            Self::BrokenPipe => ExitCode::SUCCESS,
             Self::Refused => ExitCode::from(1),
             Self::Usage => ExitCode::from(2),
             Self::Internal => ExitCode::from(3),
@@ -59,10 +59,10 @@ impl Kind {
     }
 }
 
-/// Of writing to stdout or stderr; every other failed operation says in words of its own what it was.
+/// An error of writing to stdout or stderr. Other IO errors get messages of their own.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::Hangup } else { Kind::Internal };
+        let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::BrokenPipe } else { Kind::Internal };
         Self { kind, message: format!("cannot write the output: {error}"), hint: None }
     }
 }
@@ -71,7 +71,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
-            StoreError::NoSuchTable(_) => Self::refused(message).hint("`sessiongate table create` makes it"),
+            StoreError::NoSuchTable(_) => {
+                Self::refused(message).hint("`sessiongate table create` creates it")
+            }
             StoreError::Throttled
             | StoreError::Unavailable(_)
             | StoreError::Denied(_)

@@ -1,5 +1,6 @@
-//! Where words go: data to stdout, everything else to stderr. Colour only where a person reads it, and never without
-//! the words saying the same. What others wrote (claims, headers, paths) cannot steer the terminal.
+//! Output of the commands: data goes to stdout, everything else to stderr. Colours are used on terminals only, and never
+//! carry information that the text lacks. Foreign text (claims, headers, paths) is escaped, so that it cannot control the
+//! terminal.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -17,23 +18,23 @@ pub(crate) const GOOD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor:
 pub(crate) const BAD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red))).effects(Effects::BOLD);
 pub(crate) const NOTE: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Cyan)));
 
-/// Data. Styles written to it are dropped unless this is a terminal that wants them (`NO_COLOR`, `TERM`, `CLICOLOR`).
+/// Stdout, for data. Styles are removed unless it is a terminal with colours (`NO_COLOR`, `TERM`, `CLICOLOR`).
 pub(crate) fn stdout() -> AutoStream<io::StdoutLock<'static>> {
     AutoStream::auto(io::stdout().lock())
 }
 
-/// Everything else.
+/// Stderr, for everything but data.
 pub(crate) fn stderr() -> AutoStream<io::StderrLock<'static>> {
     AutoStream::auto(io::stderr().lock())
 }
 
-/// One line of news for the person at the terminal.
-pub(crate) fn say(line: impl fmt::Display) -> io::Result<()> {
+/// Prints a line to stderr.
+pub(crate) fn print_status(line: impl fmt::Display) -> io::Result<()> {
     writeln!(stderr(), "{line}")
 }
 
-/// The problems of a configuration.
-pub(crate) fn report(problems: &DiagnosticReport) -> io::Result<()> {
+/// Prints the errors and warnings of a configuration.
+pub(crate) fn print_diagnostics(problems: &DiagnosticReport) -> io::Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
@@ -45,11 +46,11 @@ pub(crate) fn report(problems: &DiagnosticReport) -> io::Result<()> {
     writeln!(stderr, "{}", problems.render(colour))
 }
 
-/// Text of others, with everything that a terminal would obey made visible.
-pub(crate) fn visible(text: &str) -> String {
+/// Escapes the characters of foreign text that a terminal would interpret.
+pub(crate) fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
-        // U+202A–202E and U+2066–2069 reorder what stands around them.
+        // U+202A–202E and U+2066–2069 reorder the text around them.
         if letter.is_control() || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             // Writing to a string does not fail.
             let _ = write!(shown, "{}", letter.escape_unicode());
@@ -60,34 +61,34 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// A moment as a person would put it: `in 18m 20s`, `3d ago`, `never`.
-pub(crate) fn relative(moment: Timestamp, now: Timestamp) -> String {
-    if moment == Timestamp::NEVER {
+/// Formats a time relative to `now`: `in 18m 20s`, `3d ago`, `never`.
+pub(crate) fn relative(time: Timestamp, now: Timestamp) -> String {
+    if time == Timestamp::NEVER {
         "never".to_owned()
-    } else if moment > now {
-        format!("in {}", brief(moment.since(now)))
+    } else if time > now {
+        format!("in {}", short_duration(time.since(now)))
     } else {
-        format!("{} ago", brief(now.since(moment)))
+        format!("{} ago", short_duration(now.since(time)))
     }
 }
 
-/// A moment as a program would put it: Unix seconds, or none for one that never comes.
-pub(crate) fn seconds(moment: Timestamp) -> Option<i64> {
-    (moment != Timestamp::NEVER).then(|| moment.as_secs())
+/// Returns a time in Unix seconds, or `None` for [`Timestamp::NEVER`].
+pub(crate) fn unix_seconds(time: Timestamp) -> Option<i64> {
+    (time != Timestamp::NEVER).then(|| time.as_secs())
 }
 
-/// A moment by the calendar, in UTC.
-pub(crate) fn calendar(moment: Timestamp) -> String {
-    // The notation begins with 1970 and ends with the year 9999.
-    let seconds = u64::try_from(moment.as_secs()).ok().filter(|seconds| *seconds < 253_402_300_800);
+/// Formats a time as a date and time in UTC.
+pub(crate) fn utc(time: Timestamp) -> String {
+    // RFC 3339 covers the years up to 9999, and `SystemTime` here those from 1970.
+    let seconds = u64::try_from(time.as_secs()).ok().filter(|seconds| *seconds < 253_402_300_800);
     match seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))) {
-        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
-        None => format!("Unix time {}", moment.as_secs()),
+        Some(date_time) => humantime::format_rfc3339_seconds(date_time).to_string(),
+        None => format!("Unix time {}", time.as_secs()),
     }
 }
 
-/// A duration in its two largest units, rounded down.
-fn brief(duration: Duration) -> String {
+/// Formats a duration in its two largest units, rounded down.
+fn short_duration(duration: Duration) -> String {
     let secs = duration.as_secs();
     for (size, unit, smaller, name) in [(86_400, 'd', 3_600, 'h'), (3_600, 'h', 60, 'm'), (60, 'm', 1, 's')] {
         if secs >= size {
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_read_like_speech() {
+    fn times_are_relative_in_two_units() {
         let now = Timestamp::from_secs(1_000_000);
         for (secs, expected) in [
             (0, "0s ago"),
@@ -119,12 +120,12 @@ mod tests {
             assert_eq!(relative(Timestamp::from_secs(1_000_000 + secs), now), expected);
         }
         assert_eq!(relative(Timestamp::NEVER, now), "never");
-        assert_eq!((seconds(Timestamp::NEVER), seconds(now)), (None, Some(1_000_000)));
+        assert_eq!((unix_seconds(Timestamp::NEVER), unix_seconds(now)), (None, Some(1_000_000)));
     }
 
     #[test]
-    fn others_cannot_steer_the_terminal() {
-        assert_eq!(visible("zoë ☃"), "zoë ☃");
-        assert_eq!(visible("\u{1b}[2J\u{9b}1m\r\n\u{202e}x"), "\\u{1b}[2J\\u{9b}1m\\u{d}\\u{a}\\u{202e}x");
+    fn control_characters_are_escaped() {
+        assert_eq!(escape("zoë ☃"), "zoë ☃");
+        assert_eq!(escape("\u{1b}[2J\u{9b}1m\r\n\u{202e}x"), "\\u{1b}[2J\\u{9b}1m\\u{d}\\u{a}\\u{202e}x");
     }
 }

@@ -1,19 +1,19 @@
-//! One row of a table as a person, or a program, is shown it.
+//! Formats a session's row as text or JSON.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::claims;
+use crate::cli::context::RealmContext;
 use crate::cli::output::{self, BAD, BOLD, DIM, GOOD};
-use crate::cli::site::Site;
 use crate::format::{RowFault, SessionRecord};
 use crate::item::{Item, Key};
 use crate::session::judge::{Life, Policy, SessionVerdict, judge};
 use crate::session::reference::Ref;
 use crate::time::Timestamp;
 
-/// A row, judged.
+/// A row, and whether its session is live or expired.
 #[derive(Debug)]
 pub(super) struct JudgedRow {
     reference: Ref,
@@ -21,17 +21,18 @@ pub(super) struct JudgedRow {
     content: Result<(SessionRecord, SessionVerdict), RowFault>,
 }
 
-/// Whether claims are part of what is shown.
+/// Whether claims are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimsDisplay {
-    Shown,
-    Left,
+    Show,
+    Hide,
 }
 
 impl JudgedRow {
-    pub(super) fn judge(site: &Site, key: &Key, item: &Item, now: Timestamp) -> Self {
-        let policy = Policy::new(&site.config);
-        let content = site.format.decode(item).map(|record| {
+    /// Decodes `item` and judges its session at the time `now`.
+    pub(super) fn judge(realm: &RealmContext, key: &Key, item: &Item, now: Timestamp) -> Self {
+        let policy = Policy::new(&realm.config);
+        let content = realm.format.decode(item).map(|record| {
             let verdict = judge(&policy, &record, now);
             (record, verdict)
         });
@@ -42,55 +43,55 @@ impl JudgedRow {
         matches!(self.content, Ok((_, SessionVerdict::Live(_))))
     }
 
-    /// The session's claims, if it is one, alive or not.
+    /// Returns the session's claims, or `None` if the row cannot be decoded.
     pub(super) fn claims(&self) -> Option<&claims::Claims> {
         self.content.as_ref().ok().map(|(record, _)| &record.claims)
     }
 
-    /// One line, in columns that hold still from row to row.
+    /// Formats the row as one line with aligned columns.
     pub(super) fn to_line(&self, claims: ClaimsDisplay) -> String {
         let reference = self.reference;
         let (record, verdict) = match &self.content {
             Ok(content) => content,
-            Err(fault) => return format!("{DIM}{reference}{DIM:#}  {BAD}no session{BAD:#}  {fault}"),
+            Err(fault) => return format!("{DIM}{reference}{DIM:#}  {BAD}not a session{BAD:#}  {fault}"),
         };
         let issued = output::relative(record.issued, self.now);
         let version = format!("v{}", record.version);
-        let end = self.end(record, *verdict);
+        let end = self.describe_expiry(record, *verdict);
         let mut line = format!("{BOLD}{reference}{BOLD:#}  {version:<5} issued {issued:<12} {end}");
-        if claims == ClaimsDisplay::Shown {
-            let _ = write!(line, "  {}", shown(&record.claims, Layout::Line));
+        if claims == ClaimsDisplay::Show {
+            let _ = write!(line, "  {}", claims_json(&record.claims, Layout::Line));
         }
         line
     }
 
-    /// All there is to say, over several lines.
+    /// Formats all details over several lines.
     pub(super) fn to_text(&self) -> String {
         let mut text = format!("{BOLD}{}{BOLD:#}\n", self.reference);
         let (record, verdict) = match &self.content {
             Ok(content) => content,
             Err(fault) => {
-                let _ = writeln!(text, "  state    {BAD}no session{BAD:#}: {fault}");
+                let _ = writeln!(text, "  state    {BAD}not a session{BAD:#}: {fault}");
                 return text;
             }
         };
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:<8} {value}");
         };
-        line("state", self.end(record, *verdict));
+        line("state", self.describe_expiry(record, *verdict));
         line("version", record.version.to_string());
         if let Some(created) = record.created {
-            line("created", self.moment(created));
+            line("created", self.describe_time(created));
         }
-        line("issued", self.moment(record.issued));
-        line("expires", self.moment(record.expires));
+        line("issued", self.describe_time(record.issued));
+        line("expires", self.describe_time(record.expires));
         if let SessionVerdict::Live(Life { due, .. }) = verdict {
             line(
                 "reissue",
                 if due.is_some() { "due with the next request" } else { "not due yet" }.to_owned(),
             );
         }
-        line("claims", shown(&record.claims, Layout::Block).replace('\n', "\n           "));
+        line("claims", claims_json(&record.claims, Layout::Block).replace('\n', "\n           "));
         text
     }
 
@@ -113,10 +114,10 @@ impl JudgedRow {
             "state": state,
             "version": record.version,
             "created": record.created.map(Timestamp::as_secs),
-            "issued": output::seconds(record.issued),
-            "expires": output::seconds(record.expires),
+            "issued": output::unix_seconds(record.issued),
+            "expires": output::unix_seconds(record.expires),
         });
-        if claims == ClaimsDisplay::Shown
+        if claims == ClaimsDisplay::Show
             && let Value::Object(row) = &mut row
         {
             row.insert("claims".to_owned(), Value::Object(record.claims.clone()));
@@ -124,7 +125,7 @@ impl JudgedRow {
         row
     }
 
-    fn end(&self, record: &SessionRecord, verdict: SessionVerdict) -> String {
+    fn describe_expiry(&self, record: &SessionRecord, verdict: SessionVerdict) -> String {
         match verdict {
             SessionVerdict::Live(life) => {
                 format!("{GOOD}expires {}{GOOD:#}", output::relative(life.expires, self.now))
@@ -132,17 +133,13 @@ impl JudgedRow {
             SessionVerdict::Idle => {
                 format!("{BAD}expired{BAD:#} {}", output::relative(record.expires, self.now))
             }
-            SessionVerdict::TooOld => format!("{BAD}over{BAD:#}: its lifetime has passed"),
+            SessionVerdict::TooOld => format!("{BAD}expired{BAD:#}: its maximum lifetime has passed"),
         }
     }
 
-    fn moment(&self, moment: Timestamp) -> String {
-        let relative = output::relative(moment, self.now);
-        if moment == Timestamp::NEVER {
-            relative
-        } else {
-            format!("{relative} ({})", output::calendar(moment))
-        }
+    fn describe_time(&self, time: Timestamp) -> String {
+        let relative = output::relative(time, self.now);
+        if time == Timestamp::NEVER { relative } else { format!("{relative} ({})", output::utc(time)) }
     }
 }
 
@@ -152,13 +149,13 @@ enum Layout {
     Block,
 }
 
-/// Claims as JSON. They are others' words, so what a terminal would obey is made visible, line breaks of ours apart.
-fn shown(claims: &claims::Claims, layout: Layout) -> String {
+/// Formats claims as JSON, and escapes what a terminal would interpret, except for the line breaks of the layout.
+fn claims_json(claims: &claims::Claims, layout: Layout) -> String {
     let json = match layout {
         Layout::Line => serde_json::to_string(claims),
         Layout::Block => serde_json::to_string_pretty(claims),
     };
-    // A map of JSON values is always JSON.
+    // Serializing JSON values does not fail.
     let json = json.unwrap_or_default();
-    json.split('\n').map(output::visible).collect::<Vec<_>>().join("\n")
+    json.split('\n').map(output::escape).collect::<Vec<_>>().join("\n")
 }

@@ -1,4 +1,5 @@
-//! `sessiongate serve`: the gateway, from its configuration until somebody says stop.
+//! `sessiongate serve`: runs the gateway until a signal stops it, and handles the signals for reloads, log rotation and
+//! handover to a new process.
 
 mod manager;
 mod reloader;
@@ -12,114 +13,114 @@ use crate::store::schema::SchemaError;
 use crate::telemetry::{self, Telemetry};
 
 use super::args::ConfigFile;
+use super::context;
 use super::failure::{CommandResult, Failure};
-use super::site;
 use reloader::Reloader;
 use successor::{HandoverError, Successor};
 
-/// Threads for what is not on a request's path: the store, reloads, and the wait for the end.
+/// Threads of the control runtime, which runs everything but requests: store operations, reloads, signals.
 const CONTROL_THREADS: usize = 2;
 
 pub(super) fn run(file: &ConfigFile) -> CommandResult {
-    // While there is one thread only.
+    // Changes environment variables, so it must come before the first thread is started.
     let inherited = Inherited::from_environment()
-        .map_err(|error| Failure::refused(format!("a socket passed to the gateway is of no use: {error}")))?;
-    let (config, watch) = site::load_watched(file)?;
+        .map_err(|error| Failure::refused(format!("an inherited socket cannot be used: {error}")))?;
+    let (config, watcher) = context::load_watched(file)?;
     telemetry::init(config.server.log);
     on_control_runtime(async {
-        // Before anything else, so that whoever stops a gateway that is starting is heard.
+        // First, so that a signal during the start is handled in order.
         let mut signals = Signals::listen()?;
         let store = Store::open(&config.store).await?;
         let telemetry = Telemetry::open(&config.server)
             .map_err(|error| Failure::refused(format!("the access log: {error}")))?;
         let mut server = Server::start(&config, &store, &telemetry, inherited).await?;
         if let Err(error) = successor::announce() {
-            tracing::warn!(%error, "the process before this one could not be told that this one serves");
+            tracing::warn!(%error, "the previous process could not be notified that this one serves");
         }
         manager::ready(&server);
         let _watchdog = manager::watchdog(&server);
-        let mut reloader = Reloader::new(file.path(), watch);
-        let ending = loop {
+        let mut reloader = Reloader::new(file.path(), watcher);
+        let end = loop {
             let stop = &mut signals.stop;
             let is_watched = server.config().server.watch;
-            // What comes while something else is being done is heard after it, several signals of a kind as one.
-            let wish = tokio::select! {
-                () = stop.heard() => break Ending::Stop,
-                _ = signals.hangup.recv() => Wish::Reload,
-                () = reloader.changed(), if is_watched => Wish::Reload,
-                _ = signals.user1.recv() => Wish::ReopenLog,
-                _ = signals.user2.recv() => Wish::HandOver,
+            // Signals that arrive during a command are handled after it, several of the same kind as one.
+            let command = tokio::select! {
+                () = stop.recv() => break End::Stopped,
+                _ = signals.hangup.recv() => ServerCommand::Reload,
+                () = reloader.changed(), if is_watched => ServerCommand::Reload,
+                _ = signals.user1.recv() => ServerCommand::ReopenLog,
+                _ = signals.user2.recv() => ServerCommand::HandOver,
             };
-            match wish {
-                Wish::Reload => {
+            match command {
+                ServerCommand::Reload => {
                     manager::reloading();
                     tokio::select! {
-                        () = stop.heard() => break Ending::Stop,
+                        () = stop.recv() => break End::Stopped,
                         () = reloader.reload(&mut server, &store) => {}
                     }
                     manager::ready(&server);
                 }
-                Wish::ReopenLog => server.reopen_access_log(),
-                Wish::HandOver => match hand_over(&server, stop).await {
-                    Ok(ending) => break ending,
+                ServerCommand::ReopenLog => server.reopen_access_log(),
+                ServerCommand::HandOver => match hand_over(&server, stop).await {
+                    Ok(end) => break end,
                     Err(error) => {
-                        tracing::error!(reason = %error, "not handed over: this process goes on");
+                        tracing::error!(reason = %error, "handover failed: this process continues to serve");
                     }
                 },
             }
         };
-        match ending {
-            Ending::Stop => {
+        match end {
+            End::Stopped => {
                 manager::stopping();
                 drain(server, &mut signals.stop).await;
             }
-            Ending::HandedOver => {
+            End::HandedOver => {
                 server.hand_over();
-                until_stopped(server.end(), &mut signals.stop).await;
+                run_until_stopped(server.end(), &mut signals.stop).await;
             }
         }
         Ok(())
     })
 }
 
-/// What the running gateway is asked to do.
-enum Wish {
+/// A command to the running gateway, sent by a signal.
+enum ServerCommand {
     Reload,
     ReopenLog,
     HandOver,
 }
 
-/// Why it ends.
-enum Ending {
-    Stop,
+/// Reason why the gateway ends.
+enum End {
+    Stopped,
     HandedOver,
 }
 
-/// Starts the next process and waits until it serves, or until somebody says stop.
-async fn hand_over(server: &Server, stop: &mut Stop) -> Result<Ending, HandoverError> {
+/// Starts the next process and waits until it serves, or until a signal stops the gateway.
+async fn hand_over(server: &Server, stop: &mut StopSignals) -> Result<End, HandoverError> {
     let mut successor = Successor::start(server)?;
     let ready = tokio::select! {
-        ready = successor.ready() => ready,
-        () = stop.heard() => {
-            successor.abandon().await;
-            return Ok(Ending::Stop);
+        ready = successor.wait_until_ready() => ready,
+        () = stop.recv() => {
+            successor.kill().await;
+            return Ok(End::Stopped);
         }
     };
     match ready {
         Ok(()) => {
             successor.take_over().await;
-            Ok(Ending::HandedOver)
+            Ok(End::HandedOver)
         }
         Err(error) => {
-            successor.abandon().await;
+            successor.kill().await;
             Err(error)
         }
     }
 }
 
-/// What the gateway listens to.
+/// The signals that the gateway handles.
 struct Signals {
-    stop: Stop,
+    stop: StopSignals,
     hangup: Signal,
     user1: Signal,
     user2: Signal,
@@ -127,10 +128,11 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self, Failure> {
-        // A write beyond the limit of a file's size then fails, as one on a full disk, and does not end the process.
+        // With a handler for SIGXFSZ, a write beyond RLIMIT_FSIZE fails like one on a full disk, and does not kill the
+        // process.
         let _handled = listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         Ok(Self {
-            stop: Stop::listen()?,
+            stop: StopSignals::listen()?,
             hangup: listen(SignalKind::hangup())?,
             user1: listen(SignalKind::user_defined1())?,
             user2: listen(SignalKind::user_defined2())?,
@@ -142,20 +144,20 @@ fn listen(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
 }
 
-/// Ends `server` in order, or at once if somebody says stop again: who asks twice does not want to wait.
-pub(super) async fn drain(server: Server, stop: &mut Stop) {
-    until_stopped(server.drain(), stop).await;
+/// Drains `server`. A second stop signal ends it at once.
+pub(super) async fn drain(server: Server, stop: &mut StopSignals) {
+    run_until_stopped(server.drain(), stop).await;
 }
 
-async fn until_stopped(ending: impl Future<Output = ()>, stop: &mut Stop) {
+async fn run_until_stopped(ending: impl Future<Output = ()>, stop: &mut StopSignals) {
     tokio::select! {
         () = ending => {}
-        // What is under way is broken off with the process; every write to the store is whole or not there.
-        () = stop.heard() => {}
+        // Requests in flight are cut off when the process exits. Writes to the store are atomic.
+        () = stop.recv() => {}
     }
 }
 
-/// Runs `work` on the runtime that everything but requests shares.
+/// Runs `work` on the control runtime.
 pub(super) fn on_control_runtime(work: impl Future<Output = CommandResult>) -> CommandResult {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -166,21 +168,21 @@ pub(super) fn on_control_runtime(work: impl Future<Output = CommandResult>) -> C
         .block_on(work)
 }
 
-/// SIGTERM and SIGINT.
+/// The signals that stop the gateway: SIGTERM and SIGINT.
 #[derive(Debug)]
-pub(super) struct Stop {
+pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Stop {
-    /// Takes the signals over; until then each of them ends the process.
+impl StopSignals {
+    /// Installs the handlers. Before that, the signals kill the process.
     pub(super) fn listen() -> Result<Self, Failure> {
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    /// The next signal.
-    pub(super) async fn heard(&mut self) {
+    /// Waits for the next signal.
+    pub(super) async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

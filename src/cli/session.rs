@@ -1,5 +1,5 @@
-//! `sessiongate session`: make, show, list and end sessions. A session is named by its ref, or by the cookie of who has
-//! it; its id is never shown, and its cookie once, to who made it.
+//! `sessiongate session`: creates, shows, lists and ends sessions. A session is selected by its ref or by its cookie. Its
+//! id is never printed, and its cookie only by the command that creates the session.
 
 pub(super) mod purge;
 
@@ -18,20 +18,20 @@ use crate::session::{self, cookie};
 use crate::store::table::{Pages, Read};
 use crate::time::Clock;
 
-use super::args::{ConfigFile, Create, List, Revoke, Show, Which};
+use super::args::{ConfigFile, Create, List, Revoke, SessionSelector, Show};
+use super::context::{self, IfMissing, RealmContext};
 use super::failure::{CommandResult, Failure};
 use super::output::{self, GOOD};
-use super::row::{self, JudgedRow};
-use super::site::{self, Reach, Site};
+use super::row::{ClaimsDisplay, JudgedRow};
 
-/// Rows of one page of a scan: small enough to show the first ones soon.
+/// Pages of a scan, small enough to show the first rows soon.
 const PAGE: Pages = Pages { rows: 500, segment: None };
 
-/// More than a session can hold, and than a cookie header may.
+/// Limit of claims and cookies that are read: more than a session or a Cookie header may have.
 const MAX_INPUT: u64 = 1024 * 1024;
 
 pub(super) fn create(args: Create, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
+    let config = context::load(file)?;
     let mut claims = match &args.claims_json {
         Some(source) => read_claims(source)?,
         None => Claims::new(),
@@ -39,38 +39,39 @@ pub(super) fn create(args: Create, file: &ConfigFile) -> CommandResult {
     claims.extend(args.claims);
     let now = Clock.now().wall;
     super::block_on(async {
-        let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Create).await?;
+        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Create).await?;
         let policy = Policy::new(&site.config);
-        let made = session::create(site.format.as_ref(), &site.table, &policy, claims, now).await?;
+        let created = session::create(site.format.as_ref(), &site.table, &policy, claims, now).await?;
         let name = &site.config.cookie.name;
-        let value = String::from_utf8_lossy(made.cookie.expose()).into_owned();
+        let value = String::from_utf8_lossy(created.cookie.expose()).into_owned();
         let mut stdout = output::stdout();
         if args.json {
             let line = json!({
                 "realm": site.config.name,
-                "ref": made.reference.to_string(),
+                "ref": created.reference.to_string(),
                 "cookie": { "name": name, "value": value },
-                "expires": output::seconds(made.record.expires),
+                "expires": output::unix_seconds(created.record.expires),
             });
             writeln!(stdout, "{line}")?;
         } else {
             writeln!(stdout, "{name}={value}")?;
         }
-        let expires = output::relative(made.record.expires, now);
-        output::say(format_args!("{GOOD}session {}{GOOD:#} created, expires {expires}", made.reference))?;
+        let expires = output::relative(created.record.expires, now);
+        let reference = created.reference;
+        output::print_status(format_args!("{GOOD}session {reference}{GOOD:#} created, expires {expires}"))?;
         Ok(())
     })
 }
 
 pub(super) fn show(args: &Show, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
+    let config = context::load(file)?;
     super::block_on(async {
-        let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
-        let (key, item) = find(&site, &args.which).await?;
+        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
+        let (key, item) = find(&site, &args.selector).await?;
         let row = JudgedRow::judge(&site, &key, &item, Clock.now().wall);
         let mut stdout = output::stdout();
         if args.json {
-            writeln!(stdout, "{}", row.to_json(row::ClaimsDisplay::Shown))?;
+            writeln!(stdout, "{}", row.to_json(ClaimsDisplay::Show))?;
         } else {
             write!(stdout, "{}", row.to_text())?;
         }
@@ -79,10 +80,10 @@ pub(super) fn show(args: &Show, file: &ConfigFile) -> CommandResult {
 }
 
 pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
-    let claims = if args.claims { row::ClaimsDisplay::Shown } else { row::ClaimsDisplay::Left };
+    let config = context::load(file)?;
+    let claims = if args.claims { ClaimsDisplay::Show } else { ClaimsDisplay::Hide };
     super::block_on(async {
-        let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
+        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
         let (mut read, mut matching, mut live) = (0_usize, 0_usize, 0_usize);
         let mut scan = site.table.scan(PAGE);
         while let Some(page) = scan.next().await? {
@@ -92,7 +93,7 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
                 let Some(key) = key_of(&site, item) else { continue };
                 let row = JudgedRow::judge(&site, &key, item, now);
                 read += 1;
-                if !is_asked_for(args, &row) {
+                if !matches_filters(args, &row) {
                     continue;
                 }
                 matching += 1;
@@ -106,82 +107,83 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
         }
         let noun = if read == 1 { "session" } else { "sessions" };
         let read = format!("{read} {noun} in table `{}`", site.table.name());
-        if args.sought.is_empty() && !args.live && !args.expired {
-            output::say(format_args!("{read}, {live} of them live"))?;
+        if args.claim_filters.is_empty() && !args.live && !args.expired {
+            output::print_status(format_args!("{read}, {live} of them live"))?;
         } else {
-            output::say(format_args!("{read}, {matching} match, {live} of these live"))?;
+            output::print_status(format_args!("{read}, {matching} match, {live} of these live"))?;
         }
         Ok(())
     })
 }
 
-fn is_asked_for(args: &List, row: &JudgedRow) -> bool {
+fn matches_filters(args: &List, row: &JudgedRow) -> bool {
     let has_claims =
-        || row.claims().is_some_and(|claims| args.sought.iter().all(|sought| sought.holds(claims)));
-    (args.sought.is_empty() || has_claims())
+        || row.claims().is_some_and(|claims| args.claim_filters.iter().all(|filter| filter.holds(claims)));
+    (args.claim_filters.is_empty() || has_claims())
         && (!args.live || row.is_live())
         && (!args.expired || row.claims().is_some() && !row.is_live())
 }
 
 pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
+    let config = context::load(file)?;
     super::block_on(async {
-        let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
-        let (key, row) = find(&site, &args.which).await?;
+        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
+        let (key, row) = find(&site, &args.selector).await?;
         let reference = Ref::of(&key);
         let predecessor = site.format.decode(&row).ok().and_then(|record| record.predecessor);
         match destroy(&*site.format, &site.table, &key, predecessor.as_deref()).await? {
             Destroyed::Deleted(deleted) => {
                 let deleted = Ref::of(&deleted);
                 if deleted == reference {
-                    output::say(format_args!("{GOOD}session {reference}{GOOD:#} revoked"))?;
+                    output::print_status(format_args!("{GOOD}session {reference}{GOOD:#} revoked"))?;
                 } else {
-                    output::say(format_args!(
-                        "{GOOD}session {reference}{GOOD:#} revoked; it had changed its id, and was {deleted}"
+                    output::print_status(format_args!(
+                        "{GOOD}session {reference}{GOOD:#} revoked; it had changed its id, and its ref was {deleted}"
                     ))?;
                 }
                 let ttl = site.config.cache.ttl;
                 if !ttl.is_zero() {
                     let ttl = humantime::format_duration(ttl);
-                    output::say(format_args!(
-                        "A gateway may go on using what it read of it for up to {ttl}"
+                    output::print_status(format_args!(
+                        "A running gateway may use its cached copy of the session for up to {ttl}"
                     ))?;
                 }
                 Ok(())
             }
-            Destroyed::Absent => Err(Failure::refused(format!("session {reference} is gone already"))),
+            Destroyed::Absent => Err(Failure::refused(format!("session {reference} no longer exists"))),
             Destroyed::Lost => Err(Failure::refused(format!(
-                "session {reference} has changed its id, and its row does not say to which: it lives on"
+                "session {reference} was not ended: it has changed its id, and its row does not contain the new one"
             ))),
         }
     })
 }
 
-/// The row that is meant, as the table has it now.
-async fn find(site: &Site, which: &Which) -> Result<(Key, Item), Failure> {
-    match (&which.reference, &which.cookie) {
+/// Reads the row of the selected session.
+async fn find(site: &RealmContext, selector: &SessionSelector) -> Result<(Key, Item), Failure> {
+    match (&selector.reference, &selector.cookie) {
         (Some(reference), _) => {
             let wanted = Ref::parse(reference).ok_or_else(|| {
-                Failure::usage("a ref is 16 hex digits")
-                    .hint("`sessiongate session list` shows them; a cookie is given with `--cookie`")
+                Failure::usage("a ref has 16 hex digits")
+                    .hint("`sessiongate session list` shows refs; a cookie is given with `--cookie`")
             })?;
-            by_ref(site, wanted).await
+            find_by_ref(site, wanted).await
         }
-        (None, Some(cookie)) => by_cookie(site, cookie).await,
+        (None, Some(cookie)) => find_by_cookie(site, cookie).await,
         (None, None) => Err(Failure::usage("neither a ref nor a cookie was given")),
     }
 }
 
-/// Refs are not stored, so the table is read to its end, also to be sure that no second session goes by that name.
-async fn by_ref(site: &Site, wanted: Ref) -> Result<(Key, Item), Failure> {
+/// Finds a session by its ref. Scans the whole table, because refs are not stored, and because a second session could
+/// have the same ref.
+async fn find_by_ref(site: &RealmContext, wanted: Ref) -> Result<(Key, Item), Failure> {
     let mut found: Option<(Key, Item)> = None;
     let mut scan = site.table.scan(PAGE);
     while let Some(page) = scan.next().await? {
         for item in page {
             let Some(key) = key_of(site, &item).filter(|key| Ref::of(key) == wanted) else { continue };
             if found.as_ref().is_some_and(|(other, _)| *other != key) {
-                return Err(Failure::refused(format!("two sessions go by the ref {wanted}"))
-                    .hint("name the one you mean by its cookie, with `--cookie`"));
+                return Err(Failure::refused(format!("two sessions have the ref {wanted}"))
+                    .hint("select the session by its cookie, with `--cookie`"));
             }
             found = Some((key, item));
         }
@@ -191,13 +193,13 @@ async fn by_ref(site: &Site, wanted: Ref) -> Result<(Key, Item), Failure> {
     })
 }
 
-async fn by_cookie(site: &Site, given: &str) -> Result<(Key, Item), Failure> {
-    let given = cookie_text(given)?;
-    let values = cookie_values(&given, &site.config.cookie.name);
+async fn find_by_cookie(site: &RealmContext, argument: &str) -> Result<(Key, Item), Failure> {
+    let text = cookie_text(argument)?;
+    let values = cookie_values(&text, &site.config.cookie.name);
     let [value] = values.as_slice() else {
         let count = values.len();
         return Err(Failure::refused(format!(
-            "the Cookie header holds {count} cookies `{}`, not one",
+            "the Cookie header has {count} cookies `{}` instead of one",
             site.config.cookie.name
         )));
     };
@@ -214,7 +216,7 @@ async fn by_cookie(site: &Site, given: &str) -> Result<(Key, Item), Failure> {
     }
 }
 
-/// Says what is wrong with a cookie, and what one of `format` looks like.
+/// Describes the error in a cookie, and the expected form of cookies in `format`.
 pub(super) fn describe_fault(fault: CookieFault, format: &dyn Format) -> String {
     match fault {
         CookieFault::Shape => format!("{fault}: {}", format.cookie_shape()),
@@ -222,30 +224,30 @@ pub(super) fn describe_fault(fault: CookieFault, format: &dyn Format) -> String 
     }
 }
 
-/// What was given as a cookie; `-` stands for stdin, which no other user of this machine can read.
-pub(super) fn cookie_text(given: &str) -> Result<String, Failure> {
-    if given != "-" {
-        return Ok(given.to_owned());
+/// Returns the cookie of an argument; `-` reads stdin, which, unlike arguments, other users of the machine cannot see.
+pub(super) fn cookie_text(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
     }
     let text = read_limited(io::stdin(), "stdin")?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The values of the cookie `name` in what was given: a whole `Cookie` header, or one bare value.
-pub(super) fn cookie_values<'t>(given: &'t str, name: &str) -> Vec<&'t [u8]> {
-    if is_bare(given, name) {
-        return vec![cookie::unquoted(given.as_bytes())];
+/// Returns the values of the cookie `name` in `text`, which is a whole `Cookie` header or one bare value.
+pub(super) fn cookie_values<'t>(text: &'t str, name: &str) -> Vec<&'t [u8]> {
+    if is_bare_value(text, name) {
+        return vec![cookie::unquoted(text.as_bytes())];
     }
-    cookie::values(given.as_bytes(), name).collect()
+    cookie::values(text.as_bytes(), name).collect()
 }
 
-/// Returns whether what was given is a value of the cookie `name`, and no `Cookie` header.
-pub(super) fn is_bare(given: &str, name: &str) -> bool {
-    // A bare value is no pair of any name; what names other cookies only holds none of ours.
-    !given.contains(';') && cookie::values(given.as_bytes(), name).next().is_none()
+/// Returns whether `text` is the bare value of a cookie rather than a `Cookie` header.
+pub(super) fn is_bare_value(text: &str, name: &str) -> bool {
+    // A text with a semicolon is a header, even if it has no cookie of this name.
+    !text.contains(';') && cookie::values(text.as_bytes(), name).next().is_none()
 }
 
-fn key_of(site: &Site, item: &Item) -> Option<Key> {
+fn key_of(site: &RealmContext, item: &Item) -> Option<Key> {
     item.get(site.table.key_attribute()).and_then(Key::from_attribute)
 }
 
@@ -253,12 +255,12 @@ fn read_claims(source: &Path) -> Result<Claims, Failure> {
     let text = if source == Path::new("-") {
         read_limited(io::stdin(), "stdin")?
     } else {
-        let shown = source.display().to_string();
+        let name = source.display().to_string();
         let file = std::fs::File::open(source)
-            .map_err(|error| Failure::usage(format!("cannot open `{shown}`: {error}")))?;
-        read_limited(file, &shown)?
+            .map_err(|error| Failure::usage(format!("cannot open `{name}`: {error}")))?;
+        read_limited(file, &name)?
     };
-    // The parser's own words quote what they fall over, and claims are not for logs.
+    // The parser's message is not printed, because it quotes the claims.
     match serde_json::from_str(&text) {
         Ok(Value::Object(claims)) => Ok(claims),
         Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
@@ -276,9 +278,7 @@ fn read_limited(source: impl io::Read, name: &str) -> Result<String, Failure> {
     let mut text = String::new();
     match source.take(MAX_INPUT + 1).read_to_string(&mut text) {
         Err(error) => Err(Failure::usage(format!("cannot read {name}: {error}"))),
-        Ok(_) if text.len() as u64 > MAX_INPUT => {
-            Err(Failure::usage(format!("{name} holds more than 1 MiB")))
-        }
+        Ok(_) if text.len() as u64 > MAX_INPUT => Err(Failure::usage(format!("{name} has more than 1 MiB"))),
         Ok(_) => Ok(text),
     }
 }
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cookie_is_a_value_or_a_header() {
+    fn cookie_is_a_bare_value_or_a_header() {
         let values = |given| cookie_values(given, "sid");
         assert_eq!(values("abc/1"), [b"abc/1"]);
         assert_eq!(values("sid=abc/1"), [b"abc/1"]);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn input_has_a_limit() {
+    fn input_is_limited() {
         let long = vec![b'x'; 1024 * 1024 + 1];
         assert!(read_limited(long.as_slice(), "stdin").is_err());
         assert!(read_limited(&long[1..], "stdin").is_ok());

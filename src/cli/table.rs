@@ -1,4 +1,4 @@
-//! `sessiongate table`: make the tables, look at them, and say what the gateway must be allowed to do with them.
+//! `sessiongate table`: creates and shows the tables, and prints the IAM policy that the gateway needs.
 
 use std::io::Write as _;
 
@@ -9,45 +9,45 @@ use crate::store::policy;
 use crate::store::schema::TableState;
 
 use super::args::{ConfigFile, Tables, TablesShown};
+use super::context::{self, IfMissing};
 use super::failure::{CommandResult, Failure};
 use super::output::{self, BOLD, GOOD};
-use super::site::{self, Reach};
 
 pub(super) fn create(args: &Tables, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
-    let realms = site::tables(&config, args.realm.as_deref())?;
+    let config = context::load(file)?;
+    let realms = context::table_realms(&config, args.realm.as_deref())?;
     super::block_on(async {
-        if site::begins_with_gateway(&config.store).await {
+        if context::is_unreachable_memory(&config.store).await {
             for realm in realms {
                 let table = &realm.table;
-                output::say(format_args!(
-                    "table `{table}` is in the gateway's memory, and made when it starts"
+                output::print_status(format_args!(
+                    "table `{table}` is in the gateway's memory, and is created when the gateway starts"
                 ))?;
             }
             return Ok(());
         }
-        let store = site::open_store(&config.store, Reach::Create).await?;
+        let store = context::open_store(&config.store, IfMissing::Create).await?;
         for realm in realms {
             let format = format::open(realm);
-            let table = site::table(&store, realm, format.as_ref());
-            let was_there = table.describe().await?.is_some();
+            let table = context::table(&store, realm, format.as_ref());
+            let existed = table.describe().await?.is_some();
             table.provision(format.ttl_attribute()).await?;
-            let what = if was_there { "is there already" } else { "created" };
-            output::say(format_args!("{GOOD}table `{}`{GOOD:#} {what}", table.name()))?;
+            let outcome = if existed { "already exists" } else { "created" };
+            output::print_status(format_args!("{GOOD}table `{}`{GOOD:#} {outcome}", table.name()))?;
         }
         Ok(())
     })
 }
 
 pub(super) fn show(args: &TablesShown, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
-    let realms = site::tables(&config, args.tables.realm.as_deref())?;
+    let config = context::load(file)?;
+    let realms = context::table_realms(&config, args.tables.realm.as_deref())?;
     let missing = super::block_on(async {
-        let store = site::open_store(&config.store, Reach::Existing).await?;
+        let store = context::open_store(&config.store, IfMissing::Fail).await?;
         let mut missing = Vec::new();
         for realm in realms {
             let format = format::open(realm);
-            let table = site::table(&store, realm, format.as_ref());
+            let table = context::table(&store, realm, format.as_ref());
             match table.describe().await? {
                 None => missing.push(format!("`{}`", table.name())),
                 Some(state) if args.json => writeln!(output::stdout(), "{}", to_json(table.name(), &state))?,
@@ -62,28 +62,28 @@ pub(super) fn show(args: &TablesShown, file: &ConfigFile) -> CommandResult {
             let noun = if missing.len() == 1 { "table" } else { "tables" };
             let verb = if missing.len() == 1 { "does" } else { "do" };
             Err(Failure::refused(format!("{noun} {} {verb} not exist", missing.join(", ")))
-                .hint("`sessiongate table create` makes what is missing"))
+                .hint("`sessiongate table create` creates missing tables"))
         }
     }
 }
 
 pub(super) fn policy(args: &Tables, file: &ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
-    let realms = site::tables(&config, args.realm.as_deref())?;
-    // The region is part of the resource's name, and the SDK may know it from elsewhere than the configuration.
+    let config = context::load(file)?;
+    let realms = context::table_realms(&config, args.realm.as_deref())?;
+    // The region is part of the ARN. Without `region` in the configuration, the policy has a wildcard for it.
     let region = match &config.store {
         crate::config::StoreConfig::Dynamodb(config) => config.region.clone(),
         crate::config::StoreConfig::Embedded { .. } => None,
     };
     let policies = realms.iter().map(|realm| policy::for_table(&realm.table, region.as_deref()));
-    let policy = policies.reduce(|all, one| joined(all, &one)).unwrap_or_default();
+    let policy = policies.reduce(|all, one| merge(all, &one)).unwrap_or_default();
     let mut stdout = output::stdout();
     writeln!(stdout, "{policy:#}")?;
     Ok(())
 }
 
-/// One policy for the resources of both: its statements differ in nothing else.
-fn joined(mut policy: Value, other: &Value) -> Value {
+/// Returns a policy for the resources of both. The policies differ only in the resources.
+fn merge(mut policy: Value, other: &Value) -> Value {
     let ours = policy.get_mut("Statement").and_then(Value::as_array_mut).into_iter().flatten();
     let theirs = other.get("Statement").and_then(Value::as_array).into_iter().flatten();
     for (ours, theirs) in ours.zip(theirs) {
@@ -118,7 +118,7 @@ fn print(name: &str, state: &TableState) -> CommandResult {
     writeln!(stdout, "  billing  {}", state.billing)?;
     writeln!(
         stdout,
-        "  rows     {} in {} bytes, as last counted by DynamoDB",
+        "  rows     {} in {} bytes, by DynamoDB's last count",
         state.item_count, state.size_bytes
     )?;
     Ok(())
@@ -145,7 +145,7 @@ mod tests {
         let one = policy::for_table("a", Some("eu-west-1"));
         let all = ["b", "c"]
             .iter()
-            .fold(one, |all, table| joined(all, &policy::for_table(table, Some("eu-west-1"))));
+            .fold(one, |all, table| merge(all, &policy::for_table(table, Some("eu-west-1"))));
         for statement in all["Statement"].as_array().unwrap() {
             assert_eq!(
                 statement["Resource"],

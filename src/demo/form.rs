@@ -1,6 +1,5 @@
-//! The app's forms: a log-in, a counter and a log-out, made of nothing but response headers. The app keeps no session
-//! and sets no cookie; it orders, and the gateway in front carries out. What an order may say stands in
-//! `src/proxy/response/commands.rs`; whether it is obeyed is the route's `writes`.
+//! The app's forms: log-in, counter and log-out. The app stores no session and sets no cookie. It responds with session
+//! commands (`src/proxy/response/commands.rs`), which the gateway carries out if the route has `writes = true`.
 
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Limited};
@@ -11,12 +10,12 @@ use serde_json::json;
 use super::received::Received;
 use crate::headers::{SESSION_ACTION, SESSION_FLASH, SESSION_PATCH};
 
-/// No form is larger.
+/// Limit of a form's size in bytes.
 const MAX_BYTES: usize = 4096;
-/// Characters of a name, at most.
+/// Limit of a name's length in characters.
 pub(super) const MAX_NAME: usize = 100;
 
-/// A form that was sent.
+/// A submitted form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     LogIn,
@@ -25,7 +24,8 @@ pub(super) enum Form {
 }
 
 impl Form {
-    pub(super) fn of(method: &Method, path: &str) -> Option<Self> {
+    /// Returns the form that is submitted to `path`, or `None` if the request is not a form.
+    pub(super) fn from_request(method: &Method, path: &str) -> Option<Self> {
         match path {
             _ if method != Method::POST => None,
             "/log-in" => Some(Self::LogIn),
@@ -35,8 +35,8 @@ impl Form {
         }
     }
 
-    /// What is ordered of the session; none if the form makes no sense.
-    pub(super) async fn order(self, received: &Received, body: Incoming) -> Option<HeaderMap> {
+    /// Returns the session commands for the response, or `None` if the form is invalid.
+    pub(super) async fn commands(self, received: &Received, body: Incoming) -> Option<HeaderMap> {
         match self {
             Self::LogIn => log_in(&name(&text(body).await?)?),
             Self::Count => patch(&json!({ "visits": received.visits().saturating_add(1) })),
@@ -47,14 +47,14 @@ impl Form {
     }
 }
 
-/// Who logs in gets a new id: somebody may have planted the one from before.
+/// Returns the commands of a log-in. They rotate the session id, to prevent session fixation.
 fn log_in(name: &str) -> Option<HeaderMap> {
-    let mut order = patch(&json!({ "user": name, "name": name, "roles": ["editor"] }))?;
+    let mut commands = patch(&json!({ "user": name, "name": name, "roles": ["editor"] }))?;
     let welcome = format!("Welcome, {name}");
     let welcome = utf8_percent_encode(&welcome, NON_ALPHANUMERIC).to_string();
-    order.insert(SESSION_ACTION, HeaderValue::from_static("rotate"));
-    order.insert(SESSION_FLASH, HeaderValue::try_from(welcome).ok()?);
-    Some(order)
+    commands.insert(SESSION_ACTION, HeaderValue::from_static("rotate"));
+    commands.insert(SESSION_FLASH, HeaderValue::try_from(welcome).ok()?);
+    Some(commands)
 }
 
 fn patch(claims: &serde_json::Value) -> Option<HeaderMap> {
@@ -67,18 +67,18 @@ async fn text(body: Incoming) -> Option<String> {
     String::from_utf8(body.to_bytes().into()).ok()
 }
 
-/// The `name` of a form, if somebody may have it: any text but an empty one, or one that no page could show in one line.
+/// Returns the form's `name`, or `None` if it is empty, too long or cannot be shown on one line.
 fn name(form: &str) -> Option<String> {
     let name = form.split('&').find_map(|field| field.strip_prefix("name="))?.replace('+', " ");
     let name = percent_decode_str(&name).decode_utf8().ok()?;
     let name = name.trim();
-    // Controls, line breaks of Unicode, and marks that reorder the text around them.
-    let is_unshown = |letter: char| {
+    // Control characters, Unicode line breaks, and bidirectional marks.
+    let is_invalid = |letter: char| {
         letter.is_control()
             || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    let fits = (1..=MAX_NAME).contains(&name.chars().count()) && !name.contains(is_unshown);
-    fits.then(|| name.to_owned())
+    let is_valid = (1..=MAX_NAME).contains(&name.chars().count()) && !name.contains(is_invalid);
+    is_valid.then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_any_text_of_one_line() {
+    fn name_is_any_text_on_one_line() {
         let longest = "x".repeat(MAX_NAME);
         for (form, expected) in [
             ("name=Bob", Some("Bob")),
@@ -111,18 +111,18 @@ mod tests {
     }
 
     #[test]
-    fn a_log_in_is_a_patch_a_rotation_and_a_message() {
-        let order = log_in("Zoë L").unwrap();
-        let patch: serde_json::Value = serde_json::from_slice(order[SESSION_PATCH].as_bytes()).unwrap();
+    fn log_in_patches_rotates_and_adds_a_message() {
+        let commands = log_in("Zoë L").unwrap();
+        let patch: serde_json::Value = serde_json::from_slice(commands[SESSION_PATCH].as_bytes()).unwrap();
         assert_eq!(patch, json!({ "user": "Zoë L", "name": "Zoë L", "roles": ["editor"] }));
-        assert_eq!(order[SESSION_ACTION], "rotate");
-        assert_eq!(order[SESSION_FLASH], "Welcome%2C%20Zo%C3%AB%20L");
+        assert_eq!(commands[SESSION_ACTION], "rotate");
+        assert_eq!(commands[SESSION_FLASH], "Welcome%2C%20Zo%C3%AB%20L");
     }
 
     #[test]
-    fn only_a_post_is_a_form() {
-        assert_eq!(Form::of(&Method::POST, "/log-out"), Some(Form::LogOut));
-        assert_eq!(Form::of(&Method::GET, "/log-out"), None);
-        assert_eq!(Form::of(&Method::POST, "/"), None);
+    fn only_post_requests_are_forms() {
+        assert_eq!(Form::from_request(&Method::POST, "/log-out"), Some(Form::LogOut));
+        assert_eq!(Form::from_request(&Method::GET, "/log-out"), None);
+        assert_eq!(Form::from_request(&Method::POST, "/"), None);
     }
 }

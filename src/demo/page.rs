@@ -1,6 +1,6 @@
-//! The app's one page. What is filled into it was sent by strangers, so everything is escaped, the template is filled
-//! in a single pass (a value that looks like a slot stays a value), and the page's policy allows exactly its own script
-//! and style.
+//! The app's HTML page. Its values come from untrusted clients, so every value is escaped, the template is filled in a
+//! single pass (a value that looks like a placeholder stays a value), and the Content-Security-Policy allows only the
+//! page's own script and style.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,19 +13,19 @@ use super::received::{HeaderOrigin, Received};
 const TEMPLATE: &str = include_str!("page.html");
 const FORMS: &str = include_str!("forms.html");
 
-/// What is said of the forms where the app's orders are carried out.
-const OBEYED: &str = "The app sets no cookie and has no store. It answers each form with a header or two, and the \
-    gateway does the rest.";
-/// And where they are not.
-const IDLE: &str = "Idle: this route does not let the app change sessions. With <code>writes = true</code>, and \
-    <code>X-Visits = &quot;visits&quot;</code> among its headers, the forms come to life.";
+/// Text above the forms if the app may change sessions.
+const ENABLED: &str = "The app sets no cookie and has no store. It responds to each form with one or more headers, and the \
+    gateway changes the session.";
+/// Text above the forms if it may not.
+const DISABLED: &str = "Disabled: this route does not let the app change sessions. To enable the forms, set \
+    <code>writes = true</code>, and <code>X-Visits = &quot;visits&quot;</code> among the route's headers.";
 
-/// Where a page's own links and forms lead, and whether the forms are any good.
+/// Targets of a page's links and forms, and whether the forms are enabled.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    pub(super) entrance: Option<String>,
+    pub(super) login_link: Option<String>,
     pub(super) log_in: String,
-    pub(super) is_obeyed: bool,
+    pub(super) may_write: bool,
 }
 
 #[derive(Debug)]
@@ -38,15 +38,15 @@ impl Page {
         let policy = format!(
             "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; \
              base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-            fingerprint("script"),
-            fingerprint("style"),
+            hash_source("script"),
+            hash_source("style"),
         );
-        // Base64 and the text above are all printable, so the other branch is never taken; it allows nothing.
+        // Base64 and the text above are valid in a header, so this does not fail. The fallback allows nothing.
         let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
         Self { policy }
     }
 
-    /// The page's Content-Security-Policy.
+    /// Returns the page's Content-Security-Policy.
     pub(super) fn policy(&self) -> HeaderValue {
         self.policy.clone()
     }
@@ -61,17 +61,17 @@ impl Page {
             "greeting" => escape(&format!("Hello, {name}")),
             "name" => escape(name),
             "status" => escape(received.status()),
-            "poll" => kind.poll().to_owned(),
+            "poll" => kind.poll_path().to_owned(),
             "nav" => nav(kind),
             "note" => escape(kind.note()),
-            "entrance" => links.entrance.as_deref().map(button).unwrap_or_default(),
+            "login-link" => links.login_link.as_deref().map(button).unwrap_or_default(),
             "rows" => received.headers().map(row).collect(),
             _ => String::new(),
         })
     }
 }
 
-/// Replaces each `{{slot}}` of the template.
+/// Replaces each `{{placeholder}}` of the template.
 fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
     let mut page = String::with_capacity(template.len() * 2);
     let mut rest = template;
@@ -85,25 +85,25 @@ fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
     page
 }
 
-fn nav(here: PageKind) -> String {
+fn nav(current_page: PageKind) -> String {
     PageKind::LINKED
         .iter()
         .map(|(path, kind)| {
-            let current = if *kind == here { r#" aria-current="page""# } else { "" };
+            let current = if *kind == current_page { r#" aria-current="page""# } else { "" };
             format!(r#"<a href="{path}"{current}>{path}</a>"#)
         })
         .collect()
 }
 
 fn button(link: &str) -> String {
-    format!(r#"<a class="button" href="{}">Become alice</a>"#, escape(link))
+    format!(r#"<a class="button" href="{}">Log in as alice</a>"#, escape(link))
 }
 
 fn flash(message: &str) -> String {
     format!(r#"<p class="flash" role="status">{}</p>"#, escape(message))
 }
 
-/// The forms, on the pages where they belong.
+/// Returns the forms on the home page and the log-in page, and nothing on others.
 fn forms(kind: PageKind, received: &Received, links: &Links) -> String {
     if !matches!(kind, PageKind::Home | PageKind::Login) {
         return String::new();
@@ -111,28 +111,28 @@ fn forms(kind: PageKind, received: &Received, links: &Links) -> String {
     fill(FORMS, |slot| match slot {
         "log-in" => escape(&links.log_in),
         "visits" => received.visits().to_string(),
-        "idle" if !links.is_obeyed => " disabled".to_owned(),
-        "about" if links.is_obeyed => OBEYED.to_owned(),
-        "about" => IDLE.to_owned(),
+        "disabled" if !links.may_write => " disabled".to_owned(),
+        "about" if links.may_write => ENABLED.to_owned(),
+        "about" => DISABLED.to_owned(),
         _ => String::new(),
     })
 }
 
 fn row((origin, name, value): (HeaderOrigin, &str, &str)) -> String {
-    let by = match origin {
+    let label = match origin {
         HeaderOrigin::Session => "injected",
         HeaderOrigin::Gateway => "proxy",
         HeaderOrigin::Client => "client",
     };
     format!(
-        r#"<tr class="{}"><th scope="row">{}</th><td>{}</td><td>{by}</td></tr>"#,
+        r#"<tr class="{}"><th scope="row">{}</th><td>{}</td><td>{label}</td></tr>"#,
         origin.as_str(),
         escape(name),
         escape(value)
     )
 }
 
-/// Text as HTML, safe in an element and in a quoted attribute.
+/// Escapes text for an HTML element or a quoted attribute.
 fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -148,8 +148,8 @@ fn escape(text: &str) -> String {
     html
 }
 
-/// The source expression that allows the template's one `<script>` or `<style>`.
-fn fingerprint(element: &str) -> String {
+/// Returns the hash source of the Content-Security-Policy that allows the template's only `<script>` or `<style>`.
+fn hash_source(element: &str) -> String {
     let content = TEMPLATE
         .split_once(&format!("<{element}>"))
         .and_then(|(_, after)| after.split_once(&format!("</{element}>")))
@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn links(link: &str) -> Links {
-        Links { entrance: Some(link.to_owned()), log_in: link.to_owned(), is_obeyed: true }
+        Links { login_link: Some(link.to_owned()), log_in: link.to_owned(), may_write: true }
     }
 
     #[test]
@@ -191,19 +191,20 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_say_whether_they_are_of_use() {
-        let shown = |kind, is_obeyed| {
-            let links = Links { is_obeyed, ..links("/log-in?next=%2Fmembers") };
+    fn forms_are_disabled_if_the_app_may_not_write() {
+        let shown = |kind, may_write| {
+            let links = Links { may_write, ..links("/log-in?next=%2Fmembers") };
             Page::new().render(kind, &received(&[("x-visits", "41")]), &links)
         };
-        let live = shown(PageKind::Home, true);
-        assert!(live.contains("action=\"/log-in?next=%2Fmembers\"") && live.contains(">41<"));
-        assert!(live.contains("<fieldset>") && shown(PageKind::Login, false).contains("<fieldset disabled>"));
+        let enabled = shown(PageKind::Home, true);
+        assert!(enabled.contains("action=\"/log-in?next=%2Fmembers\"") && enabled.contains(">41<"));
+        assert!(enabled.contains("<fieldset>"));
+        assert!(shown(PageKind::Login, false).contains("<fieldset disabled>"));
         assert!(!shown(PageKind::Public, true).contains("<form"));
     }
 
     #[test]
-    fn what_strangers_send_is_escaped() {
+    fn values_are_escaped() {
         let attack = r#"<script>alert("1")</script>'&"#;
         let received = received(&[("x-user", attack), ("x-session-status", attack), ("cookie", attack)]);
         let page = Page::new().render(PageKind::Home, &received, &links(r#"/x?next="><b>"#));
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_looks_like_a_slot_stays_a_value() {
+    fn value_that_looks_like_a_placeholder_stays_a_value() {
         let page =
             Page::new().render(PageKind::Home, &received(&[("cookie", "{{rows}}{{")]), &Links::default());
         assert!(page.contains("<td>{{rows}}{{</td>"));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_of_the_template_is_known() {
+    fn every_placeholder_of_the_template_is_filled() {
         let page =
             Page::new().render(PageKind::Login, &received(&[("x-user", "alice")]), &links("/become/x"));
         assert!(!page.contains("{{"));
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_names_the_page_s_own_script_and_style() {
+    fn policy_allows_the_pages_script_and_style() {
         let policy = Page::new().policy();
         let policy = policy.to_str().unwrap();
         let empty = STANDARD.encode(Sha256::digest(b""));
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_loads_nothing_from_elsewhere() {
+    fn page_loads_nothing_from_other_hosts() {
         for outside in ["src=", "href=\"http", "href=\"//", "@import", "url("] {
             assert!(!TEMPLATE.contains(outside), "{outside}");
         }

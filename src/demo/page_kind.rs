@@ -1,4 +1,4 @@
-//! The pages of the demo app: their paths, statuses and texts.
+//! The pages of the demo app: their paths, status codes and texts.
 
 use http::StatusCode;
 
@@ -35,8 +35,8 @@ impl PageKind {
         }
     }
 
-    /// Where the page's script asks: below the page's own path, so that the same route answers.
-    pub(super) fn poll(self) -> &'static str {
+    /// Returns the path that the page's script polls. It is below the page's own path, so that it has the same route.
+    pub(super) fn poll_path(self) -> &'static str {
         match self {
             Self::Members => "/members/whoami",
             Self::Admin => "/admin/whoami",
@@ -48,22 +48,20 @@ impl PageKind {
     pub(super) fn note(self) -> &'static str {
         match self {
             Self::Home => {
-                "This app has no idea what a session is. It greets whoever the X-User header names, and only the \
-                 gateway in front of it can set that header."
+                "This app knows nothing about sessions. It greets the user in the X-User header, and only the gateway \
+                 in front of it can set that header."
             }
             Self::Members => {
-                "Members only. Without a session the gateway does not let a request come this far."
+                "For members only. The gateway does not forward requests without a session to this page."
             }
             Self::Admin => {
-                "Admins only. The gateway looked for the admin role in the session; the app did not have to."
+                "For admins only. The gateway has checked for the admin role in the session; the app does not need to."
             }
             Self::Public => {
-                "Public. The gateway looks up no session here, so the app meets a stranger, even if you are signed in."
+                "Public. The gateway does not look up sessions here, so you are anonymous even if you are logged in."
             }
-            Self::Login => "That page wants a session. The gateway sent you here to get one.",
-            Self::Unknown => {
-                "There is no such page in this app. These are the headers it received, all the same."
-            }
+            Self::Login => "The page requires a session. The gateway redirected you here to log in.",
+            Self::Unknown => "This app has no such page. These are the headers that it received.",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the app received, as text, JSON and pairs. It shows all of it: this is its whole purpose.
+//! The headers that the app received, and where they come from, as text or JSON.
 
 use http::header::{HOST, VIA};
 use http::{HeaderMap, HeaderName};
@@ -8,14 +8,14 @@ use super::page_kind::PageKind;
 use crate::config::{Config, Destination, HeaderSource, Traces, UpstreamHost};
 use crate::headers::{REQUEST_ID, TRACEPARENT, capitalized, is_client_header, is_forwarding, is_session};
 
-/// Who set a header.
+/// The origin of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HeaderOrigin {
-    /// The gateway, from the session.
+    /// Set by the gateway from the session.
     Session,
-    /// The gateway, from what else it knows: the connection, the trace, the configuration.
+    /// Set by the gateway from other data: the connection, the trace, the configuration.
     Gateway,
-    /// The client.
+    /// Sent by the client.
     Client,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Received {
     headers: Vec<(HeaderOrigin, String, String)>,
 }
 
-/// The headers that a gateway sets because of its configuration, besides those that it sets on every request.
+/// The headers that the gateway sets because of its configuration, besides those that it sets on every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderOrigins {
     pub(super) session: Vec<HeaderName>,
@@ -33,7 +33,7 @@ pub struct HeaderOrigins {
 }
 
 impl HeaderOrigin {
-    /// The name in the page's markup and in JSON.
+    /// The name in the page's class names and in JSON.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Session => "session",
@@ -44,9 +44,9 @@ impl HeaderOrigin {
 }
 
 impl HeaderOrigins {
-    /// Returns the headers that the routes of `config` set. A header that ordinary clients send and only some routes set
-    /// is not among them, since the app does not know which route a request took.
-    pub fn of(config: &Config) -> Self {
+    /// Returns the headers that the routes of `config` set. Does not include headers that ordinary clients send, too, and
+    /// that only some routes set, since the app does not know the route of a request.
+    pub fn from_config(config: &Config) -> Self {
         let mut origins = Self::default();
         for route in &config.routes {
             for rule in &route.headers {
@@ -102,17 +102,17 @@ impl Received {
         self.headers.iter().map(|(origin, name, value)| (*origin, name.as_str(), value.as_str()))
     }
 
-    /// Whom a legacy app takes the request to come from.
+    /// Returns the user in `X-User`, which the app trusts.
     pub(super) fn user(&self) -> Option<String> {
         self.value("X-User").map(decoded)
     }
 
-    /// How often the visitor has counted.
+    /// Returns the counter in `X-Visits`.
     pub(super) fn visits(&self) -> u64 {
         self.value("X-Visits").and_then(|visits| visits.parse().ok()).unwrap_or(0)
     }
 
-    /// The messages that are to be shown once.
+    /// Returns the flash messages.
     pub(super) fn flash(&self) -> impl Iterator<Item = String> {
         self.value("X-Session-Flash").into_iter().flat_map(|list| list.split(',')).map(decoded)
     }
@@ -163,7 +163,7 @@ impl Received {
     }
 }
 
-/// The gateway's headers are percent-encoded where they hold more than plain text.
+/// Decodes a header of the gateway, which percent-encodes special characters.
 fn decoded(value: &str) -> String {
     percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned()
 }

@@ -4,14 +4,14 @@ use hyper::client::conn::http1 as client;
 
 use super::*;
 
-struct Answer {
+struct TextResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: String,
 }
 
-async fn get(running: &Running, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let stream = TcpStream::connect(running.address()).await.unwrap();
+async fn get(app: &RunningApp, path: &str, headers: &[(&str, &str)]) -> TextResponse {
+    let stream = TcpStream::connect(app.address()).await.unwrap();
     let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut request = Request::get(path).header("host", "app.example");
@@ -23,7 +23,8 @@ async fn get(running: &Running, path: &str, headers: &[(&str, &str)]) -> Answer 
     let body = body.collect().await.unwrap().to_bytes();
     drop(sender);
     connection.await.unwrap().unwrap();
-    Answer { status: head.status, headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    TextResponse { status: head.status, headers: head.headers, body }
 }
 
 fn app() -> App {
@@ -33,15 +34,15 @@ fn app() -> App {
     })
 }
 
-fn entrance() -> DemoLogin {
-    DemoLogin {
+fn login_link() -> LoginLink {
+    LoginLink {
         token: "t0ken".to_owned(),
-        admit: Box::new(|| Box::pin(async { Some(HeaderValue::from_static("s=1; Path=/")) })),
+        log_in: Box::new(|| Box::pin(async { Some(HeaderValue::from_static("s=1; Path=/")) })),
     }
 }
 
 #[tokio::test]
-async fn curl_reads_text_and_a_browser_gets_the_page() {
+async fn curl_gets_text_and_a_browser_the_page() {
     let running = app().spawn().await.unwrap();
     let text = get(&running, "/", &[("x-user", "alice"), ("accept", "*/*")]).await;
     assert!(text.body.starts_with("Hello, alice\n"), "{}", text.body);
@@ -75,14 +76,14 @@ async fn whoami_below_any_page_is_json() {
 }
 
 #[tokio::test]
-async fn an_unknown_page_is_404() {
+async fn unknown_page_is_404() {
     let running = app().spawn().await.unwrap();
     assert_eq!(get(&running, "/favicon.ico", &[]).await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn the_entrance_hands_out_a_session_to_who_has_the_link() {
-    let running = app().with_entrance(entrance()).spawn().await.unwrap();
+async fn login_link_sets_the_cookie_if_its_token_is_right() {
+    let running = app().with_login_link(login_link()).spawn().await.unwrap();
     let answer = get(&running, "/become/t0ken?next=%2Fmembers%3Fa%3D%2520", &[]).await;
     assert_eq!(answer.status, StatusCode::SEE_OTHER);
     assert_eq!(answer.headers[header::LOCATION], "/members?a=%20");
@@ -97,7 +98,7 @@ async fn the_entrance_hands_out_a_session_to_who_has_the_link() {
 }
 
 #[tokio::test]
-async fn without_an_entrance_there_is_no_link() {
+async fn page_has_no_login_link_by_default() {
     let running = app().spawn().await.unwrap();
     assert_eq!(get(&running, "/become/", &[]).await.status, StatusCode::NOT_FOUND);
     let page = get(&running, "/", &[("accept", "text/html")]).await;
@@ -105,29 +106,29 @@ async fn without_an_entrance_there_is_no_link() {
 }
 
 #[tokio::test]
-async fn each_request_is_told_before_it_is_answered() {
-    let (sender, told) = std::sync::mpsc::channel();
-    let running = app().with_narration(move |heard| sender.send(heard).unwrap()).spawn().await.unwrap();
+async fn observer_is_called_before_the_response() {
+    let (sender, observed) = std::sync::mpsc::channel();
+    let running = app().with_observer(move |request| sender.send(request).unwrap()).spawn().await.unwrap();
     get(&running, "/members", &[("x-user", "alice"), ("x-request-id", "r1"), ("x-other", "y")]).await;
-    let heard = told.try_recv().unwrap();
-    assert_eq!(heard.request_id, "r1");
-    assert_eq!(heard.injected, [("X-User".to_owned(), "alice".to_owned())]);
+    let request = observed.try_recv().unwrap();
+    assert_eq!(request.request_id, "r1");
+    assert_eq!(request.injected, [("X-User".to_owned(), "alice".to_owned())]);
 }
 
 #[tokio::test]
-async fn dropping_it_stops_it() {
+async fn dropped_app_stops_listening() {
     let running = app().spawn().await.unwrap();
     let address = running.address();
     drop(running);
     let mut tries = 0..100_000;
     while TcpStream::connect(address).await.is_ok() {
-        assert!(tries.next().is_some(), "it goes on listening");
+        assert!(tries.next().is_some(), "the app still listens");
         tokio::task::yield_now().await;
     }
 }
 
 #[test]
-fn a_destination_is_a_path_on_this_host() {
+fn next_location_is_a_path_on_this_host() {
     for (query, expected) in [
         (None, "/"),
         (Some("next=%2Fmembers"), "/members"),
@@ -142,6 +143,6 @@ fn a_destination_is_a_path_on_this_host() {
         (Some("next=/%0d%0aset-cookie:x"), "/"),
         (Some("next=/%C3%A9"), "/"),
     ] {
-        assert_eq!(destination(query), expected, "{query:?}");
+        assert_eq!(next_location(query), expected, "{query:?}");
     }
 }

@@ -63,7 +63,7 @@ pub(super) async fn assemble(
             }
         });
     }
-    let origins = HeaderOrigins::of(config);
+    let origins = HeaderOrigins::from_config(config);
     let mut upstreams = Vec::new();
     for (index, wanted) in config.upstreams.iter().enumerate() {
         upstreams.push(match previous.and_then(|previous| kept_upstream(index, config, previous)) {
@@ -153,7 +153,7 @@ fn kept_upstream(
     let at = old.upstreams.iter().position(|upstream| upstream == wanted)?;
     let kept = assembled.upstreams.get(at)?;
     let is_unchanged = !kept.has_local_server()
-        || (HeaderOrigins::of(config) == HeaderOrigins::of(old)
+        || (HeaderOrigins::from_config(config) == HeaderOrigins::from_config(old)
             && may_write(config, index) == may_write(old, at));
     is_unchanged.then(|| Arc::clone(kept))
 }

@@ -238,7 +238,7 @@ fn check_connect_reports_an_upstream_that_refuses_connections() {
     site.run(&["table", "create"]).success();
     let output = site.run(&["check", "--connect"]).success();
     assert!(output.stderr.contains(&format!("{address} accepts connections")), "{}", output.stderr);
-    assert!(output.stderr.contains("table `sessions` is there"), "{}", output.stderr);
+    assert!(output.stderr.contains("table `sessions` exists"), "{}", output.stderr);
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn table_create_creates_the_table_that_table_show_shows() {
     let site = Site::new(CONFIG);
     site.run(&["table", "show"]).with_code(1);
     site.run(&["table", "create"]).success();
-    assert!(site.run(&["table", "create"]).success().stderr.contains("is there already"));
+    assert!(site.run(&["table", "create"]).success().stderr.contains("already exists"));
     let shown = site.run(&["table", "show", "--json"]).success().json();
     assert_eq!(shown["table"], "sessions");
     assert_eq!(shown["key"], json!({ "attribute": "sid", "type": "B", "sort": null }));

@@ -201,7 +201,7 @@ fn a_newcomer_meets_alice() {
 
     let refused = demo.curl(&["/members"]);
     assert_eq!(refused.status, 401);
-    demo.tells("the app was not asked");
+    demo.tells("did not reach the app");
     assert_eq!(demo.curl(&["/admin"]).status, 200);
     for lie in ["X-User: root", "X_User: root"] {
         let answer = demo.curl(&[lie]);
@@ -350,7 +350,7 @@ fn a_log_in_a_counter_and_a_log_out_are_made_of_headers() {
     let ours = "same-origin";
     // Counting needs no name: whoever counts gets a session to count in.
     let mut cookie = post(&to("count"), ours, None, "").cookie();
-    demo.tells("session made");
+    demo.tells("session created");
     for _ in 0..2 {
         let counted = post(&to("count"), ours, Some(&cookie), "");
         assert_eq!((counted.status, counted.header("location")), (303, Some("/")), "{}", counted.head);
@@ -414,7 +414,7 @@ fn a_port_that_is_taken_is_no_obstacle() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let demo = Demo::start(port);
-    demo.printed(|line| line.starts_with(&format!("note: port {port} is taken")));
+    demo.printed(|line| line.starts_with(&format!("note: port {port} is in use")));
     assert_ne!(demo.url(), format!("http://127.0.0.1:{port}/"));
     assert!(demo.curl(&["curl http"]).body.starts_with("Hello, anonymous\n"));
 }

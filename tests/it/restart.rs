@@ -243,7 +243,7 @@ async fn a_process_that_does_not_get_as_far_as_serving_changes_nothing() {
 
     gateway.edit_config(|text| text.replace("[[routes]]", "[[router]]"));
     gateway.signal("USR2");
-    let event = gateway.nth_event("not handed over: this process goes on", 1).await;
+    let event = gateway.nth_event("handover failed: this process continues to serve", 1).await;
 
     assert!(field(&event, "reason").as_str().unwrap().contains("exit status: 2"), "{event}");
     assert_eq!(gateway.get("/", "").await.status, 200);
@@ -270,7 +270,7 @@ async fn a_unix_socket_goes_to_the_next_process_only_if_that_serves() {
     let refused = async |gateway: &Gateway| {
         gateway.edit_config(|text| text.replace("[[routes]]", "[[router]]"));
         gateway.signal("USR2");
-        gateway.nth_event("not handed over: this process goes on", 1).await;
+        gateway.nth_event("handover failed: this process continues to serve", 1).await;
         gateway.edit_config(|text| text.replace("[[router]]", "[[routes]]"));
     };
 
@@ -302,7 +302,7 @@ async fn a_store_that_would_be_lost_is_not_handed_over() {
         Gateway::builder().server(SIGNALS).upstream("app", &upstream).route("/", "public", "").start().await;
 
     gateway.signal("USR2");
-    let event = gateway.nth_event("not handed over: this process goes on", 1).await;
+    let event = gateway.nth_event("handover failed: this process continues to serve", 1).await;
 
     assert!(field(&event, "reason").as_str().unwrap().contains("sessions would be lost"), "{event}");
     assert_eq!(gateway.get("/", "").await.status, 200);

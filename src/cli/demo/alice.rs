@@ -1,5 +1,5 @@
-//! The demo's user. She has two sessions: one whose cookie is printed, which the demo keeps alive, and one that her link
-//! hands to browsers, which ends when it is not used.
+//! The demo's user, alice. She has two sessions. The demo prints the cookie of one and keeps that session alive. The log-in
+//! link gives the other to browsers, and that session expires when it is not used.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::claims::Claims;
+use crate::cli::context::RealmContext;
 use crate::cli::failure::Failure;
-use crate::cli::site::Site;
 use crate::format::{SessionId, SessionRecord};
 use crate::session;
 use crate::session::judge::{Life, Policy, SessionVerdict, judge};
@@ -17,69 +17,69 @@ use crate::session::reference::Ref;
 use crate::store::table::Read;
 use crate::time::{Clock, Timestamp};
 
-/// How often a session that is kept alive is used: well within its timeout.
-const USE_EVERY: Duration = Duration::from_secs(15);
+/// Interval at which a session is reissued to keep it alive: well within its timeout.
+const REISSUE_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct Alice {
-    site: Site,
+    realm: RealmContext,
     policy: Policy,
-    /// The session of the link.
-    ticket: Mutex<Option<Ticket>>,
+    /// The latest session that the log-in link gave out.
+    link_session: Mutex<Option<DemoSession>>,
 }
 
-/// What stands for her session.
+/// A session of alice's.
 #[derive(Clone, Debug)]
-pub(super) struct Ticket {
+pub(super) struct DemoSession {
     pub(super) reference: Ref,
     id: SessionId,
 }
 
-/// Her session, as she comes in with it.
+/// The session that the log-in link gives out.
 #[derive(Debug)]
-pub(super) enum Visit {
-    /// The session she had is still alive.
-    Again(Ticket),
-    /// She needed a new one.
-    New(Ticket),
+pub(super) enum LinkSession {
+    /// The previous session, which is still live.
+    Existing(DemoSession),
+    /// A new session.
+    New(DemoSession),
 }
 
 impl Alice {
-    pub(super) fn new(site: Site) -> Self {
-        let policy = Policy::new(&site.config);
-        Self { site, policy, ticket: Mutex::new(None) }
+    pub(super) fn new(realm: RealmContext) -> Self {
+        let policy = Policy::new(&realm.config);
+        Self { realm, policy, link_session: Mutex::new(None) }
     }
 
-    /// The session of her link: the one that she has if it is alive, else a new one.
-    pub(super) async fn visit(&self) -> Result<Visit, Failure> {
-        // One visit at a time, so that two at once do not make two sessions.
-        let mut ticket = self.ticket.lock().await;
+    /// Returns the session for the log-in link: the previous one if it is live, else a new one.
+    pub(super) async fn link_session(&self) -> Result<LinkSession, Failure> {
+        // The lock is held throughout, so that concurrent requests do not create two sessions.
+        let mut current = self.link_session.lock().await;
         let now = Clock.now().wall;
-        if let Some(ticket) = ticket.as_ref()
-            && self.is_alive(ticket, now).await?
+        if let Some(session) = current.as_ref()
+            && self.is_live(session, now).await?
         {
-            return Ok(Visit::Again(ticket.clone()));
+            return Ok(LinkSession::Existing(session.clone()));
         }
-        let new = self.sign_in().await?;
-        *ticket = Some(new.clone());
-        Ok(Visit::New(new))
+        let new = self.create_session().await?;
+        *current = Some(new.clone());
+        Ok(LinkSession::New(new))
     }
 
-    /// Makes a session of its own.
-    pub(super) async fn sign_in(&self) -> Result<Ticket, Failure> {
-        let format = self.site.format.as_ref();
+    /// Creates a session.
+    pub(super) async fn create_session(&self) -> Result<DemoSession, Failure> {
+        let format = self.realm.format.as_ref();
         let now = Clock.now().wall;
-        let made = session::create(format, &self.site.table, &self.policy, claims(), now).await?;
-        let reference = format.parse_cookie(made.cookie.expose());
+        let created = session::create(format, &self.realm.table, &self.policy, claims(), now).await?;
+        let reference = format.parse_cookie(created.cookie.expose());
         let id = reference.map_err(|fault| Failure::internal(fault.to_string()))?.id;
-        Ok(Ticket { reference: made.reference, id })
+        Ok(DemoSession { reference: created.reference, id })
     }
 
     /// Keeps a session alive until it is revoked, as regular requests would.
-    pub(super) async fn keep_alive(&self, ticket: &Ticket) {
+    pub(super) async fn keep_alive(&self, session: &DemoSession) {
         loop {
-            tokio::time::sleep(USE_EVERY).await;
-            match self.reissue(ticket, Clock.now().wall).await {
+            tokio::time::sleep(REISSUE_INTERVAL).await;
+            match self.reissue(session, Clock.now().wall).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(failure) => tracing::warn!(reason = failure.message, "alice's session was not reissued"),
@@ -87,35 +87,39 @@ impl Alice {
         }
     }
 
-    /// `name=value`, as curl takes it.
-    pub(super) fn cookie(&self, ticket: &Ticket) -> String {
-        format!("{}={}", self.site.config.cookie.name, self.site.format.cookie_value(&ticket.id, 1))
+    /// Returns the session's cookie as `name=value`.
+    pub(super) fn cookie(&self, session: &DemoSession) -> String {
+        format!("{}={}", self.realm.config.cookie.name, self.realm.format.cookie_value(&session.id, 1))
     }
 
-    /// What gives it to a browser. The gateway adds the rest of the attributes: it knows the realm's.
-    pub(super) fn set_cookie(&self, ticket: &Ticket) -> Option<HeaderValue> {
-        HeaderValue::try_from(self.cookie(ticket)).ok()
+    /// Returns a Set-Cookie value for the session. The gateway adds the realm's attributes.
+    pub(super) fn set_cookie(&self, session: &DemoSession) -> Option<HeaderValue> {
+        HeaderValue::try_from(self.cookie(session)).ok()
     }
 
-    async fn is_alive(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Failure> {
-        Ok(self.read(ticket, now).await?.is_some())
+    async fn is_live(&self, session: &DemoSession, now: Timestamp) -> Result<bool, Failure> {
+        Ok(self.read(session, now).await?.is_some())
     }
 
-    /// Moves the session's deadline if that is due. Returns whether the session is alive.
-    async fn reissue(&self, ticket: &Ticket, now: Timestamp) -> Result<bool, Failure> {
-        let Some((record, life)) = self.read(ticket, now).await? else { return Ok(false) };
+    /// Reissues the session if that is due. Returns whether the session is live.
+    async fn reissue(&self, session: &DemoSession, now: Timestamp) -> Result<bool, Failure> {
+        let Some((record, life)) = self.read(session, now).await? else { return Ok(false) };
         if let Some(due) = life.due {
-            let touch = self.site.format.touch(&record, due.touch_times(now));
-            // A refusal means that a request has just moved it, or that the session has ended; the next turn tells.
-            self.site.table.update(&self.site.format.key(&ticket.id), &touch.update).await?;
+            let touch = self.realm.format.touch(&record, due.touch_times(now));
+            // If the condition fails, a request has just reissued the session, or it has ended. The next call finds out.
+            self.realm.table.update(&self.realm.format.key(&session.id), &touch.update).await?;
         }
         Ok(true)
     }
 
-    /// The session, if it is alive.
-    async fn read(&self, ticket: &Ticket, now: Timestamp) -> Result<Option<(SessionRecord, Life)>, Failure> {
-        let row = self.site.table.get(&self.site.format.key(&ticket.id), Read::Strong).await?;
-        let record = row.and_then(|row| self.site.format.decode(&row).ok());
+    /// Reads the session. Returns `None` if it is not live.
+    async fn read(
+        &self,
+        session: &DemoSession,
+        now: Timestamp,
+    ) -> Result<Option<(SessionRecord, Life)>, Failure> {
+        let row = self.realm.table.get(&self.realm.format.key(&session.id), Read::Strong).await?;
+        let record = row.and_then(|row| self.realm.format.decode(&row).ok());
         Ok(record.and_then(|record| match judge(&self.policy, &record, now) {
             SessionVerdict::Live(life) => Some((record, life)),
             SessionVerdict::Idle | SessionVerdict::TooOld => None,

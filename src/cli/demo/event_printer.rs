@@ -1,4 +1,4 @@
-//! The demo's story: one line for each request, from the gateway's own access log and from what the app received.
+//! Prints one line per request, from the gateway's access log and from what the app received.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,32 +11,32 @@ use tokio::sync::mpsc;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::cli::output::{self, BAD, BOLD, DIM, GOOD, NOTE, visible};
-use crate::demo::Heard;
+use crate::cli::output::{self, BAD, BOLD, DIM, GOOD, NOTE, escape};
+use crate::demo::AppRequest;
 use crate::session::reference::Ref;
 use crate::telemetry::dependencies::DependencyLimits;
 use crate::time::Clock;
 
 use super::welcome::Welcome;
 
-/// What the app heard is kept until the gateway's line about it comes; this many at most.
-const UNMATCHED: usize = 256;
+/// Limit of the app's requests that are kept until their access log line is written.
+const MAX_UNMATCHED: usize = 256;
 
-/// Something to tell.
+/// An event that the demo prints.
 #[derive(Debug)]
 pub(super) enum DemoEvent {
-    /// The app received a request.
-    Heard(Heard),
-    /// The gateway is done with a request.
-    Answered(AnsweredEvent),
+    /// The app has received a request.
+    AppRequest(AppRequest),
+    /// The gateway has logged a request.
+    Logged(AccessLogEntry),
     /// Alice has a new session.
-    SignedIn(Ref),
+    NewSession(Ref),
 }
 
-/// The gateway's line about a request.
+/// The fields of an access log line that the demo uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct AnsweredEvent {
+pub(super) struct AccessLogEntry {
     id: String,
     method: String,
     path: String,
@@ -47,22 +47,23 @@ pub(super) struct AnsweredEvent {
     change: Option<String>,
 }
 
-/// Tells the news on stdout.
+/// Prints events on stdout.
 #[derive(Debug)]
 pub(super) struct EventPrinter {
     welcome: Welcome,
-    began: Instant,
-    heard: VecDeque<Heard>,
+    started: Instant,
+    /// Requests of the app whose access log line has not been written yet.
+    unmatched: VecDeque<AppRequest>,
     last_poll: String,
 }
 
-/// Listens to the gateway's access log.
-pub(super) struct LogSubscriber {
-    news: mpsc::Sender<DemoEvent>,
+/// Parses the gateway's access log and sends an event for each line.
+pub(super) struct LogParser {
+    events: mpsc::Sender<DemoEvent>,
 }
 
-/// What else the gateway has to say goes to stderr if it is a warning.
-pub(super) fn listen() {
+/// Writes warnings and errors of the gateway to stderr.
+pub(super) fn log_warnings() {
     let warnings = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(false)
@@ -72,19 +73,19 @@ pub(super) fn listen() {
     }
 }
 
-impl LogSubscriber {
-    pub(super) fn new(news: mpsc::Sender<DemoEvent>) -> Self {
-        Self { news }
+impl LogParser {
+    pub(super) fn new(events: mpsc::Sender<DemoEvent>) -> Self {
+        Self { events }
     }
 }
 
-/// Takes whole lines, as the access log writes them.
-impl io::Write for LogSubscriber {
+/// Expects whole lines in each write, as the access log writes them.
+impl io::Write for LogParser {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         for line in lines.split(|&byte| byte == b'\n') {
-            if let Ok(answered) = serde_json::from_slice(line) {
-                // A full queue means that the terminal cannot keep up, and nobody could read it either.
-                let _untold = self.news.try_send(DemoEvent::Answered(answered));
+            if let Ok(entry) = serde_json::from_slice(line) {
+                // If the queue is full, the terminal cannot keep up, and the event is dropped.
+                let _ = self.events.try_send(DemoEvent::Logged(entry));
             }
         }
         Ok(lines.len())
@@ -97,25 +98,25 @@ impl io::Write for LogSubscriber {
 
 impl EventPrinter {
     pub(super) fn new(welcome: Welcome) -> Self {
-        Self { welcome, began: Clock.mono(), heard: VecDeque::new(), last_poll: String::new() }
+        Self { welcome, started: Clock.mono(), unmatched: VecDeque::new(), last_poll: String::new() }
     }
 
-    /// Tells until the terminal is gone.
-    pub(super) async fn tell(mut self, mut news: mpsc::Receiver<DemoEvent>) -> io::Result<()> {
-        while let Some(news) = news.recv().await {
-            let elapsed = Clock.mono().saturating_duration_since(self.began);
-            match news {
-                DemoEvent::Heard(heard) => self.remember(heard),
-                DemoEvent::SignedIn(session) => {
-                    let command = self.welcome.revocation(session);
-                    say(
+    /// Prints events until stdout is closed.
+    pub(super) async fn run(mut self, mut events: mpsc::Receiver<DemoEvent>) -> io::Result<()> {
+        while let Some(event) = events.recv().await {
+            let elapsed = Clock.mono().saturating_duration_since(self.started);
+            match event {
+                DemoEvent::AppRequest(request) => self.remember(request),
+                DemoEvent::NewSession(session) => {
+                    let command = self.welcome.revoke_command(session);
+                    print(
                         elapsed,
                         format_args!("{GOOD}alice has a new session{GOOD:#}; to end it: {command}"),
                     )?;
                 }
-                DemoEvent::Answered(answered) => {
-                    if let Some(line) = self.line(&answered) {
-                        say(elapsed, line)?;
+                DemoEvent::Logged(entry) => {
+                    if let Some(line) = self.line(&entry) {
+                        print(elapsed, line)?;
                     }
                 }
             }
@@ -123,83 +124,84 @@ impl EventPrinter {
         Ok(())
     }
 
-    fn remember(&mut self, heard: Heard) {
-        self.heard.push_back(heard);
-        if self.heard.len() > UNMATCHED {
-            self.heard.pop_front();
+    fn remember(&mut self, request: AppRequest) {
+        self.unmatched.push_back(request);
+        if self.unmatched.len() > MAX_UNMATCHED {
+            self.unmatched.pop_front();
         }
     }
 
-    /// The line about a request; none for a poll like the one before.
-    fn line(&mut self, answered: &AnsweredEvent) -> Option<String> {
-        let at = self.heard.iter().position(|heard| heard.request_id == answered.id);
-        let heard = at.and_then(|at| self.heard.remove(at));
-        // The link's secret end is for the browser's bar alone.
-        let entered = answered.path.starts_with("/become/");
-        let path = if entered { "/become/..." } else { &answered.path };
-        let story = match &heard {
-            Some(_) if entered && answered.status == 303 => {
-                format!("{GOOD}a browser has become alice{GOOD:#}")
+    /// Returns the line about a request, or `None` for a poll with the same result as the one before.
+    fn line(&mut self, entry: &AccessLogEntry) -> Option<String> {
+        let position = self.unmatched.iter().position(|request| request.request_id == entry.id);
+        let app_request = position.and_then(|position| self.unmatched.remove(position));
+        // The link ends in a secret, which is not printed.
+        let is_login_link = entry.path.starts_with("/become/");
+        let path = if is_login_link { "/become/..." } else { &entry.path };
+        let description = match &app_request {
+            Some(_) if is_login_link && entry.status == 303 => {
+                format!("{GOOD}a browser has logged in as alice{GOOD:#}")
             }
-            Some(heard) => match change(answered, heard) {
-                Some(change) => format!("{}  {GOOD}{change}{GOOD:#}", received(heard)),
-                None => received(heard),
+            Some(request) => match change(entry, request) {
+                Some(change) => format!("{}  {GOOD}{change}{GOOD:#}", injected(request)),
+                None => injected(request),
             },
-            None => format!("{DIM}the app was not asked:{DIM:#} {}", refusal(answered)),
+            None => format!("{DIM}did not reach the app:{DIM:#} {}", refusal(entry)),
         };
-        if answered.path.ends_with("/whoami") {
-            let poll = format!("{} {} {story}", answered.path, answered.status);
-            let same = poll == self.last_poll;
+        if entry.path.ends_with("/whoami") {
+            let poll = format!("{} {} {description}", entry.path, entry.status);
+            let is_repeated = poll == self.last_poll;
             self.last_poll = poll;
-            if same && !answered.reissue {
+            if is_repeated && !entry.reissue {
                 return None;
             }
         }
-        let request = format!("{} {}", answered.method, visible(path));
-        let reissued = if answered.reissue { format!("  {NOTE}reissued{NOTE:#}") } else { String::new() };
-        let style = style(answered.status);
-        Some(format!("{BOLD}{request:<20}{BOLD:#} {style}{}{style:#}  {story}{reissued}", answered.status))
+        let request = format!("{} {}", entry.method, escape(path));
+        let reissued = if entry.reissue { format!("  {NOTE}reissued{NOTE:#}") } else { String::new() };
+        let style = style(entry.status);
+        Some(format!("{BOLD}{request:<20}{BOLD:#} {style}{}{style:#}  {description}{reissued}", entry.status))
     }
 }
 
-fn say(elapsed: Duration, line: impl fmt::Display) -> io::Result<()> {
+fn print(elapsed: Duration, line: impl fmt::Display) -> io::Result<()> {
     let (minutes, seconds) = (elapsed.as_secs() / 60, elapsed.as_secs() % 60);
     writeln!(output::stdout(), "{DIM}{minutes:>2}:{seconds:02}{DIM:#}  {line}")
 }
 
-/// What the app saw, in its own headers.
-fn received(heard: &Heard) -> String {
-    let is_ours = |name: &str| name.starts_with("X-Session-");
-    let mapped: Vec<_> = heard
+/// Formats the headers with claims that the app received, or else its X-Session-Status.
+fn injected(request: &AppRequest) -> String {
+    let is_control = |name: &str| name.starts_with("X-Session-");
+    let mapped: Vec<_> = request
         .injected
         .iter()
-        .filter(|(name, _)| !is_ours(name))
-        .map(|(name, value)| format!("{name}: {GOOD}{}{GOOD:#}", visible(value)))
+        .filter(|(name, _)| !is_control(name))
+        .map(|(name, value)| format!("{name}: {GOOD}{}{GOOD:#}", escape(value)))
         .collect();
     if !mapped.is_empty() {
         return mapped.join("  ");
     }
-    let status = heard.injected.iter().find(|(name, _)| name == "X-Session-Status");
+    let status = request.injected.iter().find(|(name, _)| name == "X-Session-Status");
     format!("X-Session-Status: {}", status.map_or("(none)", |(_, status)| status))
 }
 
-/// What became of the session by the app's order.
-fn change(answered: &AnsweredEvent, heard: &Heard) -> Option<&'static str> {
-    let has_session = |status: &str| matches!(status, "active" | "guest");
-    let had_one = heard.injected.iter().any(|(name, value)| name == "X-Session-Status" && has_session(value));
-    match answered.change.as_deref()? {
+/// Describes how the app has changed the session, if it has.
+fn change(entry: &AccessLogEntry, request: &AppRequest) -> Option<&'static str> {
+    let is_session = |status: &str| matches!(status, "active" | "guest");
+    let had_session =
+        request.injected.iter().any(|(name, value)| name == "X-Session-Status" && is_session(value));
+    match entry.change.as_deref()? {
         "ended" => Some("session ended"),
-        "written" if !had_one => Some("session made"),
-        "written" if heard.rotates => Some("session changed, new id"),
+        "written" if !had_session => Some("session created"),
+        "written" if request.rotates => Some("session changed, new id"),
         "written" => Some("session changed"),
         _ => None,
     }
 }
 
-fn refusal(answered: &AnsweredEvent) -> String {
-    match &answered.reason {
-        Some(reason) => format!("{} ({reason})", answered.verdict),
-        None => answered.verdict.clone(),
+fn refusal(entry: &AccessLogEntry) -> String {
+    match &entry.reason {
+        Some(reason) => format!("{} ({reason})", entry.verdict),
+        None => entry.verdict.clone(),
     }
 }
 
@@ -215,41 +217,41 @@ fn style(status: u64) -> Style {
 mod tests {
     use super::*;
 
-    fn narrator() -> EventPrinter {
+    fn printer() -> EventPrinter {
         EventPrinter::new(Welcome {
             gateway: "127.0.0.1:1".parse().unwrap(),
-            port_was_taken: None,
+            port_in_use: None,
             link: String::new(),
             cookie: String::new(),
             file: "gateway.toml".into(),
         })
     }
 
-    fn answered(path: &str, status: u64) -> AnsweredEvent {
-        AnsweredEvent {
+    fn entry(path: &str, status: u64) -> AccessLogEntry {
+        AccessLogEntry {
             id: "r".into(),
             method: "GET".into(),
             path: path.into(),
             status,
-            ..AnsweredEvent::default()
+            ..AccessLogEntry::default()
         }
     }
 
-    fn heard(user: &str) -> Heard {
-        Heard { request_id: "r".into(), injected: vec![("X-User".into(), user.into())], rotates: false }
+    fn request(user: &str) -> AppRequest {
+        AppRequest { request_id: "r".into(), injected: vec![("X-User".into(), user.into())], rotates: false }
     }
 
     #[test]
-    fn what_became_of_the_session_is_told() {
+    fn change_of_the_session_is_printed() {
         let with = |status: &str, rotates, change: Option<&str>| {
             let injected = vec![("X-Session-Status".to_owned(), status.to_owned())];
-            let mut narrator = narrator();
-            narrator.remember(Heard { injected, rotates, ..heard("alice") });
-            narrator
-                .line(&AnsweredEvent { change: change.map(str::to_owned), ..answered("/log-in", 303) })
+            let mut printer = printer();
+            printer.remember(AppRequest { injected, rotates, ..request("alice") });
+            printer
+                .line(&AccessLogEntry { change: change.map(str::to_owned), ..entry("/log-in", 303) })
                 .unwrap()
         };
-        assert!(with("anonymous", true, Some("written")).contains("session made"));
+        assert!(with("anonymous", true, Some("written")).contains("session created"));
         assert!(with("active", true, Some("written")).contains("new id"));
         assert!(with("guest", true, Some("written")).contains("new id"));
         assert!(with("active", false, Some("ended")).contains("session ended"));
@@ -257,22 +259,22 @@ mod tests {
     }
 
     #[test]
-    fn what_the_app_heard_is_told_with_the_answer() {
-        let mut narrator = narrator();
-        narrator.remember(heard("al\u{1b}ice"));
-        let line = narrator.line(&answered("/", 200)).unwrap();
+    fn headers_that_the_app_received_are_printed() {
+        let mut printer = printer();
+        printer.remember(request("al\u{1b}ice"));
+        let line = printer.line(&entry("/", 200)).unwrap();
         assert!(line.contains("X-User") && line.contains("al\\u{1b}ice"), "{line:?}");
-        let refused = AnsweredEvent { verdict: "forbidden".into(), ..answered("/admin", 403) };
-        let line = narrator.line(&refused).unwrap();
-        assert!(line.contains("was not asked") && line.contains("forbidden"), "{line:?}");
+        let refused = AccessLogEntry { verdict: "forbidden".into(), ..entry("/admin", 403) };
+        let line = printer.line(&refused).unwrap();
+        assert!(line.contains("did not reach the app") && line.contains("forbidden"), "{line:?}");
     }
 
     #[test]
-    fn a_poll_like_the_one_before_is_not_told() {
-        let mut narrator = narrator();
+    fn repeated_poll_is_not_printed() {
+        let mut printer = printer();
         let mut poll = |user, reissue| {
-            narrator.remember(heard(user));
-            narrator.line(&AnsweredEvent { reissue, ..answered("/whoami", 200) }).is_some()
+            printer.remember(request(user));
+            printer.line(&AccessLogEntry { reissue, ..entry("/whoami", 200) }).is_some()
         };
         assert!(poll("alice", false));
         assert!(!poll("alice", false));
@@ -282,17 +284,17 @@ mod tests {
     }
 
     #[test]
-    fn the_links_secret_end_is_not_told() {
-        let mut narrator = narrator();
-        narrator.remember(heard("alice"));
-        let line = narrator.line(&answered("/become/s3cret", 303)).unwrap();
-        assert!(!line.contains("s3cret") && line.contains("become alice"), "{line}");
+    fn secret_of_the_login_link_is_not_printed() {
+        let mut printer = printer();
+        printer.remember(request("alice"));
+        let line = printer.line(&entry("/become/s3cret", 303)).unwrap();
+        assert!(!line.contains("s3cret") && line.contains("logged in as alice"), "{line}");
     }
 
     #[test]
-    fn what_nobody_matches_does_not_pile_up() {
-        let mut narrator = narrator();
-        (0..2 * UNMATCHED).for_each(|_| narrator.remember(heard("alice")));
-        assert_eq!(narrator.heard.len(), UNMATCHED);
+    fn unmatched_requests_are_limited() {
+        let mut printer = printer();
+        (0..2 * MAX_UNMATCHED).for_each(|_| printer.remember(request("alice")));
+        assert_eq!(printer.unmatched.len(), MAX_UNMATCHED);
     }
 }

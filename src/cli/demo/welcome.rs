@@ -1,4 +1,4 @@
-//! What the demo tells a newcomer: what to open, what to paste, and what it will show.
+//! The demo's introduction: links to open and commands to paste.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use crate::session::reference::Ref;
 #[derive(Debug)]
 pub(super) struct Welcome {
     pub(super) gateway: SocketAddr,
-    /// The port that was asked for and could not be had.
-    pub(super) port_was_taken: Option<u16>,
-    /// Makes its visitor alice.
+    /// The requested port, if it was in use.
+    pub(super) port_in_use: Option<u16>,
+    /// The link that logs a browser in as alice.
     pub(super) link: String,
     /// Alice's cookie, as `name=value`.
     pub(super) cookie: String,
-    /// The configuration.
+    /// The path of the configuration file.
     pub(super) file: PathBuf,
 }
 
@@ -27,17 +27,17 @@ impl Welcome {
         let mut out = output::stdout();
         writeln!(
             out,
-            "{BOLD}sessiongate{BOLD:#} stands at {url}, in front of an app that knows nothing of sessions\n"
+            "{BOLD}sessiongate{BOLD:#} runs at {url}, in front of an app that knows nothing about sessions\n"
         )?;
-        if let Some(port) = self.port_was_taken {
-            writeln!(out, "{NOTE}note{NOTE:#}: port {port} is taken, so this is another one\n")?;
+        if let Some(port) = self.port_in_use {
+            writeln!(out, "{NOTE}note{NOTE:#}: port {port} is in use, so a free one was chosen\n")?;
         }
         let mut section = |title: &str, lines: &[(&str, &str)]| -> io::Result<()> {
             writeln!(out, "{BOLD}{title}{BOLD:#}")?;
-            for (line, about) in lines {
+            for (line, description) in lines {
                 writeln!(out, "  {line}")?;
-                if !about.is_empty() {
-                    writeln!(out, "      {DIM}{about}{DIM:#}")?;
+                if !description.is_empty() {
+                    writeln!(out, "      {DIM}{description}{DIM:#}")?;
                 }
             }
             writeln!(out)
@@ -45,8 +45,11 @@ impl Welcome {
         section(
             "Open in a browser",
             &[
-                (&format!("{url}/"), "a stranger, who may log in, count and log out there"),
-                (link, "the same page, as alice; again at any time"),
+                (
+                    &format!("{url}/"),
+                    "a page for an anonymous visitor, with forms to log in, count and log out",
+                ),
+                (link, "the same page, logged in as alice; the link can be used again"),
             ],
         )?;
         section(
@@ -57,21 +60,21 @@ impl Welcome {
                     &format!("curl -b '{cookie}' {url}/"),
                     "alice, by her cookie; the demo keeps this session alive",
                 ),
-                (&format!("curl -i {url}/members"), "refused: the app is not even asked"),
+                (&format!("curl -i {url}/members"), "refused: the request does not reach the app"),
                 (
                     &format!("curl -b '{cookie}' {url}/admin"),
-                    "her session holds the role that this page wants",
+                    "allowed: her session has the role that this route requires",
                 ),
-                (&format!("curl -i -d name=Mallory {url}/log-in"), "a form from elsewhere: refused"),
-                (&format!("curl -H 'X-User: root' {url}/"), "a lie: scrubbed"),
+                (&format!("curl -i -d name=Mallory {url}/log-in"), "a form from another site: refused"),
+                (&format!("curl -H 'X-User: root' {url}/"), "a forged header: removed"),
                 (
                     &format!("curl -H 'X_User: root' {url}/"),
-                    "the spelling that fools CGI and WSGI apps: scrubbed, too",
+                    "a spelling that CGI and WSGI apps take for X-User: removed, too",
                 ),
             ],
         )?;
         section(
-            "Look into the table, and end that session of alice's",
+            "Inspect the table and a request, and end alice's session",
             &[
                 (&self.command("session list --claims", None), ""),
                 (&self.command(&format!("explain --path /admin --cookie '{cookie}'"), None), ""),
@@ -80,14 +83,15 @@ impl Welcome {
         )?;
         writeln!(
             out,
-            "In a browser, a session lasts 60 s, and the page shows how many are left. A request that comes 10 s after \
-             it was last written reissues it: the deadline moves.\n{BOLD}Ctrl-C{BOLD:#} ends the demo and leaves nothing behind. Live:\n"
+            "In a browser, a session expires after 60 s, and the page shows the time left. A request at least 10 s after \
+             the last reissue reissues the session, which moves its deadline.\n{BOLD}Ctrl-C{BOLD:#} ends the demo and \
+             leaves nothing behind. Live:\n"
         )?;
         out.flush()
     }
 
-    /// The command that ends `session`.
-    pub(super) fn revocation(&self, session: Ref) -> String {
+    /// Returns the command that ends `session`.
+    pub(super) fn revoke_command(&self, session: Ref) -> String {
         self.command("session revoke", Some(session))
     }
 
@@ -98,7 +102,7 @@ impl Welcome {
     }
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&byte);
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_survives_the_shell() {
+    fn paths_are_quoted_for_the_shell() {
         assert_eq!(quoted(Path::new("/tmp/x-1/gateway.toml")), "/tmp/x-1/gateway.toml");
         assert_eq!(quoted(Path::new("/My Files/x")), "'/My Files/x'");
         assert_eq!(quoted(Path::new("/it's")), r"'/it'\''s'");

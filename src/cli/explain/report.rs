@@ -1,4 +1,4 @@
-//! An explanation in words, and as JSON.
+//! Formats an explanation as text or JSON.
 
 use std::io;
 
@@ -8,9 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::claims::UserClaim;
 use crate::cli::args::Explain;
-use crate::cli::output::{self, BAD, BOLD, GOOD, visible};
+use crate::cli::output::{self, BAD, BOLD, GOOD, escape};
 use crate::cli::row::ClaimsDisplay;
-
 use crate::config::{Config, Destination};
 use crate::headers;
 use crate::proxy::{DryRun, DryRunOutcome, OtherCase, Refusal, ResolvedCookies, Route};
@@ -23,12 +22,12 @@ impl Explanation {
         let DryRun { scrubbed, route, resolved, other_case, outcome } = &self.dry_run;
         let realm = route.as_ref().and_then(|route| route.realm.as_ref());
         let mut line = |name: &str, text: &str| writeln!(out, "{BOLD}{name:<8}{BOLD:#} {text}");
-        line("request", &visible(&format!("{} http://{}{}", args.method, args.host, args.path)))?;
+        line("request", &escape(&format!("{} http://{}{}", args.method, args.host, args.path)))?;
         for name in scrubbed {
-            line("scrubbed", &format!("{name}: a client may not send it"))?;
+            line("scrubbed", &format!("{name}: clients may not send this header"))?;
         }
         match route {
-            Some(route) => line("route", &describe(route, config))?,
+            Some(route) => line("route", &describe_route(route, config))?,
             None => line("route", "none")?,
         }
         if let Some(other) = other_case {
@@ -36,12 +35,12 @@ impl Explanation {
         }
         for cookie in &self.cookies {
             match cookie {
-                Cookie::Refused(fault) => line("cookie", &format!("costs no read: {fault}"))?,
+                Cookie::Refused(fault) => line("cookie", &format!("rejected without a read: {fault}"))?,
                 Cookie::Names(reference, version, row) => {
-                    line("cookie", &format!("names session {reference}, seen at version {version}"))?;
+                    line("cookie", &format!("names session {reference}, version {version}"))?;
                     match row.as_ref() {
-                        Ok(Some(row)) => line("row", &row.to_line(ClaimsDisplay::Shown))?,
-                        Ok(None) => line("row", "there is none with its key")?,
+                        Ok(Some(row)) => line("row", &row.to_line(ClaimsDisplay::Show))?,
+                        Ok(None) => line("row", "does not exist")?,
                         Err(error) => line("row", &format!("{BAD}cannot be read{BAD:#}: {error}"))?,
                     }
                 }
@@ -55,15 +54,15 @@ impl Explanation {
         }
         match outcome {
             Ok(outcome) => {
-                line("access", &format!("{GOOD}goes through{GOOD:#}"))?;
+                line("access", &format!("{GOOD}allowed{GOOD:#}"))?;
                 match outcome {
                     DryRunOutcome::Forwarded { target, .. } if *target == args.path => {}
                     DryRunOutcome::Forwarded { target, .. } => {
-                        line("path", &format!("forwarded as {}", visible(target)))?;
+                        line("path", &format!("forwarded as {}", escape(target)))?;
                     }
-                    DryRunOutcome::Local(status, None) => line("answer", status.as_str())?,
+                    DryRunOutcome::Local(status, None) => line("response", status.as_str())?,
                     DryRunOutcome::Local(status, Some(location)) => {
-                        line("answer", &format!("{} to {}", status.as_str(), visible(&text(location))))?;
+                        line("response", &format!("{} to {}", status.as_str(), escape(&text(location))))?;
                     }
                 }
             }
@@ -73,17 +72,17 @@ impl Explanation {
         }
         if let (Err(Refusal::Forbidden), Some(route)) = (outcome, route) {
             for requirement in &route.require {
-                line("", &format!("wants {requirement}"))?;
+                line("", &format!("requires {requirement}"))?;
             }
         }
-        if let Some(Refusal::Login(location)) = &self.page {
-            line("", &format!("a page in a browser: 302 to {}", visible(&text(location))))?;
+        if let Some(Refusal::Login(location)) = &self.browser_refusal {
+            line("", &format!("for a browser: 302 to {}", escape(&text(location))))?;
         }
         if let Err(Refusal::Login(location) | Refusal::Merged(location)) = outcome {
-            line("", &format!("to {}", visible(&text(location))))?;
+            line("", &format!("to {}", escape(&text(location))))?;
         }
         for (name, value) in outcome.iter().flat_map(|outcome| injected(outcome, route.as_deref())) {
-            line("header", &format!("{name}: {}", visible(&value)))?;
+            line("header", &format!("{name}: {}", escape(&value)))?;
         }
         Ok(())
     }
@@ -94,15 +93,15 @@ impl Explanation {
                 let expires = output::relative(life.expires, self.now.wall);
                 let due = match &life.due {
                     Some(due) => format!(
-                        "a reissue is due, and would move that to {}",
+                        "a reissue is due, which would extend it to {}",
                         output::relative(due.expires, self.now.wall)
                     ),
                     None => "no reissue is due".to_owned(),
                 };
                 format!("{GOOD}{reference}{GOOD:#}, expires {expires}; {due}")
             }
-            ResolvedCookies::Anonymous(why) => format!("none: {}", reason(why)),
-            ResolvedCookies::Unavailable => format!("{BAD}cannot be told{BAD:#}: the store does not answer"),
+            ResolvedCookies::Anonymous(anonymous) => format!("none: {}", reason(anonymous)),
+            ResolvedCookies::Unavailable => format!("{BAD}unavailable{BAD:#}: the store does not respond"),
         }
     }
 
@@ -113,10 +112,12 @@ impl Explanation {
             ResolvedCookies::Active(reference, life, user) => json!({
                 "status": if *user == UserState::Guest { "guest" } else { "active" },
                 "ref": reference.to_string(),
-                "expires": output::seconds(life.expires),
+                "expires": output::unix_seconds(life.expires),
                 "reissue_to": life.due.map(|due| due.expires.as_secs()),
             }),
-            ResolvedCookies::Anonymous(why) => json!({ "status": "anonymous", "reason": why.label() }),
+            ResolvedCookies::Anonymous(anonymous) => {
+                json!({ "status": "anonymous", "reason": anonymous.label() })
+            }
             ResolvedCookies::Unavailable => json!({ "status": "unavailable" }),
         });
         let access = match outcome {
@@ -127,9 +128,9 @@ impl Explanation {
                 "location": location.as_ref().map(text),
             }),
             Err(refusal) => {
-                let refusal_page = self.page.as_ref().unwrap_or(refusal);
+                let browser_refusal = self.browser_refusal.as_ref().unwrap_or(refusal);
                 let login =
-                    if let Refusal::Login(location) = refusal_page { Some(text(location)) } else { None };
+                    if let Refusal::Login(location) = browser_refusal { Some(text(location)) } else { None };
                 let location =
                     if let Refusal::Merged(location) = refusal { Some(text(location)) } else { None };
                 json!({
@@ -166,7 +167,7 @@ impl Cookie {
             Self::Refused(fault) => json!({ "refused": fault }),
             Self::Names(reference, version, row) => {
                 let (row, error) = match row.as_ref() {
-                    Ok(row) => (row.as_ref().map(|row| row.to_json(ClaimsDisplay::Shown)), None),
+                    Ok(row) => (row.as_ref().map(|row| row.to_json(ClaimsDisplay::Show)), None),
                     Err(error) => (None, Some(error)),
                 };
                 json!({ "ref": reference.to_string(), "version": version, "row": row, "error": error })
@@ -175,63 +176,61 @@ impl Cookie {
     }
 }
 
-fn describe(route: &Route, config: &Config) -> String {
+fn describe_route(route: &Route, config: &Config) -> String {
     let access = route.access.word();
     let realm = route.realm.as_ref().map(|realm| format!(", realm `{}`", realm.name())).unwrap_or_default();
-    let leads_to = match &route.destination {
+    let destination = match &route.destination {
         Destination::Upstream(to) => {
             let upstream = config.upstreams.get(to.upstream).map_or("", |upstream| upstream.name.as_str());
             format!("upstream `{upstream}`")
         }
         Destination::Redirect(_) => "a redirect".to_owned(),
-        Destination::Respond(_) => "an answer of its own".to_owned(),
+        Destination::Respond(_) => "a fixed response".to_owned(),
     };
-    format!("`{}`: {access}{realm}, {leads_to}", route.name)
+    format!("`{}`: {access}{realm}, {destination}", route.name)
 }
 
 fn describe_case(OtherCase { path, takes, guard }: &OtherCase) -> String {
-    let (path, takes, guard) = (visible(path), &takes.name, &guard.name);
+    let (path, takes, guard) = (escape(path), &takes.name, &guard.name);
     format!(
-        "`{path}` takes `{takes}`, and `{guard}` if case is ignored: if the upstream ignores it, set `ignore_case = true` \
-         on `{guard}`, or on a route above it"
+        "`{path}` matches `{takes}`, but would match `{guard}` if case were ignored: if the upstream ignores case, set \
+         `ignore_case = true` on `{guard}`, or on a route above it"
     )
 }
 
 fn describe_user(user: UserState, claim: &UserClaim) -> String {
     match user {
         UserState::LoggedIn => format!("{GOOD}logged in{GOOD:#}: {claim} names the user"),
-        UserState::Guest => format!("a guest: {claim} is absent, or names nobody"),
-        UserState::Unknown => "cannot be told: the realm has no `user`".to_owned(),
+        UserState::Guest => format!("a guest: {claim} is absent, or names no user"),
+        UserState::Unknown => "unknown: the realm has no `user`".to_owned(),
     }
 }
 
-/// What is injected, of the headers that the upstream would receive.
+/// Returns those headers of the forwarded request that the gateway injects for this route.
 fn injected(outcome: &DryRunOutcome, route: Option<&Route>) -> Vec<(String, String)> {
     let DryRunOutcome::Forwarded { headers, .. } = outcome else { return Vec::new() };
-    let is_the_routes = |route: &Route, name: &HeaderName| {
+    let is_set_by_route = |route: &Route, name: &HeaderName| {
         let is_set = route.request_headers.set.iter().any(|edit| edit.name == name);
         is_set || route.headers.iter().any(|rule| rule.name == name)
     };
-    let is_ours = |name: &HeaderName| {
+    let is_injected = |name: &HeaderName| {
         headers::is_control(name)
             || *name == headers::FORWARDED_PREFIX
-            || route.is_some_and(|route| is_the_routes(route, name))
+            || route.is_some_and(|route| is_set_by_route(route, name))
     };
-    let ours = headers.iter().filter(|(name, _)| is_ours(name));
-    ours.map(|(name, value)| (headers::capitalized(name), text(value))).collect()
+    let injected = headers.iter().filter(|(name, _)| is_injected(name));
+    injected.map(|(name, value)| (headers::capitalized(name), text(value))).collect()
 }
 
-fn reason(why: &Anonymous) -> String {
-    match why {
-        Anonymous::NoCookie => "there is no cookie of its name".to_owned(),
+fn reason(anonymous: &Anonymous) -> String {
+    match anonymous {
+        Anonymous::NoCookie => "no cookie with the realm's cookie name".to_owned(),
         Anonymous::Refused(fault) => fault.to_string(),
-        Anonymous::Absent => "there is no such row".to_owned(),
-        Anonymous::NotASession(fault) => format!("its row is no session: {fault}"),
-        Anonymous::Idle => "it has expired".to_owned(),
-        Anonymous::TooOld => "its lifetime has passed".to_owned(),
-        Anonymous::Ambiguous => {
-            "two cookies name two live sessions, so there is no telling whose this is".to_owned()
-        }
+        Anonymous::Absent => "the row does not exist".to_owned(),
+        Anonymous::NotASession(fault) => format!("the row is not a session: {fault}"),
+        Anonymous::Idle => "the session has expired".to_owned(),
+        Anonymous::TooOld => "the session's maximum lifetime has passed".to_owned(),
+        Anonymous::Ambiguous => "two cookies name two live sessions, so neither is used".to_owned(),
     }
 }
 

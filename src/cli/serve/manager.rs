@@ -1,5 +1,5 @@
-//! What a service manager is told (sd_notify(3)): that the gateway serves, reloads, ends, and is alive. Without one,
-//! nothing happens.
+//! Notifications to the service manager (sd_notify(3)): the gateway is ready, reloads, stops, or is alive. They have no
+//! effect if there is no service manager.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::server::{Server, State};
 
-/// The gateway serves, as it does after every reload, whatever became of it.
+/// Reports that the gateway is ready: at the start, and after each reload, whether or not it succeeded.
 pub(super) fn ready(server: &Server) {
     let reloads = server.state().reloads();
     let count = server.addresses().len();
@@ -21,49 +21,49 @@ pub(super) fn ready(server: &Server) {
             reloads.generation
         ),
     };
-    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
-/// A reload begins; [`ready`] ends it.
+/// Reports the start of a reload. [`ready`] reports its end.
 pub(super) fn reloading() {
-    // The manager tells by the time which of two messages was sent first, and takes no reload without it.
+    // systemd requires the timestamp, to tell this notification from earlier ones.
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell(&[NotifyState::Reloading, now]);
+        notify(&[NotifyState::Reloading, now]);
     }
 }
 
-/// The gateway ends.
+/// Reports that the gateway is stopping.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("Finishing the requests under way")]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("Finishing requests in flight")]);
 }
 
-/// Process `pid` is the gateway from now on. Only the one that was can say so.
+/// Reports that process `pid` is the service's main process from now on. systemd accepts this only from the old one.
 pub(super) fn succeeded_by(pid: u32) {
-    tell(&[NotifyState::MainPid(pid), NotifyState::Status("Handed over to the next process")]);
+    notify(&[NotifyState::MainPid(pid), NotifyState::Status("Handed over to the next process")]);
 }
 
-/// Tells the manager that the gateway is alive, twice in the time after which it would be killed for saying nothing, as
-/// long as its workers are. None if the manager does not ask for that.
+/// Starts a task that notifies the service manager's watchdog twice per timeout, as long as all workers are alive.
+/// Returns `None` if the service manager has no watchdog for the gateway.
 pub(super) fn watchdog(server: &Server) -> Option<AbortOnDropHandle<()>> {
-    let limit = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())?;
-    let alive = report(limit / 2, Arc::clone(server.state()));
-    Some(AbortOnDropHandle::new(tokio::spawn(alive)))
+    let timeout = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero())?;
+    let notifying = notify_watchdog(timeout / 2, Arc::clone(server.state()));
+    Some(AbortOnDropHandle::new(tokio::spawn(notifying)))
 }
 
-async fn report(period: Duration, state: Arc<State>) {
-    let mut tick = tokio::time::interval(period);
+async fn notify_watchdog(interval: Duration, state: Arc<State>) {
+    let mut tick = tokio::time::interval(interval);
     loop {
         tick.tick().await;
         if state.is_alive() {
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         } else {
-            tracing::error!("a worker is stuck: the service manager is not told that the gateway is alive");
+            tracing::error!("a worker is stuck: the service manager's watchdog is not notified");
         }
     }
 }
 
-fn tell(news: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(news) {
-        tracing::warn!(%error, "the service manager could not be told");
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager could not be notified");
     }
 }

@@ -1,6 +1,6 @@
 //! Reloads of the configuration.
 //!
-//! The new configuration is checked first, as at the start. A file with an error changes nothing.
+//! The new configuration is checked first, as at the start. A file with errors changes nothing.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,19 +25,19 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Creates a reloader of `file`. `watcher` knows the sources that were loaded at the start.
+    /// Creates a reloader of `file`. `watcher` has the sources that were loaded at the start.
     pub(super) fn new(file: PathBuf, watcher: SourceWatcher) -> Self {
         let mut interval = tokio::time::interval(POLL_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { file, watcher: Arc::new(Mutex::new(watcher)), interval }
     }
 
-    /// Waits until the files have changed. Cancel safe: a change that was found is found again.
+    /// Waits until the files have changed. Cancel safe: a detected change is detected again.
     pub(super) async fn changed(&mut self) {
         loop {
             self.interval.tick().await;
             let watcher = Arc::clone(&self.watcher);
-            // File systems may block, and these threads also handle the store's responses.
+            // On a blocking thread, because file systems may block, and the control threads also run store operations.
             let poll = move || watcher.lock().unwrap_or_else(PoisonError::into_inner).poll();
             if tokio::task::spawn_blocking(poll).await.unwrap_or(false) {
                 return;
@@ -50,7 +50,7 @@ impl Reloader {
         let file = self.file.clone();
         let Ok((sources, loaded)) = tokio::task::spawn_blocking(move || config::load_sources(&file)).await
         else {
-            // The task panicked; the panic hook has printed it.
+            // The task panicked, and the panic hook has printed the message.
             server.state().reload_failed();
             return;
         };
@@ -65,7 +65,7 @@ impl Reloader {
                 server.state().reload_failed();
                 tracing::error!(
                     reason = "the file has errors",
-                    "configuration not reloaded: the one in force stays"
+                    "configuration not reloaded: the current one stays in force"
                 );
                 return;
             }
@@ -74,7 +74,7 @@ impl Reloader {
             Ok(difference) => announce(&difference, server.state().reloads().generation),
             Err(error) => {
                 server.state().reload_failed();
-                tracing::error!(reason = %error, "configuration not reloaded: the one in force stays");
+                tracing::error!(reason = %error, "configuration not reloaded: the current one stays in force");
             }
         }
     }
@@ -94,7 +94,7 @@ fn announce(difference: &Difference, generation: u64) {
     );
 }
 
-/// Logs each problem. Messages never repeat a value, so the log contains no secret.
+/// Logs each error and warning. Their messages never contain a value, so the log contains no secret.
 fn log(report: &DiagnosticReport) {
     for problem in report.diagnostics() {
         let (at, hint) = (report.location(problem), problem.hint.as_deref());

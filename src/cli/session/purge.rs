@@ -1,5 +1,5 @@
-//! `sessiongate session purge`: shows how the work of [`crate::session::purge`] goes on, and what came of it. At a
-//! terminal that is a bar; elsewhere it is a line every few seconds.
+//! `sessiongate session purge`: runs [`crate::session::purge`] and shows its progress and result. On a terminal the
+//! progress is a bar, elsewhere a line every few seconds.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -10,22 +10,22 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::args;
+use crate::cli::context::{self, IfMissing, RealmContext};
 use crate::cli::failure::{CommandResult, Failure};
 use crate::cli::output::{self, GOOD};
-use crate::cli::serve::Stop;
-use crate::cli::site::{self, Reach, Site};
+use crate::cli::serve::StopSignals;
 use crate::session::judge::Policy;
 use crate::session::purge::{Empty, Mode, Purge, PurgeEnd, PurgeTotals, Rules};
 use crate::time::Clock;
 
-/// How often a line tells how far it is, where there is no terminal.
-const EVERY: Duration = Duration::from_secs(3);
+/// Interval of progress lines if there is no terminal.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 
 pub(in crate::cli) fn run(args: &args::PurgeArgs, file: &args::ConfigFile) -> CommandResult {
-    let config = site::load(file)?;
+    let config = context::load(file)?;
     crate::cli::block_on(async {
-        let mut signals = Stop::listen()?;
-        let site = Site::open(&config, args.realm.realm.as_deref(), Reach::Existing).await?;
+        let mut signals = StopSignals::listen()?;
+        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
         site.table.check_schema().await?;
         let rows = site.table.describe().await?.map_or(0, |state| state.item_count);
         let mode = if args.dry_run { Mode::Count } else { Mode::Delete };
@@ -41,42 +41,43 @@ pub(in crate::cli) fn run(args: &args::PurgeArgs, file: &args::ConfigFile) -> Co
             max_rcu: args.max_rcu,
         };
         let started = Clock.mono();
-        let view = View::new(site.table.name(), rows, mode, started)?;
+        let display = ProgressDisplay::new(site.table.name(), rows, mode, started)?;
         let stop = CancellationToken::new();
-        let progress = |tally: &PurgeTotals| view.show(tally);
-        let work = purge.run(&stop, &progress);
-        let listening = async {
-            signals.heard().await;
+        let progress = |totals: &PurgeTotals| display.update(totals);
+        let purging = purge.run(&stop, &progress);
+        let cancelling = async {
+            signals.recv().await;
             stop.cancel();
-            // The work ends by itself, and soon; a second signal is not worth losing the summary for.
+            // The purge now ends soon. Further signals are ignored, so that the summary is printed.
             std::future::pending::<()>().await;
         };
-        let (tally, ended) = tokio::select! {
-            done = work => done,
-            () = listening => return Err(Failure::internal("the signals ended")),
+        let (totals, ended) = tokio::select! {
+            done = purging => done,
+            () = cancelling => return Err(Failure::internal("the signals ended")),
         };
-        view.close();
+        display.close();
         let stopped = !matches!(ended, Ok(PurgeEnd::Complete));
-        report(args, &site, &tally, stopped, Clock.mono().saturating_duration_since(started))?;
+        report(args, &site, &totals, stopped, Clock.mono().saturating_duration_since(started))?;
         match ended? {
             PurgeEnd::Complete => Ok(()),
             PurgeEnd::Stopped => Err(Failure::refused("stopped before the end of the table")
-                .hint("what was deleted stays deleted; run it again for the rest")),
+                .hint("deleted rows stay deleted; run the command again for the rest")),
         }
     })
 }
 
-/// What a person sees of the work.
-struct View {
+/// Shows the progress on stderr.
+struct ProgressDisplay {
+    /// The progress bar; `None` if stderr is not a terminal.
     bar: Option<ProgressBar>,
     table: String,
     rows: u64,
     mode: Mode,
-    shown: Cell<Instant>,
+    last_line: Cell<Instant>,
 }
 
-impl View {
-    /// `rows` is what DynamoDB says that the table holds: hours old, and good enough for a bar.
+impl ProgressDisplay {
+    /// `rows` is DynamoDB's count of the rows in the table, which may be hours old.
     fn new(table: &str, rows: u64, mode: Mode, now: Instant) -> io::Result<Self> {
         let bar = io::stderr().is_terminal().then(|| bar(rows));
         if bar.is_none() {
@@ -84,29 +85,31 @@ impl View {
                 Mode::Delete => "deleting",
                 Mode::Count => "counting",
             };
-            output::say(format_args!(
-                "{work} the sessions of table `{table}` that are over; DynamoDB counts about {rows} rows"
+            output::print_status(format_args!(
+                "{work} the expired sessions of table `{table}`; DynamoDB counts about {rows} rows"
             ))?;
         }
-        Ok(Self { bar, table: table.to_owned(), rows, mode, shown: Cell::new(now) })
+        Ok(Self { bar, table: table.to_owned(), rows, mode, last_line: Cell::new(now) })
     }
 
-    fn show(&self, tally: &PurgeTotals) {
-        let (settled, done) = (tally.settled(self.mode), done(self.mode, tally));
+    fn update(&self, totals: &PurgeTotals) {
+        let (processed, result) = (totals.settled(self.mode), result(self.mode, totals));
         if let Some(bar) = &self.bar {
-            // A count that is out of date makes no bar that is over-full.
-            bar.set_length(self.rows.max(tally.scanned));
-            bar.set_message(done);
-            bar.set_position(settled);
+            // DynamoDB's count may be too low.
+            bar.set_length(self.rows.max(totals.scanned));
+            bar.set_message(result);
+            bar.set_position(processed);
             return;
         }
         let now = Clock.mono();
-        if now.saturating_duration_since(self.shown.get()) >= EVERY {
-            self.shown.set(now);
-            let line =
-                format!("table `{}`: {settled} of about {} rows settled, {done}", self.table, self.rows);
-            // Where stderr is gone, the work goes on.
-            let _unseen = output::say(line);
+        if now.saturating_duration_since(self.last_line.get()) >= PROGRESS_INTERVAL {
+            self.last_line.set(now);
+            let line = format!(
+                "table `{}`: {processed} of about {} rows processed, {result}",
+                self.table, self.rows
+            );
+            // If stderr is closed, the purge goes on.
+            let _ = output::print_status(line);
         }
     }
 
@@ -120,24 +123,24 @@ impl View {
 fn bar(rows: u64) -> ProgressBar {
     let template = "{bar:30} {human_pos}/{human_len} rows, {per_sec}, {eta} left, {msg}";
     let bar = ProgressBar::with_draw_target(Some(rows), ProgressDrawTarget::stderr());
-    // A template that did not parse would be a bar of the default style, and a failed test.
+    // The template is valid; if it were not, the bar would have the default style.
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
 }
 
-fn done(mode: Mode, tally: &PurgeTotals) -> String {
+fn result(mode: Mode, totals: &PurgeTotals) -> String {
     match mode {
-        Mode::Delete => format!("{} deleted", tally.deleted),
-        Mode::Count => format!("{} to delete", tally.over),
+        Mode::Delete => format!("{} deleted", totals.deleted),
+        Mode::Count => format!("{} to delete", totals.over),
     }
 }
 
 fn report(
     args: &args::PurgeArgs,
-    site: &Site,
-    tally: &PurgeTotals,
+    site: &RealmContext,
+    totals: &PurgeTotals,
     stopped: bool,
     took: Duration,
 ) -> io::Result<()> {
@@ -147,41 +150,44 @@ fn report(
             "table": site.table.name(),
             "dry_run": args.dry_run,
             "complete": !stopped,
-            "scanned": tally.scanned,
-            "live": tally.live,
-            "over": tally.over,
-            "deleted": tally.deleted,
-            "changed": tally.changed,
-            "gone": tally.gone,
-            "left": tally.left,
-            "read_units": tally.read_units,
-            "pauses": tally.pauses,
+            "scanned": totals.scanned,
+            "live": totals.live,
+            "over": totals.over,
+            "deleted": totals.deleted,
+            "changed": totals.changed,
+            "gone": totals.gone,
+            "left": totals.left,
+            "read_units": totals.read_units,
+            "pauses": totals.pauses,
             "seconds": took.as_secs_f64(),
         });
         writeln!(output::stdout(), "{summary}")?;
     }
     let mut stderr = output::stderr();
     let took = humantime::format_duration(Duration::from_secs(took.as_secs().max(1)));
-    let done = done(if args.dry_run { Mode::Count } else { Mode::Delete }, tally);
+    let result = result(if args.dry_run { Mode::Count } else { Mode::Delete }, totals);
     writeln!(
         stderr,
-        "{GOOD}{done}{GOOD:#}: {} rows of table `{}` read in {took}, {} live, {} over; {:.1} read units",
-        tally.scanned,
+        "{GOOD}{result}{GOOD:#}: {} rows of table `{}` read in {took}, {} live, {} expired; {:.1} read units",
+        totals.scanned,
         site.table.name(),
-        tally.live,
-        tally.over,
-        tally.read_units
+        totals.live,
+        totals.over,
+        totals.read_units
     )?;
-    if tally.changed + tally.gone > 0 {
-        let (changed, gone) = (tally.changed, tally.gone);
-        writeln!(stderr, "{changed} stayed, being used or changed meanwhile; {gone} were deleted by others")?;
+    if totals.changed + totals.gone > 0 {
+        let (changed, gone) = (totals.changed, totals.gone);
+        writeln!(
+            stderr,
+            "{changed} were kept because they were used or changed meanwhile; {gone} were deleted by others"
+        )?;
     }
-    for (reason, rows) in &tally.left {
+    for (reason, rows) in &totals.left {
         let noun = if *rows == 1 { "row" } else { "rows" };
         writeln!(stderr, "{rows} {noun} left alone: {reason}")?;
     }
-    if tally.pauses > 0 {
-        writeln!(stderr, "the store asked for patience {} times", tally.pauses)?;
+    if totals.pauses > 0 {
+        writeln!(stderr, "paused {} times because DynamoDB throttled or failed", totals.pauses)?;
     }
     Ok(())
 }

@@ -22,12 +22,9 @@ fn explain_shows_the_outcome_of_a_request_and_writes_nothing() {
     assert_eq!(json["headers"]["X-Session-Status"], "active");
 
     let text = site.run(&["explain", "--cookie", &cookie]).success().stdout;
-    for expected in [
-        "route    `/`: optional, realm `main`",
-        "header   X-User: alice",
-        "no reissue is due",
-        "goes through",
-    ] {
+    for expected in
+        ["route    `/`: optional, realm `main`", "header   X-User: alice", "no reissue is due", "allowed"]
+    {
         assert!(text.contains(expected), "{expected}:\n{text}");
     }
     assert_eq!(site.run(&["session", "show", "--json", &reference]).success().json(), before);
@@ -58,12 +55,12 @@ fn explain_gives_the_reason_for_a_refusal() {
             &["401 unauthenticated", "no cookie", "302 to /login?next=%2Fadmin"] as &[&str],
         ),
         (&["--path", "/admin", "-H", "Accept: text/html"], &["302 login", "to /login?next=%2Fadmin"]),
-        (&["--path", "/admin", "--cookie", &bob], &["403 forbidden", r#"wants `roles` to be "admin""#]),
+        (&["--path", "/admin", "--cookie", &bob], &["403 forbidden", r#"requires `roles` to be "admin""#]),
         (
             &["--path", "/admin", "--cookie", "nonsense"],
             &[
                 "401 unauthenticated",
-                "costs no read: the cookie does not have the expected form: `ID/VERSION`, where ID is 43 to 128 \
+                "rejected without a read: the cookie does not have the expected form: `ID/VERSION`, where ID is 43 to 128 \
                  characters of `A-Za-z0-9_-`",
             ],
         ),
@@ -72,10 +69,10 @@ fn explain_gives_the_reason_for_a_refusal() {
             &["names session", "X-User: bob"],
         ),
         (&["--path", "/a//b"], &["400 ambiguous-path", "route    none"]),
-        (&["--path", "/public", "--cookie", &bob], &["goes through", "X-Session-Status: anonymous"]),
+        (&["--path", "/public", "--cookie", &bob], &["allowed", "X-Session-Status: anonymous"]),
         (
             &["--path", "/", "--cookie", &format!("{bob}; {bob}x")],
-            &["names session", "costs no read", "X-User: bob"],
+            &["names session", "rejected without a read", "X-User: bob"],
         ),
     ] {
         let text = site.run(&[&["explain"], args].concat()).success().stdout;
@@ -93,7 +90,7 @@ fn explain_names_the_user_claim() {
     let site = Site::new(CONFIG);
     for (claim, user, verdict) in [
         ("user=alice", "logged in: `user` names the user", "200"),
-        ("cart=1", "a guest: `user` is absent, or names nobody", "401 unauthenticated"),
+        ("cart=1", "a guest: `user` is absent, or names no user", "401 unauthenticated"),
     ] {
         let (cookie, _) = site.create_session(&[claim, "roles=[\"admin\"]"]);
         let text = site.run(&["explain", "--cookie", &cookie, "--path", "/admin"]).success().stdout;
@@ -108,7 +105,7 @@ fn explain_names_the_user_claim() {
 #[test]
 fn explain_without_a_cookie_needs_no_store() {
     let site = Site::new(&CONFIG.replace(r#"path = "sessions.db""#, ""));
-    assert!(site.run(&["explain"]).success().stdout.contains("goes through"));
+    assert!(site.run(&["explain"]).success().stdout.contains("allowed"));
     site.run(&["explain", "--cookie", "x"]).with_code(1);
 }
 
@@ -124,8 +121,8 @@ fn explain_shows_the_destination_of_a_route() {
             "/app/x?y",
             &["forwarded as /x?y", "X-Forwarded-Prefix: /app", "X-Env: prod", "upstream `app`"] as &[&str],
         ),
-        ("/old/x", &["a redirect", "answer   308 to https://new.example/old/x"]),
-        ("/down", &["an answer of its own", "answer   503"]),
+        ("/old/x", &["a redirect", "response 308 to https://new.example/old/x"]),
+        ("/down", &["a fixed response", "response 503"]),
     ] {
         let text = site.run(&["explain", "--path", path]).success().stdout;
         for expected in expected {
@@ -141,8 +138,8 @@ fn explain_warns_of_a_path_that_bypasses_a_route_in_another_case() {
     let site = Site::new(CONFIG);
     for (path, other) in [("/ADMIN/x", "/ADMIN/x"), ("/admin/x", "/ADMIN/X")] {
         let warning = format!(
-            "case     `{other}` takes `/`, and `/admin` if case is ignored: if the upstream ignores it, set \
-             `ignore_case = true` on `/admin`, or on a route above it"
+            "case     `{other}` matches `/`, but would match `/admin` if case were ignored: if the upstream ignores \
+             case, set `ignore_case = true` on `/admin`, or on a route above it"
         );
         let text = site.run(&["explain", "--path", path]).success().stdout;
         assert!(text.contains(&warning), "{text}");
