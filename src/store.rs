@@ -8,6 +8,7 @@ mod attempts;
 mod attribute;
 mod checked;
 mod client;
+mod conflict;
 mod credentials;
 #[cfg(feature = "embedded")]
 pub mod embedded;

@@ -152,7 +152,8 @@ pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
             }
             Destroyed::Absent => Err(Failure::refused(format!("session {reference} no longer exists"))),
             Destroyed::Lost => Err(Failure::refused(format!(
-                "session {reference} was not ended: it has changed its id, and its row does not contain the new one"
+                "session {reference} was not ended: its row does not contain its new id, or other writers kept \
+                 changing it"
             ))),
         }
     })

@@ -98,8 +98,9 @@ pub struct UpdatedSession {
 /// Why a change was not made. The row is as it was.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// The version that it was made of is not the session's any more, or the session has ended meanwhile.
-    #[error("the session has moved on")]
+    /// The session was modified concurrently: its version is not the one that the change is for, it has ended, or others
+    /// modified it before each attempt.
+    #[error("the session was modified concurrently")]
     Conflict,
     /// The format cannot write the claims, or the row would be too large.
     #[error("the claims cannot be written: {0}")]
@@ -107,8 +108,8 @@ pub enum ChangeError {
     /// The store failed.
     #[error("{0}")]
     Store(Arc<StoreError>),
-    /// Others changed the row again and again, or it took too long.
-    #[error("the session is changed by too many at once")]
+    /// The change, with its wait for others of the same session, took too long, or the new session's id was taken.
+    #[error("the session could not be changed in time")]
     Contended,
     /// The operating system has no randomness to give.
     #[error("no randomness for a session id")]
@@ -299,7 +300,7 @@ impl Realm {
                 Attempt::MovedOn(newer) => session = newer,
             }
         }
-        Err(ChangeError::Contended)
+        Err(ChangeError::Conflict)
     }
 
     /// Whether the session is still the one that the order is about.

@@ -16,7 +16,8 @@ pub enum Destroyed {
     /// There is no row. Where the format retires rows, the session had ended before; elsewhere it may live on under
     /// another id.
     Absent,
-    /// The session lives on under an id that its retired row does not name.
+    /// The session lives on, under an id that its retired row does not name, or because other gateways kept writing its
+    /// row.
     Lost,
 }
 

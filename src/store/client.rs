@@ -26,6 +26,7 @@ use crate::config::DynamodbConfig;
 use crate::secret::Secret;
 
 use super::checked::checked;
+use super::conflict::RetryConflicts;
 use super::credentials::Detached;
 use super::fault::innermost;
 
@@ -165,6 +166,7 @@ pub(super) fn limits(builder: Builder, limit: Duration, attempts: u32, reconnect
     let builder = builder
         .timeout_config(timeouts)
         .retry_config(retries)
+        .retry_classifier(RetryConflicts)
         // Answers are read whole within the attempt's limit: watching their throughput as well would only cost.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     match AppName::new("sessiongate") {

@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId;
 
 use super::StoreError;
+use super::conflict::is_conflict;
 
 /// How a failed operation ended, in one word.
 pub(super) fn outcome<E>(error: &SdkError<E, HttpResponse>) -> &'static str
@@ -19,6 +20,7 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     match error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        _ if is_conflict(error) => "refused",
         Some("ConditionalCheckFailedException" | "TransactionCanceledException") => "refused",
         Some(_) | None => store_error(error, "").label(),
     }

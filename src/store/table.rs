@@ -31,6 +31,7 @@ use crate::time::Clock;
 use super::StoreError;
 use super::attempts::Attempts;
 use super::attribute::{SdkItem, item_from_sdk, item_to_sdk, to_sdk};
+use super::conflict::is_conflict;
 use super::expression::Placeholders;
 use super::fault::{outcome, store_error};
 use super::write_health::WriteHealth;
@@ -78,7 +79,8 @@ pub enum PutOutcome {
 pub enum Written {
     /// It was done.
     Done,
-    /// A condition did not hold, and nothing was changed. With the row as it is; none: there is no such row.
+    /// A condition did not hold, or every attempt met a transaction on the row, and nothing was changed. With the row as it
+    /// is, or `None` if there is no such row.
     Refused(Option<Item>),
 }
 
@@ -264,6 +266,9 @@ impl Table {
         if let Some(UpdateItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
             return self.refused(refusal.item.clone(), Some(key)).await;
         }
+        if is_conflict(&error) {
+            return self.refused(None, Some(key)).await;
+        }
         Err(store_error(&error, self.name()))
     }
 
@@ -299,13 +304,15 @@ impl Table {
         let request = request.customize().interceptor(attempts.clone());
         let deleted = self.timed("delete", request.send(), |answer| units(answer.consumed_capacity())).await;
         let Err(error) = deleted else { return Ok(Written::Done) };
-        if let Some(DeleteItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
-            return match self.refused(refusal.item.clone(), Some(key)).await? {
-                Written::Refused(None) if attempts.are_uncertain() => Err(unknown_outcome()),
-                written @ (Written::Done | Written::Refused(_)) => Ok(written),
-            };
+        let row = match error.as_service_error() {
+            Some(DeleteItemError::ConditionalCheckFailedException(refusal)) => refusal.item.clone(),
+            _ if is_conflict(&error) => None,
+            _ => return Err(store_error(&error, self.name())),
+        };
+        match self.refused(row, Some(key)).await? {
+            Written::Refused(None) if attempts.are_uncertain() => Err(unknown_outcome()),
+            written @ (Written::Done | Written::Refused(_)) => Ok(written),
         }
-        Err(store_error(&error, self.name()))
     }
 
     /// All the rows, in no order, page by page.

@@ -1,6 +1,7 @@
 //! What two gateways write to one session at the worst moments, which the engine brings about: of the same races on another
 //! engine, many times over, see `races`.
 
+mod conflicts;
 mod lost_answers;
 mod retired;
 

@@ -62,6 +62,9 @@ pub(crate) enum Fault {
     ServerError,
     /// `AccessDeniedException`
     AccessDenied,
+    /// A transaction on the row is in progress: `TransactionConflictException`, or `TransactionCanceledException` for a
+    /// transaction.
+    Conflict,
     /// The engine does nothing and never responds.
     NoResponse,
     /// The engine does the operation after this time.
@@ -219,6 +222,7 @@ impl Shared {
             Some(Fault::Throttle) => return failed(error(400, "ProvisionedThroughputExceededException")),
             Some(Fault::ServerError) => return failed(error(500, "InternalServerError")),
             Some(Fault::AccessDenied) => return failed(error(400, "AccessDeniedException")),
+            Some(Fault::Conflict) => return failed(conflict(name)),
             Some(Fault::NoResponse) => return (ScriptedResponse::never(), None),
             Some(Fault::Body(body)) => return failed(ScriptedResponse::new(200, *body)),
             Some(Fault::Stale(Value::Null)) => return (json_response(200, "{}"), Some(Outcome::Succeeded)),
@@ -278,4 +282,14 @@ fn json_response(status: u16, body: impl Into<Vec<u8>>) -> ScriptedResponse {
 fn error(status: u16, code: &str) -> ScriptedResponse {
     let body = json!({ "__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": "injected" });
     json_response(status, body.to_string())
+}
+
+fn conflict(operation: &str) -> ScriptedResponse {
+    if operation != "TransactWriteItems" {
+        return error(400, "TransactionConflictException");
+    }
+    let reasons = json!([{ "Code": "None" }, { "Code": "TransactionConflict", "Message": "injected" }]);
+    let code = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException";
+    let body = json!({ "__type": code, "Message": "injected", "CancellationReasons": reasons });
+    json_response(400, body.to_string())
 }

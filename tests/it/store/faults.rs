@@ -234,6 +234,65 @@ async fn outcome_of_a_conditional_delete_whose_response_is_lost_is_unknown() {
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }
 
+/// A server whose first `count` writes of one row meet a transaction on it.
+async fn conflicting(count: usize) -> (Server, impl Sized) {
+    let left = Arc::new(Mutex::new(count));
+    Server::start(move |engine, target, body| {
+        let left = left.clone();
+        async move {
+            let mut left = left.lock().await;
+            if *left > 0 && (target.ends_with("UpdateItem") || target.ends_with("DeleteItem")) {
+                *left -= 1;
+                let code = "com.amazonaws.dynamodb.v20120810#TransactionConflictException";
+                let body = format!(r#"{{"__type":"{code}","message":"{CANARY}"}}"#);
+                return EngineResponse { status: 400, body: body.into() };
+            }
+            engine.dispatch(&target, body).await
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn write_that_meets_a_transaction_is_retried() {
+    let key = Key::binary(b"k");
+    for write in ["update", "change", "delete", "take"] {
+        let (server, _task) = conflicting(2).await;
+        let table = server.table(3).await;
+        table.create(row(1)).await.unwrap();
+        let written = match write {
+            "update" => table.update(&key, &due(2)).await,
+            "change" => table.change(&key, &due(2)).await,
+            "delete" => table.delete(&key, &due(2).conditions).await,
+            _ => table.take(&key).await.map(|row| row.map_or(Written::Refused(None), |_| Written::Done)),
+        };
+        assert_eq!(written.unwrap(), Written::Done, "{write}");
+    }
+}
+
+#[tokio::test]
+async fn write_that_keeps_meeting_transactions_is_refused_with_the_row_and_the_table_is_writable() {
+    let key = Key::binary(b"k");
+    let (server, _task) = conflicting(usize::MAX).await;
+    let table = server.table(2).await;
+    table.create(row(1)).await.unwrap();
+    for _ in 0..3 {
+        for written in [
+            table.update(&key, &due(2)).await,
+            table.change(&key, &due(2)).await,
+            table.delete(&key, &due(2).conditions).await,
+        ] {
+            assert_eq!(written.unwrap(), Written::Refused(Some(row(1))));
+        }
+        let error = table.take(&key).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Unavailable(_)) && !error.to_string().contains(CANARY),
+            "{error}"
+        );
+    }
+    assert_eq!(table.unwritable(), None);
+}
+
 /// Older servers do not send the row with a refusal. It is read, so that "none" still means that there is none.
 #[tokio::test]
 async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
