@@ -1,12 +1,12 @@
-//! The admin listener: what an orchestrator asks (`/healthz`, `/readyz`), what Prometheus collects (`/metrics`), and what
-//! an operator wants to see (`/config`, `/`).
+//! The admin listener: health and readiness checks (`/healthz`, `/readyz`), metrics for Prometheus (`/metrics`), and the
+//! configuration and an overview for operators (`/config`, `/`).
 //!
 //! 1. It has an address of its own, and is never part of a public listener.
-//! 2. Whoever does not bring the token, or without one asks for another machine, learns only whether the gateway is alive
-//!    and ready (`admin/access.rs`).
-//! 3. It only shows: nothing can be changed here, and no session, cookie, claim or key is shown.
-//! 4. It runs beside the request path, on the control runtime, over few connections with short limits, so that whoever
-//!    asks too much or too slowly gets in nobody's way.
+//! 2. Clients without the token, or, if there is no token, clients that ask for another host than this machine, get only
+//!    the health and readiness checks (`admin/access.rs`).
+//! 3. It is read-only, and shows no session, cookie, claim or key.
+//! 4. It runs on the control runtime. The number of its connections and their duration are limited, so that its clients
+//!    cannot slow down requests.
 
 mod access;
 mod exposition;
@@ -46,151 +46,151 @@ use access::{AdminAccess, Denied};
 use readiness::Readiness;
 use socket::{AdminSocket, AdminStream};
 
-/// How many connections are served at a time; more wait to be accepted.
-const CONNECTIONS: usize = 64;
-/// How long a connection may take to send a request's head, and stay idle between two.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// How long a connection may live, so that one that does not read its answer does not stay.
-const LIFE: Duration = Duration::from_secs(600);
-/// The bound of a request's head.
-const MAX_BUFFER: usize = 16 * 1024;
+/// Limit of connections that are served at a time. Further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// Timeout for receiving a request head, and for the next request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum duration of a connection, which also ends connections whose clients do not read the response.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// Limit of a request head's size.
+const MAX_HEAD: usize = 16 * 1024;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-const FOREIGN: &str = "without a token, this is for who asks 127.0.0.1, [::1] or localhost, by that name\n";
+/// Response to a request for another host, if there is no token.
+const OTHER_HOST: &str = "without a token, the host of the URL must be 127.0.0.1, [::1] or localhost\n";
 
-/// How long to wait when the system has no descriptor left for a connection.
-const BACK_OFF: Duration = Duration::from_millis(100);
+/// Pause after a failed accept, for example when no file descriptor is left.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What the admin listener shows of the gateway that runs beside it.
+/// The state of the gateway that the admin listener shows.
 pub struct Subject {
-    /// The configuration in force, ready for use.
+    /// Returns the current gateway.
     pub gateway: Box<dyn Fn() -> Arc<Gateway> + Send + Sync>,
-    /// Whether all workers are alive.
+    /// Returns whether all workers are alive.
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Whether the gateway is about to end.
+    /// Returns whether the gateway is draining.
     pub is_draining: Box<dyn Fn() -> bool + Send + Sync>,
-    /// What became of reloads.
+    /// Returns the outcomes of reloads.
     pub reloads: Box<dyn Fn() -> ReloadReport + Send + Sync>,
-    /// WebSockets.
+    /// Counters of WebSocket tunnels.
     pub tunnels: Arc<Tunnels>,
-    /// What is counted.
+    /// Counters and histograms of requests.
     pub metrics: Arc<Metrics>,
-    /// Client connections, and what became of those who made them.
+    /// Returns the state and counters of client connections.
     pub connections: Box<dyn Fn() -> ConnectionReport + Send + Sync>,
-    /// How many workers there are.
+    /// Number of workers.
     pub workers: usize,
 }
 
-/// Client connections.
+/// State and counters of client connections.
 #[derive(Clone, Debug)]
 pub struct ConnectionReport {
-    /// How many are open.
+    /// Number of open connections.
     pub open: usize,
-    /// How many there may be.
+    /// Limit of open connections.
     pub bound: usize,
-    /// What became of those who arrived, by outcome.
+    /// Counters of accepted, refused and failed connections, by outcome.
     pub outcomes: [(&'static str, u64); 6],
-    /// What clients of HTTP/2 did that they should not.
+    /// Counters of HTTP/2 misuse.
     pub http2: Http2Report,
-    /// Certificates that were read again, and those that could not be used.
+    /// Counters of certificate reloads, by outcome.
     pub certificates: [(&'static str, u64); 2],
     /// When the first of the listeners' certificates expires.
     pub not_after: Option<Timestamp>,
 }
 
-/// What clients of HTTP/2 did that they should not.
+/// Counters of HTTP/2 misuse by clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Http2Report {
     /// Streams that ended before their responses.
     pub resets: u64,
-    /// How often reading a connection was put off for that.
+    /// Times that a connection was paused because its address had reset too many streams.
     pub pauses: u64,
-    /// Connections that were ended for that, or because the protocol was broken.
+    /// Connections closed because of too many resets or a protocol violation.
     pub ended: u64,
 }
 
-/// What became of reloads.
+/// Outcomes of reloads.
 #[derive(Clone, Copy, Debug)]
 pub struct ReloadReport {
-    /// How many were carried out.
+    /// Reloads that were applied.
     pub done: u64,
-    /// How many changed nothing because something was wrong.
+    /// Reloads that failed and changed nothing.
     pub failed: u64,
-    /// When the configuration in force came into force.
+    /// When the current configuration was applied.
     pub last: Timestamp,
-    /// Its number; the first is 1.
+    /// Number of the current configuration; the first is 1.
     pub generation: u64,
 }
 
-/// The running listener; it ends when this is dropped.
+/// The running admin listener, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Admin {
     socket: Arc<AdminSocket>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// What all connections share.
-struct Office {
+/// State shared by all connections.
+struct AdminState {
     subject: Subject,
     readiness: Readiness,
     access: AdminAccess,
-    began: Now,
+    started: Now,
 }
 
-type Answer = Response<Full<Bytes>>;
+type AdminResponse = Response<Full<Bytes>>;
 
 impl Admin {
-    /// Starts listening as `config` says, on `passed` if the process before this one has passed its socket on. Must be
-    /// called within a runtime.
+    /// Starts the admin listener of `config`, on the socket `inherited` if there is one. Must be called within a runtime.
     ///
     /// # Errors
-    /// Returns an error if the address cannot be had.
-    pub fn start(config: &AdminConfig, passed: Option<OwnedFd>, subject: Subject) -> io::Result<Self> {
-        let socket = Arc::new(AdminSocket::open(&config.address, passed)?);
-        let readiness = Readiness::default();
-        let office = Office { subject, readiness, access: AdminAccess::of(config), began: Clock.now() };
-        let task = tokio::spawn(accept(Arc::clone(&socket), Arc::new(office)));
+    /// Returns an error if the address cannot be bound.
+    pub fn start(config: &AdminConfig, inherited: Option<OwnedFd>, subject: Subject) -> io::Result<Self> {
+        let socket = Arc::new(AdminSocket::open(&config.address, inherited)?);
+        let access = AdminAccess::from_config(config);
+        let state = AdminState { subject, readiness: Readiness::default(), access, started: Clock.now() };
+        let task = tokio::spawn(accept(Arc::clone(&socket), Arc::new(state)));
         Ok(Self { socket, _task: AbortOnDropHandle::new(task) })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> &str {
         self.socket.address()
     }
 
-    /// Its socket once more, to be passed to the process that takes over.
+    /// Duplicates the socket, for the process that replaces this one.
     ///
     /// # Errors
-    /// Returns an error if there is no descriptor left for it.
+    /// Returns an error if the limit of open files is reached.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         self.socket.descriptor()
     }
 
-    /// Ends it, and leaves its socket to the process that has taken over.
-    pub fn leave(self) {
-        self.socket.leave();
+    /// Ends the listener, and leaves its socket file to the process that has taken over.
+    pub fn hand_over(self) {
+        self.socket.hand_over();
     }
 }
 
-async fn accept(socket: Arc<AdminSocket>, office: Arc<Office>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // Dropped with the listener, and with it every connection.
+async fn accept(socket: Arc<AdminSocket>, state: Arc<AdminState>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // Dropping the set, with the listener, ends every connection.
     let mut connections = JoinSet::new();
     loop {
-        // Never closed, so there is always a permit in the end.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        // The semaphore is never closed, so this does not fail.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         while connections.try_join_next().is_some() {}
-        let office = Arc::clone(&office);
+        let state = Arc::clone(&state);
         match socket.accept().await {
             Ok(AdminStream::Tcp(stream)) => {
-                connections.spawn(serve(stream, office, place));
+                connections.spawn(serve(stream, state, permit));
             }
             Ok(AdminStream::Unix(stream)) => {
-                connections.spawn(serve(stream, office, place));
+                connections.spawn(serve(stream, state, permit));
             }
             Err(error) => {
                 tracing::debug!(%error, "an admin connection could not be accepted");
-                tokio::time::sleep(BACK_OFF).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -198,33 +198,33 @@ async fn accept(socket: Arc<AdminSocket>, office: Arc<Office>) {
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    office: Arc<Office>,
-    _place: OwnedSemaphorePermit,
+    state: Arc<AdminState>,
+    _permit: OwnedSemaphorePermit,
 ) {
     let service = service_fn(|request: Request<Incoming>| {
-        let office = Arc::clone(&office);
+        let state = Arc::clone(&state);
         async move {
             let (parts, _) = request.into_parts();
-            Ok::<_, Infallible>(office.answer(&parts.method, parts.uri.path(), &parts.headers).await)
+            Ok::<_, Infallible>(state.handle(&parts.method, parts.uri.path(), &parts.headers).await)
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
-        .max_buf_size(MAX_BUFFER)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    // Whoever is cut off by the end of its connection's life asks again.
-    if let Ok(Err(error)) = tokio::time::timeout(LIFE, connection).await {
+    // On timeout the connection is closed; clients reconnect.
+    if let Ok(Err(error)) = tokio::time::timeout(MAX_AGE, connection).await {
         tracing::debug!(%error, "an admin connection ended");
     }
 }
 
-impl Office {
-    async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Answer {
+impl AdminState {
+    async fn handle(&self, method: &Method, path: &str, headers: &HeaderMap) -> AdminResponse {
         if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD are allowed\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
         }
         match path {
             "/healthz" => return self.health(),
@@ -234,38 +234,41 @@ impl Office {
         match self.access.check(headers) {
             Ok(()) => {}
             Err(Denied::Token) => {
-                let mut answer = text(StatusCode::UNAUTHORIZED, PLAIN, "this needs the token of `[admin]`\n");
-                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-                return answer;
+                let message = "the token of `[admin]` is required\n";
+                let mut response = text(StatusCode::UNAUTHORIZED, PLAIN, message);
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                return response;
             }
-            Err(Denied::Host) => return text(StatusCode::MISDIRECTED_REQUEST, PLAIN, FOREIGN),
+            Err(Denied::Host) => return text(StatusCode::MISDIRECTED_REQUEST, PLAIN, OTHER_HOST),
         }
         let gateway = (self.subject.gateway)();
         match path {
             "/" => text(StatusCode::OK, "text/html; charset=utf-8", page::page(&gateway)),
             "/metrics" => self.metrics(&gateway),
             "/config" => text(StatusCode::OK, JSON, gateway.source.as_json().to_string()),
-            _ => text(StatusCode::NOT_FOUND, PLAIN, "there are /healthz, /readyz, /metrics and /config\n"),
+            _ => {
+                text(StatusCode::NOT_FOUND, PLAIN, "the paths are /healthz, /readyz, /metrics and /config\n")
+            }
         }
     }
 
-    fn health(&self) -> Answer {
+    fn health(&self) -> AdminResponse {
         let alive = (self.subject.is_alive)();
-        let (status, word) = verdict(alive, "alive", "stuck");
+        let (status, word) = check_result(alive, "alive", "stuck");
         json(status, &json!({ "status": word, "checks": { "workers": word } }))
     }
 
-    async fn ready(&self) -> Answer {
+    async fn ready(&self) -> AdminResponse {
         let is_draining = (self.subject.is_draining)();
         let report = self.readiness.report(&(self.subject.gateway)()).await;
-        let (status, word) = verdict(report.is_ready() && !is_draining, "ready", "not ready");
+        let (status, word) = check_result(report.is_ready() && !is_draining, "ready", "not ready");
         let serving = if is_draining { "draining" } else { "ok" };
         let checks = json!({ "serving": serving, "stores": report.stores, "upstreams": report.upstreams });
         json(status, &json!({ "status": word, "checks": checks }))
     }
 
-    fn metrics(&self, gateway: &Gateway) -> Answer {
-        match exposition::exposition(&self.subject, gateway, self.began) {
+    fn metrics(&self, gateway: &Gateway) -> AdminResponse {
+        match exposition::exposition(&self.subject, gateway, self.started) {
             Ok(metrics) => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
             Err(error) => {
                 tracing::error!(%error, "the metrics cannot be written");
@@ -275,22 +278,23 @@ impl Office {
     }
 }
 
-fn verdict(good: bool, yes: &'static str, no: &'static str) -> (StatusCode, &'static str) {
-    if good { (StatusCode::OK, yes) } else { (StatusCode::SERVICE_UNAVAILABLE, no) }
+/// Returns the status code and the word for the result of a check.
+fn check_result(passed: bool, yes: &'static str, no: &'static str) -> (StatusCode, &'static str) {
+    if passed { (StatusCode::OK, yes) } else { (StatusCode::SERVICE_UNAVAILABLE, no) }
 }
 
-fn json(status: StatusCode, value: &Value) -> Answer {
+fn json(status: StatusCode, value: &Value) -> AdminResponse {
     text(status, JSON, format!("{value:#}\n"))
 }
 
-fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
+fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> AdminResponse {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
+    response
 }
 
 impl fmt::Debug for Subject {

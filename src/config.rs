@@ -38,7 +38,7 @@ pub use self::admin::{AdminAddress, AdminConfig};
 use self::diagnostic::{Diagnostic, DiagnosticReport};
 pub use self::difference::{Difference, SectionChange};
 use self::environment::Environment;
-pub use self::limits::{Limits, USUAL_CONNECTIONS};
+pub use self::limits::{DEFAULT_CONNECTIONS, Limits};
 pub use self::listeners::{
     CertificateConfig, ClientRule, Hsts, HttpsRedirect, ListenerAddress, ListenerConfig, TlsConfig,
     TlsVersion, TrustedProxies,
@@ -194,8 +194,8 @@ pub enum Consistency {
     Eventual,
 }
 
-/// The reaction to a store that is unavailable. None of them lets a request pass a `required` route without a session, or
-/// clears a cookie.
+/// The reaction to an unavailable store. No reaction lets a request without a session pass a `required` route, or clears a
+/// cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStoreError {
     /// Respond with 503 on every route that looks up sessions.

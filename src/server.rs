@@ -261,7 +261,7 @@ impl Server {
     /// Leaves the Unix socket files to the process that has taken over, and closes the admin listener.
     pub fn hand_over(&mut self) {
         self.listeners.iter().for_each(|listener| listener.hand_over());
-        self.admin.take().into_iter().for_each(Admin::leave);
+        self.admin.take().into_iter().for_each(Admin::hand_over);
     }
 
     /// Ends the gateway: readiness fails at once, so that load balancers stop sending requests, and [`Self::end`]

@@ -1,10 +1,9 @@
-//! Who may see what the admin listener shows beyond whether the gateway is alive and ready.
+//! Access to the admin listener, except for the health and readiness checks, which are open to everyone.
 //!
-//! 1. With a token: who brings it.
-//! 2. Without one, on an address of this machine's own: who asks for it by a name of this machine. A browser asks in the
-//!    name of the page that it shows, and whoever owns that name can have it lead here (DNS rebinding): such a page
-//!    would read what every program of this machine may.
-//! 3. On a unix socket without a token: who can open it. No name leads there.
+//! 1. With a token, requests must have the token.
+//! 2. Without a token, on a loopback address, the request's host must be a name of this machine. Otherwise a web page on
+//!    another host could read the responses: its owner only has to let the host name resolve to 127.0.0.1 (DNS rebinding).
+//! 3. Without a token, on a Unix socket, everyone who can open the socket has access.
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -16,31 +15,31 @@ use crate::headers::sole;
 use crate::host::names_this_machine;
 use crate::secret::Secret;
 
-/// What `Authorization` begins with.
+/// The scheme of `Authorization`.
 const BEARER: &[u8] = b"Bearer ";
 
-/// What is asked for.
+/// The access rule.
 #[derive(Clone, Debug)]
 pub(super) enum AdminAccess {
-    /// The token.
+    /// Requires the token.
     Token(Secret),
-    /// A name of this machine.
+    /// Requires a name of this machine as the request's host.
     Local,
-    /// Nothing.
+    /// Requires nothing.
     Open,
 }
 
-/// What somebody did not bring.
+/// The reason why access is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// The token.
+    /// The token is missing or wrong.
     Token,
-    /// A name of this machine.
+    /// The host is not a name of this machine.
     Host,
 }
 
 impl AdminAccess {
-    pub(super) fn of(config: &AdminConfig) -> Self {
+    pub(super) fn from_config(config: &AdminConfig) -> Self {
         match (&config.token, &config.address) {
             (Some(token), _) => Self::Token(token.clone()),
             (None, AdminAddress::Tcp(_)) => Self::Local,
@@ -48,11 +47,14 @@ impl AdminAccess {
         }
     }
 
-    /// Whether these headers bring what is asked for.
+    /// Checks a request's headers.
+    ///
+    /// # Errors
+    /// Returns the reason if access is denied.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Denied> {
         match self {
             Self::Token(token) => {
-                if brings(headers, token) {
+                if has_token(headers, token) {
                     Ok(())
                 } else {
                     Err(Denied::Token)
@@ -70,10 +72,11 @@ impl AdminAccess {
     }
 }
 
-/// What it takes to find out says nothing about the token.
-fn brings(headers: &HeaderMap, token: &Secret) -> bool {
+/// Returns whether the headers have the token. Compares digests in constant time, so that the duration reveals nothing
+/// about the token.
+fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
     let Some(line) = sole(headers, &AUTHORIZATION) else { return false };
-    let Some((scheme, brought)) = line.as_bytes().split_at_checked(BEARER.len()) else { return false };
-    let digests = (Sha256::digest(brought.trim_ascii()), Sha256::digest(token.expose()));
+    let Some((scheme, given)) = line.as_bytes().split_at_checked(BEARER.len()) else { return false };
+    let digests = (Sha256::digest(given.trim_ascii()), Sha256::digest(token.expose()));
     scheme.eq_ignore_ascii_case(BEARER) && bool::from(digests.0.ct_eq(&digests.1))
 }

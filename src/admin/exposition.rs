@@ -1,5 +1,5 @@
-//! All metrics in Prometheus's text format: the counters that the gateway keeps, and everything that is read at each
-//! scrape, which is what other parts count for themselves and how full every bounded structure is.
+//! All metrics in Prometheus's text format: those in `telemetry/metrics.rs`, and those read at each scrape, which are the
+//! counters of other modules and the use of every bounded structure.
 
 use prometheus::{CounterVec, Error, GaugeVec, Opts, Registry, TextEncoder};
 
@@ -10,7 +10,7 @@ use crate::telemetry::metrics::NONE;
 use crate::time::Now;
 use crate::upstream::{ServerReport, UpstreamReport};
 
-/// What a family's samples are.
+/// The type of a metric family.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     /// Only grows.
@@ -19,7 +19,7 @@ enum Kind {
     Gauge,
 }
 
-/// A metric that is read off a report: its kind, its name, its help, and its value.
+/// A metric with its kind, its name, its help text, and a function that reads its value from a report.
 type Reading<T> = (Kind, &'static str, &'static str, fn(&T) -> u64);
 
 /// The metrics that are read at one scrape.
@@ -45,13 +45,11 @@ const UPSTREAM: [Reading<UpstreamReport>; 5] = [
         "Limit of the requests that wait.",
         |report| report.queue_size as u64,
     ),
-    (Kind::Counter, "sessiongate_upstream_retries_total", "Requests that were sent once more.", |report| {
-        report.retries
-    }),
+    (Kind::Counter, "sessiongate_upstream_retries_total", "Retries of requests.", |report| report.retries),
     (
         Kind::Counter,
         "sessiongate_upstream_retries_denied_total",
-        "Requests that were not sent once more because the retry budget was spent.",
+        "Retries that were not made because the retry budget was spent.",
         |report| report.retries_denied,
     ),
 ];
@@ -60,7 +58,7 @@ const SERVER: [Reading<ServerReport>; 9] = [
     (
         Kind::Gauge,
         "sessiongate_server_healthy",
-        "Whether a server answers its health checks, or has none.",
+        "Whether a server passes its health checks, or has none.",
         |server| u64::from(server.healthy),
     ),
     (Kind::Gauge, "sessiongate_server_ejected", "Whether a server is ejected after failures.", |server| {
@@ -93,16 +91,16 @@ const SERVER: [Reading<ServerReport>; 9] = [
     (
         Kind::Counter,
         "sessiongate_server_health_changes_total",
-        "How often a server's health checks changed their result.",
+        "How often a server became healthy or unhealthy by its health checks.",
         |server| server.health_changes,
     ),
 ];
 
-/// Writes every metric as it is now.
+/// Returns the current values of all metrics.
 ///
 /// # Errors
 /// Returns an error if a metric is registered twice or cannot be written, which is a defect.
-pub(super) fn exposition(subject: &Subject, gateway: &Gateway, began: Now) -> Result<String, Error> {
+pub(super) fn exposition(subject: &Subject, gateway: &Gateway, started: Now) -> Result<String, Error> {
     let scrape = Scrape::default();
     scrape.realms(gateway)?;
     scrape.limiters(gateway)?;
@@ -110,7 +108,7 @@ pub(super) fn exposition(subject: &Subject, gateway: &Gateway, began: Now) -> Re
     scrape.access_log(gateway)?;
     scrape.server(subject)?;
     scrape.connections(&(subject.connections)())?;
-    scrape.process(began)?;
+    scrape.process(started)?;
     let mut text = String::new();
     let encoder = TextEncoder::new();
     encoder.encode_utf8(&subject.metrics.registry().gather(), &mut text)?;
@@ -119,7 +117,7 @@ pub(super) fn exposition(subject: &Subject, gateway: &Gateway, began: Now) -> Re
 }
 
 impl Scrape {
-    /// Adds a family. Samples with the same labels are summed up.
+    /// Adds a family. Samples with the same labels are added up.
     fn family<'s, const LABELS: usize>(
         &self,
         kind: Kind,
@@ -182,10 +180,10 @@ impl Scrape {
             .collect();
         let labels = ["route", "limiter"];
         let used = fills.iter().map(|&(labels, (used, _))| (labels, number(used)));
-        let help = "Addresses that a limiter remembers: a route's, or the general one.";
+        let help = "Addresses that a rate limiter tracks: a route's, or the gateway's.";
         self.family(Kind::Gauge, "sessiongate_limiter_bound_used", help, labels, used)?;
         let limit = fills.iter().map(|&(labels, (_, limit))| (labels, number(limit)));
-        let help = "Limit of the addresses that a limiter remembers.";
+        let help = "Limit of the addresses that a rate limiter tracks.";
         self.family(Kind::Gauge, "sessiongate_limiter_bound_limit", help, labels, limit)
     }
 
@@ -220,7 +218,7 @@ impl Scrape {
     fn access_log(&self, gateway: &Gateway) -> Result<(), Error> {
         let fill = gateway.access_log.as_ref().map(|log| log.fill());
         let used = fill.map(|(used, _)| number(used as u64));
-        let help = "Size of the access log's lines that wait to be written.";
+        let help = "Size of the access log lines that wait to be written.";
         self.single(Kind::Gauge, "sessiongate_access_log_queue_bytes", help, used)?;
         let limit = fill.map(|(_, limit)| number(limit as u64));
         let help = "Limit of the size of the lines that wait to be written.";
@@ -238,7 +236,7 @@ impl Scrape {
         self.family(Kind::Counter, "sessiongate_tunnels_closed_total", help, ["cause"], closed)?;
         let ReloadReport { done, failed, last, generation } = (subject.reloads)();
         let outcomes = [(["done"], number(done)), (["failed"], number(failed))];
-        let help = "Reloads of the configuration: carried out, or refused.";
+        let help = "Reloads of the configuration: done, or failed.";
         self.family(Kind::Counter, "sessiongate_reloads_total", help, ["outcome"], outcomes)?;
         let gauges = [
             (
@@ -254,7 +252,7 @@ impl Scrape {
             ("sessiongate_workers", "Threads that serve requests.", number(subject.workers as u64)),
             (
                 "sessiongate_draining",
-                "Whether the gateway finishes its last requests before it ends.",
+                "Whether the gateway is draining.",
                 f64::from(u8::from((subject.is_draining)())),
             ),
         ];
@@ -270,7 +268,7 @@ impl Scrape {
         let help = "Limit of the open client connections.";
         self.single(Kind::Gauge, "sessiongate_connections_limit", help, Some(bound))?;
         let outcomes = outcomes.iter().map(|&(outcome, count)| ([outcome], number(count)));
-        let help = "Client connections, by what became of them before any request.";
+        let help = "Accepted client connections, and those that ended before a request, by outcome.";
         self.family(Kind::Counter, "sessiongate_connections_total", help, ["outcome"], outcomes)?;
         let Http2Report { resets, pauses, ended } = *http2;
         let counters = [
@@ -281,12 +279,12 @@ impl Scrape {
             ),
             (
                 "sessiongate_http2_pauses_total",
-                "How often a connection was left unread because its address had reset too many streams.",
+                "How often a connection was paused because its address had reset too many streams.",
                 pauses,
             ),
             (
                 "sessiongate_http2_ended_total",
-                "Connections that were closed because the client broke the protocol or its limits.",
+                "Connections closed because the client violated the protocol or exceeded a limit.",
                 ended,
             ),
         ];
@@ -294,16 +292,16 @@ impl Scrape {
             self.single(Kind::Counter, name, help, Some(number(count)))?;
         }
         let reloads = certificates.iter().map(|&(outcome, count)| ([outcome], number(count)));
-        let help = "Listener certificates whose files changed: loaded, or refused.";
+        let help = "Reloads of listener certificates after a file has changed: done, or failed.";
         self.family(Kind::Counter, "sessiongate_certificate_reloads_total", help, ["outcome"], reloads)?;
         let not_after = not_after.map(|not_after| not_after.as_secs() as f64);
         let help = "When the first of the listeners' certificates expires, in Unix seconds.";
         self.single(Kind::Gauge, "sessiongate_certificate_not_after_seconds", help, not_after)
     }
 
-    fn process(&self, began: Now) -> Result<(), Error> {
+    fn process(&self, start: Now) -> Result<(), Error> {
         let Process { resident_bytes, cpu_seconds, open_fds, max_fds, threads } = Process::read();
-        let started = Some((began.wall.as_millis() / 1000) as f64);
+        let started = Some((start.wall.as_millis() / 1000) as f64);
         let help = "When the gateway started, in Unix seconds.";
         self.single(Kind::Gauge, "process_start_time_seconds", help, started)?;
         self.single(Kind::Counter, "process_cpu_seconds_total", "User and system CPU time.", cpu_seconds)?;
@@ -319,7 +317,7 @@ impl Scrape {
     }
 }
 
-/// Prometheus's values are floats: counts beyond 2^53 are rounded.
+/// Converts a count to a sample value. Prometheus uses floats, which round counts beyond 2^53.
 fn number(count: u64) -> f64 {
     count as f64
 }

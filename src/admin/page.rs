@@ -1,8 +1,8 @@
-//! The page at `/`, for people who come to look.
+//! The HTML page at `/`: links, and an overview of realms and upstreams.
 
 use crate::proxy::Gateway;
 
-/// The page.
+/// Returns the page.
 pub(super) fn page(gateway: &Gateway) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let rows = gateway.upstreams.iter().map(|upstream| {
@@ -24,16 +24,16 @@ pub(super) fn page(gateway: &Gateway) -> String {
          th,td{{text-align:left;font-weight:normal;padding:.3rem .6rem .3rem 0;border-top:1px solid #8884}}th{{width:40%}}\
          td.good{{color:#1a7f37}}td.bad{{color:#cf222e}}a{{color:inherit}}small{{opacity:.6}}</style>\
          <h1>sessiongate</h1><small>{version}</small>\
-         <h2>Ask</h2><table>\
+         <h2>Endpoints</h2><table>\
          <tr><th><a href=/healthz>/healthz</a><td>whether the process and its workers are alive\
          <tr><th><a href=/readyz>/readyz</a><td>whether requests can be served\
-         <tr><th><a href=/metrics>/metrics</a><td>for Prometheus\
+         <tr><th><a href=/metrics>/metrics</a><td>metrics for Prometheus\
          <tr><th><a href=/config>/config</a><td>the configuration in force, without secrets</table>\
          <h2>Realms</h2><table>{realms}</table><h2>Upstreams</h2><table>{upstreams}</table></html>\n"
     )
 }
 
-/// Names are letters, digits, `-` and `_`; this does not rely on it.
+/// Escapes a name for HTML. Names contain only letters, digits, `-` and `_`, but this does not rely on that.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

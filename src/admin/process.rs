@@ -1,13 +1,13 @@
-//! What the operating system says of this process, under the names that every Prometheus client uses.
+//! Figures of this process that Prometheus clients usually report: memory, CPU time, file descriptors, threads.
 //!
-//! Read from `/proc` when somebody asks. What cannot be read is left out.
+//! They are read from `/proc` at each scrape. Figures that cannot be read are left out.
 
 use std::fs;
 
-/// The clock ticks of `/proc/self/stat`: 100 a second on every Linux that programs see.
+/// Clock ticks per second in `/proc/self/stat` (`USER_HZ`): 100 on Linux.
 const TICKS: f64 = 100.0;
 
-/// A reading.
+/// Figures of this process.
 #[derive(Debug, Default)]
 pub(super) struct Process {
     pub(super) resident_bytes: Option<u64>,
@@ -25,7 +25,7 @@ impl Process {
         Self {
             resident_bytes: field(&status, "VmRSS:").map(|kib| kib * 1024),
             cpu_seconds: cpu_seconds(&stat),
-            // The directory itself is open while it is counted.
+            // One less, for the descriptor of the directory itself.
             open_fds: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| (files.count() as u64).saturating_sub(1)),
@@ -35,13 +35,14 @@ impl Process {
     }
 }
 
-/// The first number after `name`, at the beginning of a line.
+/// Returns the first number after `name` at the beginning of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time: fields 14 and 15, counted from behind the name, which may hold anything.
+/// Returns user and system time in seconds: fields 14 and 15, counted after the process name, which may contain spaces and
+/// parentheses.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u32>().ok().map(f64::from);
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_parentheses_moves_nothing() {
+    fn process_name_may_contain_parentheses() {
         let stat = "1 (a) (b) S 1 1 1 0 -1 4194560 1 2 3 4 250 150 0 0 20 0 1 0 1 1 1";
         assert_eq!(cpu_seconds(stat), Some(4.0));
     }

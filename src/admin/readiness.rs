@@ -1,8 +1,8 @@
-//! Whether the gateway can serve: the tables of its realms answer and take writes, and every upstream that a route uses
-//! has a server that takes requests.
+//! Readiness: the gateway is ready if the tables of its realms respond and accept writes, and every upstream has a server
+//! that takes requests.
 //!
-//! A report is good for a second, and made once for all who ask meanwhile: a probe of the gateway is no load for what
-//! is behind it. It is made within [`LIMIT`], whatever does not answer.
+//! A report is reused for a second, and concurrent checks share one, so that checks of the gateway put no load on the
+//! tables. The check of each table has a timeout of [`TABLE_TIMEOUT`].
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,40 +16,41 @@ use crate::proxy::Gateway;
 use crate::session::Realm;
 use crate::time::Clock;
 
-/// How long a report is good.
-const GOOD_FOR: Duration = Duration::from_secs(1);
-/// How long a table has to answer.
-const LIMIT: Duration = Duration::from_secs(2);
+/// How long a report is reused.
+const REPORT_TTL: Duration = Duration::from_secs(1);
+/// Timeout for the response of a table.
+const TABLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The latest report.
+/// Creates reports and caches the latest one.
 #[derive(Debug, Default)]
 pub(super) struct Readiness(Mutex<Option<(Instant, Arc<ReadinessReport>)>>);
 
-/// What answers and what does not, each in a word.
+/// The state of each table and upstream: [`OK`], or the problem in a few words.
 #[derive(Debug)]
 pub(super) struct ReadinessReport {
-    /// By realm.
+    /// States of tables, by realm.
     pub(super) stores: BTreeMap<String, Cow<'static, str>>,
-    /// By upstream.
+    /// States of upstreams, by name.
     pub(super) upstreams: BTreeMap<String, &'static str>,
 }
 
-/// What is well.
+/// The state of a table or upstream that can be used.
 const OK: &str = "ok";
 
 impl Readiness {
-    /// How it stands now, or stood less than a second ago.
+    /// Returns a report that is less than [`REPORT_TTL`] old.
     pub(super) async fn report(&self, gateway: &Gateway) -> Arc<ReadinessReport> {
+        // The lock is held during the checks, so that concurrent callers wait for one report.
         let mut latest = self.0.lock().await;
-        if let Some((made, report)) = &*latest
-            && Clock.mono().saturating_duration_since(*made) < GOOD_FOR
+        if let Some((created, report)) = &*latest
+            && Clock.mono().saturating_duration_since(*created) < REPORT_TTL
         {
             return Arc::clone(report);
         }
-        let stores = join_all(gateway.realms.iter().map(|realm| store(realm))).await;
+        let stores = join_all(gateway.realms.iter().map(|realm| check_table(realm))).await;
         let upstreams = gateway.upstreams.iter().map(|upstream| {
-            let word = upstream.report().unavailable().unwrap_or(OK);
-            (upstream.config().name.clone(), word)
+            let state = upstream.report().unavailable().unwrap_or(OK);
+            (upstream.config().name.clone(), state)
         });
         let report = ReadinessReport { stores: stores.into_iter().collect(), upstreams: upstreams.collect() };
         let report = Arc::new(report);
@@ -60,14 +61,15 @@ impl Readiness {
 
 impl ReadinessReport {
     pub(super) fn is_ready(&self) -> bool {
-        self.stores.values().all(|word| word == OK) && self.upstreams.values().all(|word| *word == OK)
+        self.stores.values().all(|state| state == OK) && self.upstreams.values().all(|state| *state == OK)
     }
 }
 
-async fn store(realm: &Realm) -> (String, Cow<'static, str>) {
+/// Checks a realm's table, and returns the realm's name and the table's state.
+async fn check_table(realm: &Realm) -> (String, Cow<'static, str>) {
     let table = realm.table();
-    // A word, and no more: who asks need not have brought the token.
-    let word = match tokio::time::timeout(LIMIT, table.probe()).await {
+    // The state contains no details, since the check needs no token.
+    let state = match tokio::time::timeout(TABLE_TIMEOUT, table.probe()).await {
         Ok(Ok(())) => match table.unwritable() {
             None => OK.into(),
             Some(label) => format!("not writable: {label}").into(),
@@ -75,5 +77,5 @@ async fn store(realm: &Realm) -> (String, Cow<'static, str>) {
         Ok(Err(error)) => error.label().into(),
         Err(_) => "no answer".into(),
     };
-    (realm.name().to_owned(), word)
+    (realm.name().to_owned(), state)
 }

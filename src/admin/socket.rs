@@ -1,5 +1,5 @@
-//! The admin listener's socket: an address and a port, or a file that goes with it; opened here, or passed on by the
-//! process before this one.
+//! The admin listener's socket, TCP or Unix: opened here, or inherited from another process. The file of a Unix socket is
+//! removed at the end.
 
 use std::fs;
 use std::io;
@@ -12,13 +12,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::AdminAddress;
 
-/// A socket that listens.
+/// The listening socket.
 #[derive(Debug)]
 pub(super) struct AdminSocket {
     listener: Listener,
     address: String,
-    /// Whether its file is somebody else's to remove.
-    left: AtomicBool,
+    /// Whether the socket file is kept when this is dropped.
+    keeps_file: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -35,27 +35,27 @@ pub(super) enum AdminStream {
 }
 
 impl AdminSocket {
-    /// Listens on `address`: on the socket that was passed to this process for it, or else on a new one.
-    pub(super) fn open(address: &AdminAddress, passed: Option<OwnedFd>) -> io::Result<Self> {
-        let left = AtomicBool::new(passed.is_some());
+    /// Listens on `address`, on the inherited socket or else on a new one.
+    pub(super) fn open(address: &AdminAddress, inherited: Option<OwnedFd>) -> io::Result<Self> {
+        let keeps_file = AtomicBool::new(inherited.is_some());
         match address {
             AdminAddress::Tcp(address) => {
                 let bind = || std::net::TcpListener::bind(address);
-                let listener = passed.map_or_else(bind, |passed| Ok(passed.into()))?;
+                let listener = inherited.map_or_else(bind, |inherited| Ok(inherited.into()))?;
                 listener.set_nonblocking(true)?;
                 let address = listener.local_addr()?.to_string();
-                Ok(Self { listener: Listener::Tcp(TcpListener::from_std(listener)?), address, left })
+                Ok(Self { listener: Listener::Tcp(TcpListener::from_std(listener)?), address, keeps_file })
             }
             AdminAddress::Unix(path) => {
-                let listener = passed.map_or_else(|| bind(path), |passed| Ok(passed.into()))?;
+                let listener = inherited.map_or_else(|| bind(path), |inherited| Ok(inherited.into()))?;
                 listener.set_nonblocking(true)?;
                 let listener = Listener::Unix(UnixListener::from_std(listener)?, path.clone());
-                Ok(Self { listener, address: format!("unix:{}", path.display()), left })
+                Ok(Self { listener, address: format!("unix:{}", path.display()), keeps_file })
             }
         }
     }
 
-    /// The socket once more, to be passed to another process.
+    /// Duplicates the socket, for another process.
     pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
         match &self.listener {
             Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
@@ -63,9 +63,9 @@ impl AdminSocket {
         }
     }
 
-    /// Leaves its file to another process.
-    pub(super) fn leave(&self) {
-        self.left.store(true, Ordering::Relaxed);
+    /// Leaves the socket file to another process.
+    pub(super) fn hand_over(&self) {
+        self.keeps_file.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn address(&self) -> &str {
@@ -89,10 +89,10 @@ impl AdminSocket {
 impl Drop for AdminSocket {
     fn drop(&mut self) {
         if let Listener::Unix(_, path) = &self.listener
-            && !self.left.load(Ordering::Relaxed)
+            && !self.keeps_file.load(Ordering::Relaxed)
             && let Err(error) = fs::remove_file(path)
         {
-            tracing::debug!(path = %path.display(), %error, "the admin socket was gone already");
+            tracing::debug!(path = %path.display(), %error, "the admin socket file could not be removed");
         }
     }
 }
@@ -100,12 +100,12 @@ impl Drop for AdminSocket {
 fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     remove_stale(path)?;
     let listener = std::os::unix::net::UnixListener::bind(path)?;
-    // For the gateway's own user; whoever else is to connect is given the file's group or owner.
+    // For the gateway's user and group only. Operators can change the file's group to let others connect.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }
 
-/// Removes a socket that a gateway which is gone has left behind; one that somebody listens on stays.
+/// Removes a socket file on which no process listens, left by a gateway that was killed.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {

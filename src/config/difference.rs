@@ -1,8 +1,7 @@
 //! The difference between the running configuration and a new one: which sections change, and which changes need a
 //! restart.
 //!
-//! The patterns below list every field, so that a new setting does not compile until it is decided what a reload does
-//! with it.
+//! The patterns below list every field, so that a new setting does not compile before this module handles it.
 
 use std::fmt;
 
@@ -11,7 +10,7 @@ use super::{Config, Limits, ListenerConfig, RouteConfig, ServerConfig, Timeouts}
 /// Maximum number of names that are listed for one kind of section.
 const NAMED: usize = 10;
 
-/// What a reload changes.
+/// The changes of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Changed keys of `[server]` that a reload applies.
@@ -133,7 +132,7 @@ impl Difference {
         ServerConfig { workers: current.workers, log: current.log, limits: applied, ..wanted.clone() }
     }
 
-    /// Whether the two configurations are the same.
+    /// Returns whether the two configurations are the same.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -187,7 +186,7 @@ fn address(listener: &ListenerConfig) -> String {
     listener.address.to_string()
 }
 
-/// Whether two routes are the same. Their realms and upstreams are compared by name, since an index is only valid in its
+/// Returns whether two routes are the same. Their realms and upstreams are compared by name, since an index is only valid in its
 /// own configuration.
 fn same_route(current: &Config, before: &RouteConfig, wanted: &Config, after: &RouteConfig) -> bool {
     let realm = |config: &Config, route: &RouteConfig| {

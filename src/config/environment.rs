@@ -1,5 +1,5 @@
-//! What a configuration needs from outside its file, behind a trait: parsing a file into a [`Config`](super::Config)
-//! does no IO itself.
+//! Access of a configuration to variables, other files and the time, behind a trait, so that parsing a file into a
+//! [`Config`](super::Config) does no IO itself.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -24,8 +24,8 @@ pub trait Environment {
     /// Returns an error if the file cannot be read or is too large.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// Returns the content of a certificate or key file. Such a file is reloaded by itself when it changes; that is not a
-    /// change of the configuration.
+    /// Returns the content of a certificate or key file. The listener reloads such a file when it changes, so its change is
+    /// not a change of the configuration.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or is too large.
@@ -48,7 +48,7 @@ impl Environment for System {
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
-        // No variable has such a name, and some calls of the standard library panic on one.
+        // No variable can have such a name, and some functions of the standard library panic on it.
         let is_valid = !name.is_empty() && !name.contains(['=', '\0']);
         is_valid.then(|| std::env::var_os(name))?.map(|value| value.into_encoded_bytes())
     }

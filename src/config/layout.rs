@@ -147,7 +147,7 @@ impl Alphabet {
         if alphabet.len() < 2 { Err("contains fewer than two characters") } else { Ok(alphabet) }
     }
 
-    /// Whether `byte` is one of the characters.
+    /// Returns whether `byte` is one of the characters.
     pub fn contains(self, byte: u8) -> bool {
         byte.is_ascii() && self.0 & (1 << byte) != 0
     }

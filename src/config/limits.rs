@@ -5,12 +5,12 @@ use super::value::{Fault, integer, one_of, size};
 use crate::rate::Rate;
 
 /// The default of `connections`.
-pub const USUAL_CONNECTIONS: usize = 20_000;
+pub const DEFAULT_CONNECTIONS: usize = 20_000;
 
 /// `[server.limits]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Maximum concurrent client connections of all listeners. `None` means [`USUAL_CONNECTIONS`], or fewer if the limit
+    /// Maximum concurrent client connections of all listeners. `None` means [`DEFAULT_CONNECTIONS`], or fewer if the limit
     /// on open files requires it.
     pub connections: Option<usize>,
     /// Maximum concurrent connections of one client address. `None` means no limit.
@@ -57,7 +57,7 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
             let fault = Fault::new("must not exceed `header_bytes`, which includes it");
             limits.refuse_or("uri", "header_bytes", &["uri", "header_bytes"], fault);
         }
-        let connections = read.connections.unwrap_or(USUAL_CONNECTIONS);
+        let connections = read.connections.unwrap_or(DEFAULT_CONNECTIONS);
         if read.connections_per_address.is_some_and(|bound| bound >= connections) {
             let fault = Fault::new("has no effect unless it is below `connections`");
             limits.refuse("connections_per_address", &["connections"], fault);

@@ -55,7 +55,7 @@ pub enum ListenerAddress {
 }
 
 impl ListenerConfig {
-    /// Whether the listener requests certificates from any of its clients.
+    /// Returns whether the listener requests certificates from any of its clients.
     pub fn requests_client_certificates(&self) -> bool {
         let certificates = self.tls.iter().flat_map(|tls| &tls.certificates);
         certificates.into_iter().any(|certificate| certificate.clients.is_some())
@@ -156,7 +156,7 @@ fn listener(
     })
 }
 
-/// Whether two addresses are the same. Port 0 is a different port each time.
+/// Returns whether two addresses are the same. Port 0 is a different port each time.
 fn is_same(one: &ListenerAddress, other: &ListenerAddress) -> bool {
     match (one, other) {
         (ListenerAddress::Tcp(one), ListenerAddress::Tcp(other)) => one == other && one.port() != 0,

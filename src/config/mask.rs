@@ -82,7 +82,7 @@ fn value_to_json(value: &DeValue<'_>, secret: bool) -> Value {
     }
 }
 
-/// Whether the value is the name of a variable or a file, or names of headers: those are not secret.
+/// Returns whether the value is the name of a variable or a file, or names of headers: those are not secret.
 fn is_reference(key: &str, value: &Spanned<DeValue<'_>>) -> bool {
     let value = value.get_ref();
     matches!(key, "env" | "file") && value.is_str() || key == "remove" && value.is_array()
@@ -111,12 +111,12 @@ fn collect(value: &Spanned<DeValue<'_>>, secret: bool, secrets: &mut Vec<Range<u
     }
 }
 
-/// Whether the text may contain `scheme://user:password@host`.
+/// Returns whether the text may contain `scheme://user:password@host`.
 fn has_credentials(text: &str) -> bool {
     text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
 }
 
-/// Whether the line is a table header, `[name…` or `[[name…`. An array's strings would be quoted.
+/// Returns whether the line is a table header, `[name…` or `[[name…`. An array's strings would be quoted.
 fn is_header(line: &str) -> bool {
     let name = line.trim_start().strip_prefix('[').map(|rest| rest.trim_start_matches('['));
     name.is_some_and(|name| name.trim_start().starts_with(|c: char| c.is_ascii_alphanumeric()))

@@ -368,7 +368,7 @@ fn inherit_ignore_case(mut routes: Vec<LocatedRoute>) -> Vec<LocatedRoute> {
     routes
 }
 
-/// Whether a request could match both routes with the same priority. A route with methods has priority over one without.
+/// Returns whether a request could match both routes with the same priority. A route with methods has priority over one without.
 fn overlap(one: &RouteConfig, other: &RouteConfig) -> bool {
     let both_take_all = one.methods.is_empty() && other.methods.is_empty();
     let ignore_case = one.ignore_case || other.ignore_case;

@@ -70,7 +70,7 @@ impl Problems {
     }
 }
 
-/// Whether the key at `need` or a table around it is broken. If `need` ends with `/`, also whether anything below it is.
+/// Returns whether the key at `need` or a table around it is broken. If `need` ends with `/`, also whether anything below it is.
 fn is_broken(broken: &[String], need: &str) -> bool {
     let is_below = |location: &str, above: &str| {
         location.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -263,23 +263,23 @@ impl<'d, 'p> Section<'d, 'p> {
         table.map(entries).unwrap_or_default().into_iter().map(|entry| (entry.name, entry.span)).collect()
     }
 
-    /// Whether the key is present, valid or not.
+    /// Returns whether the key is present, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
-    /// Whether the list is absent or empty.
+    /// Returns whether the list is absent or empty.
     pub(super) fn is_empty(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));
         value.is_none_or(|value| value.get_ref().as_array().is_some_and(|array| array.is_empty()))
     }
 
-    /// Whether the table itself is present.
+    /// Returns whether the table itself is present.
     pub(super) fn is_present(&self) -> bool {
         self.table.is_some()
     }
 
-    /// Whether the key's value is a table, for keys that also accept other types.
+    /// Returns whether the key's value is a table, for keys that also accept other types.
     pub(super) fn is_table(&self, key: &str) -> bool {
         self.table.and_then(|table| table.get(key)).is_some_and(|value| value.get_ref().is_table())
     }

@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::counters::Counters;
-use crate::config::{Limits, USUAL_CONNECTIONS};
+use crate::config::{DEFAULT_CONNECTIONS, Limits};
 
 /// File descriptors reserved for each worker: those of its runtime, and some for files that are read at run time.
 const DESCRIPTORS_PER_WORKER: u64 = 8;
@@ -73,7 +73,7 @@ impl Connections {
             shared - (shared / 2).min(MAX_UPSTREAM_DESCRIPTORS)
         });
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).max(1);
-        let wanted = limits.connections.unwrap_or(USUAL_CONNECTIONS);
+        let wanted = limits.connections.unwrap_or(DEFAULT_CONNECTIONS);
         let limit = wanted.min(allowed);
         match limits.connections {
             Some(configured) if limit < configured => tracing::warn!(

@@ -37,4 +37,4 @@ macro_rules! targets {
     };
 }
 
-targets! { answer configuration cookie forwarded host mapping route row session_cookie set_cookie }
+targets! { configuration cookie forwarded host mapping response route row session_cookie set_cookie }

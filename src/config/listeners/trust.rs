@@ -17,7 +17,7 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether a peer is trusted. `address` is `None` for clients of a Unix socket.
+    /// Returns whether a peer is trusted. `address` is `None` for clients of a Unix socket.
     pub fn contains(&self, address: Option<IpAddr>) -> bool {
         match address {
             Some(address) => self.networks.iter().any(|network| network.contains(&address)),

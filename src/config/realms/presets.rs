@@ -303,7 +303,7 @@ impl Preset {
         matches!(self.rows, PresetRows::Django)
     }
 
-    /// Whether rows record when a session was created.
+    /// Returns whether rows record when a session was created.
     pub(super) fn records_creation(&self) -> bool {
         match self.rows {
             PresetRows::Native | PresetRows::Django => true,

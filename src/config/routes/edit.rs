@@ -63,7 +63,7 @@ enum Direction {
 }
 
 impl HeaderEdits {
-    /// Whether there are no edits.
+    /// Returns whether there are no edits.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
@@ -173,7 +173,7 @@ fn name(text: &str, direction: Direction) -> Result<HeaderName, Fault> {
     Err(Fault::new(format!("contains `{text}`, which HTTP or sessiongate itself uses")).hint(hint))
 }
 
-/// Whether a response header is used for framing, concerns one connection, or depends on the response itself.
+/// Returns whether a response header is used for framing, concerns one connection, or depends on the response itself.
 fn is_reserved(name: &HeaderName) -> bool {
     let name_text = name.as_str();
     crate::headers::is_hop_by_hop(name)

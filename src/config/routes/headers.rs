@@ -75,7 +75,7 @@ pub enum Encoding {
 }
 
 impl HeaderRule {
-    /// Whether the value comes from the client's certificate, not from the session.
+    /// Returns whether the value comes from the client's certificate, not from the session.
     pub fn is_from_certificate(&self) -> bool {
         match self.source {
             HeaderSource::Certificate(_) => true,
@@ -149,7 +149,7 @@ pub(super) fn plain(text: &str) -> Result<HeaderName, Fault> {
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| Fault::new(fault))
 }
 
-/// Whether HTTP or the gateway itself uses this request header.
+/// Returns whether HTTP or the gateway itself uses this request header.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     RESERVED.contains(&name.as_str())
         || RESERVED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))

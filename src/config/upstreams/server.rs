@@ -50,12 +50,12 @@ impl UpstreamServer {
         matches!(self.address, ServerAddress::Tcp { scheme: Scheme::Https, .. })
     }
 
-    /// Whether the URL leaves a choice of the protocol.
+    /// Returns whether the URL leaves a choice of the protocol.
     pub(super) fn has_protocol_choice(&self) -> bool {
         self.is_tls() || matches!(self.address, ServerAddress::Unix(_))
     }
 
-    /// Whether the host is a name that DNS resolves.
+    /// Returns whether the host is a name that DNS resolves.
     pub(crate) fn has_host_name(&self) -> bool {
         matches!(&self.address, ServerAddress::Tcp { host, .. } if host.parse::<IpAddr>().is_err())
     }
@@ -154,7 +154,7 @@ fn unix(path: &str) -> Result<ServerAddress, Fault> {
     Ok(ServerAddress::Unix(path.into()))
 }
 
-/// Whether the text is a host name or an IPv4 address. Names of containers and services often contain `_`.
+/// Returns whether the text is a host name or an IPv4 address. Names of containers and services often contain `_`.
 fn is_host(host: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()

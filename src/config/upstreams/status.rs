@@ -14,7 +14,7 @@ impl StatusRanges {
         Self(vec![(200, 399)])
     }
 
-    /// Whether `status` is in one of the ranges.
+    /// Returns whether `status` is in one of the ranges.
     pub fn contains(&self, status: StatusCode) -> bool {
         let status = status.as_u16();
         self.0.iter().any(|(first, last)| (*first..=*last).contains(&status))
