@@ -1,5 +1,4 @@
-"""What the measurements share: processes that are started and ended, ports, CPU time and memory, sessions,
-certificates."""
+"""Functions that the measurements share: processes, ports, CPU time and memory, sessions, certificates."""
 
 import base64
 import hashlib
@@ -17,12 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SESSION = "side-by-side-session-id-of-43-characters-00"
-# The embedded store takes any.
+# The embedded store accepts any credentials.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 class Failure(Exception):
-    """Something that makes every figure worthless."""
+    """An error that invalidates the whole measurement."""
 
 
 def spawn(command, core, log):
@@ -37,7 +36,7 @@ def spawn(command, core, log):
 
 
 def free_ports(count):
-    """Ports that nobody listens on now: nginx and HAProxy cannot be asked which one the system chose."""
+    """Returns free ports. nginx and HAProxy cannot report a port that the system chose."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:
@@ -68,7 +67,7 @@ def request(port, method, path, headers=None, body=None):
 
 
 def process_tree(pid):
-    """The process and all its descendants."""
+    """Returns the process ids of the process and all its descendants."""
     pids = [pid]
     for parent in pids:
         for task in Path(f"/proc/{parent}/task").iterdir():
@@ -77,12 +76,12 @@ def process_tree(pid):
 
 
 def cpu_nanos(pid):
-    """User and system time of a process tree so far."""
+    """Returns the user and system time of a process tree so far."""
     total = 0
     for member in process_tree(pid):
         tasks = list(Path(f"/proc/{member}/task").iterdir())
         try:
-            # To the nanosecond, where the kernel keeps it.
+            # In nanoseconds, if the kernel records it.
             total += sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
         except OSError:
             fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
@@ -91,7 +90,7 @@ def cpu_nanos(pid):
 
 
 def session_id(number):
-    """A session's id, of the 43 characters that one has."""
+    """Returns the id of a session: 43 characters."""
     digest = hashlib.sha256(f"session {number}".encode()).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
@@ -108,12 +107,12 @@ def session_row(id, now):
 
 
 def put_session(port):
-    """Writes the one session into a gateway's embedded table."""
+    """Writes the session `SESSION` into the table of a gateway's embedded store."""
     put_sessions(port, [SESSION])
 
 
 def put_sessions(port, ids):
-    """Writes sessions, issued now, by DynamoDB's API; makes the table if it is not there."""
+    """Writes sessions, issued now, by DynamoDB's API. Creates the table if it does not exist."""
     table = {
         "TableName": "sessions",
         "AttributeDefinitions": [{"AttributeName": "sid", "AttributeType": "B"}],
@@ -126,12 +125,12 @@ def put_sessions(port, ids):
     for begin in range(0, len(rows), 25):
         answer = call(connection, "BatchWriteItem", {"RequestItems": {"sessions": rows[begin : begin + 25]}})
         if answer.get("UnprocessedItems"):
-            raise Failure("the store did not take all sessions")
+            raise Failure("the store did not accept all sessions")
     connection.close()
 
 
 def call(connection, operation, body):
-    """One call of DynamoDB's API."""
+    """Calls an operation of DynamoDB's API."""
     headers = {
         "Content-Type": "application/x-amz-json-1.0",
         "X-Amz-Target": f"DynamoDB_20120810.{operation}",
@@ -142,14 +141,14 @@ def call(connection, operation, body):
     connection.request("POST", "/", json.dumps(body), headers)
     answer = connection.getresponse()
     text = answer.read().decode()
-    # The gateway may have made the table itself.
+    # The gateway may have created the table already.
     if answer.status != 200 and "ResourceInUse" not in text:
         raise Failure(f"{operation}: {answer.status} {text}")
     return json.loads(text)
 
 
 def make_certificate(directory):
-    """`cert.pem` and `key.pem` for localhost, signed by itself."""
+    """Creates a self-signed certificate for localhost: `cert.pem` and `key.pem`."""
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     command += ["-keyout", directory / "key.pem", "-out", directory / "cert.pem"]
@@ -157,26 +156,26 @@ def make_certificate(directory):
 
 
 def template(source, target, **values):
-    """Fills in the blanks of a configuration file."""
+    """Writes a configuration file from a template."""
     target.write_text(string.Template(source.read_text()).substitute(values))
     return target
 
 
 def memory_kib(pid, field="VmRSS"):
-    """What a process holds of memory now, or at most (`VmHWM`) since `forget_peak`."""
+    """Returns a process's resident memory, or its peak (`VmHWM`) since `reset_peak`."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1])
     raise Failure(f"no {field} of process {pid}")
 
 
-def forget_peak(pid):
-    """Makes the peak what is held now."""
+def reset_peak(pid):
+    """Sets the peak to the current memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def end(processes):
-    """Ends every process in order, and for sure."""
+    """Ends all processes, and kills those that do not end in time."""
     for process in reversed(processes):
         process.send_signal(signal.SIGTERM)
     for process in processes:
@@ -186,15 +185,15 @@ def end(processes):
             process.kill()
 
 
-def on_stage(play):
-    """Runs `play(directory, processes)`; shows the logs if it fails, and ends the processes."""
+def run_in_directory(measure):
+    """Runs `measure(directory, processes)` in a temporary directory. Prints the logs if it fails, and ends the processes."""
     processes = []
-    # nginx's worker, which is not root if the master is, has to get at the files.
+    # If nginx's master runs as root, its worker does not, and needs access to the files.
     with tempfile.TemporaryDirectory(prefix="sessiongate-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         try:
-            return play(directory, processes)
+            return measure(directory, processes)
         except Failure as failure:
             print(f"failed: {failure}", file=sys.stderr)
             for log in sorted(directory.glob("*.log")):

@@ -1,16 +1,16 @@
-//! The parts of the request path that are ours, one by one. A cached request runs each of them once, so their sum is what
-//! a session costs on top of proxying: a part that grows beyond a microsecond is worth a look. What it would mean if one
-//! grew stands beside it in [`PARTS`].
+//! Benchmarks of the parts of the request path that deal with sessions. A request with a cached session runs most of them
+//! once, so their sum is the cost of a session beyond proxying. A part that takes more than a microsecond deserves a look.
+//! [`PARTS`] says for each part what a regression would mean.
 //!
-//! `cargo bench --bench parts` takes the time of each. `parts count NAME TIMES` runs one of them so many times and says
-//! what its growth would mean, for `benches/instructions/check.py`, which counts its instructions.
+//! `cargo bench --bench parts` measures the time of each part. `parts count NAME TIMES` runs one part this many times and
+//! prints the meaning of a regression, for `benches/instructions/check.py`, which counts its instructions.
 
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a benchmark: a panic is how it fails, and stdout where it reports"
+    reason = "a benchmark fails by a panic, and prints its results"
 )]
 
 use std::sync::Arc;
@@ -57,55 +57,55 @@ X-Tenant = "tenant"
 X-Greeting = { template = "{user.name} of {tenant}" }
 "#;
 
-/// Something that is measured.
+/// A benchmarked part.
 struct Part {
     name: &'static str,
-    /// What it means if this grows.
+    /// The meaning of a regression.
     regression: &'static str,
-    /// Sets up, and gives what is measured.
-    make: fn() -> Box<dyn FnMut()>,
+    /// Sets the part up, and returns the function that is measured.
+    setup: fn() -> Box<dyn FnMut()>,
 }
 
 static PARTS: [Part; 8] = [
     Part {
         name: "find_the_cookie",
-        regression: "every request that brings cookies pays, for each of them: the header is read more than once, or copied",
-        make: find_the_cookie,
+        regression: "affects every request with cookies: the header may be read more than once, or copied",
+        setup: find_the_cookie,
     },
     Part {
-        name: "take_the_cookie_out",
-        regression: "every request with a session pays, as the app does not see its cookie: more than one copy of what is left",
-        make: take_the_cookie_out,
+        name: "remove_the_cookie",
+        regression: "affects every request whose session cookie is not forwarded: the rest may be copied more than once",
+        setup: remove_the_cookie,
     },
     Part {
         name: "cookie_to_key",
-        regression: "every request with a session cookie pays, forged ones too: more than one hash of the id, or more copies",
-        make: cookie_to_key,
+        regression: "affects every request with a session cookie, even a forged one: the id may be hashed or copied more than once",
+        setup: cookie_to_key,
     },
     Part {
         name: "scrub_a_browsers_headers",
-        regression: "every request pays, for each of its headers: a name is no longer judged at a glance, but folded or copied",
-        make: scrub_a_browsers_headers,
+        regression: "affects every request, once per header: names may be normalized or copied before they are checked",
+        setup: scrub_a_browsers_headers,
     },
     Part {
         name: "find_the_route",
-        regression: "every request pays: routes are walked where they were looked up, or the path is copied",
-        make: find_the_route,
+        regression: "affects every request: routes may be searched linearly, or the path copied",
+        setup: find_the_route,
     },
     Part {
         name: "judge_a_session",
-        regression: "every request with a session pays: the verdict copies claims, or reads what it does not need",
-        make: judge_a_session,
+        regression: "affects every request with a session: claims may be copied",
+        setup: judge_a_session,
     },
     Part {
-        name: "make_the_headers",
-        regression: "every row that is read pays, not every request: it matters where the cache is off or small",
-        make: make_the_headers,
+        name: "map_claims_to_headers",
+        regression: "affects every row that is read from the table, not every request: matters if the cache is off or small",
+        setup: map_claims_to_headers,
     },
     Part {
         name: "cache_hit",
-        regression: "every request with a session pays: a hit allocates, locks twice, or copies the row instead of sharing it",
-        make: cache_hit,
+        regression: "affects every request with a session: a hit may allocate, lock twice, or copy the row",
+        setup: cache_hit,
     },
 ];
 
@@ -116,7 +116,7 @@ fn main() {
         return divan::main();
     }
     let (part, times) = (find(name), times.parse::<u64>().unwrap());
-    let mut run = (part.make)();
+    let mut run = (part.setup)();
     for _ in 0..times {
         run();
     }
@@ -125,7 +125,7 @@ fn main() {
 
 #[divan::bench(args = PARTS.iter().map(|part| part.name))]
 fn part(bencher: Bencher<'_, '_>, name: &str) {
-    bencher.bench_local((find(name).make)());
+    bencher.bench_local((find(name).setup)());
 }
 
 fn find(name: &str) -> &'static Part {
@@ -143,7 +143,7 @@ fn claims() -> Claims {
     claims.as_object().unwrap().clone()
 }
 
-fn browser() -> HeaderMap {
+fn browser_headers() -> HeaderMap {
     let names = [
         "accept",
         "accept-encoding",
@@ -167,7 +167,7 @@ fn find_the_cookie() -> Box<dyn FnMut()> {
     })
 }
 
-fn take_the_cookie_out() -> Box<dyn FnMut()> {
+fn remove_the_cookie() -> Box<dyn FnMut()> {
     let header = format!("theme=dark; _ga=GA1.2.1234567890.1234567890; session_id={ID}/12; lang=en");
     Box::new(move || {
         black_box(cookie::without(black_box(header.as_bytes()), "session_id", None));
@@ -182,7 +182,8 @@ fn cookie_to_key() -> Box<dyn FnMut()> {
 }
 
 fn scrub_a_browsers_headers() -> Box<dyn FnMut()> {
-    let (scrub, headers) = (Scrub::new(["x-user", "x-roles"].map(HeaderName::from_static), false), browser());
+    let scrub = Scrub::new(["x-user", "x-roles"].map(HeaderName::from_static), false);
+    let headers = browser_headers();
     Box::new(move || {
         black_box(headers.keys().filter(|name| !scrub.removes(name)).count());
     })
@@ -221,14 +222,14 @@ fn judge_a_session() -> Box<dyn FnMut()> {
     })
 }
 
-fn make_the_headers() -> Box<dyn FnMut()> {
+fn map_claims_to_headers() -> Box<dyn FnMut()> {
     let (config, claims) = (configuration(), claims());
     Box::new(move || {
         drop(black_box(map(&config.routes[0].headers, black_box(&claims), 8192)));
     })
 }
 
-/// From the cookie to a live session that is in the cache.
+/// Resolves a cookie to a live session in the cache.
 fn cache_hit() -> Box<dyn FnMut()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (realm, value) = runtime.block_on(async {
@@ -238,24 +239,24 @@ fn cache_hit() -> Box<dyn FnMut()> {
         let table = store.table(&config.table, format.key_schema().attribute, format.key_schema().kind);
         table.provision(None).await.unwrap();
         let policy = Policy::new(&config);
-        let made = create(format.as_ref(), &table, &policy, claims(), Clock.now().wall).await.unwrap();
+        let created = create(format.as_ref(), &table, &policy, claims(), Clock.now().wall).await.unwrap();
         let metrics = Metrics::new().unwrap().realm("main");
         let realm = Realm::new(&config, table, metrics, runtime.handle(), &TaskTracker::new(), 0);
-        let value = made.cookie.expose().to_vec();
-        assert!(matches!(realm.resolve(&[&value], anybody(), Clock.now()).await.0, Resolution::Active(_)));
+        let value = created.cookie.expose().to_vec();
+        assert!(matches!(realm.resolve(&[&value], unlimited(), Clock.now()).await.0, Resolution::Active(_)));
         (realm, value)
     });
     let now = Clock.now();
     Box::new(move || {
-        // What the realm does behind a request runs there, for as long as this is asked.
+        // Keeps the runtime of the realm's background tasks.
         let _runtime = &runtime;
         let resolved =
-            futures_util::FutureExt::now_or_never(realm.resolve(&[black_box(&value)], anybody(), now));
+            futures_util::FutureExt::now_or_never(realm.resolve(&[black_box(&value)], unlimited(), now));
         assert!(matches!(resolved, Some((Resolution::Active(_), _))));
     })
 }
 
-/// A client that no limit holds for.
-fn anybody() -> ClientLimiter<'static> {
+/// Returns the limiter of a client without a limit.
+fn unlimited() -> ClientLimiter<'static> {
     ClientLimiter::new(None, std::net::Ipv4Addr::LOCALHOST.into())
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes fuzz/corpus: what the targets start from. The sessions are those of tests/fixtures/session-vectors.json, as the
-frameworks wrote them; the rest is by hand. Files are named by their content, so running it again changes nothing."""
+"""Writes fuzz/corpus, the initial inputs of the fuzz targets. The sessions are those in tests/fixtures/session-vectors.json,
+as the frameworks wrote them; the other inputs are written by hand. Files are named by the hash of their content, so
+running this again changes nothing."""
 
 import hashlib
 import json
@@ -9,7 +10,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).resolve().parent
 VECTORS = json.loads((ROOT.parent / "tests/fixtures/session-vectors.json").read_text())["vectors"]
 
-# The digit that chooses the realm: its place in REALMS of src/fuzzing/row.rs.
+# The character that chooses the realm, by its index in REALMS of src/fuzzing/row.rs.
 NATIVE, PYRAMID, NATIVE_SIGNED = "0", "1", "2"
 FORMATS = {
     "pyramid-dynamodb-sessions": PYRAMID,
@@ -55,7 +56,7 @@ SEEDS = {
     ],
     "configuration": [(ROOT.parent / "gateway.toml").read_text(), "[sessions.x]\nformat = 7\n[[routes]]\npath = \"\"\n"],
     "forwarded": ["f6.6.6.6, 9.9.9.9:80, 10.0.0.7\nphttps\nhpublic.example\n=for=9.9.9.9", "f[::1]:80, ::ffff:1.2.3.4", "ha b"],
-    "answer": [
+    "response": [
         "Go3\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\nhello",
         "Gc0\nHTTP/1.0 200 OK\r\n\r\nto the end",
         "Po19\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -1,10 +1,9 @@
-//! What the fuzz targets in `fuzz/` call: each function takes bytes that a stranger may have made, has them read as the
-//! gateway would read them, and asserts what must hold of whatever comes out. `tests/it/fuzzing.rs` puts the committed
-//! corpora through the same functions.
+//! Functions for the fuzz targets in `fuzz/`. Each parses untrusted bytes as the gateway does, and asserts the properties of
+//! the result. `tests/it/fuzzing.rs` runs the functions on the committed corpora.
 //!
-//! Not part of the interface of the crate.
+//! Not part of the crate's public interface.
 
-mod answer;
+mod response;
 mod row;
 
 use std::borrow::Cow;
@@ -29,10 +28,10 @@ use crate::session::set_cookie::CookieWriter;
 use crate::time::Timestamp;
 use crate::upstream::GatewayHeaders;
 
-pub use answer::answer;
+pub use response::response;
 pub use row::{row, session_cookie};
 
-/// The routes and mappings that targets use.
+/// The configuration that the targets use.
 const GATEWAY: &str = r#"
 [[listeners]]
 address = "127.0.0.1:0"
@@ -89,10 +88,10 @@ access = "required"
 upstream = "app"
 "#;
 
-/// The budget that headers are mapped within.
+/// Limit of the size of injected headers.
 const BUDGET: usize = 8 * 1024;
 
-/// Reads a Cookie header.
+/// Parses a Cookie header.
 pub fn cookie(header: &[u8]) {
     let all: Vec<_> = cookie::values(header, "sid").collect();
     for keep in [None, all.first().copied(), all.last().copied(), Some(&b"x"[..])] {
@@ -103,27 +102,27 @@ pub fn cookie(header: &[u8]) {
         };
         let left: Vec<_> = cookie::values(&rest, "sid").collect();
         let expected: Vec<_> = keep.filter(|keep| all.contains(keep)).into_iter().collect();
-        assert_eq!(left, expected, "only the chosen cookie is left");
+        assert_eq!(left, expected, "only the chosen cookie remains");
         let others = |header: &[u8]| cookie::values(header, "other").map(<[u8]>::to_vec).collect::<Vec<_>>();
-        assert_eq!(others(&rest), others(header), "other cookies stay");
+        assert_eq!(others(&rest), others(header), "other cookies remain");
     }
 }
 
-/// Reads a Set-Cookie of an upstream.
+/// Parses a Set-Cookie header of an upstream.
 pub fn set_cookie(header: &[u8]) {
     static WRITER: LazyLock<Option<CookieWriter>> =
         LazyLock::new(|| gateway().realms.first().map(|realm| CookieWriter::new(&realm.cookie)));
     let (Ok(header), Some(writer)) = (HeaderValue::from_bytes(header), WRITER.as_ref()) else { return };
     let now = Timestamp::from_secs(1_800_000_000);
     let Some(adopted) = writer.adopt(header.as_bytes(), true, now) else { return };
-    assert!(adopted.header.as_bytes().starts_with(b"sid="), "a cookie of the realm's name goes out");
+    assert!(adopted.header.as_bytes().starts_with(b"sid="), "the cookie has the realm's name");
     let again = writer.adopt(adopted.header.as_bytes(), true, now);
     let again = again.map(|again| (again.header, again.value.expose().to_vec()));
     let value = adopted.value.expose().to_vec();
-    assert_eq!(again, Some((adopted.header, value)), "what goes out reads as what was adopted");
+    assert_eq!(again, Some((adopted.header, value)), "an adopted header is adopted unchanged");
 }
 
-/// Reads a request's path, and compares its route with the one that laxer servers would come to.
+/// Finds the route of a request target, and compares it with the routes for the ways in which other servers read the path.
 pub fn route(target: &[u8]) {
     static ROUTER: LazyLock<Router<String>> = LazyLock::new(|| {
         Router::new(gateway().routes.iter().map(|route| (route, Arc::new(route.path.clone()))))
@@ -132,27 +131,27 @@ pub fn route(target: &[u8]) {
     let Ok(found) = ROUTER.find("example.com", target.path(), &Method::GET) else { return };
     let judged = found.merged.as_deref().unwrap_or(target.path());
     let longest = |ignore_case: bool, reading: &str| {
-        let takes = if ignore_case { is_prefix_ignoring_case } else { is_prefix };
+        let matches = if ignore_case { is_prefix_ignoring_case } else { is_prefix };
         let routes = gateway().routes.iter().filter(|route| route.ignore_case == ignore_case);
         routes
             .map(|route| route.path.as_str())
-            .filter(|path| takes(path, reading))
+            .filter(|path| matches(path, reading))
             .max_by_key(|path| path.len())
     };
     for reading in readings(judged) {
-        let taken = [false, true].into_iter().filter_map(|ignore_case| longest(ignore_case, &reading));
-        let taken = taken.max_by_key(|path| path.len());
-        assert_eq!(taken, Some(found.route.as_str()), "{judged} may be read as {reading}");
+        let matched = [false, true].into_iter().filter_map(|ignore_case| longest(ignore_case, &reading));
+        let matched = matched.max_by_key(|path| path.len());
+        assert_eq!(matched, Some(found.route.as_str()), "{judged} may be read as {reading}");
         for cased in [reading.to_lowercase(), reading.to_uppercase()] {
-            let taken = longest(true, &cased);
+            let matched = longest(true, &cased);
             let expected = longest(true, judged);
-            assert_eq!(taken, expected, "{judged} may be read as {cased}");
+            assert_eq!(matched, expected, "{judged} may be read as {cased}");
         }
     }
 }
 
-/// The ways in which servers read a path: as it is, decoded once or twice; with `\` as `/`; with and without parameters;
-/// without empty segments; with dot segments resolved.
+/// Returns the ways in which servers read a path: unchanged or decoded once or twice; with `\` as `/`; with and without
+/// parameters; without empty segments; with dot segments resolved.
 fn readings(path: &str) -> Vec<String> {
     let decode = |path: &str| percent_decode_str(path).decode_utf8_lossy().into_owned();
     let decoded = decode(path);
@@ -184,37 +183,41 @@ fn resolve(path: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// Makes headers of claims.
+/// Maps claims to headers.
 pub fn mapping(claims: &[u8]) {
     let Ok(claims) = serde_json::from_slice::<Claims>(claims) else { return };
     let rules = gateway().routes.iter().flat_map(|route| &route.headers).cloned().collect::<Vec<_>>();
     let Ok(headers) = proxy::map(&rules, &claims, BUDGET) else { return };
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    assert!(size <= BUDGET, "the budget is kept");
+    assert!(size <= BUDGET, "the headers are within the limit");
     for (name, value) in &headers {
         let bytes = value.as_bytes();
-        assert!(!bytes.is_empty() && bytes.trim_ascii() == bytes, "{name} has neither end to lose");
-        assert!(!bytes.iter().any(u8::is_ascii_control), "{name} holds no control");
+        assert!(!bytes.is_empty() && bytes.trim_ascii() == bytes, "{name} has no blanks at its ends");
+        assert!(!bytes.iter().any(u8::is_ascii_control), "{name} contains no control character");
         if name == "x-roles" && claims.get("roles").is_some_and(serde_json::Value::is_array) {
             let mut elements = bytes.split(|&byte| byte == b',');
-            assert!(elements.all(|element| element.trim_ascii() == element), "no element has ends to lose");
+            assert!(
+                elements.all(|element| element.trim_ascii() == element),
+                "elements have no blanks at their ends"
+            );
         }
     }
 }
 
-/// Reads a configuration, and renders what is wrong with it.
+/// Parses a configuration, and renders its errors and warnings.
 pub fn configuration(source: &[u8]) {
     let Ok(source) = std::str::from_utf8(source) else { return };
-    let (config, report) = config::parse(source, Path::new("gateway.toml"), &Nothing);
-    assert_eq!(config.is_none(), report.has_errors(), "a configuration is used if nothing is wrong with it");
-    let shown = report.render(Colour::Plain);
+    let (config, report) = config::parse(source, Path::new("gateway.toml"), &EmptyEnvironment);
+    assert_eq!(config.is_none(), report.has_errors(), "a configuration is valid exactly if it has no error");
+    let text = report.render(Colour::Plain);
     assert!(
-        !shown.chars().any(|letter| letter.is_control() && letter != '\n'),
-        "nothing steers the terminal"
+        !text.chars().any(|letter| letter.is_control() && letter != '\n'),
+        "the text cannot control the terminal"
     );
 }
 
-/// Reads what a proxy says of a request's way: lines `N: value`, N the first letter of one of the headers.
+/// Parses the forwarding headers of a proxy. Each line of the input is a letter, which stands for the header's name, and
+/// the value.
 pub fn forwarded(lines: &[u8]) {
     let mut headers = HeaderMap::new();
     for line in lines.split(|&byte| byte == b'\n') {
@@ -231,14 +234,17 @@ pub fn forwarded(lines: &[u8]) {
     let networks = "10.0.0.0/8".parse().into_iter().collect();
     let policy = Arc::new(ListenerPolicy::trusting(TrustedProxies { networks, unix: false }));
     let host = HeaderValue::from_static("app.example");
-    let [stranger, proxy] = [[192, 0, 2, 1], [10, 0, 0, 1]].map(IpAddr::from);
-    let of = |address| Peer::new(Some(address), &policy, None).origin(&headers, &host);
+    let [untrusted, proxy] = [[192, 0, 2, 1], [10, 0, 0, 1]].map(IpAddr::from);
+    let origin = |address| Peer::new(Some(address), &policy, None).origin(&headers, &host);
 
-    let origin = of(stranger);
-    assert!(origin.client == Some(stranger) && !origin.secure, "a stranger is not believed");
-    let origin = of(proxy);
-    let said = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
-    let addresses = said.flat_map(|line| line.split(',')).map(str::trim);
+    let from_untrusted = origin(untrusted);
+    assert!(
+        from_untrusted.client == Some(untrusted) && !from_untrusted.secure,
+        "headers of an untrusted client are ignored"
+    );
+    let origin = origin(proxy);
+    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+    let addresses = lines.flat_map(|line| line.split(',')).map(str::trim);
     let mut addresses = addresses
         .filter_map(|text| {
             text.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip())).ok()
@@ -246,47 +252,47 @@ pub fn forwarded(lines: &[u8]) {
         .map(|address: IpAddr| address.to_canonical());
     assert!(
         origin.client == Some(proxy) || addresses.any(|address| Some(address) == origin.client),
-        "nobody is made up"
+        "the client's address is one of the header's"
     );
     let (mut added, mut written) = (GatewayHeaders::default(), headers.clone());
     origin.write(&mut written, &mut added);
     added.insert_into(&mut written);
     let host = written.get("x-forwarded-host").and_then(|host| canonical_host(host.as_bytes()));
-    assert!(host.is_some(), "a host goes on");
-    assert!(written.values().all(|value| value.to_str().is_ok()), "text goes on");
+    assert!(host.is_some(), "the forwarded host is valid");
+    assert!(written.values().all(|value| value.to_str().is_ok()), "the forwarded headers are text");
 }
 
-/// Reads a Host header.
+/// Parses a Host header.
 pub fn host(value: &[u8]) {
     let Some(name) = canonical_host(value) else { return };
-    assert_eq!(canonical_host(name.as_bytes()).as_ref(), Some(&name), "there is one spelling");
+    assert_eq!(canonical_host(name.as_bytes()).as_ref(), Some(&name), "a canonical host is canonical");
     assert!(
         !name.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii_graphic()),
-        "and it is plain"
+        "a canonical host is lower-case visible ASCII"
     );
 }
 
 fn gateway() -> &'static Config {
-    static CONFIG: LazyLock<Config> = LazyLock::new(|| read(GATEWAY));
+    static CONFIG: LazyLock<Config> = LazyLock::new(|| parse(GATEWAY));
     &CONFIG
 }
 
-/// The realms of a configuration like [`GATEWAY`], with the session `main` as `lines` have it.
+/// Returns the realm of [`GATEWAY`], with `lines` in place of its format.
 fn realm(lines: &str) -> Option<RealmConfig> {
     let (head, rest) = GATEWAY.split_once("[sessions.main]\nformat = \"native\"\n")?;
-    read(&format!("{head}[sessions.main]\n{lines}\n{rest}")).realms.pop()
+    parse(&format!("{head}[sessions.main]\n{lines}\n{rest}")).realms.pop()
 }
 
-fn read(source: &str) -> Config {
-    let (config, report) = config::parse(source, Path::new("gateway.toml"), &Nothing);
+fn parse(source: &str) -> Config {
+    let (config, report) = config::parse(source, Path::new("gateway.toml"), &EmptyEnvironment);
     assert!(config.is_some(), "{report}");
     config.into_iter().next().unwrap_or_else(|| unreachable!("asserted"))
 }
 
-/// No environment at all.
-struct Nothing;
+/// An environment without variables and files.
+struct EmptyEnvironment;
 
-impl Environment for Nothing {
+impl Environment for EmptyEnvironment {
     fn cores(&self) -> usize {
         1
     }

@@ -1,4 +1,4 @@
-"""Clients that mean harm: streams opened and reset as fast as can be, and heads that come a byte a second."""
+"""Attackers: one opens and resets HTTP/2 streams as fast as possible, another sends request heads a byte per second."""
 
 import asyncio
 import select
@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from stage import SESSION
+from harness import SESSION
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-# Where this comes from is told apart from where the load does: the limits for one address are not what is measured.
+# Another source address than the load's, so that limits per address do not affect the load.
 SOURCE = ("127.0.0.2", 0)
 BATCH = 100
 
@@ -21,7 +21,7 @@ def frame(kind, flags, stream, payload=b""):
 
 
 def head(path, cookie=None):
-    """A head for HPACK, of names that its own table has."""
+    """Returns a header block in HPACK, with names of the static table."""
     fields = {4: path, 1: "localhost"} | ({32: cookie} if cookie else {})
     block = bytes([0x82, 0x86])
     for name, value in fields.items():
@@ -30,8 +30,8 @@ def head(path, cookie=None):
 
 
 def batches(is_late):
-    """Frames that open streams and reset them: one after the other, or each batch when it has been under way for a
-    moment (an empty piece), which takes a session and a response that takes long."""
+    """Yields frames that open and reset streams. If `is_late`, an empty batch, which stands for a pause, comes before the
+    resets, so that the requests have reached the upstream; they have a session, and slow responses."""
     block = head("/streams/ticks", f"session_id={SESSION}/1") if is_late else head("/")
     for first in range(1, 1 << 30, 2 * BATCH):
         streams = range(first, first + 2 * BATCH, 2)
@@ -46,11 +46,12 @@ def batches(is_late):
 def resets(port, kind):
     """Opens and resets streams, on one connection after another.
 
-    `late`: not before they are under way. `hasty`: a connection that takes nothing is left for another at once.
+    `late`: resets streams only after the requests have reached the upstream. `hasty`: opens a new connection as soon as one
+    is not read any more.
     """
-    hold_up = 0.001 if kind == "hasty" else 30
+    patience = 0.001 if kind == "hasty" else 30
     sent = connections = 0
-    told = time.monotonic()
+    reported = time.monotonic()
     while True:
         connection = socket.socket()
         try:
@@ -65,12 +66,12 @@ def resets(port, kind):
                 rest += batch
                 while rest:
                     try:
-                        # Answers are read, or it could be held up by them.
+                        # Responses are read, since unread ones would block the connection.
                         if not connection.recv(1 << 16):
                             raise ConnectionError
                     except BlockingIOError:
                         pass
-                    if not select.select([], [connection], [], hold_up)[1]:
+                    if not select.select([], [connection], [], patience)[1]:
                         raise ConnectionError
                     count = connection.send(rest)
                     sent += count
@@ -79,13 +80,13 @@ def resets(port, kind):
             pass
         finally:
             connection.close()
-            if time.monotonic() > told + 1:
-                told = time.monotonic()
+            if time.monotonic() > reported + 1:
+                reported = time.monotonic()
                 print(f"{kind}: {sent} bytes, {connections} connections", file=sys.stderr, flush=True)
 
 
 async def drip(port):
-    """Sends a head at a byte a second, and begins anew when it is cut off."""
+    """Sends a request head at a byte per second, and starts over when the connection is closed."""
     head = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: " + b"x" * 10_000
     while True:
         try:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""What the gateway holds at the edge: memory of idle connections and of huge bodies, and its load under attack.
+"""Measures the gateway's memory for idle connections and large bodies, and its throughput under attack.
 
-    run.py idle      memory of each of 10,000 idle keep-alive connections, plain and TLS
-    run.py bodies    peak memory while 1 GB goes through each way, over HTTP/1.1 and HTTP/2, and WebSocket frames of 1 MB
-    run.py attack    requests per second of a load of 64 connections beside clients that mean harm, against the same
-                     load alone: what the attacker itself takes of the processors counts as the gateway's
+    run.py idle      memory per connection of 10,000 idle keep-alive connections, with and without TLS
+    run.py bodies    peak memory while 1 GB is forwarded in each direction, over HTTP/1.1 and HTTP/2, and WebSocket
+                     frames of 1 MB
+    run.py attack    requests per second of 64 connections during an attack, compared with the same load alone. CPU time
+                     that the attacker uses on this machine counts against the gateway
 """
 
 import argparse
@@ -22,16 +23,16 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from stage import (
+from harness import (
     ROOT,
     SESSION,
     Failure,
     cpu_nanos,
-    forget_peak,
+    reset_peak,
     free_ports,
     make_certificate,
     memory_kib,
-    on_stage,
+    run_in_directory,
     put_session,
     template,
     wait_for,
@@ -43,8 +44,8 @@ GIGABYTE = 1 << 30
 REQUEST = f"GET /small HTTP/1.1\r\nHost: localhost\r\n{COOKIE}\r\n\r\n".encode()
 
 
-class Stage:
-    """The gateway between a client and its upstreams."""
+class Environment:
+    """The gateway and its upstreams."""
 
     def __init__(self, options, directory, processes):
         self.directory, self.processes = directory, processes
@@ -83,7 +84,7 @@ def wait_for_port(port, process):
 
 
 async def hold(port, count, per_second, context=None):
-    """Opens connections at this rate, sends a request over each, reads the answer, and keeps them."""
+    """Opens connections at this rate, sends a request over each, reads the response, and keeps them open."""
     gate = asyncio.Semaphore(100)
 
     async def one():
@@ -93,7 +94,7 @@ async def hold(port, count, per_second, context=None):
             writer.write(REQUEST)
             head = await reader.readuntil(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 200"):
-                raise Failure(f"an answer began with {head[:40]}")
+                raise Failure(f"a response began with {head[:40]}")
             await reader.readexactly(1024)
             return reader, writer
 
@@ -105,17 +106,17 @@ async def hold(port, count, per_second, context=None):
     return await asyncio.gather(*opened)
 
 
-async def idle_each(stage, port, count, per_second, context):
-    """KiB that each idle connection adds to the gateway's memory."""
-    # What is allocated once, or for the busiest moment, is there before the count begins.
+async def idle_each(environment, port, count, per_second, context):
+    """Returns the KiB that each idle connection adds to the gateway's memory, and the MiB before."""
+    # First allocates memory that is allocated once, or for peaks.
     for _, writer in await hold(port, 200, per_second, context):
         writer.close()
     await asyncio.sleep(3)
-    before = memory_kib(stage.gateway.pid)
+    before = memory_kib(environment.gateway.pid)
     held = await hold(port, count, per_second, context)
-    # Idle means idle: what a connection needs for a request is given back soon after it.
+    # The gateway frees the memory that a connection needs for a request soon after it.
     await asyncio.sleep(5)
-    after = memory_kib(stage.gateway.pid)
+    after = memory_kib(environment.gateway.pid)
     alive = held[:: max(1, count // 100)]
     for reader, writer in alive:
         writer.write(REQUEST)
@@ -134,14 +135,14 @@ def idle(options, directory, processes):
         raise Failure(f"{need} descriptors are needed, and {hard} allowed: ulimit -Hn")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, need), hard))
     for name in ("plain", "TLS"):
-        # Each in a gateway of its own: what the first have given back would be the second's for nothing.
-        place = directory / name
-        place.mkdir()
-        stage = Stage(options, place, processes)
-        context = ssl.create_default_context(cafile=place / "cert.pem") if name == "TLS" else None
-        port = stage.tls_port if context else stage.port
-        start = memory_kib(stage.gateway.pid) / 1024
-        each, base = asyncio.run(idle_each(stage, port, options.connections, options.per_second, context))
+        # Each in a gateway of its own, since the second would reuse memory that the first has freed.
+        subdirectory = directory / name
+        subdirectory.mkdir()
+        environment = Environment(options, subdirectory, processes)
+        context = ssl.create_default_context(cafile=subdirectory / "cert.pem") if name == "TLS" else None
+        port = environment.tls_port if context else environment.port
+        start = memory_kib(environment.gateway.pid) / 1024
+        each, base = asyncio.run(idle_each(environment, port, options.connections, options.per_second, context))
         print(
             f"{options.connections} idle {name} connections: {each:.1f} KiB each, above {base:.1f} MiB "
             f"({start:.1f} MiB at the start)"
@@ -167,7 +168,7 @@ def upload(url, file, *flags):
 
 
 def frames(port, count=512, size=1 << 20):
-    """Echoes WebSocket frames; the mask is zero, which is a mask too."""
+    """Sends WebSocket frames and reads them back. The mask is zero, which is valid and saves the masking."""
     with socket.create_connection(("127.0.0.1", port), 30) as connection:
         head = "GET /streams/echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -183,17 +184,17 @@ def frames(port, count=512, size=1 << 20):
             while left:
                 read = connection.recv_into(buffer, min(left, len(buffer)))
                 if not read:
-                    raise Failure("the WebSocket broke off")
+                    raise Failure("the WebSocket was closed")
                 left -= read
     return count * size
 
 
 def bodies(options, directory, processes):
-    stage = Stage(options, directory, processes)
-    plain, tls = f"http://127.0.0.1:{stage.port}", f"https://localhost:{stage.tls_port}"
-    trust = ["--cacert", directory / "cert.pem", "--resolve", f"localhost:{stage.tls_port}:127.0.0.1"]
+    environment = Environment(options, directory, processes)
+    plain, tls = f"http://127.0.0.1:{environment.port}", f"https://localhost:{environment.tls_port}"
+    trust = ["--cacert", directory / "cert.pem", "--resolve", f"localhost:{environment.tls_port}:127.0.0.1"]
     huge = directory / "files" / "huge"
-    passes = {
+    transfers = {
         "download, HTTP/1.1": lambda: download(f"{plain}/huge"),
         "upload, HTTP/1.1": lambda: upload(f"{plain}/streams/sink", huge),
         "download, HTTP/2": lambda: download(f"{plain}/huge", "--http2-prior-knowledge"),
@@ -201,25 +202,25 @@ def bodies(options, directory, processes):
         "download, HTTP/2 over TLS": lambda: download(f"{tls}/huge", "--http2", *trust),
         "upload, HTTP/2 over TLS": lambda: upload(f"{tls}/streams/sink", huge, "--http2", *trust),
         "events": lambda: download(f"{plain}/streams/events"),
-        "WebSocket frames of 1 MB": lambda: frames(stage.port),
+        "WebSocket frames of 1 MB": lambda: frames(environment.port),
     }
-    print("| what | bytes | peak memory, MiB | above what was held, MiB | MB/s |\n| --- | --- | --- | --- | --- |")
-    for name, go in passes.items():
-        forget_peak(stage.gateway.pid)
-        before = memory_kib(stage.gateway.pid)
+    print("| transfer | bytes | peak memory, MiB | increase, MiB | MB/s |\n| --- | --- | --- | --- | --- |")
+    for name, transfer in transfers.items():
+        reset_peak(environment.gateway.pid)
+        before = memory_kib(environment.gateway.pid)
         began = time.monotonic()
-        count = go()
+        count = transfer()
         spent = time.monotonic() - began
         if "load" in name and count < GIGABYTE:
-            raise Failure(f"{name}: only {count} bytes came through")
-        peak = memory_kib(stage.gateway.pid, "VmHWM")
+            raise Failure(f"{name}: only {count} bytes were transferred")
+        peak = memory_kib(environment.gateway.pid, "VmHWM")
         print(f"| {name} | {count} | {peak / 1024:.1f} | {(peak - before) / 1024:.1f} | {count / spent / 1e6:.0f} |", flush=True)
     return 0
 
 
-def rate(stage, seconds):
-    """Requests per second of 64 connections, and the gateway's CPU time for each, in microseconds."""
-    port, before = stage.port, cpu_nanos(stage.gateway.pid)
+def rate(environment, seconds):
+    """Returns the requests per second of 64 connections, and the gateway's CPU time per request in microseconds."""
+    port, before = environment.port, cpu_nanos(environment.gateway.pid)
     command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "-H", COOKIE, "-s", HERE.parent / "side_by_side" / "report.lua"]
     command.append(f"http://127.0.0.1:{port}/small")
     environment = {**os.environ, "LOAD_METHOD": "GET", "LOAD_PAUSE_MS": "0"}
@@ -229,42 +230,42 @@ def rate(stage, seconds):
     report = json.loads(run.stdout.strip().splitlines()[-1])
     if report["bad"]:
         raise Failure(f"{report['bad']} requests of the load failed")
-    spent = cpu_nanos(stage.gateway.pid) - before
+    spent = cpu_nanos(environment.gateway.pid) - before
     return report["requests"] / report["micros"] * 1e6, spent / 1e3 / report["requests"]
 
 
-def attacked(stage, kind, seconds):
-    """The load's rate under an attack."""
-    kind, how = kind
+def attacked(environment, kind, seconds):
+    """Returns the same during an attack."""
+    kind, argument = kind
     attacker = subprocess.Popen(
-        [sys.executable, str(HERE / "attack.py"), kind, str(stage.port), str(how)],
+        [sys.executable, str(HERE / "attack.py"), kind, str(environment.port), str(argument)],
         stdin=subprocess.DEVNULL,
-        stdout=stage.log,
-        stderr=stage.log,
+        stdout=environment.log,
+        stderr=environment.log,
     )
     try:
         time.sleep(2)
-        return rate(stage, seconds)
+        return rate(environment, seconds)
     finally:
         attacker.kill()
         attacker.wait()
 
 
 def attack(options, directory, processes):
-    stage = Stage(options, directory, processes)
-    rate(stage, 1)
+    environment = Environment(options, directory, processes)
+    rate(environment, 1)
     attacks = {
-        "streams opened and reset": ("resets", "pairs"),
-        "streams reset when they are under way": ("resets", "late"),
-        "a new connection whenever one is held up": ("resets", "hasty"),
-        "1,000 heads, a byte a second": ("drips", 1000),
+        "streams opened and reset at once": ("resets", "pairs"),
+        "streams reset after the upstream has the request": ("resets", "late"),
+        "a new connection whenever one is paused": ("resets", "hasty"),
+        "1,000 heads at a byte per second": ("drips", 1000),
     }
-    columns = ["attack", "requests/s undisturbed", "under attack", "ratio", "spread", "CPU µs each", "under attack"]
+    columns = ["attack", "requests/s without", "requests/s during", "ratio", "spread", "CPU µs without", "CPU µs during"]
     print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for name, kind in attacks.items():
         pairs = []
         for _ in range(options.rounds):
-            pairs.append((rate(stage, options.seconds), attacked(stage, kind, options.seconds)))
+            pairs.append((rate(environment, options.seconds), attacked(environment, kind, options.seconds)))
         ratios = [under[0] / calm[0] for calm, under in pairs]
         medians = [[statistics.median(column) for column in zip(*side)] for side in zip(*pairs)]
         (calm, calm_cpu), (under, under_cpu) = medians
@@ -275,10 +276,10 @@ def attack(options, directory, processes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    plays = {"idle": idle, "bodies": bodies, "attack": attack}
-    parser.add_argument("play", choices=plays)
+    measurements = {"idle": idle, "bodies": bodies, "attack": attack}
+    parser.add_argument("measurement", choices=measurements)
     parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--per-second", type=int, default=1000, help="how fast connections are opened (1000)")
+    parser.add_argument("--per-second", type=int, default=1000, help="rate at which connections are opened (1000)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--gateway", type=Path, default=ROOT / "target/dist/sessiongate", help="the binary")
@@ -289,7 +290,8 @@ def main():
     if absent or not options.gateway.exists():
         print(f"first: apt-get install -y {' '.join(absent)}" if absent else "first: cargo build --profile dist", file=sys.stderr)
         return 2
-    return on_stage(lambda directory, processes: plays[options.play](options, directory, processes))
+    measure = measurements[options.measurement]
+    return run_in_directory(lambda directory, processes: measure(options, directory, processes))
 
 
 if __name__ == "__main__":

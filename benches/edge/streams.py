@@ -1,4 +1,4 @@
-"""The upstream of endless and huge bodies: swallows uploads, sends events, echoes WebSocket frames. Keeps nothing."""
+"""An upstream for large and long-lived bodies: discards uploads, sends events, echoes WebSocket frames."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ TICKS = 40
 
 
 def read_head(connection):
-    """The request line and the headers, and what was read beyond them."""
+    """Reads a request head. Returns the request line, the headers, and the bytes after them."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
@@ -26,8 +26,8 @@ def read_head(connection):
     return line, {name.strip().lower(): value.strip() for name, value in pairs}, rest
 
 
-def swallow(connection, headers, rest):
-    """Reads a body to its end, and says how long it was."""
+def discard(connection, headers, rest):
+    """Reads a body to its end, and responds with its length."""
     buffer, count = bytearray(1 << 20), len(rest)
     if b"content-length" in headers:
         while count < int(headers[b"content-length"]):
@@ -52,7 +52,7 @@ def events(connection):
 
 
 def ticks(connection):
-    """Events that come one by one, for ten seconds."""
+    """Sends single events for ten seconds."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
     for number in range(TICKS):
         event = b"data: %d\n\n" % number
@@ -71,13 +71,13 @@ def exactly(connection, count, buffer):
 
 
 def echo(connection, headers, buffer):
-    """Echoes frames whose mask is zero, so that taking it off is dropping four bytes."""
+    """Echoes frames whose mask is zero, so that unmasking only drops the four bytes of the mask."""
     key = base64.b64encode(hashlib.sha1(headers[b"sec-websocket-key"] + GUID).digest())
     head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
     connection.sendall(head + key + b"\r\n\r\n")
     buffer = bytearray(buffer)
     while exactly(connection, 14, buffer):
-        # Only the 64-bit form of the length is spoken here.
+        # Only frames with a 64-bit length are supported.
         length = int.from_bytes(buffer[2:10])
         if not exactly(connection, 14 + length, buffer):
             return
@@ -98,7 +98,7 @@ def serve(connection):
             elif line.startswith(b"GET"):
                 return echo(connection, headers, rest)
             else:
-                swallow(connection, headers, rest)
+                discard(connection, headers, rest)
 
 
 def main():

@@ -1,7 +1,7 @@
-"""Who reads and writes the table, and when: the gateways, and three ways of libraries inside the app.
+"""Designs that read and write the table: the gateways, and three kinds of session libraries inside the app.
 
-A design is told of events and counts units, by the hour of the day. Reads that are eventually consistent see what was
-written `lag` ago or longer.
+A design receives events and counts request units by the hour of the day. Eventually consistent reads return data that was
+written at least `lag` ago.
 """
 
 import random
@@ -34,7 +34,7 @@ class Design:
         self.writes_by_hour[hour] += writes
 
     def issued_as_seen(self, row, time):
-        """A replica may not have heard of the last reissue."""
+        """Returns the time of issue as an eventually consistent read sees it."""
         return row[0] if time - row[2] >= self.options.lag else row[1]
 
     def issue(self, session, time):
@@ -43,13 +43,13 @@ class Design:
 
 
 class Gateways(Design):
-    """Rows are cached for `ttl` in each gateway; of a session that is due, one write is made, by who is first."""
+    """The gateways. Each caches rows for `ttl`. The first request of a due session writes one reissue."""
 
     def __init__(self, name, options, count, sticky):
         super().__init__(name, options)
         self.fleet, self.sticky = count, sticky
         self.caches = [{} for _ in range(count)]
-        # The gateway that was asked last is the one that writes what the answer orders.
+        # The cache of the gateway that got the last request, which also writes the changes of its response.
         self.last = self.caches[0]
         self.random = random.Random(f"{options.seed} {name}")
         self.refused = 0
@@ -58,7 +58,7 @@ class Gateways(Design):
         return self.caches[session.number % self.fleet if self.sticky else int(self.random.random() * self.fleet)]
 
     def remember(self, cache, session, entry):
-        """In the order of reading, which is the order of dropping."""
+        """Caches an entry. The entries read first are evicted first."""
         cache.pop(session, None)
         cache[session] = entry
         if len(cache) > self.options.capacity:
@@ -87,13 +87,13 @@ class Gateways(Design):
                     self.issue(session, time)
                 else:
                     self.refused += 1
-                # Either way, the answer holds the row as it is now.
+                # Either way, DynamoDB's response contains the current row.
                 self.remember(cache, session, (time, version, row[0]))
         self.last = cache
         self.count(start, reads, writes)
 
     def created(self, session, time, rotated):
-        # A log-in that had a session before it gets a new id: two rows in one transaction.
+        # A log-in with an earlier session rotates the id: two rows in one transaction.
         self.count(time, 0, 2 * write_units(self.options.item_bytes, True) if rotated else self.unit)
         self.remember(self.choose(session), session, (time, 1, time))
 
@@ -111,15 +111,15 @@ class Gateways(Design):
         known, reads = {}, 0.0
         sticky = int(self.random.random() * self.fleet)
         for offset in burst:
-            place = sticky if self.sticky else int(self.random.random() * self.fleet)
-            if start + offset - known.get(place, -DAY) >= self.options.ttl:
-                known[place] = start + offset
+            gateway = sticky if self.sticky else int(self.random.random() * self.fleet)
+            if start + offset - known.get(gateway, -DAY) >= self.options.ttl:
+                known[gateway] = start + offset
                 reads += self.weak_miss + self.strong_miss
         self.count(start, reads, 0)
 
 
 class Pyramid(Design):
-    """pyramid-dynamodb-sessions: a read for each request; a reissue has no condition, so that all who see it due write."""
+    """pyramid-dynamodb-sessions: a read per request. A reissue has no condition, so every request that sees it due writes."""
 
     def requests(self, session, start, burst):
         lag, row, reads, writes = self.options.lag, session.rows[self.index], 0.0, 0.0
@@ -143,7 +143,7 @@ class Pyramid(Design):
         self.issue(session, time)
 
     def ended(self, session, time):
-        # It is emptied, not deleted.
+        # The row is emptied, not deleted.
         self.count(time, 0, self.unit)
 
     def unknown(self, start, burst):
@@ -151,13 +151,13 @@ class Pyramid(Design):
 
 
 class Django(Design):
-    """django-dynamodb-sessions: strongly consistent reads; an unknown cookie makes a row; nothing is ever reissued."""
+    """django-dynamodb-sessions: strongly consistent reads. An unknown cookie creates a row. Nothing is reissued."""
 
     def requests(self, session, start, burst):
         self.count(start, len(burst) * self.strong, 0)
 
     def created(self, session, time, rotated):
-        # Whether the new id is free, the row made, then saved; with an id before it, that one is deleted.
+        # Checks that the new id is free, creates the row, and saves it; deletes the row of an earlier id.
         self.count(time, self.strong_miss, write_units(0) + self.unit + (self.unit if rotated else 0))
 
     def changed(self, session, time):
@@ -167,12 +167,12 @@ class Django(Design):
         self.count(time, 0, self.unit)
 
     def unknown(self, start, burst):
-        # The read that fails, then a new empty session: whether its id is free, the row made, then saved.
+        # The read finds no row. Then a new session: checks that its id is free, creates the row, and saves it.
         self.count(start, len(burst) * 2 * self.strong_miss, len(burst) * 2 * write_units(0))
 
 
 class Always(Design):
-    """The handler of PHP's AWS SDK, connect-dynamodb and others: a strongly consistent read and a write each time."""
+    """The handler of PHP's AWS SDK, connect-dynamodb and others: a strongly consistent read and a write per request."""
 
     def requests(self, session, start, burst):
         self.count(start, len(burst) * self.strong, len(burst) * self.unit)
@@ -181,7 +181,7 @@ class Always(Design):
         self.count(time, self.strong_miss, self.unit + (self.unit if rotated else 0))
 
     def changed(self, session, time):
-        """The write is one that is made anyway."""
+        """Part of the write that every request makes."""
 
     def ended(self, session, time):
         self.count(time, 0, self.unit)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What sessions cost in DynamoDB: the gateway's reads and writes beside those of libraries inside the app.
+"""Simulates the cost of sessions in DynamoDB, with the gateway and with session libraries inside the app.
 
     run.py             simulates a day of 1,000, 10,000 and 100,000 users, request by request; prints a table for `--users`
-    run.py --check     holds the simulation against what can be worked out by hand; takes seconds
+    run.py --check     checks the simulation against closed-form results; takes seconds
 
-The counts of one user do not depend on the others as long as no gateway's cache is full, so they grow with the number
-of users. The sizes that are simulated show it, and the gateways' caches are checked against `--users`.
+As long as no gateway's cache is full, the users do not affect each other, so the cost is proportional to their number.
+The simulated sizes confirm this, and the report says whether the caches suffice for `--users`.
 """
 
 import argparse
@@ -14,13 +14,13 @@ import sys
 
 from checks import check
 from designs import Always, Django, Gateways, Pyramid
-from traffic import BURSTS, CHANGE, DAY, LOGIN, LOGOUT, PAGE, RENEWAL, STRANGER, Session, bursts, day
+from traffic import BURSTS, CHANGE, LOGIN, LOGOUT, PAGE, RENEWAL, STRANGER, Session, bursts, day
 from units import DAYS_OF_MONTH, LIST_PRICES, write_units
 
 
 
 def designs(options):
-    """What is compared. The gateways' names say how requests find them."""
+    """Returns the designs to compare. The names of the gateways say how requests are balanced."""
     everyone = [Gateways("1 gateway, or several and a sticky balancer", options, 1, False)]
     for count in options.gateways:
         everyone.append(Gateways(f"{count} gateways, any of them for each request", options, count, False))
@@ -33,7 +33,7 @@ def designs(options):
 
 
 def simulate(users, options):
-    """Tells every design of a day's events; gives the designs and how many pages were viewed."""
+    """Passes the events of a day to every design. Returns the designs and the number of page views."""
     compared, templates = designs(options), bursts(options)
     source = random.Random(f"{options.seed} {users}")
     current, pages, number = {}, 0, 0
@@ -71,24 +71,25 @@ def simulate(users, options):
 def print_assumptions(options):
     requests = options.assets + 1
     written = write_units(options.item_bytes)
-    print("Assumed:\n")
+    print("Assumptions:\n")
     for line in (
-        f"{options.visits:g} visits a user and day, most at 20:00 and least at 8:00, {(1 - options.swing) / (1 + options.swing):.0%} of it;"
-        f" {options.pages:g} page views a visit, {options.think:g} s apart (exponential) and {options.spread:g} s of loading",
-        f"{requests} requests a page view that ask for the session: the document, and {options.assets} more within {options.spread:g} s."
-        " What browsers cache or public routes serve asks for none",
-        f"rows of {options.item_bytes} bytes ({written:g} write units, read units by 4 KB); timeout {options.timeout / 60:g} min,"
-        f" reissue_time {options.reissue_time:g} s, cache ttl {options.ttl:g} s and capacity {options.capacity:,} a gateway",
-        f"{options.changes:.0%} of page views change the session, {options.logouts:.0%} of visits end by a log-out,"
-        f" {options.rotations:.0%} of log-ins change the id of an earlier session (the gateway's transaction is charged double)",
-        f"{options.returning:.0%} of users come with a cookie whose row is gone; for every 100 page views,"
-        f" {options.strangers * 100:g} strangers with a made-up cookie send {options.stranger_requests} requests each (unsigned"
-        " cookies; signed ones that are made up cost the gateway nothing)",
-        f"replicas lag {options.lag:g} s; refused conditional writes are charged; nothing for storage, backups, transfer",
+        f"{options.visits:g} visits per user and day; the rate is highest at 20:00, and lowest at 8:00, with"
+        f" {(1 - options.swing) / (1 + options.swing):.0%} of it; {options.pages:g} page views per visit, with"
+        f" {options.think:g} s between them (exponential) and {options.spread:g} s of loading",
+        f"{requests} requests with the session per page view: the document, and {options.assets} more within {options.spread:g} s;"
+        " resources in the browser's cache or on public routes need no session",
+        f"rows of {options.item_bytes} bytes ({written:g} write units, read units per 4 KB); timeout {options.timeout / 60:g} min,"
+        f" reissue_time {options.reissue_time:g} s, cache ttl {options.ttl:g} s and capacity {options.capacity:,} per gateway",
+        f"{options.changes:.0%} of page views change the session, {options.logouts:.0%} of visits end with a log-out,"
+        f" {options.rotations:.0%} of log-ins rotate the id of an earlier session (the gateway's transaction costs double)",
+        f"{options.returning:.0%} of users arrive with a cookie whose row no longer exists; for every 100 page views,"
+        f" {options.strangers * 100:g} clients with an unknown id send {options.stranger_requests} requests each (unsigned"
+        " cookies; signed cookies with made-up ids cost the gateway nothing)",
+        f"replicas lag {options.lag:g} s; failed conditional writes cost units; storage, backups and transfer are excluded",
         f"on demand ${options.prices.read}/${options.prices.write} per million read/write units; provisioned"
-        f" ${options.prices.read_hour}/${options.prices.write_hour} per unit and hour, following the load by the hour at"
-        f" {options.utilisation:.0%} ({options.prices.source}); a month has {DAYS_OF_MONTH:.1f} days",
-        f"the app behind the gateway has no session library of its own: one that has goes on reading and writing; seed {options.seed}",
+        f" ${options.prices.read_hour}/${options.prices.write_hour} per unit and hour, adapted to the load every hour at"
+        f" {options.utilisation:.0%} utilisation ({options.prices.source}); a month has {DAYS_OF_MONTH:.1f} days",
+        f"the app behind the gateway has no session library, which would read and write in addition; seed {options.seed}",
     ):
         print(f"- {line}")
 
@@ -100,7 +101,7 @@ def print_costs(compared, pages, users, options):
     base_price = prices.on_demand(base.reads, base.writes)
     print(f"\n{options.users / 1e6:g} million active users a day, {pages * scale / 1e6:,.0f} million page views a day;")
     print(f"simulated with {users:,} users and {pages:,} page views ({pages * (options.assets + 1):,} requests)\n")
-    print("| who reads and writes | read units a page | write units a page | $ per million pages | $ a month | provisioned | |")
+    print("| design | read units per page | write units per page | $ per million pages | $ per month | provisioned | |")
     print("| --- " * 7 + "|")
     for design in compared:
         day_price = prices.on_demand(design.reads, design.writes)
@@ -108,12 +109,12 @@ def print_costs(compared, pages, users, options):
         row = [design.name, f"{design.reads / pages:.2f}", f"{design.writes / pages:.2f}", f"{day_price / pages * 1e6:.2f}"]
         row += [f"{price * scale * DAYS_OF_MONTH:,.0f}" for price in (day_price, provisioned)]
         print("| " + " | ".join([*row, f"{day_price / base_price:.2f}"]) + " |")
-    print("\nThe last column is the price on demand against pyramid-dynamodb-sessions'.")
+    print("\nThe last column is the on-demand price as a ratio to that of pyramid-dynamodb-sessions.")
 
 
 def print_scaling(runs):
-    """Whether a user costs the same at every size."""
-    print("\nUnits a user and day (read + write) by the number of users simulated; the last column is the largest difference:\n")
+    """Prints the cost per user for each number of users. Returns the largest difference."""
+    print("\nUnits per user and day (read + write) by the number of simulated users; the last column is the largest difference:\n")
     print("| | " + " | ".join(f"{users:,}" for users, _, _ in runs) + " | |")
     print("| --- " * (len(runs) + 2) + "|")
     worst = 0.0
@@ -126,45 +127,45 @@ def print_scaling(runs):
     return worst
 
 
-def print_room(compared, pages, users, options):
-    """The assumption behind the scaling: what a gateway reads within `ttl` fits into its cache."""
+def print_cache_use(compared, pages, users, options):
+    """Checks the assumption of the scaling: the rows that a gateway reads within `ttl` fit into its cache."""
     scale = options.users / users
     print()
     for design in compared:
         if isinstance(design, Gateways):
             busiest = max(design.reads_by_hour) * scale / 3600 / design.weak / design.fleet
             rows = busiest * options.ttl
-            verdict = "fits" if rows < options.capacity else "DOES NOT FIT: take more gateways, or a larger capacity"
+            verdict = "fits" if rows < options.capacity else "DOES NOT FIT: use more gateways or a larger capacity"
             print(f"{design.name}: {busiest:,.0f} reads/s each in the busiest hour, {rows:,.0f} rows within the ttl: {verdict}")
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--check", action="store_true", help="hold the simulation against closed forms, and print nothing else")
-    add("--users", type=float, default=10e6, help="active users a day that the table is for (10 million)")
-    add("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="how many users are simulated")
-    add("--gateways", type=int, nargs="*", default=[4, 16], help="fleets behind a balancer that is not sticky")
-    add("--visits", type=float, default=1.5, help="visits a user and day")
-    add("--pages", type=float, default=8.0, help="page views a visit, on average")
-    add("--think", type=float, default=40.0, help="seconds between two page views, on average, beyond loading")
-    add("--assets", type=int, default=8, help="requests of a page besides its document that ask for the session")
-    add("--spread", type=float, default=3.0, help="seconds within which they come")
-    add("--pause", type=float, default=60.0, help="least seconds between two visits")
-    add("--swing", type=float, default=0.7, help="of the daily curve: 0 is none, 1 is an empty morning")
+    add("--check", action="store_true", help="check the simulation against closed-form results, and print nothing else")
+    add("--users", type=float, default=10e6, help="active users per day for the table (10 million)")
+    add("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="numbers of users to simulate")
+    add("--gateways", type=int, nargs="*", default=[4, 16], help="numbers of gateways behind a balancer that is not sticky")
+    add("--visits", type=float, default=1.5, help="visits per user and day")
+    add("--pages", type=float, default=8.0, help="average page views per visit")
+    add("--think", type=float, default=40.0, help="average seconds between two page views, in addition to loading")
+    add("--assets", type=int, default=8, help="requests of a page with the session, besides the document")
+    add("--spread", type=float, default=3.0, help="seconds within which these requests are sent")
+    add("--pause", type=float, default=60.0, help="minimum seconds between two visits")
+    add("--swing", type=float, default=0.7, help="amplitude of the daily curve: 0 is constant, 1 is no load at 8:00")
     add("--changes", type=float, default=0.05, help="share of page views that change the session")
-    add("--logouts", type=float, default=0.1, help="share of visits that end by a log-out")
-    add("--returning", type=float, default=0.5, help="share of users whose first request brings an ended session's cookie")
-    add("--rotations", type=float, default=0.2, help="share of log-ins that change the id of an earlier session")
-    add("--strangers", type=float, default=0.01, help="made-up cookies for each page view")
-    add("--stranger-requests", type=int, default=3, help="requests with each made-up cookie")
+    add("--logouts", type=float, default=0.1, help="share of visits that end with a log-out")
+    add("--returning", type=float, default=0.5, help="share of users whose first request has the cookie of an ended session")
+    add("--rotations", type=float, default=0.2, help="share of log-ins that rotate the id of an earlier session")
+    add("--strangers", type=float, default=0.01, help="cookies with unknown ids per page view")
+    add("--stranger-requests", type=int, default=3, help="requests with each of these cookies")
     add("--timeout", type=float, default=1200.0, help="seconds")
     add("--reissue-time", type=float, default=120.0, help="seconds")
     add("--ttl", type=float, default=2.0, help="seconds that a gateway uses a row without reading it again")
     add("--capacity", type=int, default=100_000, help="sessions that a gateway caches")
-    add("--item-bytes", type=int, default=700, help="size of a row, names of attributes included")
-    add("--lag", type=float, default=0.1, help="seconds by which eventually consistent reads are late")
-    add("--utilisation", type=float, default=0.7, help="how full provisioned capacity is")
+    add("--item-bytes", type=int, default=700, help="size of a row, attribute names included")
+    add("--lag", type=float, default=0.1, help="age in seconds of the data that eventually consistent reads return")
+    add("--utilisation", type=float, default=0.7, help="utilisation of provisioned capacity")
     add("--seed", type=int, default=1)
     options = parser.parse_args()
     options.prices = LIST_PRICES
@@ -180,7 +181,7 @@ def main():
     users, compared, pages = runs[-1]
     print_costs(compared, pages, users, options)
     print_scaling(runs)
-    print_room(compared, pages, users, options)
+    print_cache_use(compared, pages, users, options)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""A day of page views: when users come, what they do, and which requests a page is made of.
+"""A day of page views: the users' visits and actions, and the requests of each page.
 
-Users are independent of each other. Everything is drawn from one seed, user by user, so a user's day is the same
-whatever else is simulated.
+Users are independent of each other. All random numbers are derived from one seed and the user's number, so that a user's
+day does not depend on the rest of the simulation.
 """
 
 import math
@@ -9,12 +9,12 @@ import random
 
 DAY = 86_400
 LOGIN, RENEWAL, PAGE, CHANGE, LOGOUT, STRANGER = range(6)
-# Bursts are drawn once and used again: which of them a page gets is random, its inside need not be drawn anew.
+# The number of different bursts of requests. Each page view gets one of them at random.
 BURSTS = 1024
 
 
 class Session:
-    """A row of the table. Each design keeps its own idea of when it was issued, in `rows`."""
+    """A session. `rows` has the row's times of issue for each design."""
 
     __slots__ = ("number", "rows", "version", "written")
 
@@ -22,12 +22,12 @@ class Session:
         self.number = number
         self.version = 1
         self.written = time
-        # When it was issued, when it was before that, and when that changed.
+        # The last time of issue, the one before, and when it changed.
         self.rows = [[time, time, time] for _ in range(designs)]
 
 
 def moment(random, swing):
-    """A time of day by a curve that peaks at 20:00 and is lowest at 8:00."""
+    """Returns a random time of day; the density has its maximum at 20:00 and its minimum at 8:00."""
     while True:
         time = random.random() * DAY
         if random.random() * (1 + swing) <= 1 + swing * math.cos(2 * math.pi * (time / DAY - 20 / 24)):
@@ -44,11 +44,11 @@ def poisson(random, mean):
 
 
 def user_day(random, user, options):
-    """One user's events as (time, user, what), in order."""
+    """Yields a user's events as (time, user, kind), in order."""
     last = free = -math.inf
     for arrival in sorted(moment(random, options.swing) for _ in range(poisson(random, options.visits))):
         time = max(arrival, free)
-        # A row that was used lately was issued at most `reissue_time` before that use.
+        # The last issue was at most `reissue_time` before the last use.
         if time - last > options.timeout - options.reissue_time:
             yield time, user, RENEWAL if last > 0 or random.random() < options.returning else LOGIN
             time += 1.0
@@ -59,7 +59,7 @@ def user_day(random, user, options):
             last = time
             if random.random() < 1 / options.pages:
                 break
-            # Reading a page takes longer than loading it, and a visit does not outlive its session.
+            # The next page view comes after the page has loaded, and before the session expires.
             time += min(options.spread + random.expovariate(1 / options.think), options.timeout / 2)
         if random.random() < options.logouts:
             time += options.spread + 1
@@ -69,7 +69,7 @@ def user_day(random, user, options):
 
 
 def day(users, options):
-    """Every user's events of a day, in order of time."""
+    """Returns the events of all users in a day, in order of time."""
     events = []
     for user in range(users):
         events.extend(user_day(random.Random(f"{options.seed} {user}"), user, options))
@@ -78,7 +78,7 @@ def day(users, options):
 
 
 def bursts(options):
-    """When a page's requests come: the document at once, the rest spread over the time that it takes to load."""
+    """Returns the times of a page's requests: first the document, then the others while the page loads."""
     source = random.Random(f"{options.seed} bursts")
     return [
         [0.0, *sorted(0.05 + source.random() * (options.spread - 0.05) for _ in range(options.assets))]

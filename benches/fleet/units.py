@@ -1,4 +1,4 @@
-"""What DynamoDB charges: request units by item size and consistency, and list prices for them."""
+"""DynamoDB's request units by item size and consistency, and their list prices."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,20 @@ DAYS_OF_MONTH = HOURS_OF_MONTH / 24
 
 
 def read_units(size, strong):
-    """An item that is not there costs as much as a small one."""
+    """Returns the units of a read. A missing item costs as much as a small one."""
     blocks = max(1, -(-size // 4096))
     return float(blocks) if strong else blocks / 2
 
 
 def write_units(size, transactional=False):
-    """A write that its condition refuses costs as much as one that is done."""
+    """Returns the units of a write, whether or not its condition holds."""
     blocks = max(1, -(-size // 1024))
     return float(2 * blocks if transactional else blocks)
 
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars: for a million units on demand, and for a unit a second for an hour, provisioned."""
+    """Prices in US dollars: per million units on demand, and per provisioned unit and hour."""
 
     read: float
     write: float
@@ -32,7 +32,7 @@ class Prices:
         return (reads * self.read + writes * self.write) / 1e6
 
     def provisioned(self, reads_by_hour, writes_by_hour, utilisation):
-        """A day whose capacity follows the load by the hour, which fills it to `utilisation`."""
+        """Returns the price of a day if the capacity is adapted to the load every hour, with this utilisation."""
         reads, writes = (sum(hours) / 3600 / utilisation for hours in (reads_by_hour, writes_by_hour))
         return reads * self.read_hour + writes * self.write_hour
 

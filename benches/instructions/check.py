@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Counts the instructions of parts of the request path, and holds them against the accepted counts.
+"""Counts the instructions of parts of the request path, and compares them with the accepted counts.
 
-    check.py             fails if a count is more than 2 % off the one in accepted.toml, more or less
-    check.py --accept    takes the counts of now as the accepted ones: say in the commit why they changed
+    check.py             fails if a count differs by more than 2 % from the one in accepted.toml
+    check.py --accept    writes the current counts to accepted.toml: say in the commit why they changed
 
-Instructions, as callgrind counts them, repeat where times do not. A part is run few times and then many times; the
-difference, divided by how many times more, is free of what setting up and starting cost.
+Instruction counts, by callgrind, can be repeated; times cannot. Each part is run a few times and then many times. The
+difference of the counts, divided by the difference of the runs, excludes the cost of the start and the set-up.
 
-It is the unoptimised build that is counted, the one that the tests have compiled already: an optimised one takes longer
-to build than all else here together. Its counts are some ten times those of a release, so they say nothing of what a
-request costs. But one more allocation, copy, hash or lookup shows in both.
+The unoptimised build is measured, since the tests have already compiled it, and an optimised build takes longer than
+everything else here. Its counts are about ten times those of a release build, so they do not show the cost of a request.
+But an additional allocation, copy, hash or lookup shows in both.
 """
 
 import argparse
@@ -26,16 +26,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ACCEPTED = Path(__file__).resolve().parent / "accepted.toml"
 FEW, MANY = 100, 4100
 TOLERANCE = 0.02
-# Another compiler makes other code of the same source.
+# Another compiler version generates different code.
 TOLERANCE_OTHER_COMPILER = 0.20
 HEAD = """\
-# Instructions of one run of a part (benches/parts.rs), in the unoptimised build. `benches/instructions/check.py` compares,
-# and writes this file with --accept.
+# Instructions of one run of each part (benches/parts.rs) in the unoptimised build. `benches/instructions/check.py` compares
+# with these counts, and writes this file with --accept.
 """
 
 
 def build():
-    """The built benchmark."""
+    """Builds the benchmark and returns its path."""
     command = ["cargo", "build", "--locked", "--bench", "parts", "--message-format=json-render-diagnostics"]
     run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     messages = map(json.loads, run.stdout.splitlines())
@@ -43,7 +43,7 @@ def build():
 
 
 def instructions(binary, part, times):
-    """Of all of a run, and what the part says of its growth."""
+    """Returns the instructions of a whole run, and the meaning of a regression."""
     with tempfile.NamedTemporaryFile() as out:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out.name}", binary, "count", part, str(times)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -71,7 +71,7 @@ def main():
     tolerance = TOLERANCE if same else TOLERANCE_OTHER_COMPILER
     if not same and not options.accept:
         print(f"The counts were accepted with {accepted['compiler']}, and this is {compiler}:")
-        print(f"only what is more than {tolerance:.0%} off is seen. Accept new counts with the new compiler.")
+        print(f"only differences of more than {tolerance:.0%} are reported. Accept new counts with the new compiler.")
     binary = build()
     counts, off = {}, []
     for part, before in accepted["instructions"].items():
@@ -79,14 +79,14 @@ def main():
         change = counts[part] / before - 1
         print(f"{part}: {counts[part]} instructions, {change:+.1%} of the accepted {before}", flush=True)
         if abs(change) > tolerance:
-            off.append(f"{part} changed by {change:+.1%}. If it grew: {meaning}.")
+            off.append(f"{part} changed by {change:+.1%}. A regression {meaning}.")
     if options.accept:
         lines = "".join(f"{part} = {counted}\n" for part, counted in counts.items())
         ACCEPTED.write_text(f'{HEAD}compiler = "{compiler}"\n\n[instructions]\n{lines}')
         return 0
     if off:
         print("\n".join(off), file=sys.stderr)
-        print(f"If this is meant: {Path(__file__).relative_to(ROOT)} --accept, and say why in the commit.", file=sys.stderr)
+        print(f"If this is intended, run {Path(__file__).relative_to(ROOT)} --accept, and say why in the commit.", file=sys.stderr)
     return 1 if off else 0
 
 

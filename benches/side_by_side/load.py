@@ -1,4 +1,4 @@
-"""The load generators, wrk and h2load, and what they count."""
+"""Runs the load generators, wrk and h2load, and parses their results."""
 
 import json
 import os
@@ -7,22 +7,22 @@ import re
 import subprocess
 from pathlib import Path
 
-from stage import SESSION, Failure
+from harness import SESSION, Failure
 from workloads import H2_CONNECTIONS, H2_STREAMS, KEEP_ALIVE
 
 REPORT = Path(__file__).resolve().parent / "report.lua"
 
 
 class Generator:
-    """Makes load from one core; `directory` has the sessions' ids and takes logs."""
+    """Generates load from one core. `directory` contains the file of session ids, and receives logs."""
 
     def __init__(self, core, directory):
         self.core, self.directory = core, directory
 
     def run(self, workload, target, seconds, rate=None):
-        """Asks as fast as answers come, or `rate` times a second. Gives requests, µs, bad answers, and latencies."""
+        """Sends requests as fast as possible, or `rate` per second. Returns requests, µs, bad responses and latencies."""
         report = (self.h2load if workload.http2 else self.wrk)(workload, target, seconds, rate)
-        # An answer that is not the whole one, such as a redirect to a login, must not count as fast.
+        # Responses that are too short, such as redirects to a log-in page, invalidate the measurement.
         if report["requests"] == 0 or report["bytes"] < report["requests"] * workload.least:
             report["bad"] += 1
         return report
@@ -36,7 +36,7 @@ class Generator:
         return run.stdout
 
     def wrk(self, workload, target, seconds, rate):
-        # A connection asks again after the pause, and so `rate` is met as far as answers take no time.
+        # Each connection pauses between requests. The actual rate is below `rate` by the time that responses take.
         variables = {"LOAD_PAUSE_MS": KEEP_ALIVE * 1000 / rate if rate else 0}
         if workload.body:
             variables |= {"LOAD_METHOD": "POST", "LOAD_BODY": workload.body}
@@ -64,7 +64,7 @@ class Generator:
             output,
         )
         if not counted:
-            raise Failure(f"h2load says something unexpected: {output}")
+            raise Failure(f"unexpected output of h2load: {output}")
         done, succeeded, failed, errored, good, data = map(int, counted.groups())
         if "Application protocol: h2" not in output or "TLSv1.3" not in output:
             raise Failure(f"this is not HTTP/2 over TLS 1.3: {output}")

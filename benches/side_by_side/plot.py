@@ -1,13 +1,13 @@
-"""The ratios as bars with their spread, as an SVG that can be read on a light and on a dark page."""
+"""Plots the ratios as bars with their spread: an SVG for light and dark backgrounds."""
 
 from html import escape
 
 from workloads import TARGETS, WORKLOADS
 
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP, BOTTOM = 860, 250, 70, 14, 14, 52, 12
-# Bars that are longer are cut off, and say how long they are.
+# Longer bars are cut off, with their value as a label.
 LONGEST = 2.5
-# Colours of middling lightness: 3:1 and better against white and against near-black.
+# Colours with a contrast of at least 3:1 against white and against near-black.
 TEXT, LINE = "#747c85", "#8b949e"
 COLOURS = {"gateway": "#d9622b", "nginx": "#2f9e62", "haproxy": "#4f83cc"}
 
@@ -17,7 +17,7 @@ def colour(target):
 
 
 def plot(results):
-    """The SVG's text."""
+    """Returns the SVG."""
     scale = (WIDTH - LEFT - RIGHT) / LONGEST
     marks, y = [], TOP
     for name, targets in results.items():

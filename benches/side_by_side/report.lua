@@ -1,4 +1,4 @@
--- What `wrk` did, as one JSON object on the last line, and the requests themselves.
+-- Generates wrk's requests, and prints the results as a JSON object on the last line.
 local body = os.getenv("LOAD_BODY")
 local pause = tonumber(os.getenv("LOAD_PAUSE_MS") or "0")
 local sessions = os.getenv("LOAD_SESSIONS")
@@ -9,16 +9,16 @@ if body then
   wrk.headers["Content-Type"] = "application/octet-stream"
 end
 
--- wrk asks for a pause, or for a request, before each one only if there is such a function, and asking costs time.
+-- wrk calls `delay` and `request` before each request if they exist. The calls take time, so they are defined only if needed.
 if pause > 0 then
   function delay()
-    -- Spread around the mean, so that the connections do not march in step.
+    -- Random around the mean, so that the connections do not send at the same time.
     return math.floor(pause * 2 * math.random())
   end
 end
 
 if sessions then
-  -- Requests and draws are made before the first one is sent.
+  -- Requests and random draws are prepared before the first request.
   local requests, draws, next_draw = {}, {}, 0
   local DRAWS = 65536
 
@@ -32,7 +32,7 @@ if sessions then
       sums[#requests] = sum
     end
     for draw = 1, DRAWS do
-      -- The first session whose share of the sum is reached.
+      -- Binary search for the first session whose cumulative weight reaches the random number.
       local wanted, low, high = math.random() * sum, 1, #sums
       while low < high do
         local middle = math.floor((low + high) / 2)

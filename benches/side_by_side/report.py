@@ -1,4 +1,4 @@
-"""From the rounds to figures, and to a table in Markdown."""
+"""Summarizes the rounds, and formats them as a Markdown table."""
 
 import statistics
 
@@ -6,22 +6,22 @@ from workloads import TARGETS, WORKLOADS
 
 HEAD = ["", "", "CPU / HAProxy", "spread", "CPU, µs", "requests/s", "p50, µs", "p99, µs", "peak, MiB", "reads ‰", "writes ‰"]
 LEGEND = """\
-CPU: user and system time of the target's processes for each request, as a ratio to HAProxy's in the same round: median
-and spread. Requests/s: with the target's core saturated. p50, p99: at half the saturated rate of HAProxy, or of the
-gateway where its sessions are the point. Peak: resident memory. Reads, writes: of
-DynamoDB's table for a thousand requests."""
+CPU: user and system time of the target's processes per request, as a ratio to HAProxy's in the same round: median and
+spread. Requests/s: with the target's core saturated. p50, p99: latency at half the saturated rate of HAProxy, or of the
+gateway in workloads about its sessions. Peak: resident memory. Reads, writes: operations on the table per 1,000
+requests."""
 
 
 def summary(rounds):
-    """Of each workload's rounds, `{target: figures}` each, the figures of each target."""
-    return {name: {target: middle(played, target) for target in played[0]} for name, played in rounds.items() if played}
+    """Returns the figures of each target for each workload. `rounds` has a list of `{target: figures}` per workload."""
+    return {name: {target: median(runs, target) for target in runs[0]} for name, runs in rounds.items() if runs}
 
 
-def middle(played, target):
-    ratios = [figures[target]["cpu"] / figures["haproxy"]["cpu"] for figures in played]
-    keys = played[0][target]
-    medians = {key: statistics.median(figures[target][key] for figures in played) for key in keys if keys[key] is not None}
-    peak = max(figures[target]["peak"] for figures in played)
+def median(runs, target):
+    ratios = [figures[target]["cpu"] / figures["haproxy"]["cpu"] for figures in runs]
+    keys = runs[0][target]
+    medians = {key: statistics.median(figures[target][key] for figures in runs) for key in keys if keys[key] is not None}
+    peak = max(figures[target]["peak"] for figures in runs)
     return medians | {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "peak": peak}
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The gateway side by side with nginx and HAProxy: what a proxied request costs.
+"""Compares the cost of a proxied request in the gateway, nginx and HAProxy.
 
-Every target runs on one core, the load generator, the upstream and the store on another. The targets take turns, in a
-new random order each round, so that what the machine does meanwhile hits all of them. The main figure is the CPU time of
-the target's whole process tree per request, as a ratio to HAProxy's in the same round. A round in which any target
-answered anything but 200 in full is thrown away whole.
+The targets run on one core; the load generator, the upstream and the store on another. The targets are measured in turn,
+in a new random order each round, so that other load on the machine affects all of them. The main figure is the CPU time
+per request of the target's process tree, as a ratio to HAProxy's in the same round. A round is discarded if any response
+of any target is not a complete 200.
 
-Prints a table in Markdown; writes a plot when all workloads are measured. Installs nothing: says what is missing.
+Prints a Markdown table, and writes a plot when all workloads are measured. Installs nothing, but lists missing programs.
 """
 
 import argparse
@@ -23,16 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from load import Generator
 from plot import plot
 from report import LEGEND, summary, table
-from stage import ROOT, on_stage
-from targets import Field
+from harness import ROOT, run_in_directory
+from targets import Environment
 from workloads import TARGETS, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
 
 
-def turn(generator, workload, target, seconds, rate):
-    """One target's turn of a round: latency at half load, which also settles caches and pools, then saturated."""
-    target.forget_peak()
+def measure(generator, workload, target, seconds, rate):
+    """Measures one target: latency at half load, which also warms caches and pools, then CPU time at full load."""
+    target.reset_peak()
     half = generator.run(workload, target, seconds, rate)
     operations, spent = target.store_operations(), target.cpu()
     report = generator.run(workload, target, seconds)
@@ -41,34 +41,36 @@ def turn(generator, workload, target, seconds, rate):
         "bad": half["bad"] + report["bad"],
         "cpu": spent / max(1, report["requests"]) / 1000,
         "rate": report["requests"] / report["micros"] * 1e6,
-        # How much of its core the target used: much less than all, and something else was the bottleneck.
+        # The share of its core that the target used. If it is far below 1, something else was the bottleneck.
         "busy": spent / report["micros"] / 1000,
         "p50": half["p50"],
         "p99": half["p99"],
         "peak": target.peak_kib(),
     }
     if operations:
-        # What was under way when the load ended was read but not answered: 64 requests more, at most.
+        # Includes up to 64 requests that were in flight when the load ended and are not counted.
         done = [after - before for before, after in zip(operations, target.store_operations())]
         reads, writes = (1000 * count / max(1, report["requests"]) for count in done)
         figures |= {"reads": reads, "writes": writes}
     return figures
 
 
-def play(name, names, field, generator, options):
-    """All rounds of a workload in which no target failed."""
+def run_workload(name, names, environment, generator, options):
+    """Runs all rounds of a workload, and returns those in which no target failed."""
     workload = WORKLOADS[name]
-    field.write_sessions()
-    pace = generator.run(workload, field.targets[workload.paced_by], options.seconds)
+    environment.write_sessions()
+    pace = generator.run(workload, environment.targets[workload.paced_by], options.seconds)
     rate = pace["requests"] / pace["micros"] * 1e6 / 2
     rounds = []
     for number in range(options.rounds):
         order = random.sample(names, len(names))
         print(f"{name}, round {number + 1} of {options.rounds}: {', '.join(order)}", file=sys.stderr)
-        figures = {target: turn(generator, workload, field.targets[target], options.seconds, rate) for target in order}
-        failed = [f"{target}: {row['bad']} bad answers" for target, row in figures.items() if row["bad"]]
+        figures = {
+            target: measure(generator, workload, environment.targets[target], options.seconds, rate) for target in order
+        }
+        failed = [f"{target}: {row['bad']} bad responses" for target, row in figures.items() if row["bad"]]
         if failed:
-            print(f"  thrown away: {', '.join(failed)}", file=sys.stderr)
+            print(f"  discarded: {', '.join(failed)}", file=sys.stderr)
         else:
             rounds.append({target: figures[target] for target in names})
             for target, row in figures.items():
@@ -78,10 +80,12 @@ def play(name, names, field, generator, options):
 
 def compare(options, directory, processes):
     began = time.monotonic()
-    field = Field(options, options.wanted(), directory, processes)
+    environment = Environment(options, options.wanted(), directory, processes)
     generator = Generator(options.load_core, directory)
-    rounds = {name: play(name, options.names(name), field, generator, options) for name in options.workloads}
-    for target in field.targets.values():
+    rounds = {
+        name: run_workload(name, options.names(name), environment, generator, options) for name in options.workloads
+    }
+    for target in environment.targets.values():
         target.check()
     results = summary(rounds)
     print(table(results), end="\n\n")
@@ -95,7 +99,7 @@ def compare(options, directory, processes):
 
 
 def machine():
-    """What it was measured on and with."""
+    """Returns the processor and the versions of the kernel and the targets."""
     processors = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     processor = processors[0].partition(": ")[2] if processors else platform.machine()
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip().rpartition("/")[2]
@@ -106,19 +110,19 @@ def machine():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = ", ".join(WORKLOADS)
-    parser.add_argument("workloads", nargs="*", metavar="workload", help=f"some of: {every}; without any, all")
-    parser.add_argument("--rounds", type=int, default=5, help="how often every target is measured (5)")
-    parser.add_argument("--seconds", type=int, default=2, help="how long each time, at half load and saturated (2)")
-    parser.add_argument("--quick", action="store_true", help="two rounds of one second: three minutes, and rough")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="only these, and HAProxy")
+    parser.add_argument("workloads", nargs="*", metavar="workload", help=f"any of: {every}; default: all")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (5)")
+    parser.add_argument("--seconds", type=int, default=2, help="duration of each measurement, at half load and at full load (2)")
+    parser.add_argument("--quick", action="store_true", help="two rounds of one second: takes three minutes, and is imprecise")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="only these targets, and HAProxy")
     parser.add_argument("--gateway", type=Path, default=ROOT / "target/dist/sessiongate", help="the binary")
-    parser.add_argument("--plot", type=Path, help="where the plot goes (of all workloads, not quick: result.svg here)")
+    parser.add_argument("--plot", type=Path, help="path of the plot (default for all workloads without --quick: result.svg in this directory)")
     parser.add_argument("--proxy-core", type=int, default=0)
     parser.add_argument("--load-core", type=int, default=1, help="load generator, upstream and store")
     options = parser.parse_args()
     unknown = [name for name in options.workloads if name not in WORKLOADS]
     if unknown:
-        parser.error(f"there is no workload {', '.join(unknown)}; there are {every}")
+        parser.error(f"unknown workload {', '.join(unknown)}; the workloads are {every}")
     if not options.plot and not (options.workloads or options.quick):
         options.plot = HERE / "result.svg"
     if options.quick:
@@ -126,7 +130,7 @@ def arguments():
     options.workloads = options.workloads or list(WORKLOADS)
     kept = {*options.targets, "haproxy"}
     options.names = lambda name: [target for target in WORKLOADS[name].targets if target in kept]
-    # Who sets the pace is there, measured or not.
+    # The target that sets the pace is needed even if it is not measured.
     options.wanted = lambda: sorted(
         {target for name in options.workloads for target in (*options.names(name), WORKLOADS[name].paced_by)}
     )
@@ -134,7 +138,7 @@ def arguments():
 
 
 def missing(options):
-    """What has to be there first, each with the command that brings it."""
+    """Yields the command that provides each missing requirement."""
     packages = {
         "nginx": "nginx-light",
         "haproxy": "haproxy",
@@ -160,7 +164,7 @@ def main():
     if first:
         print("first:\n  " + "\n  ".join(first), file=sys.stderr)
         return 2
-    return on_stage(lambda directory, processes: compare(options, directory, processes))
+    return run_in_directory(lambda directory, processes: compare(options, directory, processes))
 
 
 if __name__ == "__main__":

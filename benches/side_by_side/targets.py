@@ -1,4 +1,4 @@
-"""The targets: their processes and ports, what they have spent, and whether they do their job."""
+"""The targets: their processes and ports, the resources that they have used, and checks of their responses."""
 
 import re
 import socket
@@ -6,11 +6,11 @@ import ssl
 import urllib.request
 from pathlib import Path
 
-from stage import (
+from harness import (
     SESSION,
     Failure,
     cpu_nanos,
-    forget_peak,
+    reset_peak,
     free_ports,
     make_certificate,
     memory_kib,
@@ -26,7 +26,7 @@ from stage import (
 HERE = Path(__file__).resolve().parent
 EXPECTED = "Alice|admin,staff|Alice of acme|acme"
 SESSIONS = 10_000
-# How the gateways differ: blanks in gateway.toml.
+# Variants of the gateway: values for the template gateway.toml.
 GATEWAYS = {
     "gateway": {},
     "gateway-log": {"access_log": "true"},
@@ -37,7 +37,7 @@ OPERATION = re.compile(r'sessiongate_store_operations_total\{[^}]*operation="(\w
 
 
 class Target:
-    """A proxy under test: its process, and where it listens."""
+    """A proxy under test: its process and its ports."""
 
     def __init__(self, process, port, tls_port=None, admin_port=None):
         self.process, self.port, self.tls_port, self.admin_port = process, port, tls_port, admin_port
@@ -48,19 +48,19 @@ class Target:
         return f"http://127.0.0.1:{self.port}{workload.path}"
 
     def cpu(self):
-        """User and system time so far, in ns."""
+        """Returns the user and system time so far, in ns."""
         return cpu_nanos(self.process.pid)
 
-    def forget_peak(self):
+    def reset_peak(self):
         for pid in process_tree(self.process.pid):
-            forget_peak(pid)
+            reset_peak(pid)
 
     def peak_kib(self):
-        """Most memory held since `forget_peak`; what several processes share counts for each."""
+        """Returns the peak memory since `reset_peak`. Memory that processes share counts for each of them."""
         return sum(memory_kib(pid, "VmHWM") for pid in process_tree(self.process.pid))
 
     def store_operations(self):
-        """Reads and writes of the table so far, from the gateway's metrics; nothing of the others."""
+        """Returns the reads and writes of the table so far, by the gateway's metrics; `None` for other targets."""
         if not self.admin_port:
             return None
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=10) as answer:
@@ -69,7 +69,7 @@ class Target:
         return reads, sum(int(count) for _, count in counts) - reads
 
     def check(self):
-        """The figures are worth nothing unless TLS is 1.3 and the upstream gets the session's headers, none forged."""
+        """Checks that TLS is 1.3, and that the upstream gets the session's headers and no forged ones."""
         if self.tls_port:
             check_tls(self.tls_port)
         if not self.admin_port:
@@ -91,11 +91,11 @@ def check_tls(port):
         with context.wrap_socket(plain, server_hostname="localhost") as secured:
             found = (secured.version(), secured.selected_alpn_protocol())
     if found != ("TLSv1.3", "h2"):
-        raise Failure(f"port {port} speaks {found}")
+        raise Failure(f"port {port} negotiated {found}")
 
 
-class Field:
-    """The upstream, the store, and the targets that are wanted."""
+class Environment:
+    """The upstream, the store, and the requested targets."""
 
     def __init__(self, options, wanted, directory, processes):
         self.options, self.directory, self.processes = options, directory, processes
@@ -127,7 +127,7 @@ class Field:
         return process
 
     def write_sessions(self):
-        """All sessions, just issued."""
+        """Writes all sessions, issued now."""
         put_sessions(self.store, [SESSION, *self.ids])
 
     def gateway(self, name, upstream):
@@ -141,7 +141,7 @@ class Field:
         return {name: Target(process, port, tls_port, admin_port)}
 
     def nginx(self, _, upstream):
-        """One nginx is both of its targets."""
+        """Starts one nginx, which serves both of its targets."""
         port, auth_port, tls_port = free_ports(3)
         ports = {"nginx_port": port, "nginx_auth_port": auth_port, "nginx_tls_port": tls_port}
         file = self.directory / "nginx.conf"

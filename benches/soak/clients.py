@@ -1,6 +1,6 @@
-"""The load: browsers of every kind, people who log in and out, uploads, sockets, and strangers.
+"""The load: browsers, log-ins and log-outs, uploads, WebSockets, event streams, and unknown session ids.
 
-Each client goes on until its stage ends, at its own pace, and tells the ledger of every request.
+Each client runs at its own rate until it is cancelled, and records every request.
 """
 
 import asyncio
@@ -12,18 +12,18 @@ import re
 import secrets
 import time
 
-from wire import Connection, Wrong
+from connection import Connection, Unexpected
 
 CREDENTIALS = (
     "AWS4-HMAC-SHA256 Credential=test/20200101/eu-central-1/dynamodb/aws4_request, SignedHeaders=host, Signature=test"
 )
-# Longer than the cache's ttl: after it, a session that was deleted is nobody's any more.
-FORGOTTEN = 2.5
+# Seconds; longer than the cache's ttl, so that a deleted session is in no cache any more.
+CACHE_EXPIRY = 2.5
 FAILURES = (OSError, EOFError, asyncio.IncompleteReadError, ValueError)
 
 
-class Person:
-    """A session in the table, and whose it is."""
+class TestSession:
+    """A session in the table, and the name of its user."""
 
     def __init__(self):
         self.id, self.name = secrets.token_urlsafe(), f"user-{secrets.token_hex(4)}"
@@ -44,25 +44,25 @@ class Person:
 
 
 class Clients:
-    def __init__(self, stage, ledger, rate):
-        self.stage, self.ledger, self.rate = stage, ledger, rate
-        self.people = []
+    def __init__(self, environment, record, rate):
+        self.environment, self.record, self.rate = environment, record, rate
+        self.sessions = []
 
-    # What they share.
+    # Helpers.
 
-    async def attempt(self, client, act, seconds=30):
-        """One thing done, within its time; gives whether it went well."""
+    async def attempt(self, client, action, seconds=30):
+        """Runs and records one action, with a timeout. Returns whether it succeeded."""
         began = time.monotonic()
         try:
-            await asyncio.wait_for(act, seconds)
-        except Wrong as wrong:
-            self.ledger.failed(client, began, wrong.failure, wrong.detail)
+            await asyncio.wait_for(action, seconds)
+        except Unexpected as unexpected:
+            self.record.failed(client, began, unexpected.failure, unexpected.detail)
         except (TimeoutError, asyncio.TimeoutError):
-            self.ledger.failed(client, began, "timeout")
+            self.record.failed(client, began, "timeout")
         except FAILURES as error:
-            self.ledger.failed(client, began, "broke off", repr(error)[:120])
+            self.record.failed(client, began, "disconnected", repr(error)[:120])
         else:
-            self.ledger.ok(client, began)
+            self.record.ok(client, began)
             return True
         return False
 
@@ -70,10 +70,10 @@ class Clients:
         await asyncio.sleep(random.uniform(0.5, 1.5) * seconds / self.rate)
 
     async def table(self, operation, **body):
-        """An operation on the table, past the gateway."""
+        """Calls an operation on the table directly."""
         connection = None
         try:
-            connection = await Connection.open(self.stage.store_port)
+            connection = await Connection.open(self.environment.store_port)
             headers = (
                 "Content-Type: application/x-amz-json-1.0",
                 f"X-Amz-Target: DynamoDB_20120810.{operation}",
@@ -83,22 +83,22 @@ class Clients:
             text = json.dumps({"TableName": "sessions", **body}).encode()
             status, _, answer = await connection.exchange("POST", "/", headers, text)
         except FAILURES as error:
-            raise Wrong("store", repr(error)) from error
+            raise Unexpected("store", repr(error)) from error
         finally:
             if connection:
                 connection.close()
         if status != 200:
-            raise Wrong("store", f"{status} {answer[:100]}")
+            raise Unexpected("store", f"{status} {answer[:100]}")
 
-    async def person(self):
-        person = Person()
-        await self.table("PutItem", Item=person.item())
-        return person
+    async def create_session(self):
+        session = TestSession()
+        await self.table("PutItem", Item=session.item())
+        return session
 
     # The clients.
 
     async def browse(self, client, tls, pace, requests):
-        """A browser: `requests` over one connection, then a new one."""
+        """A browser, which sends `requests` requests over each connection."""
         connection, left = None, 0
         while True:
             if connection is None:
@@ -107,7 +107,7 @@ class Clients:
             async def act():
                 nonlocal connection, left
                 if connection is None:
-                    connection = await Connection.open(self.stage.tls_port if tls else self.stage.port, tls)
+                    connection = await Connection.open(self.environment.tls_port if tls else self.environment.port, tls)
                 left = left - 1 if await self.visit(connection) else 0
 
             if not await self.attempt(client, act()) or left <= 0:
@@ -117,72 +117,72 @@ class Clients:
             await self.pause(pace)
 
     async def visit(self, connection):
-        """One request of somebody who is logged in; gives whether the connection is kept."""
-        person = random.choice(self.people)
+        """Sends one request with a session. Returns whether the connection stays open."""
+        session = random.choice(self.sessions)
         path = random.choices(("/small", "/echo", "/big"), (70, 28, 2))[0]
-        status, headers, body = await connection.exchange("GET", path, (person.cookie,))
+        status, headers, body = await connection.exchange("GET", path, (session.cookie,))
         if status != 200:
-            raise Wrong(str(status), path)
+            raise Unexpected(str(status), path)
         if path == "/echo":
-            if body.decode() != person.name:
-                raise Wrong("another's session", f"{body!r} instead of {person.name}")
-        elif len(body) != self.stage.sizes[path]:
-            raise Wrong("another body", f"{path}: {len(body)} bytes")
+            if body.decode() != session.name:
+                raise Unexpected("wrong session", f"{body!r} instead of {session.name}")
+        elif len(body) != self.environment.sizes[path]:
+            raise Unexpected("wrong body", f"{path}: {len(body)} bytes")
         return headers.get("connection") != "close"
 
     async def log_in_and_out(self):
-        """A new session, used at once; the oldest one ends, and is nobody's once caches have forgotten it."""
+        """Creates sessions and uses them at once. Ends the oldest ones, and checks that they are no longer valid."""
         while True:
 
-            async def come():
-                person = await self.person()
-                connection = await Connection.open(self.stage.port)
+            async def log_in():
+                session = await self.create_session()
+                connection = await Connection.open(self.environment.port)
                 try:
-                    status, _, body = await connection.exchange("GET", "/echo", (person.cookie,))
+                    status, _, body = await connection.exchange("GET", "/echo", (session.cookie,))
                 finally:
                     connection.close()
-                if status != 200 or body.decode() != person.name:
-                    raise Wrong(str(status) if status != 200 else "another's session", "after a log-in")
-                self.people.append(person)
+                if status != 200 or body.decode() != session.name:
+                    raise Unexpected(str(status) if status != 200 else "wrong session", "after a log-in")
+                self.sessions.append(session)
 
-            await self.attempt("log-in", come())
+            await self.attempt("log-in", log_in())
             await self.pause(0.4)
-            if len(self.people) > 250:
-                self.stage.spawn(self.leave(self.people.pop(0)))
+            if len(self.sessions) > 250:
+                self.environment.spawn(self.end_session(self.sessions.pop(0)))
 
-    async def leave(self, person):
-        # Whoever has chosen this session a moment ago is done by then.
+    async def end_session(self, session):
+        # Waits for requests that have chosen this session before.
         await asyncio.sleep(6)
 
-        async def go():
-            await self.table("DeleteItem", Key={"sid": person.key()})
-            await asyncio.sleep(FORGOTTEN)
-            connection = await Connection.open(self.stage.port)
+        async def log_out():
+            await self.table("DeleteItem", Key={"sid": session.key()})
+            await asyncio.sleep(CACHE_EXPIRY)
+            connection = await Connection.open(self.environment.port)
             try:
-                status, _, _ = await connection.exchange("GET", "/small", (person.cookie,))
+                status, _, _ = await connection.exchange("GET", "/small", (session.cookie,))
             finally:
                 connection.close()
             if status != 401:
-                raise Wrong(str(status) if status >= 500 else "let in", f"{status} after a log-out")
+                raise Unexpected(str(status) if status >= 500 else "admitted", f"{status} after a log-out")
 
-        await self.attempt("log-out", go())
+        await self.attempt("log-out", log_out())
 
-    async def watched(self):
-        """A WebSocket whose session ends: it is closed within `recheck`, and a while for the store."""
+    async def websocket_of_ended_session(self):
+        """Opens WebSockets and ends their sessions. They must be closed within `recheck` and the time for a read."""
         while True:
 
             async def act():
-                person = await self.person()
-                connection = await Connection.open(self.stage.port)
+                session = await self.create_session()
+                connection = await Connection.open(self.environment.port)
                 try:
-                    await connection.websocket("/streams/echo", (person.cookie,))
+                    await connection.websocket("/streams/echo", (session.cookie,))
                     await connection.echo(b"hello")
-                    await self.table("DeleteItem", Key={"sid": person.key()})
+                    await self.table("DeleteItem", Key={"sid": session.key()})
                     code = await asyncio.wait_for(connection.closing(), 15)
                 finally:
                     connection.close()
                 if code != 1008:
-                    raise Wrong("another code", str(code))
+                    raise Unexpected("wrong close code", str(code))
 
             await self.attempt("WebSocket of an ended session", act())
             await self.pause(5)
@@ -191,9 +191,9 @@ class Clients:
         while True:
 
             async def act():
-                connection = await Connection.open(self.stage.tls_port if tls else self.stage.port, tls)
+                connection = await Connection.open(self.environment.tls_port if tls else self.environment.port, tls)
                 try:
-                    await connection.websocket("/streams/echo", (self.stage.steady.cookie,))
+                    await connection.websocket("/streams/echo", (self.environment.steady.cookie,))
                     for _ in range(random.randint(5, 100)):
                         await connection.echo(secrets.token_bytes(random.choice((20, 1000, 50_000))))
                         await asyncio.sleep(0.3)
@@ -204,20 +204,20 @@ class Clients:
             await self.pause(0.5)
 
     async def events(self):
-        """An event stream that goes on for a while; some are left before their end."""
+        """Reads event streams. Disconnects from some of them before their end."""
         while True:
 
             async def act():
-                connection = await Connection.open(self.stage.port)
+                connection = await Connection.open(self.environment.port)
                 try:
-                    await connection.send("GET", "/streams/ticks", (self.stage.steady.cookie,))
+                    await connection.send("GET", "/streams/ticks", (self.environment.steady.cookie,))
                     status, headers = await connection.head()
                     if status != 200:
-                        raise Wrong(str(status), "event stream")
+                        raise Unexpected(str(status), "event stream")
                     if random.random() < 0.3:
                         await connection.reader.readline()
                     elif (count := (await connection.body(headers)).count(b"data:")) != 40:
-                        raise Wrong("another body", f"{count} events")
+                        raise Unexpected("wrong body", f"{count} events")
                 finally:
                     connection.close()
 
@@ -231,43 +231,43 @@ class Clients:
                 size = random.choice((10_000, 200_000, 1_000_000))
                 body = bytes(size)
                 pieces = [body[at : at + 30_000] for at in range(0, size, 30_000)] if random.random() < 0.5 else None
-                connection = await Connection.open(self.stage.tls_port if tls else self.stage.port, tls)
+                connection = await Connection.open(self.environment.tls_port if tls else self.environment.port, tls)
                 try:
                     whole = None if pieces else body
                     status, _, answer = await connection.exchange(
-                        "POST", "/streams/sink", (self.stage.steady.cookie,), whole, pieces
+                        "POST", "/streams/sink", (self.environment.steady.cookie,), whole, pieces
                     )
                 finally:
                     connection.close()
                 if status != 200 or (not pieces and int(answer) != size):
-                    raise Wrong(str(status) if status != 200 else "another body", f"upload of {size}: {answer[:40]}")
+                    raise Unexpected(str(status) if status != 200 else "wrong body", f"upload of {size}: {answer[:40]}")
 
             await self.attempt("upload", act())
             await self.pause(1)
 
-    async def stranger(self, source, pace, allowed):
-        """Cookies that name nothing: never let in. Who brings too many is told so."""
+    async def unknown_ids(self, source, pace, allowed):
+        """Sends cookies with unknown ids, which must be refused, and limited if there are too many."""
         while True:
 
             async def act():
-                connection = await Connection.open(self.stage.port, source=source)
+                connection = await Connection.open(self.environment.port, source=source)
                 try:
                     made_up = random.choice((f"{secrets.token_urlsafe()}/1", "x", secrets.token_hex(600), "a/b/c"))
                     status, _, _ = await connection.exchange("GET", "/small", (f"Cookie: session_id={made_up}",))
                 finally:
                     connection.close()
                 if status not in allowed:
-                    raise Wrong(str(status) if status >= 500 else "let in", f"{status} for a made-up cookie")
+                    raise Unexpected(str(status) if status >= 500 else "admitted", f"{status} for an unknown id")
 
-            await self.attempt("made-up cookie", act())
+            await self.attempt("unknown id", act())
             await self.pause(pace)
 
     async def h2load(self):
-        """HTTP/2, over TLS and without, by somebody else's client."""
+        """Sends HTTP/2 requests with h2load, with and without TLS."""
         for number in range(1 << 30):
-            base = f"https://127.0.0.1:{self.stage.tls_port}" if number % 2 else f"http://127.0.0.1:{self.stage.port}"
+            base = f"https://127.0.0.1:{self.environment.tls_port}" if number % 2 else f"http://127.0.0.1:{self.environment.port}"
             command = ["h2load", "-n", "400", "-c", "4", "-m", "5", "--rps", str(max(1, int(25 * self.rate)))]
-            command += ["-H", self.stage.steady.cookie, f"{base}/small"]
+            command += ["-H", self.environment.steady.cookie, f"{base}/small"]
             began = time.monotonic()
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
@@ -280,17 +280,18 @@ class Clients:
             text = output.decode(errors="replace")
             counts = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
             if counts is None:
-                self.ledger.failed("h2load", began, "no figures", text[-200:])
+                self.record.failed("h2load", began, "no results", text[-200:])
                 continue
             good, third, fourth, fifth = map(int, counts.groups())
             if good:
-                self.ledger.well["h2load"] += good
-            for count, failure in ((third + fourth, "refused"), (fifth, "503"), (400 - good - third - fourth - fifth, "broke off")):
+                self.record.succeeded["h2load"] += good
+            disconnected = 400 - good - third - fourth - fifth
+            for count, failure in ((third + fourth, "refused"), (fifth, "503"), (disconnected, "disconnected")):
                 if count:
-                    self.ledger.failed("h2load", began, failure, f"{count} of 400", count)
+                    self.record.failed("h2load", began, failure, f"{count} of 400", count)
 
     def all(self):
-        """Everybody, as (how many, who)."""
+        """Yields all clients."""
         yield from (self.browse("keep-alive", False, 0.05, 2000) for _ in range(20))
         yield from (self.browse("keep-alive, TLS", True, 0.08, 500) for _ in range(8))
         yield from (self.browse("new connections", False, 0.1, 1) for _ in range(2))
@@ -298,8 +299,8 @@ class Clients:
         yield from (self.socket(tls) for tls in (False, False, False, True))
         yield from (self.events() for _ in range(4))
         yield from (self.upload(tls) for tls in (False, True))
-        yield self.stranger(None, 0.2, (401,))
-        yield self.stranger("127.0.0.2", 0.01, (401, 429))
+        yield self.unknown_ids(None, 0.2, (401,))
+        yield self.unknown_ids("127.0.0.2", 0.01, (401, 429))
         yield self.log_in_and_out()
-        yield self.watched()
+        yield self.websocket_of_ended_session()
         yield self.h2load()

@@ -1,15 +1,15 @@
-"""HTTP/1.1 and WebSocket frames over asyncio's streams: as little as the clients need, and strict."""
+"""A minimal and strict client for HTTP/1.1 and WebSocket frames."""
 
 import asyncio
 import ssl
 
-ANYONE = ssl.create_default_context()
-ANYONE.check_hostname = False
-ANYONE.verify_mode = ssl.CERT_NONE
+NO_VERIFICATION = ssl.create_default_context()
+NO_VERIFICATION.check_hostname = False
+NO_VERIFICATION.verify_mode = ssl.CERT_NONE
 
 
-class Wrong(Exception):
-    """What came is not what must have come: a status, or a kind of failure, and its detail."""
+class Unexpected(Exception):
+    """An unexpected response: a status or a kind of failure, and details."""
 
     def __init__(self, failure, detail=""):
         super().__init__(failure, detail)
@@ -23,7 +23,7 @@ class Connection:
     @classmethod
     async def open(cls, port, tls=False, source=None):
         local = (source, 0) if source else None
-        streams = asyncio.open_connection("127.0.0.1", port, ssl=ANYONE if tls else None, local_addr=local)
+        streams = asyncio.open_connection("127.0.0.1", port, ssl=NO_VERIFICATION if tls else None, local_addr=local)
         return cls(*await asyncio.wait_for(streams, 10))
 
     def close(self):
@@ -60,7 +60,7 @@ class Connection:
         return bytes(body)
 
     async def exchange(self, method, path, headers=(), body=None, pieces=None):
-        """A request and its whole answer: status, headers, body."""
+        """Sends a request and reads the response. Returns status, headers and body."""
         await self.send(method, path, headers, body, pieces)
         status, fields = await self.head()
         return status, fields, await self.body(fields)
@@ -70,19 +70,19 @@ class Connection:
         await self.send("GET", path, (*key, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *headers))
         status, _ = await self.head()
         if status != 101:
-            raise Wrong(str(status), "instead of 101")
+            raise Unexpected(str(status), "instead of 101")
 
     async def echo(self, payload):
-        """A frame there and back. Its mask is zero, which is a mask too."""
+        """Sends a frame and reads it back. The mask is zero, which is valid and saves the masking."""
         self.writer.write(bytes([0x82, 0xFF]) + len(payload).to_bytes(8) + bytes(4) + payload)
         await self.writer.drain()
         head = await self.reader.readexactly(10)
         if head != bytes([0x82, 127]) + len(payload).to_bytes(8) or await self.reader.readexactly(len(payload)) != payload:
-            raise Wrong("another frame", head.hex())
+            raise Unexpected("wrong frame", head.hex())
 
     async def closing(self):
-        """The code with which the other side closes a WebSocket."""
+        """Waits for a close frame and returns its code."""
         head = await self.reader.readexactly(2)
         if head[0] != 0x88 or head[1] < 2:
-            raise Wrong("another frame", head.hex())
+            raise Unexpected("wrong frame", head.hex())
         return int.from_bytes((await self.reader.readexactly(head[1]))[:2])

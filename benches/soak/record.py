@@ -1,35 +1,36 @@
-"""What every client saw, and whether a fault that was made on purpose explains it."""
+"""Records the result of every request, and whether an injected fault explains a failure."""
 
 import random
 import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 
-# How long after a fault something may still fail by it: a read that waits for its timeout, a connection that is noticed.
+# Seconds after a fault in which requests may still fail because of it: reads that time out, connections that break.
 GRACE = {"store": 3.0, "upstream": 1.0}
-# Which failure which fault explains. Everything else is the gateway's.
+# The faults that explain each kind of failure. Other failures are the gateway's.
 EXPLAINED = {
     "503": {"store", "upstream"},
     "502": {"upstream"},
     "504": {"upstream"},
-    "broke off": {"upstream"},
+    "disconnected": {"upstream"},
     "store": {"store"},
 }
-EXAMPLES = 40
-SAMPLE = 10_000
+MAX_EXAMPLES = 40
+MAX_SAMPLE = 10_000
 
 
-class Ledger:
+class Record:
     def __init__(self):
         self.began = time.monotonic()
         self.faults = []
-        self.well, self.injected, self.wrong = Counter(), defaultdict(Counter), defaultdict(Counter)
+        # Per client: successes, failures that a fault explains, and other failures.
+        self.succeeded, self.explained, self.unexplained = Counter(), defaultdict(Counter), defaultdict(Counter)
         self.examples = []
         self.latencies = defaultdict(list)
 
     @contextmanager
     def fault(self, kind):
-        """Something is broken on purpose."""
+        """Records the duration of an injected fault."""
         window = [kind, time.monotonic(), None]
         self.faults.append(window)
         try:
@@ -37,7 +38,7 @@ class Ledger:
         finally:
             window[2] = time.monotonic()
 
-    def explains(self, failure, began):
+    def is_explained(self, failure, began):
         now = time.monotonic()
         return any(
             kind in EXPLAINED.get(failure, ()) and start <= now and (end is None or end + GRACE[kind] >= began)
@@ -45,24 +46,25 @@ class Ledger:
         )
 
     def ok(self, client, began, count=1):
-        self.well[client] += count
-        # A fair sample is enough for percentiles, and does not grow with the hours.
-        sample, place = self.latencies[client], random.randrange(self.well[client])
-        if len(sample) < SAMPLE:
+        self.succeeded[client] += count
+        # Reservoir sampling: enough for percentiles, with constant memory.
+        sample, index = self.latencies[client], random.randrange(self.succeeded[client])
+        if len(sample) < MAX_SAMPLE:
             sample.append(time.monotonic() - began)
-        elif place < SAMPLE:
-            sample[place] = time.monotonic() - began
+        elif index < MAX_SAMPLE:
+            sample[index] = time.monotonic() - began
 
     def failed(self, client, began, failure, detail="", count=1):
-        if self.explains(failure, began):
-            self.injected[client][failure] += count
+        if self.is_explained(failure, began):
+            self.explained[client][failure] += count
             return
-        self.wrong[client][failure] += count
-        if len(self.examples) < EXAMPLES:
+        self.unexplained[client][failure] += count
+        if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(f"{began - self.began:.1f}s–{time.monotonic() - self.began:.1f}s {client}: {failure} {detail}")
 
     def rows(self):
-        for client in sorted({*self.well, *self.injected, *self.wrong}):
+        """Yields for each client the counts, and the 50th and 99th percentile of the latency in ms."""
+        for client in sorted({*self.succeeded, *self.explained, *self.unexplained}):
             sample = sorted(self.latencies[client]) or [0.0]
-            middle, late = sample[len(sample) // 2], sample[min(len(sample) - 1, len(sample) * 99 // 100)]
-            yield client, self.well[client], self.injected[client], self.wrong[client], middle * 1000, late * 1000
+            p50, p99 = sample[len(sample) // 2], sample[min(len(sample) - 1, len(sample) * 99 // 100)]
+            yield client, self.succeeded[client], self.explained[client], self.unexplained[client], p50 * 1000, p99 * 1000

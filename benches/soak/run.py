@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Everything at once for a long time: mixed load on a real gateway, while what it depends on is broken on purpose.
+"""Soak test: a mixed load on a gateway for a long time, with injected faults of its dependencies.
 
-Reloads come every 20 s, good ones and broken ones; one of two upstreams is killed and comes back; the store stops
-answering for 3 s. The run fails if a client saw what no fault explains, if memory grows or descriptors stay, if a reload
-did not do what it must, or if the log has an error that was not asked for. Prints its findings as Markdown.
+The configuration is reloaded every 20 s, sometimes with an invalid file; one of two upstreams is killed and restarted;
+the store is suspended for 3 s. The run fails if a client sees a failure that no fault explains, if memory grows or
+descriptors stay open, if a reload has the wrong result, or if the log contains an unexpected error. Prints a report in
+Markdown.
 """
 
 import argparse
@@ -23,21 +24,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from clients import FAILURES, Clients
-from ledger import Ledger
-from stage import ROOT, Failure, cpu_nanos, free_ports, memory_kib, on_stage, put_session, template, wait_for
-from wire import Connection
+from record import Record
+from harness import ROOT, Failure, cpu_nanos, free_ports, memory_kib, run_in_directory, put_session, template, wait_for
+from connection import Connection
 
 HERE = Path(__file__).resolve().parent
-# Longer than the gateway waits for the store.
+# Seconds; longer than the gateway's timeout for the store.
 OUTAGE = 3
-# Sent by the gateway itself, on purpose, when a file with errors is read.
+# Beginnings of the errors that the gateway logs for an invalid file.
 REFUSED = ("configuration not reloaded", "configuration error")
 MORE = '[[routes]]\npath = "/more"\naccess = "public"\nrespond = { status = 200, body = "more" }\n'
-BROKEN = ('[[routes]\npath = "/"\n', '[upstreams.none]\nservers = []\n', '[[routes]]\npath = "/none"\nupstream = "nobody"\n', "typo = 1\n")
+INVALID = ('[[routes]\npath = "/"\n', '[upstreams.none]\nservers = []\n', '[[routes]]\npath = "/none"\nupstream = "nobody"\n', "typo = 1\n")
 
 
-def environment():
-    """The gateway's own, and credentials that the embedded engine takes."""
+def process_environment():
+    """Returns the environment of the processes, with credentials for the embedded store."""
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
     return {**os.environ, **keys, "RUST_LOG": "sessiongate=info"}
 
@@ -46,11 +47,11 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-class Stage:
-    """The processes, their ports, and what happens to them."""
+class Environment:
+    """The processes with their ports, the load and the faults."""
 
-    def __init__(self, options, directory, processes, ledger):
-        self.options, self.directory, self.processes, self.ledger = options, directory, processes, ledger
+    def __init__(self, options, directory, processes, record):
+        self.options, self.directory, self.processes, self.record = options, directory, processes, record
         ports = free_ports(8)
         self.port, self.tls_port, self.admin_port, self.store_port, own, self.streams_port, *self.file_ports = ports
         self.sizes = {"/small": 1024, "/big": 300_000}
@@ -58,8 +59,8 @@ class Stage:
         for path, size in self.sizes.items():
             (directory / "files" / path[1:]).write_text("x" * size)
         self.tasks = set()
-        self.generation, self.good, self.broken = 0, 0, 0
-        self.certify()
+        self.generation, self.valid_reloads, self.invalid_reloads = 0, 0, 0
+        self.renew_certificate()
         store = template(HERE / "store.toml", directory / "store.toml", port=own, store_port=self.store_port)
         self.store = self.start("store", self.store_port, options.gateway, "serve", "--config", store)
         put_session(self.store_port)
@@ -71,7 +72,7 @@ class Stage:
     def start(self, name, port, *command):
         log = (self.directory / f"{name}.log").open("a")
         process = subprocess.Popen(
-            [*map(str, command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment()
+            [*map(str, command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=process_environment()
         )
         log.close()
         process.args = ["", "", "", name]
@@ -84,8 +85,8 @@ class Stage:
         file = template(HERE / "upstream.conf", self.directory / f"files-{name}.conf", dir=self.directory, name=f"files-{name}", port=port)
         return self.start(f"files-{name}", port, "nginx", "-c", file, "-e", self.directory / f"files-{name}.log")
 
-    def certify(self):
-        """A new certificate: moved into place, so that no half of one is read."""
+    def renew_certificate(self):
+        """Creates a new certificate, and renames it into place, so that the gateway never reads a partial file."""
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
         command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
         command += ["-keyout", self.directory / "key.new", "-out", self.directory / "cert.new"]
@@ -93,13 +94,13 @@ class Stage:
         for name in ("key", "cert"):
             (self.directory / f"{name}.new").rename(self.directory / f"{name}.pem")
 
-    def configure(self, more="", broken=""):
+    def configure(self, more="", invalid=""):
         values = {"port": self.port, "tls_port": self.tls_port, "admin_port": self.admin_port, "store_port": self.store_port}
         values |= {"first_port": self.file_ports[0], "second_port": self.file_ports[1], "streams_port": self.streams_port}
         values |= {"generation": self.generation, "keep_alive": 32 + self.generation // 3 % 2, "more": more}
         file = template(HERE / "gateway.toml", self.directory / "gateway.toml", **values)
-        if broken:
-            file.write_text(file.read_text() + "\n" + broken)
+        if invalid:
+            file.write_text(file.read_text() + "\n" + invalid)
 
     def spawn(self, work):
         task = asyncio.get_running_loop().create_task(work)
@@ -107,43 +108,44 @@ class Stage:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def ask(self, port, path, headers=()):
+    async def get(self, port, path, headers=()):
         connection = await Connection.open(port)
         try:
             return await asyncio.wait_for(connection.exchange("GET", path, headers), 10)
         finally:
             connection.close()
 
-    # What happens meanwhile.
+    # Background tasks.
 
     async def reloads(self):
-        """Another configuration every 20 s; each fourth one is broken, and must change nothing."""
+        """Reloads another configuration periodically. Each fourth one is invalid, and must change nothing."""
         for number in itertools.count(1):
             await asyncio.sleep(self.options.reload_every)
-            broken = random.choice(BROKEN) if number % 4 == 0 else ""
+            invalid = random.choice(INVALID) if number % 4 == 0 else ""
             more = MORE if number % 2 else ""
-            if not broken:
+            if not invalid:
                 self.generation += 1
             if number % 5 == 0:
-                await asyncio.to_thread(self.certify)
-            self.configure(more, broken)
+                await asyncio.to_thread(self.renew_certificate)
+            self.configure(more, invalid)
             began = time.monotonic()
             self.gateway.send_signal(signal.SIGHUP)
-            if broken:
-                self.broken += 1
+            if invalid:
+                self.invalid_reloads += 1
                 await asyncio.sleep(2)
                 self.configure(more)
-            if await self.in_force():
-                self.good += not broken
-                self.ledger.ok("reload", began)
+            if await self.wait_for_generation():
+                self.valid_reloads += not invalid
+                self.record.ok("reload", began)
             else:
-                self.ledger.failed("reload", began, "another configuration", "a broken one" if broken else "not the new one")
+                detail = "the invalid one" if invalid else "not the new one"
+                self.record.failed("reload", began, "wrong configuration", detail)
 
-    async def in_force(self):
-        """Whether the gateway serves by the configuration that must be in force, within 5 s."""
+    async def wait_for_generation(self):
+        """Waits up to 5 s for the gateway to use the current configuration. Returns whether it does."""
         for _ in range(50):
             try:
-                _, headers, _ = await self.ask(self.port, "/small", (self.steady.cookie,))
+                _, headers, _ = await self.get(self.port, "/small", (self.steady.cookie,))
             except FAILURES:
                 headers = {}
             if headers.get("x-generation") == str(self.generation):
@@ -152,10 +154,10 @@ class Stage:
         return False
 
     async def upstream_faults(self):
-        """One of the two is killed, and comes back two seconds later."""
+        """Kills one of two upstreams periodically, and restarts it after two seconds."""
         for number in itertools.count():
             await asyncio.sleep(self.options.upstream_every)
-            with self.ledger.fault("upstream"):
+            with self.record.fault("upstream"):
                 victim = self.files[number % 2]
                 victim.kill()
                 await asyncio.to_thread(victim.wait)
@@ -164,20 +166,20 @@ class Stage:
                 self.files[number % 2] = await asyncio.to_thread(self.start_files, number % 2)
 
     async def store_faults(self):
-        """The store is there and says nothing."""
+        """Suspends the store periodically, so that it accepts connections but does not respond."""
         while True:
             await asyncio.sleep(self.options.store_every)
-            with self.ledger.fault("store"):
+            with self.record.fault("store"):
                 self.store.send_signal(signal.SIGSTOP)
                 try:
                     await asyncio.sleep(OUTAGE)
                 finally:
                     self.store.send_signal(signal.SIGCONT)
 
-    async def samples(self, found):
-        """Memory and descriptors, and a new file for the access log, as log rotation does it."""
+    async def samples(self, samples):
+        """Records memory and descriptors periodically, and rotates the access log."""
         for number in itertools.count(1):
-            found.append((time.monotonic() - self.ledger.began, memory_kib(self.gateway.pid), descriptors(self.gateway.pid)))
+            samples.append((time.monotonic() - self.record.began, memory_kib(self.gateway.pid), descriptors(self.gateway.pid)))
             if number % 6 == 0:
                 log, old = self.directory / "access.log", self.directory / "access.old"
                 log.rename(old)
@@ -189,17 +191,17 @@ class Stage:
             else:
                 await asyncio.sleep(10)
 
-    async def play(self):
-        """The load and the faults, for as long as it was asked for; then quiet."""
-        clients, found, self.lines = Clients(self, self.ledger, self.options.rate), [], 0
-        self.steady = await clients.person()
-        clients.people = [await clients.person() for _ in range(200)]
-        await self.ask(self.port, "/small", (self.steady.cookie,))
+    async def run(self):
+        """Runs the load and the faults for the requested time, and then waits for idle connections to close."""
+        clients, samples, self.lines = Clients(self, self.record, self.options.rate), [], 0
+        self.steady = await clients.create_session()
+        clients.sessions = [await clients.create_session() for _ in range(200)]
+        await self.get(self.port, "/small", (self.steady.cookie,))
         before = descriptors(self.gateway.pid)
         started = time.monotonic()
-        self.ledger.began = started
+        self.record.began = started
         spent = cpu_nanos(self.gateway.pid)
-        helpers = [self.samples(found), self.reloads(), self.upstream_faults(), self.store_faults()]
+        helpers = [self.samples(samples), self.reloads(), self.upstream_faults(), self.store_faults()]
         watched = [self.spawn(work) for work in (*helpers, *clients.all())]
         deadline = started + self.options.minutes * 60
         while time.monotonic() < deadline:
@@ -215,12 +217,12 @@ class Stage:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.store.send_signal(signal.SIGCONT)
-        after = await self.quiet(before)
-        _, _, metrics = await self.ask(self.admin_port, "/metrics")
-        return found, before, after, seconds, spent / 1e9, metrics.decode()
+        after = await self.wait_until_idle(before)
+        _, _, metrics = await self.get(self.admin_port, "/metrics")
+        return samples, before, after, seconds, spent / 1e9, metrics.decode()
 
-    async def quiet(self, before):
-        """Descriptors once idle connections have timed out."""
+    async def wait_until_idle(self, before):
+        """Waits until idle connections have timed out. Returns the number of open descriptors."""
         for _ in range(self.options.quiet):
             await asyncio.sleep(1)
             if descriptors(self.gateway.pid) <= before + self.options.descriptors:
@@ -228,7 +230,7 @@ class Stage:
         return descriptors(self.gateway.pid)
 
     def end(self):
-        """Stops the gateway as a service manager would; gives its status and how long it took."""
+        """Stops the gateway as a service manager would. Returns its exit status and the duration."""
         began = time.monotonic()
         self.gateway.send_signal(signal.SIGTERM)
         try:
@@ -238,8 +240,8 @@ class Stage:
 
 
 def read_log(path):
-    """Counts the log's warnings, and gives the errors that were not asked for."""
-    warned, wrong, refused = Counter(), [], 0
+    """Returns the counts of warnings, the unexpected errors, and the number of refused reloads."""
+    warnings, unexpected, refused = Counter(), [], 0
     for line in path.read_text(errors="replace").splitlines():
         try:
             event = json.loads(line)
@@ -250,14 +252,14 @@ def read_log(path):
         if level == "ERROR" and message.startswith(REFUSED):
             refused += message.startswith(REFUSED[0])
         elif level == "ERROR" or "panicked" in line or not level:
-            wrong.append(line[:300])
+            unexpected.append(line[:300])
         elif level == "WARN":
-            warned[message] += 1
-    return warned, wrong, refused
+            warnings[message] += 1
+    return warnings, unexpected, refused
 
 
 def slope(points):
-    """KiB a minute, by least squares."""
+    """Returns the growth in KiB per minute, by least squares."""
     return statistics.linear_regression(*zip(*points)).slope * 60 if len(points) > 2 else 0.0
 
 
@@ -265,60 +267,61 @@ def metric(text, name):
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith((name + "{", name + " ")))
 
 
-def report(stage, played, options):
-    """Prints what was found; gives the rules that were broken."""
-    found, before, after, seconds, spent, metrics = played
-    status, took = stage.end()
-    warned, wrong, refused = read_log(stage.directory / "gateway.log")
-    ledger, broken = stage.ledger, []
-    warm = [(at, kib) for at, kib, _ in found if at >= min(options.warm_up * 60, seconds / 3)]
+def report(environment, results, options):
+    """Prints the report. Returns the violated rules."""
+    samples, before, after, seconds, spent, metrics = results
+    status, took = environment.end()
+    warnings, unexpected, refused = read_log(environment.directory / "gateway.log")
+    record, violations = environment.record, []
+    warm = [(at, kib) for at, kib, _ in samples if at >= min(options.warm_up * 60, seconds / 3)]
     growth = slope(warm)
     requests = metric(metrics, "sessiongate_requests_total")
-    faults = Counter(kind for kind, _, _ in ledger.faults)
+    faults = Counter(kind for kind, _, _ in record.faults)
 
     print(f"## Soak: {seconds / 60:.1f} minutes\n")
-    print(f"{requests:,.0f} requests ({requests / seconds:.0f} a second), {spent / requests * 1e6 if requests else 0:.0f} µs of CPU each;"
-          f" {stage.good} reloads and {stage.broken} refused ones, {faults['upstream']} upstreams killed, {faults['store']} outages"
-          f" of the store; {stage.lines:,} lines of the access log in rotated files\n")
-    print("| client | well | failed by a fault | failed otherwise | p50, ms | p99, ms |\n| --- | --- | --- | --- | --- | --- |")
-    for client, well, injected, otherwise, middle, late in ledger.rows():
-        cells = [", ".join(f"{count} × {what}" for what, count in sorted(counter.items())) or "0" for counter in (injected, otherwise)]
-        times = (f"{middle:.1f}", f"{late:.1f}") if middle else ("", "")
-        print("| " + " | ".join([client, str(well), *cells, *times]) + " |")
+    print(f"{requests:,.0f} requests ({requests / seconds:.0f} per second), {spent / requests * 1e6 if requests else 0:.0f} µs of CPU each;"
+          f" {environment.valid_reloads} valid and {environment.invalid_reloads} invalid reloads, {faults['upstream']} upstreams killed,"
+          f" {faults['store']} outages of the store; {environment.lines:,} access log lines in rotated files\n")
+    print("| client | succeeded | failed by a fault | failed otherwise | p50, ms | p99, ms |\n| --- | --- | --- | --- | --- | --- |")
+    for client, succeeded, explained, unexplained, p50, p99 in record.rows():
+        counters = (explained, unexplained)
+        cells = [", ".join(f"{count} × {what}" for what, count in sorted(counter.items())) or "0" for counter in counters]
+        times = (f"{p50:.1f}", f"{p99:.1f}") if p50 else ("", "")
+        print("| " + " | ".join([client, str(succeeded), *cells, *times]) + " |")
     print("\n| minute | memory, MiB | descriptors |\n| --- | --- | --- |")
-    step = max(1, len(found) // 15)
-    for at, kib, count in found[::step]:
+    step = max(1, len(samples) // 15)
+    for at, kib, count in samples[::step]:
         print(f"| {at / 60:.1f} | {kib / 1024:.1f} | {count} |")
-    print(f"\nMemory after warm-up: {growth:+.1f} KiB a minute (bound {options.slope:g}). Descriptors: {before} before, {after} after"
-          f" (bound +{options.descriptors}). Ended with status {status} in {took:.1f} s.")
-    print("\nWarnings: " + (", ".join(f"{count} × {what}" for what, count in warned.most_common()) or "none") + ".")
+    print(f"\nMemory after warm-up: {growth:+.1f} KiB per minute (limit {options.slope:g}). Descriptors: {before} before, {after} after"
+          f" (limit +{options.descriptors}). Ended with status {status} in {took:.1f} s.")
+    print("\nWarnings: " + (", ".join(f"{count} × {what}" for what, count in warnings.most_common()) or "none") + ".")
 
     if growth > options.slope:
-        broken.append(f"memory grows by {growth:.0f} KiB a minute")
+        violations.append(f"memory grows by {growth:.0f} KiB per minute")
     if after > before + options.descriptors:
-        broken.append(f"{after - before} descriptors stayed open")
-    if any(ledger.wrong.values()):
-        broken.append("failures that no fault explains")
-    if wrong:
-        broken.append(f"{len(wrong)} errors in the log")
-    if refused != stage.broken:
-        broken.append(f"{stage.broken} broken files, and {refused} refused")
+        violations.append(f"{after - before} descriptors stayed open")
+    if any(record.unexplained.values()):
+        violations.append("failures that no fault explains")
+    if unexpected:
+        violations.append(f"{len(unexpected)} unexpected errors in the log")
+    if refused != environment.invalid_reloads:
+        violations.append(f"{environment.invalid_reloads} invalid files, but {refused} refused reloads")
     if status != 0:
-        broken.append(f"ended with status {status}")
-    for example in (*ledger.examples, *wrong[:20]):
+        violations.append(f"ended with status {status}")
+    for example in (*record.examples, *unexpected[:20]):
         print(f"    {example}")
-    print(f"\nBroken rules: {'; '.join(broken) or 'none'}.")
-    return broken
+    print(f"\nViolations: {'; '.join(violations) or 'none'}.")
+    return violations
 
 
 def soak(options, directory, processes):
     random.seed(options.seed)
-    stage = Stage(options, directory, processes, Ledger())
+    environment = Environment(options, directory, processes, Record())
     try:
-        played = asyncio.run(stage.play())
-        return 1 if report(stage, played, options) else 0
+        results = asyncio.run(environment.run())
+        return 1 if report(environment, results, options) else 0
     finally:
-        stage.store.send_signal(signal.SIGCONT)
+        environment.store.send_signal(signal.SIGCONT)
         if options.logs:
             shutil.copytree(directory, options.logs, dirs_exist_ok=True, ignore=shutil.ignore_patterns("files", "*-*", "*.pem"))
 
@@ -327,15 +330,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--minutes", type=float, default=30)
-    add("--rate", type=float, default=1.0, help="pace of the load; 1 is about 700 requests a second")
+    add("--rate", type=float, default=1.0, help="rate of the load; 1 is about 700 requests per second")
     add("--reload-every", type=float, default=20, help="seconds")
     add("--upstream-every", type=float, default=45, help="seconds")
     add("--store-every", type=float, default=60, help="seconds")
-    add("--warm-up", type=float, default=5, help="minutes, or a third of the run, after which memory must not grow")
-    add("--slope", type=float, default=100, help="KiB a minute that memory may grow by")
-    add("--descriptors", type=int, default=4, help="how many more may be open at the end")
-    add("--quiet", type=int, default=150, help="seconds that idle connections may take to be closed")
-    add("--logs", type=Path, help="a directory to keep the logs in")
+    add("--warm-up", type=float, default=5, help="minutes (at most a third of the run) after which memory must not grow")
+    add("--slope", type=float, default=100, help="limit of the growth of memory, in KiB per minute")
+    add("--descriptors", type=int, default=4, help="limit of additional open descriptors at the end")
+    add("--quiet", type=int, default=150, help="seconds within which idle connections must be closed")
+    add("--logs", type=Path, help="directory to which the logs are copied")
     add("--seed", type=int, default=1)
     add("--gateway", type=Path, default=ROOT / "target/dist/sessiongate", help="the binary")
     options = parser.parse_args()
@@ -345,7 +348,7 @@ def main():
     if absent or not options.gateway.exists():
         print(f"first: apt-get install -y {' '.join(absent)}" if absent else "first: cargo build --profile dist", file=sys.stderr)
         return 2
-    return on_stage(lambda directory, processes: soak(options, directory, processes))
+    return run_in_directory(lambda directory, processes: soak(options, directory, processes))
 
 
 if __name__ == "__main__":

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| sessiongate::fuzzing::answer(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sessiongate::fuzzing::response(data));

@@ -1,8 +1,8 @@
-//! What a server says in HTTP/1.1, read by our client and by a plain reading of the same bytes.
+//! Responses of HTTP/1.1 servers, parsed by the gateway's client and by a simple parser, whose results must agree.
 //!
-//! The input's first line says how, and the rest is what the server says: `G`, `H` or `P`, the method; `c`, `o` or `r`,
-//! whether the server closes the connection, stays silent, or says it all again and again; and letters that are the
-//! lengths of the pieces in which all that comes and goes, in turn.
+//! The first line of the input controls the run, and the rest is the server's output. The line consists of the method
+//! (`G`, `H` or `P`); what the server does after its output (`c` closes the connection, `o` stays silent, `r` repeats the
+//! output endlessly); and letters that give the sizes of reads and writes in turn.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,18 +20,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::upstream::GatewayHeaders;
 use crate::upstream::http1::Http1Connection;
 
-/// What a server that does not come to an end says in all.
-const ENDLESS: usize = 512 * 1024;
-/// How many pieces of a body are enough to see of one that does not come to its end.
-const PIECES: usize = 2_000;
-/// The most that is held of what was read: a head that is nearly too large, and a read of the largest size.
-const HELD: usize = (64 + 256) * 1024;
+/// Limit of the output of a server that repeats endlessly.
+const MAX_OUTPUT: usize = 512 * 1024;
+/// Number of body frames after which an endless body is abandoned.
+const MAX_FRAMES: usize = 2_000;
+/// Limit of the client's read buffer: a head that is almost too large, and one read of the largest size.
+const MAX_BUFFERED: usize = (64 + 256) * 1024;
 
-/// Reads an answer.
-pub fn answer(input: &[u8]) {
+/// Parses a response.
+pub fn response(input: &[u8]) {
     let Some(end) = input.iter().position(|&byte| byte == b'\n') else { return };
-    let (how, said) = (input.get(..end).unwrap_or_default(), input.get(end + 1..).unwrap_or_default());
-    let ([method, ending, lengths @ ..], false) = (how, said.is_empty()) else { return };
+    let (control, output) = (input.get(..end).unwrap_or_default(), input.get(end + 1..).unwrap_or_default());
+    let ([method, ending, sizes @ ..], false) = (control, output.is_empty()) else { return };
     let method = match method {
         b'H' => Method::HEAD,
         b'P' => Method::POST,
@@ -40,197 +40,215 @@ pub fn answer(input: &[u8]) {
     let ending = match ending {
         b'c' => Ending::Closes,
         b'r' => Ending::Repeats,
-        _ => Ending::Stays,
+        _ => Ending::StaysOpen,
     };
-    let whole = converse(&method, said, ending, &[]);
+    let whole = exchange(&method, output, ending, &[]);
     if ending == Ending::Repeats {
         return;
     }
-    let pieces = converse(&method, said, ending, lengths);
-    let is_answer = |read: &Read| matches!(read, Read::Answer(..));
-    if is_answer(&whole.answer) || is_answer(&pieces.answer) {
-        assert_eq!(whole.answer, pieces.answer, "pieces make no difference");
+    let in_pieces = exchange(&method, output, ending, sizes);
+    let is_response = |outcome: &Outcome| matches!(outcome, Outcome::Response(..));
+    if is_response(&whole.outcome) || is_response(&in_pieces.outcome) {
+        assert_eq!(whole.outcome, in_pieces.outcome, "the sizes of reads do not change the response");
     }
-    // An answer may come before all of the request has gone, but only in pieces.
-    assert!(whole.reusable || !pieces.reusable, "nor do they to the connection");
-    let plain = plainly(&method, said, ending);
-    match whole.answer {
-        Read::Answer(status, body) => {
-            let Some(plain) = plain else { unreachable!("it is read out of what is no answer") };
-            assert_eq!((status, body), (plain.status, plain.body), "the answer is what the bytes say");
-            let clean = plain.length == said.len() && plain.persists && ending == Ending::Stays;
-            assert!(clean || !whole.reusable, "a connection is used again at a clean end");
+    // In pieces, the response may arrive before the whole request is sent. The connection is then not reusable.
+    assert!(whole.reusable || !in_pieces.reusable, "the sizes of reads do not make a connection reusable");
+    let simple = parse_simply(&method, output, ending);
+    match whole.outcome {
+        Outcome::Response(status, body) => {
+            let Some(simple) = simple else { unreachable!("the client parsed an incomplete response") };
+            assert_eq!((status, body), (simple.status, simple.body), "both parsers agree");
+            let is_clean = simple.length == output.len() && simple.persists && ending == Ending::StaysOpen;
+            assert!(is_clean || !whole.reusable, "a connection is reused only after a clean end");
         }
-        Read::Refused => assert!(!whole.reusable, "a connection that went wrong is not used again"),
-        Read::Unfinished => {
-            assert!(plain.is_none(), "an answer that is all there is not waited for");
-            assert!(!whole.reusable, "a connection in use is not used again");
+        Outcome::Rejected => assert!(!whole.reusable, "a connection is not reused after an error"),
+        Outcome::Unfinished => {
+            assert!(simple.is_none(), "the client does not wait for more after a complete response");
+            assert!(!whole.reusable, "a connection in use is not reused");
         }
     }
 }
 
-/// What the server does when it has said it all.
+/// What the server does after its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Closes,
-    Stays,
+    StaysOpen,
     Repeats,
 }
 
-/// How a conversation went.
-struct Conversation {
-    answer: Read,
+/// The result of one request.
+struct Exchange {
+    outcome: Outcome,
+    /// Whether the client would reuse the connection.
     reusable: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Read {
-    Answer(u16, Vec<u8>),
-    Refused,
-    /// There is no end of it.
+enum Outcome {
+    /// Status and body.
+    Response(u16, Vec<u8>),
+    Rejected,
+    /// The client waits for more, or the body does not end.
     Unfinished,
 }
 
-/// A server, who says what is written, in pieces, and falls silent between them.
+/// A server that writes `output` in pieces, and is silent for one poll before each piece.
 struct Server<'s> {
-    said: &'s [u8],
+    output: &'s [u8],
     ending: Ending,
-    lengths: &'s [u8],
-    /// How many pieces have come or gone.
+    sizes: &'s [u8],
+    /// Number of reads and writes so far.
     pieces: usize,
-    /// How much has been said, and heard.
-    at: usize,
-    heard: usize,
-    /// Whether it falls silent before the next piece.
+    /// Bytes that the client has read.
+    sent: usize,
+    /// Bytes that the client has written.
+    received: usize,
+    /// Whether the server is silent before each piece.
     pauses: bool,
+    /// Whether it was silent in the last poll.
     paused: bool,
 }
 
-/// The client's end of the connection to it.
+/// The client's end of the connection.
 #[derive(Clone)]
-struct Line<'s>(Rc<RefCell<Server<'s>>>);
+struct ClientEnd<'s>(Rc<RefCell<Server<'s>>>);
 
-fn converse(method: &Method, said: &[u8], ending: Ending, lengths: &[u8]) -> Conversation {
-    let server = Server { said, ending, lengths, pieces: 0, at: 0, heard: 0, pauses: true, paused: false };
-    let line = Line(Rc::new(RefCell::new(server)));
-    let connection = Http1Connection::new(line.clone());
+/// Sends a request to the server, and reads the response.
+fn exchange(method: &Method, output: &[u8], ending: Ending, sizes: &[u8]) -> Exchange {
+    let server =
+        Server { output, ending, sizes, pieces: 0, sent: 0, received: 0, pauses: true, paused: false };
+    let client_end = ClientEnd(Rc::new(RefCell::new(server)));
+    let connection = Http1Connection::new(client_end.clone());
     let body = if *method == Method::POST { "name=value" } else { "" };
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = method.clone();
     request.headers_mut().insert(HOST, HeaderValue::from_static("app.example"));
-    let asked = format!("{method} / HTTP/1.1\r\nhost: app.example\r\n\r\n").len()
+    let request_length = format!("{method} / HTTP/1.1\r\nhost: app.example\r\n\r\n").len()
         + if body.is_empty() { 0 } else { "content-length: 10\r\n".len() + body.len() };
     connection.start(request, &GatewayHeaders::default());
-    let answer = read(&connection, &line, said.len());
-    let said_all = connection.is_reusable();
-    // What the server has left to say, it has said by the time that the connection is wanted again.
-    line.0.borrow_mut().pauses = false;
-    let reusable = said_all && connection.is_open();
-    assert!(!reusable || line.0.borrow().heard == asked, "the request is over, too");
-    Conversation { answer, reusable }
+    let outcome = read_response(&connection, &client_end, output.len());
+    let is_reusable = connection.is_reusable();
+    // The rest of the output has arrived by the time that the connection is needed again.
+    client_end.0.borrow_mut().pauses = false;
+    let reusable = is_reusable && connection.is_open();
+    assert!(
+        !reusable || client_end.0.borrow().received == request_length,
+        "a reusable connection has sent the whole request"
+    );
+    Exchange { outcome, reusable }
 }
 
-fn read<'s>(connection: &Http1Connection<Line<'s>, Full<Bytes>>, line: &Line<'s>, length: usize) -> Read {
-    // Each turn, something comes, goes or is silent for once.
-    let mut turns = 1_000 + 4 * length.max(ENDLESS / 1024);
+fn read_response<'s>(
+    connection: &Http1Connection<ClientEnd<'s>, Full<Bytes>>,
+    client_end: &ClientEnd<'s>,
+    length: usize,
+) -> Outcome {
+    // Each poll reads, writes or pauses once, so the number of polls is limited.
+    let mut polls = 1_000 + 4 * length.max(MAX_OUTPUT / 1024);
     let mut context = Context::from_waker(Waker::noop());
-    let mut next = |line: &Line<'s>| {
-        assert!(connection.buffered() <= HELD, "what is held is bounded");
-        turns = turns.saturating_sub(1);
-        assert!(turns > 0, "it comes to an end");
-        line.is_over()
+    // Returns whether no more output will arrive.
+    let mut has_ended = |client_end: &ClientEnd<'s>| {
+        assert!(connection.buffered() <= MAX_BUFFERED, "the read buffer is limited");
+        polls = polls.saturating_sub(1);
+        assert!(polls > 0, "the client makes progress in each poll");
+        client_end.has_ended()
     };
     let response = loop {
         match connection.poll_response(&mut context) {
             Poll::Ready(Ok(response)) => break response,
-            Poll::Ready(Err(_)) => return Read::Refused,
-            Poll::Pending if next(line) => return Read::Unfinished,
+            Poll::Ready(Err(_)) => return Outcome::Rejected,
+            Poll::Pending if has_ended(client_end) => return Outcome::Unfinished,
             Poll::Pending => {}
         }
     };
     let status = response.status().as_u16();
     let mut body = response.into_body();
-    let (mut all, mut pieces, exact) = (Vec::new(), 0, body.size_hint().exact());
+    let (mut content, mut frames, exact) = (Vec::new(), 0, body.size_hint().exact());
     loop {
         let ended = body.is_end_stream();
         match Pin::new(&mut body).poll_frame(&mut context) {
             Poll::Ready(Some(Ok(frame))) => {
-                assert!(!ended, "nothing comes after the end");
-                pieces += 1;
-                if pieces > PIECES {
-                    return Read::Unfinished;
+                assert!(!ended, "no frame follows the end of the body");
+                frames += 1;
+                if frames > MAX_FRAMES {
+                    return Outcome::Unfinished;
                 }
                 if let Ok(data) = frame.into_data() {
-                    assert!(!data.is_empty(), "a piece is something");
-                    all.extend_from_slice(&data);
+                    assert!(!data.is_empty(), "no data frame is empty");
+                    content.extend_from_slice(&data);
                 }
             }
-            Poll::Ready(Some(Err(_))) => return Read::Refused,
+            Poll::Ready(Some(Err(_))) => return Outcome::Rejected,
             Poll::Ready(None) => break,
-            Poll::Pending if next(line) => return Read::Unfinished,
+            Poll::Pending if has_ended(client_end) => return Outcome::Unfinished,
             Poll::Pending => {}
         }
     }
-    assert!(exact.is_none_or(|exact| exact == all.len() as u64), "a body is as long as it says");
-    Read::Answer(status, all)
+    assert!(exact.is_none_or(|exact| exact == content.len() as u64), "the body has the announced length");
+    Outcome::Response(status, content)
 }
 
-impl Line<'_> {
-    /// Whether the server says nothing more.
-    fn is_over(&self) -> bool {
+impl ClientEnd<'_> {
+    /// Returns whether no more output will arrive, and the connection stays open.
+    fn has_ended(&self) -> bool {
         let server = self.0.borrow();
-        let all = if server.ending == Ending::Repeats { ENDLESS } else { server.said.len() };
-        server.at >= all && server.ending != Ending::Closes
+        let all = if server.ending == Ending::Repeats { MAX_OUTPUT } else { server.output.len() };
+        server.sent >= all && server.ending != Ending::Closes
     }
 }
 
 impl Server<'_> {
-    /// The length of the next piece; none: first, there is silence.
-    fn next(&mut self) -> Option<usize> {
-        self.paused = self.pauses && !self.lengths.is_empty() && !self.paused;
+    /// Returns the limit of the next read or write, or `None` for a pause.
+    fn next_size(&mut self) -> Option<usize> {
+        self.paused = self.pauses && !self.sizes.is_empty() && !self.paused;
         if self.paused {
             return None;
         }
-        let length = self.lengths.get(self.pieces % self.lengths.len().max(1));
+        let size = self.sizes.get(self.pieces % self.sizes.len().max(1));
         self.pieces += 1;
-        Some(length.map_or(usize::MAX, |&letter| usize::from(letter.saturating_sub(b'/')).max(1)))
+        Some(size.map_or(usize::MAX, |&letter| usize::from(letter.saturating_sub(b'/')).max(1)))
     }
 }
 
-impl AsyncRead for Line<'_> {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl AsyncRead for ClientEnd<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut server = self.0.borrow_mut();
-        let Some(length) = server.next() else { return Poll::Pending };
+        let Some(size) = server.next_size() else { return Poll::Pending };
         let rest = match server.ending {
-            Ending::Closes => server.said.get(server.at..),
-            Ending::Stays if server.at == server.said.len() => return Poll::Pending,
-            Ending::Stays => server.said.get(server.at..),
-            Ending::Repeats if server.at >= ENDLESS => return Poll::Pending,
+            Ending::Closes => server.output.get(server.sent..),
+            Ending::StaysOpen if server.sent == server.output.len() => return Poll::Pending,
+            Ending::StaysOpen => server.output.get(server.sent..),
+            Ending::Repeats if server.sent >= MAX_OUTPUT => return Poll::Pending,
             Ending::Repeats => {
-                while into.remaining() > 0 {
-                    let rest = server.said.get(server.at % server.said.len()..).unwrap_or_default();
-                    let piece = rest.get(..into.remaining().min(rest.len())).unwrap_or_default();
-                    into.put_slice(piece);
-                    server.at += piece.len();
+                while buffer.remaining() > 0 {
+                    let rest = server.output.get(server.sent % server.output.len()..).unwrap_or_default();
+                    let piece = rest.get(..buffer.remaining().min(rest.len())).unwrap_or_default();
+                    buffer.put_slice(piece);
+                    server.sent += piece.len();
                 }
                 return Poll::Ready(Ok(()));
             }
         };
         let rest = rest.unwrap_or_default();
-        let piece = rest.get(..length.min(rest.len()).min(into.remaining())).unwrap_or_default();
-        into.put_slice(piece);
-        server.at += piece.len();
+        let piece = rest.get(..size.min(rest.len()).min(buffer.remaining())).unwrap_or_default();
+        buffer.put_slice(piece);
+        server.sent += piece.len();
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Line<'_> {
+impl AsyncWrite for ClientEnd<'_> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut server = self.0.borrow_mut();
-        let Some(length) = server.next() else { return Poll::Pending };
-        let length = length.min(bytes.len());
-        server.heard += length;
-        Poll::Ready(Ok(length))
+        let Some(size) = server.next_size() else { return Poll::Pending };
+        let written = size.min(bytes.len());
+        server.received += written;
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -242,99 +260,102 @@ impl AsyncWrite for Line<'_> {
     }
 }
 
-/// An answer as whoever reads generously has it.
-struct Plain {
+/// A response as the simple parser reads it.
+struct SimpleResponse {
     status: u16,
     body: Vec<u8>,
     persists: bool,
-    /// How many of the bytes it is.
+    /// Length of the response in the output.
     length: usize,
 }
 
-/// What the bytes say to somebody who takes every line end for one, and believes what headers say.
-fn plainly(method: &Method, said: &[u8], ending: Ending) -> Option<Plain> {
-    let mut rest = said;
+/// Parses a response without checking it: accepts bare line feeds, and trusts all headers. Returns `None` if the output
+/// contains no complete response.
+fn parse_simply(method: &Method, output: &[u8], ending: Ending) -> Option<SimpleResponse> {
+    let mut rest = output;
     let (status, version, headers) = loop {
-        let head = head(&mut rest)?;
+        let head = parse_head(&mut rest)?;
         if !(100..200).contains(&head.0) || head.0 == 101 {
             break head;
         }
     };
-    let of = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let mut closed = false;
+    let header =
+        |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let mut until_close = false;
     let body = if *method == Method::HEAD || matches!(status, 101 | 204 | 304) {
         Vec::new()
-    } else if of("transfer-encoding").is_some() {
-        chunks(&mut rest)?
-    } else if let Some(length) = of("content-length") {
-        // Of several, one is as good as another: those that differ are refused.
+    } else if header("transfer-encoding").is_some() {
+        parse_chunks(&mut rest)?
+    } else if let Some(length) = header("content-length") {
+        // Any of several values will do, since the client rejects those that differ.
         let length = length.split(',').next().unwrap_or_default().trim();
         take(&mut rest, length.parse().ok()?)?.to_vec()
     } else {
-        closed = true;
+        until_close = true;
         std::mem::take(&mut rest).to_vec()
     };
-    if closed && ending != Ending::Closes {
+    if until_close && ending != Ending::Closes {
         return None;
     }
-    let connection = of("connection").unwrap_or_default();
-    let is_new = version.starts_with("HTTP/1.") && version != "HTTP/1.0";
-    let persists = !closed && status != 101 && (is_new || connection.contains("keep-alive"));
-    let persists = persists && !connection.split(',').any(|word| word.trim() == "close");
-    Some(Plain { status, body, persists, length: said.len() - rest.len() })
+    let connection = header("connection").unwrap_or_default();
+    let is_http11 = version.starts_with("HTTP/1.") && version != "HTTP/1.0";
+    let persists = !until_close && status != 101 && (is_http11 || connection.contains("keep-alive"));
+    let persists = persists && !connection.split(',').any(|option| option.trim() == "close");
+    Some(SimpleResponse { status, body, persists, length: output.len() - rest.len() })
 }
 
-/// Names and values, in lower case.
-type Lines = Vec<(String, String)>;
+/// Names and values of headers, in lower case.
+type SimpleHeaders = Vec<(String, String)>;
 
-/// A head: the status, the version, and the headers.
-fn head(rest: &mut &[u8]) -> Option<(u16, String, Lines)> {
+/// Parses a head into status, version and headers.
+fn parse_head(rest: &mut &[u8]) -> Option<(u16, String, SimpleHeaders)> {
     let first = loop {
-        let line = line(rest)?;
+        let line = take_line(rest)?;
         if !line.is_empty() {
             break line;
         }
     };
     let (version, status) = first.split_once([' ', '\t'])?;
     let status = status.trim_start().get(..3)?.parse().ok()?;
-    Some((status, version.to_owned(), lines(rest)?))
+    Some((status, version.to_owned(), parse_headers(rest)?))
 }
 
-/// Header lines, to the empty one.
-fn lines(rest: &mut &[u8]) -> Option<Lines> {
-    let mut lines = Lines::new();
+/// Parses headers or trailers, up to the empty line.
+fn parse_headers(rest: &mut &[u8]) -> Option<SimpleHeaders> {
+    let mut headers = SimpleHeaders::new();
     loop {
-        let line = line(rest)?;
+        let line = take_line(rest)?;
         if line.is_empty() {
-            return Some(lines);
+            return Some(headers);
         }
-        if let (true, Some((_, value))) = (line.starts_with([' ', '\t']), lines.last_mut()) {
+        if let (true, Some((_, value))) = (line.starts_with([' ', '\t']), headers.last_mut()) {
             let folded = format!("{value} {}", line.trim().to_ascii_lowercase());
             folded.trim().clone_into(value);
             continue;
         }
         let (name, value) = line.split_once(':').unwrap_or((&line, ""));
-        lines.push((name.trim_end().to_ascii_lowercase(), value.trim().to_ascii_lowercase()));
+        headers.push((name.trim_end().to_ascii_lowercase(), value.trim().to_ascii_lowercase()));
     }
 }
 
-fn chunks(rest: &mut &[u8]) -> Option<Vec<u8>> {
-    let mut all = Vec::new();
+/// Parses a chunked body with its trailers.
+fn parse_chunks(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
     loop {
-        let size = line(rest)?;
+        let size = take_line(rest)?;
         let digits: String = size.chars().take_while(char::is_ascii_hexdigit).collect();
         let size = usize::from_str_radix(&digits, 16).ok()?;
         if size == 0 {
-            lines(rest)?;
-            return Some(all);
+            parse_headers(rest)?;
+            return Some(content);
         }
-        all.extend_from_slice(take(rest, size)?);
-        line(rest)?;
+        content.extend_from_slice(take(rest, size)?);
+        take_line(rest)?;
     }
 }
 
-/// A line without its end.
-fn line(rest: &mut &[u8]) -> Option<String> {
+/// Takes a line, and returns it without its line break.
+fn take_line(rest: &mut &[u8]) -> Option<String> {
     let end = rest.iter().position(|&byte| byte == b'\n')?;
     let line = take(rest, end + 1)?;
     let line = line.strip_suffix(b"\n")?;

@@ -1,4 +1,4 @@
-//! Cookies and rows, as every format reads them. The first byte of the input says which format.
+//! Session cookies and rows in every format. The first byte of the input chooses the format.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::item::{Attribute, Item, Number};
 use crate::session::judge::{Policy, judge};
 use crate::time::Timestamp;
 
-/// What makes a realm of each format. The input's first byte counts them, so new ones go to the end.
+/// The lines that configure a realm of each format. The input's first byte is the index, so new formats are appended.
 const REALMS: &[&str] = &[
     r#"format = "native""#,
     r#"format = "pyramid""#,
@@ -33,7 +33,7 @@ struct Realm {
     policy: Policy,
 }
 
-/// Reads a session cookie's value.
+/// Parses a session cookie's value.
 pub fn session_cookie(input: &[u8]) {
     let Some((realm, value)) = choose(input) else { return };
     let Ok(reference) = realm.format.parse_cookie(value) else { return };
@@ -41,12 +41,12 @@ pub fn session_cookie(input: &[u8]) {
     assert_eq!(
         realm.format.parse_cookie(again.as_bytes()),
         Ok(reference.clone()),
-        "it is written as it is read"
+        "an encoded cookie is parsed to the same id and version"
     );
-    assert!(!realm.format.key(&reference.id).expose_bytes().is_empty(), "there is a row to look for");
+    assert!(!realm.format.key(&reference.id).expose_bytes().is_empty(), "the key is not empty");
 }
 
-/// Reads a row, and writes it.
+/// Decodes a row, and encodes it again.
 pub fn row(input: &[u8]) {
     let Some((realm, text)) = choose(input) else { return };
     let Some(item) = serde_json::from_slice(text).ok().and_then(|value: Value| item(&value)) else { return };
@@ -61,22 +61,22 @@ pub fn row(input: &[u8]) {
     let again = again.map(|again| Value::Object(again.claims));
     assert!(
         again.is_ok_and(|again| is_same(&again, &Value::Object(record.claims))),
-        "it is written as it is read"
+        "an encoded row is decoded to the same claims"
     );
 }
 
 fn choose(input: &[u8]) -> Option<(&'static Realm, &[u8])> {
-    static OPEN: LazyLock<Vec<Realm>> = LazyLock::new(|| {
+    static ALL: LazyLock<Vec<Realm>> = LazyLock::new(|| {
         let realms = REALMS.iter().filter_map(|lines| super::realm(lines));
         realms.map(|realm| Realm { format: format::open(&realm), policy: Policy::new(&realm) }).collect()
     });
     let (selector, rest) = input.split_first()?;
-    // Digits read better in a corpus than bytes that no editor shows.
-    let index = usize::from(selector.wrapping_sub(b'0')) % OPEN.len().max(1);
-    Some((OPEN.get(index)?, rest))
+    // Digits are more readable in a corpus than control characters.
+    let index = usize::from(selector.wrapping_sub(b'0')) % ALL.len().max(1);
+    Some((ALL.get(index)?, rest))
 }
 
-/// Whether two values are the same to JavaScript, which writes `1.0` as `1`.
+/// Returns whether two values are the same in JavaScript, which writes `1.0` as `1`.
 fn is_same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
@@ -92,7 +92,7 @@ fn is_same(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// An item of DynamoDB's JSON.
+/// Parses an item in DynamoDB's JSON.
 fn item(value: &Value) -> Option<Item> {
     value.as_object()?.iter().map(|(name, value)| Some((name.clone(), attribute(value)?))).collect()
 }

@@ -534,7 +534,7 @@ proptest! {
         ending in prop::sample::select(vec!["c", "o"]),
         lengths in "[0-z]{0,4}",
     ) {
-        crate::fuzzing::answer(&[format!("{method}{ending}{lengths}\n").as_bytes(), &bytes].concat());
+        crate::fuzzing::response(&[format!("{method}{ending}{lengths}\n").as_bytes(), &bytes].concat());
     }
 
     #[test]
