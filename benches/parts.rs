@@ -234,7 +234,7 @@ fn cache_hit() -> Box<dyn FnMut()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (realm, value) = runtime.block_on(async {
         let config = configuration().realms.remove(0);
-        let store = Store::on_engine(&Engine::memory().unwrap());
+        let store = Store::with_engine(&Engine::memory().unwrap());
         let format = sessiongate::format::open(&config);
         let table = store.table(&config.table, format.key_schema().attribute, format.key_schema().kind);
         table.provision(None).await.unwrap();

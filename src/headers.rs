@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The status of the request's session: `active`, `anonymous` or `unavailable`.
+/// The status of the request's session: `active`, `guest`, `anonymous` or `unavailable`.
 pub const SESSION_STATUS: HeaderName = HeaderName::from_static("x-session-status");
 /// The session's public identifier, which is not its id.
 pub const SESSION_REF: HeaderName = HeaderName::from_static("x-session-ref");
@@ -84,8 +84,8 @@ pub fn fold_alike(one: &str, other: &str) -> bool {
         })
 }
 
-/// Returns whether ordinary clients send `name`. Even if one route sets such a header, other routes pass the client's
-/// on.
+/// Returns whether ordinary clients send `name`. If a route sets such a header, the other routes still pass on the
+/// client's.
 pub fn is_client_header(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),

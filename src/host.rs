@@ -1,13 +1,12 @@
-//! Normalization of the Host header, for comparison with routes, and whether it names this machine.
+//! Normalization of the Host header, and comparison with authorities, routes and loopback names.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::HeaderMap;
 use http::header::HOST;
+use http::uri::Scheme;
 
 use crate::headers::sole;
-
-use http::uri::Scheme;
 
 /// Returns the host of a Host header in lower case, without port and trailing dot. Returns `None` if the header is
 /// invalid.
@@ -15,7 +14,7 @@ pub(crate) fn canonical_host(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
     let (name, port) = if let Some(rest) = text.strip_prefix('[') {
         let (inner, after) = rest.split_once(']')?;
-        // Formatting normalizes the address; routes have it in the same form.
+        // Formatting normalizes the address. Routes contain it in the same form.
         let address: Ipv6Addr = inner.parse().ok()?;
         (format!("[{address}]"), after.strip_prefix(':').or_else(|| after.is_empty().then_some("0"))?)
     } else {
@@ -33,8 +32,8 @@ pub(crate) fn canonical_host(value: &[u8]) -> Option<String> {
     digits.then_some(name)
 }
 
-/// Whether an authority of a URI with this scheme and a Host header name the same host and port; a port that is left out
-/// is the scheme's own. Neither does if it is not a host and a port.
+/// Returns whether the authority of a URI with this scheme and a Host header name the same host and port. A missing port
+/// is the default port of the scheme. Returns `false` if either is invalid.
 pub(crate) fn is_same_authority(scheme: Option<&Scheme>, authority: &[u8], host: &[u8]) -> bool {
     let default = match scheme.map(Scheme::as_str) {
         Some("http") => Some(80),
@@ -45,16 +44,16 @@ pub(crate) fn is_same_authority(scheme: Option<&Scheme>, authority: &[u8], host:
     canonical_host(host) == Some(name) && port(authority).or(default) == port(host).or(default)
 }
 
-/// The port of what [`canonical_host`] accepts.
+/// Returns the port of a value that [`canonical_host`] accepts.
 fn port(host: &[u8]) -> Option<u16> {
     let digits = host.rsplit(|&byte| byte == b':').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|_| digits.len() < host.len())
 }
 
-/// Returns whether the Host header names this machine: a loopback address, or `localhost`.
+/// Returns whether the Host header is a loopback address or `localhost`.
 ///
-/// A browser sends the name of the page that it shows, and whoever owns that name can make it lead to this machine (DNS
-/// rebinding). Such a page could read what a port without authentication shows to the programs of this machine.
+/// The owner of another name can resolve it to 127.0.0.1 (DNS rebinding). Without this check, a page of that name could
+/// read a port that serves this machine without authentication.
 pub(crate) fn names_this_machine(headers: &HeaderMap) -> bool {
     let host = sole(headers, &HOST).and_then(|host| canonical_host(host.as_bytes()));
     host.is_some_and(|host| is_local(&host))
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities() {
+    fn authority_and_host_are_equal_but_for_case_and_default_port() {
         let (http, https) = (Some(&Scheme::HTTP), Some(&Scheme::HTTPS));
         for (scheme, authority, host, same) in [
             (http, "a.example", "A.Example", true),
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_this_machine_and_of_others() {
+    fn only_loopback_addresses_and_localhost_name_this_machine() {
         let check = |hosts: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for host in hosts {
@@ -158,9 +157,10 @@ mod tests {
             }
             names_this_machine(&headers)
         };
-        for own in ["127.0.0.1", "127.0.0.1:9090", "127.8.9.1:1", "[::1]", "[0:0::1]:9090", "LocalHost.:9090"]
+        for local in
+            ["127.0.0.1", "127.0.0.1:9090", "127.8.9.1:1", "[::1]", "[0:0::1]:9090", "LocalHost.:9090"]
         {
-            assert!(check(&[own]), "{own}");
+            assert!(check(&[local]), "{local}");
         }
         for other in [
             "attacker.test",

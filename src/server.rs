@@ -127,7 +127,7 @@ impl Server {
         for listener in &listeners {
             tracing::info!(address = %listener.address, listener = listener.kind(), "listening");
         }
-        if let Some(address) = store.served_at() {
+        if let Some(address) = store.api_address() {
             tracing::info!(%address, listener = "dynamodb", "listening");
         }
         if let Some(admin) = &admin {

@@ -1,12 +1,12 @@
-//! The DynamoDB table behind a realm, as the few verbs on rows that sessions need. The AWS SDK is the only client;
-//! the embedded engine stands under it, so every expression, condition and error is the real one.
+//! The DynamoDB tables of the realms, with the few operations on rows that sessions need. The AWS SDK is the only client;
+//! the embedded engine replaces its HTTP client, so every expression, condition and error is the real one.
 //!
-//! The rule kept here: no operation takes longer than the configured `timeout`, whatever the network, AWS's metadata
-//! service or a credentials helper do. No SDK type leaves this module, and no error's text holds a key or a value.
+//! No operation takes longer than the configured `timeout`, whatever the network, the instance metadata service or a
+//! credentials helper does. No SDK type leaves this module, and no error message contains a key or a value.
 
 mod attempts;
 mod attribute;
-mod checked;
+mod checked_http;
 mod client;
 mod conflict;
 mod credentials;
@@ -14,10 +14,10 @@ mod credentials;
 pub mod embedded;
 mod error;
 mod expression;
-mod fault;
 pub mod policy;
 pub mod rotation;
 pub mod schema;
+mod sdk_error;
 pub mod table;
 mod write_health;
 
@@ -37,26 +37,26 @@ pub use self::client::{StaticCredentials, StoreOpenError};
 pub use self::error::StoreError;
 use self::table::Table;
 
-/// A connection to DynamoDB, or to the engine inside this process.
+/// A client of DynamoDB or of the embedded engine.
 ///
-/// Tables stay usable after their store is gone, but the embedded engine's tasks, the removal of expired rows and the
-/// API for local apps, end with it.
+/// Tables stay usable after their store is dropped, but the tasks of the embedded engine (the removal of expired rows and
+/// the API for local apps) end with it.
 pub struct Store {
     client: Client,
-    /// The region that requests are signed for; the embedded engine has none.
+    /// The region that requests are signed for; `None` for the embedded engine.
     region: Option<String>,
-    /// Where the embedded engine's API is served, if it is.
-    served: Option<SocketAddr>,
+    /// The address of the embedded engine's API, if it is served.
+    api_address: Option<SocketAddr>,
     #[cfg(feature = "embedded")]
     tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Store {
-    /// Opens the store that the configuration names, and makes sure of what can be known without asking a table: that
-    /// there are a region and credentials, that the file is a database, that the address is free.
+    /// Opens the configured store. Checks what can be checked without a request to a table: the region and credentials,
+    /// the database file, the listen address.
     ///
     /// # Errors
-    /// If one of them is missing; the message names the way out.
+    /// Returns an error if one of these is missing or invalid; the message says what to set.
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreOpenError> {
         match config {
             StoreConfig::Dynamodb(config) => Self::connect(config, None).await,
@@ -67,10 +67,10 @@ impl Store {
         }
     }
 
-    /// Connects to DynamoDB with `credentials`, or with those that the AWS SDK's chain finds.
+    /// Creates a client of DynamoDB with `credentials`, or with those of the AWS SDK's provider chain.
     ///
     /// # Errors
-    /// If there is no region, or there are no credentials, or the endpoint is not a URL.
+    /// Returns an error if there is no region or no credentials, or if the endpoint is not a URL.
     pub async fn connect(
         config: &DynamodbConfig,
         credentials: Option<StaticCredentials>,
@@ -79,7 +79,7 @@ impl Store {
         Ok(Self {
             region: client.config().region().map(ToString::to_string),
             client,
-            served: None,
+            api_address: None,
             #[cfg(feature = "embedded")]
             tasks: Vec::new(),
         })
@@ -91,48 +91,49 @@ impl Store {
             Some(path) => embedded::Engine::file(path).await?,
             None => embedded::Engine::memory()?,
         };
-        let mut store = Self::on_engine(&engine);
+        let mut store = Self::with_engine(&engine);
         if let Some(address) = listen {
             let listener = embedded::server::bind(address).await?;
-            store.served = listener.local_addr().ok();
+            store.api_address = listener.local_addr().ok();
             let serving = async move { engine.serve(&listener).await };
             store.tasks.push(AbortOnDropHandle::new(tokio::spawn(serving)));
         }
         Ok(store)
     }
 
-    /// A store on an engine that the caller holds too. Must be called within a runtime, which sweeps expired rows.
+    /// Creates a store on `engine`, which the caller may use as well. Must be called in a Tokio runtime, where a task
+    /// removes expired rows.
     #[cfg(feature = "embedded")]
-    pub fn on_engine(engine: &embedded::Engine) -> Self {
+    pub fn with_engine(engine: &embedded::Engine) -> Self {
         let sweeper = engine.clone();
-        let sweep = async move { sweeper.sweep_forever(embedded::SWEEP_PERIOD).await };
+        let sweep = async move { sweeper.sweep_forever(embedded::SWEEP_INTERVAL).await };
         Self {
             client: embedded::connector::client(engine),
             region: None,
-            served: None,
+            api_address: None,
             tasks: vec![AbortOnDropHandle::new(tokio::spawn(sweep))],
         }
     }
 
-    /// A table with this key. Nothing is asked of it yet.
+    /// Returns the table `name` with this key, without a request to it.
     pub fn table(&self, name: &str, key_attribute: &str, key_type: KeyType) -> Table {
         Table::new(self.client.clone(), name, key_attribute, key_type)
     }
 
-    /// Where the embedded engine's API is served to local apps, if it is.
-    pub fn served_at(&self) -> Option<SocketAddr> {
-        self.served
+    /// Returns the address at which the embedded engine's API is served to local apps, if it is.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.api_address
     }
 
-    /// The region that requests are signed for, if they leave the process.
+    /// Returns the region that requests are signed for; `None` for the embedded engine.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
     }
 }
 
-/// Never the client: its configuration holds the credentials.
+/// Omits the client, whose configuration contains the credentials.
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("region", &self.region).field("served", &self.served).finish()
+        f.debug_struct("Store").field("region", &self.region).field("api_address", &self.api_address).finish()
     }
 }

@@ -70,7 +70,7 @@ async fn check_table(realm: &Realm) -> (String, Cow<'static, str>) {
     let table = realm.table();
     // The state contains no details, since the check needs no token.
     let state = match tokio::time::timeout(TABLE_TIMEOUT, table.probe()).await {
-        Ok(Ok(())) => match table.unwritable() {
+        Ok(Ok(())) => match table.write_failure() {
             None => OK.into(),
             Some(label) => format!("not writable: {label}").into(),
         },

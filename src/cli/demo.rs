@@ -61,7 +61,7 @@ async fn demo(port: u16) -> CommandResult {
     let telemetry = telemetry.map_err(|error| Failure::internal(error.to_string()))?;
     let (server, port_in_use) = start(&config, &store, &telemetry, app_address).await?;
     let gateway = server.addresses().first().copied().unwrap_or(wanted);
-    let file = write_config(&directory, gateway, store.served_at().unwrap_or(ANY_PORT), app_address)?;
+    let file = write_config(&directory, gateway, store.api_address().unwrap_or(ANY_PORT), app_address)?;
 
     let realm = RealmContext::new(&store, context::select_realm(&config, None)?);
     let alice = Arc::new(Alice::new(realm));

@@ -15,7 +15,7 @@ use crate::session::destroy::{Destroyed, destroy};
 use crate::session::judge::Policy;
 use crate::session::reference::Ref;
 use crate::session::{self, cookie};
-use crate::store::table::{Pages, Read};
+use crate::store::table::{Read, ScanOptions};
 use crate::time::Clock;
 
 use super::args::{ConfigFile, Create, List, Revoke, SessionSelector, Show};
@@ -25,7 +25,7 @@ use super::output::{self, GOOD};
 use super::row::{ClaimsDisplay, JudgedRow};
 
 /// Pages of a scan, small enough to show the first rows soon.
-const PAGE: Pages = Pages { rows: 500, segment: None };
+const PAGE: ScanOptions = ScanOptions { page_size: 500, segment: None };
 
 /// Limit of claims and cookies that are read: more than a session or a Cookie header may have.
 const MAX_INPUT: u64 = 1024 * 1024;
@@ -86,7 +86,7 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
         let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
         let (mut read, mut matching, mut live) = (0_usize, 0_usize, 0_usize);
         let mut scan = site.table.scan(PAGE);
-        while let Some(page) = scan.next().await? {
+        while let Some(page) = scan.next_page().await? {
             let now = Clock.now().wall;
             let mut stdout = output::stdout();
             for item in &page {
@@ -179,7 +179,7 @@ async fn find(site: &RealmContext, selector: &SessionSelector) -> Result<(Key, I
 async fn find_by_ref(site: &RealmContext, wanted: Ref) -> Result<(Key, Item), Failure> {
     let mut found: Option<(Key, Item)> = None;
     let mut scan = site.table.scan(PAGE);
-    while let Some(page) = scan.next().await? {
+    while let Some(page) = scan.next_page().await? {
         for item in page {
             let Some(key) = key_of(site, &item).filter(|key| Ref::of(key) == wanted) else { continue };
             if found.as_ref().is_some_and(|(other, _)| *other != key) {

@@ -132,7 +132,8 @@ fn gateway_with(
 
 fn realm(config: &RealmConfig, store: &Store, tasks: &TaskTracker, telemetry: &Telemetry) -> Arc<Realm> {
     let metrics = &telemetry.metrics;
-    let table = table(store, config, format::open(config).as_ref()).measured(metrics.table(&config.table));
+    let table =
+        table(store, config, format::open(config).as_ref()).with_metrics(metrics.table(&config.table));
     Realm::new(config, table, metrics.realm(&config.name), &tokio::runtime::Handle::current(), tasks, 0)
 }
 

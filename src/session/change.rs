@@ -27,8 +27,8 @@ use crate::claims::Claims;
 use crate::format::{ChangeTimes, EncodeFault, Renewal, SessionId, SessionRecord};
 use crate::item::Key;
 use crate::store::StoreError;
-use crate::store::rotation::{Retirement, Rotated};
-use crate::store::table::{PutOutcome, Read, Written};
+use crate::store::rotation::{Retirement, RotationOutcome};
+use crate::store::table::{ConditionalWrite, CreateOutcome, Read};
 use crate::time::Now;
 
 /// How often a change is made again of a row that has moved on.
@@ -319,8 +319,8 @@ impl Realm {
         let began = self.clock.mono();
         let (id, record, item) = self.new_row(merged.claims, None)?;
         match self.table.create(item).await.map_err(ChangeError::from)? {
-            PutOutcome::AlreadyThere => Err(ChangeError::Contended),
-            PutOutcome::Yes => Ok(self.goes(id, record, merged.flash, began)),
+            CreateOutcome::AlreadyExists => Err(ChangeError::Contended),
+            CreateOutcome::Created => Ok(self.goes(id, record, merged.flash, began)),
         }
     }
 
@@ -366,14 +366,14 @@ impl Realm {
         let times = ChangeTimes { now: wall, expires: self.policy.deadline(session.record.created, wall) };
         let change = self.format.change(&session.record, merged.claims, times)?;
         let written = self.table.change(&session.key, &change.update).await;
-        if !matches!(written, Ok(Written::Done)) {
+        if !matches!(written, Ok(ConditionalWrite::Done)) {
             self.cache.forget(&session.key);
         }
         match written? {
-            Written::Done => {
+            ConditionalWrite::Done => {
                 Ok(Attempt::Done(self.goes_on(id.clone(), session, change.record, merged.flash, mono)))
             }
-            Written::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
+            ConditionalWrite::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
         }
     }
 
@@ -390,12 +390,12 @@ impl Realm {
         let rotated = self.table.rotate(item, &session.key, &retirement).await;
         self.cache.forget(&session.key);
         match rotated? {
-            Rotated::Done => {
+            RotationOutcome::Done => {
                 self.monitors.rename(&session.key, &successor);
                 Ok(Attempt::Done(self.goes(id, record, merged.flash, mono)))
             }
-            Rotated::Taken => Err(ChangeError::Contended),
-            Rotated::Refused => {
+            RotationOutcome::KeyExists => Err(ChangeError::Contended),
+            RotationOutcome::Refused => {
                 let row = self.table.get(&session.key, Read::Strong).await?;
                 Ok(Attempt::MovedOn(self.moved_on(session, row)?))
             }
@@ -407,8 +407,8 @@ impl Realm {
         let deleted = self.table.delete(&session.key, &self.format.unchanged(&session.record)).await;
         self.cache.forget(&session.key);
         match deleted? {
-            Written::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
-            Written::Done => {
+            ConditionalWrite::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
+            ConditionalWrite::Done => {
                 self.ended(&session.key);
                 let predecessor = session.record.predecessor.as_deref().cloned();
                 delete_retired(&*self.format, &self.table, predecessor).await?;

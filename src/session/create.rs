@@ -6,7 +6,7 @@ use crate::claims::Claims;
 use crate::format::{EncodeFault, Format, Renewal, SessionRecord};
 use crate::item::Item;
 use crate::store::StoreError;
-use crate::store::table::{PutOutcome as Row, Table};
+use crate::store::table::{CreateOutcome, Table};
 use crate::time::Timestamp;
 
 /// A session that was made.
@@ -74,8 +74,8 @@ pub async fn create(
     // As it will be read: a format may count versions, or keep deadlines, in its own way.
     let record = format.decode(&item).unwrap_or(record);
     match table.create(item).await? {
-        Row::AlreadyThere => Err(CreateError::Taken),
-        Row::Yes => {
+        CreateOutcome::AlreadyExists => Err(CreateError::Taken),
+        CreateOutcome::Created => {
             let cookie = format.cookie_value(&id, record.version).into_bytes();
             Ok(CreatedSession {
                 cookie: crate::secret::Secret::new(cookie),

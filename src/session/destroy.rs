@@ -3,7 +3,7 @@
 use crate::format::Format;
 use crate::item::Key;
 use crate::store::StoreError;
-use crate::store::table::{Table, Written};
+use crate::store::table::{ConditionalWrite, Table};
 
 /// How many changes of id a log-out follows.
 const MAX_SUCCESSORS: usize = 50;
@@ -37,15 +37,15 @@ pub async fn destroy(
     let mut predecessor = predecessor.cloned();
     for _ in 0..MAX_SUCCESSORS {
         let row = match table.delete(&key, &conditions).await? {
-            Written::Done => {
+            ConditionalWrite::Done => {
                 delete_retired(format, table, predecessor).await?;
                 return Ok(Destroyed::Deleted(key));
             }
-            Written::Refused(None) => {
+            ConditionalWrite::Refused(None) => {
                 delete_retired(format, table, predecessor).await?;
                 return Ok(Destroyed::Absent);
             }
-            Written::Refused(Some(row)) => row,
+            ConditionalWrite::Refused(Some(row)) => row,
         };
         match format.decode(&row).ok().and_then(|record| record.successor) {
             Some(successor) => predecessor = Some(std::mem::replace(&mut key, *successor)),
@@ -67,7 +67,7 @@ pub(super) async fn delete_retired(
     let mut next = newest;
     for _ in 0..MAX_SUCCESSORS {
         let Some(key) = next else { break };
-        let row = table.take(&key).await?;
+        let row = table.delete_returning(&key).await?;
         next = row.and_then(|row| format.decode(&row).ok()?.predecessor).map(|key| *key);
     }
     Ok(())

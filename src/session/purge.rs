@@ -22,7 +22,7 @@ use super::judge::{Policy, SessionVerdict, judge};
 use crate::format::{Format, RowFault, WriteCondition};
 use crate::item::{Attribute, Item, Key, Number};
 use crate::store::StoreError;
-use crate::store::table::{Pages, Segment, Table, Written};
+use crate::store::table::{ConditionalWrite, ScanOptions, Segment, Table};
 use crate::time::{Clock, Timestamp};
 
 use bucket::Bucket;
@@ -254,14 +254,14 @@ impl Run<'_> {
     async fn pages(&self, index: u16) -> Result<PurgeEnd, StoreError> {
         let Purge { table, .. } = *self.purge;
         let segment = Some(Segment { index, total: self.purge.segments.get() });
-        let mut scan = table.scan(Pages { rows: self.purge.page(), segment });
+        let mut scan = table.scan(ScanOptions { page_size: self.purge.page(), segment });
         let mut patience = Patience::new();
         loop {
             self.save_up().await;
             if self.stop.is_cancelled() {
                 return Ok(PurgeEnd::Stopped);
             }
-            let rows = match scan.next().await {
+            let rows = match scan.next_page().await {
                 Ok(Some(rows)) => rows,
                 Ok(None) => return Ok(PurgeEnd::Complete),
                 Err(error) => {
@@ -272,7 +272,7 @@ impl Run<'_> {
             patience = Patience::new();
             // Where the server does not say, each row counts as if it had been read by itself.
             #[expect(clippy::cast_precision_loss, reason = "a page is small")]
-            self.spend(scan.cost().unwrap_or(rows.len() as f64 / 2.0));
+            self.spend(scan.consumed_units().unwrap_or(rows.len() as f64 / 2.0));
             let over = self.judge(&rows);
             if self.purge.mode == Mode::Delete {
                 let deletes = stream::iter(over).map(Ok);
@@ -322,12 +322,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn count(&self, written: &Written) {
+    fn count(&self, written: &ConditionalWrite) {
         let mut tally = self.tally.borrow_mut();
         match written {
-            Written::Done => tally.deleted += 1,
-            Written::Refused(Some(_)) => tally.changed += 1,
-            Written::Refused(None) => tally.gone += 1,
+            ConditionalWrite::Done => tally.deleted += 1,
+            ConditionalWrite::Refused(Some(_)) => tally.changed += 1,
+            ConditionalWrite::Refused(None) => tally.gone += 1,
         }
     }
 

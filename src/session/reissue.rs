@@ -12,7 +12,7 @@ use super::flight::Waiter;
 use super::judge::Reissue;
 use super::lookup::DecodedRow;
 use super::{Realm, Session};
-use crate::store::table::Written;
+use crate::store::table::ConditionalWrite;
 use crate::time::Now;
 
 /// How a reissue ended.
@@ -67,7 +67,7 @@ impl Realm {
         let written = self.table.update(&session.key, &touch.update).await;
         let read_at = self.clock.mono();
         let outcome = match written {
-            Ok(Written::Done) => {
+            Ok(ConditionalWrite::Done) => {
                 let record = touch.record;
                 let answers = record.version;
                 let session = self.session(session.key.clone(), record, session.size, began);
@@ -75,7 +75,7 @@ impl Realm {
                 Reissued::Won
             }
             // The refusal carries the row as it is now, which saves reading it.
-            Ok(Written::Refused(Some(item))) => {
+            Ok(ConditionalWrite::Refused(Some(item))) => {
                 match self.row(Some(item)) {
                     DecodedRow::Session { record, size } => {
                         let answers = record.version;
@@ -86,7 +86,7 @@ impl Realm {
                 }
                 Reissued::Lost
             }
-            Ok(Written::Refused(None)) => {
+            Ok(ConditionalWrite::Refused(None)) => {
                 self.cache.remember_missing(&session.key, session.record.version, read_at, epoch);
                 self.monitors.end(&session.key);
                 Reissued::Gone

@@ -1,7 +1,7 @@
-//! Whether a write may have been carried out by an attempt that failed.
+//! Detection of attempts that failed although DynamoDB may have executed the write.
 //!
-//! The SDK retries a write whose response is lost. If the retry is then refused by the write's own condition, it may be
-//! the first attempt that changed the row, or another writer. Only the attempts tell that the question arises at all.
+//! The SDK retries a write whose response is lost. If the condition of the retry fails, the row was changed either by the
+//! first attempt or by another writer. The SDK reports only the last attempt, so an interceptor watches all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,17 +14,17 @@ use aws_smithy_types::config_bag::ConfigBag;
 
 /// Watches the attempts of one operation.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Attempts(Arc<AtomicBool>);
+pub(super) struct AttemptTracker(Arc<AtomicBool>);
 
-impl Attempts {
-    /// Returns whether an attempt failed in a way that does not say whether DynamoDB carried it out: without a response,
-    /// with one that is not DynamoDB's, or with a server error.
-    pub(super) fn are_uncertain(&self) -> bool {
+impl AttemptTracker {
+    /// Returns whether the outcome of an attempt is unknown: DynamoDB did not respond, the response was not DynamoDB's, or
+    /// it was a server error.
+    pub(super) fn has_unknown_outcome(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Intercept for Attempts {
+impl Intercept for AttemptTracker {
     fn name(&self) -> &'static str {
         "attempts"
     }
@@ -36,7 +36,7 @@ impl Intercept for Attempts {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let is_done = context.output_or_error().is_some_and(|result| result.is_ok());
-        // A client error is DynamoDB's own refusal: nothing was written.
+        // With a 4xx status, DynamoDB has written nothing.
         let is_refused = context.response().is_some_and(|response| response.status().is_client_error());
         if !is_done && !is_refused {
             self.0.store(true, Ordering::Relaxed);

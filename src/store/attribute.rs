@@ -1,4 +1,4 @@
-//! Attribute values between ours and the SDK's. Numbers pass as their text, so that none is rounded.
+//! Conversion of attribute values to the SDK's types and back. Numbers are converted as text, so that none is rounded.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::item::{Attribute, Item, Number};
 
 use super::StoreError;
 
-/// A row as the SDK sends it.
+/// A row in the SDK's types.
 pub(super) type SdkItem = HashMap<String, AttributeValue>;
 
 pub(super) fn to_sdk(attribute: Attribute) -> AttributeValue {
@@ -37,7 +37,7 @@ pub(super) fn item_from_sdk(item: SdkItem) -> Result<Item, StoreError> {
     item.into_iter().map(|(name, value)| Ok((name, from_sdk(value)?))).collect()
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is open")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is non-exhaustive")]
 fn from_sdk(value: AttributeValue) -> Result<Attribute, StoreError> {
     Ok(match value {
         AttributeValue::S(text) => Attribute::String(text),
@@ -52,7 +52,7 @@ fn from_sdk(value: AttributeValue) -> Result<Attribute, StoreError> {
         AttributeValue::Ss(texts) => Attribute::StringSet(texts),
         AttributeValue::Ns(texts) => Attribute::NumberSet(texts.into_iter().map(Number::from_text).collect()),
         AttributeValue::Bs(blobs) => Attribute::BinarySet(blobs.into_iter().map(Blob::into_inner).collect()),
-        // A type that this version of the SDK does not know: the row is not understood, rather than half read.
+        // This version of the SDK does not know the type. The row cannot be decoded.
         _ => {
             return Err(StoreError::Unavailable("the row holds an attribute of an unknown type".to_owned()));
         }

@@ -1,8 +1,8 @@
-//! The SDK's client, set up: region, credentials, limits, HTTP. One is built for the whole process, and its HTTP client
-//! is shared with the credentials chain.
+//! Setup of the SDK's client: region, credentials, timeouts, retries, HTTP. The process has one client, which shares its
+//! HTTP client with the credentials chain.
 //!
-//! What the SDK would only find out on the first request, and then again on each (no region, no credentials), is found
-//! out here, once, within a bound, and said in words that name the way out.
+//! Without a region or credentials, every request of the SDK would fail. Both are looked up here once, with a timeout, and
+//! the error says what to set.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,65 +25,65 @@ use tokio::time::timeout;
 use crate::config::DynamodbConfig;
 use crate::secret::Secret;
 
-use super::checked::checked;
+use super::checked_http::with_checks;
 use super::conflict::RetryConflicts;
-use super::credentials::Detached;
-use super::fault::innermost;
+use super::credentials::BackgroundProvider;
+use super::sdk_error::root_cause;
 
-/// How long opening waits for the SDK's chain: for the region, and again for the credentials. The chain gives up on an
-/// absent metadata service after two seconds; a credentials helper, or a role assumed over a role, may take longer.
-const CHAIN_WAIT: Duration = Duration::from_secs(10);
+/// Timeout for the SDK's provider chain when a store is opened: for the region, and again for the credentials. The chain
+/// gives up on an absent metadata service after two seconds; a credentials helper or a chain of roles may take longer.
+const CHAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a store cannot be opened.
+/// The reason why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenError {
-    /// Neither the configuration nor the SDK's chain has a region.
+    /// Neither the configuration nor the SDK's provider chain has a region.
     #[error(
         "no AWS region is known: set `region` in [store.dynamodb], or AWS_REGION, or a region in the AWS profile"
     )]
     NoRegion,
-    /// The SDK's chain has no credentials.
-    #[error("no AWS credentials: {reason}; {way_out}")]
+    /// The SDK's provider chain has no credentials.
+    #[error("no AWS credentials: {reason}; {hint}")]
     NoCredentials {
-        /// What the chain says.
+        /// The chain's error.
         reason: String,
         /// What to set.
-        way_out: &'static str,
+        hint: &'static str,
     },
-    /// The endpoint cannot be one.
+    /// The endpoint is not an HTTP URL.
     #[error("the endpoint of [store.dynamodb] is not an http:// or https:// URL")]
     Endpoint,
-    /// The database file cannot be opened or made.
+    /// The database file cannot be opened or created.
     #[error("cannot open `{}`: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The file is something else. It is left as it is.
+    /// The file exists and is not a database. It is not changed.
     #[error("`{}` is not a SQLite database: remove it, or set another `path` in [store.embedded]", .0.display())]
     NotADatabase(PathBuf),
-    /// The engine does not start on a file that looks right: locked, damaged, or of a newer version.
+    /// The engine cannot use the database: it is locked, damaged, or of a newer version.
     #[error("the embedded engine does not start: {0}")]
     Engine(String),
-    /// The address of `listen` cannot be had.
+    /// The address of `listen` cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The engine's API has no authentication, so it is served to this machine only.
+    /// `listen` is not a loopback address. The engine's API has no authentication, so it is for this machine only.
     #[error("`listen` of [store.embedded] must be a loopback address, and {0} is not one")]
     NotLoopback(SocketAddr),
-    /// This binary was built without the feature `embedded`.
+    /// The program was built without the feature `embedded`.
     #[error("this build has no embedded store: use [store.dynamodb], or build with the feature `embedded`")]
     NotBuilt,
 }
 
-/// AWS credentials given by the caller instead of found by the chain.
+/// AWS credentials from the caller, instead of the provider chain.
 #[derive(Clone, Debug)]
 pub struct StaticCredentials {
     /// `AWS_ACCESS_KEY_ID`
@@ -92,7 +92,7 @@ pub struct StaticCredentials {
     pub secret_access_key: Secret,
 }
 
-/// A client of DynamoDB over HTTP.
+/// Creates a client of DynamoDB.
 pub(super) async fn connect(
     config: &DynamodbConfig,
     credentials: Option<StaticCredentials>,
@@ -115,7 +115,7 @@ pub(super) async fn connect(
         let keys = Credentials::new(keys.access_key_id, secret, None, None, "static");
         loader = loader.credentials_provider(keys);
     }
-    let shared = timeout(CHAIN_WAIT, loader.load()).await.map_err(|_| StoreOpenError::NoRegion)?;
+    let shared = timeout(CHAIN_TIMEOUT, loader.load()).await.map_err(|_| StoreOpenError::NoRegion)?;
     if shared.region().is_none() {
         return Err(StoreOpenError::NoRegion);
     }
@@ -128,18 +128,18 @@ pub(super) async fn connect(
         }
         None => base,
     };
-    let provider = Detached::new(provider);
-    match timeout(CHAIN_WAIT, provider.provide_credentials()).await {
+    let provider = BackgroundProvider::new(provider);
+    match timeout(CHAIN_TIMEOUT, provider.provide_credentials()).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(no_credentials(config, &innermost(&error))),
-        Err(_) => return Err(no_credentials(config, "the AWS SDK's credentials chain takes over 10 s")),
+        Ok(Err(error)) => return Err(no_credentials(config, &root_cause(&error))),
+        Err(_) => return Err(no_credentials(config, "the AWS SDK's credentials chain took over 10 s")),
     }
 
-    // The endpoint is set here and not on the loader, where it would send the calls to STS to it as well. Neither are
-    // the services of the credentials chain held to DynamoDB's responses.
+    // Set the endpoint here: set on the loader, it would apply to STS, too. Likewise, only responses of DynamoDB are
+    // checked.
     let reconnect = ReconnectMode::ReconnectOnTransientError;
-    let mut builder = limits(Builder::from(&shared), config.timeout, config.attempts, reconnect)
-        .http_client(checked(http))
+    let mut builder = with_limits(Builder::from(&shared), config.timeout, config.attempts, reconnect)
+        .http_client(with_checks(http))
         .credentials_provider(SharedCredentialsProvider::new(provider));
     if let Some(endpoint) = &config.endpoint {
         builder = builder.endpoint_url(endpoint);
@@ -147,17 +147,22 @@ pub(super) async fn connect(
     Ok(Client::from_conf(builder.build()))
 }
 
-/// Sets the limits of each operation, and whether a connection is used again after an operation failed on it.
-pub(super) fn limits(builder: Builder, limit: Duration, attempts: u32, reconnect: ReconnectMode) -> Builder {
+/// Sets the timeouts and retries of each operation, and whether a connection is reused after a transient error.
+pub(super) fn with_limits(
+    builder: Builder,
+    limit: Duration,
+    attempts: u32,
+    reconnect: ReconnectMode,
+) -> Builder {
     let attempts = attempts.max(1);
-    // A try that hangs must leave time for another. Tries beyond the third are for failures that come back at once.
+    // An attempt that hangs must leave time for another. Attempts beyond the third are for errors that come quickly.
     let attempt = limit / attempts.min(3);
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(attempt)
         .operation_attempt_timeout(attempt)
         .operation_timeout(limit)
         .build();
-    // The SDK's own first pause, up to a second, would use up the whole limit.
+    // The SDK's default backoff starts at up to a second, which may be the whole timeout.
     let retries = RetryConfig::standard()
         .with_max_attempts(attempts)
         .with_initial_backoff(limit / 20)
@@ -167,7 +172,7 @@ pub(super) fn limits(builder: Builder, limit: Duration, attempts: u32, reconnect
         .timeout_config(timeouts)
         .retry_config(retries)
         .retry_classifier(RetryConflicts)
-        // Answers are read whole within the attempt's limit: watching their throughput as well would only cost.
+        // The attempt's timeout covers the whole response, so stalled streams need no detection of their own.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     match AppName::new("sessiongate") {
         Ok(name) => builder.app_name(name),
@@ -182,10 +187,10 @@ fn is_http_url(text: &str) -> bool {
 }
 
 fn no_credentials(config: &DynamodbConfig, reason: &str) -> StoreOpenError {
-    let way_out = if config.endpoint.is_some() {
+    let hint = if config.endpoint.is_some() {
         "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (any value, such as `local`, if the endpoint does not check them)"
     } else {
         "set `profile` in [store.dynamodb], or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
     };
-    StoreOpenError::NoCredentials { reason: reason.to_owned(), way_out }
+    StoreOpenError::NoCredentials { reason: reason.to_owned(), hint }
 }

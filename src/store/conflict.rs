@@ -1,9 +1,8 @@
-//! Writes that meet a transaction on their row: DynamoDB refuses them, and the SDK by itself does not retry them.
+//! Writes that meet a transaction on their row. DynamoDB rejects them, and by default the SDK does not retry them.
 //!
 //! The transactions are changes of a session's id ([`super::rotation`]) in other gateways, which take some milliseconds.
-//! So such a write is retried like a throttled one, within the operation's attempts and timeout. If the last attempt
-//! meets a transaction too, the row counts as modified concurrently ([`super::table::Written::Refused`]): the store is not
-//! unavailable.
+//! So such a write is retried, within the operation's attempts and timeout. If the last attempt meets a transaction, too,
+//! the outcome is a concurrent modification ([`super::table::ConditionalWrite::Refused`]), not an unavailable store.
 
 use std::error::Error;
 
@@ -15,7 +14,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 
-/// Returns whether a write was refused because its row was being written at that moment, by a transaction or in another
+/// Returns whether a write was rejected because another one was writing the row: a transaction, or a write in another
 /// region of a global table. Nothing was written.
 pub(super) fn is_conflict<E>(error: &SdkError<E, HttpResponse>) -> bool
 where

@@ -1,9 +1,9 @@
-//! Credentials that are loaded on the side.
+//! Loading of credentials in the background.
 //!
-//! The SDK loads credentials within the request that finds them expired, and drops the load when that request's time is
-//! up. A helper process or a single sign-on that takes longer than a request may would then never be waited for, and
-//! every request would fail until a restart. So a load runs in a task of its own: the request that began it may give
-//! up, and the next one finds it further on, or done.
+//! The SDK loads credentials within the request that finds them expired, and cancels the load when that request times out.
+//! If a credentials helper or single sign-on takes longer than the timeout, every load would be cancelled, and every
+//! request would fail until a restart. So a load runs in a task of its own: if the request that started it times out, later
+//! requests wait for the same load.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,20 +17,20 @@ use tokio_util::task::AbortOnDropHandle;
 
 type Load = Shared<BoxFuture<'static, Result<Credentials, Arc<CredentialsError>>>>;
 
-/// Loads through another provider, one load at a time, each in a task of its own.
-pub(super) struct Detached {
+/// Loads credentials from another provider, one load at a time, each in a task of its own.
+pub(super) struct BackgroundProvider {
     inner: SharedCredentialsProvider,
-    /// The load that is under way, or is done and was not collected. A failure is never kept.
+    /// The load that is in progress, or has finished and was not used yet. A failed load is replaced.
     load: Mutex<Option<Load>>,
 }
 
-impl Detached {
+impl BackgroundProvider {
     pub(super) fn new(inner: SharedCredentialsProvider) -> Self {
         Self { inner, load: Mutex::new(None) }
     }
 
-    /// Joins the load that is under way, or begins one.
-    fn join(&self) -> Load {
+    /// Returns the load in progress, or starts one.
+    fn current_load(&self) -> Load {
         let mut slot = self.load.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(load) = slot.as_ref().filter(|load| !matches!(load.peek(), Some(Err(_)))) {
             return load.clone();
@@ -48,8 +48,8 @@ impl Detached {
         load
     }
 
-    /// Ends a load that was collected, so that the next request for credentials gets new ones.
-    fn collect(&self, load: &Load) {
+    /// Removes a load whose result was used, so that the next call loads new credentials.
+    fn remove(&self, load: &Load) {
         let mut slot = self.load.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.as_ref().is_some_and(|current| current.ptr_eq(load)) {
             *slot = None;
@@ -57,23 +57,23 @@ impl Detached {
     }
 }
 
-impl ProvideCredentials for Detached {
+impl ProvideCredentials for BackgroundProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let load = self.join();
+            let load = self.current_load();
             let loaded = load.clone().await;
-            self.collect(&load);
+            self.remove(&load);
             loaded.map_err(CredentialsError::provider_error)
         })
     }
 }
 
-impl fmt::Debug for Detached {
+impl fmt::Debug for BackgroundProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Detached").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("BackgroundProvider").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives one set of credentials per permit.
+    /// Returns one set of credentials per permit.
     #[derive(Debug)]
     struct Slow {
         gate: Semaphore,
@@ -109,20 +109,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_load_outlives_the_request_that_gave_up_on_it() {
+    async fn load_continues_after_the_request_that_started_it_is_cancelled() {
         let slow = Arc::new(Slow { gate: Semaphore::new(0), loads: AtomicUsize::new(0) });
-        let provider = Detached::new(SharedCredentialsProvider::new(Handle(slow.clone())));
+        let provider = BackgroundProvider::new(SharedCredentialsProvider::new(Handle(slow.clone())));
 
-        assert!(provider.provide_credentials().now_or_never().is_none(), "an impatient request");
+        assert!(provider.provide_credentials().now_or_never().is_none(), "the first request is cancelled");
         while slow.loads.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
         slow.gate.add_permits(1);
-        provider.provide_credentials().await.expect("the first load, done meanwhile");
+        provider.provide_credentials().await.expect("the result of the first load");
         assert_eq!(slow.loads.load(Ordering::SeqCst), 1);
 
         slow.gate.add_permits(1);
         provider.provide_credentials().await.expect("a second load");
-        assert_eq!(slow.loads.load(Ordering::SeqCst), 2, "a collected load is not handed out twice");
+        assert_eq!(slow.loads.load(Ordering::SeqCst), 2, "the result of a load is used once");
     }
 }

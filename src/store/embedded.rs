@@ -1,11 +1,11 @@
-//! DynamoDB's API inside this process, on SQLite: for demos, tests and small installations.
+//! An embedded engine with DynamoDB's API, on SQLite: for demos, tests and small installations.
 //!
-//! The engine is one of a kind, young, and reached through this module alone: `dispatch` speaks to it, `connector`
-//! puts it under the AWS SDK, `server` offers it to local apps. It is synchronous and behind one lock, and in a file
-//! every write waits for the disk. So calls run on tokio's blocking threads, a few at a time: inline they would hold up
-//! whatever else the thread serves, and without a bound a burst would start a thread for each call only to queue there.
+//! The engine is Dynoxide, which is young, so only this module uses it: `dispatch` calls it, `connector` connects it to the
+//! AWS SDK, `server` serves it to local apps. It is synchronous and has one lock, and with a file every write waits for the
+//! disk. So calls run on Tokio's blocking threads, which a semaphore limits: otherwise each call of a burst would start a
+//! thread, which would only wait for the lock.
 //!
-//! Left out: Streams, which make each write cost the whole table.
+//! Streams are not supported, since each write would then cost time in proportion to the table.
 
 pub(super) mod connector;
 pub mod dispatch;
@@ -24,21 +24,21 @@ use dynoxide::Database;
 use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
-use self::connector::InProcess;
+use self::connector::EngineHttpClient;
 use self::dispatch::EngineResponse;
 use super::StoreOpenError;
 
-/// How often rows whose TTL has passed are removed. DynamoDB itself takes up to days, and nobody relies on it.
-pub const SWEEP_PERIOD: Duration = Duration::from_secs(60);
+/// Interval of the removal of rows whose TTL has passed. DynamoDB may take days, so nobody relies on it.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many calls may be in the engine at once. It does them one by one; with one more each side of its lock, reading
-/// and writing JSON overlaps with them, and a sweep finds somebody waiting to hand the lock to.
-const CALLS: usize = 3;
+/// Maximum number of concurrent calls. The engine executes one at a time; with two more, decoding and encoding of JSON
+/// overlap with it, and a sweep can yield its lock to a waiting call.
+const MAX_CALLS: usize = 3;
 
-/// What a SQLite database begins with.
+/// The first bytes of a SQLite database.
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// A running engine. Clones are the same engine; the data in memory go with the last one.
+/// A running engine. Clones share it; data in memory is lost when the last one is dropped.
 #[derive(Clone)]
 pub struct Engine {
     database: Database,
@@ -46,19 +46,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An empty engine, in memory.
+    /// Creates an empty engine in memory.
     ///
     /// # Errors
-    /// If SQLite does not start.
+    /// Returns an error if SQLite does not start.
     pub fn memory() -> Result<Self, StoreOpenError> {
         Database::memory().map(Self::new).map_err(|error| StoreOpenError::Engine(error.to_string()))
     }
 
-    /// An engine on a file, which is made if it is not there, readable by its owner alone. Several processes may use
-    /// one file: a command beside the running gateway.
+    /// Opens an engine on a file. A missing file is created, with access for its owner only. Several processes may use one
+    /// file, such as a command beside the running gateway.
     ///
     /// # Errors
-    /// If the file is something else than a database, cannot be read and written, or stays locked.
+    /// Returns an error if the file is not a database, cannot be read and written, or stays locked.
     pub async fn file(path: &Path) -> Result<Self, StoreOpenError> {
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || open(path)).await;
@@ -66,54 +66,54 @@ impl Engine {
     }
 
     fn new(database: Database) -> Self {
-        Self { database, calls: Arc::new(Semaphore::new(CALLS)) }
+        Self { database, calls: Arc::new(Semaphore::new(MAX_CALLS)) }
     }
 
-    /// Does what a request asks for: `target` is its `x-amz-target`, `body` its JSON. Once it is in the engine it is
-    /// done, whether or not the caller still waits, as a request that has reached DynamoDB is.
+    /// Executes a request, given its `x-amz-target` and its body. As with DynamoDB, it is executed even if the caller is
+    /// cancelled meanwhile.
     pub async fn dispatch(&self, target: &str, body: Bytes) -> EngineResponse {
-        let Some(operation) = dispatch::Operation::of_target(target) else {
+        let Some(operation) = dispatch::Operation::from_target(target) else {
             return EngineResponse::unknown_operation();
         };
-        let Ok(call) = self.calls.clone().acquire_owned().await else {
+        let Ok(permit) = self.calls.clone().acquire_owned().await else {
             return EngineResponse::internal_error();
         };
         let database = self.database.clone();
-        let answer = tokio::task::spawn_blocking(move || {
-            // Held by the call and not by the caller, who may be gone before it is over.
-            let _call = call;
-            operation.run(&database, &body)
+        let call = tokio::task::spawn_blocking(move || {
+            // The call holds the permit, since the caller may be cancelled before it ends.
+            let _permit = permit;
+            operation.execute(&database, &body)
         });
-        // The engine panicked. What it was doing was rolled back.
-        answer.await.unwrap_or_else(|_| EngineResponse::internal_error())
+        // The engine panicked, and its transaction was rolled back.
+        call.await.unwrap_or_else(|_| EngineResponse::internal_error())
     }
 
-    /// The engine as the SDK's HTTP client.
+    /// Returns the engine as an HTTP client for the SDK.
     pub fn http_client(&self) -> SharedHttpClient {
-        InProcess::new(self.clone()).into_shared()
+        EngineHttpClient::new(self.clone()).into_shared()
     }
 
-    /// Removes the rows whose TTL has passed, once; how many they were.
+    /// Removes the rows whose TTL has passed, and returns their number.
     ///
     /// # Errors
-    /// If the database cannot be read or written.
+    /// Returns an error if the database cannot be read or written.
     pub async fn sweep(&self) -> io::Result<usize> {
         let database = self.database.clone();
-        // Not among the bounded calls: a sweep is long, and steps aside for them by itself.
+        // Takes no permit: a sweep is long, and yields the lock to waiting calls by itself.
         let sweep = tokio::task::spawn_blocking(move || database.sweep_ttl()).await?;
         sweep.map_err(io::Error::other)
     }
 
-    /// Sweeps every `period`, for as long as it is polled.
-    pub async fn sweep_forever(&self, period: Duration) {
-        let mut ticks = tokio::time::interval(period);
+    /// Sweeps every `interval` for as long as the future is polled.
+    pub async fn sweep_forever(&self, interval: Duration) {
+        let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             match self.sweep().await {
                 Ok(0) => {}
                 Ok(rows) => tracing::debug!(rows, "expired rows removed"),
-                Err(error) => tracing::warn!(%error, "expired rows cannot be removed"),
+                Err(error) => tracing::warn!(%error, "expired rows could not be removed"),
             }
         }
     }
@@ -131,7 +131,7 @@ fn open(path: PathBuf) -> Result<Engine, StoreOpenError> {
         Ok(File::Other) => return Err(StoreOpenError::NotADatabase(path)),
         Err(source) => return Err(StoreOpenError::File { path, source }),
     }
-    // SQLite takes `:memory:`, an empty path and `file:` URLs to mean something else; none of them is absolute.
+    // `:memory:`, an empty path and `file:` URLs have a special meaning to SQLite; an absolute path has none.
     let absolute = std::path::absolute(&path);
     let database = match absolute.as_ref().map(|path| path.to_str()) {
         Ok(Some(text)) => Database::new(text),
@@ -141,7 +141,7 @@ fn open(path: PathBuf) -> Result<Engine, StoreOpenError> {
         }
         Err(_) => return Err(StoreOpenError::Engine("there is no working directory".to_owned())),
     };
-    // The engine waits half a minute for a lock, since another process may be bringing the file up to date.
+    // The engine waits up to 30 s for a lock, since another process may be migrating the file.
     let database =
         database.map_err(|error| StoreOpenError::Engine(format!("`{}`: {error}", path.display())))?;
     Ok(Engine::new(database))
@@ -152,8 +152,8 @@ enum File {
     Other,
 }
 
-/// Makes the file, or looks at what it begins with. SQLite would do neither: it makes files that everyone may read, and
-/// opens one that it must not write without a word.
+/// Creates the file, or checks its first bytes. SQLite would create a file that all users can read, and would open a
+/// read-only file without an error.
 fn prepare(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);

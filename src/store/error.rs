@@ -1,32 +1,30 @@
-//! Why the store did not do what it was asked, in the few kinds that call for different answers.
+//! Errors of operations on tables, by how callers handle them.
 
-/// A failed operation on a table.
-///
-/// "There is no such row" is not among them: that is an answer. Neither is a refused condition.
+/// The error of a failed operation on a table. A missing row and a condition that does not hold are not errors.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The table is throttled, or the account is.
-    #[error("DynamoDB is throttling")]
+    /// DynamoDB throttles the table or the account.
+    #[error("DynamoDB is throttling requests")]
     Throttled,
-    /// No answer, or one that makes no sense: network, timeout, server error.
+    /// DynamoDB did not respond, or not with a valid response: network error, timeout, server error.
     #[error("DynamoDB is unavailable: {0}")]
     Unavailable(String),
-    /// No credentials, wrong ones, or no permission.
-    #[error("DynamoDB refuses access: {0}")]
+    /// The credentials are missing or invalid, or lack a permission.
+    #[error("DynamoDB denied access: {0}")]
     Denied(String),
-    /// The table is not there.
+    /// The table does not exist.
     #[error("table `{0}` does not exist")]
     NoSuchTable(String),
-    /// The row is larger than DynamoDB's 400 KB.
+    /// The row exceeds DynamoDB's limit of 400 KB.
     #[error("the row is larger than DynamoDB's limit of 400 KB")]
     TooLarge,
-    /// DynamoDB does not accept the request: the table's key is not what was expected, or this is a defect.
-    #[error("DynamoDB refuses the request: {0}")]
+    /// DynamoDB rejected the request as invalid: the table's key is not the expected one, or the gateway has a bug.
+    #[error("DynamoDB rejected the request: {0}")]
     Invalid(String),
 }
 
 impl StoreError {
-    /// The kind in one word, for counts.
+    /// Returns the kind of error, for metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
@@ -38,7 +36,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the same request may succeed later, without anybody changing anything.
+    /// Returns whether the same operation may succeed later without intervention.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Throttled | Self::Unavailable(_) => true,

@@ -1,5 +1,5 @@
-//! DynamoDB's expressions. Names and values reach DynamoDB through placeholders only: a name may be a reserved word or
-//! hold a dot, and no value can change what the expression says.
+//! DynamoDB expressions. All names and values are passed as placeholders: a name may be a reserved word or contain a dot,
+//! and no value can alter the expression.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::item::Attribute;
 
 use super::attribute::to_sdk;
 
-/// An expression's placeholders, collected while it is written.
+/// The placeholders of a request's expressions, collected while they are built.
 #[derive(Debug, Default)]
 pub(super) struct Placeholders {
     names: Vec<String>,
@@ -18,14 +18,14 @@ pub(super) struct Placeholders {
 }
 
 impl Placeholders {
-    /// All the conditions, joined with AND. `key` is the attribute that every row has.
+    /// Returns all conditions joined with AND. `key` is the table's key attribute.
     pub(super) fn condition(&mut self, key: &str, conditions: &[WriteCondition]) -> String {
         let clauses: Vec<String> = conditions.iter().map(|condition| self.clause(key, condition)).collect();
         clauses.join(" AND ")
     }
 
-    /// As [`condition`](Self::condition), and the row must be there: asked for or not, since a write that finds no row
-    /// would otherwise make one, and bring back a session that was logged out.
+    /// Like [`condition`](Self::condition), and adds the condition that the row exists. Without it, a write could create the
+    /// row, and revive a session that was logged out.
     pub(super) fn condition_on_existing(&mut self, key: &str, conditions: &[WriteCondition]) -> String {
         let exists = self.clause(key, &WriteCondition::Exists);
         let others = conditions.iter().filter(|condition| !matches!(condition, WriteCondition::Exists));
@@ -33,7 +33,7 @@ impl Placeholders {
         std::iter::once(exists).chain(clauses.collect::<Vec<_>>()).collect::<Vec<_>>().join(" AND ")
     }
 
-    /// `SET a = x, b = y`; none if there is nothing to set.
+    /// Returns `SET a = x, b = y`, or `None` if `attributes` is empty.
     pub(super) fn set(&mut self, attributes: &[(String, Attribute)]) -> Option<String> {
         let assignments: Vec<String> = attributes
             .iter()
@@ -42,12 +42,12 @@ impl Placeholders {
         (!assignments.is_empty()).then(|| format!("SET {}", assignments.join(", ")))
     }
 
-    /// Placeholder → attribute name.
+    /// Returns the attribute names by placeholder.
     pub(super) fn names(&self) -> HashMap<String, String> {
         self.names.iter().enumerate().map(|(index, name)| (format!("#n{index}"), name.clone())).collect()
     }
 
-    /// Placeholder → value. None if there are none, since DynamoDB refuses an empty map.
+    /// Returns the values by placeholder, or `None` if there are none, since DynamoDB rejects an empty map.
     pub(super) fn into_values(self) -> Option<HashMap<String, AttributeValue>> {
         let values = self.values.into_iter().enumerate().map(|(index, value)| (format!(":v{index}"), value));
         let values: HashMap<_, _> = values.collect();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_values_stand_behind_placeholders() {
+    fn names_and_values_are_placeholders() {
         let mut placeholders = Placeholders::default();
         let set = placeholders.set(&[("iss".into(), Attribute::number(7u64))]);
         let condition = placeholders.condition_on_existing(
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn existence_is_asked_for_even_by_those_who_forgot() {
+    fn condition_that_the_row_exists_is_always_added() {
         let mut placeholders = Placeholders::default();
         assert_eq!(placeholders.condition_on_existing("sid", &[]), "attribute_exists(#n0)");
         assert_eq!(placeholders.set(&[]), None);

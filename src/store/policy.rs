@@ -1,9 +1,9 @@
-//! The least IAM policy under which the gateway works: one statement for serving, one for the administrator's commands,
-//! so that the gateway's own role need not be able to list sessions or make tables.
+//! The minimal IAM policy: one statement for the gateway, one for the administrator's commands, so that the gateway's role
+//! need not be allowed to list sessions or create tables.
 
 use serde_json::{Value, json};
 
-/// What serving takes: the five verbs on rows, and a look at the table's key when the gateway starts.
+/// The actions of the gateway: the operations on rows, and `DescribeTable` to check the table's key at the start.
 const SERVE: [&str; 5] = [
     "dynamodb:GetItem",
     "dynamodb:PutItem",
@@ -12,11 +12,11 @@ const SERVE: [&str; 5] = [
     "dynamodb:DescribeTable",
 ];
 
-/// What the commands `table` and `session` take besides.
+/// The additional actions of the commands `table` and `session`.
 const ADMINISTER: [&str; 4] =
     ["dynamodb:CreateTable", "dynamodb:DescribeTimeToLive", "dynamodb:UpdateTimeToLive", "dynamodb:Scan"];
 
-/// The policy for one table, as IAM takes it. Without a region it is for the table of that name in every region.
+/// Returns the IAM policy for a table. Without a region, it applies to the tables of that name in all regions.
 pub fn for_table(table: &str, region: Option<&str>) -> Value {
     let resource = resource(table, region);
     json!({
@@ -29,7 +29,7 @@ pub fn for_table(table: &str, region: Option<&str>) -> Value {
 }
 
 fn resource(table: &str, region: Option<&str>) -> String {
-    // DynamoDB takes a table's whole ARN in place of its name: how tables of other accounts are named.
+    // DynamoDB accepts an ARN in place of a table's name, which tables of other accounts require.
     if table.starts_with("arn:") {
         return table.to_owned();
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serving_can_neither_list_sessions_nor_change_tables() {
+    fn gateway_may_neither_list_sessions_nor_change_tables() {
         let policy = for_table("sessions", Some("eu-central-1"));
         let serve = &policy["Statement"][0];
         assert_eq!(serve["Resource"], "arn:aws:dynamodb:eu-central-1:*:table/sessions");
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn resources_follow_the_partition_and_the_arn() {
+    fn resource_has_the_partition_of_the_region_or_is_the_arn() {
         assert_eq!(resource("s", Some("cn-north-1")), "arn:aws-cn:dynamodb:cn-north-1:*:table/s");
         assert_eq!(resource("s", Some("us-gov-west-1")), "arn:aws-us-gov:dynamodb:us-gov-west-1:*:table/s");
         assert_eq!(resource("s", None), "arn:aws:dynamodb:*:*:table/s");

@@ -1,5 +1,5 @@
-//! A session under a new key: the new row made and the old one retired in one transaction, so that no failure leaves
-//! both alive, or neither.
+//! Changing a session's key: one transaction creates the new row and retires the old one, so that no failure leaves both
+//! sessions alive, or neither.
 
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
@@ -13,35 +13,40 @@ use crate::item::{Item, Key};
 use super::StoreError;
 use super::attribute::item_to_sdk;
 use super::expression::Placeholders;
-use super::fault::store_error;
+use super::sdk_error::store_error;
 use super::table::Table;
 
-/// What becomes of the row under the old key.
+/// The write that retires the row of the old key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Retirement {
-    /// It is changed, to go on for a moment.
+    /// Updates the row, so that it can be read for a short time.
     Update(Update),
-    /// It is deleted, if these conditions hold.
+    /// Deletes the row if these conditions hold.
     Delete(Vec<WriteCondition>),
 }
 
-/// What became of a rotation.
+/// The outcome of [`Table::rotate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotated {
-    /// It was done.
+pub enum RotationOutcome {
+    /// Both rows were written.
     Done,
-    /// The old row is not what it was taken for, and nothing was changed.
+    /// The old row has changed, or is being written by another transaction. Nothing was written.
     Refused,
-    /// There is a row under the new key, and nothing was changed.
-    Taken,
+    /// A row with the new key exists. Nothing was written.
+    KeyExists,
 }
 
 impl Table {
-    /// Makes the row `new` and retires the one of `old`, both or neither.
+    /// Creates the row `new` and retires the row of `old`, atomically.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses to; it may have been done nevertheless.
-    pub async fn rotate(&self, new: Item, old: &Key, retirement: &Retirement) -> Result<Rotated, StoreError> {
+    /// Returns an error if DynamoDB does not respond or denies access. The transaction may have been executed nevertheless.
+    pub async fn rotate(
+        &self,
+        new: Item,
+        old: &Key,
+        retirement: &Retirement,
+    ) -> Result<RotationOutcome, StoreError> {
         let created = new.clone();
         let request = self
             .client()
@@ -49,12 +54,12 @@ impl Table {
             .transact_items(TransactWriteItem::builder().put(self.put_new(new)?).build())
             .transact_items(self.retire(old, retirement)?)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        // The SDK sends one token with all tries of this call: a try that landed is not carried out again.
+        // The SDK sends all attempts with one ClientRequestToken, so DynamoDB executes the transaction once.
         let sending = request.send();
-        let rotated = self.timed("rotate", sending, |answer| {
-            Some(answer.consumed_capacity().iter().filter_map(ConsumedCapacity::capacity_units).sum())
+        let rotated = self.timed("rotate", sending, |output| {
+            Some(output.consumed_capacity().iter().filter_map(ConsumedCapacity::capacity_units).sum())
         });
-        let Err(error) = rotated.await else { return Ok(Rotated::Done) };
+        let Err(error) = rotated.await else { return Ok(RotationOutcome::Done) };
         if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
             error.as_service_error()
         {
@@ -63,14 +68,18 @@ impl Table {
                 reason.and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
             };
             if failed(0) {
-                // The new row's key is a random id of this call's: the row is there because an attempt created it.
-                return Ok(if self.holds(&created).await? { Rotated::Done } else { Rotated::Taken });
+                // The key is a random id of this call, so an equal row was created by an earlier attempt.
+                return Ok(if self.contains(&created).await? {
+                    RotationOutcome::Done
+                } else {
+                    RotationOutcome::KeyExists
+                });
             }
             let code = |reason: &CancellationReason| reason.code().map(str::to_owned);
             let codes: Vec<_> = cancelled.cancellation_reasons().iter().filter_map(code).collect();
-            // Somebody else is writing the row at this moment, so it will not be what it was taken for.
+            // On a conflict, another writer is changing the old row at this moment.
             if failed(1) || codes.iter().any(|code| code == "TransactionConflict") {
-                return Ok(Rotated::Refused);
+                return Ok(RotationOutcome::Refused);
             }
             if codes.iter().any(|code| code == "ThrottlingError" || code == "ProvisionedThroughputExceeded") {
                 return Err(StoreError::Throttled);
@@ -91,12 +100,12 @@ impl Table {
             .condition_expression(condition)
             .set_expression_attribute_names(Some(placeholders.names()))
             .build()
-            .map_err(|_| StoreError::Invalid("it cannot be built".to_owned()))
+            .map_err(|_| StoreError::Invalid("the SDK cannot build it".to_owned()))
     }
 
     fn retire(&self, old: &Key, retirement: &Retirement) -> Result<TransactWriteItem, StoreError> {
         let mut placeholders = Placeholders::default();
-        let unbuilt = |_| StoreError::Invalid("it cannot be built".to_owned());
+        let unbuilt = |_| StoreError::Invalid("the SDK cannot build it".to_owned());
         let item = TransactWriteItem::builder();
         Ok(match retirement {
             Retirement::Update(update) => {

@@ -1,7 +1,7 @@
-//! The table itself: whether it is there and has the key that the format needs, and making one that has.
+//! Creating a table, and checking its key, status and TTL.
 //!
-//! Nothing here changes a table's key or takes a TTL off an attribute: both would lose somebody's sessions. What does
-//! not fit is an error that says what was expected and what is there.
+//! Nothing here replaces a table or disables its TTL, since that could lose sessions. If a table does not fit, the error
+//! says what is expected and what was found.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,102 +19,103 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use crate::item::KeyType;
 
 use super::StoreError;
-use super::fault::table_error;
+use super::sdk_error::table_error;
 use super::table::Table;
 
-/// Making a table is not bound to a request's limit: DynamoDB takes seconds for it.
+/// Timeout for creating a table or enabling its TTL, which takes DynamoDB seconds. Replaces the store's `timeout`.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a new table may take until it is active, and how often that is asked.
-const ACTIVE_WAIT: Duration = Duration::from_secs(60);
+/// Timeout for a new table to become active.
+const ACTIVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Interval of the checks whether a new table is active.
 const ACTIVE_POLL: Duration = Duration::from_millis(250);
 
-/// A table as it is.
+/// The state of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableState {
-    /// DynamoDB's word: `ACTIVE`, `CREATING`, …
+    /// DynamoDB's `TableStatus`: `ACTIVE`, `CREATING`, …
     pub status: String,
-    /// Its key.
+    /// The key.
     pub key: TableKey,
-    /// How rows expire.
+    /// The time to live.
     pub ttl: Ttl,
-    /// Rows, as counted by DynamoDB some hours ago.
+    /// The number of rows. DynamoDB updates it about every six hours.
     pub item_count: u64,
-    /// Bytes, as counted by DynamoDB some hours ago.
+    /// The size in bytes. DynamoDB updates it about every six hours.
     pub size_bytes: u64,
-    /// DynamoDB's word: `PAY_PER_REQUEST` or `PROVISIONED`.
+    /// DynamoDB's `BillingMode`: `PAY_PER_REQUEST` or `PROVISIONED`.
     pub billing: String,
 }
 
 /// A table's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableKey {
-    /// The partition key's attribute.
+    /// The attribute of the partition key.
     pub attribute: String,
-    /// Its type: `S`, `B` or `N`.
+    /// The type of the partition key: `S`, `B` or `N`.
     pub kind: String,
-    /// The sort key's attribute. A table of sessions has none.
+    /// The attribute of the sort key. Tables of sessions have none.
     pub sort: Option<String>,
 }
 
 /// A table's time to live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ttl {
-    /// DynamoDB's word: `ENABLED`, `ENABLING`, `DISABLING` or `DISABLED`.
+    /// DynamoDB's `TimeToLiveStatus`: `ENABLED`, `ENABLING`, `DISABLING` or `DISABLED`.
     pub status: String,
-    /// The attribute that holds the time.
+    /// The attribute that contains the time.
     pub attribute: Option<String>,
 }
 
-/// Why a table cannot be used, or made.
+/// The reason why a table cannot be used or created.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// It is not there.
-    #[error("table `{0}` does not exist: `sessiongate table create` makes it")]
+    /// The table does not exist.
+    #[error("table `{0}` does not exist: create it with `sessiongate table create`")]
     Missing(String),
-    /// It has another key.
+    /// The table has another key.
     #[error(
-        "the key of table `{table}` is {found}, and the sessions need {expected}: name another table, \
-             or set `key_attribute` to the table's"
+        "the key of table `{table}` is {found}, but the sessions need {expected}: use another table, or set \
+             `key_attribute` to the table's"
     )]
     WrongKey {
         /// The table.
         table: String,
-        /// What the format needs.
+        /// The key that the format needs.
         expected: Box<TableKey>,
-        /// What is there.
+        /// The table's key.
         found: Box<TableKey>,
     },
-    /// It is being made, deleted or restored, or its key for encryption is gone.
-    #[error("table `{table}` is {status}: wait for it, and see `sessiongate table show`")]
+    /// The table is being created, deleted or restored, or its encryption key is inaccessible.
+    #[error("table `{table}` is {status}: wait until it is active (see `sessiongate table show`)")]
     NotActive {
         /// The table.
         table: String,
-        /// DynamoDB's word for it.
+        /// DynamoDB's `TableStatus`.
         status: String,
     },
-    /// Its rows expire by another attribute.
+    /// The table's TTL is enabled on another attribute.
     #[error(
-        "table `{table}` has its TTL on `{found}` and not on `{expected}`: rows would be deleted at the wrong \
-             time or never; disable that TTL first, or name another table"
+        "the TTL of table `{table}` is on `{found}`, not on `{expected}`: rows would be deleted at the wrong time \
+             or never; disable that TTL first, or use another table"
     )]
     WrongTtl {
         /// The table.
         table: String,
-        /// What the format writes.
+        /// The attribute that the format writes.
         expected: String,
-        /// What is there.
+        /// The attribute of the table's TTL.
         found: String,
     },
-    /// It cannot be looked at, or made.
+    /// The table cannot be described or created.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Table {
-    /// The table as it is; none: it is not there.
+    /// Returns the state of the table, or `None` if it does not exist.
     ///
     /// # Errors
-    /// If DynamoDB does not answer, or does not allow the question.
+    /// Returns an error if DynamoDB does not respond or denies access.
     pub async fn describe(&self) -> Result<Option<TableState>, StoreError> {
         let Some(table) = self.description().await? else { return Ok(None) };
         let ttl = self.ttl().await?;
@@ -125,15 +126,15 @@ impl Table {
             ttl,
             item_count: table.item_count().and_then(|count| count.try_into().ok()).unwrap_or(0),
             size_bytes: table.table_size_bytes().and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
-            // Tables made before on-demand billing existed have no summary at all.
+            // Tables that are older than on-demand billing have no summary.
             billing: billing.unwrap_or(&BillingMode::Provisioned).as_str().to_owned(),
         }))
     }
 
-    /// Makes sure that the table is there, can be used, and has the key it is to have.
+    /// Checks that the table exists, is active, and has the expected key.
     ///
     /// # Errors
-    /// If not.
+    /// Returns the first of these that does not hold.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let table = self.description().await?.ok_or_else(|| SchemaError::Missing(self.name().to_owned()))?;
         if !is_usable(&table) {
@@ -142,18 +143,18 @@ impl Table {
         self.check_key(&table)
     }
 
-    /// Makes the table, billed on demand, and enables the TTL on `ttl_attribute`. A table that is there already is
-    /// kept, if its key is right; its TTL is enabled if it has none.
+    /// Creates the table with on-demand billing, and enables TTL on `ttl_attribute`. An existing table with the expected key
+    /// is kept, and its TTL is enabled if it has none.
     ///
     /// # Errors
-    /// If it cannot be made, or is there and does not fit.
+    /// Returns an error if the table cannot be created, or exists with another key or TTL attribute.
     pub async fn provision(&self, ttl_attribute: Option<&str>) -> Result<(), SchemaError> {
         let table = match self.description().await? {
             Some(table) if is_usable(&table) => table,
-            Some(_) => self.until_active().await?,
+            Some(_) => self.wait_until_active().await?,
             None => {
                 self.create_table().await?;
-                self.until_active().await?
+                self.wait_until_active().await?
             }
         };
         self.check_key(&table)?;
@@ -178,26 +179,28 @@ impl Table {
             .key_schema(key.build().map_err(incomplete)?)
             .attribute_definitions(attribute.build().map_err(incomplete)?)
             .billing_mode(BillingMode::PayPerRequest);
-        let Err(error) = request.customize().config_override(patient()).send().await else { return Ok(()) };
-        // Somebody else was first. Whether theirs fits is looked at once it is active.
+        let Err(error) = request.customize().config_override(create_timeouts()).send().await else {
+            return Ok(());
+        };
+        // Another process created it. Its key is checked when it is active.
         if let Some(CreateTableError::ResourceInUseException(_)) = error.as_service_error() {
             return Ok(());
         }
         Err(table_error(&error, self.name()))
     }
 
-    async fn until_active(&self) -> Result<TableDescription, SchemaError> {
+    async fn wait_until_active(&self) -> Result<TableDescription, SchemaError> {
         let wait = async {
             loop {
-                // Right after it was made, a table may not be seen yet.
+                // DescribeTable is eventually consistent, and may not show a new table yet.
                 if let Some(table) = self.description().await?.filter(is_usable) {
                     return Ok(table);
                 }
                 tokio::time::sleep(ACTIVE_POLL).await;
             }
         };
-        tokio::time::timeout(ACTIVE_WAIT, wait).await.unwrap_or_else(|_| {
-            let status = format!("not active after {} s", ACTIVE_WAIT.as_secs());
+        tokio::time::timeout(ACTIVE_TIMEOUT, wait).await.unwrap_or_else(|_| {
+            let status = format!("not active after {} s", ACTIVE_TIMEOUT.as_secs());
             Err(SchemaError::NotActive { table: self.name().to_owned(), status })
         })
     }
@@ -214,13 +217,13 @@ impl Table {
         let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name(attribute);
         let request = self.client().update_time_to_live().table_name(self.name());
         let request = request.time_to_live_specification(ttl.build().map_err(incomplete)?);
-        let answer = request.customize().config_override(patient()).send().await;
-        answer.map(drop).map_err(|error| table_error(&error, self.name()).into())
+        let updated = request.customize().config_override(create_timeouts()).send().await;
+        updated.map(drop).map_err(|error| table_error(&error, self.name()).into())
     }
 
     async fn description(&self) -> Result<Option<TableDescription>, StoreError> {
         let error = match self.client().describe_table().table_name(self.name()).send().await {
-            Ok(answer) => return Ok(answer.table),
+            Ok(output) => return Ok(output.table),
             Err(error) => error,
         };
         if let Some(DescribeTableError::ResourceNotFoundException(_)) = error.as_service_error() {
@@ -230,8 +233,8 @@ impl Table {
     }
 
     async fn ttl(&self) -> Result<Ttl, StoreError> {
-        let answer = self.client().describe_time_to_live().table_name(self.name()).send().await;
-        let ttl = answer.map_err(|error| table_error(&error, self.name()))?.time_to_live_description;
+        let output = self.client().describe_time_to_live().table_name(self.name()).send().await;
+        let ttl = output.map_err(|error| table_error(&error, self.name()))?.time_to_live_description;
         let status = ttl.as_ref().and_then(|ttl| ttl.time_to_live_status());
         Ok(Ttl {
             status: status.unwrap_or(&TimeToLiveStatus::Disabled).as_str().to_owned(),
@@ -282,18 +285,18 @@ fn status(table: &TableDescription) -> String {
     table.table_status().map_or_else(|| "in an unknown state".to_owned(), |status| status.as_str().to_owned())
 }
 
-/// A table takes requests also while its settings change.
+/// Returns whether a table serves requests, which it does while its settings are updated, too.
 fn is_usable(table: &TableDescription) -> bool {
     matches!(table.table_status(), Some(TableStatus::Active | TableStatus::Updating))
 }
 
-fn patient() -> Builder {
-    let limit = TimeoutConfig::builder().operation_attempt_timeout(CREATE_TIMEOUT);
-    Config::builder().timeout_config(limit.operation_timeout(CREATE_TIMEOUT).build())
+fn create_timeouts() -> Builder {
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(CREATE_TIMEOUT);
+    Config::builder().timeout_config(timeouts.operation_timeout(CREATE_TIMEOUT).build())
 }
 
-/// The SDK's builders fail on what is missing, and nothing is.
-#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
+/// Converts an error of the SDK's builders, which report missing members. None is missing here.
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` passes it by value")]
 fn incomplete(error: BuildError) -> StoreError {
     StoreError::Invalid(error.to_string())
 }

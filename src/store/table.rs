@@ -3,11 +3,11 @@
 //! Creating, changing and deleting are different operations with different conditions: a create never replaces a row, and
 //! a change never creates one.
 //!
-//! The SDK retries a write whose response is lost. If the first attempt was carried out, its own change makes the
-//! condition of the second fail, which looks like another writer's. [`Table::change`] tells the two apart by a mark that
-//! each change leaves in the row ([`WRITE_MARK`]), and [`Table::create`] and [`Table::rotate`] by the new row's key, which
-//! is a random id of the writer's. An equal row proves nothing: two writers may write the same. Where it cannot be told
-//! whether a write was carried out, the store is unavailable, and no writer is told "done".
+//! The SDK retries a write whose response is lost. If DynamoDB executed the first attempt, the condition of the second one
+//! fails, as it would after another writer's change. [`Table::change`] distinguishes the two by a random value that each
+//! change sets in the row ([`WRITE_MARK`]), and [`Table::create`] and [`Table::rotate`] by the new row's key, a random id
+//! that no other writer has. An equal row proves nothing, since two writers may write the same. If the outcome of a write
+//! is unknown, the operation fails as [`StoreError::Unavailable`] and is not acknowledged.
 
 use std::error::Error;
 use std::fmt;
@@ -29,21 +29,21 @@ use crate::telemetry::metrics::TableMetrics;
 use crate::time::Clock;
 
 use super::StoreError;
-use super::attempts::Attempts;
+use super::attempts::AttemptTracker;
 use super::attribute::{SdkItem, item_from_sdk, item_to_sdk, to_sdk};
 use super::conflict::is_conflict;
 use super::expression::Placeholders;
-use super::fault::{outcome, store_error};
+use super::sdk_error::{outcome_label, store_error};
 use super::write_health::WriteHealth;
 
-/// The longest value of a key that DynamoDB takes.
+/// DynamoDB's limit on the size of a partition key.
 const MAX_KEY_BYTES: usize = 2048;
-/// The attribute that each change sets to a random value. The frameworks read their own attributes only.
+/// The attribute that each change sets to a random value. Frameworks ignore attributes that are not theirs.
 pub const WRITE_MARK: &str = "sessiongate_write";
-/// A key that no session has: no format makes ids like this.
+/// The key that probes read. No format generates such ids.
 const PROBE: &str = "sessiongate: is the table there?";
 
-/// A table, by name and key. Cheap to clone.
+/// A table with its key attribute. Cheap to clone.
 #[derive(Clone)]
 pub struct Table(Arc<Inner>);
 
@@ -56,31 +56,31 @@ struct Inner {
     writes: WriteHealth,
 }
 
-/// How consistent a read is.
+/// The consistency of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// May miss the writes of the last moment; half the price.
+    /// May miss recent writes, and costs half as much.
     Eventual,
-    /// Sees every write that was acknowledged before it.
+    /// Sees every write that was acknowledged before the read.
     Strong,
 }
 
-/// What became of a create.
+/// The outcome of [`Table::create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PutOutcome {
-    /// The row was made.
-    Yes,
-    /// A row with this key exists, and was left alone.
-    AlreadyThere,
+pub enum CreateOutcome {
+    /// The row was created.
+    Created,
+    /// A row with this key exists and was not changed.
+    AlreadyExists,
 }
 
-/// What became of a conditional write.
+/// The outcome of a conditional write.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Written {
-    /// It was done.
+pub enum ConditionalWrite {
+    /// The row was written.
     Done,
-    /// A condition did not hold, or every attempt met a transaction on the row, and nothing was changed. With the row as it
-    /// is, or `None` if there is no such row.
+    /// Nothing was written, since a condition did not hold or every attempt met a transaction on the row. Contains the
+    /// current row, or `None` if there is none.
     Refused(Option<Item>),
 }
 
@@ -96,9 +96,9 @@ impl Table {
         }))
     }
 
-    /// The same table, whose operations are counted and timed.
+    /// Returns the same table with metrics for its operations.
     #[must_use]
-    pub fn measured(&self, metrics: TableMetrics) -> Self {
+    pub fn with_metrics(&self, metrics: TableMetrics) -> Self {
         let Inner { client, name, key_attribute, key_type, .. } = &*self.0;
         Self(Arc::new(Inner {
             client: client.clone(),
@@ -110,10 +110,10 @@ impl Table {
         }))
     }
 
-    /// Makes sure that rows can be read now, by reading one that no session has.
+    /// Checks that rows can be read, by reading one that does not exist.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses to.
+    /// Returns an error if DynamoDB does not respond or denies access.
     pub async fn probe(&self) -> Result<(), StoreError> {
         let key = match self.key_type() {
             KeyType::String => Key::string(PROBE),
@@ -122,13 +122,14 @@ impl Table {
         self.get(&key, Read::Eventual).await.map(|_| ())
     }
 
-    /// Returns why rows cannot be written, in one word, or `None` if the last writes did not fail. Asks nobody: a write
-    /// to find out would cost, and change the table.
-    pub fn unwritable(&self) -> Option<&'static str> {
+    /// Returns the label of the error if recent writes have failed. Sends nothing: a write for a test would cost money and
+    /// change the table.
+    pub fn write_failure(&self) -> Option<&'static str> {
         self.0.writes.failing(Clock.mono())
     }
 
-    /// Waits for an operation, and counts and times it. `units` is what its answer says that it cost.
+    /// Awaits the operation `sending`, and records its outcome and duration, and the capacity that `units` finds in its
+    /// output.
     pub(super) async fn timed<A, E>(
         &self,
         operation: &'static str,
@@ -139,11 +140,11 @@ impl Table {
         E: ProvideErrorMetadata + Error + 'static,
     {
         let began = Clock.mono();
-        let answer = sending.await;
+        let result = sending.await;
         let ended = Clock.mono();
-        let (outcome, units) = match &answer {
-            Ok(answer) => ("done", units(answer)),
-            Err(error) => (outcome(error), None),
+        let (outcome, units) = match &result {
+            Ok(output) => ("done", units(output)),
+            Err(error) => (outcome_label(error), None),
         };
         if operation != "get" {
             self.0.writes.record(operation, outcome, ended);
@@ -151,20 +152,20 @@ impl Table {
         if let Some(metrics) = &self.0.metrics {
             metrics.record_operation(operation, outcome, ended.saturating_duration_since(began), units);
         }
-        answer
+        result
     }
 
-    /// The table's name.
+    /// Returns the table's name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The name of its key attribute.
+    /// Returns the name of the key attribute.
     pub fn key_attribute(&self) -> &str {
         &self.0.key_attribute
     }
 
-    /// The type of its key attribute.
+    /// Returns the type of the key attribute.
     pub fn key_type(&self) -> KeyType {
         self.0.key_type
     }
@@ -176,9 +177,9 @@ impl Table {
     /// Reads a row.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses to.
+    /// Returns an error if DynamoDB does not respond or denies access.
     pub async fn get(&self, key: &Key, read: Read) -> Result<Option<Item>, StoreError> {
-        // No row can have such a key. DynamoDB would call it a mistake in the request, and it is the client's.
+        // No row has such a key. DynamoDB would reject the request as invalid, but the id comes from the client.
         if !(1..=MAX_KEY_BYTES).contains(&key.expose_bytes().len()) {
             return Ok(None);
         }
@@ -186,18 +187,18 @@ impl Table {
         let request = request
             .consistent_read(matches!(read, Read::Strong))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = self.timed("get", request.send(), |answer| units(answer.consumed_capacity())).await;
-        let answer = answer.map_err(|error| store_error(&error, self.name()))?;
-        answer.item.map(item_from_sdk).transpose()
+        let output = self.timed("get", request.send(), |output| units(output.consumed_capacity())).await;
+        let output = output.map_err(|error| store_error(&error, self.name()))?;
+        output.item.map(item_from_sdk).transpose()
     }
 
-    /// Creates a row, unless there is one with its key. The key must be a new random id: a row that is equal to this one
-    /// after an attempt of unknown outcome is then this call's.
+    /// Creates a row unless one with its key exists. The key must be a new random id: if the outcome of an attempt is
+    /// unknown, an equal row then is this call's.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses access. The row may have been created all the same.
-    pub async fn create(&self, item: Item) -> Result<PutOutcome, StoreError> {
-        let attempts = Attempts::default();
+    /// Returns an error if DynamoDB does not respond or denies access. The row may have been created nevertheless.
+    pub async fn create(&self, item: Item) -> Result<CreateOutcome, StoreError> {
+        let attempts = AttemptTracker::default();
         let created = item.clone();
         let mut placeholders = Placeholders::default();
         let condition = placeholders.condition(self.key_attribute(), &[WriteCondition::Absent]);
@@ -207,48 +208,51 @@ impl Table {
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_expression_attribute_names(Some(placeholders.names()));
         let request = request.customize().interceptor(attempts.clone());
-        let sent = self.timed("create", request.send(), |answer| units(answer.consumed_capacity())).await;
-        let Err(error) = sent else { return Ok(PutOutcome::Yes) };
+        let created_row =
+            self.timed("create", request.send(), |output| units(output.consumed_capacity())).await;
+        let Err(error) = created_row else { return Ok(CreateOutcome::Created) };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
-            let is_ours = attempts.are_uncertain() && self.holds(&created).await?;
-            return Ok(if is_ours { PutOutcome::Yes } else { PutOutcome::AlreadyThere });
+            let is_ours = attempts.has_unknown_outcome() && self.contains(&created).await?;
+            return Ok(if is_ours { CreateOutcome::Created } else { CreateOutcome::AlreadyExists });
         }
         Err(store_error(&error, self.name()))
     }
 
-    /// Changes a row that is there, if all the conditions hold. [`Written::Done`] means that this call changed it, and
-    /// [`Written::Refused`] that it did not.
+    /// Changes an existing row if all conditions hold. [`ConditionalWrite::Done`] means that this call changed it, and
+    /// [`ConditionalWrite::Refused`] that it did not.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses access, or if it cannot be told whether the row was changed.
-    pub async fn change(&self, key: &Key, update: &Update) -> Result<Written, StoreError> {
+    /// Returns an error if DynamoDB does not respond or denies access, or if it is unknown whether the row was changed.
+    pub async fn change(&self, key: &Key, update: &Update) -> Result<ConditionalWrite, StoreError> {
         let mark = getrandom::u64().map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let mark = Attribute::Binary(mark.to_be_bytes().to_vec());
         let mut update = update.clone();
         update.set.push((WRITE_MARK.to_owned(), mark.clone()));
-        let attempts = Attempts::default();
+        let attempts = AttemptTracker::default();
         match self.send_update(key, &update, attempts.clone()).await? {
-            Written::Refused(Some(row)) if row.get(WRITE_MARK) == Some(&mark) => Ok(Written::Done),
-            Written::Refused(_) if attempts.are_uncertain() => Err(unknown_outcome()),
-            written @ (Written::Done | Written::Refused(_)) => Ok(written),
+            ConditionalWrite::Refused(Some(row)) if row.get(WRITE_MARK) == Some(&mark) => {
+                Ok(ConditionalWrite::Done)
+            }
+            ConditionalWrite::Refused(_) if attempts.has_unknown_outcome() => Err(unknown_outcome()),
+            written @ (ConditionalWrite::Done | ConditionalWrite::Refused(_)) => Ok(written),
         }
     }
 
-    /// Sets some attributes of a row that is there, if all the conditions hold. A retry of a write that was carried out is
-    /// `Refused`, so this is for writes whose writer does not matter, such as a reissue.
+    /// Sets attributes of an existing row if all conditions hold. The outcome may be `Refused` although an earlier attempt
+    /// of this call was executed, so this is for writes whose writer does not matter, such as a reissue.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses access. The row may have been changed all the same.
-    pub async fn update(&self, key: &Key, update: &Update) -> Result<Written, StoreError> {
-        self.send_update(key, update, Attempts::default()).await
+    /// Returns an error if DynamoDB does not respond or denies access. The row may have been changed nevertheless.
+    pub async fn update(&self, key: &Key, update: &Update) -> Result<ConditionalWrite, StoreError> {
+        self.send_update(key, update, AttemptTracker::default()).await
     }
 
     async fn send_update(
         &self,
         key: &Key,
         update: &Update,
-        attempts: Attempts,
-    ) -> Result<Written, StoreError> {
+        attempts: AttemptTracker,
+    ) -> Result<ConditionalWrite, StoreError> {
         let mut placeholders = Placeholders::default();
         let set = placeholders.set(&update.set);
         let condition = placeholders.condition_on_existing(self.key_attribute(), &update.conditions);
@@ -261,8 +265,8 @@ impl Table {
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let request = request.customize().interceptor(attempts);
-        let updated = self.timed("update", request.send(), |answer| units(answer.consumed_capacity())).await;
-        let Err(error) = updated else { return Ok(Written::Done) };
+        let updated = self.timed("update", request.send(), |output| units(output.consumed_capacity())).await;
+        let Err(error) = updated else { return Ok(ConditionalWrite::Done) };
         if let Some(UpdateItemError::ConditionalCheckFailedException(refusal)) = error.as_service_error() {
             return self.refused(refusal.item.clone(), Some(key)).await;
         }
@@ -272,25 +276,30 @@ impl Table {
         Err(store_error(&error, self.name()))
     }
 
-    /// Deletes a row, and returns it as it was.
+    /// Deletes a row and returns its contents, or `None` if there was none.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses access. The row may have been deleted all the same.
-    pub async fn take(&self, key: &Key) -> Result<Option<Item>, StoreError> {
+    /// Returns an error if DynamoDB does not respond or denies access. The row may have been deleted nevertheless.
+    pub async fn delete_returning(&self, key: &Key) -> Result<Option<Item>, StoreError> {
         let request = self.client().delete_item().table_name(self.name()).set_key(Some(self.key(key)));
         let request = request
             .return_values(ReturnValue::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let answer = self.timed("delete", request.send(), |answer| units(answer.consumed_capacity())).await;
-        let answer = answer.map_err(|error| store_error(&error, self.name()))?;
-        answer.attributes.filter(|item| !item.is_empty()).map(item_from_sdk).transpose()
+        let output = self.timed("delete", request.send(), |output| units(output.consumed_capacity())).await;
+        let output = output.map_err(|error| store_error(&error, self.name()))?;
+        output.attributes.filter(|item| !item.is_empty()).map(item_from_sdk).transpose()
     }
 
-    /// Deletes a row, if all the conditions hold. A row that is not there is `Refused(None)`, also without conditions.
+    /// Deletes a row if all conditions hold. If there is no row, the outcome is `Refused(None)`, even without conditions.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses access, or if it cannot be told whether the row was deleted by this call.
-    pub async fn delete(&self, key: &Key, conditions: &[WriteCondition]) -> Result<Written, StoreError> {
+    /// Returns an error if DynamoDB does not respond or denies access, or if it is unknown whether this call deleted the
+    /// row.
+    pub async fn delete(
+        &self,
+        key: &Key,
+        conditions: &[WriteCondition],
+    ) -> Result<ConditionalWrite, StoreError> {
         let request = self.client().delete_item().table_name(self.name()).set_key(Some(self.key(key)));
         let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
         let mut placeholders = Placeholders::default();
@@ -300,39 +309,39 @@ impl Table {
             .set_expression_attribute_names(Some(placeholders.names()))
             .set_expression_attribute_values(placeholders.into_values())
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let attempts = Attempts::default();
+        let attempts = AttemptTracker::default();
         let request = request.customize().interceptor(attempts.clone());
-        let deleted = self.timed("delete", request.send(), |answer| units(answer.consumed_capacity())).await;
-        let Err(error) = deleted else { return Ok(Written::Done) };
+        let deleted = self.timed("delete", request.send(), |output| units(output.consumed_capacity())).await;
+        let Err(error) = deleted else { return Ok(ConditionalWrite::Done) };
         let row = match error.as_service_error() {
             Some(DeleteItemError::ConditionalCheckFailedException(refusal)) => refusal.item.clone(),
             _ if is_conflict(&error) => None,
             _ => return Err(store_error(&error, self.name())),
         };
         match self.refused(row, Some(key)).await? {
-            Written::Refused(None) if attempts.are_uncertain() => Err(unknown_outcome()),
-            written @ (Written::Done | Written::Refused(_)) => Ok(written),
+            ConditionalWrite::Refused(None) if attempts.has_unknown_outcome() => Err(unknown_outcome()),
+            written @ (ConditionalWrite::Done | ConditionalWrite::Refused(_)) => Ok(written),
         }
     }
 
-    /// All the rows, in no order, page by page.
-    pub fn scan(&self, pages: Pages) -> Scan {
-        Scan { table: self.clone(), pages, position: Position::After(None), cost: None }
+    /// Starts a scan of the table, in no particular order.
+    pub fn scan(&self, options: ScanOptions) -> Scan {
+        Scan { table: self.clone(), options, position: Position::After(None), consumed_units: None }
     }
 
-    /// An answer without a row means that there is none, or that the server is one that does not send it: reading it
-    /// tells the two apart.
-    async fn refused(&self, row: Option<SdkItem>, key: Option<&Key>) -> Result<Written, StoreError> {
+    /// Returns the outcome of a write that was refused with `row`. If the error contains no row, there is none or the
+    /// server does not support `ReturnValuesOnConditionCheckFailure`, so the row of `key` is read.
+    async fn refused(&self, row: Option<SdkItem>, key: Option<&Key>) -> Result<ConditionalWrite, StoreError> {
         let row = match (row.filter(|row| !row.is_empty()), key) {
             (Some(row), _) => Some(item_from_sdk(row)?),
             (None, Some(key)) => self.get(key, Read::Strong).await?,
             (None, None) => None,
         };
-        Ok(Written::Refused(row))
+        Ok(ConditionalWrite::Refused(row))
     }
 
-    /// Returns whether the table has exactly this row.
-    pub(super) async fn holds(&self, item: &Item) -> Result<bool, StoreError> {
+    /// Returns whether the table contains exactly this row.
+    pub(super) async fn contains(&self, item: &Item) -> Result<bool, StoreError> {
         let Some(key) = item.get(self.key_attribute()).and_then(Key::from_attribute) else {
             return Ok(false);
         };
@@ -344,14 +353,14 @@ impl Table {
     }
 }
 
-/// The error of a write that may or may not have been carried out.
+/// Returns the error of a write that may or may not have been executed.
 fn unknown_outcome() -> StoreError {
     StoreError::Unavailable(
-        "the response to a write was lost, and the row does not tell its outcome".to_owned(),
+        "the response to a write was lost, and the row does not show its outcome".to_owned(),
     )
 }
 
-/// What an answer says that it cost.
+/// Returns the capacity units that an operation consumed, if the response has them.
 fn units(consumed: Option<&ConsumedCapacity>) -> Option<f64> {
     consumed.and_then(ConsumedCapacity::capacity_units)
 }
@@ -366,40 +375,40 @@ impl fmt::Debug for Table {
     }
 }
 
-/// How a scan is cut up.
+/// The parameters of a scan.
 #[derive(Clone, Copy, Debug)]
-pub struct Pages {
-    /// The most rows of a page, at least one. DynamoDB also ends a page at 1 MB.
-    pub rows: u16,
-    /// Which of how many equal parts of the table; scans of all parts can run side by side.
+pub struct ScanOptions {
+    /// Maximum number of rows of a page; at least one. DynamoDB also ends a page at 1 MB.
+    pub page_size: u16,
+    /// The segment to scan; `None` for the whole table. The segments of a table can be scanned in parallel.
     pub segment: Option<Segment>,
 }
 
-/// A part of a table.
+/// A segment of a parallel scan.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// Counts from 0.
+    /// The segment's number, from 0.
     pub index: u16,
-    /// How many there are.
+    /// The number of segments.
     pub total: u16,
 }
 
-/// A scan under way.
+/// A scan in progress.
 #[derive(Debug)]
 pub struct Scan {
     table: Table,
-    pages: Pages,
+    options: ScanOptions,
     position: Position,
-    cost: Option<f64>,
+    consumed_units: Option<f64>,
 }
 
 enum Position {
-    /// After this key, or at the beginning.
+    /// After this key; `None` at the beginning.
     After(Option<SdkItem>),
     End,
 }
 
-/// The key may be a session's id.
+/// Omits the key, which may be a session's id.
 impl fmt::Debug for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -411,34 +420,35 @@ impl fmt::Debug for Position {
 }
 
 impl Scan {
-    /// The next page, possibly without rows; none at the end. Eventually consistent.
+    /// Reads the next page, which may be empty. Returns `None` at the end of the segment. Reads are eventually consistent.
     ///
     /// # Errors
-    /// If the table does not answer, or refuses to. The scan has not moved, and may go on.
-    pub async fn next(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
+    /// Returns an error if DynamoDB does not respond or denies access. The next call reads the same page again.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
         let Position::After(start) = &self.position else { return Ok(None) };
         let request = self.table.client().scan().table_name(self.table.name());
-        let request = request.limit(i32::from(self.pages.rows.max(1))).set_exclusive_start_key(start.clone());
+        let request =
+            request.limit(i32::from(self.options.page_size.max(1))).set_exclusive_start_key(start.clone());
         let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let request = match self.pages.segment {
+        let request = match self.options.segment {
             Some(Segment { index, total }) => {
                 request.segment(i32::from(index)).total_segments(i32::from(total))
             }
             None => request,
         };
-        let answer = request.send().await.map_err(|error| store_error(&error, self.table.name()))?;
-        let rows = answer.items.unwrap_or_default().into_iter().map(item_from_sdk);
+        let output = request.send().await.map_err(|error| store_error(&error, self.table.name()))?;
+        let rows = output.items.unwrap_or_default().into_iter().map(item_from_sdk);
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        self.cost = answer.consumed_capacity.and_then(|consumed| consumed.capacity_units);
-        self.position = match answer.last_evaluated_key {
+        self.consumed_units = output.consumed_capacity.and_then(|consumed| consumed.capacity_units);
+        self.position = match output.last_evaluated_key {
             Some(key) if !key.is_empty() => Position::After(Some(key)),
             Some(_) | None => Position::End,
         };
         Ok(Some(rows))
     }
 
-    /// What the last page cost, in read capacity units, if the server said so.
-    pub fn cost(&self) -> Option<f64> {
-        self.cost
+    /// Returns the read capacity units that the last page consumed, if the response had them.
+    pub fn consumed_units(&self) -> Option<f64> {
+        self.consumed_units
     }
 }

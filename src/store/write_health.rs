@@ -1,22 +1,23 @@
-//! Whether a table can be written, by what became of its last writes.
+//! Whether a table accepts writes, judged by the outcomes of recent writes.
 //!
-//! Each kind of write is watched apart: a role may be allowed to make rows and not to change them.
+//! Each operation is judged separately: a role may be allowed to create rows and not to change them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many writes of a kind have to fail in a row. One may fail for itself, such as that of a row that is written too
-/// often.
+/// The number of consecutive failures of an operation at which it counts as failing. A single write may fail for a reason
+/// of its own, such as a row that is written too often.
 const FAILURES: u32 = 3;
-/// How long a failure counts. A gateway that gets no requests for reporting it gets some again, and finds out.
-const MEMORY: Duration = Duration::from_secs(30);
+/// How long a failure counts. A load balancer sends no requests to a gateway that is not ready; when this has passed, it
+/// does again, and the next writes show whether they still fail.
+const FAILURE_TTL: Duration = Duration::from_secs(30);
 
-/// What became of the last writes of a table, by operation.
+/// The outcomes of a table's recent writes, by operation.
 #[derive(Debug, Default)]
 pub(super) struct WriteHealth(Mutex<BTreeMap<&'static str, WriteFailures>>);
 
-/// Failures in a row.
+/// Consecutive failures.
 #[derive(Clone, Copy, Debug)]
 struct WriteFailures {
     count: u32,
@@ -25,7 +26,7 @@ struct WriteFailures {
 }
 
 impl WriteHealth {
-    /// Records that a write ended at `now` with this outcome, as the metrics name it.
+    /// Records that a write ended at `now` with this outcome, by its label in the metrics.
     pub(super) fn record(&self, operation: &'static str, outcome: &'static str, now: Instant) {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
@@ -36,16 +37,16 @@ impl WriteHealth {
                 let count = failures.get(operation).map_or(0, |failures| failures.count).saturating_add(1);
                 failures.insert(operation, WriteFailures { count, latest: now, outcome });
             }
-            // The fault of what was to be written.
+            // The row or the request was invalid.
             _ => {}
         }
     }
 
-    /// Returns the outcome of the last writes of some kind, if they have failed.
+    /// Returns the outcome of the latest write of an operation that is failing, or `None` if none is.
     pub(super) fn failing(&self, now: Instant) -> Option<&'static str> {
         let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_failing = |failures: &&WriteFailures| {
-            failures.count >= FAILURES && now.saturating_duration_since(failures.latest) < MEMORY
+            failures.count >= FAILURES && now.saturating_duration_since(failures.latest) < FAILURE_TTL
         };
         failures.values().find(is_failing).map(|failures| failures.outcome)
     }
@@ -57,7 +58,7 @@ mod tests {
     use crate::time::Clock;
 
     #[test]
-    fn writes_of_a_kind_fail_after_three_failures_in_a_row_for_a_while() {
+    fn operation_is_failing_after_three_consecutive_failures_for_a_while() {
         let (health, now) = (WriteHealth::default(), Clock.mono());
         for outcomes in [
             &["denied", "denied", "done"][..],
@@ -70,10 +71,10 @@ mod tests {
         health.record("update", "throttled", now);
         health.record("create", "done", now);
         assert_eq!(health.failing(now), Some("throttled"));
-        assert_eq!(health.failing(now + MEMORY), None);
-        health.record("update", "unavailable", now + MEMORY);
-        assert_eq!(health.failing(now + MEMORY), Some("unavailable"));
-        health.record("update", "done", now + MEMORY);
-        assert_eq!(health.failing(now + MEMORY), None);
+        assert_eq!(health.failing(now + FAILURE_TTL), None);
+        health.record("update", "unavailable", now + FAILURE_TTL);
+        assert_eq!(health.failing(now + FAILURE_TTL), Some("unavailable"));
+        health.record("update", "done", now + FAILURE_TTL);
+        assert_eq!(health.failing(now + FAILURE_TTL), None);
     }
 }

@@ -333,7 +333,7 @@ async fn a_store_that_denies_the_delete_ends_it() {
     engine.inject(Affected::Only("DeleteItem"), Fault::AccessDenied);
     let directory = site_on(&engine);
     let ended = run(directory.path(), &["purge", "--json"]).await.with(1);
-    assert!(ended.stderr.contains("error: DynamoDB refuses access"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("error: DynamoDB denied access"), "{}", ended.stderr);
     assert_eq!((&ended.summary["complete"], &ended.summary["deleted"]), (&json!(false), &json!(0)));
 }
 

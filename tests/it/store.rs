@@ -15,7 +15,7 @@ use std::time::Duration;
 use sessiongate::config::{DynamodbConfig, StoreConfig};
 use sessiongate::item::{Attribute, Item, Key, KeyType};
 use sessiongate::secret::Secret;
-use sessiongate::store::table::{PutOutcome, Read};
+use sessiongate::store::table::{CreateOutcome, Read};
 use sessiongate::store::{StaticCredentials, Store};
 
 use crate::support::ministack::Ministack;
@@ -34,7 +34,7 @@ async fn the_engine_on_a_file_holds_the_contract_and_keeps_its_rows() {
     contract::hold(&store, "file").await;
     let table = store.table("rows-file", "sid", KeyType::Binary);
     let row = Item::from([("sid".into(), Attribute::Binary(b"kept".into()))]);
-    assert_eq!(table.create(row.clone()).await.unwrap(), PutOutcome::Yes);
+    assert_eq!(table.create(row.clone()).await.unwrap(), CreateOutcome::Created);
     drop((store, table));
 
     let store = Store::open(&config).await.unwrap();
@@ -47,7 +47,7 @@ async fn the_engine_on_a_file_holds_the_contract_and_keeps_its_rows() {
 async fn the_engine_over_its_port_holds_the_contract() {
     let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let engine = Store::open(&StoreConfig::Embedded { path: None, listen }).await.unwrap();
-    let store = connect(&format!("http://{}", engine.served_at().unwrap())).await;
+    let store = connect(&format!("http://{}", engine.api_address().unwrap())).await;
     contract::hold(&store, "port").await;
 }
 

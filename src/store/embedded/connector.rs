@@ -1,5 +1,4 @@
-//! The engine in the place of the SDK's HTTP client. Above it everything is the SDK: it builds the requests, tells the
-//! errors apart, and tries again.
+//! The engine as the SDK's HTTP client. The SDK builds the requests, parses the responses and retries as with DynamoDB.
 
 use std::time::Duration;
 
@@ -16,13 +15,14 @@ use aws_smithy_types::retry::ReconnectMode;
 use bytes::Bytes;
 
 use super::Engine;
-use crate::store::client::limits;
+use crate::store::client::with_limits;
 
-/// The engine has no limits to configure. These are generous, since a disk may stall.
+/// Timeout of an operation; long, since a disk may stall.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of attempts of an operation.
 const ATTEMPTS: u32 = 3;
 
-/// A client whose requests never leave the process: nothing to sign, nobody to find.
+/// Returns a client whose requests never leave the process, so it needs neither credentials nor an address.
 pub(in crate::store) fn client(engine: &Engine) -> Client {
     let builder = Builder::new()
         .behavior_version(BehaviorVersion::latest())
@@ -30,37 +30,37 @@ pub(in crate::store) fn client(engine: &Engine) -> Client {
         .endpoint_url("http://embedded.invalid")
         .allow_no_auth()
         .http_client(engine.http_client());
-    // There are no connections. To end one would be an error, which the SDK logs.
-    Client::from_conf(limits(builder, TIMEOUT, ATTEMPTS, ReconnectMode::ReuseAllConnections).build())
+    // There are no connections to close; the SDK would log an error if it had to close one.
+    Client::from_conf(with_limits(builder, TIMEOUT, ATTEMPTS, ReconnectMode::ReuseAllConnections).build())
 }
 
-/// Answers the SDK's requests from an engine.
+/// Passes the SDK's requests to an engine.
 #[derive(Clone, Debug)]
-pub(super) struct InProcess(Engine);
+pub(super) struct EngineHttpClient(Engine);
 
-impl InProcess {
+impl EngineHttpClient {
     pub(super) fn new(engine: Engine) -> Self {
         Self(engine)
     }
 }
 
-impl HttpClient for InProcess {
+impl HttpClient for EngineHttpClient {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }
 
-impl HttpConnector for InProcess {
+impl HttpConnector for EngineHttpClient {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let engine = self.0.clone();
         HttpConnectorFuture::new(async move {
             let target = request.headers().get("x-amz-target").unwrap_or_default();
-            // DynamoDB has no streaming operation, so the SDK holds every body whole.
+            // DynamoDB has no streaming operations, so every body is in memory.
             let body = Bytes::copy_from_slice(request.body().bytes().unwrap_or_default());
-            let answer = engine.dispatch(target, body).await;
-            let status = StatusCode::try_from(answer.status)
+            let response = engine.dispatch(target, body).await;
+            let status = StatusCode::try_from(response.status)
                 .map_err(|error| ConnectorError::other(error.into(), None))?;
-            Ok(HttpResponse::new(status, SdkBody::from(answer.body)))
+            Ok(HttpResponse::new(status, SdkBody::from(response.body)))
         })
     }
 }

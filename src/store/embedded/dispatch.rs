@@ -1,26 +1,26 @@
-//! From a request of DynamoDB's JSON protocol to a call of the engine, and back to the JSON that DynamoDB would answer.
+//! Conversion of requests in DynamoDB's JSON protocol to calls of the engine, and of its results to DynamoDB's JSON.
 //!
-//! The engine reads requests with serde, and its own errors travel in serde's messages behind markers; none of those,
-//! and none of serde's positions, may show in an answer.
+//! The engine deserializes requests with serde, and passes its own errors through serde's messages, after a marker. The
+//! markers and serde's positions are removed from responses.
 
 use bytes::Bytes;
 use dynoxide::{Database, DynoxideError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The protocol's name of the API, before the operation's.
+/// The version of the API, which precedes the operation in `x-amz-target`.
 const TARGET_PREFIX: &str = "DynamoDB_20120810.";
 
-/// An answer of the API: a status, and JSON.
+/// A response of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineResponse {
-    /// The HTTP status.
+    /// The HTTP status code.
     pub status: u16,
-    /// The JSON.
+    /// The body, in JSON.
     pub body: Bytes,
 }
 
-/// The operations that the engine does.
+/// The operations that the engine supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     BatchGetItem,
@@ -43,8 +43,8 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    /// The operation that an `x-amz-target` names.
-    pub(super) fn of_target(target: &str) -> Option<Self> {
+    /// Parses an `x-amz-target`. Returns `None` if the operation is not supported.
+    pub(super) fn from_target(target: &str) -> Option<Self> {
         Some(match target.strip_prefix(TARGET_PREFIX)? {
             "BatchGetItem" => Self::BatchGetItem,
             "BatchWriteItem" => Self::BatchWriteItem,
@@ -67,12 +67,12 @@ impl Operation {
         })
     }
 
-    /// Does it, on this thread.
-    pub(super) fn run(self, db: &Database, body: &[u8]) -> EngineResponse {
+    /// Executes the operation on this thread.
+    pub(super) fn execute(self, db: &Database, body: &[u8]) -> EngineResponse {
         match self {
             Self::BatchGetItem => self.call(body, |request| db.batch_get_item(request)),
             Self::BatchWriteItem => self.call(body, |request| db.batch_write_item(request)),
-            Self::CreateTable if has_streams(body) => EngineResponse::refusal(&no_streams()),
+            Self::CreateTable if has_streams(body) => EngineResponse::error(&no_streams()),
             Self::CreateTable => self.call(body, |request| db.create_table(request)),
             Self::DeleteItem => self.call(body, |request| db.delete_item(request)),
             Self::DeleteTable => self.call(body, |request| db.delete_table(request)),
@@ -86,13 +86,13 @@ impl Operation {
             Self::TransactGetItems => self.call(body, |request| db.transact_get_items(request)),
             Self::TransactWriteItems => self.call(body, |request| db.transact_write_items(request)),
             Self::UpdateItem => self.call(body, |request| db.update_item(request)),
-            Self::UpdateTable if has_streams(body) => EngineResponse::refusal(&no_streams()),
+            Self::UpdateTable if has_streams(body) => EngineResponse::error(&no_streams()),
             Self::UpdateTable => self.call(body, |request| db.update_table(request)),
             Self::UpdateTimeToLive => self.call(body, |request| db.update_time_to_live(request)),
         }
     }
 
-    fn call<Q, A>(self, body: &[u8], act: impl FnOnce(Q) -> Result<A, DynoxideError>) -> EngineResponse
+    fn call<Q, A>(self, body: &[u8], run: impl FnOnce(Q) -> Result<A, DynoxideError>) -> EngineResponse
     where
         Q: DeserializeOwned,
         A: Serialize,
@@ -100,28 +100,33 @@ impl Operation {
         let request = match serde_json::from_slice(body) {
             Ok(request) => request,
             Err(error) if error.is_data() => {
-                return EngineResponse::refusal(&self.misread(&error.to_string()));
+                return EngineResponse::error(&self.invalid_request(&error.to_string()));
             }
-            // Not JSON at all, or nested beyond reading.
-            Err(_) => return EngineResponse::bare("com.amazon.coral.service#SerializationException"),
+            // The body is not JSON, or is nested too deeply.
+            Err(_) => {
+                return EngineResponse::error_without_message(
+                    "com.amazon.coral.service#SerializationException",
+                );
+            }
         };
-        match act(request) {
-            Ok(answer) => serde_json::to_vec(&answer).map_or_else(
+        match run(request) {
+            Ok(output) => serde_json::to_vec(&output).map_or_else(
                 |_| EngineResponse::internal_error(),
                 |json| EngineResponse { status: 200, body: json.into() },
             ),
-            Err(error) => EngineResponse::refusal(&error),
+            Err(error) => EngineResponse::error(&error),
         }
     }
 
-    /// What DynamoDB says of a request that is JSON, but not of the operation's shape.
-    fn misread(self, message: &str) -> DynoxideError {
+    /// Returns DynamoDB's error for a request that is JSON, but does not match the operation's schema, given serde's
+    /// message.
+    fn invalid_request(self, message: &str) -> DynoxideError {
         let (marker, text) = split_marker(without_position(message));
         match marker {
             Some("SERIALIZATION" | "SERIALIZATION_AS_READ") => {
                 DynoxideError::SerializationException(text.to_owned())
             }
-            Some("VALIDATION_REQUEST") if self.has_envelope() => {
+            Some("VALIDATION_REQUEST") if self.has_error_count() => {
                 DynoxideError::ValidationException(format!("1 validation error detected: {text}"))
             }
             Some(_) => DynoxideError::ValidationException(text.to_owned()),
@@ -139,33 +144,32 @@ impl Operation {
         }
     }
 
-    /// Whether DynamoDB says how many errors it found, before it says which.
-    fn has_envelope(self) -> bool {
+    /// Returns whether DynamoDB's error messages begin with the number of errors.
+    fn has_error_count(self) -> bool {
         matches!(self, Self::PutItem | Self::UpdateItem | Self::DeleteItem)
     }
 }
 
 impl EngineResponse {
-    /// What DynamoDB answers to an operation that it does not have.
+    /// Returns DynamoDB's response to an unknown operation.
     pub(super) fn unknown_operation() -> Self {
-        Self::bare("com.amazon.coral.service#UnknownOperationException")
+        Self::error_without_message("com.amazon.coral.service#UnknownOperationException")
     }
 
     pub(super) fn internal_error() -> Self {
-        Self::refusal(&DynoxideError::InternalServerError("Internal server error".to_owned()))
+        Self::error(&DynoxideError::InternalServerError("Internal server error".to_owned()))
     }
 
-    /// An error without a message.
-    fn bare(kind: &str) -> Self {
+    fn error_without_message(kind: &str) -> Self {
         Self { status: 400, body: serde_json::json!({ "__type": kind }).to_string().into() }
     }
 
-    fn refusal(error: &DynoxideError) -> Self {
+    fn error(error: &DynoxideError) -> Self {
         Self { status: error.status_code(), body: error.to_json().into() }
     }
 }
 
-/// Whether a request turns Streams on. Of its shape no more is looked at.
+/// Returns whether a request enables Streams. Does not validate the rest.
 fn has_streams(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -185,15 +189,15 @@ fn no_streams() -> DynoxideError {
     DynoxideError::ValidationException("The embedded engine has no Streams".to_owned())
 }
 
-/// serde_json ends its messages with the place in the text.
+/// Removes the position with which serde_json ends its messages.
 fn without_position(message: &str) -> &str {
     match message.rsplit_once(" at line ") {
-        Some((text, place)) if place.contains(" column ") => text,
+        Some((text, position)) if position.contains(" column ") => text,
         Some(_) | None => message,
     }
 }
 
-/// The engine begins some of its messages with the kind of error in capitals and a colon.
+/// Splits off the marker, the kind of error in capitals and a colon, with which the engine begins some messages.
 fn split_marker(message: &str) -> (Option<&str>, &str) {
     match message.split_once(':') {
         Some((
@@ -212,32 +216,33 @@ fn split_marker(message: &str) -> (Option<&str>, &str) {
 mod tests {
     use super::*;
 
-    fn misread(operation: Operation, message: &str) -> (u16, String) {
-        let answer = EngineResponse::refusal(&operation.misread(message));
-        (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
+    fn invalid_request(operation: Operation, message: &str) -> (u16, String) {
+        let response = EngineResponse::error(&operation.invalid_request(message));
+        (response.status, String::from_utf8(response.body.to_vec()).unwrap())
     }
 
     #[test]
-    fn neither_markers_nor_positions_show() {
-        let (status, json) = misread(Operation::PutItem, "VALIDATION_REQUEST:Bad at line 1 column 9");
+    fn markers_and_positions_are_removed() {
+        let (status, json) = invalid_request(Operation::PutItem, "VALIDATION_REQUEST:Bad at line 1 column 9");
         assert_eq!(status, 400);
         assert_eq!(
             json,
             r#"{"__type":"com.amazon.coral.validate#ValidationException","message":"1 validation error detected: Bad"}"#
         );
-        let (_, json) = misread(Operation::GetItem, "VALIDATION_REQUEST:Bad at line 1 column 9");
+        let (_, json) = invalid_request(Operation::GetItem, "VALIDATION_REQUEST:Bad at line 1 column 9");
         assert_eq!(json, r#"{"__type":"com.amazon.coral.validate#ValidationException","message":"Bad"}"#);
-        let (_, json) = misread(Operation::GetItem, "SERIALIZATION:Bad at line 1 column 9");
+        let (_, json) = invalid_request(Operation::GetItem, "SERIALIZATION:Bad at line 1 column 9");
         assert_eq!(json, r#"{"__type":"com.amazon.coral.service#SerializationException","Message":"Bad"}"#);
     }
 
     #[test]
-    fn what_is_not_json_is_refused_without_a_message() {
+    fn body_that_is_not_json_is_an_error_without_a_message() {
         let database = Database::memory().unwrap();
         let deep = [b"{\"x\":".as_slice(), &b"[".repeat(100_000)].concat();
         for body in [b"".as_slice(), b"{", b"\xff", &deep] {
-            let answer = Operation::GetItem.run(&database, body);
-            assert_eq!(answer, EngineResponse::bare("com.amazon.coral.service#SerializationException"));
+            let response = Operation::GetItem.execute(&database, body);
+            let kind = "com.amazon.coral.service#SerializationException";
+            assert_eq!(response, EngineResponse::error_without_message(kind));
         }
     }
 
@@ -245,7 +250,7 @@ mod tests {
     fn streams_are_refused() {
         let database = Database::memory().unwrap();
         let body = br#"{"TableName":"t","StreamSpecification":{"StreamEnabled":true}}"#;
-        let answer = Operation::CreateTable.run(&database, body);
-        assert!(String::from_utf8_lossy(&answer.body).contains("no Streams"));
+        let response = Operation::CreateTable.execute(&database, body);
+        assert!(String::from_utf8_lossy(&response.body).contains("no Streams"));
     }
 }

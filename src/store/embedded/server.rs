@@ -1,10 +1,10 @@
-//! The engine's API over HTTP, so that apps on this machine can use their own SDK: boto3 with `endpoint_url` and any
+//! The engine's API over HTTP, for apps on this machine with an SDK of their own, such as boto3 with `endpoint_url` and any
 //! credentials.
 //!
-//! 1. It is served on loopback addresses only, since nothing is authenticated.
-//! 2. No browser is answered: a page from anywhere can send requests to this machine, but not without `Origin`, and a
-//!    page whose own name was made to lead here, which sends none, asks in that name.
-//! 3. Connections, the bytes of bodies being read, and the time for a head and a body are bounded.
+//! 1. It is served on loopback addresses only, since requests are not authenticated.
+//! 2. Requests of browsers are refused. A page of another site sends `Origin`. After DNS rebinding, a page may send none,
+//!    but its `Host` is the page's own.
+//! 3. The number of connections, the memory for bodies, and the time for a head and a body are limited.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,24 +28,26 @@ use super::Engine;
 use crate::host::names_this_machine;
 use crate::store::StoreOpenError;
 
-/// DynamoDB takes requests of 16 MB.
+/// Maximum size of a body. DynamoDB's own limit is 16 MB.
 const MAX_BODY: usize = 17 * 1024 * 1024;
-/// The bytes of all the bodies being read and answered.
+/// Maximum size of all bodies in memory.
 const MAX_BODIES: u32 = 8 * 17 * 1024 * 1024;
+/// Maximum number of connections.
 const MAX_CONNECTIONS: usize = 512;
-/// For a request's head, and between requests.
+/// Timeout for a request's head, and between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Timeout for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// After an accept that failed, mostly for want of descriptors.
+/// Pause after a failed `accept`, whose usual cause is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// As DynamoDB writes errors, so that SDKs show the message.
-const FOREIGN_HOST: &[u8] = br#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"the embedded store takes requests to 127.0.0.1, [::1] or localhost, by that name"}"#;
+/// The error for a wrong `Host`, in DynamoDB's form, so that SDKs show the message.
+const WRONG_HOST: &[u8] = br#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"the embedded store accepts requests for the hosts 127.0.0.1, [::1] and localhost only"}"#;
 
-/// Listens on a loopback address.
+/// Binds a loopback address.
 ///
 /// # Errors
-/// If it is not one, or is taken.
+/// Returns an error if the address is not a loopback address or cannot be bound.
 pub(in crate::store) async fn bind(address: SocketAddr) -> Result<TcpListener, StoreOpenError> {
     if !address.ip().is_loopback() {
         return Err(StoreOpenError::NotLoopback(address));
@@ -54,8 +56,8 @@ pub(in crate::store) async fn bind(address: SocketAddr) -> Result<TcpListener, S
 }
 
 impl Engine {
-    /// Serves the engine's API for as long as it is polled; dropping it ends every connection. A
-    /// connection to an address that is not loopback is not answered, whatever the listener is bound to.
+    /// Serves the engine's API for as long as the future is polled. Dropping it closes all connections. Connections to an
+    /// address that is not a loopback address are closed, whatever the listener is bound to.
     pub async fn serve(&self, listener: &TcpListener) {
         let bodies = Arc::new(Semaphore::new(MAX_BODIES as usize));
         let mut connections = JoinSet::new();
@@ -67,7 +69,7 @@ impl Engine {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "the embedded engine's port accepts no connection");
+                    tracing::warn!(%error, "the embedded store could not accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -75,13 +77,13 @@ impl Engine {
             if !stream.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
                 continue;
             }
-            let port = Port { engine: self.clone(), bodies: bodies.clone() };
+            let api = Api { engine: self.clone(), bodies: bodies.clone() };
             connections.spawn(async move {
                 let service = service_fn(move |request| {
-                    let port = port.clone();
-                    async move { Ok::<_, io::Error>(port.answer(request).await) }
+                    let api = api.clone();
+                    async move { Ok::<_, io::Error>(api.handle(request).await) }
                 });
-                // A connection that breaks off is the client's affair.
+                // The client notices a failed connection itself.
                 let _ = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEADER_TIMEOUT)
@@ -94,18 +96,19 @@ impl Engine {
 }
 
 #[derive(Clone)]
-struct Port {
+struct Api {
     engine: Engine,
+    /// The bytes of [`MAX_BODIES`] that are free.
     bodies: Arc<Semaphore>,
 }
 
-impl Port {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+impl Api {
+    async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if request.headers().contains_key(ORIGIN) {
             return respond(StatusCode::FORBIDDEN, Bytes::new());
         }
         if !names_this_machine(request.headers()) {
-            return respond(StatusCode::MISDIRECTED_REQUEST, Bytes::from_static(FOREIGN_HOST));
+            return respond(StatusCode::MISDIRECTED_REQUEST, Bytes::from_static(WRONG_HOST));
         }
         if request.method() != Method::POST {
             return respond(StatusCode::NOT_FOUND, Bytes::from_static(b"<UnknownOperationException/>\n"));
@@ -113,36 +116,36 @@ impl Port {
         let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
         let target = target.unwrap_or_default().to_owned();
 
-        // Taken for the whole body at once: piece by piece, bodies could wait for each other.
-        let share = match declared_length(&request) {
-            Some(length) if length > MAX_BODY => return hang_up(StatusCode::PAYLOAD_TOO_LARGE),
+        // Reserve the whole body at once: bodies that are reserved in parts could wait for each other.
+        let length = match content_length(&request) {
+            Some(length) if length > MAX_BODY => return respond_and_close(StatusCode::PAYLOAD_TOO_LARGE),
             Some(length) => length,
             None => MAX_BODY,
         };
-        let share = u32::try_from(share).unwrap_or(MAX_BODIES);
-        let Ok(_share) = self.bodies.acquire_many(share).await else {
-            return hang_up(StatusCode::SERVICE_UNAVAILABLE);
+        let length = u32::try_from(length).unwrap_or(MAX_BODIES);
+        let Ok(_reservation) = self.bodies.acquire_many(length).await else {
+            return respond_and_close(StatusCode::SERVICE_UNAVAILABLE);
         };
         let body = Limited::new(request.into_body(), MAX_BODY).collect();
         let body = match timeout(BODY_TIMEOUT, body).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                return hang_up(StatusCode::PAYLOAD_TOO_LARGE);
+                return respond_and_close(StatusCode::PAYLOAD_TOO_LARGE);
             }
-            Ok(Err(_)) => return hang_up(StatusCode::BAD_REQUEST),
-            Err(_) => return hang_up(StatusCode::REQUEST_TIMEOUT),
+            Ok(Err(_)) => return respond_and_close(StatusCode::BAD_REQUEST),
+            Err(_) => return respond_and_close(StatusCode::REQUEST_TIMEOUT),
         };
-        let answer = self.engine.dispatch(&target, body).await;
-        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        respond(status, answer.body)
+        let response = self.engine.dispatch(&target, body).await;
+        let status = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        respond(status, response.body)
     }
 }
 
-fn declared_length(request: &Request<Incoming>) -> Option<usize> {
+fn content_length(request: &Request<Incoming>) -> Option<usize> {
     request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// With the headers that SDKs look at: some check the sum, and all of them log the id.
+/// Returns a response with the headers that SDKs read: the checksum, and the request id, which they log.
 fn respond(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
     let sum = crc32fast::hash(&body);
     let mut response = Response::new(Full::new(body));
@@ -156,17 +159,17 @@ fn respond(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
     response
 }
 
-/// The rest of the body was not read, so the connection is of no more use.
-fn hang_up(status: StatusCode) -> Response<Full<Bytes>> {
+/// Returns a response that closes the connection, since the request's body was not read to its end.
+fn respond_and_close(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = respond(status, Bytes::new());
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// 52 letters and digits, as DynamoDB's.
+/// Returns a request id of 52 characters, like DynamoDB's.
 fn request_id() -> String {
     let mut bytes = [0; 26];
-    // Without the system's randomness all ids are alike, which harms nobody.
+    // If the operating system has no random bytes, all ids are the same, which does no harm.
     let _ = getrandom::fill(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }

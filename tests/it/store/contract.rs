@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sessiongate::format::{Update, WriteCondition};
 use sessiongate::item::{Attribute, Item, Key, KeyType, Number};
 use sessiongate::store::schema::SchemaError;
-use sessiongate::store::table::{Pages, PutOutcome, Read, Segment, Table, Written};
+use sessiongate::store::table::{ConditionalWrite, CreateOutcome, Read, ScanOptions, Segment, Table};
 use sessiongate::store::{Store, StoreError};
 
 /// What must be in no error's text.
@@ -51,7 +51,7 @@ async fn a_table_that_is_not_there(table: &Table) {
     missing(table.create(row(b"k", 1)).await.unwrap_err());
     missing(table.update(&key, &touch).await.unwrap_err());
     missing(table.delete(&key, &[]).await.unwrap_err());
-    missing(table.scan(Pages { rows: 1, segment: None }).next().await.unwrap_err());
+    missing(table.scan(ScanOptions { page_size: 1, segment: None }).next_page().await.unwrap_err());
     assert_eq!(table.describe().await.unwrap(), None);
     let error = table.check_schema().await.unwrap_err();
     assert!(error.to_string().contains("sessiongate table create"), "{error}");
@@ -109,14 +109,14 @@ async fn values_survive(table: &Table) {
         ("a.b[0] = :v0 OR #n0".into(), number("4")),
     ]);
     let key = Key::binary(&[0, 0xff, b'\n']);
-    assert_eq!(table.create(every.clone()).await.unwrap(), PutOutcome::Yes);
+    assert_eq!(table.create(every.clone()).await.unwrap(), CreateOutcome::Created);
     assert_eq!(table.get(&key, Read::Strong).await.unwrap().as_ref(), Some(&every));
 
     let touch = Update {
         set: vec![("a.b[0] = :v0 OR #n0".into(), number("5"))],
         conditions: vec![WriteCondition::Equals("size".into(), number("3"))],
     };
-    assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Done);
+    assert_eq!(table.update(&key, &touch).await.unwrap(), ConditionalWrite::Done);
     let read = table.get(&key, Read::Strong).await.unwrap().unwrap();
     assert_eq!(read.get("a.b[0] = :v0 OR #n0"), Some(&number("5")));
     assert_eq!(read.len(), every.len());
@@ -127,8 +127,8 @@ async fn values_survive(table: &Table) {
 }
 
 async fn a_create_never_replaces(table: &Table) {
-    assert_eq!(table.create(row(b"created", 1)).await.unwrap(), PutOutcome::Yes);
-    assert_eq!(table.create(row(b"created", 2)).await.unwrap(), PutOutcome::AlreadyThere);
+    assert_eq!(table.create(row(b"created", 1)).await.unwrap(), CreateOutcome::Created);
+    assert_eq!(table.create(row(b"created", 2)).await.unwrap(), CreateOutcome::AlreadyExists);
     assert_eq!(read(table, b"created").await, Some(row(b"created", 1)));
 }
 
@@ -136,16 +136,16 @@ async fn a_touch_moves_only_what_is_there(table: &Table) {
     let key = Key::binary(b"touched");
     // Existence is not among the conditions: the table adds it.
     let touch = Update { set: vec![("iss".into(), number("20"))], conditions: vec![less("iss", "20")] };
-    assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Refused(None));
+    assert_eq!(table.update(&key, &touch).await.unwrap(), ConditionalWrite::Refused(None));
     let bare = Update { set: vec![("iss".into(), number("20"))], conditions: vec![] };
-    assert_eq!(table.update(&key, &bare).await.unwrap(), Written::Refused(None));
+    assert_eq!(table.update(&key, &bare).await.unwrap(), ConditionalWrite::Refused(None));
     assert_eq!(read(table, b"touched").await, None);
 
     let mut expected = row(b"touched", 1);
     table.create(expected.clone()).await.unwrap();
-    assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Done);
+    assert_eq!(table.update(&key, &touch).await.unwrap(), ConditionalWrite::Done);
     expected.insert("iss".into(), number("20"));
-    assert_eq!(table.update(&key, &touch).await.unwrap(), Written::Refused(Some(expected.clone())));
+    assert_eq!(table.update(&key, &touch).await.unwrap(), ConditionalWrite::Refused(Some(expected.clone())));
 
     for (condition, holds) in [
         (less("iss", "20.5"), true),
@@ -159,7 +159,7 @@ async fn a_touch_moves_only_what_is_there(table: &Table) {
         (WriteCondition::Exists, true),
     ] {
         let nothing = Update { set: vec![], conditions: vec![condition.clone()] };
-        let done = table.update(&key, &nothing).await.unwrap() == Written::Done;
+        let done = table.update(&key, &nothing).await.unwrap() == ConditionalWrite::Done;
         assert_eq!(done, holds, "{condition:?}");
     }
     assert_eq!(read(table, b"touched").await, Some(expected));
@@ -168,14 +168,14 @@ async fn a_touch_moves_only_what_is_there(table: &Table) {
 async fn a_delete_says_whether_there_was_a_row(table: &Table) {
     let key = Key::binary(b"deleted");
     let first = [WriteCondition::Equals("ver".into(), Attribute::number(1u64))];
-    assert_eq!(table.delete(&key, &[]).await.unwrap(), Written::Refused(None));
-    assert_eq!(table.delete(&key, &first).await.unwrap(), Written::Refused(None));
+    assert_eq!(table.delete(&key, &[]).await.unwrap(), ConditionalWrite::Refused(None));
+    assert_eq!(table.delete(&key, &first).await.unwrap(), ConditionalWrite::Refused(None));
     table.create(row(b"deleted", 2)).await.unwrap();
     let refused = table.delete(&key, &first).await.unwrap();
-    assert_eq!(refused, Written::Refused(Some(row(b"deleted", 2))));
-    assert_eq!(table.delete(&key, &[]).await.unwrap(), Written::Done);
+    assert_eq!(refused, ConditionalWrite::Refused(Some(row(b"deleted", 2))));
+    assert_eq!(table.delete(&key, &[]).await.unwrap(), ConditionalWrite::Done);
     table.create(row(b"deleted", 1)).await.unwrap();
-    assert_eq!(table.delete(&key, &first).await.unwrap(), Written::Done);
+    assert_eq!(table.delete(&key, &first).await.unwrap(), ConditionalWrite::Done);
     assert_eq!(read(table, b"deleted").await, None);
 }
 
@@ -194,8 +194,8 @@ async fn one_of_many_touches_wins(table: &Table) {
     let mut done = 0;
     for task in tasks {
         match task.await.unwrap().unwrap() {
-            Written::Done => done += 1,
-            Written::Refused(row) => assert_eq!(row.unwrap().get("iss"), Some(&number("100"))),
+            ConditionalWrite::Done => done += 1,
+            ConditionalWrite::Refused(row) => assert_eq!(row.unwrap().get("iss"), Some(&number("100"))),
         }
     }
     assert_eq!(done, 1);
@@ -210,7 +210,7 @@ async fn a_deleted_row_stays_deleted(table: &Table) {
         tokio::spawn(async move { table.update(&key, &touch).await })
     });
     let touches: Vec<_> = touches.collect();
-    assert_eq!(table.delete(&key, &[]).await.unwrap(), Written::Done);
+    assert_eq!(table.delete(&key, &[]).await.unwrap(), ConditionalWrite::Done);
     for touch in touches {
         touch.await.unwrap().unwrap();
     }
@@ -276,13 +276,13 @@ async fn a_scan_sees_every_row_once(table: &Table) {
 }
 
 async fn scanned(table: &Table, segment: Option<Segment>) -> Vec<String> {
-    let mut scan = table.scan(Pages { rows: 4, segment });
+    let mut scan = table.scan(ScanOptions { page_size: 4, segment });
     let mut keys = Vec::new();
-    while let Some(page) = scan.next().await.unwrap() {
+    while let Some(page) = scan.next_page().await.unwrap() {
         assert!(page.len() <= 4);
         keys.extend(page.iter().map(|row| row["session_key"].as_str().unwrap().to_owned()));
     }
-    assert_eq!(scan.next().await.unwrap(), None, "the end stays the end");
+    assert_eq!(scan.next_page().await.unwrap(), None, "the end stays the end");
     keys.sort();
     keys
 }

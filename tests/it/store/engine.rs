@@ -63,17 +63,17 @@ async fn two_processes_can_use_one_file() {
     let path = directory.0.join("sessions.db");
     let (one, other) = (Engine::file(&path).await.unwrap(), Engine::file(&path).await.unwrap());
     let row = Item::from([("sid".into(), Attribute::Binary(b"k".into()))]);
-    let table = Store::on_engine(&one).table("rows", "sid", KeyType::Binary);
+    let table = Store::with_engine(&one).table("rows", "sid", KeyType::Binary);
     table.provision(None).await.unwrap();
     table.create(row.clone()).await.unwrap();
-    let seen = Store::on_engine(&other).table("rows", "sid", KeyType::Binary);
+    let seen = Store::with_engine(&other).table("rows", "sid", KeyType::Binary);
     assert_eq!(seen.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), Some(row));
 }
 
 #[tokio::test]
 async fn a_sweep_removes_what_has_expired_and_nothing_else() {
     let engine = Engine::memory().unwrap();
-    let table = Store::on_engine(&engine).table("rows", "sid", KeyType::Binary);
+    let table = Store::with_engine(&engine).table("rows", "sid", KeyType::Binary);
     table.provision(Some("exp")).await.unwrap();
     let now = Clock.now().wall;
     for (key, expires) in
@@ -158,7 +158,10 @@ async fn the_port_answers_sdks_and_nobody_else() {
     {
         let answer = talk(list.replace("localhost", host)).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 421"), "{host}: {answer}");
-        assert!(answer.contains("AccessDeniedException") && answer.contains("by that name"), "{answer}");
+        assert!(
+            answer.contains("AccessDeniedException") && answer.contains("for the hosts 127.0.0.1"),
+            "{answer}"
+        );
     }
     let nameless = list.replace("host: localhost\r\n", "");
     assert!(talk(nameless).await.unwrap().starts_with("HTTP/1.1 421"));
@@ -213,7 +216,7 @@ async fn boto_can_use_the_port() {
 async fn served() -> (Store, SocketAddr) {
     let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let store = Store::open(&StoreConfig::Embedded { path: None, listen }).await.unwrap();
-    let address = store.served_at().unwrap();
+    let address = store.api_address().unwrap();
     (store, address)
 }
 

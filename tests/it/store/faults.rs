@@ -17,9 +17,9 @@ use sessiongate::format::{Update, WriteCondition};
 use sessiongate::item::{Attribute, Item, Key, KeyType};
 use sessiongate::store::embedded::Engine;
 use sessiongate::store::embedded::dispatch::EngineResponse;
-use sessiongate::store::rotation::{Retirement, Rotated};
+use sessiongate::store::rotation::{Retirement, RotationOutcome};
 use sessiongate::store::schema::SchemaError;
-use sessiongate::store::table::{Pages, PutOutcome, Read, Table, WRITE_MARK, Written};
+use sessiongate::store::table::{ConditionalWrite, CreateOutcome, Read, ScanOptions, Table, WRITE_MARK};
 use sessiongate::store::{Store, StoreError, StoreOpenError};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -92,7 +92,7 @@ async fn a_closed_port_and_a_silent_one_are_unavailable_in_time() {
     let table = table(silent.local_addr().unwrap(), 3).await;
     let begin = Instant::now();
     let error = table.get(&Key::binary(b"k"), Read::Strong).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("time limit")), "{error:?}");
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("timeout")), "{error:?}");
     assert!(begin.elapsed() < 2 * LIMIT, "{:?}", begin.elapsed());
 }
 
@@ -125,7 +125,7 @@ async fn no_operation_takes_a_foreign_answer_for_its_own() {
                 .await;
         let table = server.table(1).await;
         let retirement = Retirement::Delete(vec![]);
-        let pages = Pages { rows: 10, segment: None };
+        let options = ScanOptions { page_size: 10, segment: None };
         let errors = [
             table.get(&key, Read::Eventual).await.unwrap_err(),
             table.create(row(1)).await.unwrap_err(),
@@ -134,7 +134,7 @@ async fn no_operation_takes_a_foreign_answer_for_its_own() {
             table.delete(&key, &[]).await.unwrap_err(),
             table.delete(&key, &due(2).conditions).await.unwrap_err(),
             table.rotate(row(1), &Key::binary(b"old"), &retirement).await.unwrap_err(),
-            table.scan(pages).next().await.unwrap_err(),
+            table.scan(options).next_page().await.unwrap_err(),
             table.describe().await.unwrap_err(),
         ];
         for (number, error) in errors.iter().enumerate() {
@@ -151,7 +151,7 @@ async fn an_empty_object_is_an_answer() {
         Server::start(|_, _, _| async { EngineResponse { status: 200, body: "{}".into() } }).await;
     let table = server.table(1).await;
     assert_eq!(table.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), None);
-    assert_eq!(table.update(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
+    assert_eq!(table.update(&Key::binary(b"k"), &due(2)).await.unwrap(), ConditionalWrite::Done);
 }
 
 /// A server that carries out the first write of `operation`, then `meanwhile`, and loses the response.
@@ -178,8 +178,8 @@ async fn losing_a_response(operation: &'static str, meanwhile: Option<Value>) ->
 async fn retry_of_a_change_that_was_carried_out_is_done() {
     let (server, _task) = losing_a_response("UpdateItem", None).await;
     let table = server.table(3).await;
-    assert_eq!(table.create(row(1)).await.unwrap(), PutOutcome::Yes);
-    assert_eq!(table.change(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
+    assert_eq!(table.create(row(1)).await.unwrap(), CreateOutcome::Created);
+    assert_eq!(table.change(&Key::binary(b"k"), &due(2)).await.unwrap(), ConditionalWrite::Done);
     let mut kept = table.get(&Key::binary(b"k"), Read::Strong).await.unwrap().unwrap();
     assert!(kept.remove(WRITE_MARK).is_some(), "the change left its mark");
     assert_eq!(kept, row(2));
@@ -204,17 +204,17 @@ async fn equal_row_of_another_writer_is_a_refusal() {
     let (server, _task) = server.await;
     let table = server.table(3).await;
     table.create(row(1)).await.unwrap();
-    assert_eq!(table.change(&Key::binary(b"k"), &due(2)).await.unwrap(), Written::Done);
+    assert_eq!(table.change(&Key::binary(b"k"), &due(2)).await.unwrap(), ConditionalWrite::Done);
     let second = table.change(&Key::binary(b"k"), &due(2)).await.unwrap();
-    assert!(matches!(second, Written::Refused(Some(_))), "{second:?}");
+    assert!(matches!(second, ConditionalWrite::Refused(Some(_))), "{second:?}");
 }
 
 #[tokio::test]
 async fn retries_of_a_create_and_of_a_rotation_that_were_carried_out_are_done() {
     let (server, _task) = losing_a_response("PutItem", None).await;
     let table = server.table(3).await;
-    assert_eq!(table.create(row(1)).await.unwrap(), PutOutcome::Yes);
-    assert_eq!(table.create(row(1)).await.unwrap(), PutOutcome::AlreadyThere, "a second create");
+    assert_eq!(table.create(row(1)).await.unwrap(), CreateOutcome::Created);
+    assert_eq!(table.create(row(1)).await.unwrap(), CreateOutcome::AlreadyExists, "a second create");
     let (server, _task) = losing_a_response("TransactWriteItems", None).await;
     let table = server.table(3).await;
     table.create(row(1)).await.unwrap();
@@ -222,7 +222,7 @@ async fn retries_of_a_create_and_of_a_rotation_that_were_carried_out_are_done() 
     new.insert("sid".into(), Key::binary(b"new").to_attribute());
     let retirement = Retirement::Delete(vec![WriteCondition::Exists]);
     let rotated = table.rotate(new, &Key::binary(b"k"), &retirement).await.unwrap();
-    assert_eq!(rotated, Rotated::Done);
+    assert_eq!(rotated, RotationOutcome::Done);
 }
 
 #[tokio::test]
@@ -264,9 +264,12 @@ async fn write_that_meets_a_transaction_is_retried() {
             "update" => table.update(&key, &due(2)).await,
             "change" => table.change(&key, &due(2)).await,
             "delete" => table.delete(&key, &due(2).conditions).await,
-            _ => table.take(&key).await.map(|row| row.map_or(Written::Refused(None), |_| Written::Done)),
+            _ => table
+                .delete_returning(&key)
+                .await
+                .map(|row| row.map_or(ConditionalWrite::Refused(None), |_| ConditionalWrite::Done)),
         };
-        assert_eq!(written.unwrap(), Written::Done, "{write}");
+        assert_eq!(written.unwrap(), ConditionalWrite::Done, "{write}");
     }
 }
 
@@ -282,15 +285,15 @@ async fn write_that_keeps_meeting_transactions_is_refused_with_the_row_and_the_t
             table.change(&key, &due(2)).await,
             table.delete(&key, &due(2).conditions).await,
         ] {
-            assert_eq!(written.unwrap(), Written::Refused(Some(row(1))));
+            assert_eq!(written.unwrap(), ConditionalWrite::Refused(Some(row(1))));
         }
-        let error = table.take(&key).await.unwrap_err();
+        let error = table.delete_returning(&key).await.unwrap_err();
         assert!(
             matches!(&error, StoreError::Unavailable(_)) && !error.to_string().contains(CANARY),
             "{error}"
         );
     }
-    assert_eq!(table.unwritable(), None);
+    assert_eq!(table.write_failure(), None);
 }
 
 /// Older servers do not send the row with a refusal. It is read, so that "none" still means that there is none.
@@ -308,7 +311,7 @@ async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
     let table = server.table(3).await;
     table.create(row(5)).await.unwrap();
     let written = table.update(&Key::binary(b"k"), &due(5)).await.unwrap();
-    assert_eq!(written, Written::Refused(Some(row(5))));
+    assert_eq!(written, ConditionalWrite::Refused(Some(row(5))));
 }
 
 #[tokio::test]
@@ -363,7 +366,7 @@ fn credentials_that_run_out_are_access_denied() {
         ("AWS_REGION", "us-east-1"),
         ("AWS_CONFIG_FILE", config.to_str().unwrap()),
     ]);
-    assert!(error.starts_with("DynamoDB refuses access: no credentials: "), "{error}");
+    assert!(error.starts_with("DynamoDB denied access: no credentials: "), "{error}");
     assert!(used.exists(), "the helper worked once");
 }
 
@@ -421,7 +424,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let engine = Engine::memory().unwrap();
-        Store::on_engine(&engine).table("rows", "sid", KeyType::Binary).provision(None).await.unwrap();
+        Store::with_engine(&engine).table("rows", "sid", KeyType::Binary).provision(None).await.unwrap();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (engine, act) = (engine.clone(), act.clone());

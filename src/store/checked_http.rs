@@ -1,9 +1,9 @@
-//! The SDK's HTTP client, with every response checked before the SDK reads it.
+//! An HTTP client for the SDK that checks every response before the SDK parses it.
 //!
-//! The SDK reads an empty body as `{}`, which of a read says that there is no such row and of a write that it was done.
-//! It reads any other JSON object the same way, and ignores the checksum that DynamoDB sends. So a proxy that answers
-//! for DynamoDB, or one that loses the body, would log users out. A response that DynamoDB cannot have sent is a failed
-//! request here: it is tried again like any other, and then the store is unavailable.
+//! The SDK parses an empty body as `{}`, which means "no such row" to a read and "done" to a write. It parses any other
+//! JSON object the same way, and ignores the checksum that DynamoDB sends. So a proxy that responds in place of DynamoDB,
+//! or loses the body, would log users out. Here, a response that DynamoDB cannot have sent is a transient error: the SDK
+//! retries it, and then the store is unavailable.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,13 +21,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-/// CRC-32 of the body, in decimal digits. DynamoDB sends it with every response; not every engine does.
+/// The CRC-32 of the body, in decimal. DynamoDB sends it with every response; not all compatible engines do.
 const CHECKSUM: &str = "x-amz-crc32";
 
-/// The longest body. DynamoDB's own limit is 16 MB, in its most wasteful encoding.
+/// Maximum size of a body. DynamoDB's own limit is 16 MB.
 const MAX_BODY: usize = 17 * 1024 * 1024;
 
-/// The members of DynamoDB's responses. An object with members and none of these is another service's.
+/// The members of DynamoDB's responses. An object that has members, but none of these, is not DynamoDB's.
 const MEMBERS: [&str; 17] = [
     "Item",
     "Attributes",
@@ -48,23 +48,23 @@ const MEMBERS: [&str; 17] = [
     "LastEvaluatedTableName",
 ];
 
-/// Why a response is not DynamoDB's. It quotes nothing of the response.
+/// The reason why a response is not DynamoDB's. Contains nothing of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Defect {
-    #[error("the response breaks off")]
-    BrokenOff,
-    #[error("the response is longer than any of DynamoDB's")]
-    TooLong,
-    #[error("the response's body and its checksum do not match")]
+    #[error("the response is incomplete")]
+    Incomplete,
+    #[error("the response exceeds DynamoDB's limit")]
+    TooLarge,
+    #[error("the response does not match its checksum")]
     Checksum,
     #[error("the response is empty")]
     Empty,
-    #[error("the response is not DynamoDB's: it is no JSON object of its kind")]
-    Foreign,
+    #[error("the response is not DynamoDB's")]
+    NotDynamoDb,
 }
 
-/// Wraps `client`, so that the SDK gets no response which DynamoDB cannot have sent.
-pub(super) fn checked(client: impl HttpClient + 'static) -> SharedHttpClient {
+/// Wraps `client` so that the SDK receives no response that DynamoDB cannot have sent.
+pub(super) fn with_checks(client: impl HttpClient + 'static) -> SharedHttpClient {
     CheckedClient(client.into_shared()).into_shared()
 }
 
@@ -89,7 +89,7 @@ impl HttpConnector for CheckedConnector {
         let sending = self.0.call(request);
         HttpConnectorFuture::new(async move {
             let mut response = sending.await?;
-            // The attempt's time limit covers this, too.
+            // The timeout of the attempt covers this, too.
             let body = Limited::new(response.take_body(), MAX_BODY).collect().await;
             let body = body.map_err(|error| failure(read_defect(&error)))?.to_bytes();
             check(&response, &body).map_err(failure)?;
@@ -99,13 +99,13 @@ impl HttpConnector for CheckedConnector {
     }
 }
 
-/// The SDK tries again after this, and over another connection.
+/// Returns an error that makes the SDK retry over another connection.
 fn failure(defect: Defect) -> ConnectorError {
     ConnectorError::other(defect.into(), Some(ErrorKind::TransientError))
 }
 
 fn read_defect(error: &BoxError) -> Defect {
-    if error.is::<LengthLimitError>() { Defect::TooLong } else { Defect::BrokenOff }
+    if error.is::<LengthLimitError>() { Defect::TooLarge } else { Defect::Incomplete }
 }
 
 fn check(response: &HttpResponse, body: &Bytes) -> Result<(), Defect> {
@@ -114,17 +114,17 @@ fn check(response: &HttpResponse, body: &Bytes) -> Result<(), Defect> {
     {
         return Err(Defect::Checksum);
     }
-    // The SDK knows an error by its code, and what has none is unavailable already.
+    // The SDK recognizes an error by its code; an error without one is `Unavailable` anyway.
     if !response.status().is_success() {
         return Ok(());
     }
     if body.is_empty() {
         return Err(Defect::Empty);
     }
-    serde_json::from_slice::<Members>(body).map(|Members| ()).map_err(|_| Defect::Foreign)
+    serde_json::from_slice::<Members>(body).map(|Members| ()).map_err(|_| Defect::NotDynamoDb)
 }
 
-/// A whole JSON object, either empty or with a member that DynamoDB's responses have.
+/// Accepts a complete JSON object that is empty or has one of [`MEMBERS`].
 struct Members;
 
 impl<'de> Deserialize<'de> for Members {
@@ -137,7 +137,7 @@ impl<'de> Visitor<'de> for Members {
     type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a response of DynamoDB")
+        f.write_str("a DynamoDB response")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    fn verdict(status: u16, sum: Option<&'static str>, body: &'static str) -> Result<(), Defect> {
+    fn checked(status: u16, sum: Option<&'static str>, body: &'static str) -> Result<(), Defect> {
         let mut response = HttpResponse::new(StatusCode::try_from(status).unwrap(), SdkBody::empty());
         if let Some(sum) = sum {
             response.headers_mut().insert(CHECKSUM, sum);
@@ -165,11 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_objects_of_dynamodb_pass() {
+    fn only_complete_objects_of_dynamodb_are_accepted() {
         for good in
             ["{}", " {} ", r#"{"Item":{"a":{"S":"{"}}}"#, r#"{"\u0049tem":{}}"#, r#"{"New":1,"Count":0}"#]
         {
-            assert_eq!(verdict(200, None, good), Ok(()), "{good}");
+            assert_eq!(checked(200, None, good), Ok(()), "{good}");
         }
         for bad in [
             "<html>",
@@ -186,20 +186,20 @@ mod tests {
             r#"{"item":{}}"#,
             " ",
         ] {
-            assert_eq!(verdict(200, None, bad), Err(Defect::Foreign), "{bad}");
+            assert_eq!(checked(200, None, bad), Err(Defect::NotDynamoDb), "{bad}");
         }
         for status in [200, 204] {
-            assert_eq!(verdict(status, None, ""), Err(Defect::Empty));
+            assert_eq!(checked(status, None, ""), Err(Defect::Empty));
         }
     }
 
     #[test]
-    fn the_checksum_is_that_of_the_body_on_every_status() {
+    fn checksum_must_match_the_body_whatever_the_status() {
         // CRC-32 of `{}`.
-        assert_eq!(verdict(200, Some("2745614147"), "{}"), Ok(()));
-        assert_eq!(verdict(200, Some("2745614148"), "{}"), Err(Defect::Checksum));
-        assert_eq!(verdict(400, Some("2745614148"), "{}"), Err(Defect::Checksum));
-        assert_eq!(verdict(200, Some("a3a6ad43"), "{}"), Err(Defect::Checksum));
-        assert_eq!(verdict(500, None, ""), Ok(()), "an error without a code is unavailable by itself");
+        assert_eq!(checked(200, Some("2745614147"), "{}"), Ok(()));
+        assert_eq!(checked(200, Some("2745614148"), "{}"), Err(Defect::Checksum));
+        assert_eq!(checked(400, Some("2745614148"), "{}"), Err(Defect::Checksum));
+        assert_eq!(checked(200, Some("a3a6ad43"), "{}"), Err(Defect::Checksum));
+        assert_eq!(checked(500, None, ""), Ok(()), "the SDK reports an error without a code");
     }
 }

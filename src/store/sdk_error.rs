@@ -1,8 +1,8 @@
-//! From the SDK's errors to the few kinds of [`StoreError`].
+//! Conversion of the SDK's errors to [`StoreError`].
 //!
-//! DynamoDB's own texts quote attribute values (`Input collection [..] contains duplicates`) and, for signatures,
-//! session tokens. So none is passed on, except the one that says which action a role lacks; the request's id is there
-//! for whoever has to look further.
+//! DynamoDB's error messages may quote attribute values (`Input collection [..] contains duplicates`) and session tokens.
+//! So messages are not passed on, except the one that says which action a role lacks. The request's id is included, for
+//! AWS support.
 
 use std::error::Error;
 
@@ -14,8 +14,8 @@ use aws_sdk_dynamodb::operation::RequestId;
 use super::StoreError;
 use super::conflict::is_conflict;
 
-/// How a failed operation ended, in one word.
-pub(super) fn outcome<E>(error: &SdkError<E, HttpResponse>) -> &'static str
+/// Returns the `outcome` label of a failed operation, for metrics.
+pub(super) fn outcome_label<E>(error: &SdkError<E, HttpResponse>) -> &'static str
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -26,36 +26,36 @@ where
     }
 }
 
-/// What a failed operation on `table` means.
+/// Converts the error of an operation on `table`.
 pub(super) fn store_error<E>(error: &SdkError<E, HttpResponse>, table: &str) -> StoreError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     if let Some(service) = error.as_service_error() {
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
-        return refusal(service, status, error.request_id(), table);
+        return service_error(service, status, error.request_id(), table);
     }
     if let Some(cause) = credentials_failure(error) {
         return StoreError::Denied(format!("no credentials: {cause}"));
     }
     StoreError::Unavailable(match error {
-        SdkError::TimeoutError(_) => "no answer within the time limit".to_owned(),
+        SdkError::TimeoutError(_) => "no response within the timeout".to_owned(),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            "no answer within the time limit".to_owned()
+            "no response within the timeout".to_owned()
         }
         SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
-            Some(error) => innermost(error),
+            Some(error) => root_cause(error),
             None => "the request could not be sent".to_owned(),
         },
         SdkError::ResponseError(response) => {
-            format!("HTTP {}: the answer is not DynamoDB's", response.raw().status().as_u16())
+            format!("HTTP {}: the response is not DynamoDB's", response.raw().status().as_u16())
         }
-        SdkError::ConstructionFailure(_) => return StoreError::Invalid("it cannot be built".to_owned()),
+        SdkError::ConstructionFailure(_) => return StoreError::Invalid("the SDK cannot build it".to_owned()),
         SdkError::ServiceError(_) | _ => "the operation failed".to_owned(),
     })
 }
 
-/// As [`store_error`], for operations on the table itself: no row takes part in them, so DynamoDB may speak for itself.
+/// Like [`store_error`], but keeps DynamoDB's message: for operations on the table itself, whose messages quote no rows.
 pub(super) fn table_error<E>(error: &SdkError<E, HttpResponse>, table: &str) -> StoreError
 where
     E: ProvideErrorMetadata + Error + 'static,
@@ -67,7 +67,8 @@ where
     }
 }
 
-fn refusal(
+/// Converts an error response of DynamoDB.
+fn service_error(
     service: &impl ProvideErrorMetadata,
     status: u16,
     request: Option<&str>,
@@ -87,7 +88,7 @@ fn refusal(
         | "RequestLimitExceeded"
         | "LimitExceededException"
         | "TooManyRequestsException" => StoreError::Throttled,
-        // It names the role, the action and the table, never a row.
+        // The message names the role, the action and the table, never a row.
         "AccessDeniedException" => StoreError::Denied(message.to_owned()),
         "UnrecognizedClientException"
         | "InvalidSignatureException"
@@ -102,17 +103,17 @@ fn refusal(
         | "ExpiredToken"
         | "ExpiredTokenException" => StoreError::Denied(named()),
         "RequestExpired" | "RequestTimeTooSkewed" => {
-            StoreError::Denied(format!("{}: is this machine's clock right?", named()))
+            StoreError::Denied(format!("{}: check this machine's clock", named()))
         }
         "ValidationException" if is_about_size(message) => StoreError::TooLarge,
         "ValidationException" if is_about_the_key(message) => {
-            StoreError::Invalid("the row's key is not of the table's name and type".to_owned())
+            StoreError::Invalid("the key's name or type is not the table's".to_owned())
         }
-        // Another writer was in the way, for a moment, or an earlier attempt of the same transaction.
+        // Another writer, or an earlier attempt of the same transaction, is writing the row.
         "TransactionConflictException"
         | "ReplicatedWriteConflictException"
         | "TransactionInProgressException" => StoreError::Unavailable(named()),
-        "" => StoreError::Unavailable(format!("HTTP {status}: the answer is not DynamoDB's")),
+        "" => StoreError::Unavailable(format!("HTTP {status}: the response is not DynamoDB's")),
         _ if status >= 500 => StoreError::Unavailable(named()),
         _ => StoreError::Invalid(named()),
     }
@@ -129,20 +130,20 @@ fn is_about_the_key(message: &str) -> bool {
         .any(|phrase| message.contains(phrase))
 }
 
-/// The credentials provider's failure, wherever in the chain of causes the SDK put it.
+/// Returns the credentials provider's error, if it is among the sources of `error`.
 fn credentials_failure(error: &(dyn Error + 'static)) -> Option<String> {
     let mut cause = Some(error);
     while let Some(current) = cause {
         if let Some(failure) = current.downcast_ref::<CredentialsError>() {
-            return Some(innermost(failure));
+            return Some(root_cause(failure));
         }
         cause = current.source();
     }
     None
 }
 
-/// The innermost cause, which says most, in one line: helpers that fetch credentials bring along whatever they printed.
-pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+/// Returns the root cause of `error` on one line of limited length: errors of credentials helpers contain their output.
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     const LONGEST: usize = 600;
     let mut cause = error;
     while let Some(inner) = cause.source() {
