@@ -1,6 +1,6 @@
-"""HTTP/2 clients, good and bad: runs the named case against a port and prints what came of it as one line of JSON.
+"""HTTP/2 clients, valid and invalid: runs a case against a port and prints the outcome as one line of JSON.
 
-The good ones are h2's; the bad ones are frames that no library would send.
+Valid frames are h2's, and invalid ones are built here.
 """
 
 import json
@@ -20,7 +20,7 @@ WAIT = 15
 
 
 class Client:
-    """A connection that keeps to no rule, and tells what comes back."""
+    """A connection that may violate the protocol. It records what it receives."""
 
     def __init__(self, port, settings=None, window=None):
         config = h2.config.H2Configuration(
@@ -37,7 +37,7 @@ class Client:
         self.streams = {}
         self.goaway = None
         self.closed = False
-        self.take = True
+        self.acknowledges = True
         self.flush()
 
     def stream(self, number):
@@ -52,7 +52,7 @@ class Client:
             self.closed = True
 
     def raw(self, *sent):
-        """Sends frames behind h2's back."""
+        """Sends frames without h2."""
         try:
             self.socket.sendall(b"".join(frame.serialize() for frame in sent))
         except OSError:
@@ -65,12 +65,12 @@ class Client:
         return number
 
     def read(self, until):
-        """Reads until `until` holds, or the connection has ended."""
+        """Reads until `until` holds or the connection has ended."""
         deadline = time.monotonic() + WAIT
         while not self.closed and not until():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise SystemExit(f"waited for too long: {self.story()}")
+                raise SystemExit(f"timeout: {self.outcome()}")
             self.socket.settimeout(left)
             try:
                 data = self.socket.recv(65536)
@@ -98,7 +98,7 @@ class Client:
             self.stream(number)["headers"] = headers
         elif isinstance(event, h2.events.DataReceived):
             self.stream(number)["body"] += len(event.data)
-            if self.take:
+            if self.acknowledges:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, number)
         elif isinstance(event, h2.events.TrailersReceived):
             self.stream(number)["trailers"] = dict(event.headers)
@@ -118,7 +118,7 @@ class Client:
         self.read(lambda: self.done(number))
         return self.stream(number)
 
-    def story(self):
+    def outcome(self):
         return {"goaway": self.goaway, "closed": self.closed, "streams": self.streams}
 
 
@@ -127,7 +127,7 @@ def head(path="/", method="GET", authority="gateway.test", *more):
 
 
 def one(port, headers, end=True):
-    """The stream of one request on a connection of its own, and what became of that."""
+    """The outcome of one request on its own connection."""
     client = Client(port)
     number = client.request(headers, end)
     stream = client.finish(number) if end else client.read(lambda: client.done(number)).stream(number)
@@ -139,12 +139,12 @@ def heads(port, cases):
 
 
 def length(port):
-    """A body that is shorter than was said."""
+    """A body that is shorter than its content-length."""
     client = Client(port)
     number = client.request(head("/length", "POST", "gateway.test", ("content-length", "5")), end=False)
     client.raw(frames.DataFrame(number, data=b"abc", flags=["END_STREAM"]))
     client.read(lambda: client.done(number) or client.goaway is not None)
-    return client.story()
+    return client.outcome()
 
 
 def trailers(port, fields):
@@ -157,7 +157,9 @@ def trailers(port, fields):
 
 
 def raw_trailers(port, shape, fields):
-    """Trailers in frames of this shape: `plain`, `padded`, `priority`, `resized`, `continued`, or `bytes`, one at a time."""
+    """Trailers in a frame of this shape: `plain`, `padded`, `priority`, `resized` (dynamic table size updates), `continued` (with
+    a CONTINUATION frame) or `bytes` (sent byte by byte).
+    """
     client = Client(port)
     number = client.request(head("/trailers", "POST"), end=False)
     client.h2.send_data(number, b"abc")
@@ -192,7 +194,7 @@ def block(*more):
 
 
 def flood(port, kind):
-    """Sends until the gateway has had enough; who floods does not read meanwhile."""
+    """Sends frames until the gateway closes the connection, and reads none meanwhile."""
     client = Client(port)
     client.read(lambda: client.h2.remote_settings.max_concurrent_streams < 1000)
     data = block()
@@ -203,10 +205,10 @@ def flood(port, kind):
     numbers = range(1, 100_000, 2)
     if kind == "resets":
         batches = ([start(n), frames.RstStreamFrame(n, error_code=8)] for n in numbers)
-    elif kind == "mistakes":
-        # A window beyond all bounds: the gateway has to reset these itself (MadeYouReset).
-        most = (1 << 31) - 1
-        batches = ([start(n, ["END_HEADERS"]), frames.WindowUpdateFrame(n, window_increment=most)] for n in numbers)
+    elif kind == "invalid_updates":
+        # The window exceeds its maximum, so the gateway has to reset these streams (MadeYouReset).
+        maximum = (1 << 31) - 1
+        batches = ([start(n, ["END_HEADERS"]), frames.WindowUpdateFrame(n, window_increment=maximum)] for n in numbers)
     elif kind == "continuations":
         more = hpack.Encoder().encode([("x-filler", "x" * 100)], huffman=False)
         first = [frames.HeadersFrame(1, data=data, flags=["END_STREAM"])]
@@ -243,14 +245,14 @@ def flood(port, kind):
 
 
 def many(port, count):
-    """More streams at a time than are allowed; those below wait at the upstream."""
+    """More concurrent streams than allowed. The upstream holds those that are allowed."""
     client = Client(port)
     client.read(lambda: client.h2.remote_settings.max_concurrent_streams < 1000)
     allowed = client.h2.remote_settings.max_concurrent_streams
     data = block()
     for n in range(count):
         client.raw(frames.HeadersFrame(2 * n + 1, data=data, flags=["END_STREAM", "END_HEADERS"]))
-    # h2 has not sent these itself, so it has to be told that they are there.
+    # h2 does not know these streams, so their frames are parsed here.
     refused = 0
     buffer = b""
     while refused < count - allowed:
@@ -269,9 +271,9 @@ def many(port, count):
 
 
 def stalled(port):
-    """Takes nothing of one response, and all of another."""
+    """Opens no flow-control window for one response, and reads other responses."""
     client = Client(port)
-    client.take = False
+    client.acknowledges = False
     slow = client.request(head("/large"))
     client.read(lambda: client.stream(slow)["body"] >= 65535)
     client.h2.increment_flow_control_window(1 << 20)
@@ -279,13 +281,13 @@ def stalled(port):
     good = client.request(head("/small"))
     client.finish(good)
     client.read(lambda: client.stream(slow)["reset"] is not None)
-    again = client.request(head("/small"))
-    client.finish(again)
-    return {"slow": client.stream(slow), "good": client.stream(good), "again": client.stream(again)}
+    later = client.request(head("/small"))
+    client.finish(later)
+    return {"slow": client.stream(slow), "good": client.stream(good), "later": client.stream(later)}
 
 
-def deaf(port):
-    """Asks for more than buffers hold, and does not read at all."""
+def not_reading(port):
+    """Requests more than buffers hold, and does not read."""
     client = Client(port)
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.h2.increment_flow_control_window((1 << 31) - 1 - 65535)
@@ -293,11 +295,11 @@ def deaf(port):
     number = client.request(head("/large"))
     client.h2.increment_flow_control_window((1 << 30), number)
     client.flush()
-    print("asked", flush=True)
+    print("request sent", flush=True)
     sys.stdin.readline()
-    client.take = False
+    client.acknowledges = False
     client.read(lambda: False)
-    return client.story()
+    return client.outcome()
 
 
 def idle(port):
@@ -305,59 +307,59 @@ def idle(port):
     number = client.request(head())
     client.finish(number)
     client.read(lambda: False)
-    return client.story()
+    return client.outcome()
 
 
 def drain(port):
-    """One request is under way when the gateway is told to end. In frames: to h2, a GOAWAY is the end."""
+    """One request is open when the gateway drains. Frames are parsed here because h2 treats a GOAWAY as the end."""
     client = Client(port)
     number = client.request(head("/held"))
-    print("asked", flush=True)
-    story = {"goaway": None, "body": 0, "ended": False}
+    print("request sent", flush=True)
+    outcome = {"goaway": None, "body": 0, "ended": False}
     buffer = b""
     while data := client.socket.recv(65536):
         buffer += data
         while len(buffer) >= 9 and len(buffer) >= 9 + int.from_bytes(buffer[:3], "big"):
             size = int.from_bytes(buffer[:3], "big")
-            kind, flags, of = buffer[3], buffer[4], int.from_bytes(buffer[5:9], "big")
+            kind, flags, stream = buffer[3], buffer[4], int.from_bytes(buffer[5:9], "big")
             payload, buffer = buffer[9 : 9 + size], buffer[9 + size :]
-            if kind == 0 and of == number:
-                story["body"] += size
-                story["ended"] = bool(flags & 1)
+            if kind == 0 and stream == number:
+                outcome["body"] += size
+                outcome["ended"] = bool(flags & 1)
             elif kind == 6 and not flags & 1:
                 client.raw(frames.PingFrame(0, opaque_data=payload, flags=["ACK"]))
-            elif kind == 7 and story["goaway"] is None:
-                story["goaway"] = int.from_bytes(payload[4:8], "big")
-                print("told", flush=True)
-    return story
+            elif kind == 7 and outcome["goaway"] is None:
+                outcome["goaway"] = int.from_bytes(payload[4:8], "big")
+                print("GOAWAY", flush=True)
+    return outcome
 
 
 def vanish(port):
-    """Leaves in the middle of a request."""
+    """Disconnects in the middle of a request."""
     client = Client(port)
     number = client.request(head("/vanish", "POST"), end=False)
     client.h2.send_data(number, b"abc")
     client.flush()
-    print("asked", flush=True)
+    print("request sent", flush=True)
     sys.stdin.readline()
     client.socket.close()
     return {}
 
 
 def reset(port):
-    """Takes a request back, and goes on with another."""
+    """Resets a stream and opens another."""
     client = Client(port)
     number = client.request(head("/held"))
-    print("asked", flush=True)
+    print("request sent", flush=True)
     sys.stdin.readline()
     client.h2.reset_stream(number, 8)
     good = client.request(head("/small"))
     client.finish(good)
-    return client.story()
+    return client.outcome()
 
 
 def unread(port):
-    """Is refused while most of the body is still to come."""
+    """Gets a refusal before it has sent most of the body."""
     client = Client(port)
     number = client.request(head("/missing", "POST"), end=False)
     client.h2.send_data(number, b"x" * 16000)
@@ -365,17 +367,17 @@ def unread(port):
     client.read(lambda: client.stream(number)["reset"] is not None)
     good = client.request(head("/small"))
     client.finish(good)
-    return client.story()
+    return client.outcome()
 
 
 def upload(port, path, size, before):
-    """Sends all of a body before it takes any of the response, on a connection that has asked `before` times."""
+    """Sends a whole body before it reads the response, on a connection with `before` earlier requests."""
     client = Client(port)
     for _ in range(before):
         client.finish(client.request(head(path)))
-    client.take = False
+    client.acknowledges = False
     number = client.request(head(path, "POST"), end=False)
-    taken = 0
+    acknowledged = 0
     while size and not client.done(number):
         piece = min(size, client.h2.local_flow_control_window(number), 16384)
         if piece:
@@ -385,17 +387,17 @@ def upload(port, path, size, before):
         else:
             client.read(lambda: client.done(number) or client.h2.local_flow_control_window(number))
     while not client.done(number):
-        seen = client.stream(number)["body"]
-        if seen > taken:
-            client.h2.acknowledge_received_data(seen - taken, number)
+        received = client.stream(number)["body"]
+        if received > acknowledged:
+            client.h2.acknowledge_received_data(received - acknowledged, number)
             client.flush()
-            taken = seen
-        client.read(lambda: client.done(number) or client.stream(number)["body"] > taken)
+            acknowledged = received
+        client.read(lambda: client.done(number) or client.stream(number)["body"] > acknowledged)
     return {"sent": not size, **client.stream(number)}
 
 
 def slow(port):
-    """Sends a body that stops."""
+    """Sends a part of a body and no more."""
     client = Client(port)
     number = client.request(head("/", "POST"), end=False)
     client.h2.send_data(number, b"abc")
@@ -403,7 +405,7 @@ def slow(port):
     client.read(lambda: client.stream(number)["status"] is not None)
     good = client.request(head("/small"))
     client.finish(good)
-    return client.story()
+    return client.outcome()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! `sessiongate demo` as a newcomer meets it: whatever it prints is taken at its word.
+//! `sessiongate demo`: its app, the commands and links that it prints, and the events that it reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::support::client::Request;
 use crate::support::gateway::Gateway;
 
-/// Longer than anything here takes, on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for each wait.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running demo; killed if a test ends before it does.
+/// A running demo, which is killed when this value is dropped.
 struct Demo {
     child: Child,
     lines: Receiver<String>,
-    /// What was printed before the story begins.
+    /// The lines before the live events.
     welcome: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl Demo {
         });
         let mut demo = Self { child, lines, welcome: Vec::new() };
         loop {
-            let line = demo.line();
+            let line = demo.next_line();
             let last = line.ends_with("Live:");
             demo.welcome.push(line.trim().to_owned());
             if last {
@@ -56,14 +56,14 @@ impl Demo {
         }
     }
 
-    fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("the demo goes on talking")
+    fn next_line(&self) -> String {
+        self.lines.recv_timeout(TIMEOUT).expect("the demo prints another line")
     }
 
-    /// The story's next line that holds `text`.
-    fn tells(&self, text: &str) -> String {
+    /// Waits for a line that contains `text`, and returns it.
+    fn wait_for_line(&self, text: &str) -> String {
         loop {
-            let line = self.line();
+            let line = self.next_line();
             if line.contains(text) {
                 return line;
             }
@@ -83,7 +83,7 @@ impl Demo {
         self.printed(|line| line.starts_with("http://") && line.contains("/become/"))
     }
 
-    /// The curl command that holds all of `parts`, carried out.
+    /// Does what the printed curl command that contains all of `parts` would do.
     #[track_caller]
     fn curl(&self, parts: &[&str]) -> Page {
         let command =
@@ -108,7 +108,7 @@ impl Demo {
         words(self.printed(|line| line.contains(" session revoke "))).pop().unwrap().into()
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, as Ctrl-C does, and returns the exit code.
     fn interrupt(mut self) -> i32 {
         assert!(self.shell(&format!("kill -INT {}", self.child.id())).status.success());
         self.child.wait().unwrap().code().unwrap()
@@ -117,13 +117,13 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // It has ended already in the tests that go well.
+        // Fails if it has exited.
         let _ended = self.child.kill();
         let _ended = self.child.wait();
     }
 }
 
-/// A command as a shell splits it; single quotes are all that it uses.
+/// Splits a command as a shell does. Handles only single quotes.
 fn words(command: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     for (at, part) in command.split('\'').enumerate() {
@@ -138,12 +138,12 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// What curl would do.
+/// Sends a GET as curl does.
 fn get(url: &str, headers: &[&str]) -> Page {
     send("GET", url, headers, "")
 }
 
-/// What a browser would do with a form of `site`'s.
+/// Sends a form as a browser does, with `site` as `Sec-Fetch-Site`.
 fn post(url: &str, site: &str, cookie: Option<&str>, form: &str) -> Page {
     let (site, length) = (format!("Sec-Fetch-Site: {site}"), format!("Content-Length: {}", form.len()));
     let headers = [Some(site.as_str()), Some(length.as_str()), cookie];
@@ -153,16 +153,16 @@ fn post(url: &str, site: &str, cookie: Option<&str>, form: &str) -> Page {
 fn send(method: &str, url: &str, headers: &[&str], body: &str) -> Page {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut request =
         format!("{method} /{path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\nConnection: close\r\n");
     for header in headers {
         request.push_str(&format!("{header}\r\n"));
     }
     stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Page { status, head: head.to_owned(), body: body.to_owned() }
 }
@@ -175,19 +175,19 @@ impl Page {
         })
     }
 
-    /// The cookie that it sets, as `name=value`.
+    /// Returns the cookie that it sets, as a header line.
     fn cookie(&self) -> String {
         format!("Cookie: {}", self.header("set-cookie").unwrap().split(';').next().unwrap())
     }
 }
 
 #[test]
-fn a_newcomer_meets_alice() {
+fn printed_commands_show_alice_and_the_refusals() {
     let demo = Demo::start(0);
-    let stranger = demo.curl(&["curl http"]);
-    assert_eq!(stranger.status, 200);
-    assert!(stranger.body.starts_with("Hello, anonymous\n"), "{}", stranger.body);
-    demo.tells("X-Session-Status: anonymous");
+    let anonymous = demo.curl(&["curl http"]);
+    assert_eq!(anonymous.status, 200);
+    assert!(anonymous.body.starts_with("Hello, anonymous\n"), "{}", anonymous.body);
+    demo.wait_for_line("X-Session-Status: anonymous");
 
     let alice = demo.curl(&["curl -b"]);
     assert!(alice.body.starts_with("Hello, alice\n"), "{}", alice.body);
@@ -196,19 +196,19 @@ fn a_newcomer_meets_alice() {
     {
         assert!(alice.body.contains(expected), "{expected}: {}", alice.body);
     }
-    assert!(!alice.body.to_lowercase().contains("cookie"), "the session cookie is not the app's business");
-    demo.tells("X-User: alice");
+    assert!(!alice.body.to_lowercase().contains("cookie"), "the app received the session cookie");
+    demo.wait_for_line("X-User: alice");
 
     let refused = demo.curl(&["/members"]);
     assert_eq!(refused.status, 401);
-    demo.tells("did not reach the app");
+    demo.wait_for_line("did not reach the app");
     assert_eq!(demo.curl(&["/admin"]).status, 200);
-    for lie in ["X-User: root", "X_User: root"] {
-        let answer = demo.curl(&[lie]);
+    for forged in ["X-User: root", "X_User: root"] {
+        let response = demo.curl(&[forged]);
         assert!(
-            answer.body.starts_with("Hello, anonymous\n") && !answer.body.contains("root"),
-            "{lie}: {}",
-            answer.body
+            response.body.starts_with("Hello, anonymous\n") && !response.body.contains("root"),
+            "{forged}: {}",
+            response.body
         );
     }
     let browser = get(&format!("{}members", demo.url()), &["Accept: text/html"]);
@@ -220,7 +220,7 @@ fn a_newcomer_meets_alice() {
     );
 }
 
-/// The names of the headers that an answer of `/whoami` ascribes to `origin`.
+/// Returns the names of the headers that a response of `/whoami` attributes to `origin`.
 fn names_from(origin: &str, whoami: &str) -> BTreeSet<String> {
     let whoami: Value = serde_json::from_str(whoami).unwrap();
     let headers = whoami["headers"].as_array().unwrap().iter().filter(|header| header["from"] == origin);
@@ -228,17 +228,16 @@ fn names_from(origin: &str, whoami: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn headers_that_the_gateway_made_are_not_ascribed_to_the_client() {
+fn headers_of_the_gateway_are_not_attributed_to_the_client() {
     let demo = Demo::start(0);
     let whoami = get(&format!("{}whoami", demo.url()), &["X-Own: 1"]);
     assert_eq!(names_from("client", &whoami.body), ["accept", "host", "x-own"].map(str::to_owned).into());
-    let made = names_from("gateway", &whoami.body);
-    assert!(made.contains("traceparent") && made.contains("via"), "{made:?}");
+    let added = names_from("gateway", &whoami.body);
+    assert!(added.contains("traceparent") && added.contains("via"), "{added:?}");
 }
 
-/// Behind a route that edits what it can.
 #[tokio::test]
-async fn headers_that_a_route_sets_are_not_ascribed_to_the_client() {
+async fn headers_that_a_route_sets_are_not_attributed_to_the_client() {
     for (server, from_client) in [("", "accept x-own"), ("traces = \"pass\"", "accept traceparent x-own")] {
         let gateway = Gateway::builder()
             .server(server)
@@ -257,58 +256,58 @@ async fn headers_that_a_route_sets_are_not_ascribed_to_the_client() {
         let whoami = gateway.send(&request).await.text();
         let expected = from_client.split(' ').map(str::to_owned).collect();
         assert_eq!(names_from("client", &whoami), expected, "{whoami}");
-        let made = names_from("gateway", &whoami);
+        let added = names_from("gateway", &whoami);
         for name in ["host", "x-set", "x-forwarded-prefix", "x-forwarded-for", "x-request-id"] {
-            assert!(made.contains(name), "{name}: {made:?}");
+            assert!(added.contains(name), "{name}: {added:?}");
         }
     }
 }
 
 #[test]
-fn the_link_makes_its_visitor_alice_again_and_again() {
+fn link_logs_in_as_alice_again_after_her_session_was_revoked() {
     let demo = Demo::start(0);
     let entered = get(demo.link(), &[]);
     assert_eq!((entered.status, entered.header("location")), (303, Some("/")));
     let cookie = entered.cookie();
-    assert!(entered.head.contains("HttpOnly"), "the gateway adds the realm's attributes: {}", entered.head);
+    assert!(entered.head.contains("HttpOnly"), "without the realm's cookie attributes: {}", entered.head);
     assert!(get(demo.url(), &[&cookie]).body.starts_with("Hello, alice\n"));
-    assert_eq!(get(demo.link(), &[]).cookie(), cookie, "the same session while it lives");
+    assert_eq!(get(demo.link(), &[]).cookie(), cookie, "another session while the first is active");
 
-    // Anonymous at the latest when the gateway has read again; asking on is what a newcomer does.
-    let news = demo.tells("alice has a new session");
-    let revoked = demo.shell(news.split_once("to end it: ").unwrap().1);
+    // The cached row is used for a moment longer.
+    let event = demo.wait_for_line("alice has a new session");
+    let revoked = demo.shell(event.split_once("to end it: ").unwrap().1);
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
-    let mut tries = 0..100_000;
+    let mut attempts = 0..100_000;
     while get(demo.url(), &[&cookie]).body.starts_with("Hello, alice\n") {
-        assert!(tries.next().is_some(), "a revoked session goes on");
+        assert!(attempts.next().is_some(), "a revoked session is still accepted");
     }
 
     let again = get(demo.link(), &[]).cookie();
     assert_ne!(again, cookie);
     assert!(get(demo.url(), &[&again]).body.starts_with("Hello, alice\n"));
-    demo.tells("alice has a new session");
-    // The printed cookie is of another session, which the printed command ends.
+    demo.wait_for_line("alice has a new session");
+    // The printed cookie has another session, which the printed command revokes.
     assert!(demo.curl(&["curl -b"]).body.starts_with("Hello, alice\n"));
     let command = demo.printed(|line| line.contains(" session revoke "));
     assert!(demo.shell(command).status.success(), "{command}");
 }
 
 #[test]
-fn printed_cookie_is_kept_alive_and_the_session_of_the_link_is_not() {
+fn session_of_the_printed_cookie_is_reissued_and_the_link_s_is_not() {
     let demo = Demo::start(0);
     let list = demo.printed(|line| line.contains(" session list ")).replace("--claims", "--json");
     let sessions = || {
         let listed = String::from_utf8(demo.shell(&list).stdout).unwrap();
         let rows = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let of =
+        let state =
             |row: Value| (row["ref"].to_string(), (row["expires"].as_i64().unwrap(), row["state"] == "live"));
-        rows.map(of).collect::<BTreeMap<_, _>>()
+        rows.map(state).collect::<BTreeMap<_, _>>()
     };
     let (printed, (deadline, _)) = sessions().pop_first().unwrap();
     get(demo.link(), &[]);
-    let (of_link, (its_deadline, _)) =
+    let (linked, (linked_deadline, _)) =
         sessions().into_iter().find(|(reference, _)| *reference != printed).unwrap();
-    // Nobody uses either of them.
+    // No request uses either session.
     let moved = loop {
         let now = sessions();
         let (moved_to, is_live) = now[&printed];
@@ -316,14 +315,14 @@ fn printed_cookie_is_kept_alive_and_the_session_of_the_link_is_not() {
         if moved_to > deadline {
             break now;
         }
-        // Each look is a process; not more of them than it takes.
+        // Each poll starts a process.
         std::thread::sleep(Duration::from_millis(250));
     };
-    assert_eq!(moved[&of_link].0, its_deadline);
+    assert_eq!(moved[&linked].0, linked_deadline);
 }
 
 #[test]
-fn name_of_any_person_logs_in_and_is_shown() {
+fn any_name_logs_in_and_is_escaped() {
     let demo = Demo::start(0);
     for (name, shown) in [
         ("O'Hara", "O&#39;Hara"),
@@ -333,9 +332,9 @@ fn name_of_any_person_logs_in_and_is_shown() {
         ("\\", "\\"),
     ] {
         let form: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let entered = post(&format!("{}log-in", demo.url()), "same-origin", None, &format!("name={form}"));
-        assert_eq!(entered.status, 303, "{name}: {}\n{}", entered.head, entered.body);
-        let cookie = entered.cookie();
+        let response = post(&format!("{}log-in", demo.url()), "same-origin", None, &format!("name={form}"));
+        assert_eq!(response.status, 303, "{name}: {}\n{}", response.head, response.body);
+        let cookie = response.cookie();
         let text = get(demo.url(), &[&cookie]).body;
         assert!(text.starts_with(&format!("Hello, {name}\n")), "{name}: {text}");
         let page = get(demo.url(), &[&cookie, "Accept: text/html"]).body;
@@ -344,53 +343,53 @@ fn name_of_any_person_logs_in_and_is_shown() {
 }
 
 #[test]
-fn a_log_in_a_counter_and_a_log_out_are_made_of_headers() {
+fn login_counter_and_logout_work() {
     let demo = Demo::start(0);
     let to = |form: &str| format!("{}{form}", demo.url());
-    let ours = "same-origin";
-    // Counting needs no name: whoever counts gets a session to count in.
-    let mut cookie = post(&to("count"), ours, None, "").cookie();
-    demo.tells("session created");
+    let same = "same-origin";
+    // Counting needs no login: the count is in a guest's session.
+    let mut cookie = post(&to("count"), same, None, "").cookie();
+    demo.wait_for_line("session created");
     for _ in 0..2 {
-        let counted = post(&to("count"), ours, Some(&cookie), "");
+        let counted = post(&to("count"), same, Some(&cookie), "");
         assert_eq!((counted.status, counted.header("location")), (303, Some("/")), "{}", counted.head);
         cookie = counted.cookie();
     }
     let page = get(demo.url(), &[&cookie, "Accept: text/html"]);
     assert!(page.body.contains("<output id=\"visits\">3</output>"), "{}", page.body);
-    let planted = cookie;
+    let fixed = cookie;
 
-    let refused = post(&to("log-in"), "cross-site", Some(&planted), "name=Mallory");
+    let refused = post(&to("log-in"), "cross-site", Some(&fixed), "name=Mallory");
     assert_eq!((refused.status, refused.header("set-cookie")), (403, None));
-    demo.tells("cross-site");
-    assert_eq!(post(&to("log-in"), ours, Some(&planted), "name=a%0ab").status, 400);
+    demo.wait_for_line("cross-site");
+    assert_eq!(post(&to("log-in"), same, Some(&fixed), "name=a%0ab").status, 400);
 
-    let entered = post(&to("log-in"), ours, Some(&planted), "name=Zo%C3%AB+L");
+    let entered = post(&to("log-in"), same, Some(&fixed), "name=Zo%C3%AB+L");
     assert_eq!((entered.status, entered.header("location")), (303, Some("/")), "{}", entered.head);
-    demo.tells("new id");
+    demo.wait_for_line("new id");
     let cookie = entered.cookie();
     let id = |cookie: &str| cookie.split('/').next().unwrap().to_owned();
-    assert_ne!(id(&cookie), id(&planted), "who planted the id before knows nothing");
-    assert!(get(demo.url(), &[&planted]).body.starts_with("Hello, anonymous\n"));
+    assert_ne!(id(&cookie), id(&fixed), "the login keeps the old id");
+    assert!(get(demo.url(), &[&fixed]).body.starts_with("Hello, anonymous\n"));
 
     let poll = get(&to("whoami"), &[&cookie]);
-    assert!(!poll.body.contains("Welcome"), "a poll does not take the next page's message: {}", poll.body);
+    assert!(!poll.body.contains("Welcome"), "a poll took the flash message: {}", poll.body);
     let page = get(demo.url(), &[&cookie, "Accept: text/html"]);
     let welcome = "<p class=\"flash\" role=\"status\">Welcome, Zoë L</p>";
     assert!(page.body.contains(welcome) && page.body.contains("Hello, Zoë L"), "{}", page.body);
-    assert!(page.body.contains("<output id=\"visits\">3</output>"), "the count came along: {}", page.body);
+    assert!(page.body.contains("<output id=\"visits\">3</output>"), "the count was lost: {}", page.body);
     let cookie = page.cookie();
     assert!(!get(demo.url(), &[&cookie, "Accept: text/html"]).body.contains("Welcome"));
 
-    let left = post(&to("log-out"), ours, Some(&cookie), "");
-    assert_eq!(left.status, 303);
-    assert!(left.header("set-cookie").unwrap().contains("Max-Age=0"), "{}", left.head);
-    demo.tells("session ended");
+    let logged_out = post(&to("log-out"), same, Some(&cookie), "");
+    assert_eq!(logged_out.status, 303);
+    assert!(logged_out.header("set-cookie").unwrap().contains("Max-Age=0"), "{}", logged_out.head);
+    demo.wait_for_line("session ended");
     assert!(get(demo.url(), &[&cookie]).body.starts_with("Hello, anonymous\n"));
 }
 
 #[test]
-fn the_other_terminal_sees_the_table_and_the_reasons() {
+fn printed_list_and_explain_commands_work() {
     let demo = Demo::start(0);
     let listed = demo.shell(demo.printed(|line| line.contains(" session list ")));
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -401,7 +400,7 @@ fn the_other_terminal_sees_the_table_and_the_reasons() {
 }
 
 #[test]
-fn ctrl_c_ends_it_and_leaves_nothing_behind() {
+fn ctrl_c_exits_with_0_and_removes_the_files() {
     let demo = Demo::start(0);
     let home = demo.config().parent().unwrap().to_owned();
     assert!(home.is_dir());
@@ -410,7 +409,7 @@ fn ctrl_c_ends_it_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_no_obstacle() {
+fn another_port_is_used_if_the_default_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let demo = Demo::start(port);

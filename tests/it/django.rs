@@ -1,5 +1,5 @@
-//! Sessions of Django's through the gateway: what they cost in operations on the table, and what apps are told of those
-//! that never end. `tests/interop/django.rs` has the real Django.
+//! Django's sessions: operations on the table, expiry, and the headers of sessions that never expire. The real Django is in
+//! `tests/interop/django.rs`.
 
 #![cfg(feature = "embedded")]
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn gateway(engine: &Engine, upstream: &Upstream, lines: &str) -> Builder {
         .route("/", "required", "[routes.headers]\nX-User = \"_auth_user_id\"")
 }
 
-/// An engine with a session that was saved this long ago, signed with `secret`.
+/// Starts an engine with a session that was saved this long ago and signed with `secret`.
 async fn engine(secret: &str, age: Duration) -> Engine {
     let keys = KeysConfig { current: Secret::new(secret.as_bytes()), previous: vec![] };
     let django = Django::new("session_key", Some(&keys), DAY, true);
@@ -68,7 +68,7 @@ fn json(attribute: &Attribute) -> Value {
 }
 
 #[tokio::test]
-async fn one_reissue_after_the_other_is_carried_out() {
+async fn consecutive_reissues_of_a_cached_row_succeed() {
     let (engine, upstream) = (engine(SECRET_KEY, 2 * DAY / 24).await, Upstream::start());
     let gateway = gateway(&engine, &upstream, "reissue_time = \"1s\"").start().await;
 
@@ -85,7 +85,7 @@ async fn one_reissue_after_the_other_is_carried_out() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_session_key_costs_no_read_and_what_no_key_has_signed_is_no_session() {
+async fn malformed_session_key_costs_no_read_and_row_with_a_wrong_signature_is_401() {
     let (engine, upstream) =
         (engine("another key, which is not the gateway's", DAY / 24).await, Upstream::start());
     let gateway = gateway(&engine, &upstream, "").start().await;
@@ -103,7 +103,7 @@ async fn what_cannot_be_a_session_key_costs_no_read_and_what_no_key_has_signed_i
 }
 
 #[tokio::test]
-async fn a_session_ends_unless_its_age_is_not_enforced() {
+async fn old_session_is_401_unless_enforce_age_is_false() {
     let (engine, upstream) = (engine(SECRET_KEY, 30 * DAY).await, Upstream::start());
     let enforcing = gateway(&engine, &upstream, "").start().await;
     assert_eq!(enforcing.get("/", COOKIE).await.status, 401);

@@ -1,4 +1,4 @@
-//! Headers of constant text: set, added and removed, both ways, and never what is not a route's to change.
+//! Header edits of routes, in requests and responses.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
 #[tokio::test]
-async fn requests_carry_what_is_set_and_not_what_is_removed() {
+async fn request_headers_are_set_and_removed() {
     let upstream = Upstream::start();
     let edits = "[routes.request_headers]\nremove = [\"X-Debug\", \"Accept-Encoding\"]\n\
                  set = { X-Env = \"prod\", User-Agent = \"gate\", X-Way = \"{scheme}://{host} {client_ip} {request_id} {route}\" }";
@@ -35,8 +35,8 @@ async fn requests_carry_what_is_set_and_not_what_is_removed() {
         seen.message.headers.iter().filter(|(_, value)| value == "client's" || value == "twice").collect();
     assert!(theirs.is_empty(), "{theirs:?}");
 
-    // What the upstream of one route takes the gateway's word for, no client says on another. What every client says
-    // is only replaced where the route says so.
+    // A header that one route sets is removed from clients' requests on every route, because the upstream trusts it. A header
+    // that every client sends is replaced only on that route.
     gateway.send(&request("/")).await;
     let seen = upstream.last_request();
     assert_eq!((seen.header("x-env"), seen.header("x_env"), seen.header("x-way")), (None, None, None));
@@ -48,15 +48,15 @@ const SECURE: &str = "[routes.response_headers]\nremove = [\"Server\", \"X-Power
     add = { Vary = \"Accept\" }";
 
 #[tokio::test]
-async fn answers_of_upstreams_are_edited_and_the_session_stays_private() {
+async fn response_headers_are_edited_and_session_cookies_stay_private() {
     let engine = table::engine().await;
     let upstream = Upstream::responding(|_| {
-        let answer = ScriptedResponse::ok("ok")
+        let response = ScriptedResponse::ok("ok")
             .header("Server", "apache")
             .header("X-Powered-By", "php")
             .header("Vary", "Origin");
-        // A nominated header goes; not the operator's of that name.
-        answer
+        // A header that Connection names is removed, but not the configured one of the same name.
+        response
             .header("X-Frame-Options", "ALLOW")
             .header("X-Frame-Options", "SAMEORIGIN")
             .header("Connection", "x-frame-options")
@@ -86,7 +86,7 @@ async fn answers_of_upstreams_are_edited_and_the_session_stays_private() {
 }
 
 #[tokio::test]
-async fn refusals_of_a_route_carry_its_headers_and_keep_their_own() {
+async fn refusals_have_the_headers_of_the_route_and_keep_their_own() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let edits = SECURE.replace("X-Id", "Content-Type = \"text/evil\", X-Id");
     let gateway = Gateway::builder()

@@ -1,5 +1,5 @@
-//! Writes that fail because nothing more fits. A limit on the size of files stands for a full disk: the system writes
-//! what fits, and refuses the rest.
+//! Full disks. A limit on the size of files (`RLIMIT_FSIZE`) simulates a full disk: the system writes what fits and rejects
+//! the rest.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::metrics::Metrics;
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
-/// Lets the gateway's files grow up to `size`, or without a limit. The hard limit stays, so this needs no privilege.
+/// Limits the size of the gateway's files, or removes the limit. The hard limit is unchanged, so this needs no privilege.
 fn limit_files(gateway: &Gateway, size: Option<u64>) {
     let pid = Pid::from_raw(gateway.pid().try_into().unwrap());
     prlimit(pid, Resource::Fsize, Rlimit { current: size, maximum: None }).expect("sets the limit");
@@ -27,15 +27,17 @@ fn builder(upstream: &Upstream, server: &str) -> Builder {
         .toml("[admin]\naddress = \"127.0.0.1:0\"")
 }
 
-/// The lines of a log that is whole.
-fn lines(path: &Path) -> Vec<Value> {
+/// Returns the lines of a log. Panics if one is incomplete.
+fn read_lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'), "a line without an end: {text}");
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("torn: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
+        .collect()
 }
 
-/// How many lines were written, and how many were dropped.
-async fn counted(gateway: &Gateway) -> (usize, usize) {
+/// Returns the numbers of written and of dropped lines.
+async fn line_counts(gateway: &Gateway) -> (usize, usize) {
     let metrics = Metrics::scrape(gateway).await;
     let count = |outcome| {
         let lines = metrics.sum("sessiongate_access_log_lines_total", &[("outcome", outcome)]);
@@ -50,45 +52,45 @@ async fn send(gateway: &Gateway, requests: usize) {
     }
 }
 
-/// Waits until so many lines were written or dropped.
-async fn settled(gateway: &Gateway, requests: usize) {
+/// Waits until this many lines were written or dropped.
+async fn wait_for_lines(gateway: &Gateway, requests: usize) {
     eventually("all lines are counted", || async {
-        let (written, dropped) = counted(gateway).await;
+        let (written, dropped) = line_counts(gateway).await;
         written + dropped == requests
     })
     .await;
 }
 
 #[tokio::test]
-async fn access_log_on_a_full_disk_holds_whole_lines_and_reports_what_was_dropped() {
+async fn access_log_on_a_full_disk_has_complete_lines_and_reports_the_dropped_ones() {
     let upstream = Upstream::start();
     let gateway =
         builder(&upstream, "access_log = { file = \"access.log\" }").route("/", "public", "").start().await;
     let file = gateway.directory().join("access.log");
     send(&gateway, 20).await;
-    settled(&gateway, 20).await;
+    wait_for_lines(&gateway, 20).await;
     let size = fs::metadata(&file).unwrap().len();
     let line = size / 20;
 
-    // There is room for two lines and a half, and later for a half.
+    // First there is space for two and a half lines, then for half a line.
     for room in [line * 5 / 2, line / 2] {
         let size = fs::metadata(&file).unwrap().len();
-        let (written, dropped) = counted(&gateway).await;
+        let (written, dropped) = line_counts(&gateway).await;
         limit_files(&gateway, Some(size + room));
         send(&gateway, 10).await;
-        settled(&gateway, written + dropped + 10).await;
+        wait_for_lines(&gateway, written + dropped + 10).await;
         let fitted = usize::try_from(room / line).unwrap();
-        assert_eq!(counted(&gateway).await, (written + fitted, dropped + 10 - fitted));
-        assert_eq!(lines(&file).len(), written + fitted);
+        assert_eq!(line_counts(&gateway).await, (written + fitted, dropped + 10 - fitted));
+        assert_eq!(read_lines(&file).len(), written + fitted);
 
         limit_files(&gateway, None);
         send(&gateway, 1).await;
-        settled(&gateway, written + dropped + 11).await;
-        assert_eq!(lines(&file).len(), written + fitted + 1);
+        wait_for_lines(&gateway, written + dropped + 11).await;
+        assert_eq!(read_lines(&file).len(), written + fitted + 1);
     }
     let failed = gateway.events("the access log cannot be written");
     assert!((1..=4).contains(&failed.len()), "once a second at most: {failed:?}");
-    // The second report may have to wait for a second to pass, or for the end.
+    // The second report is written after a second, or at exit.
     let (status, log) = gateway.terminate().await;
     assert!(status.success());
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -99,7 +101,7 @@ async fn access_log_on_a_full_disk_holds_whole_lines_and_reports_what_was_droppe
 
 /// A process that is killed while it writes leaves a part of a line.
 #[tokio::test]
-async fn access_log_ends_a_line_that_another_process_left_without_an_end() {
+async fn access_log_starts_a_new_line_after_an_incomplete_one() {
     let upstream = Upstream::start();
     let gateway = builder(&upstream, "access_log = { file = \"access.log\" }")
         .file("access.log", "{\"half\":1")
@@ -108,7 +110,7 @@ async fn access_log_ends_a_line_that_another_process_left_without_an_end() {
         .await;
     let file = gateway.directory().join("access.log");
     send(&gateway, 3).await;
-    settled(&gateway, 3).await;
+    wait_for_lines(&gateway, 3).await;
     let text = fs::read_to_string(&file).unwrap();
     let (half, rest) = text.split_once('\n').unwrap();
     assert_eq!(half, "{\"half\":1");
@@ -122,9 +124,9 @@ async fn readiness(gateway: &Gateway) -> Response {
     Request::get("/readyz").send(gateway.addresses("admin")[0]).await
 }
 
-/// Reads go on, `/readyz` says what does not, and the log is not flooded.
+/// Reads succeed, `/readyz` reports the failing writes, and dependencies log nothing.
 #[tokio::test]
-async fn store_on_a_full_disk_is_not_writable_until_there_is_room() {
+async fn store_on_a_full_disk_is_not_writable_until_there_is_space() {
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/login" => {
             ScriptedResponse::ok("").header("X-Session-Patch", &json!({ "user": "alice" }).to_string())
@@ -146,12 +148,12 @@ async fn store_on_a_full_disk_is_not_writable_until_there_is_room() {
     for _ in 0..4 {
         assert_eq!(gateway.send(&Request::get("/login")).await.status, 503);
     }
-    eventually("it is not ready", || async {
+    eventually("503 of /readyz", || async {
         let ready = readiness(&gateway).await;
         ready.status == 503 && ready.json()["checks"]["stores"]["main"] == "not writable: unavailable"
     })
     .await;
-    assert_eq!(gateway.get("/", &cookie).await.text(), "alice", "reads go on");
+    assert_eq!(gateway.get("/", &cookie).await.text(), "alice", "reads fail");
     let log = gateway.log();
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let targets = events.filter_map(|event| event["target"].as_str().map(str::to_owned));
@@ -161,5 +163,5 @@ async fn store_on_a_full_disk_is_not_writable_until_there_is_room() {
 
     limit_files(&gateway, None);
     assert_eq!(gateway.send(&Request::get("/login")).await.status, 200);
-    eventually("it is ready", || async { readiness(&gateway).await.status == 200 }).await;
+    eventually("200 of /readyz", || async { readiness(&gateway).await.status == 200 }).await;
 }

@@ -1,4 +1,4 @@
-//! What fuzzing starts from, and what it has found so far, goes through every target with each run of the tests.
+//! Runs every fuzz target on its corpus: the seeds, and the inputs that have found a defect.
 
 use std::path::Path;
 

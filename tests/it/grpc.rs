@@ -1,4 +1,4 @@
-//! gRPC: real clients, through the gateway to a real server.
+//! gRPC between a real client and a real server.
 
 use serde_json::{Value, json};
 
@@ -8,12 +8,12 @@ use crate::support::script::Script;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
-/// A client that does `case`.
+/// Starts a client that runs `case`.
 fn client(gateway: &Gateway, case: &str, arguments: &[Value]) -> Option<Script> {
     Script::http2_client("grpc_client.py", case, gateway.address(), arguments)
 }
 
-/// A gateway in front of the server at `port`.
+/// Returns a gateway in front of the server at `port`.
 fn gateway(engine: &Engine, port: &str) -> Builder {
     Gateway::builder()
         .engine(engine)
@@ -23,7 +23,7 @@ fn gateway(engine: &Engine, port: &str) -> Builder {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_is_a_status_of_grpc() {
+async fn refusal_is_a_grpc_status() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = Gateway::builder()
         .engine(&engine)
@@ -38,19 +38,19 @@ async fn a_refusal_is_a_status_of_grpc() {
         .await;
     let methods = json!(["/echo.Echo/Unary", "/none/None", "/gone/Gone", "/echo.Echo//Unary"]);
     let Some(mut client) = client(&gateway, "refused", &[methods, json!([])]) else { return };
-    let story = client.next_json().await;
+    let statuses = client.next_json().await;
     let expected = json!([
         { "code": "UNAUTHENTICATED", "details": "You are not logged in" },
         { "code": "UNIMPLEMENTED", "details": "There is nothing here" },
         { "code": "UNAVAILABLE", "details": "The application cannot be reached" },
         { "code": "INTERNAL", "details": "The path is ambiguous" },
     ]);
-    assert_eq!(story, expected);
+    assert_eq!(statuses, expected);
     assert_eq!(upstream.request_count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_call_goes_through() {
+async fn every_kind_of_call_is_forwarded() {
     let Some(mut server) = Script::http2("grpc_server.py", &[]) else { return };
     let engine = table::engine().await;
     let session = Session::new(json!({ "user": "alice" }));
@@ -70,7 +70,7 @@ async fn every_kind_of_call_goes_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_may_be_quiet_for_longer_than_a_body() {
+async fn call_may_be_idle_for_longer_than_the_body_timeout() {
     let Some(mut server) = Script::http2("grpc_server.py", &[]) else { return };
     let engine = table::engine().await;
     let session = Session::new(json!({ "user": "alice" }));
@@ -80,7 +80,7 @@ async fn a_call_may_be_quiet_for_longer_than_a_body() {
     let metadata = json!([["cookie", session.cookie()]]);
     let Some(mut client) = client(&gateway, "quiet", &[metadata]) else { return };
     assert_eq!(client.next_line().await, "quiet");
-    // The call's silence is what is tested.
+    // This tests that an idle call is not ended; no event marks that.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     client.send_line("");
     assert_eq!(client.next_json().await, json!(["A", "B"]));

@@ -1,5 +1,6 @@
-//! Responses of servers that do not keep to RFC 9112: what can be read in one way is mended and passed on, what can be
-//! read in two is 502, and the log says which header and why. Clients of HTTP/1.1 and of HTTP/2 see the same.
+//! Responses that violate RFC 9112: an unambiguous one is repaired and forwarded, and an ambiguous one is a 502 whose log line
+//! names the header and the reason. HTTP/1.1 and HTTP/2 clients receive the same.
+
 use crate::support::client::{Client, Request};
 use crate::support::gateway::{Gateway, field};
 use crate::support::program::successful_output;
@@ -8,7 +9,7 @@ use crate::support::upstream::Upstream;
 
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n";
 
-/// Answers the n-th of these responses at `/n`.
+/// Starts an upstream with the n-th of these responses at `/n`, and a gateway.
 async fn serving(responses: &[Vec<u8>]) -> (Upstream, Gateway) {
     let responses = responses.to_vec();
     let upstream = Upstream::responding(move |request| {
@@ -19,17 +20,17 @@ async fn serving(responses: &[Vec<u8>]) -> (Upstream, Gateway) {
     (upstream, gateway)
 }
 
-/// A response of these header lines and `hello`.
+/// Returns a response with these header lines and the body `hello`.
 fn with(lines: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 5\r\n\r\nhello").into_bytes()
 }
 
-/// A response with these framing lines and this body.
+/// Returns a response with these bytes after the status line.
 fn framed(rest: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\n{rest}").into_bytes()
 }
 
-/// The response to curl over HTTP/2, and its head's lines.
+/// Returns the head and the body that curl receives over HTTP/2.
 fn over_http2(gateway: &Gateway, number: usize) -> Option<(String, String)> {
     let url = format!("http://{}/{number}", gateway.address());
     let seen = successful_output("curl", &["-sSi", "--http2-prior-knowledge", &url])?;
@@ -38,7 +39,7 @@ fn over_http2(gateway: &Gateway, number: usize) -> Option<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_response_that_can_be_read_in_one_way_is_mended() {
+async fn unambiguous_response_is_repaired() {
     let cases: Vec<(Vec<u8>, &[&str], &[&str])> = vec![
         (with("X-Foo : bar\r\n"), &["x-foo: bar"], &[]),
         (with("X-Foo\t : bar\r\n"), &["x-foo: bar"], &[]),
@@ -69,7 +70,7 @@ async fn a_response_that_can_be_read_in_one_way_is_mended() {
     ];
     let responses: Vec<_> = cases.iter().map(|(response, ..)| response.clone()).collect();
     let (_upstream, gateway) = serving(&responses).await;
-    for (number, (response, expected, gone)) in cases.iter().enumerate() {
+    for (number, (response, expected, removed)) in cases.iter().enumerate() {
         let shown = response.escape_ascii().to_string();
         let seen = Request::get(&format!("/{number}")).send(gateway.address()).await;
         assert_eq!((seen.status, &*seen.text()), (200, "hello"), "{shown}");
@@ -80,13 +81,13 @@ async fn a_response_that_can_be_read_in_one_way_is_mended() {
             .into_iter()
             .filter_map(|(version, seen)| Some((version, seen?)))
         {
-            // Trailers come after it.
+            // curl prints trailers after the body.
             assert!(body.starts_with("hello"), "{version}: {shown}: {body}");
             for line in *expected {
                 let line = format!("{}\r\n", line.to_lowercase());
                 assert_eq!(head.matches(&line).count(), 1, "{version}: {line} of {shown}: {head}");
             }
-            for text in *gone {
+            for text in *removed {
                 assert!(!head.contains(text), "{version}: {text} of {shown}: {head}");
             }
         }
@@ -94,7 +95,7 @@ async fn a_response_that_can_be_read_in_one_way_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_response_that_can_be_read_in_two_ways_is_502_and_the_log_says_why() {
+async fn ambiguous_response_is_502_and_its_log_line_has_the_reason() {
     let differ = "an invalid Content-Length, or several that differ";
     let coding = "a Transfer-Encoding other than chunked, or one in HTTP/1.0";
     let cases: Vec<(Vec<u8>, &str)> = vec![
@@ -125,13 +126,13 @@ async fn a_response_that_can_be_read_in_two_ways_is_502_and_the_log_says_why() {
     ];
     let responses: Vec<_> = cases.iter().map(|(response, _)| response.clone()).collect();
     let (_upstream, gateway) = serving(&responses).await;
-    for (number, (response, why)) in cases.iter().enumerate() {
+    for (number, (response, reason)) in cases.iter().enumerate() {
         let shown = response.escape_ascii().to_string();
         let path = format!("/{number}");
         assert_eq!(Request::get(&path).send(gateway.address()).await.status, 502, "{shown}");
-        let line = gateway.wait_for_event("its line", |event| event["path"] == path.as_str()).await;
+        let line = gateway.wait_for_event("line", |event| event["path"] == path.as_str()).await;
         let detail = field(&line, "detail").as_str().unwrap();
-        assert!(detail.contains(&format!("the response {}", prefixed(why))), "{shown}: {detail}");
+        assert!(detail.contains(&format!("the response {}", with_verb(reason))), "{shown}: {detail}");
         if let Some((head, _)) = over_http2(&gateway, number) {
             assert!(head.starts_with("HTTP/2 502"), "{shown}: {head}");
         }
@@ -139,23 +140,23 @@ async fn a_response_that_can_be_read_in_two_ways_is_502_and_the_log_says_why() {
     assert!(!gateway.log().contains("secret"), "values are not logged");
 }
 
-fn prefixed(why: &str) -> String {
-    if why.starts_with("is ") { why.to_owned() } else { format!("has {why}") }
+fn with_verb(reason: &str) -> String {
+    if reason.starts_with("is ") { reason.to_owned() } else { format!("has {reason}") }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_mended_is_logged_once_for_each_server() {
+async fn repair_is_logged_once_for_each_server() {
     let (_upstream, gateway) = serving(&[with("X-Foo : bar\r\n"), with("X-Other : bar\r\n")]).await;
     for path in ["/0", "/1", "/0"] {
         assert_eq!(gateway.get(path, "").await.status, 200);
     }
-    let mended = gateway.events("removed whitespace between a response header's name and its colon");
-    let headers: Vec<_> = mended.iter().map(|event| field(event, "header")).collect();
+    let repairs = gateway.events("removed whitespace between a response header's name and its colon");
+    let headers: Vec<_> = repairs.iter().map(|event| field(event, "header")).collect();
     assert_eq!(headers, ["X-Foo"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_with_a_mended_framing_is_not_used_again() {
+async fn connection_with_repaired_framing_is_not_reused() {
     for (lines, connections) in [("X-Foo : bar\r\n", 1), ("Connection : keep-alive\r\n", 2)] {
         let response = String::from_utf8(with(lines)).unwrap();
         let upstream = Upstream::responding(move |_| ScriptedResponse::default().preceded_by(&response));
@@ -173,7 +174,7 @@ async fn a_connection_with_a_mended_framing_is_not_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_servers_reason_is_passed_on_over_http_1() {
+async fn reason_phrase_of_a_server_is_forwarded_over_http_1() {
     let line = |line: &str| format!("HTTP/1.1 {line}\r\nContent-Length: 5\r\n\r\nhello").into_bytes();
     let cases = [
         (line("200 Saved"), "HTTP/1.1 200 Saved"),
@@ -203,7 +204,7 @@ async fn a_servers_reason_is_passed_on_over_http_1() {
 }
 
 #[tokio::test]
-async fn an_own_status_without_a_reason_has_an_empty_one() {
+async fn configured_unknown_status_has_an_empty_reason_phrase() {
     let route = "[[routes]]\npath = \"/\"\naccess = \"public\"\nrespond = { status = 599 }";
     let gateway = Gateway::builder().toml(route).start().await;
     let mut client = Client::connect(gateway.address()).await;

@@ -25,7 +25,8 @@ mod config;
 mod connections;
 mod demo;
 mod django;
-mod early_answers;
+
+mod early_responses;
 mod edits;
 mod framing;
 mod full_disk;

@@ -1,5 +1,4 @@
-//! `/metrics`: every part of a request's way is counted and timed, in names that Prometheus's customs ask for, and never
-//! under a label that a client could choose.
+//! `/metrics`: counters and durations of requests, sessions and the store. No client can choose a label's value.
 
 use serde_json::json;
 
@@ -27,14 +26,14 @@ async fn gateway(engine: &Engine, upstream: &Upstream) -> Gateway {
         .await
 }
 
-async fn alice(engine: &Engine) -> Session {
+async fn put_session(engine: &Engine) -> Session {
     let session = Session::new(json!({ "user": "alice" }));
     session.put(engine).await;
     session
 }
 
 #[tokio::test]
-async fn requests_by_route_status_and_verdict() {
+async fn requests_are_counted_by_route_status_and_verdict() {
     let (engine, upstream) = (
         table::engine().await,
         Upstream::responding(|request| match request.target.as_str() {
@@ -43,7 +42,7 @@ async fn requests_by_route_status_and_verdict() {
         }),
     );
     let gateway = gateway(&engine, &upstream).await;
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     for target in ["/", "/a", "/optional", "/optional/404", "/public"] {
         gateway.get(target, &session.cookie()).await;
     }
@@ -60,7 +59,7 @@ async fn requests_by_route_status_and_verdict() {
         ("/optional", "4xx", "active", 1.0),
         ("/optional", "2xx", "anonymous", 1.0),
         ("/public", "2xx", "public", 1.0),
-        // Neither has a route: the method is not the route's, and the path is ambiguous.
+        // Two requests without a route: one has another method, and one an ambiguous path.
         ("-", "4xx", "refused", 2.0),
     ] {
         let labels = [("route", route), ("status", status), ("verdict", verdict)];
@@ -70,7 +69,7 @@ async fn requests_by_route_status_and_verdict() {
     for (cause, expected) in [("unauthenticated", 1.0), ("method", 1.0), ("ambiguous-path", 1.0)] {
         assert_eq!(metrics.sum("sessiongate_refusals_total", &[("cause", cause)]), expected, "{cause}");
     }
-    // A route's own name may hold a `/`; nothing of a request does.
+    // The routes' names, and `-`; no path of a request.
     assert_eq!(
         metrics.label_values(REQUESTS, "route").len(),
         4,
@@ -80,10 +79,10 @@ async fn requests_by_route_status_and_verdict() {
 }
 
 #[tokio::test]
-async fn time_is_split_into_the_gateways_the_stores_and_the_upstreams() {
+async fn duration_is_the_sum_of_gateway_store_and_upstream_durations() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).await;
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     for _ in 0..3 {
         gateway.get("/", &session.cookie()).await;
     }
@@ -97,14 +96,18 @@ async fn time_is_split_into_the_gateways_the_stores_and_the_upstreams() {
         metrics.sum(&format!("sessiongate_request_{part}duration_seconds_sum"), &[("route", "/")])
     };
     assert_eq!((count(""), count("gateway_")), (4.0, 4.0));
-    assert_eq!((count("store_"), count("upstream_")), (1.0, 3.0), "one was read, one never forwarded");
+    assert_eq!(
+        (count("store_"), count("upstream_")),
+        (1.0, 3.0),
+        "one session was read, and one request was not forwarded"
+    );
     let parts = sum("gateway_") + sum("store_") + sum("upstream_");
     assert!((sum("") - parts).abs() < 1e-6, "{} {parts}", sum(""));
     assert!(sum("store_") > 0.0 && sum("upstream_") > 0.0 && sum("gateway_") > 0.0);
 }
 
 #[tokio::test]
-async fn sessions_by_realm() {
+async fn session_operations_are_counted_by_realm() {
     let (engine, upstream) = (
         table::engine().await,
         Upstream::responding(|request| match request.target.as_str() {
@@ -117,13 +120,13 @@ async fn sessions_by_realm() {
         }),
     );
     let gateway = gateway(&engine, &upstream).await;
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     for target in ["/", "/", "/patch", "/late", "/end", "/"] {
         gateway.get(target, &session.cookie()).await;
     }
-    let stranger = Session::new(json!({ "user": "nobody" }));
-    gateway.get("/", &stranger.cookie()).await;
-    gateway.get("/", &stranger.cookie()).await;
+    let absent = Session::new(json!({ "user": "nobody" }));
+    gateway.get("/", &absent.cookie()).await;
+    gateway.get("/", &absent.cookie()).await;
     gateway.get("/", "session_id=odd").await;
     gateway.get("/", "a=b").await;
     let due = Session::new(json!({ "user": "bob" })).aged(DUE);
@@ -136,48 +139,47 @@ async fn sessions_by_realm() {
     })
     .await;
     let metrics = Metrics::scrape(&gateway).await;
-    let of = |family: &str, label: &str, value: &str| {
+    let count = |family: &str, label: &str, value: &str| {
         metrics.sum(&format!("sessiongate_session_{family}_total"), &[("realm", "main"), (label, value)])
     };
-    let resolved = |outcome| of("resolutions", "outcome", outcome);
+    let resolved = |outcome| count("resolutions", "outcome", outcome);
     assert_eq!((resolved("active"), resolved("absent")), (6.0, 3.0), "{}", metrics.text());
     assert_eq!((resolved("cookie-shape"), resolved("no-cookie")), (1.0, 1.0));
-    let cached = |result| of("cache_lookups", "result", result);
+    let cached = |result| count("cache_lookups", "result", result);
     assert_eq!(cached("hit") + cached("miss") + cached("negative") + cached("stale"), 9.0);
     assert!(cached("hit") >= 3.0 && cached("negative") >= 1.0, "{}", metrics.text());
-    let changed = |outcome| of("changes", "outcome", outcome);
+    let changed = |outcome| count("changes", "outcome", outcome);
     assert_eq!((changed("written"), changed("conflict"), changed("ended")), (1.0, 1.0, 1.0));
-    assert_eq!(of("reissues", "outcome", "failed"), 0.0);
+    assert_eq!(count("reissues", "outcome", "failed"), 0.0);
     let bound = [("realm", "main"), ("bound", "session_cache")];
     assert!(metrics.sum("sessiongate_realm_bound_used", &bound) >= 1.0);
     assert!(metrics.sum("sessiongate_realm_bound_limit", &bound) >= 100_000.0);
 }
 
 #[tokio::test]
-async fn what_the_table_did_and_what_it_cost() {
+async fn store_operations_and_consumed_capacity_are_counted() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).await;
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     gateway.get("/", &session.cookie()).await;
-    let other = alice(&engine).await;
+    let other = put_session(&engine).await;
     engine.inject(Affected::All, Fault::Throttle);
     assert_eq!(gateway.get("/", &other.cookie()).await.status, 503);
 
     let metrics = Metrics::scrape(&gateway).await;
-    let of = |outcome| {
+    let count = |outcome| {
         let labels = [("table", "sessions"), ("operation", "get"), ("outcome", outcome)];
         metrics.sum("sessiongate_store_operations_total", &labels)
     };
-    assert_eq!((of("done"), of("throttled"), of("unavailable")), (1.0, 1.0, 0.0));
-    let of_get = [("table", "sessions"), ("operation", "get")];
-    assert_eq!(metrics.sum("sessiongate_store_consumed_capacity_units_total", &of_get), 0.5);
-    assert_eq!(metrics.sum("sessiongate_store_operation_duration_seconds_count", &of_get), 2.0);
+    assert_eq!((count("done"), count("throttled"), count("unavailable")), (1.0, 1.0, 0.0));
+    let reads = [("table", "sessions"), ("operation", "get")];
+    assert_eq!(metrics.sum("sessiongate_store_consumed_capacity_units_total", &reads), 0.5);
+    assert_eq!(metrics.sum("sessiongate_store_operation_duration_seconds_count", &reads), 2.0);
     assert_eq!(metrics.sum(REQUESTS, &[("route", "/"), ("status", "5xx")]), 1.0);
 }
 
-/// Writes cost too, and the engine inside the process says so as Amazon's would.
 #[tokio::test]
-async fn the_embedded_engine_says_what_writes_cost() {
+async fn writes_to_the_embedded_engine_consume_capacity() {
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/login" => ScriptedResponse::ok("").header("X-Session-Patch", "{\"user\":\"alice\"}"),
         "/rotate" => ScriptedResponse::ok("").header("X-Session-Action", "rotate"),
@@ -207,7 +209,7 @@ async fn the_embedded_engine_says_what_writes_cost() {
 }
 
 #[tokio::test]
-async fn scrubbed_headers_the_process_and_the_build() {
+async fn scrubbed_headers_process_build_and_server_metrics_are_present() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).await;
     let spoofed =
@@ -233,9 +235,9 @@ async fn scrubbed_headers_the_process_and_the_build() {
     }
 }
 
-/// What a client may make up, it may make up a million times: no series comes of it.
+/// A series for each value that a client invents would exhaust memory.
 #[tokio::test]
-async fn no_request_makes_a_series() {
+async fn values_of_a_request_create_no_series() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).await;
     let series = |metrics: &Metrics| metrics.text().lines().filter(|line| !line.starts_with('#')).count();
@@ -248,7 +250,7 @@ async fn no_request_makes_a_series() {
         gateway.send(&Request::get("/public").header("User-Agent", &made_up)).await;
         counts.push(series(&Metrics::scrape(&gateway).await));
     }
-    // Words of the gateway's own may be said for the first time, such as that an address misses too often.
+    // A few of the gateway's own label values may appear first here, such as the one of too many lookups of unknown sessions.
     assert!(counts[39] - counts[1] < 5, "{counts:?}");
     assert!(!Metrics::scrape(&gateway).await.text().contains("made-up"));
 }

@@ -1,5 +1,5 @@
-//! The table is away, throttles, refuses or is silent. The rule: what cannot be told is never told. Nobody gets in who
-//! would not have, nobody loses a session, and it ends by itself when the table is back.
+//! Outages of the store: the table is unreachable, throttles, rejects requests or does not respond. No request is admitted that
+//! would be refused otherwise, no session is lost, and the gateway recovers by itself.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, DUE, Session};
 use crate::support::upstream::Upstream;
 
-/// The store answers within this, or it counts as down.
+/// Timeout for an operation of the store.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> Builder {
@@ -26,13 +26,13 @@ fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> Builder {
         .route("/public", "public", "")
 }
 
-async fn alice(engine: &Engine) -> Session {
+async fn put_session(engine: &Engine) -> Session {
     let session = Session::new(json!({ "user": "alice" }));
     session.put(engine).await;
     session
 }
 
-/// 503, when to come back, and not a word that would end the session at the browser.
+/// Asserts a 503 with Retry-After that does not expire the cookie and names no internals.
 fn assert_unavailable(response: &Response) {
     assert_eq!(response.status, 503, "{}", response.text());
     assert!(response.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()));
@@ -41,13 +41,13 @@ fn assert_unavailable(response: &Response) {
     assert!(!text.contains("dynamodb") && !text.contains("throttl") && !text.contains("127.0.0.1"), "{text}");
 }
 
-/// What holds while nothing can be read.
-async fn assert_refused(gateway: &Gateway, upstream: &Upstream, session: &Session) {
+/// Asserts that requests with a session are refused during the outage, and that others are served.
+async fn assert_unavailable_to_sessions(gateway: &Gateway, upstream: &Upstream, session: &Session) {
     let before = upstream.request_count();
     assert_unavailable(&gateway.get("/", &session.cookie()).await);
     assert_unavailable(&gateway.get("/optional", &session.cookie()).await);
     assert_eq!(upstream.request_count(), before);
-    // Where there is nothing to look up, there is nothing to miss.
+    // Requests without a session need no lookup.
     assert_eq!(gateway.get("/", "other=cookie").await.status, 401);
     assert_eq!(gateway.get("/optional", "other=cookie").await.status, 200);
     assert_eq!(upstream.last_request().header("x-session-status"), Some("anonymous"));
@@ -64,35 +64,35 @@ async fn assert_recovers(gateway: &Gateway, upstream: &Upstream, session: &Sessi
 }
 
 #[tokio::test]
-async fn a_table_that_is_away_and_comes_back() {
+async fn unreachable_table_is_503_until_it_is_back() {
     let (mut engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream, "").start().await;
     for _ in 0..2 {
-        let session = alice(&engine).await;
+        let session = put_session(&engine).await;
         engine.server().stop().await;
-        assert_refused(&gateway, &upstream, &session).await;
+        assert_unavailable_to_sessions(&gateway, &upstream, &session).await;
         engine.server().resume();
         assert_recovers(&gateway, &upstream, &session).await;
     }
 }
 
 #[tokio::test]
-async fn a_table_that_throttles_fails_or_denies() {
+async fn throttled_failing_or_denied_operations_are_503_until_they_succeed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream, "").start().await;
     for fault in [Fault::Throttle, Fault::ServerError, Fault::AccessDenied, Fault::BrokenOff] {
-        let session = alice(&engine).await;
+        let session = put_session(&engine).await;
         engine.inject(Affected::All, fault);
-        assert_refused(&gateway, &upstream, &session).await;
+        assert_unavailable_to_sessions(&gateway, &upstream, &session).await;
         engine.clear_faults();
         assert_recovers(&gateway, &upstream, &session).await;
         assert!(!gateway.log().contains(&session.id));
     }
 }
 
-/// A proxy that answers for the table, or a connection that loses what it said: neither has said that there is no session.
+/// Another server's response, or a truncated one, does not mean that the session is absent.
 #[tokio::test]
-async fn an_answer_that_is_not_dynamodbs_is_unavailable_and_not_remembered() {
+async fn invalid_response_of_the_store_is_503_and_not_cached() {
     let faults = [
         Fault::Body(""),
         Fault::Body("<html>It works!</html>"),
@@ -103,11 +103,11 @@ async fn an_answer_that_is_not_dynamodbs_is_unavailable_and_not_remembered() {
     ];
     for mode in ["\"refuse\"", "\"anonymous\"", "{ stale = \"1m\" }"] {
         let (engine, upstream) = (table::engine().await, Upstream::start());
-        // What is remembered is remembered for the whole test.
+        // Rows stay cached for the whole test.
         let realm = format!("cache.ttl = \"1m\"\non_store_error = {mode}");
         let gateway = gateway(&engine, &upstream, &realm).start().await;
         for fault in &faults {
-            let session = alice(&engine).await;
+            let session = put_session(&engine).await;
             engine.inject(Affected::All, fault.clone());
             assert_unavailable(&gateway.get("/", &session.cookie()).await);
             let optional = gateway.get("/optional", &session.cookie()).await;
@@ -121,16 +121,15 @@ async fn an_answer_that_is_not_dynamodbs_is_unavailable_and_not_remembered() {
             assert_eq!(gateway.get("/", &session.cookie()).await.status, 200, "{mode} {fault:?}");
             assert_eq!(upstream.last_request().header("x-user"), Some("alice"));
         }
-        // An empty object is the table's own word that there is no such row.
-        let session = alice(&engine).await;
+        // An empty object is DynamoDB's response for an absent row.
+        let session = put_session(&engine).await;
         engine.inject(Affected::All, Fault::Body("{}"));
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 401, "{mode}");
     }
 }
 
-/// The same of a write: it is not done because somebody has said 200.
 #[tokio::test]
-async fn a_write_that_is_answered_with_nothing_is_not_done() {
+async fn write_with_an_invalid_response_is_503() {
     let engine = table::engine().await;
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/end" => ScriptedResponse::ok("done").header("X-Session-Action", "destroy"),
@@ -144,7 +143,7 @@ async fn a_write_that_is_answered_with_nothing_is_not_done() {
         .start()
         .await;
     for fault in [Fault::Body(""), Fault::Body("<html>"), Fault::Body("[]")] {
-        let session = alice(&engine).await;
+        let session = put_session(&engine).await;
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
         for write in ["UpdateItem", "PutItem", "DeleteItem", "TransactWriteItems"] {
             engine.inject(Affected::Only(write), fault.clone());
@@ -162,29 +161,29 @@ async fn a_write_that_is_answered_with_nothing_is_not_done() {
 }
 
 #[tokio::test]
-async fn a_silent_table_is_given_up_in_time() {
+async fn table_that_does_not_respond_is_503_after_the_timeout() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &upstream, "").start().await;
     engine.inject(Affected::All, Fault::NoResponse);
 
     let mut fastest = Duration::MAX;
-    // A busy machine makes one of them late, but not each of them.
+    // On a busy machine one of three may be late.
     for _ in 0..3 {
         let started = Clock.mono();
         assert_unavailable(&gateway.get("/", &session.cookie()).await);
         fastest = fastest.min(Clock.mono() - started);
     }
-    assert!(fastest >= TIMEOUT.mul_f32(0.9), "{fastest:?}: the table was not given its time");
+    assert!(fastest >= TIMEOUT.mul_f32(0.9), "{fastest:?}: before the timeout");
     assert!(fastest < TIMEOUT + Duration::from_millis(300), "{fastest:?}");
     engine.clear_faults();
     assert_recovers(&gateway, &upstream, &session).await;
 }
 
 #[tokio::test]
-async fn optional_routes_go_on_without_a_session_where_that_is_configured() {
+async fn on_store_error_anonymous_serves_optional_routes_without_a_session() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &upstream, "on_store_error = \"anonymous\"").start().await;
     engine.inject(Affected::All, Fault::Throttle);
 
@@ -197,9 +196,9 @@ async fn optional_routes_go_on_without_a_session_where_that_is_configured() {
 }
 
 #[tokio::test]
-async fn who_is_in_the_cache_notices_nothing() {
+async fn cached_session_is_served_during_an_outage() {
     let (mut engine, upstream) = (table::engine().await, Upstream::start());
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &upstream, "cache.ttl = \"1m\"").start().await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 
@@ -208,14 +207,14 @@ async fn who_is_in_the_cache_notices_nothing() {
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
         assert_eq!(upstream.last_request().header("x-user"), Some("alice"));
     }
-    // A browser that has seen a newer version is not given the row that is remembered.
+    // The cookie has a newer version than the cached row.
     assert_unavailable(&gateway.get("/", &session.clone().version(2).cookie()).await);
 }
 
 #[tokio::test]
-async fn a_row_that_is_no_longer_fresh_is_used_where_that_is_configured() {
+async fn on_store_error_stale_serves_stale_rows() {
     let (mut engine, upstream) = (table::engine().await, Upstream::start());
-    let (session, other) = (alice(&engine).await, alice(&engine).await);
+    let (session, other) = (put_session(&engine).await, put_session(&engine).await);
     let realm = "cache.ttl = \"1ms\"\non_store_error = { stale = \"1m\" }";
     let gateway = gateway(&engine, &upstream, realm).start().await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
@@ -230,7 +229,7 @@ async fn a_row_that_is_no_longer_fresh_is_used_where_that_is_configured() {
 }
 
 #[tokio::test]
-async fn a_due_session_lives_on_through_an_outage() {
+async fn due_session_is_reissued_after_an_outage() {
     let (mut engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" })).aged(DUE);
     session.put(&engine).await;

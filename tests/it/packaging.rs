@@ -5,7 +5,7 @@ use std::process::Command;
 const SERVICE: &str = include_str!("../../packaging/sessiongate.service");
 const SOCKET: &str = include_str!("../../packaging/sessiongate.socket");
 
-/// The value of `key` in the last line that sets it.
+/// Returns the value of `key` in the last line that sets it.
 fn value<'u>(unit: &'u str, key: &str) -> Option<&'u str> {
     let pairs = unit.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
     pairs.rev().find(|(name, _)| *name == key).map(|(_, value)| value)
@@ -16,7 +16,7 @@ fn service_reads_an_optional_environment_file() {
     assert_eq!(value(SERVICE, "EnvironmentFile"), Some("-/etc/sessiongate/environment"));
 }
 
-/// Core dumps hold keys, cookies and claims.
+/// Core dumps would contain keys, cookies and claims.
 #[test]
 fn service_writes_no_core_dumps() {
     assert_eq!(value(SERVICE, "LimitCORE"), Some("0"));
@@ -33,8 +33,8 @@ fn systemd_accepts_the_units() {
     let units = ["sessiongate.service", "sessiongate.socket"].map(|name| directory.path().join(name));
     // `--man=no`: the manual need not be installed.
     let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(units).output();
-    // Machines without systemd have nothing to verify units with.
+    // Skipped on machines without systemd.
     let Ok(verified) = verified else { return };
-    let complaints = String::from_utf8_lossy(&verified.stderr);
-    assert!(verified.status.success() && complaints.trim().is_empty(), "{complaints}");
+    let errors = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && errors.trim().is_empty(), "{errors}");
 }

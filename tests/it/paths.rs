@@ -1,4 +1,4 @@
-//! Paths that servers read differently, where a route says how its own reads them: `//`, and letters in another case.
+//! Paths that servers treat differently, and the routes' settings for them: duplicate slashes, and case.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::support::upstream::Upstream;
 const MERGE: &str = "duplicate_slashes = \"merge\"";
 const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
 
-/// Merges everywhere but at `/admin`; below that, at `/admin/files`.
+/// Returns a gateway that merges slashes except at `/admin`, but again at `/admin/files`.
 async fn merging(upstream: &Upstream) -> (Builder, Session, Engine) {
     let engine = table::engine().await;
     let session = Session::new(json!({ "user": "alice" }));
@@ -54,8 +54,8 @@ async fn merged_path_is_judged_and_forwarded() {
         ("/form/x", &b"abc"[..])
     );
 
-    // The rule is that of the merged path, and so is whether slashes are merged at all.
-    let hits = upstream.request_count();
+    // The merged path decides which route, and so whether slashes are merged at all.
+    let before = upstream.request_count();
     for (path, status) in [
         ("//admin", 400),
         ("/admin//", 400),
@@ -67,7 +67,7 @@ async fn merged_path_is_judged_and_forwarded() {
     ] {
         assert_eq!(gateway.get(path, "").await.status, status, "{path}");
     }
-    assert_eq!(upstream.request_count(), hits);
+    assert_eq!(upstream.request_count(), before);
     assert_eq!(gateway.get("/admin//files//x?a", &session.cookie()).await.status, 200);
     assert_eq!(upstream.last_request().target, "/admin/files/x?a");
 
@@ -75,16 +75,17 @@ async fn merged_path_is_judged_and_forwarded() {
     let arguments =
         ["-sS", "--http2-prior-knowledge", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}"];
     for (cookie, status) in [(String::new(), "401"), (format!("Cookie: {}", session.cookie()), "200")] {
-        let Some(said) = successful_output("curl", &[&arguments[..], &["-H", &cookie, &url]].concat()) else {
+        let Some(output) = successful_output("curl", &[&arguments[..], &["-H", &cookie, &url]].concat())
+        else {
             return;
         };
-        assert_eq!(said, status);
+        assert_eq!(output, status);
     }
     assert_eq!(upstream.last_request().target, "/admin/files");
 }
 
 #[tokio::test]
-async fn browsers_are_redirected_to_the_merged_path() {
+async fn page_requests_are_redirected_to_the_merged_path() {
     let upstream = Upstream::start();
     let (builder, _, _engine) = merging(&upstream).await;
     let gateway = builder.start().await;
@@ -101,13 +102,13 @@ async fn browsers_are_redirected_to_the_merged_path() {
         }
     }
     let response = gateway.send(&Request::get("//x").header("Accept", HTML)).await;
-    assert_eq!(response.header("x-frame-options"), Some("DENY"), "with the route's headers");
-    let line = gateway.wait_for_event("a line", |event| event["target"] == "access").await;
+    assert_eq!(response.header("x-frame-options"), Some("DENY"), "the route's headers are missing");
+    let line = gateway.wait_for_event("line", |event| event["target"] == "access").await;
     assert_eq!(field(&line, "path"), "//");
     assert_eq!(field(&line, "verdict"), "duplicate-slashes");
     assert_eq!(upstream.request_count(), 0);
 
-    // What is not the load of a page is answered where it is.
+    // Other requests are forwarded.
     let image = Request::get("//x").header("Sec-Fetch-Mode", "no-cors").header("Sec-Fetch-Dest", "image");
     let script = Request::get("//x").header("Accept", HTML).header("X-Requested-With", "XMLHttpRequest");
     for request in [image, script, Request::post("//x", "a=b").header("Accept", HTML)] {
@@ -119,7 +120,7 @@ async fn browsers_are_redirected_to_the_merged_path() {
 }
 
 #[tokio::test]
-async fn paths_in_another_case_do_not_lead_past_a_route_that_ignores_it() {
+async fn path_in_another_case_does_not_bypass_a_route_that_ignores_case() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;
@@ -134,18 +135,18 @@ async fn paths_in_another_case_do_not_lead_past_a_route_that_ignores_it() {
             .route("/app", "public", "ignore_case = true\nstrip_prefix = true")
     };
     let exact = gateway("").start().await;
-    assert_eq!(exact.get("/SKIN/x", "").await.status, 200, "what the upstream makes of it, it makes");
+    assert_eq!(exact.get("/SKIN/x", "").await.status, 200, "routes are case-sensitive by default");
 
     let gateway = gateway("ignore_case = true").start().await;
-    let hits = upstream.request_count();
+    let before = upstream.request_count();
     for path in ["/skin", "/SKIN", "/sKiN/x", "/Skin/OPENED"] {
         assert_eq!(gateway.get(path, "").await.status, 401, "{path}");
     }
-    // Encoded, or by letters that are `s`, `k` and `i` in another case.
+    // Percent-encoded letters, and letters that case folding maps to `s`, `k` and `i`.
     for path in ["/%53kin", "/%C5%BFkin", "/s%E2%84%AAin/x", "/sk%C4%B1n", "/s%E2%84%AAin;a/x"] {
         assert_eq!(gateway.get(path, "").await.status, 400, "{path}");
     }
-    assert_eq!(upstream.request_count(), hits);
+    assert_eq!(upstream.request_count(), before);
     for (path, target) in [
         ("/SKIN/X?y", "/SKIN/X?y"),
         ("/Skin/Open/x", "/Skin/Open/x"),

@@ -1,4 +1,4 @@
-//! Who the client is when a proxy passes connections on: PROXY headers, unix sockets, and X-Forwarded-For with both.
+//! The client's address behind a proxy: PROXY protocol headers, Unix sockets, and X-Forwarded-For with both.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,30 +14,31 @@ use crate::support::{eventually, program, tls, within};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-fn behind(upstream: &Upstream, lines: &str) -> Builder {
+fn proxied_gateway(upstream: &Upstream, lines: &str) -> Builder {
     Gateway::builder()
         .listener(&format!("address = \"127.0.0.1:0\"\nproxy_protocol = true\n{lines}"))
         .upstream("app", upstream)
         .route("/", "public", "")
 }
 
-/// A header of version 2: its command and family, and what follows.
+/// Returns a header of version 2 with this command and family and these bytes of addresses.
 fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
     let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
     [SIGNATURE, &[0x20 | command, family], &length, rest].concat()
 }
 
 #[tokio::test]
-async fn the_client_is_the_one_that_the_header_names() {
+async fn client_address_is_the_one_in_the_proxy_header() {
     let upstream = Upstream::start();
-    let gateway = behind(&upstream, "trusted_proxies = [\"127.0.0.1\", \"192.0.2.7\"]").start().await;
+    let gateway =
+        proxied_gateway(&upstream, "trusted_proxies = [\"127.0.0.1\", \"192.0.2.7\"]").start().await;
     let four = [192, 0, 2, 9, 127, 0, 0, 1, 0x12, 0x34, 0, 80];
     let mut six = [0; 36];
     six[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
     let with_tlvs = [&four[..], &[0x02, 0, 3, b'a', b'b', b'c', 0x20, 0, 5, 1, 0, 0, 0, 0]].concat();
     let from_proxy = b"PROXY TCP4 192.0.2.7 127.0.0.1 5 80\r\n".to_vec();
 
-    for (header, said, address, forwarded_for) in [
+    for (header, sent, address, forwarded_for) in [
         (b"PROXY TCP4 192.0.2.9 127.0.0.1 56324 80\r\n".to_vec(), "", "192.0.2.9", "192.0.2.9"),
         (b"PROXY TCP6 2001:db8::9 ::1 1 2\r\n".to_vec(), "", "2001:db8::9", "2001:db8::9"),
         (b"PROXY TCP6 ::ffff:192.0.2.9 ::1 1 2\r\n".to_vec(), "", "192.0.2.9", "192.0.2.9"),
@@ -50,17 +51,17 @@ async fn the_client_is_the_one_that_the_header_names() {
         (v2(0, 0x11, &four), "", "127.0.0.1", "127.0.0.1"),
         (v2(1, 0x31, &[0; 216]), "", "127.0.0.1", "127.0.0.1"),
         (v2(1, 0x00, &[]), "", "127.0.0.1", "127.0.0.1"),
-        // A client that is no trusted proxy itself is not believed, though the proxy that names it is trusted.
+        // X-Forwarded-For counts only if the PROXY header names a trusted proxy.
         (v2(1, 0x11, &four), "203.0.113.1", "192.0.2.9", "192.0.2.9"),
         (from_proxy, "203.0.113.1", "203.0.113.1", "203.0.113.1, 192.0.2.7"),
         (v2(0, 0x00, &[]), "203.0.113.1", "203.0.113.1", "203.0.113.1, 127.0.0.1"),
     ] {
         let mut client = Client::connect(gateway.address()).await;
         let mut request = Request::get("/");
-        if !said.is_empty() {
-            request = request.header("X-Forwarded-For", said);
+        if !sent.is_empty() {
+            request = request.header("X-Forwarded-For", sent);
         }
-        // In pieces, as networks may cut it, and together with what follows.
+        // In two pieces, the second right before the request.
         let (one, other) = header.split_at(header.len() / 2);
         client.send(one).await;
         client.send(other).await;
@@ -71,25 +72,25 @@ async fn the_client_is_the_one_that_the_header_names() {
             "{}",
             header.escape_ascii()
         );
-        let told = upstream.last_request().header("forwarded").map(str::to_owned).unwrap();
-        assert!(told.contains("proto=http") && !told.contains("https"), "{told}");
+        let forwarded = upstream.last_request().header("forwarded").map(str::to_owned).unwrap();
+        assert!(forwarded.contains("proto=http") && !forwarded.contains("https"), "{forwarded}");
         assert_eq!(
             client.request(&Request::get("/again")).await.status,
             200,
-            "the header is one of the connection"
+            "the header is sent once for each connection"
         );
         let id = upstream.last_request().header("x-request-id").unwrap().to_owned();
-        let line = gateway.wait_for_event("the request", |event| event["id"] == id.as_str()).await;
-        if said.is_empty() {
+        let line = gateway.wait_for_event("line", |event| event["id"] == id.as_str()).await;
+        if sent.is_empty() {
             assert_eq!(line["client"], address);
         }
     }
 }
 
 #[tokio::test]
-async fn without_a_good_header_the_connection_ends() {
+async fn connection_without_a_valid_header_is_closed() {
     let upstream = Upstream::start();
-    let gateway = behind(&upstream, "trusted_proxies = [\"127.0.0.1\"]")
+    let gateway = proxied_gateway(&upstream, "trusted_proxies = [\"127.0.0.1\"]")
         .server("workers = 1\nheader_timeout = \"300ms\"");
     let gateway = gateway.start().await;
     let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -121,9 +122,9 @@ async fn without_a_good_header_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn a_stranger_cannot_speak_for_others() {
+async fn proxy_header_of_an_untrusted_address_closes_the_connection() {
     let upstream = Upstream::start();
-    let gateway = behind(&upstream, "trusted_proxies = [\"192.0.2.0/24\"]").start().await;
+    let gateway = proxied_gateway(&upstream, "trusted_proxies = [\"192.0.2.0/24\"]").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.try_send(b"PROXY TCP4 192.0.2.9 127.0.0.1 1 80\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(client.read_to_end().await, b"");
@@ -131,11 +132,12 @@ async fn a_stranger_cannot_speak_for_others() {
 }
 
 #[tokio::test]
-async fn the_header_comes_before_tls() {
+async fn proxy_header_precedes_the_tls_handshake() {
     let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
     let lines = "trusted_proxies = [\"127.0.0.1\"]\n\
                  tls.certificates = [{ cert = \"app.pem\", key = \"app.key\" }]";
-    let gateway = behind(&upstream, lines).certificate("app", &ours.server(&["app.test"])).start().await;
+    let gateway =
+        proxied_gateway(&upstream, lines).certificate("app", &ours.server(&["app.test"])).start().await;
     let mut stream = tokio::net::TcpStream::connect(gateway.addresses("https")[0]).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut stream, b"PROXY TCP4 192.0.2.9 127.0.0.1 1 443\r\n")
         .await
@@ -148,15 +150,15 @@ async fn the_header_comes_before_tls() {
     assert_eq!(received.header("forwarded"), Some("for=192.0.2.9;host=\"gateway.test\";proto=https"));
 }
 
-/// A port that nobody has at the moment: HAProxy cannot be asked which one it was given.
+/// Returns a port that is free at the moment, because HAProxy does not report one that the system chose.
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 #[tokio::test]
-async fn haproxy_speaks_both_versions_over_both_kinds_of_socket() {
+async fn haproxy_connects_with_both_versions_over_tcp_and_unix_sockets() {
     let upstream = Upstream::start();
-    let gateway = behind(&upstream, "trusted_proxies = [\"127.0.0.1\"]")
+    let gateway = proxied_gateway(&upstream, "trusted_proxies = [\"127.0.0.1\"]")
         .listener(
             "address = \"unix:in.sock\"\nproxy_protocol = true\ntrusted_proxies = [\"unix:\"]\nmode = \"0600\"",
         )
@@ -181,7 +183,7 @@ async fn haproxy_speaks_both_versions_over_both_kinds_of_socket() {
     for port in ports {
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         eventually("haproxy", async || tokio::net::TcpStream::connect(at).await.is_ok()).await;
-        // From another address of the loopback network than HAProxy itself has.
+        // From another loopback address than HAProxy's.
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.77:0".parse().unwrap()).unwrap();
         let mut client = Client::over(socket.connect(at).await.unwrap());
@@ -192,7 +194,7 @@ async fn haproxy_speaks_both_versions_over_both_kinds_of_socket() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_is_a_listener() {
+async fn unix_socket_listener_serves_and_has_its_mode() {
     let upstream = Upstream::start();
     let builder = |lines: &str| {
         Gateway::builder()
@@ -201,7 +203,7 @@ async fn a_unix_socket_is_a_listener() {
             .upstream("app", &upstream)
             .route("/", "public", "")
     };
-    let said =
+    let request =
         Request::get("/").header("X-Forwarded-For", "203.0.113.1").header("X-Forwarded-Proto", "https");
     let connect =
         async |path: &Path| Client::over(within("a connection", UnixStream::connect(path)).await.unwrap());
@@ -209,7 +211,7 @@ async fn a_unix_socket_is_a_listener() {
     let gateway = builder("").start().await;
     let socket = gateway.directory().join("in.sock");
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
-    assert_eq!(connect(&socket).await.request(&said).await.status, 200);
+    assert_eq!(connect(&socket).await.request(&request).await.status, 200);
     assert_eq!(upstream.last_request().header("x-forwarded-for"), Some("unknown"));
     assert_eq!(
         upstream.last_request().header("forwarded"),
@@ -219,10 +221,10 @@ async fn a_unix_socket_is_a_listener() {
     let trusting = builder("trusted_proxies = [\"unix:\"]\nmode = \"0600\"").start().await;
     let other = trusting.directory().join("in.sock");
     assert_eq!(std::fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(connect(&other).await.request(&said).await.status, 200);
+    assert_eq!(connect(&other).await.request(&request).await.status, 200);
     assert_eq!(upstream.last_request().header("x-forwarded-for"), Some("203.0.113.1, unknown"));
     assert_eq!(upstream.last_request().header("x-forwarded-proto"), Some("https"));
-    let line = trusting.wait_for_event("the request", |event| event["message"] == "request").await;
+    let line = trusting.wait_for_event("line", |event| event["message"] == "request").await;
     assert_eq!(line["client"], "203.0.113.1");
     drop(trusting);
 
@@ -232,7 +234,7 @@ async fn a_unix_socket_is_a_listener() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_left_behind_is_replaced_and_one_in_use_is_not() {
+async fn stale_unix_socket_is_replaced_and_one_in_use_is_not() {
     let upstream = Upstream::start();
     let home = tempfile::tempdir().unwrap();
     let socket = home.path().join("in.sock");
@@ -246,14 +248,14 @@ async fn a_socket_that_is_left_behind_is_replaced_and_one_in_use_is_not() {
     let killed = builder().start().await;
     let failure = builder().fail_to_start().await;
     assert!(failure.log.contains("in use"), "{}", failure.log);
-    // Dropped, it is killed, and leaves its socket.
+    // A killed gateway leaves its socket.
     drop(killed);
     assert!(socket.exists());
     let gateway = builder().start().await;
     let stream = UnixStream::connect(&socket).await.unwrap();
     assert_eq!(Client::over(stream).request(&Request::get("/")).await.status, 200);
     gateway.terminate().await;
-    assert!(!socket.exists(), "it is gone with the gateway");
+    assert!(!socket.exists(), "the socket was not removed at exit");
 
     std::fs::write(&socket, "precious").unwrap();
     let failure = builder().fail_to_start().await;
