@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::support::client::{Request, Response};
 use crate::support::packages::Runtime;
+use crate::support::program::AWS_ENVIRONMENT;
 use crate::support::script::Script;
 
 /// A running app; it is killed when this value is dropped.
@@ -20,10 +21,7 @@ impl App {
     /// app listens, and answers once [`App::point_to`] has been called. Returns `None` if the packages cannot be installed.
     pub(crate) async fn start(runtime: Runtime, name: &str, packages: &[&str], script: &str) -> Option<Self> {
         let mut interpreter = runtime.command(name, packages)?;
-        interpreter
-            .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
-            .envs([("AWS_DEFAULT_REGION", "eu-central-1"), ("AWS_REGION", "eu-central-1")])
-            .env("AWS_CONFIG_FILE", "/dev/null");
+        interpreter.envs(AWS_ENVIRONMENT).env("AWS_DEFAULT_REGION", "eu-central-1");
         let mut script = Script::start(interpreter, script, &[]);
         let port = script.next_line().await.parse().expect("a port");
         Some(Self { script, address: SocketAddr::from(([127, 0, 0, 1], port)) })

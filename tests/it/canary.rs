@@ -257,13 +257,8 @@ fn commands_that_fail_write_no_secret() {
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .env("RUST_LOG", "trace")
-            .envs([
-                ("AWS_ACCESS_KEY_ID", CANARY),
-                ("AWS_SECRET_ACCESS_KEY", CANARY),
-                ("AWS_REGION", "eu-west-1"),
-            ])
-            .envs([("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_CONFIG_FILE", "/dev/null")])
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .envs(program::AWS_ENVIRONMENT)
+            .envs([("AWS_ACCESS_KEY_ID", CANARY), ("AWS_SECRET_ACCESS_KEY", CANARY)])
             .output()
             .unwrap();
         for stream in [&output.stdout, &output.stderr] {

@@ -1,4 +1,4 @@
-//! The harness itself: what the other tests rely on when they say that nothing was sent, or that it was cut.
+//! Tests of the test harness.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
 #[tokio::test]
-async fn the_upstream_keeps_header_lines_as_they_came() {
+async fn upstream_records_header_lines_unchanged() {
     let upstream = Upstream::start();
     let request = Request::post("/a?b", "body").header("x-Odd_name", " v ").header("X-Odd_Name", "w");
 
@@ -26,7 +26,7 @@ async fn the_upstream_keeps_header_lines_as_they_came() {
 }
 
 #[tokio::test]
-async fn answers_are_framed_held_and_cut() {
+async fn scripted_responses_are_framed_paused_and_truncated() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::responding(move |request| match request.target.as_str() {
@@ -34,7 +34,7 @@ async fn answers_are_framed_held_and_cut() {
         "/interim" => {
             ScriptedResponse::ok("late").preceded_by("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
         }
-        "/held" => ScriptedResponse::ok("12345").paused_after(2, &held),
+        "/paused" => ScriptedResponse::ok("12345").paused_after(2, &held),
         _ => ScriptedResponse::ok("12345").truncated_to(2),
     });
     let mut client = Client::connect(upstream.address()).await;
@@ -43,17 +43,17 @@ async fn answers_are_framed_held_and_cut() {
     assert_eq!((chunked.message.body.len(), chunked.message.trailers.len()), (2500, 1));
     let interim = client.request(&Request::get("/interim")).await;
     assert_eq!((interim.text().as_str(), interim.interim.len()), ("late", 1));
-    client.send_request(&Request::get("/held")).await;
+    client.send_request(&Request::get("/paused")).await;
     gate.wait_for_arrival().await;
     gate.open();
     assert_eq!(client.read_response().await.unwrap().text(), "12345");
-    client.send_request(&Request::get("/cut")).await;
+    client.send_request(&Request::get("/truncated")).await;
     assert!(client.read_response().await.is_err());
     assert_eq!(upstream.connections(), 1);
 }
 
 #[tokio::test]
-async fn a_stopped_server_refuses_and_comes_back_on_its_port() {
+async fn stopped_server_refuses_connections_and_resumes_on_its_port() {
     let mut upstream = Upstream::start();
     let mut client = Client::connect(upstream.address()).await;
     client.request(&Request::get("/")).await;
@@ -67,7 +67,7 @@ async fn a_stopped_server_refuses_and_comes_back_on_its_port() {
 }
 
 #[tokio::test]
-async fn the_engine_counts_and_fails_on_demand() {
+async fn engine_counts_operations_and_injects_faults() {
     let engine = table::engine().await;
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;

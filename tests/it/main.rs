@@ -1,5 +1,5 @@
-//! The tests of the gateway: most run it as a process and talk to it over sockets. One binary, since each would link the
-//! whole AWS SDK. Run one module with `cargo test --test it access::`.
+//! Integration tests: most run the gateway as a process and send it requests over sockets. They are one binary, because each
+//! binary links the whole AWS SDK. `cargo test --test it access::` runs one module.
 
 #![allow(
     clippy::expect_used,

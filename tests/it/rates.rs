@@ -1,4 +1,4 @@
-//! How often a client's address may ask, and how often it may name sessions that are none.
+//! Rate limits for each client address: of requests, and of lookups of unknown session ids.
 
 use std::sync::Arc;
 
@@ -17,26 +17,26 @@ fn from(address: &str, target: &str) -> Request {
     Request::get(target).header("X-Forwarded-For", address)
 }
 
-/// How many of `count` requests are let through.
-async fn passed(gateway: &Gateway, request: &Request, count: usize) -> usize {
+/// Sends `count` requests and returns how many were not refused.
+async fn send(gateway: &Gateway, request: &Request, count: usize) -> usize {
     let mut client = Client::connect(gateway.address()).await;
-    let mut passed = 0;
+    let mut served = 0;
     for _ in 0..count {
         let response = client.request(request).await;
         match response.status {
-            200 => passed += 1,
+            200 => served += 1,
             status => {
                 assert_eq!(status, 429);
-                // Less than one a second comes back here, so that the machine may take its time.
+                // One token is added each second, so the wait is at most a second.
                 assert_eq!(response.header("retry-after"), Some("1"));
             }
         }
     }
-    passed
+    served
 }
 
 #[tokio::test]
-async fn an_address_is_held_to_the_gateways_rate_and_to_the_routes() {
+async fn requests_above_the_gateway_s_or_the_route_s_rate_are_429() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
         .server("workers = 1\n[server.limits]\nrate = { per_second = 1, burst = 40 }")
@@ -46,26 +46,25 @@ async fn an_address_is_held_to_the_gateways_rate_and_to_the_routes() {
         .route("/login", "public", "rate = { per_second = 1, burst = 5 }")
         .start()
         .await;
-    // Each test of a limit allows for a few seconds on a busy machine, at a token a second.
-    let some = |passed: usize, burst: usize| (burst..burst + 20).contains(&passed);
-    let at_login = passed(&gateway, &from("192.0.2.1", "/login"), 35).await;
-    assert!(some(at_login, 5), "{at_login}");
-    let hits = upstream.request_count();
-    assert_eq!(hits, at_login, "what is refused is not forwarded");
-    let anywhere = passed(&gateway, &from("192.0.2.1", "/"), 60).await;
-    assert!((5..30).contains(&anywhere), "what the route refused counted too: {anywhere}");
-    assert_eq!(passed(&gateway, &from("192.0.2.2", "/login"), 5).await, 5, "others are not held up");
+    // On a busy machine the requests may take some seconds, in which tokens are added.
+    let is_near = |served: usize, burst: usize| (burst..burst + 20).contains(&served);
+    let at_login = send(&gateway, &from("192.0.2.1", "/login"), 35).await;
+    assert!(is_near(at_login, 5), "{at_login}");
+    assert_eq!(upstream.request_count(), at_login, "a refused request was forwarded");
+    let anywhere = send(&gateway, &from("192.0.2.1", "/"), 60).await;
+    assert!((5..30).contains(&anywhere), "requests that the route refused count, too: {anywhere}");
+    assert_eq!(send(&gateway, &from("192.0.2.2", "/login"), 5).await, 5, "another address was limited");
     assert_eq!(
-        passed(&gateway, &from("192.0.2.1, 192.0.2.3", "/"), 5).await,
+        send(&gateway, &from("192.0.2.1, 192.0.2.3", "/"), 5).await,
         5,
-        "nor is who claims to be one"
+        "the address before the last was used"
     );
-    let line = gateway.wait_for_event("the line", |event| field(event, "status") == 429).await;
+    let line = gateway.wait_for_event("line", |event| field(event, "status") == 429).await;
     assert_eq!(field(&line, "verdict"), "rate");
 }
 
 #[tokio::test]
-async fn an_ipv6_address_stands_for_its_network() {
+async fn ipv6_addresses_of_one_network_share_a_limit() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
         .listener(TRUSTING)
@@ -83,7 +82,7 @@ async fn an_ipv6_address_stands_for_its_network() {
 }
 
 #[tokio::test]
-async fn made_up_ids_do_not_run_up_reads() {
+async fn lookups_of_unknown_ids_are_limited_and_cached_sessions_are_served() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let known = Session::new(json!({ "user": "alice" }));
     known.put(&engine).await;
@@ -109,35 +108,35 @@ async fn made_up_ids_do_not_run_up_reads() {
                 let forged = Session::new(json!({}));
                 let response = client.request(&from("192.0.2.1", "/").cookie(&forged.cookie())).await;
                 assert!(matches!(response.status, 200 | 429), "{response:?}");
-                assert!(response.set_cookies().is_empty(), "nobody is logged out by it");
+                assert!(response.set_cookies().is_empty(), "the cookie was expired");
                 refused += usize::from(response.status == 429);
             }
             refused
         });
     }
     let refused: usize = clients.join_all().await.into_iter().sum();
-    // Two reads for each of the first 20 misses, those under way at once, and one more miss a second.
+    // Two reads for each of the first 20 unknown ids, for those looked up concurrently, and for one more each second.
     let reads = engine.counts().reads() - before;
     assert!((40..=100).contains(&reads), "{reads} reads");
     assert!(refused >= 2000 - 50, "{refused}");
 
-    // Who is known already is served; who is not cannot be told, and is not taken for nobody.
+    // A cached session is served, and so is an uncached one from another address.
     let response = gateway.send(&from("192.0.2.1", "/").cookie(&known.cookie())).await;
     assert_eq!((response.status, upstream.last_request().header("x-user")), (200, Some("alice")));
     let other = Session::new(json!({ "user": "bob" }));
     other.put(&engine).await;
-    let elsewhere = gateway.send(&from("192.0.2.2", "/").cookie(&other.cookie())).await;
+    let response = gateway.send(&from("192.0.2.2", "/").cookie(&other.cookie())).await;
     assert_eq!(
-        (elsewhere.status, upstream.last_request().header("x-user")),
+        (response.status, upstream.last_request().header("x-user")),
         (200, Some("bob")),
         "another address"
     );
-    let line = gateway.wait_for_event("the line", |event| field(event, "reason") == "misses").await;
+    let line = gateway.wait_for_event("line", |event| field(event, "reason") == "misses").await;
     assert_eq!((field(&line, "status"), field(&line, "verdict")), (&json!(429), &json!("rate")));
 }
 
 #[tokio::test]
-async fn many_good_sessions_of_one_address_are_no_misses() {
+async fn lookups_of_existing_sessions_are_not_limited() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = Gateway::builder()
         .engine(&engine)
@@ -154,9 +153,8 @@ async fn many_good_sessions_of_one_address_are_no_misses() {
     }
 }
 
-/// As with every other bound, how full it is can be seen.
 #[tokio::test]
-async fn what_limiters_remember_is_bounded_and_shown() {
+async fn number_of_addresses_in_limiters_is_bounded_and_a_metric() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
         .server("workers = 1\n[server.limits]\nrate = { per_second = 100 }")
@@ -169,7 +167,7 @@ async fn what_limiters_remember_is_bounded_and_shown() {
         .await;
     for number in 1..=7 {
         let target = if number <= 3 { "/login" } else { "/" };
-        assert_eq!(passed(&gateway, &from(&format!("192.0.2.{number}"), target), 1).await, 1);
+        assert_eq!(send(&gateway, &from(&format!("192.0.2.{number}"), target), 1).await, 1);
     }
     let metrics = Metrics::scrape(&gateway).await;
     for (route, limiter, used) in
@@ -183,6 +181,6 @@ async fn what_limiters_remember_is_bounded_and_shown() {
     assert_eq!(
         metrics.label_values("sessiongate_limiter_bound_limit", "route").len(),
         2,
-        "a route without has none"
+        "a route without a limit has a limiter"
     );
 }

@@ -1,4 +1,4 @@
-//! Routes that answer by themselves: to another place, or with an answer of their own.
+//! Routes with a redirect or a constant response instead of an upstream.
 
 use serde_json::json;
 
@@ -7,23 +7,23 @@ use crate::support::gateway::{Gateway, field};
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
-fn own(path: &str, lines: &str) -> String {
+fn route(path: &str, lines: &str) -> String {
     format!("[[routes]]\npath = \"{path}\"\naccess = \"public\"\n{lines}")
 }
 
 #[tokio::test]
-async fn a_redirect_takes_path_and_query_along() {
+async fn redirect_keeps_path_and_query() {
     let gateway = Gateway::builder()
-        .toml(&own("/", "redirect = \"https://new.example.com{uri}\""))
-        .toml(&own(
+        .toml(&route("/", "redirect = \"https://new.example.com{uri}\""))
+        .toml(&route(
             "/here",
             "redirect = { to = \"https://{host}:8443/there{path}?a=b&{query}\", status = 301 }",
         ))
-        .toml(&own("/sso", "redirect = { to = \"https://sso.example/?next={uri}\", status = 302 }"))
-        .toml(&own("/moved", "redirect = { to = \"/{host}\", status = 303 }"))
+        .toml(&route("/sso", "redirect = { to = \"https://sso.example/?next={uri}\", status = 302 }"))
+        .toml(&route("/moved", "redirect = { to = \"/{host}\", status = 303 }"))
         .start()
         .await;
-    for (asked, status, location) in [
+    for (target, status, location) in [
         ("/", 308, "https://new.example.com/"),
         ("/a;b/c?d=//e&f", 308, "https://new.example.com/a;b/c?d=//e&f"),
         ("/here/x?y", 301, "https://gateway.test:8443/there/here/x?a=b&y"),
@@ -31,20 +31,20 @@ async fn a_redirect_takes_path_and_query_along() {
         ("/moved", 303, "/gateway.test"),
         ("/sso/x?y=1&z", 302, "https://sso.example/?next=%2Fsso%2Fx%3Fy%3D1%26z"),
     ] {
-        let response = gateway.send(&Request::get(asked).header("Host", "Gateway.TEST:1")).await;
-        assert_eq!((response.status, response.header("location")), (status, Some(location)), "{asked}");
+        let response = gateway.send(&Request::get(target).header("Host", "Gateway.TEST:1")).await;
+        assert_eq!((response.status, response.header("location")), (status, Some(location)), "{target}");
     }
 }
 
 #[tokio::test]
-async fn no_request_chooses_where_a_redirect_leads() {
+async fn request_cannot_change_the_host_of_a_redirect() {
     let gateway = Gateway::builder()
-        .toml(&own("/", "redirect = \"https://new.example.com{uri}\""))
-        .toml(&own("/up", "redirect = \"https://{host}{uri}\""))
-        .toml(&own("/rel", "redirect = \"/new{path}?{query}\""))
+        .toml(&route("/", "redirect = \"https://new.example.com{uri}\""))
+        .toml(&route("/up", "redirect = \"https://{host}{uri}\""))
+        .toml(&route("/rel", "redirect = \"/new{path}?{query}\""))
         .start()
         .await;
-    for (asked, status, location) in [
+    for (target, status, location) in [
         ("//evil.example/x", 400, None),
         ("/@evil.example", 308, Some("https://new.example.com/@evil.example")),
         ("/?//evil.example", 308, Some("https://new.example.com/?//evil.example")),
@@ -53,8 +53,8 @@ async fn no_request_chooses_where_a_redirect_leads() {
         ("/x\"é", 308, Some("https://new.example.com/x%22%C3%A9")),
         ("/rel/x?/y", 308, Some("/new/rel/x?/y")),
     ] {
-        let response = gateway.get(asked, "").await;
-        assert_eq!((response.status, response.header("location")), (status, location), "{asked}");
+        let response = gateway.get(target, "").await;
+        assert_eq!((response.status, response.header("location")), (status, location), "{target}");
     }
     for host in ["evil.example/", "user@evil.example", "evil example", "evil.example\\"] {
         let response = gateway.send(&Request::get("/up").header("Host", host)).await;
@@ -64,18 +64,18 @@ async fn no_request_chooses_where_a_redirect_leads() {
     client.send("GET /up HTTP/1.0\r\n\r\n").await;
     assert!(
         String::from_utf8_lossy(&client.read_to_end().await).contains(" 400 "),
-        "there is no host to lead to"
+        "a redirect without a host"
     );
 }
 
 #[tokio::test]
-async fn an_answer_of_its_own() {
+async fn constant_response_has_its_status_body_and_headers() {
     let page = "respond = { status = 503, body = \"<h1>Back soon</h1>\", content_type = \"text/html\" }\n\
                 [routes.response_headers]\nset = { Retry-After = \"3600\", Cache-Control = \"no-cache\" }";
     let gateway = Gateway::builder()
-        .toml(&own("/", page))
-        .toml(&own("/robots.txt", "respond = { body = \"User-agent: *\\nDisallow: /\\n\" }"))
-        .toml(&own("/beacon", "respond = { status = 204 }"))
+        .toml(&route("/", page))
+        .toml(&route("/robots.txt", "respond = { body = \"User-agent: *\\nDisallow: /\\n\" }"))
+        .toml(&route("/beacon", "respond = { status = 204 }"))
         .start()
         .await;
     let closed = gateway.send(&Request::post("/anything", "x")).await;
@@ -92,7 +92,7 @@ async fn an_answer_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_routes_rule_comes_first() {
+async fn redirect_of_a_route_with_a_session_needs_the_session() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;
@@ -108,10 +108,13 @@ async fn the_routes_rule_comes_first() {
         .await;
     let refused = gateway.get("/members/x", "").await;
     assert_eq!((refused.status, refused.header("location")), (401, None));
-    let led = gateway.get("/members/x", &session.cookie()).await;
-    assert_eq!((led.status, led.header("location")), (308, Some("https://members.example/members/x")));
-    assert_eq!(led.header("cache-control"), Some("no-store"), "it is not for everybody");
-    let line = gateway.wait_for_event("the line", |event| field(event, "status") == 308).await;
+    let redirect = gateway.get("/members/x", &session.cookie()).await;
+    assert_eq!(
+        (redirect.status, redirect.header("location")),
+        (308, Some("https://members.example/members/x"))
+    );
+    assert_eq!(redirect.header("cache-control"), Some("no-store"), "the redirect may be cached");
+    let line = gateway.wait_for_event("line", |event| field(event, "status") == 308).await;
     assert_eq!((field(&line, "verdict"), field(&line, "route")), (&json!("active"), &json!("/members")));
     assert_eq!(upstream.request_count(), 0);
 }

@@ -1,5 +1,5 @@
-//! Clients of HTTP/2 that open streams and reset them: the few that an honest one gives up go unnoticed; more are paid
-//! for by its address, in time, and by nobody else.
+//! Limits on HTTP/2 stream resets: a few resets of a client have no effect; above the budget, the gateway pauses reading from
+//! that address, and from no other.
 
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use crate::support::raw_http2::{RawHttp2, connect};
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
-/// Whose resets these tests are about, and somebody else.
+/// Address of the client that resets streams.
 const CLIENT: &str = "127.0.0.2";
+/// Another address.
 const OTHER: &str = "127.0.0.3";
 
 fn upstream() -> Upstream {
@@ -37,14 +38,14 @@ async fn count(gateway: &Gateway, name: &str) -> f64 {
     Metrics::scrape(gateway).await.sum(&format!("sessiongate_http2_{name}_total"), &[])
 }
 
-/// Waits until as much has been counted.
-async fn counted(gateway: &Gateway, name: &str, expected: f64) {
+/// Waits until the counter has this value.
+async fn wait_for_count(gateway: &Gateway, name: &str, expected: f64) {
     eventually(&format!("{expected} {name}"), async || count(gateway, name).await >= expected).await;
     assert_eq!(count(gateway, name).await, expected, "{name}");
 }
 
-/// Opens as many streams, and resets them when the upstream has been asked for all of them.
-async fn give_up(client: &mut RawHttp2, streams: usize, upstream: &Upstream) {
+/// Opens this many streams, and resets them when all of their requests are at the upstream.
+async fn reset_streams(client: &mut RawHttp2, streams: usize, upstream: &Upstream) {
     let before = upstream.request_count();
     let opened: Vec<_> = (0..streams).map(|_| client.get("/held")).collect();
     client.send().await;
@@ -60,50 +61,50 @@ async fn is_served(client: &mut RawHttp2) -> bool {
 }
 
 #[tokio::test]
-async fn who_resets_too_much_is_read_when_it_has_paid() {
+async fn address_above_the_reset_budget_is_paused_until_it_has_recovered() {
     let upstream = upstream();
     let gateway = builder(&upstream, "reset_rate = { per_second = 2, burst = 10 }").start().await;
     let mut before = RawHttp2::connect(CLIENT, gateway.address()).await;
     assert!(is_served(&mut before).await);
     let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
-    let began = Clock.mono();
-    give_up(&mut client, 20, &upstream).await;
-    counted(&gateway, "resets", 20.0).await;
-    counted(&gateway, "pauses", 1.0).await;
+    let started = Clock.mono();
+    reset_streams(&mut client, 20, &upstream).await;
+    wait_for_count(&gateway, "resets", 20.0).await;
+    wait_for_count(&gateway, "pauses", 1.0).await;
 
     let mut another = RawHttp2::connect(CLIENT, gateway.address()).await;
     let (first, second) = (client.get("/"), another.get("/"));
     client.send().await;
     another.send().await;
-    counted(&gateway, "pauses", 2.0).await;
+    wait_for_count(&gateway, "pauses", 2.0).await;
     let mut other = RawHttp2::connect(OTHER, gateway.address()).await;
-    assert!(is_served(&mut other).await, "others are others");
-    assert!(is_served(&mut before).await, "a connection that resets nothing goes on");
-    assert_eq!(upstream.request_count(), 1 + 20 + 2, "what the client sent since is not read");
+    assert!(is_served(&mut other).await, "another address was paused");
+    assert!(is_served(&mut before).await, "a connection without resets was paused");
+    assert_eq!(upstream.request_count(), 1 + 20 + 2, "a request of the paused client was forwarded");
 
     assert!(client.reads_to_end_of(first).await && another.reads_to_end_of(second).await);
-    assert!(Clock.mono() - began >= Duration::from_secs(5), "ten were beyond the bucket");
+    assert!(Clock.mono() - started >= Duration::from_secs(5), "ten resets above the burst take five seconds");
     assert_eq!((count(&gateway, "resets").await, count(&gateway, "ended").await), (20.0, 0.0));
 }
 
 #[tokio::test]
-async fn pages_that_are_left_while_they_load_go_unnoticed() {
+async fn default_limits_allow_hundreds_of_resets() {
     let upstream = upstream();
     let gateway = builder(&upstream, "").start().await;
     let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
     for _ in 0..4 {
-        give_up(&mut client, 100, &upstream).await;
+        reset_streams(&mut client, 100, &upstream).await;
     }
     assert!(is_served(&mut client).await);
-    counted(&gateway, "resets", 400.0).await;
+    wait_for_count(&gateway, "resets", 400.0).await;
     assert_eq!((count(&gateway, "pauses").await, count(&gateway, "ended").await), (0.0, 0.0));
 }
 
 #[tokio::test]
-async fn responses_that_have_gone_cost_nothing() {
+async fn resets_after_the_response_are_not_counted() {
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/empty" => ScriptedResponse::new(204, ""),
-        "/cut" => ScriptedResponse::ok("hello").truncated_to(2),
+        "/truncated" => ScriptedResponse::ok("hello").truncated_to(2),
         _ => ScriptedResponse::ok("hello"),
     });
     let gateway = builder(&upstream, "reset_rate = { per_second = 1, burst = 1 }").start().await;
@@ -112,77 +113,74 @@ async fn responses_that_have_gone_cost_nothing() {
         let stream = client.get(path);
         client.send().await;
         assert!(client.reads_to_end_of(stream).await, "{path}");
-        // Too late to matter.
+        // The stream has ended.
         client.reset(stream);
     }
-    client.get("/cut");
-    assert!(is_served(&mut client).await, "an upstream that breaks off is not the client's fault");
+    client.get("/truncated");
+    assert!(is_served(&mut client).await, "the connection was closed");
     assert_eq!((count(&gateway, "resets").await, count(&gateway, "pauses").await), (0.0, 0.0));
 }
 
 #[tokio::test]
-async fn a_flood_on_one_connection_after_another_is_one_flood() {
+async fn floods_of_several_connections_share_the_budget_of_the_address() {
     let upstream = upstream();
     let limits = "resets = 20\nreset_rate = { per_second = 1, burst = 50 }";
     let gateway = builder(&upstream, limits).start().await;
     let mut other = RawHttp2::connect(OTHER, gateway.address()).await;
-    assert!(
-        is_served(&mut other).await,
-        "and leaves a connection to the upstream behind, ready for whoever asks"
-    );
+    assert!(is_served(&mut other).await, "not served before the flood");
     let mut held = Vec::new();
     while count(&gateway, "pauses").await == 0.0 {
-        assert!(held.len() < 5, "each takes its share of the bucket");
-        let stopped = count(&gateway, "ended").await + count(&gateway, "pauses").await;
+        assert!(held.len() < 5, "five floods did not use up the budget");
+        let before = count(&gateway, "ended").await + count(&gateway, "pauses").await;
         let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
         for _ in 0..200 {
             let stream = client.get("/held");
             client.reset(stream);
         }
         client.send().await;
-        eventually("a flood to be stopped", async || {
-            count(&gateway, "ended").await + count(&gateway, "pauses").await > stopped
+        eventually("the end of a flood", async || {
+            count(&gateway, "ended").await + count(&gateway, "pauses").await > before
         })
         .await;
         held.push(client);
     }
-    assert!(count(&gateway, "ended").await >= 1.0, "the first is told to be calm");
-    assert_eq!(upstream.request_count(), 1, "what was reset before it was read asks no upstream");
+    assert!(count(&gateway, "ended").await >= 1.0, "no connection was closed");
+    assert_eq!(upstream.request_count(), 1, "a request that was reset at once was forwarded");
     assert!(is_served(&mut other).await);
     let mut client = held.swap_remove(0);
     client.wait_for_close().await;
 }
 
 #[tokio::test]
-async fn the_address_is_the_one_that_the_proxy_tells_and_a_proxy_has_no_limit() {
+async fn budget_is_of_the_address_in_the_proxy_header_and_a_proxy_has_none() {
     let upstream = upstream();
     let gateway = builder(&upstream, "reset_rate = { per_second = 1, burst = 5 }")
         .listener("address = \"127.0.0.1:0\"\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]")
         .start()
         .await;
-    let from = async |header: &str| {
+    let connect_from = async |header: &str| {
         let mut stream = connect("127.0.0.1", gateway.address()).await;
         stream.write_all(header.as_bytes()).await.unwrap();
         RawHttp2::over(stream)
     };
     let one = "PROXY TCP4 192.0.2.1 192.0.2.9 1 2\r\n";
-    let mut client = from(one).await;
-    give_up(&mut client, 12, &upstream).await;
-    counted(&gateway, "pauses", 1.0).await;
-    let mut again = from(one).await;
-    again.get("/");
-    again.send().await;
-    counted(&gateway, "pauses", 2.0).await;
-    assert!(is_served(&mut from("PROXY TCP4 192.0.2.2 192.0.2.9 1 2\r\n").await).await);
-    let mut proxy = from("PROXY UNKNOWN\r\n").await;
-    give_up(&mut proxy, 50, &upstream).await;
+    let mut client = connect_from(one).await;
+    reset_streams(&mut client, 12, &upstream).await;
+    wait_for_count(&gateway, "pauses", 1.0).await;
+    let mut second = connect_from(one).await;
+    second.get("/");
+    second.send().await;
+    wait_for_count(&gateway, "pauses", 2.0).await;
+    assert!(is_served(&mut connect_from("PROXY TCP4 192.0.2.2 192.0.2.9 1 2\r\n").await).await);
+    let mut proxy = connect_from("PROXY UNKNOWN\r\n").await;
+    reset_streams(&mut proxy, 50, &upstream).await;
     assert!(is_served(&mut proxy).await);
-    counted(&gateway, "resets", 62.0).await;
+    wait_for_count(&gateway, "resets", 62.0).await;
     assert_eq!(count(&gateway, "pauses").await, 2.0);
 }
 
 #[tokio::test]
-async fn no_handshake_before_the_debt_is_paid() {
+async fn tls_handshake_of_a_paused_address_waits() {
     let upstream = upstream();
     let tls =
         "address = \"127.0.0.1:0\"\ntls = { certificates = [{ cert = \"app.pem\", key = \"app.key\" }] }";
@@ -197,16 +195,16 @@ async fn no_handshake_before_the_debt_is_paid() {
         Metrics::scrape(&gateway).await.sum("sessiongate_connections_total", &outcome)
     };
     let mut client = RawHttp2::connect(CLIENT, gateway.address()).await;
-    let began = Clock.mono();
-    give_up(&mut client, 12, &upstream).await;
-    counted(&gateway, "pauses", 1.0).await;
-    // What is no TLS is answered by whoever reads it.
-    let mut impatient = connect(CLIENT, gateway.addresses("https")[0]).await;
-    impatient.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    counted(&gateway, "pauses", 2.0).await;
+    let started = Clock.mono();
+    reset_streams(&mut client, 12, &upstream).await;
+    wait_for_count(&gateway, "pauses", 1.0).await;
+    // The gateway responds to plain HTTP at a TLS port with 400 as soon as it reads it.
+    let mut plain = connect(CLIENT, gateway.addresses("https")[0]).await;
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    wait_for_count(&gateway, "pauses", 2.0).await;
     assert_eq!(plain_at_tls().await, 0.0);
-    let mut answer = Vec::new();
-    crate::support::within("the answer", impatient.read_to_end(&mut answer)).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 400"));
-    assert!(Clock.mono() - began >= Duration::from_secs(3));
+    let mut response = Vec::new();
+    crate::support::within("the response", plain.read_to_end(&mut response)).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 400"));
+    assert!(Clock.mono() - started >= Duration::from_secs(3));
 }

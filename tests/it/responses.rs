@@ -1,4 +1,4 @@
-//! What comes back: the app's answer with the session's cookie, and no word that was for the gateway.
+//! Responses: the app's response, the session cookie, and the removal of the headers for the gateway.
 use serde_json::json;
 
 use crate::support::client::{Client, Request};
@@ -16,7 +16,7 @@ fn gateway(engine: &Engine, upstream: &Upstream) -> Builder {
     )
 }
 
-async fn session(engine: &Engine, due: bool) -> Session {
+async fn put_session(engine: &Engine, due: bool) -> Session {
     let session = Session::new(json!({ "user": "alice" }));
     let session = if due { session.aged(DUE) } else { session };
     session.put(engine).await;
@@ -24,12 +24,12 @@ async fn session(engine: &Engine, due: bool) -> Session {
 }
 
 #[tokio::test]
-async fn control_headers_stay_with_the_gateway_on_every_status() {
+async fn control_headers_are_removed_from_responses_of_every_status() {
     let upstream = Upstream::responding(|request| {
         let status = request.target[1..].parse().unwrap();
-        let answer =
+        let response =
             ScriptedResponse::new(status, "").header("X-Session-Patch", "{}").header("x_session_ref", "x");
-        answer.header("X-Session-Action", "destroy").header("X-Kept", "1").header("Keep-Alive", "timeout=1")
+        response.header("X-Session-Action", "destroy").header("X-Kept", "1").header("Keep-Alive", "timeout=1")
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
@@ -43,7 +43,7 @@ async fn control_headers_stay_with_the_gateway_on_every_status() {
 }
 
 #[tokio::test]
-async fn informational_answers_stay_behind_and_an_unasked_101_is_refused() {
+async fn interim_response_is_not_forwarded_and_an_unrequested_101_is_502() {
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/101" => ScriptedResponse::upgrade("websocket"),
         _ => ScriptedResponse::ok("ok").preceded_by("HTTP/1.1 103 Early Hints\r\nX-Session-Ref: x\r\n\r\n"),
@@ -56,7 +56,7 @@ async fn informational_answers_stay_behind_and_an_unasked_101_is_refused() {
 }
 
 #[tokio::test]
-async fn trailers_reach_http_1_clients_that_accept_them() {
+async fn trailers_are_forwarded_to_http_1_clients_that_accept_them() {
     let upstream = Upstream::responding(|_| {
         let trailers = [("X-Sum", "1"), ("X-Session-Patch", "{}"), ("Set-Cookie", "a=b")];
         ScriptedResponse::ok("abc").header("Trailer", "X-Sum, X-Session-Patch, Set-Cookie").chunked(&trailers)
@@ -86,31 +86,31 @@ async fn trailers_reach_http_1_clients_that_accept_them() {
 }
 
 #[tokio::test]
-async fn the_cookie_comes_with_a_reissue_and_keeps_the_response_out_of_shared_caches() {
+async fn response_with_the_session_cookie_is_private() {
     let upstream = Upstream::responding(|_| {
-        let answer = ScriptedResponse::ok("ok").header("Cache-Control", "public, max-age=60, s-maxage=600");
-        answer
+        let response = ScriptedResponse::ok("ok").header("Cache-Control", "public, max-age=60, s-maxage=600");
+        response
             .header("Set-Cookie", "b=\"2; 3\"; Path=/;;x")
             .header("Vary", "Accept")
             .header("Set-Cookie", "a=1")
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
-    let due = session(&engine, true).await;
+    let due = put_session(&engine, true).await;
     let response = gateway.get("/", &due.cookie()).await;
-    let ours = format!("{}; Path=/; HttpOnly; SameSite=Strict", due.cookie());
-    assert_eq!(response.set_cookies(), ["b=\"2; 3\"; Path=/;;x", "a=1", &ours]);
+    let session_cookie = format!("{}; Path=/; HttpOnly; SameSite=Strict", due.cookie());
+    assert_eq!(response.set_cookies(), ["b=\"2; 3\"; Path=/;;x", "a=1", &session_cookie]);
     assert_eq!(response.all("cache-control"), ["max-age=60, private"]);
     assert_eq!(response.all("vary"), ["Accept", "Cookie"]);
 
-    let fresh = session(&engine, false).await;
+    let fresh = put_session(&engine, false).await;
     let response = gateway.get("/", &fresh.cookie()).await;
     assert_eq!(response.set_cookies(), ["b=\"2; 3\"; Path=/;;x", "a=1"]);
     assert_eq!(response.all("cache-control"), ["public, max-age=60, s-maxage=600"]);
 }
 
 #[tokio::test]
-async fn an_apps_own_cookie_wins_gets_the_realms_attributes_and_drops_the_cached_row() {
+async fn app_s_own_session_cookie_gets_the_realm_s_attributes_and_invalidates_the_cache() {
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/out" => ScriptedResponse::ok("bye").header("Set-Cookie", "session_id=; Max-Age=0; Path=/elsewhere"),
         "/change" => {
@@ -120,7 +120,7 @@ async fn an_apps_own_cookie_wins_gets_the_realms_attributes_and_drops_the_cached
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("[sessions.main.cache]\nttl = \"1m\"").start().await;
-    let session = session(&engine, true).await;
+    let session = put_session(&engine, true).await;
     let reads = || engine.counts().reads();
     let before = reads();
     let response = gateway.get("/change", &session.cookie()).await;
@@ -128,15 +128,15 @@ async fn an_apps_own_cookie_wins_gets_the_realms_attributes_and_drops_the_cached
     assert_eq!(response.header("cache-control"), Some("private"));
     assert_eq!(reads(), before + 1);
     gateway.get("/", &session.cookie()).await;
-    assert_eq!(reads(), before + 2, "the row was forgotten");
+    assert_eq!(reads(), before + 2, "the cached row was not invalidated");
     gateway.get("/", &session.cookie()).await;
-    assert_eq!(reads(), before + 2, "and is remembered again");
+    assert_eq!(reads(), before + 2, "the row was not cached again");
     let response = gateway.get("/out", &session.cookie()).await;
     assert_eq!(response.set_cookies(), ["session_id=; Max-Age=0; Path=/; HttpOnly; SameSite=Strict"]);
 }
 
 #[tokio::test]
-async fn answers_that_can_be_read_in_two_ways_are_refused() {
+async fn ambiguous_response_is_502() {
     let corpus = [
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -158,7 +158,7 @@ async fn answers_that_can_be_read_in_two_ways_are_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_never_looks_complete() {
+async fn truncated_response_is_incomplete_for_the_client_too() {
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/chunked" => ScriptedResponse::ok("x".repeat(5000)).chunked(&[]).truncated_to(2500),
         "/length" => ScriptedResponse::ok("x".repeat(5000)).truncated_to(2500),
@@ -172,12 +172,12 @@ async fn an_answer_that_breaks_off_never_looks_complete() {
         assert!(client.read_response().await.is_err(), "{path}");
     }
     assert_eq!(gateway.get("/", "").await.status, 200);
-    let line = gateway.wait_for_event("a line", |event| field(event, "path") == "/length").await;
+    let line = gateway.wait_for_event("line", |event| field(event, "path") == "/length").await;
     assert_eq!(field(&line, "complete"), false);
 }
 
 #[tokio::test]
-async fn connections_are_used_again_and_a_stale_one_costs_no_request() {
+async fn upstream_connections_are_reused_and_a_closed_one_fails_no_request() {
     let mut upstream = Upstream::start();
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
@@ -187,12 +187,16 @@ async fn connections_are_used_again_and_a_stale_one_costs_no_request() {
     assert_eq!(upstream.connections(), 1);
     upstream.server().stop().await;
     upstream.server().resume();
-    assert_eq!(gateway.send(&Request::post("/", "body")).await.status, 200, "over a new connection");
+    assert_eq!(
+        gateway.send(&Request::post("/", "body")).await.status,
+        200,
+        "not retried on a new connection"
+    );
     assert_eq!(upstream.request_count(), 6);
 }
 
 #[tokio::test]
-async fn a_connection_with_an_unread_body_is_not_used_again() {
+async fn connection_with_an_unread_body_is_not_reused() {
     // More than the sockets' buffers hold.
     let upstream = Upstream::responding(|_| ScriptedResponse::ok("x".repeat(30_000_000)));
     let engine = table::engine().await;
@@ -202,17 +206,17 @@ async fn a_connection_with_an_unread_body_is_not_used_again() {
     client.read_until("HTTP/1.1 200").await;
     drop(client);
     gateway
-        .wait_for_event("the line of a request cut short", |event| field(event, "complete") == false)
+        .wait_for_event("line of the incomplete response", |event| field(event, "complete") == false)
         .await;
     assert_eq!(gateway.get("/", "").await.message.body.len(), 30_000_000);
     assert_eq!(upstream.connections(), 2);
 }
 
 #[tokio::test]
-async fn an_answer_before_the_request_is_whole_ends_the_upstream_connection() {
+async fn early_response_closes_the_upstream_connection() {
     let upstream = Upstream::responding(|_| ScriptedResponse::ok("ok"));
     let engine = table::engine().await;
-    let early = Early::start().await;
+    let early = EarlyUpstream::start().await;
     let gateway = gateway(&engine, &upstream)
         .realm("")
         .toml(&format!("[upstreams.early]\nservers = [\"http://{}\"]", early.address))
@@ -223,22 +227,22 @@ async fn an_answer_before_the_request_is_whole_ends_the_upstream_connection() {
         let mut client = Client::connect(gateway.address()).await;
         client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbegun").await;
         assert_eq!(client.read_response().await.unwrap().status, 403);
-        assert_eq!(early.connections(), count, "each on a connection of its own");
-        // What is missing of the request is not waited for, on neither side.
+        assert_eq!(early.connections(), count, "the connection was reused");
+        // Neither side waits for the rest of the request.
         assert!(client.is_closed().await);
-        early.closed(count).await;
+        early.wait_for_close(count).await;
     }
     assert_eq!(gateway.get("/", "").await.status, 200);
 }
 
-/// An upstream that answers as soon as it has seen a head, and keeps the connection open.
-struct Early {
+/// An upstream that responds as soon as it has read a request's head, and keeps the connection open.
+struct EarlyUpstream {
     address: std::net::SocketAddr,
     connections: std::sync::Arc<std::sync::atomic::AtomicUsize>,
     closed: tokio::sync::watch::Receiver<usize>,
 }
 
-impl Early {
+impl EarlyUpstream {
     async fn start() -> Self {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -264,7 +268,8 @@ impl Early {
         Self { address, connections, closed }
     }
 
-    async fn closed(&self, count: usize) {
+    /// Waits until `count` connections have been closed.
+    async fn wait_for_close(&self, count: usize) {
         let mut closed = self.closed.clone();
         let closed = closed.wait_for(|closed| *closed >= count);
         let _count = crate::support::within("the end of a connection", closed).await.unwrap();
@@ -276,10 +281,10 @@ impl Early {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_away_or_silent() {
+async fn upstream_that_does_not_respond_is_504_and_one_that_refuses_is_502() {
     let mut upstream = Upstream::responding(|_| ScriptedResponse::never());
     let engine = table::engine().await;
-    let session = session(&engine, true).await;
+    let session = put_session(&engine, true).await;
     let timeouts = "response_timeout = \"200ms\"\nconnect_timeout = \"200ms\"";
     let gateway = Gateway::builder()
         .engine(&engine)
@@ -294,12 +299,12 @@ async fn an_upstream_that_is_away_or_silent() {
     let response = gateway.get("/", &session.cookie()).await;
     assert_eq!(response.status, 502);
     assert!(!response.text().contains("127.0.0.1"), "{}", response.text());
-    let line = gateway.wait_for_event("a line", |event| field(event, "status") == 502).await;
+    let line = gateway.wait_for_event("line", |event| field(event, "status") == 502).await;
     assert!(field(&line, "detail").as_str().unwrap().contains("refused"), "{line}");
 }
 
 #[tokio::test]
-async fn requests_go_round_the_servers_and_past_one_that_is_away() {
+async fn requests_are_balanced_and_a_stopped_server_is_skipped() {
     let (first, second, mut third) = (Upstream::start(), Upstream::start(), Upstream::start());
     let servers =
         [first.address(), second.address(), third.address()].map(|a| format!("\"http://{a}\"")).join(", ");
@@ -320,7 +325,7 @@ async fn requests_go_round_the_servers_and_past_one_that_is_away() {
 }
 
 #[tokio::test]
-async fn head_and_empty_answers_keep_their_framing() {
+async fn responses_without_a_body_leave_the_connection_reusable() {
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/304" => ScriptedResponse::new(304, "").header("ETag", "\"x\""),
         "/204" => ScriptedResponse::new(204, ""),
@@ -339,7 +344,7 @@ async fn head_and_empty_answers_keep_their_framing() {
 }
 
 #[tokio::test]
-async fn an_answer_has_the_version_of_its_own_connection() {
+async fn http_1_0_response_is_forwarded_as_http_1_1() {
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/length" => ScriptedResponse::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
         _ => ScriptedResponse::raw("HTTP/1.0 200 OK\r\n\r\nok"),
@@ -354,7 +359,7 @@ async fn an_answer_has_the_version_of_its_own_connection() {
 }
 
 #[tokio::test]
-async fn a_chunked_answer_is_complete_when_it_is_and_its_head_claims_no_length() {
+async fn chunked_response_is_logged_as_complete_and_its_head_has_no_length() {
     let upstream = Upstream::responding(|request| match request.method.as_str() {
         "HEAD" => ScriptedResponse::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
         _ => ScriptedResponse::ok("x".repeat(5000)).chunked(&[]),
@@ -362,7 +367,7 @@ async fn a_chunked_answer_is_complete_when_it_is_and_its_head_claims_no_length()
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     assert_eq!(gateway.get("/chunked", "").await.message.body.len(), 5000);
-    let line = gateway.wait_for_event("a line", |event| field(event, "path") == "/chunked").await;
+    let line = gateway.wait_for_event("line", |event| field(event, "path") == "/chunked").await;
     assert_eq!((field(&line, "complete"), field(&line, "bytes")), (&json!(true), &json!(5000)));
     let head = gateway.send(&Request::new("HEAD", "/head")).await;
     assert_eq!((head.status, head.header("content-length")), (200, None));

@@ -1,4 +1,4 @@
-//! The end of a process, and what comes after it: nobody who asks is left without an answer.
+//! Shutdown, binary upgrades and socket activation: every request gets a response.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,15 +21,15 @@ use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, within};
 
-const SIGNALS: &str = "workers = 2\nwatch = false\naccess_log = false";
+const SERVER: &str = "workers = 2\nwatch = false\naccess_log = false";
 
-/// A socket as a service manager has it.
-struct Manager {
+/// The notification socket of a service manager (sd_notify(3)).
+struct ServiceManager {
     socket: UnixDatagram,
     directory: tempfile::TempDir,
 }
 
-impl Manager {
+impl ServiceManager {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
@@ -41,7 +41,7 @@ impl Manager {
         self.directory.path().join("notify")
     }
 
-    /// The next message, as its variables.
+    /// Receives the next message and returns its variables.
     fn next(&self) -> HashMap<String, String> {
         let mut buffer = [0; 4096];
         let length = self.socket.recv(&mut buffer).expect("a message in time");
@@ -49,14 +49,14 @@ impl Manager {
         text.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.into(), v.into())).collect()
     }
 
-    /// The next message that has the variable.
+    /// Receives messages until one has the variable `name`, and returns that.
     fn wait_for(&self, name: &str) -> HashMap<String, String> {
         std::iter::repeat_with(|| self.next()).find(|message| message.contains_key(name)).unwrap()
     }
 }
 
 #[tokio::test]
-async fn who_waits_in_the_queue_is_answered_before_the_end() {
+async fn connections_in_the_accept_queue_are_served_before_exit() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::responding(move |request| match request.target.as_str() {
@@ -69,7 +69,7 @@ async fn who_waits_in_the_queue_is_answered_before_the_end() {
         .route("/", "public", "")
         .start()
         .await;
-    // While the process stands still the system accepts connections in its name.
+    // While the process is stopped, the kernel queues its connections.
     let mut first = Client::connect(gateway.address()).await;
     first.send_request(&Request::get("/first")).await;
     gate.wait_for_arrival().await;
@@ -85,55 +85,50 @@ async fn who_waits_in_the_queue_is_answered_before_the_end() {
     gate.open();
 
     for client in waiting.iter_mut().chain([&mut first]) {
-        assert_eq!(client.read_response().await.expect("an answer").text(), "12345");
+        assert_eq!(client.read_response().await.expect("a response").text(), "12345");
     }
     assert!(gateway.wait().await.success());
 }
 
 #[tokio::test]
-async fn a_connection_that_is_kept_gets_one_more_answer_and_is_told() {
+async fn keep_alive_connection_is_closed_after_one_more_response() {
     let upstream = Upstream::start();
     let gateway =
-        Gateway::builder().server(SIGNALS).upstream("app", &upstream).route("/", "public", "").start().await;
+        Gateway::builder().server(SERVER).upstream("app", &upstream).route("/", "public", "").start().await;
     let mut client = Client::connect(gateway.address()).await;
     assert_eq!(client.request(&Request::get("/")).await.header("connection"), None);
 
     gateway.signal("TERM");
-    gateway.wait_for_event("the drain", |event| field(event, "message") == "draining").await;
+    gateway.wait_for_event("drain", |event| field(event, "message") == "draining").await;
 
-    // The worker is told in its own time.
-    let told =
-        async { while client.request(&Request::get("/")).await.header("connection") != Some("close") {} };
-    within("the last answer", told).await;
+    client.request_until_close(&Request::get("/")).await;
     assert!(client.is_closed().await);
     let address = gateway.address();
-    eventually("a refusal", || async move { TcpStream::connect(address).await.is_err() }).await;
+    eventually("a refused connection", || async move { TcpStream::connect(address).await.is_err() }).await;
 }
 
 #[tokio::test]
-async fn requests_are_taken_until_balancers_have_noticed() {
+async fn requests_are_served_during_the_drain_delay() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
-        .server(&format!("{SIGNALS}\ndrain_delay = \"1h\""))
+        .server(&format!("{SERVER}\ndrain_delay = \"1h\""))
         .upstream("app", &upstream)
         .route("/", "public", "")
         .start()
         .await;
 
     gateway.signal("TERM");
-    gateway
-        .wait_for_event("the delay", |event| field(event, "message") == "readiness fails from now on")
-        .await;
+    gateway.wait_for_event("delay", |event| field(event, "message") == "readiness fails from now on").await;
 
     let response = gateway.get("/", "").await;
     assert_eq!((response.status, response.header("connection")), (200, None));
-    // Who says it twice does not want to wait.
+    // A second SIGTERM ends the delay.
     let (status, _) = gateway.terminate().await;
     assert!(status.success());
 }
 
 #[tokio::test]
-async fn the_next_process_takes_the_sockets_and_the_settings_that_waited_for_it() {
+async fn upgraded_process_has_the_sockets_and_the_new_settings() {
     let engine = table::engine().await;
     let upstream = Upstream::start();
     let mut gateway = Gateway::builder()
@@ -149,9 +144,9 @@ async fn the_next_process_takes_the_sockets_and_the_settings_that_waited_for_it(
     let session = Session::new(json!({ "user": "alice" }));
     session.put(&engine).await;
     let addresses = gateway.addresses("http");
-    let mut kept = Client::connect(addresses[0]).await;
+    let mut open = Client::connect(addresses[0]).await;
     let request = Request::get("/").cookie(&session.cookie());
-    kept.request(&request).await;
+    open.request(&request).await;
 
     gateway.edit_config(|text| text.replace("workers = 1", "workers = 3"));
     assert_eq!(field(&gateway.reload().await, "waiting_for_restart"), "server.workers");
@@ -161,13 +156,12 @@ async fn the_next_process_takes_the_sockets_and_the_settings_that_waited_for_it(
 
     assert_eq!(gateway.addresses("http")[2..], addresses);
     assert_eq!(field(&gateway.nth_event("ready", 2).await, "workers"), 3);
-    let told = async { while kept.request(&request).await.header("connection") != Some("close") {} };
-    within("the last answer", told).await;
-    gateway.wait_for_event("the end of the first", |event| field(event, "message") == "stopped").await;
+    open.request_until_close(&request).await;
+    gateway.wait_for_event("exit of the first process", |event| field(event, "message") == "stopped").await;
     for address in addresses {
         assert_eq!(request.send(address).await.status, 200);
     }
-    // And so can the next one, and the one after it ends as the first would have.
+    // The second process can be upgraded, too, and the third exits on SIGTERM.
     gateway.upgrade_binary().await;
     gateway.nth_event("stopped", 2).await;
     assert_eq!(request.send(gateway.address()).await.status, 200);
@@ -177,25 +171,25 @@ async fn the_next_process_takes_the_sockets_and_the_settings_that_waited_for_it(
 }
 
 #[tokio::test]
-async fn the_admin_listener_goes_to_the_next_process() {
+async fn upgraded_process_has_the_admin_socket() {
     for address in ["127.0.0.1:0", "unix:admin.sock"] {
         let (engine, gate) = (table::engine().await, Gate::closed());
         let held = gate.clone();
         let upstream = Upstream::responding(move |_| ScriptedResponse::ok("12345").paused_after(2, &held));
         let mut gateway = Gateway::builder()
-            .server(SIGNALS)
+            .server(SERVER)
             .engine(&engine)
             .upstream("app", &upstream)
             .route("/", "public", "")
             .toml(&format!("[admin]\naddress = \"{address}\""))
             .start()
             .await;
-        let of_admin = |event: &serde_json::Value| field(event, "listener") == "admin";
+        let is_admin = |event: &serde_json::Value| field(event, "listener") == "admin";
         let listening = |gateway: &Gateway| -> Vec<_> {
-            let events = gateway.events("listening").into_iter().filter(of_admin);
+            let events = gateway.events("listening").into_iter().filter(is_admin);
             events.map(|event| field(&event, "address").as_str().unwrap().to_owned()).collect()
         };
-        // It keeps the first process, whose readiness fails, from ending.
+        // This request keeps the first process, which is not ready, from exiting.
         let mut client = Client::connect(gateway.address()).await;
         client.send_request(&Request::get("/")).await;
         gate.wait_for_arrival().await;
@@ -203,18 +197,18 @@ async fn the_admin_listener_goes_to_the_next_process() {
         gateway.nth_event("draining", 1).await;
 
         let addresses = listening(&gateway);
-        assert_eq!(addresses[0], addresses[1], "the same socket");
+        assert_eq!(addresses[0], addresses[1], "another socket");
         for _ in 0..20 {
-            assert_eq!(ready(&addresses[0]).await, 200, "the first process does not answer any more");
+            assert_eq!(ready(&addresses[0]).await, 200, "the first process responded");
         }
         gate.open();
         assert_eq!(client.read_response().await.unwrap().text(), "12345");
         gateway.nth_event("stopped", 1).await;
-        assert_eq!(ready(&addresses[0]).await, 200, "it stays");
+        assert_eq!(ready(&addresses[0]).await, 200, "the socket was closed");
     }
 }
 
-/// The status of `/readyz` at an admin listener.
+/// Returns the status of `/readyz` at an admin listener.
 async fn ready(address: &str) -> u16 {
     match address.strip_prefix("unix:") {
         None => Request::get("/readyz").send(address.parse().unwrap()).await.status,
@@ -222,19 +216,19 @@ async fn ready(address: &str) -> u16 {
             let mut stream = UnixStream::connect(path).await.unwrap();
             let request = "GET /readyz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n";
             stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            within("the answer", stream.read_to_string(&mut answer)).await.unwrap();
-            answer.split(' ').nth(1).unwrap().parse().unwrap()
+            let mut response = String::new();
+            within("the response", stream.read_to_string(&mut response)).await.unwrap();
+            response.split(' ').nth(1).unwrap().parse().unwrap()
         }
     }
 }
 
 #[tokio::test]
-async fn a_process_that_does_not_get_as_far_as_serving_changes_nothing() {
+async fn failed_upgrade_leaves_the_old_process_serving() {
     let engine = table::engine().await;
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
-        .server(SIGNALS)
+        .server(SERVER)
         .engine(&engine)
         .upstream("app", &upstream)
         .route("/", "public", "")
@@ -252,22 +246,22 @@ async fn a_process_that_does_not_get_as_far_as_serving_changes_nothing() {
     assert_eq!(gateway.get("/", "").await.status, 200);
 }
 
-/// The status of a request over a unix socket.
-async fn ask(socket: &Path) -> u16 {
+/// Returns the status of a request over a Unix socket.
+async fn get_over_unix(socket: &Path) -> u16 {
     let stream = within("a connection", UnixStream::connect(socket)).await.unwrap();
     Client::over(stream).request(&Request::get("/")).await.status
 }
 
-/// The socket's file is whose the socket is: the next process's if it serves, and else still the first one's.
+/// The process that has the socket removes its file at exit.
 #[tokio::test]
-async fn a_unix_socket_goes_to_the_next_process_only_if_that_serves() {
+async fn unix_socket_belongs_to_the_new_process_only_after_a_successful_upgrade() {
     let engine = table::engine().await;
     let upstream = Upstream::start();
     let builder = || {
-        let builder = Gateway::builder().server(SIGNALS).listener("address = \"unix:in.sock\"");
+        let builder = Gateway::builder().server(SERVER).listener("address = \"unix:in.sock\"");
         builder.engine(&engine).upstream("app", &upstream).route("/", "public", "")
     };
-    let refused = async |gateway: &Gateway| {
+    let fail_upgrade = async |gateway: &Gateway| {
         gateway.edit_config(|text| text.replace("[[routes]]", "[[router]]"));
         gateway.signal("USR2");
         gateway.nth_event("handover failed: this process continues to serve", 1).await;
@@ -276,30 +270,28 @@ async fn a_unix_socket_goes_to_the_next_process_only_if_that_serves() {
 
     let mut gateway = builder().start().await;
     let socket = gateway.directory().join("in.sock");
-    refused(&gateway).await;
-    assert_eq!(ask(&socket).await, 200);
+    fail_upgrade(&gateway).await;
+    assert_eq!(get_over_unix(&socket).await, 200);
     gateway.signal("TERM");
     gateway.wait().await;
-    assert!(!socket.exists(), "it was the first one's to the end");
+    assert!(!socket.exists(), "the first process did not remove its socket");
 
     let mut gateway = builder().start().await;
     let socket = gateway.directory().join("in.sock");
-    refused(&gateway).await;
-    let mut kept = Client::over(UnixStream::connect(&socket).await.unwrap());
-    assert_eq!(kept.request(&Request::get("/")).await.status, 200);
+    fail_upgrade(&gateway).await;
+    let mut open = Client::over(UnixStream::connect(&socket).await.unwrap());
+    assert_eq!(open.request(&Request::get("/")).await.status, 200);
     gateway.upgrade_binary().await;
-    let told =
-        async { while kept.request(&Request::get("/")).await.header("connection") != Some("close") {} };
-    within("the last answer", told).await;
+    open.request_until_close(&Request::get("/")).await;
     gateway.nth_event("stopped", 1).await;
-    assert_eq!(ask(&socket).await, 200, "the next one's");
+    assert_eq!(get_over_unix(&socket).await, 200, "the first process removed the socket");
 }
 
 #[tokio::test]
-async fn a_store_that_would_be_lost_is_not_handed_over() {
+async fn upgrade_that_would_lose_a_store_in_memory_is_rejected() {
     let upstream = Upstream::start();
     let gateway =
-        Gateway::builder().server(SIGNALS).upstream("app", &upstream).route("/", "public", "").start().await;
+        Gateway::builder().server(SERVER).upstream("app", &upstream).route("/", "public", "").start().await;
 
     gateway.signal("USR2");
     let event = gateway.nth_event("handover failed: this process continues to serve", 1).await;
@@ -309,11 +301,11 @@ async fn a_store_that_would_be_lost_is_not_handed_over() {
 }
 
 #[tokio::test]
-async fn a_service_manager_is_told() {
-    let (manager, engine) = (Manager::new(), table::engine().await);
+async fn service_manager_is_notified_of_each_state() {
+    let (manager, engine) = (ServiceManager::new(), table::engine().await);
     let upstream = Upstream::start();
     let mut gateway = Gateway::builder()
-        .server(SIGNALS)
+        .server(SERVER)
         .engine(&engine)
         .upstream("app", &upstream)
         .route("/", "public", "")
@@ -345,32 +337,31 @@ async fn a_service_manager_is_told() {
 }
 
 #[tokio::test]
-async fn a_socket_that_was_opened_before_the_gateway_is_used() {
+async fn inherited_socket_is_used() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
-        .server(SIGNALS)
+        .server(SERVER)
         .upstream("app", &upstream)
         .route("/", "public", "")
         .inherited_sockets(&["127.0.0.1:0", "[::1]:0"])
         .start()
         .await;
 
-    let passed = gateway.wait_for_event("the socket", |event| event["bound"].is_array()).await;
+    let passed = gateway.wait_for_event("list of sockets", |event| event["bound"].is_array()).await;
     let bound: Vec<_> = passed["bound"].as_array().unwrap().iter().map(|at| at.as_str().unwrap()).collect();
     assert_eq!(gateway.address().to_string(), bound[0]);
     assert_eq!(gateway.get("/", "").await.status, 200);
-    // Who has a socket passed expects it to be used.
-    let unused = gateway.wait_for_event("the warning", |event| event["address"] == bound[1]).await;
+    // A socket that no listener uses is a warning.
+    let unused = gateway.wait_for_event("warning", |event| event["address"] == bound[1]).await;
     assert_eq!(field(&unused, "level"), "WARN");
-    assert!(within("a refusal", TcpStream::connect(bound[1])).await.is_err());
+    assert!(within("a refused connection", TcpStream::connect(bound[1])).await.is_err());
 }
 
-/// Whoever has made the socket's file removes it.
 #[tokio::test]
-async fn a_unix_socket_that_was_opened_before_the_gateway_is_used_and_left() {
+async fn inherited_unix_socket_is_used_and_its_file_is_kept() {
     let upstream = Upstream::start();
     let mut gateway = Gateway::builder()
-        .server(SIGNALS)
+        .server(SERVER)
         .listener("address = \"unix:in.sock\"")
         .upstream("app", &upstream)
         .route("/", "public", "")
@@ -379,23 +370,21 @@ async fn a_unix_socket_that_was_opened_before_the_gateway_is_used_and_left() {
         .await;
     let socket = gateway.directory().join("in.sock");
     let before = fs::metadata(&socket).unwrap().ino();
-    assert_eq!(ask(&socket).await, 200);
+    assert_eq!(get_over_unix(&socket).await, 200);
     gateway.signal("TERM");
     assert!(gateway.wait().await.success());
     assert_eq!(fs::metadata(&socket).unwrap().ino(), before);
 }
 
-/// Reloads, a fifth of them of broken files, and a change of processes: no request fails.
-///
-/// By counts, to be quick; with `SESSIONGATE_LOAD_SECONDS`, a reload every second for so long.
+/// With `SESSIONGATE_LOAD_SECONDS`, reloads every second for so long; otherwise, 20 times after some responses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn no_request_fails_while_everything_is_exchanged() {
+async fn no_request_fails_during_reloads_and_a_binary_upgrade() {
     let seconds: Option<u64> =
         std::env::var("SESSIONGATE_LOAD_SECONDS").ok().map(|seconds| seconds.parse().expect("a number"));
     let engine = table::engine().await;
     let upstream = Server::start(|_| Box::pin(std::future::ready(ScriptedResponse::ok("ok"))));
     let mut gateway = Gateway::builder()
-        .server(SIGNALS)
+        .server(SERVER)
         .engine(&engine)
         .upstream_at("app", upstream.address(), "")
         .realm("")
@@ -409,18 +398,18 @@ async fn no_request_fails_while_everything_is_exchanged() {
 
     let reloads = seconds.map_or(20, |seconds| usize::try_from(seconds).unwrap());
     for round in 1..=reloads {
-        let broken = round % 5 == 0;
+        let invalid = round % 5 == 0;
         gateway.edit_config(|text| {
-            let text = text.replace("brokn = 1\n", "");
+            let text = text.replace("unknown = 1\n", "");
             let text = match round % 2 {
                 0 => text.replace("max_header_bytes = \"4KiB\"\n", "").replace("X-Name", "X-User"),
                 _ => text
                     .replace("watch = false\n", "watch = false\nmax_header_bytes = \"4KiB\"\n")
                     .replace("X-User", "X-Name"),
             };
-            if broken { text.replace("watch = false\n", "watch = false\nbrokn = 1\n") } else { text }
+            if invalid { text.replace("watch = false\n", "watch = false\nunknown = 1\n") } else { text }
         });
-        if broken {
+        if invalid {
             gateway.rejected_reload().await;
         } else {
             gateway.reload().await;
@@ -430,14 +419,14 @@ async fn no_request_fails_while_everything_is_exchanged() {
             None => load.wait_for_responses(900).await,
         }
     }
-    gateway.edit_config(|text| text.replace("brokn = 1\n", ""));
+    gateway.edit_config(|text| text.replace("unknown = 1\n", ""));
     gateway.upgrade_binary().await;
     load.wait_for_responses(1000).await;
     gateway.nth_event("stopped", 1).await;
     load.wait_for_responses(1000).await;
 
-    let answered = load.finish().await;
-    assert!(answered >= 20_000, "{answered}");
-    println!("{answered} requests, {reloads} reloads, one change of processes");
+    let responses = load.finish().await;
+    assert!(responses >= 20_000, "{responses}");
+    println!("{responses} requests, {reloads} reloads, one upgrade");
     assert_eq!(gateway.events(gateway::RELOADED).len(), reloads - reloads / 5);
 }

@@ -1,18 +1,20 @@
-//! The path that an upstream gets and what it says of paths, and the Host that it gets.
+//! Rewriting of paths and of Host in requests, and of locations and cookie paths in responses.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::client::Request;
 use crate::support::gateway::Gateway;
+use crate::support::program;
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
+use crate::support::within;
 
 #[tokio::test]
-async fn what_is_stripped_is_gone_and_what_is_put_before_is_there() {
+async fn prefixes_are_stripped_and_added() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
         .upstream("app", &upstream)
@@ -23,7 +25,7 @@ async fn what_is_stripped_is_gone_and_what_is_put_before_is_there() {
         .route("/s", "public", "strip_prefix = true\nencoded_slashes = \"pass\"")
         .start()
         .await;
-    for (asked, got, prefix) in [
+    for (target, forwarded, prefix) in [
         ("/", "/", None),
         ("/apple?x", "/apple?x", None),
         ("/app", "/", Some("/app")),
@@ -35,33 +37,37 @@ async fn what_is_stripped_is_gone_and_what_is_put_before_is_there() {
         ("/put/x", "/legacy/put/x", None),
         ("/s/a%2Fb", "/a%2Fb", Some("/s")),
     ] {
-        let request = Request::get(asked).header("X-Forwarded-Prefix", "/forged");
-        assert_eq!(gateway.send(&request).await.status, 200, "{asked}");
+        let request = Request::get(target).header("X-Forwarded-Prefix", "/forged");
+        assert_eq!(gateway.send(&request).await.status, 200, "{target}");
         let seen = upstream.last_request();
-        assert_eq!((seen.target.as_str(), seen.header("x-forwarded-prefix")), (got, prefix), "{asked}");
+        assert_eq!(
+            (seen.target.as_str(), seen.header("x-forwarded-prefix")),
+            (forwarded, prefix),
+            "{target}"
+        );
     }
-    let hits = upstream.request_count();
+    let before = upstream.request_count();
     for ambiguous in
         ["/app//x", "/app/../x", "/%61pp/x", "/app/%2e%2e/x", "/app%2Fx", "/s/..%2Fapp", "/s%2F..%2Fx"]
     {
         assert_eq!(gateway.get(ambiguous, "").await.status, 400, "{ambiguous}");
     }
-    assert_eq!(upstream.request_count(), hits);
+    assert_eq!(upstream.request_count(), before);
 }
 
-/// Answers with the headers that the request's own say: `X-Answer-Location` and so on.
+/// Starts an upstream whose responses have the headers that the request names: `X-Response-Location` and so on.
 fn echo() -> Upstream {
     Upstream::responding(|seen| {
-        let asked = seen.message.headers.iter().filter_map(|(name, value)| {
+        let headers = seen.message.headers.iter().filter_map(|(name, value)| {
             let name = name.to_ascii_lowercase();
-            Some((name.strip_prefix("x-answer-")?.to_owned(), value.clone()))
+            Some((name.strip_prefix("x-response-")?.to_owned(), value.clone()))
         });
-        asked.fold(ScriptedResponse::new(302, ""), |answer, (name, value)| answer.header(&name, &value))
+        headers.fold(ScriptedResponse::new(302, ""), |response, (name, value)| response.header(&name, &value))
     })
 }
 
 #[tokio::test]
-async fn what_the_upstream_says_of_paths_is_changed_back() {
+async fn locations_and_cookie_paths_are_mapped_to_the_client_s_path() {
     let upstream = echo();
     let at = upstream.address();
     let gateway = Gateway::builder()
@@ -73,7 +79,7 @@ async fn what_the_upstream_says_of_paths_is_changed_back() {
         .start()
         .await;
     let server = format!("http://{at}/x");
-    for (path, name, said, heard) in [
+    for (path, name, sent, expected) in [
         ("/app", "Location", "/login?a=/b", "/app/login?a=/b"),
         ("/app", "Location", "/app/login", "/app/login"),
         ("/app", "Location", "login", "login"),
@@ -91,13 +97,13 @@ async fn what_the_upstream_says_of_paths_is_changed_back() {
         ("/as-it-is", "Location", "/x", "/x"),
         ("/", "Location", server.as_str(), server.as_str()),
     ] {
-        let response = gateway.send(&Request::get(path).header(&format!("X-Answer-{name}"), said)).await;
-        assert_eq!(response.header(name), Some(heard), "{path} {name}: {said}");
+        let response = gateway.send(&Request::get(path).header(&format!("X-Response-{name}"), sent)).await;
+        assert_eq!(response.header(name), Some(expected), "{path} {name}: {sent}");
     }
 }
 
 #[tokio::test]
-async fn the_upstreams_host_is_the_clients_or_the_servers_or_a_name() {
+async fn upstream_host_is_the_client_s_the_server_s_or_a_configured_one() {
     let upstream = echo();
     let at = upstream.address().to_string();
     let gateway = Gateway::builder()
@@ -107,23 +113,23 @@ async fn the_upstreams_host_is_the_clients_or_the_servers_or_a_name() {
         .route("/name", "public", "upstream_host = \"app.internal:8080\"")
         .start()
         .await;
-    for (path, host, said, heard) in [
+    for (path, host, sent, expected) in [
         ("/", "gateway.test", "http://gateway.test/x".to_owned(), "http://gateway.test/x"),
         ("/server", at.as_str(), format!("http://{at}/x"), "http://gateway.test/x"),
         ("/name", "app.internal:8080", "http://app.internal:8080/x".to_owned(), "http://gateway.test/x"),
     ] {
-        let response = gateway.send(&Request::get(path).header("X-Answer-Location", &said)).await;
+        let response = gateway.send(&Request::get(path).header("X-Response-Location", &sent)).await;
         let seen = upstream.last_request();
         assert_eq!(
             (seen.header("host"), seen.header("x-forwarded-host")),
             (Some(host), Some("gateway.test"))
         );
-        assert_eq!(response.header("location"), Some(heard), "{path}");
+        assert_eq!(response.header("location"), Some(expected), "{path}");
     }
 }
 
 #[tokio::test]
-async fn proxies_in_front_and_log_in_see_the_clients_path() {
+async fn login_redirect_prefix_header_and_log_have_the_client_s_path() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" })).aged(table::DUE);
     session.put(&engine).await;
@@ -138,33 +144,29 @@ async fn proxies_in_front_and_log_in_see_the_clients_path() {
         .await;
     let page = Request::get("/app/x?y").header("Accept", "text/html");
     assert_eq!(gateway.send(&page).await.header("location"), Some("/login?next=%2Fapp%2Fx%3Fy"));
-    let known = page.cookie(&session.cookie()).header("X-Forwarded-Prefix", "/outer");
-    let response = gateway.send(&known).await;
+    let request = page.cookie(&session.cookie()).header("X-Forwarded-Prefix", "/outer");
+    let response = gateway.send(&request).await;
     assert_eq!(upstream.only_request().header("x-forwarded-prefix"), Some("/outer/app"));
     assert!(
         response.set_cookies()[0].contains("Path=/"),
-        "the session's cookie is the realm's: {response:?}"
+        "the session cookie's path was rewritten: {response:?}"
     );
-    let line = gateway.wait_for_event("an access-log line", |event| event["target"] == "access").await;
+    let line = gateway.wait_for_event("line", |event| event["target"] == "access").await;
     assert_eq!(crate::support::gateway::field(&line, "path"), "/app/x");
 }
 
-/// A real app that knows nothing of where it is mounted: the standard library's file server, which redirects to
-/// directories with a slash.
+/// Python's file server, which redirects to directories with a trailing slash.
 #[tokio::test]
-async fn a_file_server_below_a_path_works_like_one_at_the_root() {
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let directory = directory.join(format!("files-{}", std::process::id()));
-    std::fs::create_dir_all(directory.join("docs")).unwrap();
-    std::fs::write(directory.join("docs/index.html"), "a page").unwrap();
-    let mut command = Command::new("python3");
-    command.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]).current_dir(&directory);
-    let mut server = match command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn() {
-        Ok(server) => server,
-        Err(error) => return crate::support::packages::skip(&format!("no python3: {error}")),
-    };
+async fn file_server_works_below_a_stripped_prefix() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("docs")).unwrap();
+    std::fs::write(directory.path().join("docs/index.html"), "a page").unwrap();
+    let Some(mut command) = program::command("python3") else { return };
+    command.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]).current_dir(directory.path());
+    let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut line = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut output = BufReader::new(server.stdout.take().unwrap());
+    within("the server's port", output.read_line(&mut line)).await.unwrap();
     let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     let gateway = Gateway::builder()
         .upstream_at("app", format!("127.0.0.1:{port}").parse().unwrap(), "")
@@ -174,8 +176,6 @@ async fn a_file_server_below_a_path_works_like_one_at_the_root() {
     let response = gateway.get("/files/docs", "").await;
     let location = response.header("location").unwrap_or_default().to_owned();
     let page = gateway.get(&location, "").await;
-    server.kill().and_then(|()| server.wait()).unwrap();
-    std::fs::remove_dir_all(&directory).unwrap();
     assert_eq!((response.status, location.as_str()), (301, "/files/docs/"));
     assert_eq!((page.status, page.text().as_str()), (200, "a page"));
 }

@@ -1,4 +1,4 @@
-//! No client can say what only the gateway may say: every configured header, in every spelling, on every kind of route.
+//! Scrubbing: no client can send a header that only the gateway may send, in any spelling, on any kind of route.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -9,8 +9,8 @@ use crate::support::gateway::{Builder, Gateway};
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
-/// What the gateway injects, here or anywhere.
-const OURS: [&str; 11] = [
+/// Headers that the gateway injects on some route.
+const INJECTED: [&str; 11] = [
     "X-User",
     "X-Roles",
     "Remote-User",
@@ -23,10 +23,10 @@ const OURS: [&str; 11] = [
     "X-Forwarded-Proto",
     "X-Env",
 ];
-/// No claim has this value, so wherever it shows a client put it there.
+/// A value that no claim has, so only a client can have sent it.
 const FORGED: &str = "forged";
 
-/// A route of every kind; only one of them injects all the headers.
+/// Returns a gateway with routes of several kinds, of which one injects all headers.
 fn gateway(upstream: &Upstream, engine: &crate::support::engine::Engine, odd: &str) -> Builder {
     Gateway::builder()
         .engine(engine)
@@ -46,12 +46,12 @@ fn gateway(upstream: &Upstream, engine: &crate::support::engine::Engine, odd: &s
         .route("/", "public", "")
 }
 
-/// `name` as every CGI and WSGI server sees it.
+/// Returns `name` as CGI and WSGI servers see it.
 fn folded(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
-/// A spelling of `name` that folds to it: any case, any token character for any `-`.
+/// Generates spellings that fold to `name`: any case, and any token character for each `-`.
 fn spelling(name: &'static str) -> impl Strategy<Value = String> {
     let odd = prop::sample::select("-_.!#$%&'*+^`|~".chars().collect::<Vec<_>>());
     prop::collection::vec((odd, any::<bool>()), name.len()).prop_map(move |choices| {
@@ -65,7 +65,7 @@ fn spelling(name: &'static str) -> impl Strategy<Value = String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_spelling_of_any_of_our_headers_gets_through() {
+async fn injected_headers_of_clients_are_removed_in_every_spelling() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice", "roles": ["a", "b"] }));
     session.put(&engine).await;
@@ -73,7 +73,7 @@ async fn no_spelling_of_any_of_our_headers_gets_through() {
         gateway(&upstream, &engine, "drop").start().await,
         gateway(&upstream, &engine, "pass").start().await,
     ];
-    let one = prop::sample::select(&OURS[..]).prop_flat_map(spelling);
+    let one = prop::sample::select(&INJECTED[..]).prop_flat_map(spelling);
     let many = prop::collection::vec(one, 1..6);
     let requests = (
         many,
@@ -105,9 +105,10 @@ async fn no_spelling_of_any_of_our_headers_gets_through() {
         for (name, value) in &seen.message.headers {
             prop_assert!(!value.contains(FORGED), "{}: {}", name, value);
         }
-        for ours in OURS {
-            let count = seen.message.headers.iter().filter(|(name, _)| folded(name) == folded(ours)).count();
-            prop_assert!(count <= 1, "{} stands {} times", ours, count);
+        for injected in INJECTED {
+            let count =
+                seen.message.headers.iter().filter(|(name, _)| folded(name) == folded(injected)).count();
+            prop_assert!(count <= 1, "{}: {} times", injected, count);
         }
         prop_assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
         let expected = match path {
@@ -115,8 +116,9 @@ async fn no_spelling_of_any_of_our_headers_gets_through() {
             "/optional" => (Some("alice"), None, "active"),
             _ => (None, None, "anonymous"),
         };
-        let found = (seen.header("x-user"), seen.header("x-roles"), seen.header("x-session-status").unwrap());
-        prop_assert_eq!(found, expected);
+        let actual =
+            (seen.header("x-user"), seen.header("x-roles"), seen.header("x-session-status").unwrap());
+        prop_assert_eq!(actual, expected);
         prop_assert_eq!(seen.header("remote-user"), None);
         prop_assert_eq!(seen.header("x-env"), (path == "/optional").then_some("prod"));
         Ok(())
@@ -125,12 +127,12 @@ async fn no_spelling_of_any_of_our_headers_gets_through() {
 }
 
 #[tokio::test]
-async fn what_tells_of_the_way_is_written_anew_and_httpoxy_is_dropped() {
+async fn forwarding_headers_of_an_untrusted_client_and_proxy_are_replaced() {
     let upstream = Upstream::start();
     let engine = table::engine().await;
     let gateway = gateway(&upstream, &engine, "pass").start().await;
     let mut request = Request::get("/");
-    let said = [
+    let names = [
         "Forwarded",
         "X-Forwarded-Host",
         "X-Forwarded-Prefix",
@@ -142,7 +144,7 @@ async fn what_tells_of_the_way_is_written_anew_and_httpoxy_is_dropped() {
         "Content_Length",
         "Transfer.Encoding",
     ];
-    for name in said {
+    for name in names {
         request = request.header(name, "6.6.6.6");
     }
     assert_eq!(gateway.send(&request).await.status, 200);
@@ -156,7 +158,7 @@ async fn what_tells_of_the_way_is_written_anew_and_httpoxy_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed() {
+async fn forwarding_headers_of_a_trusted_proxy_are_used() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" })).aged(table::DUE);
     session.put(&engine).await;
@@ -175,13 +177,13 @@ async fn a_trusted_proxy_is_believed() {
     assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
     assert_eq!(seen.header("x-forwarded-host"), Some("public.example"));
     assert_eq!(seen.header("x-forwarded-prefix"), Some("/app"));
-    assert!(response.set_cookies()[0].contains("; Secure"), "the client came over TLS: {response:?}");
-    let line = gateway.wait_for_event("an access-log line", |event| event["target"] == "access").await;
+    assert!(response.set_cookies()[0].contains("; Secure"), "the client used TLS: {response:?}");
+    let line = gateway.wait_for_event("line", |event| event["target"] == "access").await;
     assert_eq!(crate::support::gateway::field(&line, "client"), "9.9.9.9");
 }
 
 #[tokio::test]
-async fn names_with_odd_characters_are_dropped_unless_they_may_pass() {
+async fn header_names_with_odd_characters_are_removed_unless_odd_headers_is_pass() {
     let upstream = Upstream::start();
     let engine = table::engine().await;
     for (odd, expected) in [("drop", None), ("pass", Some("1"))] {
@@ -191,7 +193,7 @@ async fn names_with_odd_characters_are_dropped_unless_they_may_pass() {
     }
 }
 
-/// What frameworks, servers and rewriting modules take for another method, host or path than the request's.
+/// Headers in which frameworks, servers and rewriting modules find another method, host or path.
 const OVERRIDES: [&str; 18] = [
     "Path-Info",
     "Script-Name",
@@ -216,7 +218,7 @@ const OVERRIDES: [&str; 18] = [
 #[tokio::test]
 async fn headers_that_override_method_host_or_path_are_removed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    // Not even from a trusted proxy: it has sent the request for the path that was judged.
+    // Also from a trusted proxy: its request is judged by its path, too.
     let trusting = "address = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]";
     for odd in ["drop", "pass"] {
         let gateway = gateway(&upstream, &engine, odd).listener(trusting).start().await;
@@ -233,7 +235,7 @@ async fn headers_that_override_method_host_or_path_are_removed() {
 }
 
 #[tokio::test]
-async fn overrides_pass_on_the_routes_that_allow_them() {
+async fn override_headers_are_forwarded_on_routes_that_allow_them() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let allowed = "allow_overrides = [\"X-HTTP-Method-Override\", \"X-Script-Name\"]";
     let gateway = gateway(&upstream, &engine, "pass")
@@ -252,15 +254,15 @@ async fn overrides_pass_on_the_routes_that_allow_them() {
         });
         assert_eq!(gateway.send(&request).await.status, 200);
         let seen = upstream.last_request();
-        let passed = seen.message.headers.iter().filter(|(_, value)| value == FORGED);
-        let mut passed: Vec<_> = passed.map(|(name, _)| name.to_ascii_lowercase()).collect();
-        passed.sort_unstable();
-        assert_eq!(passed, expected, "{path}");
+        let forwarded = seen.message.headers.iter().filter(|(_, value)| value == FORGED);
+        let mut forwarded: Vec<_> = forwarded.map(|(name, _)| name.to_ascii_lowercase()).collect();
+        forwarded.sort_unstable();
+        assert_eq!(forwarded, expected, "{path}");
     }
 }
 
 #[tokio::test]
-async fn request_trailers_stay_behind() {
+async fn request_trailers_are_removed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&upstream, &engine, "drop").start().await;
     let mut client = Client::connect(gateway.address()).await;
@@ -277,10 +279,9 @@ async fn request_trailers_stay_behind() {
     assert_eq!((seen.header("trailer"), seen.header("te"), seen.header("x-user")), (None, None, None));
 }
 
-/// A Connection line is about what belongs to one connection: nobody takes anything else away with it, neither what the
-/// gateway says nor what a proxy in front of it has said.
+/// Otherwise a client could remove headers that the gateway or a proxy in front of it has set.
 #[tokio::test]
-async fn no_connection_line_takes_away_what_is_meant_for_the_app() {
+async fn connection_header_removes_only_hop_by_hop_headers() {
     let engine = table::engine().await;
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
@@ -306,9 +307,9 @@ async fn no_connection_line_takes_away_what_is_meant_for_the_app() {
     for (name, value) in kept {
         request = request.header(name, value).header("Connection", name);
     }
-    let ours = "host, content-length,COOKIE, x-forwarded-for, x-forwarded-proto, forwarded, x-user, \
+    let names = "host, content-length,COOKIE, x-forwarded-for, x-forwarded-proto, forwarded, x-user, \
                 x-session-status, x-request-id, traceparent, via, X-Hop";
-    assert_eq!(request.header("Connection", ours).send(gateway.address()).await.status, 200);
+    assert_eq!(request.header("Connection", names).send(gateway.address()).await.status, 200);
     let seen = upstream.only_request();
     for (name, value) in kept {
         assert_eq!(seen.header(name), Some(value), "{name}");

@@ -1,4 +1,4 @@
-//! Sessions as a browser and an upstream see them, and what they cost in operations on the table.
+//! Session lookups: what browsers and upstreams receive, and the operations on the table.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use crate::support::upstream::Upstream;
 
 const HEADERS: &str = "[routes.headers]\nX-User = \"user\"";
 /// Rows stay cached for the whole test.
-const WARM: &str = "[sessions.main.cache]\nttl = \"1m\"";
+const LONG_CACHE: &str = "[sessions.main.cache]\nttl = \"1m\"";
 
-/// A required route `/`, an optional one, and the realm's cookie forwarded, as an app that owns its sessions needs it.
+/// Returns a gateway with a required and an optional route.
 fn gateway(engine: &Engine, upstream: &Upstream) -> Builder {
     Gateway::builder().engine(engine).upstream("app", upstream).route("/", "required", HEADERS).route(
         "/optional",
@@ -31,16 +31,16 @@ fn gateway(engine: &Engine, upstream: &Upstream) -> Builder {
     )
 }
 
-async fn alice(engine: &Engine) -> Session {
+async fn put_session(engine: &Engine) -> Session {
     let session = Session::new(json!({ "user": "alice" }));
     session.put(engine).await;
     session
 }
 
 #[tokio::test]
-async fn the_upstream_learns_who_it_is_and_the_log_does_not() {
+async fn upstream_gets_the_session_headers_and_the_log_has_no_secrets() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
 
     let response = gateway.get("/page", &session.cookie()).await;
@@ -60,17 +60,17 @@ async fn the_upstream_learns_who_it_is_and_the_log_does_not() {
 }
 
 #[tokio::test]
-async fn a_due_session_is_read_once_and_written_once_by_any_number_of_gateways() {
+async fn concurrent_requests_for_a_due_session_cost_one_read_per_gateway_and_one_write() {
     const REQUESTS: usize = 1000;
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" })).aged(DUE);
     session.put(&engine).await;
-    let patient = "timeout = \"20s\"\nattempts = 1";
+    let store = "timeout = \"20s\"\nattempts = 1";
     let builder =
-        || gateway(&engine, &upstream).realm(WARM).server("workers = 2").engine_with(&engine, patient);
+        || gateway(&engine, &upstream).realm(LONG_CACHE).server("workers = 2").engine_with(&engine, store);
     let gateways = [builder().start().await, builder().start().await];
     let start_up = engine.counts();
-    // While no write is done, every request finds the session due.
+    // The write is held, so that every request finds the session due.
     let gate = Gate::closed();
     engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
 
@@ -100,11 +100,11 @@ async fn a_due_session_is_read_once_and_written_once_by_any_number_of_gateways()
 }
 
 #[tokio::test]
-async fn a_reissue_does_not_bring_back_a_deleted_session() {
+async fn reissue_does_not_recreate_a_deleted_session() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" })).aged(DUE);
     session.put(&engine).await;
-    let gateway = gateway(&engine, &upstream).realm(WARM).start().await;
+    let gateway = gateway(&engine, &upstream).realm(LONG_CACHE).start().await;
     let gate = Gate::closed();
     engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
 
@@ -114,12 +114,12 @@ async fn a_reissue_does_not_bring_back_a_deleted_session() {
     gate.open();
 
     assert_eq!(response.status, 200);
-    let refused =
+    let has_failed =
         |all: &Vec<_>| all.iter().any(|op| is_update(op) && op.outcome == Some(Outcome::ConditionFailed));
-    engine.wait_until("the refusal", refused).await;
+    engine.wait_until("a failed condition", has_failed).await;
     assert_eq!(session.row(&engine).await, Value::Null);
-    // The gateway has been told, and forgets what it had cached.
-    crate::support::eventually("the session's end", || async {
+    // The failed condition invalidates the cached row.
+    crate::support::eventually("the end of the session", || async {
         gateway.get("/", &session.cookie()).await.status == 401
     })
     .await;
@@ -127,11 +127,11 @@ async fn a_reissue_does_not_bring_back_a_deleted_session() {
 }
 
 #[tokio::test]
-async fn a_failed_reissue_fails_nothing_else() {
+async fn failed_reissue_does_not_fail_the_request() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" })).aged(DUE);
     session.put(&engine).await;
-    let gateway = gateway(&engine, &upstream).realm(WARM).start().await;
+    let gateway = gateway(&engine, &upstream).realm(LONG_CACHE).start().await;
     engine.inject(Affected::Only("UpdateItem"), Fault::Throttle);
 
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
@@ -139,7 +139,7 @@ async fn a_failed_reissue_fails_nothing_else() {
     engine.wait_until("the failure", failed).await;
     assert_eq!(session.row(&engine).await, session.item());
 
-    // Once the table takes writes again, one of the next requests moves the deadline.
+    // When writes succeed again, one of the next requests reissues the session.
     engine.clear_faults();
     crate::support::eventually("the reissue", || async {
         gateway.get("/", &session.cookie()).await;
@@ -149,7 +149,7 @@ async fn a_failed_reissue_fails_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_expired_row_is_no_session_although_it_is_still_there() {
+async fn expired_session_is_401_and_its_row_is_unchanged() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice" })).aged(TIMEOUT + Duration::from_secs(1));
     session.put(&engine).await;
@@ -168,9 +168,9 @@ async fn an_expired_row_is_no_session_although_it_is_still_there() {
 }
 
 #[tokio::test]
-async fn rows_that_are_no_sessions_are_refused_and_harm_nobody() {
+async fn invalid_row_is_401_and_other_sessions_are_served() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    // One address reads them all, faster than it might without this.
+    // All lookups are from one address.
     let gateway =
         gateway(&engine, &upstream).server("[server.limits]\nmisses = \"unlimited\"").realm("").start().await;
     let rows = [
@@ -204,12 +204,12 @@ async fn rows_that_are_no_sessions_are_refused_and_harm_nobody() {
         assert_eq!(response.status, 401, "{row}");
     }
     assert_eq!(upstream.request_count(), 0);
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_row_of_nearly_400_kb_is_a_session_like_any_other() {
+async fn session_of_nearly_400_kb_is_served() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(json!({ "user": "alice", "filler": "x".repeat(400 * 1024 - 200) }));
     session.put(&engine).await;
@@ -218,7 +218,7 @@ async fn a_row_of_nearly_400_kb_is_a_session_like_any_other() {
 
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     assert_eq!(upstream.only_request().header("x-user"), Some("alice"));
-    // A header is never cut: what does not fit fails, and the log says which.
+    // A header that is too large is not truncated: the request fails, and the log names the header.
     assert_eq!(gateway.get("/large", &session.cookie()).await.status, 500);
     assert_eq!(upstream.request_count(), 1);
     gateway.wait_for_line("x-filler").await;
@@ -226,7 +226,7 @@ async fn a_row_of_nearly_400_kb_is_a_session_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_cookie_newer_than_a_lagging_replica_is_read_strongly() {
+async fn cookie_with_a_newer_version_than_the_row_causes_a_strong_read() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     let old = Session::new(json!({ "user": "old" }));
@@ -239,28 +239,28 @@ async fn a_cookie_newer_than_a_lagging_replica_is_read_strongly() {
     assert_eq!((seen.header("x-user"), seen.header("x-session-version")), (Some("new"), Some("2")));
     assert_eq!(engine.counts(), Counts { eventual_reads: 1, strong_reads: 1, ..Counts::default() });
 
-    // A session that was created a moment ago is on no replica yet.
+    // A session that was just created is not on the replica yet.
     engine.clear_faults();
     engine.inject(Affected::All, Fault::Stale(Value::Null));
-    let created = alice(&engine).await;
+    let created = put_session(&engine).await;
     assert_eq!(gateway.get("/", &created.cookie()).await.status, 200);
     assert_eq!(engine.counts(), Counts { eventual_reads: 2, strong_reads: 2, ..Counts::default() });
 }
 
 #[tokio::test]
-async fn a_made_up_id_costs_two_reads_however_often_it_is_tried() {
+async fn lookups_of_an_unknown_id_cost_two_reads_altogether() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let gateway = gateway(&engine, &upstream).realm(WARM).start().await;
+    let gateway = gateway(&engine, &upstream).realm(LONG_CACHE).start().await;
     let request = Request::get("/").cookie(&Session::new(json!({})).cookie());
     let address = gateway.address();
 
-    let tries = (0..10).map(|_| async {
+    let clients = (0..10).map(|_| async {
         let mut client = Client::connect(address).await;
         for _ in 0..100 {
             assert_eq!(client.request(&request).await.status, 401);
         }
     });
-    join_all(tries).await;
+    join_all(clients).await;
 
     assert_eq!(engine.counts(), Counts { eventual_reads: 1, strong_reads: 1, ..Counts::default() });
     assert_eq!(upstream.request_count(), 0);
@@ -270,7 +270,7 @@ async fn a_made_up_id_costs_two_reads_however_often_it_is_tried() {
 #[tokio::test]
 async fn quoted_cookie_names_the_session_and_is_forwarded_without_quotes() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     let value = format!("{}/{}", session.id, session.version);
     for (cookie, expected) in [
@@ -285,17 +285,17 @@ async fn quoted_cookie_names_the_session_and_is_forwarded_without_quotes() {
         let seen = upstream.last_request();
         assert_eq!((seen.header("x-user"), seen.header("cookie")), (Some("alice"), Some(expected.as_str())));
     }
-    let hits = upstream.request_count();
+    let before = upstream.request_count();
     for broken in
         [format!("\"{value}"), format!("{value}\""), format!("\"\"{value}\"\""), format!("'{value}'")]
     {
         assert_eq!(gateway.get("/", &format!("session_id={broken}")).await.status, 401, "{broken}");
     }
-    assert_eq!(upstream.request_count(), hits);
+    assert_eq!(upstream.request_count(), before);
 }
 
 #[tokio::test]
-async fn cookies_without_the_shape_of_ours_cost_no_read() {
+async fn malformed_cookie_costs_no_read() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     let id = Session::new(json!({})).id;
@@ -319,13 +319,13 @@ async fn cookies_without_the_shape_of_ours_cost_no_read() {
 }
 
 #[tokio::test]
-async fn with_keys_a_forged_cookie_costs_no_read() {
+async fn cookie_with_a_wrong_signature_costs_no_read() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = Gateway::builder()
         .engine(&engine)
         .upstream("app", &upstream)
         .route("/", "required", "")
-        .env("CURRENT_KEY", "the current key, long enough to be one")
+        .env("CURRENT_KEY", "the current key of sixteen bytes or more")
         .toml(
             "[sessions.main]\nformat = \"native\"\ntable = \"sessions\"\ncookie.name = \"sid\"\n\
              keys.current = { env = \"CURRENT_KEY\" }",
@@ -340,25 +340,25 @@ async fn with_keys_a_forged_cookie_costs_no_read() {
     for number in 0..1000 {
         let id = Session::new(json!({})).id;
         let cookie = match number % 2 {
-            0 => signed_with("another key, long enough to be one too", &id),
+            0 => signed_with("another key of sixteen bytes or more", &id),
             _ => format!("sid={id}/1"),
         };
         assert_eq!(client.request(&Request::get("/").cookie(&cookie)).await.status, 401);
     }
     assert_eq!(engine.counts(), Counts::default());
 
-    // The same with the right key is looked up, so it was the signature that was refused.
+    // A cookie with a valid signature is looked up.
     let id = Session::new(json!({})).id;
-    let cookie = signed_with("the current key, long enough to be one", &id);
+    let cookie = signed_with("the current key of sixteen bytes or more", &id);
     assert_eq!(client.request(&Request::get("/").cookie(&cookie)).await.status, 401);
     assert_eq!(engine.counts(), Counts { eventual_reads: 1, strong_reads: 1, ..Counts::default() });
 }
 
 #[tokio::test]
-async fn two_live_sessions_are_nobody() {
+async fn request_with_two_sessions_is_anonymous() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).realm("").start().await;
-    let (alice, bob) = (alice(&engine).await, Session::new(json!({ "user": "bob" })));
+    let (alice, bob) = (put_session(&engine).await, Session::new(json!({ "user": "bob" })));
     bob.put(&engine).await;
     let both = format!("{}; a=b; {}", alice.cookie(), bob.cookie());
 
@@ -372,18 +372,18 @@ async fn two_live_sessions_are_nobody() {
 }
 
 #[tokio::test]
-async fn a_live_session_is_found_among_dead_ones_and_only_it_is_forwarded() {
+async fn active_session_among_invalid_cookies_is_used_and_only_its_cookie_is_forwarded() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).realm("").start().await;
-    let live = alice(&engine).await;
+    let live = put_session(&engine).await;
     let expired = Session::new(json!({ "user": "mallory" })).aged(TIMEOUT + DUE);
     expired.put(&engine).await;
     let absent = Session::new(json!({}));
 
-    for dead in [expired.cookie(), absent.cookie(), "session_id=garbage".into(), "session_id=".into()] {
+    for invalid in [expired.cookie(), absent.cookie(), "session_id=garbage".into(), "session_id=".into()] {
         for cookies in [
-            format!("a=b; {dead}; {}; c=\"d\"", live.cookie()),
-            format!("a=b; {}; {dead}; c=\"d\"", live.cookie()),
+            format!("a=b; {invalid}; {}; c=\"d\"", live.cookie()),
+            format!("a=b; {}; {invalid}; c=\"d\"", live.cookie()),
         ] {
             assert_eq!(gateway.get("/", &cookies).await.status, 200, "{cookies}");
             let seen = upstream.last_request();
@@ -391,7 +391,7 @@ async fn a_live_session_is_found_among_dead_ones_and_only_it_is_forwarded() {
             assert_eq!(seen.header("cookie"), Some(format!("a=b; {}; c=\"d\"", live.cookie()).as_str()));
         }
     }
-    // The same session twice is one session.
+    // Two cookies of one session.
     let twice = format!("{}; {}", live.cookie(), live.cookie());
     assert_eq!(gateway.get("/", &twice).await.status, 200);
 }
@@ -401,19 +401,19 @@ fn is_update(operation: &crate::support::engine::Operation) -> bool {
 }
 
 #[tokio::test]
-async fn cookies_in_front_of_the_users_own_hide_neither_it_nor_its_absence() {
+async fn more_session_cookies_than_are_looked_up_is_401_unless_they_are_malformed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).realm("").start().await;
-    let (alice, mallory) = (alice(&engine).await, Session::new(json!({ "user": "mallory" })));
+    let (alice, mallory) = (put_session(&engine).await, Session::new(json!({ "user": "mallory" })));
     mallory.put(&engine).await;
-    let dead: Vec<_> = (0..3).map(|_| Session::new(json!({})).cookie()).collect();
+    let absent: Vec<_> = (0..3).map(|_| Session::new(json!({})).cookie()).collect();
 
-    // Mallory, on a sibling host, has set more cookies than are looked up: the user's own is not among them.
-    let tossed = format!("{}; {}; {}", mallory.cookie(), dead.join("; "), alice.cookie());
+    // Mallory, on a sibling host, has set so many cookies that the user's own is not looked up (cookie tossing).
+    let tossed = format!("{}; {}; {}", mallory.cookie(), absent.join("; "), alice.cookie());
     assert_eq!(gateway.get("/", &tossed).await.status, 401);
     assert_eq!(upstream.request_count(), 0);
 
-    // What cannot be a session's costs nothing, and counts for nothing.
+    // Malformed cookies do not count.
     let garbage = "session_id=x; ".repeat(50);
     assert_eq!(gateway.get("/", &format!("{garbage}{}", alice.cookie())).await.status, 200);
     assert_eq!(upstream.only_request().header("x-user"), Some("alice"));

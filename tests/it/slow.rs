@@ -1,4 +1,4 @@
-//! Clients that take their time, over HTTP/1.1: each wait has its limit, and its answer.
+//! Slow HTTP/1.1 clients: each wait has a timeout.
 
 use crate::support::client::{Client, Request};
 use crate::support::eventually;
@@ -6,7 +6,7 @@ use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
-fn public(upstream: &Upstream, timeouts: &str) -> Builder {
+fn public_gateway(upstream: &Upstream, timeouts: &str) -> Builder {
     Gateway::builder()
         .upstream("app", upstream)
         .route("/", "public", "")
@@ -14,14 +14,14 @@ fn public(upstream: &Upstream, timeouts: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_end_is_told_408() {
+async fn incomplete_head_is_408() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream, "header_timeout = \"300ms\"").start().await;
-    // Within what could be HTTP/2's preface, within the first head, and within the second.
-    for begun in ["P", "PRI * HTTP", "GET / HTTP/1.1\r\nHost: a\r\nX: "] {
+    let gateway = public_gateway(&upstream, "header_timeout = \"300ms\"").start().await;
+    // In what could be the HTTP/2 preface, and in the first head.
+    for part in ["P", "PRI * HTTP", "GET / HTTP/1.1\r\nHost: a\r\nX: "] {
         let mut client = Client::connect(gateway.address()).await;
-        client.send(begun).await;
-        assert_eq!(client.read_response().await.unwrap().status, 408, "{begun:?}");
+        client.send(part).await;
+        assert_eq!(client.read_response().await.unwrap().status, 408, "{part:?}");
         assert!(client.is_closed().await);
     }
     let mut client = Client::connect(gateway.address()).await;
@@ -30,15 +30,15 @@ async fn a_head_that_does_not_end_is_told_408() {
     assert_eq!(client.read_response().await.unwrap().status, 408);
     let mut client = Client::connect(gateway.address()).await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHo").await;
-    assert_eq!(client.read_response().await.unwrap().status, 200, "the first of two");
-    assert_eq!(client.read_response().await.unwrap().status, 408, "the beginning of the second");
+    assert_eq!(client.read_response().await.unwrap().status, 200, "the first request");
+    assert_eq!(client.read_response().await.unwrap().status, 408, "the incomplete second request");
     assert_eq!(upstream.request_count(), 2);
 }
 
 #[tokio::test]
-async fn a_byte_at_a_time_does_not_prolong_a_head() {
+async fn header_timeout_is_not_extended_by_each_byte() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream, "header_timeout = \"300ms\"").start().await;
+    let gateway = public_gateway(&upstream, "header_timeout = \"300ms\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
     let head = client.drip().await;
@@ -46,53 +46,53 @@ async fn a_byte_at_a_time_does_not_prolong_a_head() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_closed_without_a_word() {
+async fn idle_connection_is_closed_without_a_response() {
     let upstream = Upstream::start();
     let timeouts = "header_timeout = \"300ms\"\nidle_timeout = \"300ms\"";
-    let gateway = public(&upstream, timeouts).start().await;
+    let gateway = public_gateway(&upstream, timeouts).start().await;
     assert_eq!(Client::connect(gateway.address()).await.read_to_end().await, b"", "before the first request");
     let mut client = Client::connect(gateway.address()).await;
     assert_eq!(client.request(&Request::get("/")).await.status, 200);
-    assert_eq!(client.read_to_end().await, b"", "after it");
+    assert_eq!(client.read_to_end().await, b"", "after the first request");
 }
 
 #[tokio::test]
-async fn a_parked_connection_serves_on() {
+async fn parked_connection_serves_further_requests_and_is_closed_by_a_drain() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream, "").env("RUST_LOG", "info,sessiongate=debug").start().await;
+    let gateway = public_gateway(&upstream, "").env("RUST_LOG", "info,sessiongate=debug").start().await;
     let mut client = Client::connect(gateway.address()).await;
     for round in 1..=2 {
         assert_eq!(client.request(&Request::get("/")).await.status, 200);
         let parked = || gateway.events("an idle connection is parked").len();
-        eventually("the connection is parked", || async { parked() == round }).await;
+        eventually("a parked connection", || async { parked() == round }).await;
     }
     assert_eq!(client.request(&Request::post("/", "abc")).await.status, 200);
     assert_eq!(upstream.last_request().message.body, b"abc");
     let mut gateway = gateway;
     gateway.signal("TERM");
-    assert!(client.is_closed().await, "and a drain does not wait for it");
+    assert!(client.is_closed().await, "the drain waits for a parked connection");
     assert!(gateway.wait().await.success());
 }
 
 #[tokio::test]
-async fn a_body_that_stops_is_told_408() {
+async fn stalled_body_is_408() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream, "body_timeout = \"300ms\"").start().await;
+    let gateway = public_gateway(&upstream, "body_timeout = \"300ms\"").start().await;
     for framing in ["Content-Length: 9\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
         let mut client = Client::connect(gateway.address()).await;
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}")).await;
-        let answer = client.read_response().await.unwrap();
-        assert_eq!((answer.status, answer.header("connection")), (408, Some("close")), "{framing:?}");
+        let response = client.read_response().await.unwrap();
+        assert_eq!((response.status, response.header("connection")), (408, Some("close")), "{framing:?}");
         assert!(client.is_closed().await);
     }
-    assert_eq!(upstream.request_count(), 0, "half a request is none");
+    assert_eq!(upstream.request_count(), 0, "an incomplete request was forwarded");
     assert_eq!(gateway.get("/", "").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_body_that_drips_is_told_408_in_the_end() {
+async fn body_below_the_minimum_rate_is_408() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream, "body_timeout = \"500ms\"").start().await;
+    let gateway = public_gateway(&upstream, "body_timeout = \"500ms\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
     let head = client.drip().await;
@@ -101,19 +101,19 @@ async fn a_body_that_drips_is_told_408_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut_off() {
+async fn response_to_a_client_that_does_not_read_is_aborted() {
     let upstream = Upstream::responding(|_| ScriptedResponse::ok(vec![b'x'; 32 << 20]));
-    let gateway = public(&upstream, "send_timeout = \"300ms\"").start().await;
+    let gateway = public_gateway(&upstream, "send_timeout = \"300ms\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send_request(&Request::get("/")).await;
-    // Written when the response is given up; nothing was read until then.
-    let line = gateway.wait_for_event("a line", |event| field(event, "message") == "request").await;
+    // This line is written when the response is aborted. The client has read nothing until then.
+    let line = gateway.wait_for_event("line", |event| field(event, "message") == "request").await;
     assert_eq!(field(&line, "complete"), false, "{line}");
-    assert!(client.read_response().await.is_err(), "and what there is of it is not complete");
+    assert!(client.read_response().await.is_err(), "the response is complete");
 }
 
 #[tokio::test]
-async fn a_refusal_is_read_though_most_of_the_body_was_not() {
+async fn refusal_reaches_a_client_whose_body_was_not_read() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder().upstream("app", &upstream).route("/a", "public", "").start().await;
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! Responses that go on for long: events, and whatever else does not end by itself.
+//! Long-lived responses: event streams and long downloads end when their session ends.
 
 use serde_json::json;
 
@@ -10,44 +10,45 @@ use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
 
-const WARM: &str = "[sessions.main.cache]\nttl = \"1m\"";
+const LONG_CACHE: &str = "[sessions.main.cache]\nttl = \"1m\"";
 
 fn gateway(engine: &Engine, upstream: &Upstream, lines: &str) -> Builder {
-    let builder = Gateway::builder().engine(engine).upstream("app", upstream).realm(WARM);
+    let builder = Gateway::builder().engine(engine).upstream("app", upstream).realm(LONG_CACHE);
     builder.route("/", "optional", lines)
 }
 
-/// One event, or the beginning of what is none, and then nothing until the gate is open.
-fn endless(kind: &str, gate: &Gate) -> ScriptedResponse {
-    let answer = ScriptedResponse::ok("data: one\n\ndata: two\n\n").header("Content-Type", kind).chunked(&[]);
-    answer.paused_after("16\r\ndata: one\n\n".len(), gate)
+/// Returns a response that pauses after `data: one` until the gate is open.
+fn long_response(kind: &str, gate: &Gate) -> ScriptedResponse {
+    let response =
+        ScriptedResponse::ok("data: one\n\ndata: two\n\n").header("Content-Type", kind).chunked(&[]);
+    response.paused_after("16\r\ndata: one\n\n".len(), gate)
 }
 
 fn upstream(gate: &Gate) -> Upstream {
     let gate = gate.clone();
     Upstream::responding(move |request| match request.target.as_str() {
-        "/events" => endless("text/event-stream; charset=utf-8", &gate),
-        "/download" => endless("application/octet-stream", &gate),
+        "/events" => long_response("text/event-stream; charset=utf-8", &gate),
+        "/download" => long_response("application/octet-stream", &gate),
         _ => ScriptedResponse::ok("ok"),
     })
 }
 
-async fn alice(engine: &Engine) -> Session {
+async fn put_session(engine: &Engine) -> Session {
     let session = Session::new(json!({ "user": "alice" }));
     session.put(engine).await;
     session
 }
 
-/// Asks for `target` and reads up to the silence.
-async fn begun(gateway: &Gateway, target: &str, cookie: &str) -> Client {
+/// Requests `target` and reads up to the pause.
+async fn open(gateway: &Gateway, target: &str, cookie: &str) -> Client {
     let mut client = Client::connect(gateway.address()).await;
     client.send_request(&Request::get(target).cookie(cookie).header("Connection", "close")).await;
     client.read_until("data: one").await;
     client
 }
 
-/// Whether what is left is no whole response.
-async fn is_broken_off(mut client: Client) -> bool {
+/// Reads the rest of the response. Returns whether it is incomplete.
+async fn is_aborted(mut client: Client) -> bool {
     !client.read_to_end().await.ends_with(b"0\r\n\r\n")
 }
 
@@ -56,88 +57,88 @@ fn reads(all: &[crate::support::engine::Operation]) -> usize {
 }
 
 #[tokio::test]
-async fn a_stream_does_not_outlive_its_session_and_is_not_taken_for_whole() {
+async fn responses_of_a_deleted_session_are_aborted_by_the_recheck() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let (session, upstream) = (alice(&engine).await, upstream(&gate));
+    let (session, upstream) = (put_session(&engine).await, upstream(&gate));
     let gateway = gateway(&engine, &upstream, "recheck = \"1s\"").start().await;
     let before = reads(&engine.operations());
     let mut clients = Vec::new();
     for target in ["/events", "/download", "/events", "/download"] {
-        clients.push(begun(&gateway, target, &session.cookie()).await);
+        clients.push(open(&gateway, target, &session.cookie()).await);
     }
-    let stranger = begun(&gateway, "/download", "").await;
+    let anonymous = open(&gateway, "/download", "").await;
     engine.wait_until("two rechecks", |all| reads(all) >= before + 3).await;
     session.delete(&engine).await;
     for client in clients {
-        assert!(is_broken_off(client).await);
+        assert!(is_aborted(client).await);
     }
-    assert!(reads(&engine.operations()) < before + 12, "one read for all of them");
+    assert!(reads(&engine.operations()) < before + 12, "one read for each response");
     let closed = |event: &serde_json::Value| {
         field(event, "closed") == "session-ended" && field(event, "complete") == false
     };
     let lines = || gateway.events("request").iter().filter(|event| closed(event)).count();
-    crate::support::eventually("a line of each", || async { lines() == 4 }).await;
+    crate::support::eventually("four lines", || async { lines() == 4 }).await;
     gate.open();
-    assert!(!is_broken_off(stranger).await, "a visitor without a session goes on");
+    assert!(!is_aborted(anonymous).await, "a response without a session was aborted");
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_breaks_nothing_off() {
+async fn outage_of_the_store_aborts_no_response() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let (session, upstream) = (alice(&engine).await, upstream(&gate));
+    let (session, upstream) = (put_session(&engine).await, upstream(&gate));
     let gateway = gateway(&engine, &upstream, "recheck = \"1s\"").start().await;
-    let events = begun(&gateway, "/events", &session.cookie()).await;
-    let download = begun(&gateway, "/download", &session.cookie()).await;
+    let events = open(&gateway, "/events", &session.cookie()).await;
+    let download = open(&gateway, "/download", &session.cookie()).await;
     engine.inject(Affected::All, Fault::ServerError);
     let before = reads(&engine.operations());
-    engine.wait_until("two rechecks that fail", |all| reads(all) >= before + 4).await;
+    engine.wait_until("two failed rechecks", |all| reads(all) >= before + 4).await;
     gate.open();
-    assert!(!is_broken_off(events).await);
-    assert!(!is_broken_off(download).await);
+    assert!(!is_aborted(events).await);
+    assert!(!is_aborted(download).await);
 }
 
 #[tokio::test]
-async fn a_log_out_here_ends_a_stream_of_events_at_once() {
+async fn destroy_by_the_same_gateway_aborts_event_streams_at_once() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let held = gate.clone();
     let upstream = Upstream::responding(move |request| match request.target.as_str() {
-        "/events" => endless("text/event-stream", &held),
+        "/events" => long_response("text/event-stream", &held),
         _ => ScriptedResponse::ok("bye").header("X-Session-Action", "destroy"),
     });
     let gateway = gateway(&engine, &upstream, "recheck = \"1h\"\nwrites = true").start().await;
-    let events = begun(&gateway, "/events", &session.cookie()).await;
+    let events = open(&gateway, "/events", &session.cookie()).await;
     assert_eq!(gateway.get("/out", &session.cookie()).await.status, 200);
-    assert!(is_broken_off(events).await);
+    assert!(is_aborted(events).await);
 }
 
 #[tokio::test]
-async fn events_may_be_silent_for_longer_than_other_answers() {
+async fn event_stream_may_be_idle_for_longer_than_the_response_timeout() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let (session, upstream) = (alice(&engine).await, upstream(&gate));
-    let builder = Gateway::builder().engine(&engine).realm(WARM);
+    let (session, upstream) = (put_session(&engine).await, upstream(&gate));
+    let builder = Gateway::builder().engine(&engine).realm(LONG_CACHE);
     let builder = builder.upstream_at("app", upstream.address(), "response_timeout = \"1s\"");
     let brief =
         "[[routes]]\npath = \"/brief\"\nupstream = \"app\"\naccess = \"public\"\nidle_timeout = \"1s\"";
     let gateway = builder.route("/", "optional", "").toml(brief).start().await;
-    let events = begun(&gateway, "/events", &session.cookie()).await;
-    let download = begun(&gateway, "/download", &session.cookie()).await;
-    assert!(is_broken_off(download).await, "the upstream's limit");
+    let events = open(&gateway, "/events", &session.cookie()).await;
+    let download = open(&gateway, "/download", &session.cookie()).await;
+    assert!(is_aborted(download).await, "not ended by the response timeout");
     gate.open();
-    assert!(!is_broken_off(events).await, "has a limit of its own");
+    assert!(!is_aborted(events).await, "ended by the response timeout");
 }
 
 #[tokio::test]
-async fn a_drain_ends_events_at_once_and_waits_for_the_rest() {
+async fn drain_aborts_event_streams_at_once_and_waits_for_downloads() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let (session, upstream) = (alice(&engine).await, upstream(&gate));
+    let (session, upstream) = (put_session(&engine).await, upstream(&gate));
     let gateway = gateway(&engine, &upstream, "").server("workers = 1\ndrain = \"10m\"").start().await;
-    let events = begun(&gateway, "/events", &session.cookie()).await;
-    let download = begun(&gateway, "/download", &session.cookie()).await;
+    let events = open(&gateway, "/events", &session.cookie()).await;
+    let download = open(&gateway, "/download", &session.cookie()).await;
     gateway.signal("TERM");
-    assert!(is_broken_off(events).await);
+    assert!(is_aborted(events).await);
     gate.open();
-    assert!(!is_broken_off(download).await);
+    assert!(!is_aborted(download).await);
     let (status, log) = gateway.wait_with_log().await;
     assert!(status.success(), "{log}");
 }

@@ -1,11 +1,11 @@
-//! Characters of request targets that RFC 3986 does not allow: what reaches the upstream, and what is refused.
+//! Request targets: percent-encoding of characters that RFC 3986 does not allow, and absolute targets.
 
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, field};
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
-async fn public(upstream: &Upstream) -> Gateway {
+async fn public_gateway(upstream: &Upstream) -> Gateway {
     Gateway::builder()
         .upstream("app", upstream)
         .realm("")
@@ -25,9 +25,9 @@ async fn status(client: &mut Client) -> u16 {
 }
 
 #[tokio::test]
-async fn non_ascii_targets_are_percent_encoded_before_they_are_judged() {
+async fn non_ascii_target_is_percent_encoded_before_it_is_judged() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream).await;
+    let gateway = public_gateway(&upstream).await;
     let cases = [
         ("/\u{ff41}dmin?\u{ff42}=\u{e9}", "/%EF%BD%81dmin?%EF%BD%82=%C3%A9"),
         ("/a\u{202e}b", "/a%E2%80%AEb"),
@@ -40,16 +40,16 @@ async fn non_ascii_targets_are_percent_encoded_before_they_are_judged() {
         assert_eq!(status(&mut client).await, 200, "{target}");
         assert_eq!(upstream.last_request().target, expected);
         let path = expected.split('?').next().unwrap();
-        gateway.wait_for_event("its line", |event| event["path"] == path).await;
+        gateway.wait_for_event("line", |event| event["path"] == path).await;
     }
     client.send(get("/guarded/\u{e9}".as_bytes())).await;
-    assert_eq!(status(&mut client).await, 401, "its route judges it");
+    assert_eq!(status(&mut client).await, 401, "the route was bypassed");
 }
 
 #[tokio::test]
-async fn targets_that_are_not_utf_8_are_refused() {
+async fn target_that_is_not_utf_8_is_400() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream).await;
+    let gateway = public_gateway(&upstream).await;
     for target in [&b"/\xe9"[..], b"/?\xe9", b"/\xc0\xaf", b"/\xed\xa0\x80", b"/\xf5\x80\x80\x80"] {
         let mut client = Client::connect(gateway.address()).await;
         client.send(get(target)).await;
@@ -58,11 +58,11 @@ async fn targets_that_are_not_utf_8_are_refused() {
     assert_eq!(upstream.request_count(), 0);
 }
 
-/// What reaches the upstream for each character that browsers percent-encode somewhere in a target; none: 400.
+/// The characters that browsers percent-encode in some part of a target. `None` is a 400.
 #[tokio::test]
-async fn characters_that_no_query_may_hold_are_percent_encoded() {
+async fn invalid_characters_are_percent_encoded_in_queries_and_400_in_paths() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream).await;
+    let gateway = public_gateway(&upstream).await;
     for (character, in_query, in_path) in [
         ('"', Some("%22"), Some("\"")),
         ('<', Some("%3C"), None),
@@ -94,9 +94,9 @@ async fn characters_that_no_query_may_hold_are_percent_encoded() {
 }
 
 #[tokio::test]
-async fn a_query_is_encoded_however_its_head_arrives() {
+async fn query_is_encoded_in_heads_of_any_fragmentation() {
     let upstream = Upstream::responding(|request| ScriptedResponse::ok(request.message.body.clone()));
-    let gateway = public(&upstream).await;
+    let gateway = public_gateway(&upstream).await;
     let head = "GET /?q=\"a\"&r=<b> HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"?\"\r\n\r\n";
     let mut client = Client::connect(gateway.address()).await;
     for size in [1, 7, head.len()] {
@@ -126,14 +126,14 @@ async fn a_query_is_encoded_however_its_head_arrives() {
             assert_eq!(upstream.last_request().target, "/p?%22%3C");
         }
     }
-    assert_eq!(upstream.request_count(), 9, "no body was taken for a request");
+    assert_eq!(upstream.request_count(), 9, "a body was read as a request");
 }
 
-/// The head of a pipelined request may be in hyper's buffer in part.
+/// A part of a pipelined head may already be in hyper's buffer.
 #[tokio::test]
-async fn pipelined_heads_keep_their_headers() {
+async fn headers_of_a_pipelined_request_are_not_encoded() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream).await;
+    let gateway = public_gateway(&upstream).await;
     let mut client = Client::connect(gateway.address()).await;
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\nX-Half: ?").await;
     assert_eq!(status(&mut client).await, 200);
@@ -144,18 +144,18 @@ async fn pipelined_heads_keep_their_headers() {
 }
 
 #[tokio::test]
-async fn the_log_escapes_what_is_neither_ascii_nor_a_letter() {
+async fn path_in_the_log_is_ascii() {
     let upstream = Upstream::start();
-    let gateway = public(&upstream).await;
+    let gateway = public_gateway(&upstream).await;
     let mut client = Client::connect(gateway.address()).await;
     client.send(get("/a\u{202e}b".as_bytes())).await;
     assert_eq!(status(&mut client).await, 200);
-    gateway.wait_for_event("its line", |event| field(event, "path") == "/a%E2%80%AEb").await;
+    gateway.wait_for_event("line", |event| field(event, "path") == "/a%E2%80%AEb").await;
     assert!(gateway.log().is_ascii());
 }
 
 #[tokio::test]
-async fn an_absolute_target_passes_if_it_agrees_with_host() {
+async fn absolute_target_is_forwarded_if_it_matches_host_and_400_otherwise() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
         .upstream("app", &upstream)
@@ -177,7 +177,7 @@ async fn an_absolute_target_passes_if_it_agrees_with_host() {
         let seen = upstream.last_request();
         assert_eq!((seen.target.as_str(), seen.header("host")), ("/a?b", Some(host)), "{target} {host}");
     }
-    let hits = upstream.request_count();
+    let before = upstream.request_count();
     for (target, host) in [
         ("http://app.example", "other.example"),
         ("http://other.example", "app.example"),
@@ -192,7 +192,7 @@ async fn an_absolute_target_passes_if_it_agrees_with_host() {
         client.send(format!("GET {target}/a?b HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(status(&mut client).await, 400, "{target} {host}");
     }
-    assert_eq!(upstream.request_count(), hits);
+    assert_eq!(upstream.request_count(), before);
     // HTTP/1.0 need not have a Host.
     let mut client = Client::connect(gateway.address()).await;
     client.send("GET http://app.example/ HTTP/1.0\r\n\r\n").await;

@@ -29,7 +29,7 @@ fn sources() -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn every_module_says_what_it_is_for_and_none_is_too_long_to_read() {
+fn every_module_has_documentation_and_at_most_600_lines() {
     for (path, text) in sources() {
         let is_tests = path.ends_with("tests.rs");
         assert!(is_tests || text.starts_with("//! "), "{} does not open with `//! `", path.display());
@@ -39,7 +39,7 @@ fn every_module_says_what_it_is_for_and_none_is_too_long_to_read() {
 }
 
 #[test]
-fn what_architecture_names_is_there() {
+fn files_that_architecture_names_exist() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let mut named = 0;
     for code in text.split('`').skip(1).step_by(2) {
@@ -52,7 +52,7 @@ fn what_architecture_names_is_there() {
 }
 
 #[test]
-fn the_core_does_no_io() {
+fn core_does_no_io() {
     let pure = |path: &Path| {
         path.starts_with("src/format")
             || ["src/session/judge.rs", "src/session/cookie.rs"].iter().any(|p| path.ends_with(p))
@@ -60,7 +60,7 @@ fn the_core_does_no_io() {
     let mut checked = 0;
     for (path, text) in sources().iter().filter(|(path, _)| pure(path)) {
         for banned in ["tokio", "hyper", "aws_", "std::fs", "std::net", "crate::store", "crate::proxy"] {
-            assert!(!text.contains(banned), "{} speaks of `{banned}`", path.display());
+            assert!(!text.contains(banned), "{} contains `{banned}`", path.display());
         }
         checked += 1;
     }
@@ -69,7 +69,7 @@ fn the_core_does_no_io() {
 
 /// A type that two modules can name has a name of its own, so that a reader need not look up which one is meant.
 #[test]
-fn public_types_have_one_name_each() {
+fn names_of_public_types_are_unique() {
     let mut defined: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for (path, text) in sources() {
         // Fuzz targets are programs of their own; what they define is not imported elsewhere.
@@ -117,7 +117,9 @@ fn files_import_from_lower_layers_only() {
         (LAYERS.iter().position(|layer| layer.contains(&name)), name.to_owned())
     };
     let mut wrong = Vec::new();
-    for (path, imported) in imports::imports(&sources()) {
+    let all = imports::imports(&sources());
+    assert!(all.values().map(std::collections::BTreeSet::len).sum::<usize>() > 500);
+    for (path, imported) in all {
         let (Some(own), _) = layer(&path) else { continue };
         for other in imported {
             if let (Some(above), _) = layer(&other)
@@ -134,7 +136,7 @@ fn files_import_from_lower_layers_only() {
 const CYCLES: &[&str] = &["src/session", "src/store/embedded"];
 
 #[test]
-fn files_import_from_one_another_in_no_circle() {
+fn files_do_not_import_from_one_another_in_a_cycle() {
     let groups = imports::cycles(&imports::imports(&sources()));
     let is_new = |group: &std::collections::BTreeSet<PathBuf>| {
         !CYCLES.iter().any(|known| {
@@ -147,7 +149,7 @@ fn files_import_from_one_another_in_no_circle() {
 
 /// The table of steps in ARCHITECTURE is in the order of `decide` and `execute`.
 #[test]
-fn architecture_lists_the_steps_in_the_codes_order() {
+fn architecture_lists_the_steps_in_the_order_of_the_code() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let table = text.split("## A request's path").nth(1).unwrap().split("\n## ").next().unwrap();
     let code = fs::read_to_string(root().join("src/proxy.rs")).unwrap();
@@ -160,28 +162,28 @@ fn architecture_lists_the_steps_in_the_codes_order() {
     for step in in_pipeline {
         let at =
             code.find(&format!("{step}(")).unwrap_or_else(|| panic!("src/proxy.rs does not call `{step}`"));
-        assert!(at > last, "`{step}` stands elsewhere in src/proxy.rs than in ARCHITECTURE.md");
+        assert!(at > last, "`{step}` has another position in src/proxy.rs than in ARCHITECTURE.md");
         last = at;
     }
 }
 
 #[test]
-fn the_readmes_configurations_are_accepted() {
-    struct Set;
-    impl sessiongate::config::environment::Environment for Set {
+fn configurations_in_the_readme_are_valid() {
+    struct ReadmeEnvironment;
+    impl sessiongate::config::environment::Environment for ReadmeEnvironment {
         fn cores(&self) -> usize {
             1
         }
         fn now(&self) -> sessiongate::time::Timestamp {
             sessiongate::time::Timestamp::from_secs(1_800_000_000)
         }
-        // Only what everybody has who follows README: an old key is not among it.
+        // Only what the README tells a reader to set.
         fn variable(&self, name: &str) -> Option<Vec<u8>> {
             (name == "DJANGO_SECRET_KEY").then(|| b"0123456789abcdef".to_vec())
         }
         fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
-            let made = path.ends_with("session.key").then(|| b"0123456789abcdef".to_vec());
-            made.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+            let key = path.ends_with("session.key").then(|| b"0123456789abcdef".to_vec());
+            key.ok_or_else(|| std::io::ErrorKind::NotFound.into())
         }
     }
     let text = fs::read_to_string(root().join("README.md")).unwrap();
@@ -200,7 +202,7 @@ fn the_readmes_configurations_are_accepted() {
         format!("{pyramid}\n{rest}"),
         format!("{django}\n{behind_django}"),
     ] {
-        let (_, report) = sessiongate::config::parse(&source, Path::new("README.md"), &Set);
+        let (_, report) = sessiongate::config::parse(&source, Path::new("README.md"), &ReadmeEnvironment);
         assert!(report.is_empty(), "{report}");
     }
 }

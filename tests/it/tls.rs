@@ -1,4 +1,4 @@
-//! TLS in front: which certificate a client sees, what is asked of it, and what becomes of those who speak something else.
+//! TLS listeners: certificates, client certificates, other protocols, reloads and redirects to HTTPS.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, program, tls, within};
 
-/// A gateway whose first listener has these lines below `[listeners.tls]`.
-fn secured(upstream: &Upstream, lines: &str) -> Builder {
+/// Returns a gateway whose listener has these lines in `[listeners.tls]`.
+fn tls_gateway(upstream: &Upstream, lines: &str) -> Builder {
     Gateway::builder()
         .listener(&format!("address = \"127.0.0.1:0\"\n[listeners.tls]\n{lines}"))
         .upstream("app", upstream)
@@ -29,9 +29,10 @@ fn address(gateway: &Gateway) -> std::net::SocketAddr {
 }
 
 #[tokio::test]
-async fn curl_visits_over_both_versions_and_the_upstream_is_told() {
+async fn curl_is_served_over_both_versions_and_the_upstream_gets_the_scheme() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
-    let gateway = secured(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
+    let gateway =
+        tls_gateway(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
     authority.write(&gateway.directory().join("ca.pem"));
     let port = address(&gateway).port();
 
@@ -49,9 +50,9 @@ async fn curl_visits_over_both_versions_and_the_upstream_is_told() {
 }
 
 #[tokio::test]
-async fn the_certificate_is_the_one_of_the_name_and_else_the_first() {
+async fn certificate_is_chosen_by_server_name_and_the_first_is_the_default() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
-    let gateway = secured(
+    let gateway = tls_gateway(
         &upstream,
         "certificates = [\n\
          { cert = \"app.pem\", key = \"app.key\" },\n\
@@ -78,19 +79,19 @@ async fn the_certificate_is_the_one_of_the_name_and_else_the_first() {
             Some(name) => openssl.args(["-servername", name]),
             None => openssl.arg("-noservername"),
         };
-        let shown = program::run(&mut openssl, "").await.1;
+        let output = program::run(&mut openssl, "").await.1;
         let Some(mut x509) = program::command("openssl") else { return };
         x509.args(["x509", "-noout", "-ext", "subjectAltName"]);
-        let names = program::run(&mut x509, &shown).await.1;
+        let names = program::run(&mut x509, &output).await.1;
         assert_eq!(names.lines().last().map(str::trim), Some(subject), "{name:?}");
     }
 }
 
 #[tokio::test]
-async fn http2_is_negotiated_where_it_is_served() {
+async fn http2_is_negotiated_unless_it_is_off() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
     let identity = authority.server(&["app.test"]);
-    for (listener, curl_asks, spoken) in
+    for (listener, option, version) in
         [("", "--http2", "2"), ("", "--http1.1", "1.1"), ("http2 = false", "--http2", "1.1")]
     {
         let gateway = Gateway::builder()
@@ -101,18 +102,18 @@ async fn http2_is_negotiated_where_it_is_served() {
             .start()
             .await;
         let Some(mut curl) = program::command("curl") else { return };
-        curl.args(["-sSk", curl_asks, "-o", "/dev/null", "-w", "%{http_version} %{http_code}"]);
+        curl.args(["-sSk", option, "-o", "/dev/null", "-w", "%{http_version} %{http_code}"]);
         let (_, stdout, stderr) = program::run(curl.arg(format!("https://{}/", address(&gateway))), "").await;
-        assert_eq!(stdout, format!("{spoken} 200"), "{stderr}");
+        assert_eq!(stdout, format!("{version} 200"), "{stderr}");
     }
 }
 
 #[tokio::test]
-async fn versions_below_the_least_are_refused() {
+async fn version_below_min_version_is_rejected() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
     let lines = format!("min_version = \"1.3\"\n{APP}");
     let gateway =
-        secured(&upstream, &lines).certificate("app", &authority.server(&["app.test"])).start().await;
+        tls_gateway(&upstream, &lines).certificate("app", &authority.server(&["app.test"])).start().await;
 
     for (flag, is_served) in [("-tls1_2", false), ("-tls1_3", true)] {
         let Some(mut openssl) = program::command("openssl") else { return };
@@ -122,18 +123,19 @@ async fn versions_below_the_least_are_refused() {
 }
 
 #[tokio::test]
-async fn sessions_are_resumed_by_both_versions() {
+async fn tls_sessions_are_resumed_in_both_versions() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
-    let gateway = secured(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
+    let gateway =
+        tls_gateway(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
     let client = tls::client_config(&authority, None);
 
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let stream = tls::handshake(address(&gateway), "app.test", &client).await.unwrap();
-        let mut asking = Client::over(stream);
-        // Tickets come with the answer.
-        assert_eq!(asking.request(&Request::get("/")).await.status, 200);
-        drop(asking);
+        let mut first = Client::over(stream);
+        // The session tickets arrive before the response.
+        assert_eq!(first.request(&Request::get("/")).await.status, 200);
+        drop(first);
         let stream = tls::handshake(address(&gateway), "app.test", &client).await.unwrap();
         kinds.push(stream.get_ref().1.handshake_kind());
     }
@@ -146,37 +148,37 @@ async fn sessions_are_resumed_by_both_versions() {
 }
 
 #[tokio::test]
-async fn clients_show_certificates_that_hold() {
+async fn client_certificate_is_verified_and_required_unless_optional() {
     let (upstream, ours, theirs) = (Upstream::start(), Authority::new("ours"), Authority::new("theirs"));
     let (alice, mallory) = (ours.client("alice", &[]), theirs.client("alice", &[]));
     for (auth, without) in
         [("", false), ("client_auth = \"required\"\n", false), ("client_auth = \"optional\"\n", true)]
     {
-        let gateway = secured(&upstream, &format!("client_ca = \"clients.pem\"\n{auth}{APP}"))
+        let gateway = tls_gateway(&upstream, &format!("client_ca = \"clients.pem\"\n{auth}{APP}"))
             .certificate("app", &ours.server(&["app.test"]))
             .file("clients.pem", ours.pem())
             .start()
             .await;
-        for (identity, is_served) in [(Some(&alice), true), (Some(&mallory), false), (None, without)] {
+        for (identity, expected) in [(Some(&alice), true), (Some(&mallory), false), (None, without)] {
             let client = tls::client_config(&ours, identity);
-            // Of TLS 1.3, a client is turned away after its own half of the handshake.
-            let is_answered = match tls::handshake(address(&gateway), "app.test", &client).await {
-                Ok(stream) => answers(Client::over(stream)).await,
+            // In TLS 1.3, the client's handshake succeeds before the server rejects its certificate.
+            let served = match tls::handshake(address(&gateway), "app.test", &client).await {
+                Ok(stream) => is_served(Client::over(stream)).await,
                 Err(_) => false,
             };
-            assert_eq!(is_answered, is_served, "{auth:?} {:?}", identity.map(|_| ()));
+            assert_eq!(served, expected, "{auth:?} {:?}", identity.map(|_| ()));
         }
     }
 }
 
-/// Whether a request on this connection is answered 200.
-async fn answers(mut client: Client) -> bool {
+/// Returns whether a request on this connection gets a 200.
+async fn is_served(mut client: Client) -> bool {
     client.send_request(&Request::get("/").header("Host", "app.test")).await;
-    client.read_response().await.is_ok_and(|answer| answer.status == 200)
+    client.read_response().await.is_ok_and(|response| response.status == 200)
 }
 
 #[tokio::test]
-async fn what_a_certificate_says_reaches_the_upstream_and_nothing_else_does() {
+async fn certificate_headers_have_the_verified_certificate_and_cannot_be_forged() {
     let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
     let headers = "[routes.headers]\nX-Subject = { tls = \"subject\" }\nX-Issuer = { tls = \"issuer\" }\n\
                    X-Serial = { tls = \"serial\" }\nX-Fingerprint = { tls = \"fingerprint\" }\n\
@@ -194,40 +196,41 @@ async fn what_a_certificate_says_reaches_the_upstream_and_nothing_else_does() {
         .start()
         .await;
     let zoe = ours.client("Zoë 100%", &["zoe.test", "10.0.0.7", "::1"]);
-    let lies = |path: &str| {
+    let forged = |path: &str| {
         let names = ["X-Subject", "X-Issuer", "x-serial", "X_Fingerprint", "X-Names"];
-        names.into_iter().fold(Request::get(path), |request, name| request.header(name, "a lie"))
+        names.into_iter().fold(Request::get(path), |request, name| request.header(name, "forged"))
     };
 
-    let with = tls::client_config(&ours, Some(&zoe));
-    let mut client = tls::connect(address(&gateway), "app.test", &with).await;
-    assert_eq!(client.request(&lies("/")).await.status, 200);
-    let told = upstream.last_request();
-    assert_eq!(told.all("x-subject"), ["CN=Zo%C3%AB 100%25,O=Acme\\, Inc."]);
-    assert_eq!(told.all("x-issuer"), ["CN=ours"]);
-    assert_eq!(told.all("x-names"), ["DNS:zoe.test,IP:10.0.0.7,IP:::1"]);
-    let (serial, fingerprint) = (told.header("x-serial").unwrap(), told.header("x-fingerprint").unwrap());
+    let with_certificate = tls::client_config(&ours, Some(&zoe));
+    let mut client = tls::connect(address(&gateway), "app.test", &with_certificate).await;
+    assert_eq!(client.request(&forged("/")).await.status, 200);
+    let received = upstream.last_request();
+    assert_eq!(received.all("x-subject"), ["CN=Zo%C3%AB 100%25,O=Acme\\, Inc."]);
+    assert_eq!(received.all("x-issuer"), ["CN=ours"]);
+    assert_eq!(received.all("x-names"), ["DNS:zoe.test,IP:10.0.0.7,IP:::1"]);
+    let (serial, fingerprint) =
+        (received.header("x-serial").unwrap(), received.header("x-fingerprint").unwrap());
     if let Some(mut openssl) = program::command("openssl") {
         openssl.args(["x509", "-noout", "-serial", "-fingerprint", "-sha256"]);
-        let (_, said, _) = program::run(&mut openssl, &zoe.certificate).await;
-        assert!(said.contains(&format!("serial={serial}\n")), "{serial} {said}");
-        assert!(said.replace(':', "").to_lowercase().contains(fingerprint), "{fingerprint} {said}");
+        let (_, output, _) = program::run(&mut openssl, &zoe.certificate).await;
+        assert!(output.contains(&format!("serial={serial}\n")), "{serial} {output}");
+        assert!(output.replace(':', "").to_lowercase().contains(fingerprint), "{fingerprint} {output}");
     }
-    // On a resumed session the certificate is the one of the first.
+    // A resumed session has the certificate of the first handshake.
     drop(client);
-    let stream = tls::handshake(address(&gateway), "app.test", &with).await.unwrap();
+    let stream = tls::handshake(address(&gateway), "app.test", &with_certificate).await.unwrap();
     assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
-    assert_eq!(Client::over(stream).request(&lies("/")).await.status, 200);
+    assert_eq!(Client::over(stream).request(&forged("/")).await.status, 200);
     assert_eq!(upstream.last_request().all("x-subject").len(), 1);
 
-    // Without a certificate, without TLS, or on a route that does not ask: none, whatever the client says.
-    let mut nobody = tls::connect(address(&gateway), "app.test", &tls::client_config(&ours, None)).await;
-    assert_eq!(nobody.request(&lies("/")).await.status, 200);
+    // Without a certificate, without TLS, or on a route without these headers, the client's are removed.
+    let mut anonymous = tls::connect(address(&gateway), "app.test", &tls::client_config(&ours, None)).await;
+    assert_eq!(anonymous.request(&forged("/")).await.status, 200);
     let without = [upstream.last_request()];
-    assert_eq!(gateway.send(&lies("/")).await.status, 200);
+    assert_eq!(gateway.send(&forged("/")).await.status, 200);
     let plain = [upstream.last_request()];
-    let mut client = tls::connect(address(&gateway), "app.test", &with).await;
-    assert_eq!(client.request(&lies("/other")).await.status, 200);
+    let mut client = tls::connect(address(&gateway), "app.test", &with_certificate).await;
+    assert_eq!(client.request(&forged("/other")).await.status, 200);
     for received in without.iter().chain(&plain).chain([&upstream.last_request()]) {
         for name in ["x-subject", "x-issuer", "x-serial", "x_fingerprint", "x-fingerprint", "x-names"] {
             assert_eq!(received.header(name), None, "{name}");
@@ -236,9 +239,9 @@ async fn what_a_certificate_says_reaches_the_upstream_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn a_request_for_a_host_with_another_rule_for_clients_is_misdirected() {
+async fn request_for_a_host_with_other_client_certificate_rules_is_421() {
     let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
-    let gateway = secured(
+    let gateway = tls_gateway(
         &upstream,
         "certificates = [\n\
          { cert = \"open.pem\", key = \"open.key\" },\n\
@@ -252,41 +255,41 @@ async fn a_request_for_a_host_with_another_rule_for_clients_is_misdirected() {
     .start()
     .await;
     let alice = tls::client_config(&ours, Some(&ours.client("alice", &[])));
-    let nobody = tls::client_config(&ours, None);
+    let anonymous = tls::client_config(&ours, None);
 
     for (client, name, host, status) in [
-        (&nobody, "open.test", "open.test", 200),
-        (&nobody, "open.test", "also.test:443", 200),
-        (&nobody, "open.test", "unheard.test", 200),
-        (&nobody, "open.test", "shut.test", 421),
-        (&nobody, "open.test", "SHUT.test.", 421),
-        (&nobody, "open.test", "x.shut.test:8443", 421),
+        (&anonymous, "open.test", "open.test", 200),
+        (&anonymous, "open.test", "also.test:443", 200),
+        (&anonymous, "open.test", "unknown.test", 200),
+        (&anonymous, "open.test", "shut.test", 421),
+        (&anonymous, "open.test", "SHUT.test.", 421),
+        (&anonymous, "open.test", "x.shut.test:8443", 421),
         (&alice, "shut.test", "shut.test", 200),
         (&alice, "shut.test", "x.shut.test", 200),
         (&alice, "shut.test", "open.test", 421),
-        (&alice, "shut.test", "unheard.test", 421),
+        (&alice, "shut.test", "unknown.test", 421),
     ] {
         let mut client = tls::connect(address(&gateway), name, client).await;
-        let answer = client.request(&Request::get("/").header("Host", host)).await;
-        assert_eq!(answer.status, status, "{name} {host}");
-        let again = client.request(&Request::get("/").header("Host", name)).await;
-        assert_eq!(again.status, 200, "the connection is as good as before");
+        let response = client.request(&Request::get("/").header("Host", host)).await;
+        assert_eq!(response.status, status, "{name} {host}");
+        let next = client.request(&Request::get("/").header("Host", name)).await;
+        assert_eq!(next.status, 200, "the connection was closed");
     }
-    let mut refused = tls::connect(address(&gateway), "shut.test", &nobody).await;
-    assert!(refused.is_closed().await, "no certificate, no entry");
-    // Who names no host at all has come under the first certificate's rule.
+    let mut refused = tls::connect(address(&gateway), "shut.test", &anonymous).await;
+    assert!(refused.is_closed().await, "served without a certificate");
+    // Without a server name, the first certificate's rules apply.
     let Some(mut curl) = program::command("curl") else { return };
     curl.args(["-sSk", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: shut.test"]);
     let (_, stdout, stderr) = program::run(curl.arg(format!("https://{}/", address(&gateway))), "").await;
     assert_eq!(stdout, "421", "{stderr}");
 }
 
-/// A client may take one HTTP/2 connection for all hosts that its certificate names (RFC 9113, 9.1.1); where they have
-/// other rules it is sent to make another, and the one that it has goes on.
+/// A client may use one HTTP/2 connection for all hosts that its certificate names (RFC 9113, section 9.1.1). A 421 tells it
+/// to open another one.
 #[tokio::test]
-async fn hosts_that_share_a_connection_share_its_rule_for_clients() {
+async fn coalesced_http2_request_for_a_host_with_other_client_rules_is_421() {
     let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
-    let gateway = secured(
+    let gateway = tls_gateway(
         &upstream,
         "certificates = [\n\
          { cert = \"open.pem\", key = \"open.key\" },\n\
@@ -310,10 +313,10 @@ async fn hosts_that_share_a_connection_share_its_rule_for_clients() {
         let connection = tokio::spawn(connection);
         for (host, status) in [(name, 200), (host, status), (name, 200)] {
             let request = http::Request::get(format!("https://{host}/")).body(()).unwrap();
-            sender = within("room for a stream", sender.ready()).await.unwrap();
-            let (answer, _) = sender.send_request(request, true).unwrap();
-            let answer = within("an answer", answer).await.unwrap();
-            assert_eq!(answer.status(), status, "{name} {host}");
+            sender = within("a free stream", sender.ready()).await.unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let response = within("a response", response).await.unwrap();
+            assert_eq!(response.status(), status, "{name} {host}");
         }
         connection.abort();
     }
@@ -321,9 +324,10 @@ async fn hosts_that_share_a_connection_share_its_rule_for_clients() {
 }
 
 #[tokio::test]
-async fn a_client_hello_in_records_of_one_byte_is_understood() {
+async fn client_hello_in_records_of_one_byte_is_accepted() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
-    let gateway = secured(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
+    let gateway =
+        tls_gateway(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
 
     let client = tls::client_config(&authority, None);
     let name = "app.test".try_into().unwrap();
@@ -332,86 +336,94 @@ async fn a_client_hello_in_records_of_one_byte_is_understood() {
     session.write_tls(&mut hello).unwrap();
     let mut stream = TcpStream::connect(address(&gateway)).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    // Each byte of the message in a record of its own, and each byte of the records on its own.
+    // Each byte of the message is in a separate record, and each byte of the records is sent separately.
     for byte in &hello[5..] {
         for part in [hello[0], hello[1], hello[2], 0, 1, *byte] {
             stream.write_all(&[part]).await.unwrap();
         }
     }
-    let mut answer = [0; 6];
-    within("a ServerHello", stream.read_exact(&mut answer)).await.unwrap();
-    assert_eq!((answer[0], answer[5]), (0x16, 2), "a handshake record with a ServerHello: {answer:?}");
+    let mut response = [0; 6];
+    within("a ServerHello", stream.read_exact(&mut response)).await.unwrap();
+    assert_eq!(
+        (response[0], response[5]),
+        (0x16, 2),
+        "not a handshake record with a ServerHello: {response:?}"
+    );
 }
 
 #[tokio::test]
-async fn what_is_not_tls_is_closed_and_plain_http_is_told() {
+async fn other_protocol_at_a_tls_port_is_closed_and_plain_http_is_400() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
     let lines = format!("handshake_timeout = \"500ms\"\n{APP}");
     let gateway =
-        secured(&upstream, &lines).certificate("app", &authority.server(&["app.test"])).start().await;
+        tls_gateway(&upstream, &lines).certificate("app", &authority.server(&["app.test"])).start().await;
 
     let sslv2 = b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10\x01\x00\x80".to_vec();
     let huge = [&b"\x16\x03\x01\xff\xff"[..], &[1; 70_000]].concat();
     let garbage = (0..=255).cycle().take(10_000).collect();
-    let cut = b"\x16\x03\x01\x02\x00\x01\x00".to_vec();
-    for bytes in [sslv2, huge, garbage, cut, Vec::new()] {
+    let truncated = b"\x16\x03\x01\x02\x00\x01\x00".to_vec();
+    for bytes in [sslv2, huge, garbage, truncated, Vec::new()] {
         let mut client = Client::connect(address(&gateway)).await;
         client.try_send(&bytes).await;
         let rest = client.read_to_end().await;
-        // At most an alert; what never ends its first message runs out of time.
+        // At most an alert. An incomplete first message times out.
         assert!(rest.len() <= 7, "{rest:?}");
     }
     let mut client = Client::connect(address(&gateway)).await;
-    let answer = client.request(&Request::get("/")).await;
-    assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
+    let response = client.request(&Request::get("/")).await;
+    assert_eq!((response.status, response.header("connection")), (400, Some("close")));
     assert!(client.is_closed().await);
     assert_eq!(upstream.request_count(), 0);
 
     let client = tls::client_config(&authority, None);
     let mut client = tls::connect(address(&gateway), "app.test", &client).await;
-    assert_eq!(client.request(&Request::get("/")).await.status, 200, "and the gateway is well");
+    assert_eq!(client.request(&Request::get("/")).await.status, 200, "the gateway no longer serves");
     let log = gateway.log();
     let (_, since) = log.split_once("\"ready\"").unwrap();
-    assert!(!since.contains("ERROR") && !since.contains("WARN"), "who is hostile makes no noise: {since}");
+    assert!(
+        !since.contains("ERROR") && !since.contains("WARN"),
+        "invalid input was logged as a warning: {since}"
+    );
 }
 
 #[tokio::test]
-async fn the_end_of_a_connection_is_said() {
+async fn connection_ends_with_close_notify() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
-    let gateway = secured(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
+    let gateway =
+        tls_gateway(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
 
     let client = tls::client_config(&authority, None);
     let mut stream = tls::handshake(address(&gateway), "app.test", &client).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    // rustls tells a stream that ends with close_notify from one that is cut.
-    within("the end", stream.read_to_string(&mut answer)).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let mut response = String::new();
+    // rustls returns an error if the stream ends without close_notify.
+    within("the end", stream.read_to_string(&mut response)).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
 }
 
-fn serial(stream: &tokio_rustls::client::TlsStream<TcpStream>) -> Vec<u8> {
+fn certificate(stream: &tokio_rustls::client::TlsStream<TcpStream>) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
 #[tokio::test]
-async fn certificates_that_change_are_taken_and_bad_ones_are_not() {
+async fn changed_certificates_are_reloaded_and_invalid_ones_are_rejected() {
     let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
     let [first, second, third] = [(); 3].map(|()| authority.server(&["app.test"]));
-    let gateway = secured(&upstream, APP).certificate("app", &first).start().await;
+    let gateway = tls_gateway(&upstream, APP).certificate("app", &first).start().await;
     let at = address(&gateway);
-    let fresh = || tls::client_config(&authority, None);
-    let shown = async || serial(&tls::handshake(at, "app.test", &fresh()).await.unwrap());
-    let mut kept = tls::connect(at, "app.test", &fresh()).await;
-    let before = shown().await;
+    let new_client = || tls::client_config(&authority, None);
+    let served = async || certificate(&tls::handshake(at, "app.test", &new_client()).await.unwrap());
+    let mut open = tls::connect(at, "app.test", &new_client()).await;
+    let before = served().await;
 
     second.write(gateway.directory(), "app");
     gateway.wait_for_line("certificates reloaded").await;
-    let after = shown().await;
+    let after = served().await;
     assert_ne!(after, before);
-    assert_eq!(kept.request(&Request::get("/")).await.status, 200, "a connection stays");
+    assert_eq!(open.request(&Request::get("/")).await.status, 200, "an open connection was closed");
 
-    // A key that is another certificate's, a file that is no PEM, and one that is gone.
-    for spoil in [
+    // A key of another certificate, a file that is not PEM, and a missing file.
+    for break_files in [
         (|directory: &Path, third: &Identity| fs::write(directory.join("app.key"), &third.key))
             as fn(&Path, &Identity) -> _,
         |directory, _| fs::write(directory.join("app.pem"), "no certificate"),
@@ -419,14 +431,14 @@ async fn certificates_that_change_are_taken_and_bad_ones_are_not() {
     ] {
         let failures =
             gateway.events("changed certificates are invalid; the previous ones stay in use").len();
-        spoil(gateway.directory(), &third).unwrap();
-        eventually("an alarm", async || {
+        break_files(gateway.directory(), &third).unwrap();
+        eventually("an error", async || {
             gateway.events("changed certificates are invalid; the previous ones stay in use").len() > failures
         })
         .await;
-        assert_eq!(shown().await, after, "the one before stays");
+        assert_eq!(served().await, after, "an invalid certificate is served");
     }
-    // As Kubernetes does it: the files are links into a directory that is itself exchanged.
+    // As in Kubernetes: the files are symlinks into a directory that is a symlink, too, and is replaced.
     let directory = gateway.directory();
     fs::create_dir(directory.join("v3")).unwrap();
     third.write(&directory.join("v3"), "app");
@@ -435,35 +447,35 @@ async fn certificates_that_change_are_taken_and_bad_ones_are_not() {
         std::os::unix::fs::symlink(format!("data/{file}"), directory.join(file)).unwrap();
     }
     std::os::unix::fs::symlink("v3", directory.join("data")).unwrap();
-    eventually("the third", async || ![&before, &after].contains(&&shown().await)).await;
-    let third = shown().await;
+    eventually("the third certificate", async || ![&before, &after].contains(&&served().await)).await;
+    let third = served().await;
     fs::create_dir(directory.join("v4")).unwrap();
     first.write(&directory.join("v4"), "app");
     std::os::unix::fs::symlink("v4", directory.join("next")).unwrap();
     fs::rename(directory.join("next"), directory.join("data")).unwrap();
-    eventually("the first again", async || shown().await == before).await;
+    eventually("the first certificate", async || served().await == before).await;
     assert_ne!(third, before);
     assert!(!gateway.log().contains("PRIVATE KEY"));
 }
 
 #[tokio::test]
-async fn what_would_not_serve_does_not_start() {
+async fn invalid_certificate_is_an_error_at_start_and_an_expired_one_a_warning() {
     let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
     let (one, other) = (ours.server(&["app.test"]), ours.server(&["app.test"]));
     let mixed = Identity { certificate: one.certificate.clone(), key: other.key };
-    let failure = secured(&upstream, APP).certificate("app", &mixed).fail_to_start().await;
+    let failure = tls_gateway(&upstream, APP).certificate("app", &mixed).fail_to_start().await;
     assert_eq!(failure.status.code(), Some(2));
     assert!(failure.log.contains("`listeners.tls.certificates.key` does not match the certificate"));
-    let failure = secured(&upstream, APP).file("app.pem", &one.certificate).fail_to_start().await;
+    let failure = tls_gateway(&upstream, APP).file("app.pem", &one.certificate).fail_to_start().await;
     assert!(failure.log.contains("`listeners.tls.certificates.key` cannot be read from"), "{}", failure.log);
-    // An expired certificate is better than none: clients may look away.
+    // Clients may accept an expired certificate.
     let gateway =
-        secured(&upstream, APP).certificate("app", &ours.expired_server(&["app.test"])).start().await;
+        tls_gateway(&upstream, APP).certificate("app", &ours.expired_server(&["app.test"])).start().await;
     gateway.wait_for_line("the certificate of `listeners.tls.certificates.cert` has expired").await;
 }
 
 #[tokio::test]
-async fn plain_listeners_send_browsers_to_https() {
+async fn redirect_to_https_redirects_plain_requests_and_hsts_is_sent_over_tls() {
     let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
     let gateway = Gateway::builder()
         .listener("address = \"127.0.0.1:0\"\nredirect_to_https = true")
@@ -485,36 +497,32 @@ async fn plain_listeners_send_browsers_to_https() {
         ("App.test.:8080", "https://app.test/a%20b?c=d"),
         ("[::1]:80", "https://[::1]/a%20b?c=d"),
     ] {
-        let answer = Request::new("POST", "/a%20b?c=d").header("Host", host).send(plain[0]).await;
-        assert_eq!((answer.status, answer.header("location")), (308, Some(location)));
-        assert_eq!(answer.header("strict-transport-security"), None, "it means nothing without TLS");
+        let response = Request::new("POST", "/a%20b?c=d").header("Host", host).send(plain[0]).await;
+        assert_eq!((response.status, response.header("location")), (308, Some(location)));
+        assert_eq!(response.header("strict-transport-security"), None, "HSTS without TLS");
     }
-    let answer = Request::get("/x").header("Host", "app.test").send(plain[1]).await;
-    assert_eq!((answer.status, answer.header("location")), (301, Some("https://app.test:8443/x")));
+    let response = Request::get("/x").header("Host", "app.test").send(plain[1]).await;
+    assert_eq!((response.status, response.header("location")), (301, Some("https://app.test:8443/x")));
     let mut old = Client::connect(plain[0]).await;
     old.send("GET / HTTP/1.0\r\n\r\n").await;
-    assert_eq!(
-        old.read_until("\r\n").await,
-        "HTTP/1.0 400 Bad Request\r\n",
-        "there is no host to send it to"
-    );
-    let told = Request::get("/app").header("X-Forwarded-Proto", "https").send(plain[2]).await;
-    assert_eq!(told.status, 200, "who came over TLS to a trusted proxy is not sent round in circles");
-    let hits = upstream.request_count();
+    assert_eq!(old.read_until("\r\n").await, "HTTP/1.0 400 Bad Request\r\n", "a redirect without a host");
+    let forwarded = Request::get("/app").header("X-Forwarded-Proto", "https").send(plain[2]).await;
+    assert_eq!(forwarded.status, 200, "a request over TLS to a trusted proxy was redirected");
+    let before = upstream.request_count();
 
     let client = tls::client_config(&ours, None);
     let mut client = tls::connect(address(&gateway), "app.test", &client).await;
     for (path, status) in [("/app", 200), ("/nothing", 404), ("//", 400)] {
-        let answer = client.request(&Request::get(path)).await;
-        assert_eq!(answer.status, status);
-        let hsts = answer.header("strict-transport-security");
+        let response = client.request(&Request::get(path)).await;
+        assert_eq!(response.status, status);
+        let hsts = response.header("strict-transport-security");
         assert_eq!(hsts, Some("max-age=31536000; includeSubDomains"), "{path}");
     }
-    assert_eq!(upstream.request_count(), hits + 1);
+    assert_eq!(upstream.request_count(), before + 1);
 }
 
 #[tokio::test]
-async fn an_upstream_that_speaks_of_hsts_itself_knows_better() {
+async fn hsts_header_of_the_upstream_takes_precedence() {
     let ours = Authority::new("ours");
     let upstream = Upstream::responding(|_| {
         crate::support::scripted_response::ScriptedResponse::ok("ok")
@@ -528,7 +536,7 @@ async fn an_upstream_that_speaks_of_hsts_itself_knows_better() {
         .start()
         .await;
     let mut client = tls::connect(address(&gateway), "app.test", &tls::client_config(&ours, None)).await;
-    let answer = client.request(&Request::get("/")).await;
-    assert_eq!(answer.header("strict-transport-security"), Some("max-age=1"));
+    let response = client.request(&Request::get("/")).await;
+    assert_eq!(response.header("strict-transport-security"), Some("max-age=1"));
     assert_eq!(field(&gateway.events("listening")[0], "listener"), "https");
 }

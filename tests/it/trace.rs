@@ -1,4 +1,4 @@
-//! W3C trace context on its way through: passed on with a span of the gateway's, or made; and found in every log.
+//! W3C trace context: forwarded with a new span, or created, and present in the logs.
 
 use serde_json::Value;
 
@@ -15,12 +15,12 @@ fn builder(upstream: &Upstream) -> Builder {
     Gateway::builder().upstream("app", upstream).route("/", "public", "")
 }
 
-async fn line(gateway: &Gateway) -> Value {
-    gateway.wait_for_event("a line of the access log", |event| field(event, "message") == "request").await
+async fn access_line(gateway: &Gateway) -> Value {
+    gateway.wait_for_event("line", |event| field(event, "message") == "request").await
 }
 
 #[tokio::test]
-async fn a_trace_goes_on_with_a_new_span_and_its_state() {
+async fn valid_traceparent_is_forwarded_with_a_new_span_and_its_tracestate() {
     let upstream = Upstream::start();
     let gateway = builder(&upstream).start().await;
     let request = Request::get("/")
@@ -35,12 +35,12 @@ async fn a_trace_goes_on_with_a_new_span_and_its_state() {
     assert_ne!(parent[36..52], PARENT[36..52]);
     assert_eq!(seen.all("tracestate"), ["a=1", "b=2"]);
     assert!(response.header("traceparent").is_none());
-    let line = line(&gateway).await;
+    let line = access_line(&gateway).await;
     assert_eq!((line["trace"].as_str(), line["span"].as_str()), (Some(TRACE), Some(&parent[36..52])));
 }
 
 #[tokio::test]
-async fn without_one_or_with_a_bad_one_a_trace_is_made() {
+async fn missing_or_invalid_traceparent_is_replaced_by_a_new_trace() {
     for (setting, flags) in [("", "03"), ("traces = \"unsampled\"", "02")] {
         let upstream = Upstream::start();
         let gateway = builder(&upstream).server(&format!("workers = 1\n{setting}")).start().await;
@@ -56,19 +56,19 @@ async fn without_one_or_with_a_bad_one_a_trace_is_made() {
 }
 
 #[tokio::test]
-async fn where_traces_only_pass_nothing_is_touched() {
+async fn traces_pass_forwards_traceparent_unchanged() {
     let upstream = Upstream::start();
     let gateway = builder(&upstream).server("workers = 1\ntraces = \"pass\"").start().await;
     gateway.send(&Request::get("/").header("traceparent", PARENT)).await;
     assert_eq!(upstream.last_request().header("traceparent"), Some(PARENT));
     gateway.send(&Request::get("/")).await;
     assert_eq!(upstream.last_request().header("traceparent"), None);
-    assert_eq!(line(&gateway).await["trace"], TRACE);
+    assert_eq!(access_line(&gateway).await["trace"], TRACE);
 }
 
-/// At `debug`, every phase says under the request's id and trace how long it took; at `info` none is there.
+/// Each span has the request's id and trace, and its duration.
 #[tokio::test]
-async fn every_phase_is_a_span() {
+async fn every_phase_is_a_span_at_debug_and_none_at_info() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = Session::new(serde_json::json!({ "user": "alice" })).aged(table::DUE);
     session.put(&engine).await;
@@ -91,22 +91,22 @@ async fn every_phase_is_a_span() {
             .await;
         let request =
             span["spans"].as_array().unwrap().iter().find(|span| span["name"] == "request").cloned();
-        let request = request.unwrap_or_else(|| panic!("{phase} is in no request: {span}"));
+        let request = request.unwrap_or_else(|| panic!("{phase} is not in a request: {span}"));
         assert_eq!((request["id"].as_str(), request["trace"].as_str()), (Some("the-request"), Some(TRACE)));
     }
-    // What outlives the request is found by it too.
-    let reissue = gateway.wait_for_event("the reissue", |event| field(event, "message") == "reissue").await;
+    // Also the reissue, which may end after the request.
+    let reissue = gateway.wait_for_event("reissue", |event| field(event, "message") == "reissue").await;
     let spans = reissue["spans"].as_array().unwrap();
     assert!(spans.iter().any(|span| span["trace"] == TRACE), "{reissue}");
-    let quiet = builder("info").start().await;
-    quiet.send(&Request::get("/").cookie(&session.cookie())).await;
-    line(&quiet).await;
-    assert!(quiet.events("close").is_empty());
+    let info = builder("info").start().await;
+    info.send(&Request::get("/").cookie(&session.cookie())).await;
+    access_line(&info).await;
+    assert!(info.events("close").is_empty());
 }
 
-/// Where there is no access log, what failed is logged by itself, under both ids, once a second.
+/// Without an access log, failed requests are logged, at most once a second.
 #[tokio::test]
-async fn a_failed_request_is_found_by_its_trace() {
+async fn log_line_of_a_failed_request_has_its_id_and_trace() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = Gateway::builder()
         .engine(&engine)
@@ -126,7 +126,7 @@ async fn a_failed_request_is_found_by_its_trace() {
     }
     assert_eq!(failed, 20);
     let event =
-        gateway.wait_for_event("the failure", |event| field(event, "message") == "a request failed").await;
+        gateway.wait_for_event("failure", |event| field(event, "message") == "a request failed").await;
     assert_eq!((&event["id"], &event["trace"]), (&"the-request".into(), &TRACE.into()));
     assert_eq!(event["cause"], "store-unavailable");
     for message in ["a request failed", "a session could not be read"] {

@@ -1,5 +1,4 @@
-//! Several servers behind one name: which one a request goes to, what happens when one fails, and how each kind of
-//! server is reached.
+//! Upstreams of several servers: load balancing, failures, connection limits, and each kind of server.
 
 mod balance;
 mod bounds;
@@ -10,7 +9,7 @@ mod multiplexed;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::upstream::Upstream;
 
-/// A gateway whose one route leads to these servers, with further lines for the upstream.
+/// Returns a gateway with one route to these servers and further lines of the upstream.
 fn gateway(servers: &[String], lines: &str) -> Builder {
     let servers: Vec<_> = servers.iter().map(|server| format!("\"{server}\"")).collect();
     let upstream = format!("[upstreams.app]\nservers = [{}]\n{lines}", servers.join(", "));

@@ -1,11 +1,11 @@
-//! Every vector of `tests/fixtures/session-vectors.json`, rows and cookies that real frameworks wrote, is accounted for:
-//! a format's tests read it, or refuse it for the reason it states, or the README says why its framework is not supported.
+//! Checks that each vector of `tests/fixtures/session-vectors.json`, which has rows and cookies that real frameworks wrote, is
+//! used by a format's tests, or that the README says why its framework is not supported.
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-/// The vectors of frameworks that are not supported, by what their ids begin with, and how the README calls them.
+/// Unsupported frameworks: the prefix of their vectors' ids, and their names in the README.
 const NOT_SUPPORTED: [(&str, &str); 13] = [
     ("flask-dynamodb-sessions-", "flask-dynamodb-sessions"),
     ("php-", "PHP"),
@@ -23,14 +23,14 @@ const NOT_SUPPORTED: [(&str, &str); 13] = [
 ];
 
 #[test]
-fn every_vector_is_accounted_for() {
+fn every_vector_is_tested_or_documented_as_unsupported() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
     let all: Value = serde_json::from_str(&read("tests/fixtures/session-vectors.json")).unwrap();
     let by_name =
         ["src/format/layout/tests.rs", "src/format/layout/tests/hostile.rs", "src/format/pyramid/tests.rs"];
     let by_name = by_name.map(read).concat();
-    // Django's tests go through all of its vectors, and count them.
+    // Django's tests run all of its vectors, and count them.
     assert!(read("src/format/django/tests.rs").contains("\"django-"));
     let readme = read("README.md");
     let (_, table) = readme.split_once("| not supported | why |").unwrap();
@@ -41,13 +41,13 @@ fn every_vector_is_accounted_for() {
         let id = vector["id"].as_str().unwrap();
         let is_named = by_name.contains(&format!("\"{id}\""));
         let is_django = id.starts_with("django-") && !id.starts_with("django-dysession");
-        let refused = NOT_SUPPORTED.iter().find(|(prefix, _)| id.starts_with(prefix));
-        match refused {
+        let unsupported = NOT_SUPPORTED.iter().find(|(prefix, _)| id.starts_with(prefix));
+        match unsupported {
             Some((_, name)) => {
-                assert!(!is_named && !is_django, "`{id}` is supported after all");
+                assert!(!is_named && !is_django, "`{id}` is tested, so its framework is supported");
                 assert!(table.contains(name), "the README does not say why `{id}` is not supported");
             }
-            None => assert!(is_named || is_django, "no test knows `{id}`"),
+            None => assert!(is_named || is_django, "no test uses `{id}`"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! WebSockets: the way of a handshake, the tunnel, and its end with the session.
+//! WebSockets: handshakes, tunnels, and their end when the session ends.
 
 use std::time::Duration;
 
@@ -9,32 +9,33 @@ use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::scripted_response::ScriptedResponse;
+use crate::support::session_commands::set_cookie;
 use crate::support::table::{self, DUE, Session, number};
 use crate::support::upstream::Upstream;
 use crate::support::websocket::{EchoServer, WebSocket, rejected_status};
 
-/// Rows stay cached for the whole test, so that every read is a recheck's.
-const WARM: &str = "[sessions.main.cache]\nttl = \"1m\"";
+/// Rows stay cached for the whole test, so that every read is one of a recheck.
+const LONG_CACHE: &str = "[sessions.main.cache]\nttl = \"1m\"";
 const HEADERS: &str = "[routes.headers]\nX-User = \"user\"";
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A route `/ws` with these lines, and `/` for everything else.
+/// Returns a gateway with a route `/ws` with these lines, and a route `/`.
 fn gateway(engine: &Engine, echo: &EchoServer, lines: &str) -> Builder {
-    let builder = Gateway::builder().engine(engine).upstream_at("app", echo.address(), "").realm(WARM);
+    let builder = Gateway::builder().engine(engine).upstream_at("app", echo.address(), "").realm(LONG_CACHE);
     builder.route("/ws", "required", lines).route("/", "optional", "")
 }
 
-async fn alice(engine: &Engine) -> Session {
+async fn put_session(engine: &Engine) -> Session {
     let session = Session::new(json!({ "user": "alice" }));
     session.put(engine).await;
     session
 }
 
 #[tokio::test]
-async fn a_handshake_goes_every_requests_way() {
+async fn handshake_has_the_session_headers_and_is_logged_with_its_bytes() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &echo, &format!("websocket = true\n{HEADERS}")).start().await;
 
     let lines = [
@@ -46,7 +47,7 @@ async fn a_handshake_goes_every_requests_way() {
     ];
     let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let opened = WebSocket::open(&gateway, "/ws", &lines).await;
-    // The server agrees to no protocol, which the library takes for a failure; what arrived is what matters.
+    // The server selects no subprotocol, which is an error of the client library.
     assert!(opened.is_err());
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     socket.echo("hello").await;
@@ -68,15 +69,15 @@ async fn a_handshake_goes_every_requests_way() {
 
     socket.close(1000).await;
     let line =
-        gateway.wait_for_event("the tunnel's line", |event| field(event, "received") == 6 + 5 + 8).await;
+        gateway.wait_for_event("line of the tunnel", |event| field(event, "received") == 6 + 5 + 8).await;
     assert_eq!((field(&line, "status"), field(&line, "verdict")), (&json!(101), &json!("active")));
     assert_eq!(field(&line, "bytes"), 2 + 5 + 4);
 }
 
 #[tokio::test]
-async fn messages_of_a_megabyte_go_both_ways() {
+async fn messages_of_a_megabyte_are_forwarded_in_both_directions() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true").start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     let message: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[at as usize % 3]).collect();
@@ -91,17 +92,17 @@ async fn messages_of_a_megabyte_go_both_ways() {
 }
 
 #[tokio::test]
-async fn who_may_not_pass_gets_no_tunnel() {
+async fn handshake_without_a_session_is_401_and_from_another_origin_403() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let lines = "websocket = { origins = [\"https://partner.example\"] }\nlogin = \"/login\"";
     let gateway = gateway(&engine, &echo, lines).start().await;
     let html = ("Accept", "text/html");
-    assert_eq!(rejected_status(WebSocket::open(&gateway, "/ws", &[html]).await), 401, "and no redirect");
+    assert_eq!(rejected_status(WebSocket::open(&gateway, "/ws", &[html]).await), 401, "not a redirect");
 
     let cookie = session.cookie();
     let here = format!("http://{}", gateway.address());
-    for (origin, welcome) in [
+    for (origin, is_allowed) in [
         (here.as_str(), true),
         ("https://partner.example", true),
         ("https://evil.example", false),
@@ -110,22 +111,22 @@ async fn who_may_not_pass_gets_no_tunnel() {
     ] {
         let opened = WebSocket::open(&gateway, "/ws", &[("Cookie", &cookie), ("Origin", origin)]).await;
         match opened {
-            Ok(socket) if welcome => drop(socket),
-            other if !welcome => assert_eq!(rejected_status(other), 403, "{origin}"),
+            Ok(socket) if is_allowed => drop(socket),
+            other if !is_allowed => assert_eq!(rejected_status(other), 403, "{origin}"),
             other => panic!("{origin}: {other:?}"),
         }
     }
-    gateway.wait_for_event("the refusal's line", |event| field(event, "verdict") == "cross-site").await;
+    gateway.wait_for_event("line of a refusal", |event| field(event, "verdict") == "cross-site").await;
 }
 
-/// A handshake without a library.
+/// Returns the request of a handshake.
 fn handshake(session: &Session) -> Request {
     let request = Request::get("/ws").cookie(&session.cookie()).header("Connection", "Upgrade");
     let request = request.header("Upgrade", "websocket").header("Sec-WebSocket-Version", "13");
     request.header("Sec-WebSocket-Key", KEY)
 }
 
-fn agreement(accept: &str, upgrade: &str) -> ScriptedResponse {
+fn switching_protocols(accept: &str, upgrade: &str) -> ScriptedResponse {
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {upgrade}\r\n\
          X-Session-Ref: x\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
@@ -133,28 +134,28 @@ fn agreement(accept: &str, upgrade: &str) -> ScriptedResponse {
     ScriptedResponse::raw_then_echo(&head)
 }
 
-fn raw(engine: &Engine, upstream: &Upstream) -> Builder {
-    let builder = Gateway::builder().engine(engine).upstream("app", upstream).realm(WARM);
+fn scripted_gateway(engine: &Engine, upstream: &Upstream) -> Builder {
+    let builder = Gateway::builder().engine(engine).upstream("app", upstream).realm(LONG_CACHE);
     builder.route("/ws", "required", "websocket = true").route("/", "optional", "")
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_none_is_refused() {
+async fn invalid_handshake_is_400_and_other_upgrades_are_ignored() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = alice(&engine).await;
-    let gateway = raw(&engine, &upstream).start().await;
+    let session = put_session(&engine).await;
+    let gateway = scripted_gateway(&engine, &upstream).start().await;
     let plain = || Request::get("/ws").cookie(&session.cookie()).header("Connection", "Upgrade");
-    let keyless = plain().header("Upgrade", "websocket");
-    let bodied = handshake(&session).header("Content-Length", "2");
-    for request in [keyless.clone(), keyless.header("Sec-WebSocket-Key", "short"), bodied] {
+    let without_key = plain().header("Upgrade", "websocket");
+    let with_body = handshake(&session).header("Content-Length", "2");
+    for request in [without_key.clone(), without_key.header("Sec-WebSocket-Key", "short"), with_body] {
         assert_eq!(gateway.send(&request).await.status, 400);
     }
     assert_eq!(upstream.request_count(), 0);
-    // Another protocol is not had, but its request is as good as any.
+    // An upgrade to another protocol is ignored.
     let other = plain().header("Upgrade", "h2c");
     assert_eq!(gateway.send(&other).await.status, 200);
     assert_eq!(upstream.only_request().header("upgrade"), None);
-    // Nor is a WebSocket where the route does not have any.
+    // And so is a handshake on a route without `websocket`.
     let elsewhere = Request::get("/").header("Connection", "Upgrade").header("Upgrade", "websocket");
     let response = gateway.send(&elsewhere.header("Sec-WebSocket-Key", KEY)).await;
     assert_eq!((response.status, response.header("connection")), (200, Some("close")));
@@ -165,40 +166,40 @@ async fn a_handshake_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn an_agreement_to_something_else_is_none() {
+async fn invalid_101_is_502() {
     let upstream = Upstream::responding(|request| match request.header("x-case").unwrap() {
-        "accept" => agreement("c29tZXRoaW5nIGVsc2U=", "websocket"),
-        "protocol" => agreement(ACCEPT, "h2c"),
-        "silent" => ScriptedResponse::upgrade("websocket"),
-        _ => agreement(ACCEPT, "websocket"),
+        "accept" => switching_protocols("c29tZXRoaW5nIGVsc2U=", "websocket"),
+        "protocol" => switching_protocols(ACCEPT, "h2c"),
+        "no-accept" => ScriptedResponse::upgrade("websocket"),
+        _ => switching_protocols(ACCEPT, "websocket"),
     });
     let engine = table::engine().await;
-    let session = alice(&engine).await;
-    let gateway = raw(&engine, &upstream).start().await;
-    for case in ["accept", "protocol", "silent"] {
+    let session = put_session(&engine).await;
+    let gateway = scripted_gateway(&engine, &upstream).start().await;
+    for case in ["accept", "protocol", "no-accept"] {
         assert_eq!(gateway.send(&handshake(&session).header("X-Case", case)).await.status, 502, "{case}");
     }
     let mut client = Client::connect(gateway.address()).await;
-    client.send_request(&handshake(&session).header("X-Case", "right")).await;
+    client.send_request(&handshake(&session).header("X-Case", "valid")).await;
     let response = client.read_response().await.unwrap();
     assert_eq!((response.status, response.header("upgrade")), (101, Some("websocket")));
     assert_eq!(response.header("x-session-ref"), None);
-    // What is not frames is passed on all the same.
-    client.send("neither fish nor frame").await;
-    assert_eq!(client.read_until("frame").await, "neither fish nor frame");
+    // Bytes that are not frames are forwarded, too.
+    client.send("not a frame").await;
+    assert_eq!(client.read_until("frame").await, "not a frame");
 }
 
 #[tokio::test]
-async fn nothing_of_the_tunnel_goes_before_the_101_nor_after_another_answer() {
+async fn early_bytes_are_forwarded_only_after_a_101() {
     let gate = crate::support::gate::Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::responding(move |request| match request.header("x-case").unwrap() {
         "refuse" => ScriptedResponse::new(403, "no"),
-        _ => agreement(ACCEPT, "websocket").after(&held),
+        _ => switching_protocols(ACCEPT, "websocket").after(&held),
     });
     let engine = table::engine().await;
-    let session = alice(&engine).await;
-    let gateway = raw(&engine, &upstream).start().await;
+    let session = put_session(&engine).await;
+    let gateway = scripted_gateway(&engine, &upstream).start().await;
     let early = "GET /smuggled HTTP/1.1\r\nHost: gateway.test\r\n\r\n";
 
     let mut refused = Client::connect(gateway.address()).await;
@@ -207,34 +208,34 @@ async fn nothing_of_the_tunnel_goes_before_the_101_nor_after_another_answer() {
     let response = refused.read_response().await.unwrap();
     assert_eq!((response.status, response.header("connection")), (403, Some("close")));
     assert!(refused.is_closed().await);
-    assert_eq!(upstream.request_count(), 1, "what came early was no request");
+    assert_eq!(upstream.request_count(), 1, "early bytes were read as a request");
 
     let mut client = Client::connect(gateway.address()).await;
-    client.send_request(&handshake(&session).header("X-Case", "agree")).await;
+    client.send_request(&handshake(&session).header("X-Case", "accept")).await;
     client.send(early).await;
     gate.wait_for_arrival().await;
     gate.open();
     assert_eq!(client.read_response().await.unwrap().status, 101);
-    assert_eq!(client.read_until("\r\n\r\n").await, early, "sent on, and back, after the 101");
+    assert_eq!(client.read_until("\r\n\r\n").await, early, "the echo of the early bytes");
     assert_eq!((upstream.request_count(), upstream.connections()), (2, 1));
     drop(client);
-    gateway.wait_for_event("the tunnel's end", |event| field(event, "closed") == "client").await;
+    gateway.wait_for_event("end of the tunnel", |event| field(event, "closed") == "client").await;
     let refuse = Request::get("/").header("X-Case", "refuse");
     assert_eq!(gateway.send(&refuse).await.status, 403);
-    assert_eq!(upstream.connections(), 2, "the connection of a tunnel is never used again");
+    assert_eq!(upstream.connections(), 2, "the tunnel's connection was reused");
 }
 
 #[tokio::test]
-async fn a_session_that_ends_elsewhere_ends_its_sockets_within_a_recheck() {
+async fn tunnels_of_a_deleted_session_are_closed_by_the_recheck() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
     let before = engine.counts().reads();
     let mut sockets = Vec::new();
     for _ in 0..100 {
         sockets.push(WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await);
     }
-    assert_eq!(engine.counts().reads(), before + 1, "the first request's");
+    assert_eq!(engine.counts().reads(), before + 1, "one read for all handshakes");
     engine.wait_until("three rechecks", |all| reads(all) >= before + 4).await;
     for socket in &mut sockets {
         socket.echo("still here").await;
@@ -245,12 +246,12 @@ async fn a_session_that_ends_elsewhere_ends_its_sockets_within_a_recheck() {
     }
     drop(sockets);
     assert_eq!(echo.wait_for_ends(100).await, [Some(1008); 100]);
-    // One read a second for all of them together: 100 would show.
+    // One read each second for all tunnels, not one for each tunnel.
     let counts = engine.counts();
     assert!(counts.reads() - before < 20, "{counts:?}");
     let closed = |event: &serde_json::Value| field(event, "closed") == "session-ended";
     let lines = || gateway.events("request").iter().filter(|event| closed(event)).count();
-    crate::support::eventually("a line of each", || async { lines() == 100 }).await;
+    crate::support::eventually("a hundred lines", || async { lines() == 100 }).await;
 }
 
 fn reads(all: &[crate::support::engine::Operation]) -> usize {
@@ -258,49 +259,49 @@ fn reads(all: &[crate::support::engine::Operation]) -> usize {
 }
 
 #[tokio::test]
-async fn a_log_out_here_ends_them_at_once_and_a_change_of_id_does_not() {
+async fn destroy_by_the_same_gateway_closes_tunnels_at_once_and_a_rotation_does_not() {
     let echo = EchoServer::start().await;
     let upstream = Upstream::responding(|request| {
-        ScriptedResponse::ok("ok").header("X-Session-Action", request.header("x-order").unwrap())
+        ScriptedResponse::ok("ok").header("X-Session-Action", request.header("x-action").unwrap())
     });
     let engine = table::engine().await;
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let cookie = session.cookie();
     let lines = "websocket = true\nrecheck = \"1h\"";
-    let gateway = Gateway::builder().engine(&engine).realm(WARM).upstream_at("app", echo.address(), "");
-    let gateway = gateway.upstream("orders", &upstream).route("/ws", "required", lines);
-    let orders = "[[routes]]\npath = \"/\"\nsession = \"main\"\nupstream = \"orders\"\nwrites = true";
-    let gateway = gateway.toml(orders).start().await;
+    let gateway = Gateway::builder().engine(&engine).realm(LONG_CACHE).upstream_at("app", echo.address(), "");
+    let gateway = gateway.upstream("commands", &upstream).route("/ws", "required", lines);
+    let commands = "[[routes]]\npath = \"/\"\nsession = \"main\"\nupstream = \"commands\"\nwrites = true";
+    let gateway = gateway.toml(commands).start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &cookie).await;
     socket.echo("hello").await;
 
-    let order = |action: &str, cookie: &str| Request::get("/").cookie(cookie).header("X-Order", action);
-    let rotated = gateway.send(&order("rotate", &cookie)).await;
-    let new = rotated.set_cookies()[0].split(';').next().unwrap().to_owned();
+    let command = |action: &str, cookie: &str| Request::get("/").cookie(cookie).header("X-Action", action);
+    let rotated = gateway.send(&command("rotate", &cookie)).await;
+    let new = set_cookie(&rotated);
     assert_ne!(new, cookie);
-    socket.echo("another id, the same session").await;
-    assert_eq!(gateway.send(&order("destroy", &new)).await.status, 200);
+    socket.echo("after the rotation").await;
+    assert_eq!(gateway.send(&command("destroy", &new)).await.status, 200);
     assert_eq!(socket.read_close().await, Some((1008, "the session has ended".into())));
 }
 
 #[tokio::test]
-async fn an_app_that_takes_its_cookie_back_has_the_session_looked_at() {
+async fn app_that_expires_its_cookie_causes_a_recheck() {
     let echo = EchoServer::start().await;
     let upstream = Upstream::responding(|request| match request.target.as_str() {
         "/out" => ScriptedResponse::ok("bye").header("Set-Cookie", "session_id=; Max-Age=0; Path=/"),
         _ => ScriptedResponse::ok("hello"),
     });
     let engine = table::engine().await;
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let lines = "websocket = true\nrecheck = \"1h\"";
-    let gateway = Gateway::builder().engine(&engine).realm(WARM).upstream_at("app", echo.address(), "");
+    let gateway = Gateway::builder().engine(&engine).realm(LONG_CACHE).upstream_at("app", echo.address(), "");
     let gateway = gateway.upstream("own", &upstream).route("/ws", "required", lines);
     let own = "[[routes]]\npath = \"/\"\nsession = \"main\"\nupstream = \"own\"";
     let gateway = gateway.toml(own).start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     gateway.get("/out", &session.cookie()).await;
-    socket.echo("the row is still there").await;
-    // The cookie was taken back, and the row forgotten: whoever asks next has it read again.
+    socket.echo("before the session was deleted").await;
+    // Expiring the cookie has invalidated the cached row, so this request caches it again.
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     session.delete(&engine).await;
     assert_eq!(gateway.get("/out", &session.cookie()).await.status, 200);
@@ -308,22 +309,22 @@ async fn an_app_that_takes_its_cookie_back_has_the_session_looked_at() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_closes_nothing_and_what_is_missed_then_is_made_up_for() {
+async fn outage_of_the_store_closes_no_tunnel_until_a_recheck_succeeds() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     engine.inject(Affected::All, Fault::ServerError);
     session.delete(&engine).await;
     let before = reads(&engine.operations());
-    engine.wait_until("two rechecks that fail", |all| reads(all) >= before + 4).await;
+    engine.wait_until("two failed rechecks", |all| reads(all) >= before + 4).await;
     socket.echo("still here").await;
     engine.clear_faults();
     assert_eq!(socket.read_close().await.map(|(code, _)| code), Some(1008));
 }
 
 #[tokio::test]
-async fn a_required_claim_must_go_on_to_hold() {
+async fn tunnel_is_closed_when_a_required_claim_no_longer_matches() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = Session::new(json!({ "user": "alice", "role": "admin" }));
     session.put(&engine).await;
@@ -336,14 +337,14 @@ async fn a_required_claim_must_go_on_to_hold() {
 }
 
 #[tokio::test]
-async fn a_socket_ends_when_its_user_logs_out_or_changes_and_the_row_stays() {
+async fn tunnel_is_closed_when_its_user_logs_out_or_changes() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
     for (path, access) in [("/ws", "required"), ("/any", "session"), ("/open", "optional")] {
         for after in [json!({ "cart": 1 }), json!({ "user": "" }), json!({ "user": "bob" })] {
-            let session = alice(&engine).await;
+            let session = put_session(&engine).await;
             let lines = "websocket = true\nrecheck = \"1s\"";
             let gateway =
-                Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(WARM);
+                Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(LONG_CACHE);
             let gateway = gateway.route(path, access, lines).start().await;
             let mut socket = WebSocket::with_cookie(&gateway, path, &session.cookie()).await;
             socket.echo("hello").await;
@@ -356,12 +357,12 @@ async fn a_socket_ends_when_its_user_logs_out_or_changes_and_the_row_stays() {
 }
 
 #[tokio::test]
-async fn a_guests_socket_outlives_the_log_in() {
+async fn tunnel_of_a_guest_stays_open_after_the_login() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = Session::new(json!({ "cart": 1 }));
     session.put(&engine).await;
     let lines = "websocket = true\nrecheck = \"1s\"";
-    let gateway = Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(WARM);
+    let gateway = Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(LONG_CACHE);
     let gateway = gateway.route("/open", "optional", lines).start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/open", &session.cookie()).await;
     let logged_in = Session { claims: json!({ "cart": 1, "user": "alice" }), version: 2, ..session.clone() };
@@ -374,12 +375,12 @@ async fn a_guests_socket_outlives_the_log_in() {
 }
 
 #[tokio::test]
-async fn what_the_client_sends_is_a_use_of_its_session_and_a_pong_is_none() {
+async fn message_of_the_client_reissues_its_session_and_a_pong_does_not() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
-    // As if the last use had been a while ago.
+    // The session was last active a while ago.
     let old = Session { issued: session.issued - 300, expires: session.expires - 300, ..session.clone() };
     assert!(Duration::from_secs(300) == DUE);
     old.put(&engine).await;
@@ -387,7 +388,7 @@ async fn what_the_client_sends_is_a_use_of_its_session_and_a_pong_is_none() {
     socket.send(Message::Pong(vec![1, 2, 3].into())).await;
     engine.wait_until("two rechecks", |all| reads(all) >= before + 2).await;
     assert_eq!(engine.counts().updates, 0);
-    socket.echo("I am here").await;
+    socket.echo("active").await;
     let updates = |all: &Vec<crate::support::engine::Operation>| {
         all.iter().any(|operation| operation.name == "UpdateItem" && operation.outcome.is_some())
     };
@@ -396,9 +397,9 @@ async fn what_the_client_sends_is_a_use_of_its_session_and_a_pong_is_none() {
 }
 
 #[tokio::test]
-async fn a_visitor_without_a_session_is_bound_to_none() {
+async fn tunnel_without_a_session_is_not_rechecked_and_ends_after_max_age() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let builder = Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(WARM);
+    let builder = Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(LONG_CACHE);
     let lines = "websocket = { max_age = \"2s\" }\nrecheck = \"1s\"";
     let gateway = builder.route("/", "optional", lines).start().await;
     let before = engine.counts().reads();
@@ -409,18 +410,18 @@ async fn a_visitor_without_a_session_is_bound_to_none() {
 }
 
 #[tokio::test]
-async fn silence_has_a_limit_and_a_drain_ends_it_at_once() {
+async fn idle_tunnel_is_closed_after_the_timeout_and_others_by_a_drain() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = alice(&engine).await;
+    let session = put_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true").route(
-        "/brief",
+        "/short",
         "required",
         "websocket = true\nidle_timeout = \"1s\"",
     );
     let gateway = gateway.server("workers = 1\ndrain = \"10m\"").start().await;
-    let mut brief = WebSocket::with_cookie(&gateway, "/brief", &session.cookie()).await;
+    let mut short = WebSocket::with_cookie(&gateway, "/short", &session.cookie()).await;
     let mut long = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
-    assert_eq!(brief.read_close().await, Some((1001, "silent for too long".into())));
+    assert_eq!(short.read_close().await, Some((1001, "silent for too long".into())));
     long.echo("hello").await;
     gateway.signal("TERM");
     assert_eq!(long.read_close().await, Some((1001, "the service restarts".into())));
@@ -431,8 +432,8 @@ async fn silence_has_a_limit_and_a_drain_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn the_frame_under_way_is_finished_and_nothing_after_it() {
-    // A frame of ten bytes of which five have come; the rest comes when the client says so, and another after it.
+async fn drain_finishes_the_current_frame_before_the_close_frame() {
+    // Five of ten bytes of a frame; the rest, and another frame, are sent when the gate is open.
     let script = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
                   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\u{1}\u{a}hello";
     let gate = crate::support::gate::Gate::closed();
@@ -441,8 +442,8 @@ async fn the_frame_under_way_is_finished_and_nothing_after_it() {
         ScriptedResponse::raw_then_echo(script).then_send_before_echo(&held, b"world\x01\x05after".as_slice())
     });
     let engine = table::engine().await;
-    let session = alice(&engine).await;
-    let gateway = raw(&engine, &upstream).server("workers = 1\ndrain = \"10m\"").start().await;
+    let session = put_session(&engine).await;
+    let gateway = scripted_gateway(&engine, &upstream).server("workers = 1\ndrain = \"10m\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send_request(&handshake(&session)).await;
     assert_eq!(client.read_response().await.unwrap().status, 101);
@@ -454,5 +455,5 @@ async fn the_frame_under_way_is_finished_and_nothing_after_it() {
     assert!(rest.starts_with(b"world"), "{rest:?}");
     let after = &rest[5..];
     let after = after.strip_prefix(b"\x01\x05after").unwrap_or(after);
-    assert!(after.starts_with(b"\x88"), "a Close frame: {after:?}");
+    assert!(after.starts_with(b"\x88"), "not a Close frame: {after:?}");
 }

@@ -1,8 +1,8 @@
-//! What two gateways write to one session at the worst moments, which the engine brings about: of the same races on another
-//! engine, many times over, see `races`.
+//! Concurrent writes of two gateways to one session, interleaved on purpose by the engine. `races` runs the same races many
+//! times on another engine.
 
 mod conflicts;
-mod lost_answers;
+mod lost_responses;
 mod retired;
 
 use std::net::SocketAddr;
@@ -36,33 +36,33 @@ const DJANGO: Rows = Rows { format: "django", key: ("session_key", "S"), lines: 
 const EXPRESS: Rows = Rows { format: "express", key: ("id", "S"), lines: SIGNED };
 const FORMATS: [Rows; 4] = [NATIVE, PYRAMID, DJANGO, EXPRESS];
 
-/// Gateways that share a table, before an app that sends what the query says, and says what it was sent.
+/// Gateways that share a table, and an app that sends the commands in the query and responds with what it has received.
 struct Cluster {
     gateways: Vec<Gateway>,
     _app: Upstream,
 }
 
-/// What the app was told of a session.
+/// The headers of a session that the app has received.
 #[derive(Debug)]
-struct Seen {
+struct SessionHeaders {
     version: String,
     claims: Value,
     flash: Vec<String>,
 }
 
 impl Cluster {
-    /// This many gateways on a new table of the store at `store`.
+    /// Starts this many gateways on a new table of the store at `store`.
     async fn start(store: SocketAddr, rows: Rows, count: usize, lines: &str) -> Self {
         let (key, key_type) = rows.key;
         table::call(store, "CreateTable", table::schema_of(table::TABLE, key, key_type)).await;
         let app = Upstream::responding(|request| {
-            let told = |name: &str| request.header(name).unwrap_or_default().to_owned();
-            let told = json!({
-                "version": told("x-session-version"),
-                "claims": told("x-claims"),
-                "flash": told("x-session-flash"),
+            let header = |name: &str| request.header(name).unwrap_or_default().to_owned();
+            let received = json!({
+                "version": header("x-session-version"),
+                "claims": header("x-claims"),
+                "flash": header("x-session-flash"),
             });
-            with_commands(request, ScriptedResponse::ok(told.to_string()))
+            with_commands(request, ScriptedResponse::ok(received.to_string()))
         });
         let builder = || {
             Gateway::builder()
@@ -82,33 +82,33 @@ impl Cluster {
         Self { gateways, _app: app }
     }
 
-    /// A new session with these claims: its cookie.
+    /// Creates a session with these claims and returns its cookie.
     async fn log_in(&self, claims: &Value) -> String {
         let response = self.gateways[0].get(&command_target("/login", &[patch(claims)]), "").await;
         assert_eq!(response.status, 200, "{response:?}");
         cookie(&response).expect("a cookie")
     }
 
-    /// What the app is told of a session, and messages taken out of it, by a gateway.
-    async fn see(&self, gateway: usize, cookie: &str) -> Option<Seen> {
-        seen(&self.gateways[gateway].get("/page", cookie).await)
+    /// Returns the session headers that a gateway sends, with its flash messages. Returns `None` if there is no session.
+    async fn session(&self, gateway: usize, cookie: &str) -> Option<SessionHeaders> {
+        received(&self.gateways[gateway].get("/page", cookie).await)
     }
 
-    /// Has every gateway carry out the same order on a session at the same moment.
-    async fn at_once(&self, target: &str, cookie: &str) -> Vec<Response> {
+    /// Sends the same request to every gateway at the same time.
+    async fn send_to_all(&self, target: &str, cookie: &str) -> Vec<Response> {
         join_all(self.gateways.iter().map(|gateway| gateway.get(target, cookie))).await
     }
 }
 
-/// What the app was told, if it was asked.
-fn seen(response: &Response) -> Option<Seen> {
+/// Returns the session headers that the app has received, or `None` if the request was refused.
+fn received(response: &Response) -> Option<SessionHeaders> {
     if response.status != 200 {
         return None;
     }
-    let told = response.json();
-    let text = |name: &str| told[name].as_str().unwrap().to_owned();
+    let headers = response.json();
+    let text = |name: &str| headers[name].as_str().unwrap().to_owned();
     let flash = text("flash");
-    Some(Seen {
+    Some(SessionHeaders {
         version: text("version"),
         claims: serde_json::from_str(&text("claims")).unwrap_or_default(),
         flash: flash.split(',').filter(|message| !message.is_empty()).map(str::to_owned).collect(),
@@ -127,11 +127,11 @@ fn if_version(version: &str) -> (&'static str, String) {
     ("X-Session-If-Version", version.to_owned())
 }
 
-/// The cookie that a response gives: `name=value`; none if it gives none, or takes it.
+/// Returns the cookie that a response sets, as `name=value`, or `None` if it sets none or expires it.
 fn cookie(response: &Response) -> Option<String> {
     let cookies = response.set_cookies();
-    let kept = cookies.iter().find(|cookie| !cookie.contains("Max-Age=0"));
-    kept.map(|cookie| cookie.split(';').next().unwrap().to_owned())
+    let set = cookies.iter().find(|cookie| !cookie.contains("Max-Age=0"));
+    set.map(|cookie| cookie.split(';').next().unwrap().to_owned())
 }
 
 fn statuses(responses: &[Response]) -> Vec<u16> {
@@ -140,11 +140,11 @@ fn statuses(responses: &[Response]) -> Vec<u16> {
     statuses
 }
 
-/// Both gateways have read the session, and both have sent their write, before either is carried out.
-async fn meet(engine: &Engine, cluster: &Cluster, target: &str, cookie: &str) -> Vec<Response> {
+/// Sends the same request to both gateways. The engine does the first write only when both gateways have sent theirs.
+async fn interleave(engine: &Engine, cluster: &Cluster, target: &str, cookie: &str) -> Vec<Response> {
     let gate = Gate::closed();
     engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
-    let (responses, ()) = tokio::join!(cluster.at_once(target, cookie), async {
+    let (responses, ()) = tokio::join!(cluster.send_to_all(target, cookie), async {
         for _ in &cluster.gateways {
             gate.wait_for_arrival().await;
         }
@@ -160,44 +160,44 @@ async fn equal_patches_of_one_version_are_acknowledged_once() {
         let engine = Engine::start();
         let cluster = Cluster::start(engine.address(), rows, 2, LONG_CACHE).await;
         let cookie = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
-        cluster.see(1, &cookie).await.unwrap();
-        let Seen { version, .. } = cluster.see(0, &cookie).await.unwrap();
+        cluster.session(1, &cookie).await.unwrap();
+        let SessionHeaders { version, .. } = cluster.session(0, &cookie).await.unwrap();
         let target = command_target("/", &[patch(&json!({"n": 2})), if_version(&version)]);
 
-        let responses = meet(&engine, &cluster, &target, &cookie).await;
+        let responses = interleave(&engine, &cluster, &target, &cookie).await;
 
         assert_eq!(statuses(&responses), [200, 409], "{rows:?}");
-        // Who was refused is told the version that is there now, and not one that is cached.
+        // Both gateways then have the current version, not a cached one.
         for gateway in 0..2 {
-            let now = cluster.see(gateway, &cookie).await.unwrap();
+            let now = cluster.session(gateway, &cookie).await.unwrap();
             assert_eq!(now.claims, json!(2), "{rows:?}");
         }
-        // Without a version they agree, and both say so with the cookie of what is there now.
+        // Without a version, both succeed and send the cookie of the current version.
         let responses =
-            meet(&engine, &cluster, &command_target("/", &[patch(&json!({"n": 3}))]), &cookie).await;
+            interleave(&engine, &cluster, &command_target("/", &[patch(&json!({"n": 3}))]), &cookie).await;
         assert_eq!(statuses(&responses), [200, 200], "{rows:?}");
         let cookies: Vec<_> = responses.iter().filter_map(self::cookie).collect();
         assert_eq!(cookies.len(), 2, "{rows:?}");
         assert_eq!(cookies[0], cookies[1], "{rows:?}");
-        assert_eq!(cluster.see(0, &cookies[0]).await.unwrap().claims, json!(3), "{rows:?}");
+        assert_eq!(cluster.session(0, &cookies[0]).await.unwrap().claims, json!(3), "{rows:?}");
     }
 }
 
 #[tokio::test]
-async fn equal_messages_at_once_are_all_kept_and_each_is_taken_once() {
+async fn concurrent_equal_flash_messages_are_all_stored_and_each_is_delivered_once() {
     for rows in FORMATS {
         let engine = Engine::start();
         let cluster = Cluster::start(engine.address(), rows, 2, "").await;
         let cookie = cluster.log_in(&json!({"user": "alice"})).await;
-        cluster.see(1, &cookie).await.unwrap();
+        cluster.session(1, &cookie).await.unwrap();
 
-        let responses = meet(&engine, &cluster, &command_target("/", &[flash("Saved")]), &cookie).await;
+        let responses = interleave(&engine, &cluster, &command_target("/", &[flash("Saved")]), &cookie).await;
         assert_eq!(statuses(&responses), [200, 200], "{rows:?}");
 
         let newest = responses.iter().filter_map(self::cookie).max().unwrap();
-        let pages = meet(&engine, &cluster, "/page", &newest).await;
-        let taken: Vec<_> = pages.iter().map(|page| seen(page).unwrap().flash).collect();
-        assert_eq!(taken.concat(), ["Saved", "Saved"], "{rows:?}: {taken:?}");
-        assert!(taken.iter().any(Vec::is_empty), "{rows:?}: {taken:?}");
+        let pages = interleave(&engine, &cluster, "/page", &newest).await;
+        let delivered: Vec<_> = pages.iter().map(|page| received(page).unwrap().flash).collect();
+        assert_eq!(delivered.concat(), ["Saved", "Saved"], "{rows:?}: {delivered:?}");
+        assert!(delivered.iter().any(Vec::is_empty), "{rows:?}: {delivered:?}");
     }
 }

@@ -108,6 +108,12 @@ impl Client {
         self.read(framing).await.expect("a complete response")
     }
 
+    /// Sends a request until a response has `Connection: close`.
+    pub(crate) async fn request_until_close(&mut self, request: &Request) {
+        let responses = async { while self.request(request).await.header("connection") != Some("close") {} };
+        within("the last response of a connection", responses).await;
+    }
+
     /// Sends these bytes.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         within("sending", self.reader.stream().write_all(bytes.as_ref())).await.expect("sends");

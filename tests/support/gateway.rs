@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::certificates::Identity;
 use super::client::{Request, Response};
 use super::engine::Engine;
+use super::program::AWS_ENVIRONMENT;
 use super::table::TABLE;
 use super::upstream::Upstream;
 use super::within;
@@ -378,21 +379,13 @@ impl Builder {
         let mut command = self.program();
         command.args(["serve", "--config"]).arg(&file).current_dir(&directory);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The SDK must find these credentials and no others: the developer's may be those of a real account.
+
         for name in
             ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "RUST_LOG"]
         {
             command.env_remove(name);
         }
-        command.envs([
-            ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_REGION", "eu-central-1"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-            ("AWS_CONFIG_FILE", "/dev/null"),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
-        ]);
-        command.envs(&self.environment);
+        command.envs(AWS_ENVIRONMENT).envs(&self.environment);
         let mut child = command.spawn().expect("starts the gateway");
         let log = Log { lines: Arc::default() };
         log.follow(child.stderr.take().expect("piped"));

@@ -7,6 +7,17 @@ use tokio::io::AsyncWriteExt as _;
 use super::packages::skip;
 use super::within;
 
+/// Environment variables with which the AWS SDK finds these credentials and no others: the developer's may be those of a real
+/// account.
+pub(crate) const AWS_ENVIRONMENT: [(&str, &str); 6] = [
+    ("AWS_ACCESS_KEY_ID", "test"),
+    ("AWS_SECRET_ACCESS_KEY", "test"),
+    ("AWS_REGION", "eu-central-1"),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+    ("AWS_CONFIG_FILE", "/dev/null"),
+    ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+];
+
 /// Runs `program` and returns its output. If it is not installed, returns `None` as [`skip`] says.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<Output> {
     match Command::new(program).args(arguments).output() {

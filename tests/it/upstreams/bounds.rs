@@ -1,4 +1,4 @@
-//! No server gets more requests at a time than it may, and no request waits for one for ever.
+//! `max_connections` and the queue of requests that wait for a connection.
 
 use futures_util::future::select;
 
@@ -9,7 +9,7 @@ use crate::support::gateway::Gateway;
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
-/// A gateway before a server that takes one request at a time and is busy with it, by one of two workers.
+/// Returns a gateway with two workers whose server accepts one connection, which a held request uses.
 async fn busy(lines: &str) -> (Gate, Upstream, Gateway, Client) {
     let gate = Gate::closed();
     let held = gate.clone();
@@ -23,25 +23,25 @@ async fn busy(lines: &str) -> (Gate, Upstream, Gateway, Client) {
 }
 
 #[tokio::test]
-async fn who_finds_no_place_in_the_queue_is_refused_and_the_others_get_their_turn() {
+async fn request_that_finds_the_queue_full_is_503_and_the_queued_one_is_served() {
     let (gate, upstream, gateway, mut first) = busy("queue = { size = 1, timeout = \"1h\" }").await;
     let (mut one, mut other) =
         (Client::connect(gateway.address()).await, Client::connect(gateway.address()).await);
     one.send_request(&Request::get("/")).await;
     other.send_request(&Request::get("/")).await;
-    // One of the two waits; which one, the workers settle among themselves.
+    // Either of the two may be queued.
     let (one, other) = (Box::pin(one.read_response()), Box::pin(other.read_response()));
     let (refused, waiting) = select(one, other).await.factor_first();
     let refused = refused.unwrap();
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
-    assert_eq!(upstream.request_count(), 1, "none goes beyond the bound");
+    assert_eq!(upstream.request_count(), 1, "a request above the limit was forwarded");
     gate.open();
     assert_eq!(first.read_response().await.unwrap().status, 200);
     assert_eq!(waiting.await.unwrap().status, 200);
 }
 
 #[tokio::test]
-async fn the_wait_has_an_end() {
+async fn queued_request_is_503_after_the_queue_timeout() {
     let (gate, upstream, gateway, mut first) = busy("queue = { timeout = \"20ms\" }").await;
     assert_eq!(gateway.send(&Request::get("/")).await.status, 503);
     assert_eq!(upstream.request_count(), 1);

@@ -1,4 +1,4 @@
-//! Servers that fail: what is sent again, what never is, and who is left out.
+//! Failing servers: retries, ejection and health checks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, within};
 
-/// Waits for the log to say this.
-async fn said(gateway: &Gateway, message: &str) {
+/// Waits for an event with this message.
+async fn wait_for(gateway: &Gateway, message: &str) {
     gateway.wait_for_event(message, |event| field(event, "message") == message).await;
 }
 
-/// A server that takes requests and breaks off.
+/// Starts a server that reads requests and closes the connection without a response.
 fn broken() -> Upstream {
     Upstream::responding(|_| ScriptedResponse::raw(""))
 }
 
 #[tokio::test]
-async fn one_of_three_dies_under_load() {
+async fn server_that_stops_under_load_fails_no_get_and_repeats_no_post() {
     let mut servers = [Upstream::start(), Upstream::start(), Upstream::start()];
     let gateway = gateway(&servers.each_ref().map(url), "").server("workers = 2").start().await;
     let address = gateway.address();
@@ -34,7 +34,7 @@ async fn one_of_three_dies_under_load() {
                 for number in 0..40 {
                     let target = format!("/{client}/{number}");
                     let response = connection.request(&Request::get(&target)).await;
-                    assert_eq!(response.status, 200, "a GET has no error");
+                    assert_eq!(response.status, 200, "a GET failed");
                     let target = format!("/post/{client}/{number}");
                     posts.push(connection.request(&Request::post(&target, "x")).await.status);
                 }
@@ -44,14 +44,14 @@ async fn one_of_three_dies_under_load() {
         .collect();
     servers[0].wait_for_requests(200).await;
     servers[0].server().stop().await;
-    said(&gateway, "a server is ejected").await;
+    wait_for(&gateway, "a server is ejected").await;
     let mut lost = 0;
     for client in clients {
         let posts = within("a client", client).await.unwrap();
         assert!(posts.iter().all(|status| matches!(status, 200 | 502)), "{posts:?}");
         lost += posts.iter().filter(|status| **status != 200).count();
     }
-    assert!(lost <= 64, "{lost} of the POSTs that were under way");
+    assert!(lost <= 64, "{lost} POSTs failed");
     let mut times = HashMap::new();
     for request in servers.iter().flat_map(Upstream::requests).filter(|request| request.method == "POST") {
         *times.entry(request.target).or_insert(0) += 1;
@@ -60,7 +60,7 @@ async fn one_of_three_dies_under_load() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_done_is_not_done_again() {
+async fn only_idempotent_methods_are_retried() {
     let (bad, good) = (broken(), Upstream::start());
     let gateway = gateway(&[url(&bad), url(&good)], "ejection.failures = 0").start().await;
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
@@ -68,7 +68,7 @@ async fn what_may_have_been_done_is_not_done_again() {
             assert_eq!(gateway.send(&Request::new(method, "/")).await.status, 200, "{method}");
         }
     }
-    assert_eq!(bad.request_count(), 5, "each had one turn there");
+    assert_eq!(bad.request_count(), 5, "each method once");
     for method in ["POST", "PATCH"] {
         let mut statuses = [
             gateway.send(&Request::new(method, "/").header("Content-Length", "0")).await.status,
@@ -81,7 +81,7 @@ async fn what_may_have_been_done_is_not_done_again() {
 }
 
 #[tokio::test]
-async fn a_body_that_was_taken_is_not_sent_again() {
+async fn request_is_not_retried_after_its_body_was_sent() {
     let (bad, good) = (broken(), Upstream::start());
     let gateway = gateway(&[url(&bad), url(&good)], "ejection.failures = 0").start().await;
     let put = Request::new("PUT", "/").header("Content-Length", "3");
@@ -93,13 +93,13 @@ async fn a_body_that_was_taken_is_not_sent_again() {
         statuses.push(client.read_response().await.unwrap().status);
     }
     statuses.sort_unstable();
-    // The bad server had read the body, so the gateway had passed it on.
+    // The bad server has read the body, so the gateway had sent it.
     assert_eq!(statuses, [200, 502]);
     assert_eq!((bad.request_count(), good.request_count()), (1, 1));
 }
 
 #[tokio::test]
-async fn one_attempt_is_one_attempt_but_what_was_not_sent_goes_on() {
+async fn with_one_attempt_only_a_refused_connection_is_retried() {
     let (bad, good, mut gone) = (broken(), Upstream::start(), Upstream::start());
     gone.server().stop().await;
     let lines = "retries.attempts = 1\nejection.failures = 0";
@@ -114,7 +114,7 @@ async fn one_attempt_is_one_attempt_but_what_was_not_sent_goes_on() {
 }
 
 #[tokio::test]
-async fn who_fails_is_left_out_and_all_of_them_are_tried_all_the_same() {
+async fn failing_server_is_ejected_once_and_still_used_if_it_is_the_only_one() {
     let mut server = Upstream::start();
     let lines = "ejection = { failures = 2, for = \"1h\" }";
     let gateway = gateway(&[url(&server)], lines).start().await;
@@ -122,28 +122,28 @@ async fn who_fails_is_left_out_and_all_of_them_are_tried_all_the_same() {
     for _ in 0..4 {
         assert_eq!(gateway.send(&Request::get("/")).await.status, 502);
     }
-    said(&gateway, "a server is ejected").await;
-    assert_eq!(gateway.events("a server is ejected").len(), 1, "said once");
+    wait_for(&gateway, "a server is ejected").await;
+    assert_eq!(gateway.events("a server is ejected").len(), 1, "logged more than once");
     server.server().resume();
-    assert_eq!(gateway.send(&Request::get("/")).await.status, 200, "there is no other");
+    assert_eq!(gateway.send(&Request::get("/")).await.status, 200, "the only server is not used");
 }
 
 #[tokio::test]
-async fn who_does_not_answer_is_left_out() {
-    let (silent, good) = (Upstream::responding(|_| ScriptedResponse::never()), Upstream::start());
+async fn server_that_does_not_respond_is_ejected() {
+    let (stalled, good) = (Upstream::responding(|_| ScriptedResponse::never()), Upstream::start());
     let lines = "response_timeout = \"100ms\"\nejection = { failures = 2, for = \"1h\" }";
-    let gateway = gateway(&[url(&silent), url(&good)], lines).start().await;
+    let gateway = gateway(&[url(&stalled), url(&good)], lines).start().await;
     let mut statuses = Vec::new();
     for _ in 0..8 {
         statuses.push(gateway.send(&Request::get("/")).await.status);
     }
-    said(&gateway, "a server is ejected").await;
+    wait_for(&gateway, "a server is ejected").await;
     assert_eq!(statuses.iter().filter(|status| **status == 504).count(), 2, "{statuses:?}");
-    assert_eq!(silent.request_count(), 2);
+    assert_eq!(stalled.request_count(), 2);
 }
 
 #[tokio::test]
-async fn answers_can_be_failures_too() {
+async fn server_with_an_ejection_status_is_ejected() {
     let (bad, good) = (Upstream::responding(|_| ScriptedResponse::new(503, "")), Upstream::start());
     let lines = "ejection = { failures = 2, for = \"1h\", status = \"503\" }";
     let gateway = gateway(&[url(&bad), url(&good)], lines).start().await;
@@ -154,36 +154,39 @@ async fn answers_can_be_failures_too() {
 }
 
 #[tokio::test]
-async fn only_healthy_servers_are_asked() {
-    let well = Arc::new(AtomicBool::new(false));
-    let is_well = well.clone();
+async fn unhealthy_server_gets_no_requests() {
+    let healthy = Arc::new(AtomicBool::new(false));
+    let is_healthy = healthy.clone();
     let server = Upstream::responding(move |request| match request.target.as_str() {
-        "/healthz" if !is_well.load(Ordering::Relaxed) => ScriptedResponse::new(500, ""),
+        "/healthz" if !is_healthy.load(Ordering::Relaxed) => ScriptedResponse::new(500, ""),
         _ => ScriptedResponse::ok("ok"),
     });
     let lines = "health = { path = \"/healthz\", interval = \"500ms\", healthy = 1, unhealthy = 2 }";
     let gateway = gateway(&[url(&server)], lines).start().await;
-    said(&gateway, "a server is not healthy").await;
+    wait_for(&gateway, "a server is not healthy").await;
     let refused = gateway.send(&Request::get("/")).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     assert!(!refused.text().contains(&server.address().to_string()), "{}", refused.text());
-    well.store(true, Ordering::Relaxed);
-    said(&gateway, "a server is healthy").await;
+    healthy.store(true, Ordering::Relaxed);
+    wait_for(&gateway, "a server is healthy").await;
     assert_eq!(gateway.send(&Request::get("/")).await.status, 200);
-    well.store(false, Ordering::Relaxed);
-    eventually("it is out again", || async { gateway.send(&Request::get("/")).await.status == 503 }).await;
+    healthy.store(false, Ordering::Relaxed);
+    eventually("503 of the unhealthy server", || async {
+        gateway.send(&Request::get("/")).await.status == 503
+    })
+    .await;
     let checks = server.requests().into_iter().filter(|request| request.target == "/healthz");
     let host = server.address().to_string();
     assert!(checks.into_iter().all(|check| check.header("host") == Some(&host)));
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_stops_nobody() {
+async fn server_whose_name_does_not_resolve_is_skipped() {
     let server = Upstream::start();
     let named = format!("http://localhost:{}", server.address().port());
     let lines = "connect_timeout = \"5s\"\nejection.failures = 1";
     let gateway = gateway(&["http://nobody.invalid:80".to_owned(), named], lines).start().await;
-    said(&gateway, "a name cannot be looked up").await;
+    wait_for(&gateway, "a name cannot be looked up").await;
     for _ in 0..3 {
         assert_eq!(gateway.send(&Request::get("/")).await.status, 200);
     }

@@ -1,4 +1,4 @@
-//! TLS, HTTP/2 and Unix sockets, to nginx.
+//! TLS, HTTP/2 and Unix sockets to nginx.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,11 +13,11 @@ use crate::support::packages::skip;
 use crate::support::program;
 use crate::support::{DEADLINE, eventually};
 
-/// nginx that says what was spoken to it: `PROTOCOL HOST SNI CLIENT`. It ends with this value.
+/// A running nginx, which responds with `PROTOCOL HOST SNI CLIENT` and is killed when this value is dropped.
 struct Nginx {
     process: Child,
     directory: tempfile::TempDir,
-    /// Bound but not listening, so that nobody else is given these ports.
+    /// Bound but not listening, so that no other process gets these ports.
     ports: Vec<(Socket, u16)>,
 }
 
@@ -26,10 +26,10 @@ const TLS_HTTP1: usize = 1;
 const H2C: usize = 2;
 
 impl Nginx {
-    /// None, with a line on stderr, where there is no nginx.
+    /// Returns `None` if nginx is not installed, as [`skip`] says.
     fn start(authority: &Authority) -> Option<Self> {
         if let Err(error) = Command::new("nginx").arg("-v").stderr(Stdio::null()).status() {
-            skip(&format!("no nginx: {error}"));
+            skip(&format!("cannot run nginx: {error}"));
             return None;
         }
         let directory = tempfile::tempdir().expect("a directory");
@@ -47,7 +47,7 @@ impl Nginx {
              listen {} ssl http2 reuseport; listen {} ssl reuseport; listen {} http2 reuseport; listen unix:{}/s.sock;\n\
              ssl_certificate server.pem; ssl_certificate_key server.key;\n\
              ssl_client_certificate ca.pem; ssl_verify_client optional;\n\
-             location = /healthz {{ root .; access_log checks.log c; try_files /well =503; }}\n\
+             location = /healthz {{ root .; access_log checks.log c; try_files /healthy =503; }}\n\
              location / {{ return 200 \"$server_protocol $http_host $ssl_server_name $ssl_client_s_dn\"; }}\n\
              }} }}\n",
             at(TLS),
@@ -71,8 +71,8 @@ impl Nginx {
         self.directory.path()
     }
 
-    /// The answer when nginx listens.
-    async fn answer(&self, gateway: &Gateway) -> String {
+    /// Waits until nginx listens, and returns its response.
+    async fn response(&self, gateway: &Gateway) -> String {
         let get = Request::get("/").header("Host", "shop.test");
         eventually("nginx", || async { gateway.send(&get).await.status == 200 }).await;
         gateway.send(&get).await.text()
@@ -98,49 +98,57 @@ fn port() -> (Socket, u16) {
     (socket, port)
 }
 
-fn patient(servers: &[String], lines: &str) -> Builder {
+fn long_timeout(servers: &[String], lines: &str) -> Builder {
     gateway(servers, &format!("connect_timeout = \"{}s\"\n{lines}", DEADLINE.as_secs()))
 }
 
 #[tokio::test]
-async fn each_kind_of_server_is_spoken_to_as_it_speaks() {
+async fn each_kind_of_server_gets_its_protocol_and_tls_settings() {
     let authority = Authority::new("Internal");
     let Some(nginx) = Nginx::start(&authority) else { return };
     let client = authority.client("gateway", &[]).write(nginx.path(), "client");
-    let named = nginx.tls("server_name = \"app.internal\"");
-    let shown =
-        format!("{named}\ncert = \"{}\"\nkey = \"{}\"", client.certificate.display(), client.key.display());
+    let with_name = nginx.tls("server_name = \"app.internal\"");
+    let with_certificate = format!(
+        "{with_name}\ncert = \"{}\"\nkey = \"{}\"",
+        client.certificate.display(),
+        client.key.display()
+    );
     let unix = format!("unix:{}/s.sock", nginx.path().display());
     for (server, lines, expected) in [
         (nginx.url("h2c", H2C), String::new(), "HTTP/2.0 shop.test  "),
         (unix, String::new(), "HTTP/1.1 shop.test  "),
-        (nginx.url("https", TLS), named.clone(), "HTTP/2.0 shop.test app.internal "),
+        (nginx.url("https", TLS), with_name.clone(), "HTTP/2.0 shop.test app.internal "),
         (
             nginx.url("https", TLS),
-            format!("protocol = \"http1\"\n{named}"),
+            format!("protocol = \"http1\"\n{with_name}"),
             "HTTP/1.1 shop.test app.internal ",
         ),
-        (nginx.url("https", TLS_HTTP1), named.clone(), "HTTP/1.1 shop.test app.internal "),
-        (nginx.url("https", TLS), shown, "HTTP/2.0 shop.test app.internal CN=gateway,O=Acme\\, Inc."),
+        (nginx.url("https", TLS_HTTP1), with_name.clone(), "HTTP/1.1 shop.test app.internal "),
+        (
+            nginx.url("https", TLS),
+            with_certificate,
+            "HTTP/2.0 shop.test app.internal CN=gateway,O=Acme\\, Inc.",
+        ),
         (format!("https://localhost:{}", nginx.ports[TLS].1), nginx.tls(""), "HTTP/2.0 shop.test localhost "),
     ] {
-        let gateway = patient(std::slice::from_ref(&server), &lines).start().await;
-        assert_eq!(nginx.answer(&gateway).await, expected, "{server} {lines}");
+        let gateway = long_timeout(std::slice::from_ref(&server), &lines).start().await;
+        assert_eq!(nginx.response(&gateway).await, expected, "{server} {lines}");
     }
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_the_servers_own_is_not_believed() {
+async fn server_with_another_certificate_is_502_and_the_client_is_not_told_why() {
     let authority = Authority::new("Internal");
     let Some(nginx) = Nginx::start(&authority) else { return };
     let server = nginx.url("https", TLS);
-    let known =
-        patient(std::slice::from_ref(&server), &nginx.tls("server_name = \"app.internal\"")).start().await;
-    nginx.answer(&known).await;
-    let stranger = nginx.path().join("stranger.pem");
-    Authority::new("Stranger").write(&stranger);
+    let trusted = long_timeout(std::slice::from_ref(&server), &nginx.tls("server_name = \"app.internal\""))
+        .start()
+        .await;
+    nginx.response(&trusted).await;
+    let other = nginx.path().join("other.pem");
+    Authority::new("Other").write(&other);
     let untrusted =
-        format!("[upstreams.app.tls]\nca = \"{}\"\nserver_name = \"app.internal\"", stranger.display());
+        format!("[upstreams.app.tls]\nca = \"{}\"\nserver_name = \"app.internal\"", other.display());
     for (lines, reason) in [
         (untrusted, "invalid peer certificate: UnknownIssuer"),
         (
@@ -148,61 +156,70 @@ async fn a_certificate_that_is_not_the_servers_own_is_not_believed() {
             "invalid peer certificate: certificate not valid for name",
         ),
     ] {
-        let gateway = patient(std::slice::from_ref(&server), &lines).start().await;
+        let gateway = long_timeout(std::slice::from_ref(&server), &lines).start().await;
         let refused = gateway.send(&Request::get("/")).await;
         assert_eq!(refused.status, 502);
-        assert!(!refused.text().contains("certificate"), "the client is not told: {}", refused.text());
+        assert!(
+            !refused.text().contains("certificate"),
+            "the response names the certificate: {}",
+            refused.text()
+        );
         gateway.wait_for_line(reason).await;
     }
 }
 
-/// A check speaks as requests do, so that it says something of them.
 #[tokio::test]
-async fn health_checks_go_the_way_of_requests() {
+async fn health_checks_use_the_protocol_of_requests() {
     let authority = Authority::new("Internal");
     let Some(nginx) = Nginx::start(&authority) else { return };
     let unix = format!("unix:{}/s.sock", nginx.path().display());
-    let named = nginx.tls("server_name = \"app.internal\"");
-    let well = nginx.path().join("well");
+    let with_name = nginx.tls("server_name = \"app.internal\"");
+    let healthy = nginx.path().join("healthy");
     let health = "health = { path = \"/healthz\", interval = \"500ms\", healthy = 1, unhealthy = 1 }";
-    for (server, lines, spoken) in [
+    for (server, lines, protocol) in [
         (nginx.url("h2c", H2C), "", "HTTP/2.0"),
-        (nginx.url("https", TLS), named.as_str(), "HTTP/2.0"),
-        (nginx.url("https", TLS_HTTP1), named.as_str(), "HTTP/1.1"),
+        (nginx.url("https", TLS), with_name.as_str(), "HTTP/2.0"),
+        (nginx.url("https", TLS_HTTP1), with_name.as_str(), "HTTP/1.1"),
         (unix, "", "HTTP/1.1"),
     ] {
-        std::fs::write(&well, "yes").expect("writes");
-        let gateway = patient(std::slice::from_ref(&server), &format!("{health}\n{lines}")).start().await;
-        nginx.answer(&gateway).await;
-        std::fs::remove_file(&well).expect("is there");
+        std::fs::write(&healthy, "yes").expect("writes");
+        let gateway =
+            long_timeout(std::slice::from_ref(&server), &format!("{health}\n{lines}")).start().await;
+        nginx.response(&gateway).await;
+        std::fs::remove_file(&healthy).expect("is there");
         let get = Request::get("/").header("Host", "shop.test");
-        eventually("it is out", || async { gateway.send(&get).await.status == 503 }).await;
-        std::fs::write(&well, "yes").expect("writes");
-        nginx.answer(&gateway).await;
+        eventually("503 of the unhealthy server", || async { gateway.send(&get).await.status == 503 }).await;
+        std::fs::write(&healthy, "yes").expect("writes");
+        nginx.response(&gateway).await;
         let log = std::fs::read_to_string(nginx.path().join("checks.log")).expect("is there");
         let lines: Vec<_> = log.lines().rev().take(2).collect();
-        assert_eq!(lines, [format!("{spoken} 200"), format!("{spoken} 503")], "{server}");
+        assert_eq!(lines, [format!("{protocol} 200"), format!("{protocol} 503")], "{server}");
     }
 }
 
 #[tokio::test]
-async fn a_check_connects_to_each_kind_of_server() {
+async fn check_connect_tests_each_kind_of_server() {
     let authority = Authority::new("Internal");
     let Some(nginx) = Nginx::start(&authority) else { return };
     let unix = format!("unix:{}/s.sock", nginx.path().display());
-    let nowhere = format!("unix:{}/nobody.sock", nginx.path().display());
-    let (named, wrong) =
+    let missing = format!("unix:{}/missing.sock", nginx.path().display());
+    let (with_name, wrong) =
         (nginx.tls("server_name = \"app.internal\""), nginx.tls("server_name = \"other.internal\""));
     // Until nginx listens.
-    nginx.answer(&patient(std::slice::from_ref(&unix), "").start().await).await;
-    for (server, lines, is_good, said) in [
-        (nginx.url("https", TLS), &named, true, "accepts connections, over TLS, and speaks HTTP/2"),
-        (nginx.url("https", TLS_HTTP1), &named, true, "accepts connections, over TLS, and speaks HTTP/1.1"),
+    nginx.response(&long_timeout(std::slice::from_ref(&unix), "").start().await).await;
+    for (server, lines, is_good, expected) in [
+        (nginx.url("https", TLS), &with_name, true, "accepts connections, over TLS, and speaks HTTP/2"),
+        (
+            nginx.url("https", TLS_HTTP1),
+            &with_name,
+            true,
+            "accepts connections, over TLS, and speaks HTTP/1.1",
+        ),
         (nginx.url("https", TLS), &wrong, false, "certificate not valid for name"),
-        (nginx.url("https", H2C), &named, false, "cannot connect to"),
+        (nginx.url("https", H2C), &with_name, false, "cannot connect to"),
         (nginx.url("h2c", H2C), &String::new(), true, "accepts connections"),
         (unix, &String::new(), true, "s.sock accepts connections"),
-        (nowhere, &String::new(), false, "nobody.sock"),
+        (missing, &String::new(), false, "missing.sock"),
     ] {
         let file = nginx.path().join("gateway.toml");
         let text = format!(
@@ -214,6 +231,6 @@ async fn a_check_connects_to_each_kind_of_server() {
         check.args(["check", "--connect", "--config"]).arg(&file);
         let (succeeded, _, stderr) = program::run(&mut check, "").await;
         assert_eq!(succeeded, is_good, "{server}: {stderr}");
-        assert!(stderr.contains(said), "{server}: {stderr}");
+        assert!(stderr.contains(expected), "{server}: {stderr}");
     }
 }

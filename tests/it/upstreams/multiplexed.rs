@@ -1,4 +1,4 @@
-//! What an HTTP/2 server refuses without having looked at it.
+//! HTTP/2 servers: refused streams and trailers.
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -12,65 +12,65 @@ use crate::support::within;
 
 type Call = (http::Request<RecvStream>, SendResponse<Bytes>);
 
-/// An HTTP/2 server without TLS: where it is, and what it is asked, in the order of arrival.
+/// Starts an HTTP/2 server without TLS. Returns its URL and a channel of its requests.
 async fn server() -> (String, mpsc::Receiver<Call>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let url = format!("h2c://{}", listener.local_addr().expect("is bound"));
-    let (calls, called) = mpsc::channel(16);
+    let (calls, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let calls = calls.clone();
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(stream).await.expect("a handshake");
                 while let Some(Ok(call)) = connection.accept().await {
-                    calls.send(call).await.expect("the test goes on");
+                    calls.send(call).await.expect("the test is running");
                 }
             });
         }
     });
-    (url, called)
+    (url, receiver)
 }
 
 async fn body(mut body: RecvStream) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(data) = body.data().await {
         let data = data.expect("the whole body");
-        body.flow_control().release_capacity(data.len()).expect("was taken");
+        body.flow_control().release_capacity(data.len()).expect("was received");
         all.extend_from_slice(&data);
     }
     all
 }
 
 #[tokio::test]
-async fn a_refused_request_goes_again_with_the_whole_of_its_body() {
-    let (server, mut called) = server().await;
+async fn refused_stream_is_retried_with_the_whole_body() {
+    let (server, mut calls) = server().await;
     let gateway = gateway(&[server], "").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send_request(&Request::new("POST", "/").header("Content-Length", "5")).await;
-    let (_, mut respond) = within("the request", called.recv()).await.expect("a request");
+    let (_, mut respond) = within("the request", calls.recv()).await.expect("a request");
     respond.send_reset(Reason::REFUSED_STREAM);
-    let (request, mut respond) = within("the request again", called.recv()).await.expect("a request");
+    let (request, mut respond) = within("the retry", calls.recv()).await.expect("a request");
     client.send("hello").await;
     assert_eq!(within("the body", body(request.into_body())).await, b"hello");
     respond.send_response(http::Response::new(()), true).expect("is open");
-    assert_eq!(client.read_response().await.expect("an answer").status, 200);
+    assert_eq!(client.read_response().await.expect("a response").status, 200);
 }
 
 #[tokio::test]
-async fn a_request_that_was_looked_at_is_not_sent_again() {
-    let (server, mut called) = server().await;
+async fn stream_reset_with_another_error_is_not_retried() {
+    let (server, mut calls) = server().await;
     let gateway = gateway(&[server], "").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send_request(&Request::new("POST", "/").header("Content-Length", "5")).await;
-    let (_, mut respond) = within("the request", called.recv()).await.expect("a request");
+    let (_, mut respond) = within("the request", calls.recv()).await.expect("a request");
     respond.send_reset(Reason::INTERNAL_ERROR);
-    assert_eq!(client.read_response().await.expect("an answer").status, 502);
-    assert!(called.try_recv().is_err(), "it was sent twice");
+    assert_eq!(client.read_response().await.expect("a response").status, 502);
+    assert!(calls.try_recv().is_err(), "the request was retried");
 }
 
 #[tokio::test]
-async fn trailers_of_requests_reach_http_2_servers_without_what_clients_may_not_say() {
-    let (server, mut called) = server().await;
+async fn request_trailers_are_forwarded_to_http_2_servers_without_scrubbed_names() {
+    let (server, mut calls) = server().await;
     let gateway = gateway(&[server], "").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client
@@ -80,7 +80,7 @@ async fn trailers_of_requests_reach_http_2_servers_without_what_clients_may_not_
              Authorization: Basic YTpi\r\n\r\n",
         )
         .await;
-    let (request, mut respond) = within("the request", called.recv()).await.expect("a request");
+    let (request, mut respond) = within("the request", calls.recv()).await.expect("a request");
     let mut stream = request.into_body();
     let mut received = Vec::new();
     while let Some(data) = within("the body", stream.data()).await {
@@ -90,5 +90,5 @@ async fn trailers_of_requests_reach_http_2_servers_without_what_clients_may_not_
     let trailers: Vec<_> = trailers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     assert_eq!((received.as_slice(), trailers), (&b"abc"[..], vec![("x-sum", &b"1"[..])]));
     respond.send_response(http::Response::new(()), true).expect("is open");
-    assert_eq!(client.read_response().await.expect("an answer").status, 200);
+    assert_eq!(client.read_response().await.expect("a response").status, 200);
 }

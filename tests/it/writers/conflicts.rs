@@ -1,4 +1,4 @@
-//! Writes that meet a transaction on their row, such as a change of its id in another gateway.
+//! Writes that conflict with a transaction on their row, such as a rotation in another gateway.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,42 +11,42 @@ use crate::support::gateway::Gateway;
 use crate::support::session_commands::{self, command_target};
 use crate::support::table::{self, Session};
 
-/// The next `count` writes of an existing row meet a transaction.
-fn conflict(engine: &Engine, count: usize) {
-    let met = Arc::new(AtomicUsize::new(0));
+/// Makes the next `count` writes to an existing row fail with a transaction conflict.
+fn inject_conflicts(engine: &Engine, count: usize) {
+    let attempts = Arc::new(AtomicUsize::new(0));
     for operation in ["UpdateItem", "DeleteItem", "TransactWriteItems"] {
-        let met = met.clone();
+        let attempts = attempts.clone();
         engine.inject_with(Affected::Only(operation), move || {
-            (met.fetch_add(1, Ordering::Relaxed) < count).then_some(Fault::Conflict)
+            (attempts.fetch_add(1, Ordering::Relaxed) < count).then_some(Fault::Conflict)
         });
     }
 }
 
 #[tokio::test]
-async fn change_rotation_and_log_out_that_meet_a_transaction_once_are_done() {
+async fn change_rotation_and_log_out_succeed_after_one_transaction_conflict() {
     for rows in FORMATS {
         let engine = Engine::start();
         let cluster = Cluster::start(engine.address(), rows, 1, NO_CACHE).await;
         let mut session = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
-        for (headers, lives) in [
+        for (headers, is_kept) in [
             (patch(&json!({"n": 2})), true),
             (("X-Session-Action", "rotate".to_owned()), true),
             (("X-Session-Action", "destroy".to_owned()), false),
         ] {
-            conflict(&engine, 1);
+            inject_conflicts(&engine, 1);
             let response =
                 cluster.gateways[0].get(&command_target("/", std::slice::from_ref(&headers)), &session).await;
             engine.clear_faults();
             assert_eq!(response.status, 200, "{rows:?} {headers:?}: {}", response.text());
             session = cookie(&response).unwrap_or(session);
-            let now = cluster.see(0, &session).await;
-            assert_eq!(now.map(|now| now.claims), lives.then(|| json!(2)), "{rows:?} {headers:?}");
+            let now = cluster.session(0, &session).await;
+            assert_eq!(now.map(|now| now.claims), is_kept.then(|| json!(2)), "{rows:?} {headers:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn change_rotation_and_log_out_that_meet_transactions_for_too_long_are_409() {
+async fn change_rotation_and_log_out_are_409_after_too_many_transaction_conflicts() {
     let engine = table::engine().await;
     let app = session_commands::upstream();
     let gateway = Gateway::builder()
@@ -63,7 +63,7 @@ async fn change_rotation_and_log_out_that_meet_transactions_for_too_long_are_409
         ("X-Session-Action", "rotate".to_owned()),
         ("X-Session-Action", "destroy".to_owned()),
     ] {
-        conflict(&engine, usize::MAX);
+        inject_conflicts(&engine, usize::MAX);
         let response =
             gateway.get(&command_target("/", std::slice::from_ref(&headers)), &session.cookie()).await;
         engine.clear_faults();

@@ -1,4 +1,4 @@
-//! A session has a new id, and somebody still has the old one.
+//! Requests with the old id of a rotated session.
 
 use serde_json::json;
 
@@ -21,14 +21,14 @@ fn is_ended(response: &Response) -> bool {
     response.status == 200 && response.set_cookies().iter().any(|cookie| cookie.contains("Max-Age=0"))
 }
 
-/// DynamoDB's TTL, or a purge, has removed the retired row before a gateway that has the old row cached logs out.
+/// The retired row has been removed, by DynamoDB's TTL or a purge, while a gateway still has the old row cached.
 #[tokio::test]
-async fn log_out_that_finds_no_row_is_not_done_if_the_session_may_have_a_new_id() {
+async fn log_out_without_a_row_is_409_if_the_session_may_have_a_new_id() {
     let engine = Engine::start();
     let lines = format!("rotation_grace = \"0s\"\n{LONG_CACHE}");
     let cluster = Cluster::start(engine.address(), NATIVE, 2, &lines).await;
     let old = cluster.log_in(&json!({"user": "alice"})).await;
-    cluster.see(1, &old).await.expect("cached");
+    cluster.session(1, &old).await.expect("cached");
     let rows = engine.call("Scan", json!({"TableName": "sessions"})).await;
     let new = rotate(&cluster, &old).await;
     let key = json!({ "sid": rows["Items"][0]["sid"] });
@@ -37,23 +37,23 @@ async fn log_out_that_finds_no_row_is_not_done_if_the_session_may_have_a_new_id(
     let response = cluster.gateways[1].get(&action("destroy"), &old).await;
 
     assert_eq!((response.status, response.set_cookies().len()), (409, 0));
-    assert!(cluster.see(1, &new).await.is_some());
+    assert!(cluster.session(1, &new).await.is_some());
 }
 
 #[tokio::test]
-async fn second_log_out_by_another_gateway_is_done_too() {
+async fn second_log_out_by_another_gateway_succeeds() {
     let engine = Engine::start();
     let cluster = Cluster::start(engine.address(), NATIVE, 2, LONG_CACHE).await;
     let session = cluster.log_in(&json!({"user": "alice"})).await;
-    cluster.see(1, &session).await.expect("cached");
+    cluster.session(1, &session).await.expect("cached");
     for gateway in &cluster.gateways {
         assert!(is_ended(&gateway.get(&action("destroy"), &session).await));
     }
 }
 
-/// The old id can be read for `rotation_grace`; not after the log-out, under whichever id that came.
+/// Old ids can be read during `rotation_grace`, but not after a log-out under any of the ids.
 #[tokio::test]
-async fn log_out_ends_every_id_that_the_session_had() {
+async fn log_out_ends_every_id_of_the_session() {
     let empty = command_target("/", &[patch(&json!({"user": null}))]);
     let engine = Engine::start();
     let cluster = Cluster::start(engine.address(), NATIVE, 1, NO_CACHE).await;
@@ -64,7 +64,7 @@ async fn log_out_ends_every_id_that_the_session_had() {
                 ids.push(rotate(&cluster, &ids[turn]).await);
             }
             for id in &ids {
-                assert!(cluster.see(0, id).await.is_some(), "within rotation_grace");
+                assert!(cluster.session(0, id).await.is_some(), "during rotation_grace");
             }
 
             let response = cluster.gateways[0].get(&log_out, &ids[used]).await;
@@ -75,7 +75,7 @@ async fn log_out_ends_every_id_that_the_session_had() {
             }
             assert!(is_ended(&response), "{response:?}");
             for id in &ids {
-                assert!(cluster.see(0, id).await.is_none(), "logged out under id {used}: {log_out}");
+                assert!(cluster.session(0, id).await.is_none(), "logged out under id {used}: {log_out}");
             }
             let rows = engine.call("Scan", json!({"TableName": "sessions"})).await;
             assert!(log_out != action("destroy") || rows["Count"] == 0, "{rows}");

@@ -1,17 +1,17 @@
-//! A write is carried out, and its answer is lost on the way: what is said of it then.
+//! Writes that succeed, but whose response is lost.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::{Cluster, FORMATS, LONG_CACHE, NO_CACHE, Rows, Seen, cookie, flash, if_version, patch};
+use super::{Cluster, FORMATS, LONG_CACHE, NO_CACHE, Rows, SessionHeaders, cookie, flash, if_version, patch};
 use crate::support::client::Response;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::session_commands::command_target;
 
-/// Loses the answer to the next operation of this name: it is done, and the connection breaks off in the answer.
-fn lose(engine: &Engine, operation: &'static str) {
+/// Loses the response of the next operation of this name: the operation succeeds, and the connection closes during the response.
+fn lose_response(engine: &Engine, operation: &'static str) {
     let lost = AtomicBool::new(false);
     engine.inject_with(Affected::Only(operation), move || {
         (!lost.swap(true, Ordering::Relaxed)).then_some(Fault::BrokenOff)
@@ -24,47 +24,47 @@ async fn start(rows: Rows) -> (Engine, Cluster) {
     (engine, cluster)
 }
 
-/// The answer to an order whose first write is carried out without an answer.
-async fn unanswered(
+/// Sends a request and loses the response of its first write.
+async fn send_and_lose(
     engine: &Engine,
     cluster: &Cluster,
     operation: &'static str,
     target: &str,
     cookie: &str,
 ) -> Response {
-    lose(engine, operation);
+    lose_response(engine, operation);
     let response = cluster.gateways[0].get(target, cookie).await;
     engine.clear_faults();
     response
 }
 
 #[tokio::test]
-async fn change_whose_answer_is_lost_is_made_once_and_acknowledged() {
+async fn change_whose_response_is_lost_is_made_once_and_acknowledged() {
     for rows in FORMATS {
         let (engine, cluster) = start(rows).await;
         let before = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
-        let Seen { version, .. } = cluster.see(0, &before).await.unwrap();
+        let SessionHeaders { version, .. } = cluster.session(0, &before).await.unwrap();
         let target = command_target("/", &[patch(&json!({"n": 2})), if_version(&version), flash("Saved")]);
 
-        let response = unanswered(&engine, &cluster, "UpdateItem", &target, &before).await;
+        let response = send_and_lose(&engine, &cluster, "UpdateItem", &target, &before).await;
 
         assert_eq!(response.status, 200, "{rows:?}");
         let after = cookie(&response).expect("a cookie");
-        let now = cluster.see(0, &after).await.unwrap();
+        let now = cluster.session(0, &after).await.unwrap();
         assert_eq!((now.claims, now.flash), (json!(2), vec!["Saved".to_owned()]), "{rows:?}");
         assert_eq!(cluster.gateways[0].get(&target, &after).await.status, 409, "{rows:?}");
     }
 }
 
-/// The first attempt is carried out without an answer, and somebody else writes before the second one: it is not known
-/// whether the change was made, and the app must not be told that it was.
+/// The response of the first attempt is lost, and another gateway writes before the second attempt. Whether the change was made
+/// is unknown, so it must not be acknowledged.
 #[tokio::test]
-async fn change_that_another_writer_hides_is_503() {
+async fn change_whose_response_is_lost_before_another_write_is_503() {
     for rows in FORMATS {
         let engine = Engine::start();
         let cluster = Cluster::start(engine.address(), rows, 2, LONG_CACHE).await;
         let cookie = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
-        let Seen { version, .. } = cluster.see(0, &cookie).await.unwrap();
+        let SessionHeaders { version, .. } = cluster.session(0, &cookie).await.unwrap();
         let ours = command_target("/", &[patch(&json!({"n": 2})), if_version(&version)]);
         let theirs = command_target("/", &[patch(&json!({"n": 3}))]);
         let (gate, attempts) = (Gate::closed(), AtomicUsize::new(0));
@@ -86,40 +86,40 @@ async fn change_that_another_writer_hides_is_503() {
 
         engine.clear_faults();
         assert_eq!((ours.status, ours.set_cookies().len(), theirs.status), (503, 0, 200), "{rows:?}");
-        let now = cluster.see(0, &cookie).await.unwrap();
+        let now = cluster.session(0, &cookie).await.unwrap();
         assert_eq!(now.claims, json!(3), "{rows:?}: the next request sees the row as it is");
     }
 }
 
-/// Whether the row was deleted by the log-out or by a change of id is not known.
+/// Whether the log-out or a rotation has deleted the row is unknown.
 #[tokio::test]
-async fn log_out_whose_answer_is_lost_is_503() {
+async fn log_out_whose_response_is_lost_is_503() {
     for rows in FORMATS {
         let (engine, cluster) = start(rows).await;
         let cookie = cluster.log_in(&json!({"user": "alice"})).await;
         let log_out = command_target("/", &[("X-Session-Action", "destroy".to_owned())]);
-        let response = unanswered(&engine, &cluster, "DeleteItem", &log_out, &cookie).await;
+        let response = send_and_lose(&engine, &cluster, "DeleteItem", &log_out, &cookie).await;
         assert_eq!((response.status, response.set_cookies().len()), (503, 0), "{rows:?}");
-        assert!(cluster.see(0, &cookie).await.is_none(), "{rows:?}");
+        assert!(cluster.session(0, &cookie).await.is_none(), "{rows:?}");
     }
 }
 
-/// A row under a new random key can only be our own.
+/// A row under a new random key can only be this gateway's.
 #[tokio::test]
-async fn new_session_and_new_id_are_given_though_the_answer_was_lost() {
+async fn create_and_rotation_whose_response_is_lost_are_acknowledged() {
     for rows in FORMATS {
         let (engine, cluster) = start(rows).await;
         let log_in = command_target("/login", &[patch(&json!({"user": "alice", "n": 1}))]);
-        let response = unanswered(&engine, &cluster, "PutItem", &log_in, "").await;
+        let response = send_and_lose(&engine, &cluster, "PutItem", &log_in, "").await;
         assert_eq!(response.status, 200, "{rows:?}");
         let first = cookie(&response).expect("a cookie");
-        assert_eq!(cluster.see(0, &first).await.unwrap().claims, json!(1), "{rows:?}");
+        assert_eq!(cluster.session(0, &first).await.unwrap().claims, json!(1), "{rows:?}");
 
         let rotate = command_target("/", &[("X-Session-Action", "rotate".to_owned())]);
-        let response = unanswered(&engine, &cluster, "TransactWriteItems", &rotate, &first).await;
+        let response = send_and_lose(&engine, &cluster, "TransactWriteItems", &rotate, &first).await;
         assert_eq!(response.status, 200, "{rows:?}");
         let second = cookie(&response).expect("another cookie");
         assert_ne!(first, second, "{rows:?}");
-        assert_eq!(cluster.see(0, &second).await.unwrap().claims, json!(1), "{rows:?}");
+        assert_eq!(cluster.session(0, &second).await.unwrap().claims, json!(1), "{rows:?}");
     }
 }
