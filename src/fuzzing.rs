@@ -114,9 +114,9 @@ pub fn set_cookie(header: &[u8]) {
         LazyLock::new(|| gateway().realms.first().map(|realm| CookieWriter::new(&realm.cookie)));
     let (Ok(header), Some(writer)) = (HeaderValue::from_bytes(header), WRITER.as_ref()) else { return };
     let now = Timestamp::from_secs(1_800_000_000);
-    let Some(adopted) = writer.adopt(header.as_bytes(), true, now) else { return };
+    let Some(adopted) = writer.rewrite(header.as_bytes(), true, now) else { return };
     assert!(adopted.header.as_bytes().starts_with(b"sid="), "the cookie has the realm's name");
-    let again = writer.adopt(adopted.header.as_bytes(), true, now);
+    let again = writer.rewrite(adopted.header.as_bytes(), true, now);
     let again = again.map(|again| (again.header, again.value.expose().to_vec()));
     let value = adopted.value.expose().to_vec();
     assert_eq!(again, Some((adopted.header, value)), "an adopted header is adopted unchanged");

@@ -36,7 +36,7 @@ pub use response::ResponseBody;
 pub use worker::{Snapshot, Worker};
 
 use crate::headers::REQUEST_ID;
-use crate::session::Reissuing;
+use crate::session::PendingReissue;
 use crate::time::{Clock, Now};
 use crate::upstream::ClientBody;
 use header_edits::{EditVariables, PreparedEdits};
@@ -246,7 +246,7 @@ async fn execute(
 }
 
 /// Starts the reissue of a session that is due, to run while the upstream works.
-fn start_reissue(forwardable: &Forwardable, now: Now) -> Option<Reissuing> {
+fn start_reissue(forwardable: &Forwardable, now: Now) -> Option<PendingReissue> {
     let active = forwardable.visitor().active()?;
     let realm = forwardable.route().realm.as_ref()?;
     active.life.due.map(|due| realm.reissue(&active.session, due, now))

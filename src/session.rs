@@ -1,8 +1,7 @@
-//! Sessions: from the cookies of a request to a live session, and back to the cookies of the response.
+//! Sessions: resolving the cookies of a request to a live session, changing it, and writing the cookies of the response.
 //!
-//! A [`Realm`] is one kind of session with all that it takes to resolve one: its format, its table, its cache. What it
-//! answers keeps three things apart that must never be confused: there *is* a session, there is *none*, and it *cannot
-//! be told*.
+//! A [`Realm`] is one kind of session, with its format, table and cache. Its results keep three cases apart: there *is* a
+//! session, there is *none*, and the store is *unavailable*, so that it is unknown.
 
 pub mod cookie;
 pub mod judge;
@@ -44,8 +43,8 @@ use crate::store::table::Table;
 use crate::telemetry::metrics::RealmMetrics;
 use crate::time::{Clock, Now};
 
-use cache::{Cache, Hit};
-use flight::Flights;
+use cache::{Cache, CacheResult};
+use flight::SingleFlight;
 use judge::{Life, Policy, SessionVerdict, judge};
 use monitor::SessionMonitors;
 use reference::Ref;
@@ -56,13 +55,13 @@ pub use create::{CreateError, CreatedSession, create};
 pub use edit::Edit;
 pub use mapped::{Mapped, MappingSlot, MappingTooLarge};
 pub(crate) use monitor::{SessionMonitor, SessionStatus, Usage};
-pub use reissue::{Reissued, Reissuing};
-pub use set_cookie::Adopted;
+pub use reissue::{PendingReissue, Reissued};
+pub use set_cookie::RewrittenCookie;
 
-/// How many sessions the cookies of a request may make us look up.
+/// Maximum number of sessions that are looked up for the cookies of one request.
 const MAX_COOKIES: usize = 4;
-/// How many reads, and how many reissues, may be under way in a realm at a time.
-const MAX_FLIGHTS: usize = 10_000;
+/// Maximum number of concurrent reads of a realm, and of concurrent reissues.
+const MAX_OPERATIONS: usize = 10_000;
 
 /// One kind of session.
 pub struct Realm {
@@ -75,33 +74,33 @@ pub struct Realm {
     on_store_error: OnStoreError,
     cookie: CookieWriter,
     forward_cookie: bool,
-    /// How many mappings each session read from now on has room for.
-    mappings: AtomicUsize,
+    /// The number of mapping slots of sessions that are read from now on.
+    mapping_slots: AtomicUsize,
     cache: Cache,
-    lookups: Arc<Flights<(Key, u64), Lookup>>,
-    reissues: Arc<Flights<Key, Reissued>>,
+    lookups: Arc<SingleFlight<(Key, u64), Lookup>>,
+    reissues: Arc<SingleFlight<Key, Reissued>>,
     monitors: SessionMonitors,
     outage: lookup::Outage,
-    turns: change::Turns,
+    changes: change::ChangeQueue,
     rotation_grace: Duration,
     control: tokio::runtime::Handle,
     tasks: TaskTracker,
     metrics: RealmMetrics,
-    failures: lookup::Failures,
+    failures: lookup::FailureLog,
     clock: Clock,
 }
 
-/// A session as it was read: immutable, shared by all requests that use it.
+/// A session as it was read or written: immutable, and shared by all requests that use it.
 pub struct Session {
     key: Key,
     reference: Ref,
     record: SessionRecord,
     size: usize,
-    /// A moment before its row was read, or written.
+    /// A time shortly before its row was read or written.
     known_at: Instant,
     user: UserState,
     headers: SessionHeaders,
-    mapped: mapped::Memory,
+    mapped: mapped::MappingCache,
 }
 
 /// Whether a session has a user.
@@ -109,13 +108,13 @@ pub struct Session {
 pub enum UserState {
     /// A user is logged in.
     LoggedIn,
-    /// Nobody is: the session of a visitor, such as a cart.
+    /// Nobody is logged in: the session of a visitor, such as for a cart.
     Guest,
-    /// The realm does not know which claim names the user.
+    /// The realm does not configure which claim names the user.
     Unknown,
 }
 
-/// The headers that say which session this is, made once.
+/// The headers that identify a session, built once.
 #[derive(Clone, Debug)]
 pub struct SessionHeaders {
     /// `X-Session-Ref`
@@ -124,100 +123,101 @@ pub struct SessionHeaders {
     pub version: HeaderValue,
 }
 
-/// What the store had to say of a key.
+/// The result of looking up a row.
 #[derive(Clone, Debug)]
 pub(crate) enum Lookup {
-    /// A session, dead or alive.
+    /// The row is a session, which may have expired.
     Found(Arc<Session>),
-    /// No row, or one that is no session.
+    /// There is no row, or it is not a valid session.
     Absent(Option<RowFault>),
-    /// The store did not answer.
+    /// The store is unavailable.
     Unavailable,
 }
 
-/// What the cookies of a request come to.
+/// The result of resolving the cookies of a request.
 #[derive(Debug)]
 pub enum Resolution {
-    /// A live session.
+    /// There is a live session.
     Active(Active),
-    /// None, and why.
+    /// There is no session, for this reason.
     Anonymous(Anonymous),
-    /// The store did not answer, so it cannot be told.
+    /// It is unknown, since the store is unavailable.
     Unavailable,
-    /// The store was not asked, and is not for so long: the client's address has named too many sessions that are none.
+    /// Nothing was looked up, since the client's address has named too many unknown sessions. The client may retry after
+    /// this time.
     Throttled(Duration),
 }
 
-/// A live session, as this request holds it.
+/// The live session of a request.
 #[derive(Debug)]
 pub struct Active {
     /// The session.
     pub session: Arc<Session>,
-    /// The id that the browser sent.
+    /// The id in the request's cookie.
     pub id: SessionId,
-    /// What it has left.
+    /// When it expires, and whether it is due for a reissue.
     pub life: Life,
-    /// Which of the request's cookies named it.
+    /// The index of its cookie among the request's cookies of this realm.
     pub chosen: usize,
 }
 
-/// Why there is no session.
+/// The reason why a request has no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Anonymous {
-    /// The browser sent no cookie of this realm.
+    /// The request has no cookie of this realm.
     NoCookie,
-    /// It sent one that is not one of ours.
+    /// The cookie is invalid.
     Refused(CookieFault),
     /// There is no such row.
     Absent,
-    /// There is a row that is not a session.
+    /// The row is not a valid session.
     NotASession(RowFault),
-    /// Its idle deadline has passed.
+    /// The session's idle deadline has passed.
     Idle,
-    /// Its lifetime has passed.
+    /// The session's absolute lifetime has passed.
     TooOld,
-    /// Two cookies name two different live sessions, or too many name any.
+    /// The cookies name different live sessions, or more sessions than are looked up.
     Ambiguous,
 }
 
-/// Where an answer came from.
+/// The source of a lookup's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupSource {
     /// Nothing was looked up.
     Unasked,
     /// A fresh row in the cache.
     Hit,
-    /// A remembered miss.
+    /// A cached miss.
     Negative,
     /// The store.
     Miss,
-    /// A row in the cache that could not be read again.
+    /// An older row in the cache, since the store is unavailable.
     Stale,
 }
 
-/// How much of what is bounded is in use: each with its bound.
+/// The use of a realm's bounded structures: each with its limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Fill {
-    /// Cached sessions, large ones counting for several.
+    /// Cached sessions; a large one counts as several.
     pub sessions: (u64, u64),
-    /// Remembered misses.
+    /// Cached misses.
     pub misses: (u64, u64),
-    /// Reads under way.
+    /// Reads in progress.
     pub lookups: (u64, u64),
-    /// Reissues under way.
+    /// Reissues in progress.
     pub reissues: (u64, u64),
 }
 
 impl Realm {
-    /// A realm over `table`. Store operations run on `control` and are tracked by `tasks`; each session has room for
-    /// `mappings` sets of injected headers.
+    /// Creates a realm with sessions in `table`. Store operations run on `control` and are tracked by `tasks`. Each session
+    /// has `mapping_slots` for injected headers.
     pub fn new(
         config: &RealmConfig,
         table: Table,
         metrics: RealmMetrics,
         control: &tokio::runtime::Handle,
         tasks: &TaskTracker,
-        mappings: usize,
+        mapping_slots: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             name: config.name.clone(),
@@ -229,38 +229,38 @@ impl Realm {
             on_store_error: config.on_store_error,
             cookie: CookieWriter::new(&config.cookie),
             forward_cookie: config.forward_cookie,
-            mappings: AtomicUsize::new(mappings),
+            mapping_slots: AtomicUsize::new(mapping_slots),
             cache: Cache::new(config.cache),
-            lookups: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
-            reissues: Flights::new(MAX_FLIGHTS, control.clone(), tasks.clone()),
+            lookups: SingleFlight::new(MAX_OPERATIONS, control.clone(), tasks.clone()),
+            reissues: SingleFlight::new(MAX_OPERATIONS, control.clone(), tasks.clone()),
             monitors: SessionMonitors::default(),
             outage: lookup::Outage::new(Clock),
-            turns: change::Turns::default(),
+            changes: change::ChangeQueue::default(),
             rotation_grace: config.rotation_grace,
             control: control.clone(),
             tasks: tasks.clone(),
             metrics,
-            failures: lookup::Failures::default(),
+            failures: lookup::FailureLog::default(),
             clock: Clock,
         })
     }
 
-    /// Gives sessions that are read from now on room for `mappings` sets of injected headers.
-    pub fn make_room(&self, mappings: usize) {
-        self.mappings.store(mappings, Ordering::Relaxed);
+    /// Sets the number of mapping slots of sessions that are read from now on.
+    pub fn set_mapping_slots(&self, count: usize) {
+        self.mapping_slots.store(count, Ordering::Relaxed);
     }
 
-    /// A session of this realm, whose row was so at `known_at` or later.
+    /// Creates a session of this realm, whose row was read or written at `known_at` or later.
     fn session(&self, key: Key, record: SessionRecord, size: usize, known_at: Instant) -> Session {
         let user = match self.user.find(&record.claims) {
             Some(_) => UserState::LoggedIn,
             None if self.user.is_unknown() => UserState::Unknown,
             None => UserState::Guest,
         };
-        Session::new(key, record, size, known_at, user, self.mappings.load(Ordering::Relaxed))
+        Session::new(key, record, size, known_at, user, self.mapping_slots.load(Ordering::Relaxed))
     }
 
-    /// The claims that say who is logged in.
+    /// Returns the claim that identifies the logged-in user.
     pub fn user_claim(&self) -> &UserClaim {
         &self.user
     }
@@ -271,32 +271,32 @@ impl Realm {
         user.is_none() || user == self.user.find(after)
     }
 
-    /// The realm's name.
+    /// Returns the realm's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The name of its cookie.
+    /// Returns the name of the session cookie.
     pub fn cookie_name(&self) -> &str {
         self.cookie.name()
     }
 
-    /// Whether upstreams see its cookie.
+    /// Returns whether the session cookie is forwarded to upstreams.
     pub fn forwards_cookie(&self) -> bool {
         self.forward_cookie
     }
 
-    /// What happens when the store does not answer.
+    /// Returns the policy for requests while the store is unavailable.
     pub fn on_store_error(&self) -> OnStoreError {
         self.on_store_error
     }
 
-    /// Whether a cookie's value has the shape, and the signature, of one of this realm's.
+    /// Returns whether a cookie's value has a valid form and signature. Does not look it up.
     pub fn accepts(&self, value: &[u8]) -> bool {
         self.format.parse_cookie(value).is_ok()
     }
 
-    /// How full what it keeps is.
+    /// Returns the use of the realm's caches and of its operations in progress.
     pub fn fill(&self) -> Fill {
         Fill {
             sessions: self.cache.sessions(),
@@ -306,21 +306,21 @@ impl Realm {
         }
     }
 
-    /// The table of its rows.
+    /// Returns the table of the realm's sessions.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// Resolves the cookies of the realm's name, in the order they came, and counts what they came to.
+    /// Resolves the values of the request's session cookies, in their order, and counts the result.
     ///
-    /// `misses` counts the reads that found nothing against the client's address: made-up ids cost reads, which cost money.
+    /// `misses` limits the reads that find no session, per client address, since made-up ids cost reads.
     pub async fn resolve(
         self: &Arc<Self>,
         cookies: &[&[u8]],
         misses: ClientLimiter<'_>,
         now: Now,
     ) -> (Resolution, LookupSource) {
-        let (resolution, source) = self.tell(cookies, misses, now).await;
+        let (resolution, source) = self.resolve_uncounted(cookies, misses, now).await;
         self.metrics.resolutions.count(match &resolution {
             Resolution::Active(_) => "active",
             Resolution::Anonymous(why) => why.label(),
@@ -333,12 +333,12 @@ impl Realm {
         (resolution, source)
     }
 
-    /// Resolves the cookies of the realm's name.
+    /// Resolves the values of the request's session cookies.
     ///
-    /// All are tried: who can set a cookie for a parent domain can put one in front of the user's own. If two name
-    /// different live sessions, there is no telling which is the user's, so there is none; nor is there if more are
-    /// named than are looked up, since the user's may be among the rest.
-    async fn tell(
+    /// All are tried, since another site of the same parent domain can set a cookie that browsers send before the user's
+    /// own. If the cookies name different live sessions, or more than are looked up, it is unknown which one is the user's,
+    /// so the result is [`Anonymous::Ambiguous`].
+    async fn resolve_uncounted(
         self: &Arc<Self>,
         cookies: &[&[u8]],
         misses: ClientLimiter<'_>,
@@ -370,7 +370,7 @@ impl Realm {
             tried.push(key);
             source = from;
             match lookup {
-                // Whether there is another live session cannot be told, so neither can which is the user's.
+                // It is unknown whether this session is live, so it is unknown which one is the user's.
                 Lookup::Unavailable => return (Resolution::Unavailable, source),
                 Lookup::Absent(None) => anonymous = Anonymous::Absent,
                 Lookup::Absent(Some(fault)) => anonymous = Anonymous::NotASession(fault),
@@ -390,8 +390,11 @@ impl Realm {
         }
     }
 
-    /// The row of `key` for a browser that has seen version `asked`: from the cache, or by a read that all concurrent
-    /// requests share, unless too many of the client's came to nothing.
+    /// Looks up `key` for a browser that has seen version `asked`: in the cache, or by a read that concurrent requests
+    /// share.
+    ///
+    /// # Errors
+    /// Returns the wait until the client may look up an id that is not cached.
     async fn look_up(
         self: &Arc<Self>,
         key: &Key,
@@ -399,27 +402,27 @@ impl Realm {
         misses: ClientLimiter<'_>,
         now: Now,
     ) -> Result<(Lookup, LookupSource), Duration> {
-        let stale = match self.cache.look(key, asked, now.mono) {
-            Hit::Fresh(session) => return Ok((Lookup::Found(session), LookupSource::Hit)),
-            Hit::Missing => return Ok((Lookup::Absent(None), LookupSource::Negative)),
-            // There was such a session a moment ago, so its id is not made up.
-            Hit::Stale(session, age) => self.may_use_stale(age).then_some(session),
-            Hit::Nothing => {
+        let stale = match self.cache.get(key, asked, now.mono) {
+            CacheResult::Fresh(session) => return Ok((Lookup::Found(session), LookupSource::Hit)),
+            CacheResult::Absent => return Ok((Lookup::Absent(None), LookupSource::Negative)),
+            // The session existed recently, so its id is not made up.
+            CacheResult::Stale(session, age) => self.may_use_stale(age).then_some(session),
+            CacheResult::Miss => {
                 misses.check(now.mono)?;
                 None
             }
         };
-        // While the store is down, who has a row that will do does not wait to be told so again.
+        // During an outage, do not wait for another timeout if a stale row may be used.
         if let Some(session) = &stale
-            && self.outage.is_on(now.mono)
+            && self.outage.is_active(now.mono)
         {
             return Ok((Lookup::Found(Arc::clone(session)), LookupSource::Stale));
         }
-        // Boxed: most requests do not get here, and all would be the larger for it.
+        // Boxed, since most requests do not get here, and the future of every request would be larger.
         Ok(Box::pin(self.read_shared(key, asked, stale, misses, now)).await)
     }
 
-    /// The same, by a read; `stale` is what will do if that fails.
+    /// Looks up `key` by a shared read. If the store is unavailable, returns `stale`.
     async fn read_shared(
         self: &Arc<Self>,
         key: &Key,
@@ -429,18 +432,18 @@ impl Realm {
         now: Now,
     ) -> (Lookup, LookupSource) {
         let realm = Arc::clone(self);
-        let mut leads = false;
-        let seat = self.lookups.join(&(key.clone(), asked), || {
-            leads = true;
+        let mut is_first = false;
+        let waiter = self.lookups.join(&(key.clone(), asked), || {
+            is_first = true;
             let key = key.clone();
             async move { realm.read(&key, asked).await }
         });
-        let lookup = match seat {
-            Some(seat) => seat.arrive().await.unwrap_or(Lookup::Unavailable),
+        let lookup = match waiter {
+            Some(waiter) => waiter.wait().await.unwrap_or(Lookup::Unavailable),
             None => Lookup::Unavailable,
         };
-        // Those who share a read share its price, which the first one pays.
-        if leads && matches!(lookup, Lookup::Absent(_)) {
+        // A shared read counts once, against the first client.
+        if is_first && matches!(lookup, Lookup::Absent(_)) {
             misses.record(now.mono);
         }
         match (lookup, stale) {
@@ -461,52 +464,52 @@ impl Session {
         size: usize,
         known_at: Instant,
         user: UserState,
-        mappings: usize,
+        mapping_slots: usize,
     ) -> Self {
         let reference = Ref::of(&key);
         let text = |text: String| HeaderValue::from_maybe_shared(bytes::Bytes::from(text));
         let headers = SessionHeaders {
-            // Digits are always a header value.
+            // Always valid: both are digits.
             reference: text(reference.to_string()).unwrap_or(HeaderValue::from_static("")),
             version: text(record.version.to_string()).unwrap_or(HeaderValue::from_static("")),
         };
-        let mapped = mapped::Memory::new(mappings);
+        let mapped = mapped::MappingCache::new(mapping_slots);
         Self { key, reference, record, size, known_at, user, headers, mapped }
     }
 
-    /// The key of its row.
+    /// Returns the key of the session's row.
     pub(crate) fn key(&self) -> &Key {
         &self.key
     }
 
-    /// Its public name.
+    /// Returns the session's public name.
     pub fn reference(&self) -> Ref {
         self.reference
     }
 
-    /// What its row says.
+    /// Returns the decoded row.
     pub fn record(&self) -> &SessionRecord {
         &self.record
     }
 
-    /// The headers that say which session this is.
+    /// Returns the headers that identify the session.
     pub fn headers(&self) -> &SessionHeaders {
         &self.headers
     }
 
-    /// Whether a user is logged in.
+    /// Returns whether a user is logged in.
     pub fn user(&self) -> UserState {
         self.user
     }
 
-    /// Roughly the bytes that its row takes.
+    /// Returns the approximate size of the row in bytes.
     fn size(&self) -> usize {
         self.size
     }
 
-    /// The headers of the mapping at `place`, made by `make` the first time they are asked for.
-    pub fn mapped(&self, place: MappingSlot, make: impl Fn(&SessionRecord) -> Mapped) -> Cow<'_, Mapped> {
-        self.mapped.at(place, || make(&self.record))
+    /// Returns the headers of the mapping in `slot`, built by `build` on first use.
+    pub fn mapped(&self, slot: MappingSlot, build: impl Fn(&SessionRecord) -> Mapped) -> Cow<'_, Mapped> {
+        self.mapped.get_or_build(slot, || build(&self.record))
     }
 
     #[cfg(test)]
@@ -529,7 +532,7 @@ impl Session {
 }
 
 impl Anonymous {
-    /// The reason in one word, for logs and counts.
+    /// Returns the label of the reason, for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::NoCookie => "no-cookie",
@@ -546,7 +549,7 @@ impl Anonymous {
 }
 
 impl LookupSource {
-    /// The source in one word, for logs and counts; `None` if nothing was looked up.
+    /// Returns the label of the source, for logs and metrics, or `None` if nothing was looked up.
     pub fn label(self) -> Option<&'static str> {
         match self {
             Self::Unasked => None,
@@ -564,7 +567,7 @@ impl fmt::Debug for Realm {
     }
 }
 
-/// Shows neither key nor claims.
+/// Omits the key and the claims.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("reference", &self.reference).finish_non_exhaustive()

@@ -117,7 +117,7 @@ impl From<CreateError> for Failure {
             CreateError::Store(error) => error.into(),
             CreateError::Empty => Self::usage(error.to_string()).hint("for example `--claim user=alice`"),
             CreateError::Encode(_) => Self::refused(error.to_string()),
-            CreateError::Randomness(_) | CreateError::Taken => Self::internal(error.to_string()),
+            CreateError::Randomness(_) | CreateError::IdExists => Self::internal(error.to_string()),
         }
     }
 }

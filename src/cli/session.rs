@@ -151,7 +151,7 @@ pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
                 Ok(())
             }
             Destroyed::Absent => Err(Failure::refused(format!("session {reference} no longer exists"))),
-            Destroyed::Lost => Err(Failure::refused(format!(
+            Destroyed::StillAlive => Err(Failure::refused(format!(
                 "session {reference} was not ended: its row does not contain its new id, or other writers kept \
                  changing it"
             ))),

@@ -252,7 +252,7 @@ fn routes<'c>(
     };
     let routes = config.routes.iter().map(route).collect();
     for (realm, mappings) in realms.iter().zip(mappings) {
-        realm.make_room(mappings);
+        realm.set_mapping_slots(mappings);
     }
     routes
 }

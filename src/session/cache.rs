@@ -1,10 +1,10 @@
-//! The rows that were read a moment ago, and the ids that were found to name nothing.
+//! A cache of rows that were read recently, and of keys that have no session (misses).
 //!
-//! 1. A key is the whole key of the row; no two sessions can meet in a hash.
-//! 2. An entry answers for cookies up to a version. A browser that has seen a newer one is never given an older row.
-//! 3. Misses have a room of their own, so that made-up ids cannot push sessions out.
-//! 4. What was read before an invalidation is not remembered after it.
-//! 5. Being here proves nothing about being alive: expiry is judged at every use.
+//! 1. Entries are found by the row's whole key, so a hash collision never mixes two sessions.
+//! 2. An entry is valid for cookies up to a version. A browser that has seen a newer version never gets the older row.
+//! 3. Misses are cached separately, so that made-up ids cannot evict sessions.
+//! 4. A row that was read before an invalidation is not inserted after it.
+//! 5. A cached session may have expired: callers check expiry on every use.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::item::Key;
 /// A realm's cache.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    found: Map<Key, Found, BySize, RandomState>,
-    missing: Map<Key, Missing, UnitWeighter, RandomState>,
+    sessions: Map<Key, SessionEntry, BySize, RandomState>,
+    misses: Map<Key, MissEntry, UnitWeighter, RandomState>,
     ttl: Duration,
     epochs: [AtomicU64; 64],
     hasher: RandomState,
@@ -31,58 +31,66 @@ pub(crate) struct Cache {
 
 /// A row that was read.
 #[derive(Clone, Debug)]
-struct Found {
+struct SessionEntry {
     session: Arc<Session>,
     read_at: Instant,
-    answers: u64,
+    /// The highest cookie version that this entry is valid for.
+    max_version: u64,
 }
 
-/// A row that is not there, or is no session.
+/// A key without a row, or whose row is not a valid session.
 #[derive(Clone, Copy, Debug)]
-struct Missing {
+struct MissEntry {
     read_at: Instant,
-    answers: u64,
+    /// The highest cookie version that this entry is valid for.
+    max_version: u64,
 }
 
-/// What the cache knows.
+/// The result of a cache lookup.
 #[derive(Clone, Debug)]
-pub(crate) enum Hit {
+pub(crate) enum CacheResult {
     /// A row that may be used.
     Fresh(Arc<Session>),
-    /// A row that must be read again; of this age, to be used only if that fails and the realm says so.
+    /// A row whose ttl ended this long ago. It may be used only if the store is unavailable and the realm allows it.
     Stale(Arc<Session>, Duration),
-    /// Lately there was no such session.
-    Missing,
-    /// Nothing.
-    Nothing,
+    /// A cached miss: there is no such session.
+    Absent,
+    /// The cache has no entry.
+    Miss,
 }
 
-/// A moment in a key's history; what is read after it was taken may be remembered if no invalidation came since.
+/// The number of invalidations of a key, from before a read. The row is inserted only if it has not changed since.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch(u64);
 
-/// One unit of capacity is a session of up to this size, which bounds the memory that large sessions can take.
+/// A session counts once per this many bytes against the capacity, which limits the memory for large sessions.
 const UNIT: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]
 struct BySize;
 
-impl Weighter<Key, Found> for BySize {
-    fn weight(&self, _: &Key, found: &Found) -> u64 {
-        found.session.size().div_ceil(UNIT).max(1) as u64
+impl Weighter<Key, SessionEntry> for BySize {
+    fn weight(&self, _: &Key, entry: &SessionEntry) -> u64 {
+        entry.session.size().div_ceil(UNIT).max(1) as u64
     }
 }
 
 impl Cache {
-    /// An empty cache of `config.capacity` sessions, and a tenth of that in misses.
+    /// Creates an empty cache for `config.capacity` sessions and a tenth as many misses.
     pub(crate) fn new(config: CacheConfig) -> Self {
         let (capacity, misses) = (config.capacity, (config.capacity / 10).max(100));
-        // Nothing is reserved up front for sessions that may never come.
+        // Do not allocate the whole capacity in advance.
         let estimate = capacity.min(1024);
         let hasher = RandomState::default();
         Self {
-            found: Map::with(estimate, capacity as u64, BySize, hasher.clone(), DefaultLifecycle::default()),
-            missing: Map::with(
+            sessions: Map::with(
+                estimate,
+                capacity as u64,
+                BySize,
+                hasher.clone(),
+                DefaultLifecycle::default(),
+            ),
+            misses: Map::with(
                 estimate,
                 misses as u64,
                 UnitWeighter,
@@ -95,88 +103,89 @@ impl Cache {
         }
     }
 
-    /// What is known of `key` for a browser that has seen version `asked`.
-    pub(crate) fn look(&self, key: &Key, asked: u64, now: Instant) -> Hit {
+    /// Looks up `key` for a browser that has seen version `asked`.
+    pub(crate) fn get(&self, key: &Key, asked: u64, now: Instant) -> CacheResult {
         if self.ttl.is_zero() {
-            return Hit::Nothing;
+            return CacheResult::Miss;
         }
-        if let Some(found) = self.found.get(key).filter(|found| asked <= found.answers) {
-            let age = now.saturating_duration_since(found.read_at);
+        if let Some(entry) = self.sessions.get(key).filter(|entry| asked <= entry.max_version) {
+            let age = now.saturating_duration_since(entry.read_at);
             return if age < self.ttl {
-                Hit::Fresh(found.session)
+                CacheResult::Fresh(entry.session)
             } else {
-                Hit::Stale(found.session, age - self.ttl)
+                CacheResult::Stale(entry.session, age - self.ttl)
             };
         }
-        match self.missing.get(key) {
-            Some(missing)
-                if asked <= missing.answers && now.saturating_duration_since(missing.read_at) < self.ttl =>
+        match self.misses.get(key) {
+            Some(miss)
+                if asked <= miss.max_version && now.saturating_duration_since(miss.read_at) < self.ttl =>
             {
-                Hit::Missing
+                CacheResult::Absent
             }
-            _ => Hit::Nothing,
+            _ => CacheResult::Miss,
         }
     }
 
-    /// The row of `key` and when it was read, however long ago.
-    pub(crate) fn last(&self, key: &Key) -> Option<(Arc<Session>, Instant)> {
-        self.found.get(key).map(|found| (found.session, found.read_at))
+    /// Returns the row of `key` and the time when it was read, whatever its age.
+    pub(crate) fn latest(&self, key: &Key) -> Option<(Arc<Session>, Instant)> {
+        self.sessions.get(key).map(|entry| (entry.session, entry.read_at))
     }
 
-    /// Where `key`'s history stands; to be taken before the row is read.
+    /// Returns the epoch of `key`. Must be called before the row is read.
     pub(crate) fn epoch(&self, key: &Key) -> Epoch {
         Epoch(self.epoch_of(key).load(Ordering::Acquire))
     }
 
-    /// Remembers what was read at `read_at` of a key, good for cookies up to version `answers`.
-    pub(crate) fn remember(&self, session: &Arc<Session>, answers: u64, read_at: Instant, epoch: Epoch) {
+    /// Inserts a row that was read at `read_at`, valid for cookies up to version `max_version`.
+    pub(crate) fn insert(&self, session: &Arc<Session>, max_version: u64, read_at: Instant, epoch: Epoch) {
         let key = session.key();
-        // What comes too late must not push out what was read since.
+        // Checked first, so that an outdated row does not replace a newer one.
         if self.ttl.is_zero() || self.epoch(key).0 != epoch.0 {
             return;
         }
-        // A slow read of a replica that lags behind must not undo a newer one.
-        let newer = |known: &Found| {
-            known.read_at >= read_at && known.session.record().version > session.record().version
+        // A slow read of a lagging replica must not replace a newer row.
+        let is_newer = |cached: &SessionEntry| {
+            cached.read_at >= read_at && cached.session.record().version > session.record().version
         };
-        if self.found.get(key).is_some_and(|known| newer(&known)) {
+        if self.sessions.get(key).is_some_and(|cached| is_newer(&cached)) {
             return;
         }
-        self.missing.remove(key);
-        self.found.insert(key.clone(), Found { session: Arc::clone(session), read_at, answers });
-        // An invalidation either came before the insert and shows here, or comes after it and removes it.
+        self.misses.remove(key);
+        self.sessions
+            .insert(key.clone(), SessionEntry { session: Arc::clone(session), read_at, max_version });
+        // A concurrent invalidation either changed the epoch by now, or removes the entry afterwards.
         if self.epoch(key).0 != epoch.0 {
-            self.found.remove(key);
+            self.sessions.remove(key);
         }
     }
 
-    /// Remembers that `key` names no session.
-    pub(crate) fn remember_missing(&self, key: &Key, answers: u64, read_at: Instant, epoch: Epoch) {
+    /// Inserts a miss: `key` has no session.
+    pub(crate) fn insert_miss(&self, key: &Key, max_version: u64, read_at: Instant, epoch: Epoch) {
         if self.ttl.is_zero() || self.epoch(key).0 != epoch.0 {
             return;
         }
-        self.found.remove(key);
-        self.missing.insert(key.clone(), Missing { read_at, answers });
+        self.sessions.remove(key);
+        self.misses.insert(key.clone(), MissEntry { read_at, max_version });
         if self.epoch(key).0 != epoch.0 {
-            self.missing.remove(key);
+            self.misses.remove(key);
         }
     }
 
-    /// Forgets `key`: somebody changed its row.
-    pub(crate) fn forget(&self, key: &Key) {
+    /// Removes the entry of `key`, whose row has changed.
+    pub(crate) fn invalidate(&self, key: &Key) {
         self.epoch_of(key).fetch_add(1, Ordering::AcqRel);
-        self.found.remove(key);
-        self.missing.remove(key);
+        self.sessions.remove(key);
+        self.misses.remove(key);
     }
 
-    /// How many sessions are kept, and the bound.
+    /// Returns the weight of the cached sessions, and its limit.
     pub(crate) fn sessions(&self) -> (u64, u64) {
-        (self.found.weight(), self.found.capacity())
+        (self.sessions.weight(), self.sessions.capacity())
     }
 
-    /// How many misses are kept, and the bound.
+    /// Returns the number of cached misses, and its limit.
     pub(crate) fn misses(&self) -> (u64, u64) {
-        (self.missing.weight(), self.missing.capacity())
+        (self.misses.weight(), self.misses.capacity())
     }
 
     fn epoch_of(&self, key: &Key) -> &AtomicU64 {
@@ -202,86 +211,86 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_fresh_for_its_ttl_and_for_the_versions_it_answers() {
+    fn entry_is_fresh_until_its_ttl_and_up_to_its_version() {
         let (cache, now, key) = (cache(10), Clock.mono(), Key::string("a"));
-        cache.remember(&session("a", 1), 3, now, cache.epoch(&key));
-        assert!(matches!(cache.look(&key, 3, now), Hit::Fresh(_)));
-        assert!(matches!(cache.look(&key, 4, now), Hit::Nothing), "the browser has seen a newer one");
-        assert!(matches!(cache.look(&key, 1, now + TTL), Hit::Stale(_, age) if age.is_zero()));
+        cache.insert(&session("a", 1), 3, now, cache.epoch(&key));
+        assert!(matches!(cache.get(&key, 3, now), CacheResult::Fresh(_)));
+        assert!(matches!(cache.get(&key, 4, now), CacheResult::Miss), "the browser has seen a newer version");
+        assert!(matches!(cache.get(&key, 1, now + TTL), CacheResult::Stale(_, age) if age.is_zero()));
         assert!(
-            matches!(cache.look(&Key::binary(b"a"), 1, now), Hit::Nothing),
-            "another type is another key"
+            matches!(cache.get(&Key::binary(b"a"), 1, now), CacheResult::Miss),
+            "a key of another type is another key"
         );
     }
 
     #[test]
-    fn a_miss_is_remembered_and_forgotten() {
+    fn miss_is_cached_until_its_ttl_or_an_invalidation() {
         let (cache, now, key) = (cache(10), Clock.mono(), Key::string("a"));
-        cache.remember_missing(&key, 3, now, cache.epoch(&key));
-        assert!(matches!(cache.look(&key, 3, now), Hit::Missing));
-        assert!(matches!(cache.look(&key, 4, now), Hit::Nothing));
-        assert!(matches!(cache.look(&key, 3, now + TTL), Hit::Nothing));
-        cache.remember(&session("a", 1), 3, now, cache.epoch(&key));
-        assert!(matches!(cache.look(&key, 3, now), Hit::Fresh(_)));
-        cache.forget(&key);
-        assert!(matches!(cache.look(&key, 3, now), Hit::Nothing));
+        cache.insert_miss(&key, 3, now, cache.epoch(&key));
+        assert!(matches!(cache.get(&key, 3, now), CacheResult::Absent));
+        assert!(matches!(cache.get(&key, 4, now), CacheResult::Miss));
+        assert!(matches!(cache.get(&key, 3, now + TTL), CacheResult::Miss));
+        cache.insert(&session("a", 1), 3, now, cache.epoch(&key));
+        assert!(matches!(cache.get(&key, 3, now), CacheResult::Fresh(_)));
+        cache.invalidate(&key);
+        assert!(matches!(cache.get(&key, 3, now), CacheResult::Miss));
     }
 
     #[test]
-    fn what_was_read_before_an_invalidation_is_not_remembered_after_it() {
+    fn row_read_before_an_invalidation_is_not_inserted_after_it() {
         let (cache, now, key) = (cache(10), Clock.mono(), Key::string("a"));
         let before = cache.epoch(&key);
-        cache.forget(&key);
-        cache.remember(&session("a", 1), 3, now, before);
-        assert!(matches!(cache.look(&key, 3, now), Hit::Nothing));
-        cache.remember_missing(&key, 3, now, before);
-        assert!(matches!(cache.look(&key, 3, now), Hit::Nothing));
-        cache.remember(&session("a", 1), 3, now, cache.epoch(&key));
-        cache.remember(&session("a", 1), 3, now + TTL, before);
-        cache.remember_missing(&key, 3, now, before);
+        cache.invalidate(&key);
+        cache.insert(&session("a", 1), 3, now, before);
+        assert!(matches!(cache.get(&key, 3, now), CacheResult::Miss));
+        cache.insert_miss(&key, 3, now, before);
+        assert!(matches!(cache.get(&key, 3, now), CacheResult::Miss));
+        cache.insert(&session("a", 1), 3, now, cache.epoch(&key));
+        cache.insert(&session("a", 1), 3, now + TTL, before);
+        cache.insert_miss(&key, 3, now, before);
         assert!(
-            matches!(cache.look(&key, 3, now), Hit::Fresh(_)),
-            "nor does it push out what was read since"
+            matches!(cache.get(&key, 3, now), CacheResult::Fresh(_)),
+            "nor does it replace a newer entry"
         );
     }
 
     #[test]
-    fn a_slow_read_does_not_undo_a_newer_one() {
+    fn slow_read_does_not_replace_a_newer_row() {
         let (cache, now, key) = (cache(10), Clock.mono(), Key::string("a"));
         let version = |version| Arc::new(Session::for_test(key.clone(), version, 1));
-        let holds = |cache: &Cache| match cache.look(&key, 1, now) {
-            Hit::Fresh(session) => session.record().version,
-            Hit::Stale(..) | Hit::Missing | Hit::Nothing => 0,
+        let cached_version = |cache: &Cache| match cache.get(&key, 1, now) {
+            CacheResult::Fresh(session) => session.record().version,
+            CacheResult::Stale(..) | CacheResult::Absent | CacheResult::Miss => 0,
         };
-        cache.remember(&version(3), 3, now, cache.epoch(&key));
-        cache.remember(&version(2), 2, now - TTL / 2, cache.epoch(&key));
-        assert_eq!(holds(&cache), 3, "it was read before");
-        cache.remember(&version(1), 1, now + TTL / 2, cache.epoch(&key));
-        assert_eq!(holds(&cache), 1, "the row was made anew");
+        cache.insert(&version(3), 3, now, cache.epoch(&key));
+        cache.insert(&version(2), 2, now - TTL / 2, cache.epoch(&key));
+        assert_eq!(cached_version(&cache), 3, "the older version was read earlier");
+        cache.insert(&version(1), 1, now + TTL / 2, cache.epoch(&key));
+        assert_eq!(cached_version(&cache), 1, "the row was recreated");
     }
 
     #[test]
-    fn made_up_ids_push_no_session_out_and_large_sessions_count_for_more() {
+    fn made_up_ids_evict_no_session_and_large_sessions_count_for_more() {
         let (cache, now) = (cache(1000), Clock.mono());
-        cache.remember(&session("a", 1), 3, now, cache.epoch(&Key::string("a")));
+        cache.insert(&session("a", 1), 3, now, cache.epoch(&Key::string("a")));
         for id in 0..100_000 {
             let key = Key::string(&format!("made up {id}"));
-            cache.remember_missing(&key, 3, now, cache.epoch(&key));
+            cache.insert_miss(&key, 3, now, cache.epoch(&key));
         }
-        assert!(matches!(cache.look(&Key::string("a"), 3, now), Hit::Fresh(_)));
-        assert!(cache.missing.len() <= 200, "shards round up");
+        assert!(matches!(cache.get(&Key::string("a"), 3, now), CacheResult::Fresh(_)));
+        assert!(cache.misses.len() <= 200, "each shard rounds its capacity up");
         for id in 0..100 {
             let name = format!("large {id}");
-            cache.remember(&session(&name, 400 * 1024), 3, now, cache.epoch(&Key::string(&name)));
+            cache.insert(&session(&name, 400 * 1024), 3, now, cache.epoch(&Key::string(&name)));
         }
-        assert!(cache.found.weight() <= 1000);
+        assert!(cache.sessions.weight() <= 1000);
     }
 
     #[test]
-    fn a_ttl_of_zero_turns_it_off() {
+    fn ttl_of_zero_disables_the_cache() {
         let (cache, now, key) =
             (Cache::new(CacheConfig { ttl: Duration::ZERO, capacity: 10 }), Clock.mono(), Key::string("a"));
-        cache.remember(&session("a", 1), 3, now, cache.epoch(&key));
-        assert!(matches!(cache.look(&key, 0, now), Hit::Nothing));
+        cache.insert(&session("a", 1), 3, now, cache.epoch(&key));
+        assert!(matches!(cache.get(&key, 0, now), CacheResult::Miss));
     }
 }

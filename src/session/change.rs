@@ -1,14 +1,16 @@
-//! What an upstream makes of a session: new claims, a new id, an end.
+//! Changes of a session by an upstream: edits of its claims, a new id, or its end.
 //!
-//! 1. A change is written on the row it was made of, or not at all; if the row has moved on, it is made again of the row
-//!    as it is. So changes of different claims all survive, and of the same claim the last one wins.
-//! 2. A session that has ended is not brought back by a change that comes late.
-//! 3. A rotation makes the new row and retires the old one in one transaction. The claims of a log-in are only ever
-//!    under the new id: who knew the old one knows nothing.
-//! 4. A log-out ends the session whichever id it has: where rows are retired, it follows them to the live one. Where a
-//!    rotation deletes the old row, a log-out that finds none is a conflict: it is never "done" while the session lives.
-//! 5. Edits of one session that wait in one gateway are written together: one write, however many they are.
-//! 6. The write is a task of its own: a client that hangs up leaves it whole.
+//! 1. A write is conditional on the row that the change was computed from. If the row was modified concurrently, the change
+//!    is computed again from the current row. So changes of different claims are all kept, and the last change of a claim
+//!    wins.
+//! 2. A late change does not revive a session that has ended.
+//! 3. A rotation creates the new row and retires the old one in one transaction. The claims of a log-in are never stored
+//!    under the old id, which an attacker may know (session fixation).
+//! 4. A log-out ends the session even if its id has changed: it follows retired rows to the current one. In formats whose
+//!    rotations delete the old row, a log-out that finds no row is a conflict, since the session may be alive under another
+//!    id.
+//! 5. Edits of one session that wait in one gateway are combined into one write.
+//! 6. The write runs as a task of its own, so a client that disconnects does not cancel it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -17,9 +19,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, oneshot};
 use tracing::Instrument as _;
 
-use super::cache::Hit;
+use super::cache::CacheResult;
 use super::destroy::{Destroyed, delete_retired, destroy};
-use super::edit::{Edit, Merged, merged};
+use super::edit::{self, Edit, EditedClaims};
 use super::judge::{SessionVerdict, judge};
 use super::lookup::DecodedRow;
 use super::{Active, Realm, Session};
@@ -31,55 +33,55 @@ use crate::store::rotation::{Retirement, RotationOutcome};
 use crate::store::table::{ConditionalWrite, CreateOutcome, Read};
 use crate::time::Now;
 
-/// How often a change is made again of a row that has moved on.
-const MAX_TRIES: usize = 50;
-/// How long one who has lost twice waits at most.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-/// How long all of it may take, waiting for one's turn included.
-const LIMIT: Duration = Duration::from_secs(30);
-/// How many of the sessions that it has ended a gateway remembers, and for how long: a second log-out of one that comes
-/// meanwhile, such as of a double click, is no conflict.
+/// Maximum number of attempts of a change whose row is modified concurrently.
+const MAX_ATTEMPTS: usize = 50;
+/// Maximum backoff between attempts.
+const MAX_BACKOFF: Duration = Duration::from_millis(20);
+/// Timeout for a change, including the wait for other changes of the session.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of sessions that this gateway remembers as ended by itself.
 const MAX_ENDED: usize = 4096;
-const ENDED_FOR: Duration = Duration::from_secs(60);
+/// How long a session is remembered as ended. A second log-out within this time, such as of a double click, succeeds.
+const ENDED_TTL: Duration = Duration::from_secs(60);
 
-/// What is to become of a session.
+/// A change of a session.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionMutation {
-    /// How its claims change, one edit after the other.
+    /// Edits of the claims, applied in order.
     pub edits: Vec<Edit>,
-    /// What else happens to it.
+    /// An action besides the edits.
     pub action: Option<Action>,
-    /// Only if it has this version.
+    /// The version that the session must have.
     pub if_version: Option<u64>,
 }
 
-/// What happens to a session besides.
+/// An action on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It gets a new id.
+    /// Gives the session a new id.
     Rotate,
-    /// It ends.
+    /// Ends the session.
     Destroy,
 }
 
-/// What became of a session.
+/// The outcome of a change.
 #[derive(Clone, Debug)]
 pub enum MutationOutcome {
-    /// It goes on like this.
-    Goes(Box<UpdatedSession>),
-    /// It has ended.
+    /// The session was created or changed.
+    Updated(Box<UpdatedSession>),
+    /// The session has ended.
     Ended,
-    /// Nothing was to be done.
-    Nothing,
+    /// The change changes nothing.
+    Unchanged,
 }
 
 impl MutationOutcome {
-    /// The outcome in one word, for logs and counts.
+    /// Returns the label of the outcome, for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Goes(_) => "written",
+            Self::Updated(_) => "written",
             Self::Ended => "ended",
-            Self::Nothing => "nothing",
+            Self::Unchanged => "nothing",
         }
     }
 }
@@ -87,7 +89,7 @@ impl MutationOutcome {
 /// A session after a change.
 #[derive(Clone, Debug)]
 pub struct UpdatedSession {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
     /// The session.
     pub session: Arc<Session>,
@@ -95,14 +97,14 @@ pub struct UpdatedSession {
     pub flash: Vec<String>,
 }
 
-/// Why a change was not made. The row is as it was.
+/// The reason why a change was not made.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ChangeError {
     /// The session was modified concurrently: its version is not the one that the change is for, it has ended, or others
     /// modified it before each attempt.
     #[error("the session was modified concurrently")]
     Conflict,
-    /// The format cannot write the claims, or the row would be too large.
+    /// The format cannot represent the claims, or the row would be too large.
     #[error("the claims cannot be written: {0}")]
     Unwritable(String),
     /// The store failed.
@@ -111,13 +113,13 @@ pub enum ChangeError {
     /// The change, with its wait for others of the same session, took too long, or the new session's id was taken.
     #[error("the session could not be changed in time")]
     Contended,
-    /// The operating system has no randomness to give.
-    #[error("no randomness for a session id")]
+    /// The operating system cannot provide random bytes.
+    #[error("no random bytes for a session id")]
     Randomness,
 }
 
 impl ChangeError {
-    /// The cause in one word, for counts.
+    /// Returns the label of the reason, for metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
@@ -129,71 +131,73 @@ impl ChangeError {
     }
 }
 
-/// Where changes of one session wait for each other: at the same time they would only get into each other's way.
+/// Serializes the changes of a session, which would otherwise conflict with each other.
 #[derive(Debug)]
-pub(super) struct Turns {
-    turns: [Mutex<()>; 256],
-    /// The edits that wait, of each session; whoever has the turn writes all of them.
-    waiting: std::sync::Mutex<HashMap<Key, Vec<Waiting>>>,
-    /// The sessions that this gateway has ended lately, and when.
+pub(super) struct ChangeQueue {
+    locks: [Mutex<()>; 256],
+    /// The edits that wait for each session's lock. The task that acquires it writes all of them.
+    pending: std::sync::Mutex<HashMap<Key, Vec<PendingEdits>>>,
+    /// The sessions that this gateway has ended recently, with the time.
     ended: quick_cache::sync::Cache<Key, Instant>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingEdits {
     edits: Vec<Edit>,
-    answer: oneshot::Sender<Result<MutationOutcome, ChangeError>>,
+    result: oneshot::Sender<Result<MutationOutcome, ChangeError>>,
 }
 
-impl Default for Turns {
+impl Default for ChangeQueue {
     fn default() -> Self {
         Self {
-            turns: std::array::from_fn(|_| Mutex::new(())),
-            waiting: std::sync::Mutex::default(),
+            locks: std::array::from_fn(|_| Mutex::new(())),
+            pending: std::sync::Mutex::default(),
             ended: quick_cache::sync::Cache::new(MAX_ENDED),
         }
     }
 }
 
-impl Turns {
-    /// Of two sessions that meet in a turn, one waits for the other; that is all.
-    fn of(&self, key: &Key) -> &Mutex<()> {
-        let [first, ..] = &self.turns;
+impl ChangeQueue {
+    /// Returns the lock of a session. Several sessions may share one.
+    fn lock_of(&self, key: &Key) -> &Mutex<()> {
+        let [first, ..] = &self.locks;
         let last = key.expose_bytes().last().copied().unwrap_or(0);
-        self.turns.get(usize::from(last)).unwrap_or(first)
+        self.locks.get(usize::from(last)).unwrap_or(first)
     }
 
-    fn wait(&self, key: &Key, edits: Vec<Edit>) -> oneshot::Receiver<Result<MutationOutcome, ChangeError>> {
-        let (answer, answered) = oneshot::channel();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.entry(key.clone()).or_default().push(Waiting { edits, answer });
-        answered
+    /// Adds edits to those that wait for the session's lock, and returns the receiver of their result.
+    fn add(&self, key: &Key, edits: Vec<Edit>) -> oneshot::Receiver<Result<MutationOutcome, ChangeError>> {
+        let (result, receiver) = oneshot::channel();
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.entry(key.clone()).or_default().push(PendingEdits { edits, result });
+        receiver
     }
 
-    fn take(&self, key: &Key) -> Vec<Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
+    /// Removes and returns the edits that wait for the session's lock.
+    fn take(&self, key: &Key) -> Vec<PendingEdits> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
     }
 }
 
 impl Realm {
-    /// Carries `order` out on the session that a request came with, or without one.
+    /// Applies `mutation` to the session of a request, or creates a session if it has none.
     ///
     /// # Errors
     /// See [`ChangeError`].
     pub async fn change(
         self: &Arc<Self>,
         active: Option<&Active>,
-        order: SessionMutation,
+        mutation: SessionMutation,
     ) -> Result<MutationOutcome, ChangeError> {
-        let held = active.map(|active| (active.id.clone(), Arc::clone(&active.session)));
+        let known = active.map(|active| (active.id.clone(), Arc::clone(&active.session)));
         let realm = Arc::clone(self);
-        let work = async move {
-            let carried_out = realm.carry_out(held, order);
-            tokio::time::timeout(LIMIT, carried_out).await.unwrap_or(Err(ChangeError::Contended))
+        let change = async move {
+            let applied = realm.apply(known, mutation);
+            tokio::time::timeout(TIMEOUT, applied).await.unwrap_or(Err(ChangeError::Contended))
         };
-        let work = work.instrument(tracing::debug_span!("change", realm = %self.name));
-        // The task only ends without an answer if it panics.
-        let changed = self.tasks.spawn_on(work, &self.control).await.unwrap_or(Err(ChangeError::Contended));
+        let change = change.instrument(tracing::debug_span!("change", realm = %self.name));
+        // The task has no result only if it panics.
+        let changed = self.tasks.spawn_on(change, &self.control).await.unwrap_or(Err(ChangeError::Contended));
         self.metrics.changes.count(match &changed {
             Ok(outcome) => outcome.label(),
             Err(error) => error.label(),
@@ -201,144 +205,147 @@ impl Realm {
         changed
     }
 
-    async fn carry_out(
+    async fn apply(
         &self,
-        held: Option<(SessionId, Arc<Session>)>,
-        order: SessionMutation,
+        known: Option<(SessionId, Arc<Session>)>,
+        mutation: SessionMutation,
     ) -> Result<MutationOutcome, ChangeError> {
-        let Some((id, session)) = held else {
-            return match order.action {
+        let Some((id, session)) = known else {
+            return match mutation.action {
                 Some(Action::Destroy) => Ok(MutationOutcome::Ended),
-                _ if order.if_version.is_some() => Err(ChangeError::Conflict),
-                _ => self.begin(&order.edits).await,
+                _ if mutation.if_version.is_some() => Err(ChangeError::Conflict),
+                _ => self.create_from(&mutation.edits).await,
             };
         };
-        let is_plain = order.action.is_none() && order.if_version.is_none();
-        if is_plain && order.edits.iter().all(|edit| matches!(edit, Edit::Apply { .. })) {
-            return self.edit(&id, &session, order.edits).await;
+        let is_plain = mutation.action.is_none() && mutation.if_version.is_none();
+        if is_plain && mutation.edits.iter().all(|edit| matches!(edit, Edit::Apply { .. })) {
+            return self.edit(&id, &session, mutation.edits).await;
         }
-        let _turn = self.turns.of(&session.key).lock().await;
-        self.settle(&id, &session, &order).await
+        let _guard = self.changes.lock_of(&session.key).lock().await;
+        self.apply_locked(&id, &session, &mutation).await
     }
 
-    /// Edits the session together with whoever else waits to.
+    /// Edits the session, combined with the other edits that wait for its lock.
     async fn edit(
         &self,
         id: &SessionId,
         session: &Arc<Session>,
         edits: Vec<Edit>,
     ) -> Result<MutationOutcome, ChangeError> {
-        let mut answered = self.turns.wait(&session.key, edits);
-        let _turn = self.turns.of(&session.key).lock().await;
-        if let Ok(answer) = answered.try_recv() {
-            return answer;
+        let mut receiver = self.changes.add(&session.key, edits);
+        let _guard = self.changes.lock_of(&session.key).lock().await;
+        if let Ok(result) = receiver.try_recv() {
+            return result;
         }
-        let waiting = self.turns.take(&session.key);
-        let all = waiting.iter().flat_map(|waiting| waiting.edits.clone()).collect();
-        let together =
-            self.settle(id, session, &SessionMutation { edits: all, ..SessionMutation::default() }).await;
-        let alone = matches!(together, Err(ChangeError::Unwritable(_))) && waiting.len() > 1;
-        for Waiting { edits, answer } in waiting {
-            let outcome = if alone {
-                // One of them is too large; the others need not fail with it.
-                self.settle(id, session, &SessionMutation { edits, ..SessionMutation::default() }).await
+        let pending = self.changes.take(&session.key);
+        let all = pending.iter().flat_map(|pending| pending.edits.clone()).collect();
+        let combined = SessionMutation { edits: all, ..SessionMutation::default() };
+        let combined = self.apply_locked(id, session, &combined).await;
+        let separately = matches!(combined, Err(ChangeError::Unwritable(_))) && pending.len() > 1;
+        for PendingEdits { edits, result } in pending {
+            let outcome = if separately {
+                // One of them is too large, and the others must not fail with it.
+                let mutation = SessionMutation { edits, ..SessionMutation::default() };
+                self.apply_locked(id, session, &mutation).await
             } else {
-                together.clone()
+                combined.clone()
             };
-            // Who has hung up does not want to know.
-            let _ = answer.send(outcome);
+            // If the receiver is dropped, its request was cancelled.
+            let _ = result.send(outcome);
         }
-        answered.try_recv().unwrap_or(Err(ChangeError::Contended))
+        receiver.try_recv().unwrap_or(Err(ChangeError::Contended))
     }
 
-    /// Carries `order` out in one's turn.
-    async fn settle(
+    /// Applies `mutation` with the session's lock held.
+    async fn apply_locked(
         &self,
         id: &SessionId,
-        held: &Arc<Session>,
-        order: &SessionMutation,
+        known: &Arc<Session>,
+        mutation: &SessionMutation,
     ) -> Result<MutationOutcome, ChangeError> {
-        // Who was here before has left what it wrote; whoever is not here yet will find it out from the table.
-        let mut session = match self.cache.look(&held.key, held.record.version, self.clock.mono()) {
-            Hit::Fresh(newer) | Hit::Stale(newer, _) => newer,
-            Hit::Missing | Hit::Nothing => Arc::clone(held),
+        // The previous holder of the lock has cached what it wrote. Changes by other gateways show in the table.
+        let mut session = match self.cache.get(&known.key, known.record.version, self.clock.mono()) {
+            CacheResult::Fresh(newer) | CacheResult::Stale(newer, _) => newer,
+            CacheResult::Absent | CacheResult::Miss => Arc::clone(known),
         };
-        if order.action == Some(Action::Destroy) && order.if_version.is_none() {
+        if mutation.action == Some(Action::Destroy) && mutation.if_version.is_none() {
             return self.destroy(&session).await;
         }
-        if order.if_version.is_some_and(|version| version != session.record.version) {
-            // The cache may be behind what the upstream has seen by another gateway.
-            self.cache.forget(&session.key);
+        if mutation.if_version.is_some_and(|version| version != session.record.version) {
+            // The upstream may have seen a newer version through another gateway.
+            self.cache.invalidate(&session.key);
             let row = self.table.get(&session.key, Read::Strong).await?;
-            session = self.moved_on(&session, row)?;
+            session = self.current(&session, row)?;
         }
-        for lost in 0..MAX_TRIES {
-            step_aside(lost).await;
-            self.may_change(&session, order)?;
-            let attempt = match order.action {
+        for conflicts in 0..MAX_ATTEMPTS {
+            back_off(conflicts).await;
+            self.check_changeable(&session, mutation)?;
+            let attempt = match mutation.action {
                 Some(Action::Destroy) => self.end(&session).await?,
-                action => match merged(&session.record.claims, &order.edits) {
-                    // A session without claims is how frameworks write one that has ended.
-                    Some(merged) if merged.claims.is_empty() => self.end(&session).await?,
-                    // Somebody else has just written the same: the browser's cookie is older.
-                    None if action.is_none() && lost > 0 => {
+                action => match edit::apply(&session.record.claims, &mutation.edits) {
+                    // Frameworks mark a session that was logged out by empty claims.
+                    Some(edited) if edited.claims.is_empty() => self.end(&session).await?,
+                    // Another writer has just written the same, so the browser needs a cookie with the new version.
+                    None if action.is_none() && conflicts > 0 => {
                         let (record, known_at) = (session.record.clone(), session.known_at);
-                        return Ok(self.goes_on(id.clone(), &session, record, Vec::new(), known_at));
+                        return Ok(self.same_key(id.clone(), &session, record, Vec::new(), known_at));
                     }
-                    None if action.is_none() => return Ok(MutationOutcome::Nothing),
-                    merged => {
-                        let merged = merged.unwrap_or_else(|| Merged::same(&session.record.claims));
+                    None if action.is_none() => return Ok(MutationOutcome::Unchanged),
+                    edited => {
+                        let edited =
+                            edited.unwrap_or_else(|| EditedClaims::unchanged(&session.record.claims));
                         match action {
-                            Some(Action::Rotate) => self.rotate(&session, merged).await?,
-                            _ => self.rewrite(id, &session, merged).await?,
+                            Some(Action::Rotate) => self.rotate(&session, edited).await?,
+                            _ => self.rewrite(id, &session, edited).await?,
                         }
                     }
                 },
             };
             match attempt {
                 Attempt::Done(outcome) => return Ok(outcome),
-                Attempt::MovedOn(newer) => session = newer,
+                Attempt::Conflict(current) => session = current,
             }
         }
         Err(ChangeError::Conflict)
     }
 
-    /// Whether the session is still the one that the order is about.
-    fn may_change(&self, session: &Session, order: &SessionMutation) -> Result<(), ChangeError> {
-        let alive =
+    /// Checks that the session is live, not retired, and has the version that `mutation` requires.
+    fn check_changeable(&self, session: &Session, mutation: &SessionMutation) -> Result<(), ChangeError> {
+        let is_live =
             matches!(judge(&self.policy, &session.record, self.clock.now().wall), SessionVerdict::Live(_));
-        let meant = order.if_version.is_none_or(|version| version == session.record.version);
-        if alive && meant && !session.record.retired { Ok(()) } else { Err(ChangeError::Conflict) }
+        let has_version = mutation.if_version.is_none_or(|version| version == session.record.version);
+        if is_live && has_version && !session.record.retired { Ok(()) } else { Err(ChangeError::Conflict) }
     }
 
-    /// Makes a session of what would have been a change of one.
-    async fn begin(&self, edits: &[Edit]) -> Result<MutationOutcome, ChangeError> {
-        let Some(merged) = merged(&Claims::new(), edits).filter(|merged| !merged.claims.is_empty()) else {
-            return Ok(MutationOutcome::Nothing);
+    /// Creates a session whose claims are the result of `edits`.
+    async fn create_from(&self, edits: &[Edit]) -> Result<MutationOutcome, ChangeError> {
+        let edited = edit::apply(&Claims::new(), edits);
+        let Some(edited) = edited.filter(|edited| !edited.claims.is_empty()) else {
+            return Ok(MutationOutcome::Unchanged);
         };
         let began = self.clock.mono();
-        let (id, record, item) = self.new_row(merged.claims, None)?;
+        let (id, record, item) = self.new_row(edited.claims, None)?;
         match self.table.create(item).await.map_err(ChangeError::from)? {
             CreateOutcome::AlreadyExists => Err(ChangeError::Contended),
-            CreateOutcome::Created => Ok(self.goes(id, record, merged.flash, began)),
+            CreateOutcome::Created => Ok(self.new_key(id, record, edited.flash, began)),
         }
     }
 
-    /// A row of a new id.
+    /// Builds a row with a new id, for a new session or for a rotation of `old`.
     fn new_row(
         &self,
         claims: Claims,
-        of: Option<&Session>,
+        old: Option<&Session>,
     ) -> Result<(SessionId, SessionRecord, crate::item::Item), ChangeError> {
         let now = self.clock.now().wall;
         let issued = crate::time::Timestamp::from_secs(now.as_secs());
         let id = self.format.new_id().map_err(|_| ChangeError::Randomness)?;
-        // A new id is no new life: the lifetime goes on from where it began.
-        let began = of.and_then(|session| session.record.created).unwrap_or(issued);
+        // A rotation does not extend the absolute lifetime.
+        let began = old.and_then(|session| session.record.created).unwrap_or(issued);
         let created = self.format.records_creation().then_some(began);
         let expires = self.policy.deadline(created, now);
-        let stored = of.map(|session| session.record.stored.clone()).unwrap_or_default();
-        let predecessor = of.map(|session| Box::new(session.key.clone()));
+        let stored = old.map(|session| session.record.stored.clone()).unwrap_or_default();
+        let predecessor = old.map(|session| Box::new(session.key.clone()));
         let record = SessionRecord {
             claims,
             version: 1,
@@ -360,26 +367,26 @@ impl Realm {
         &self,
         id: &SessionId,
         session: &Session,
-        merged: Merged,
+        edited: EditedClaims,
     ) -> Result<Attempt, ChangeError> {
         let Now { wall, mono } = self.clock.now();
         let times = ChangeTimes { now: wall, expires: self.policy.deadline(session.record.created, wall) };
-        let change = self.format.change(&session.record, merged.claims, times)?;
+        let change = self.format.change(&session.record, edited.claims, times)?;
         let written = self.table.change(&session.key, &change.update).await;
         if !matches!(written, Ok(ConditionalWrite::Done)) {
-            self.cache.forget(&session.key);
+            self.cache.invalidate(&session.key);
         }
         match written? {
             ConditionalWrite::Done => {
-                Ok(Attempt::Done(self.goes_on(id.clone(), session, change.record, merged.flash, mono)))
+                Ok(Attempt::Done(self.same_key(id.clone(), session, change.record, edited.flash, mono)))
             }
-            ConditionalWrite::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
+            ConditionalWrite::Refused(row) => Ok(Attempt::Conflict(self.current(session, row)?)),
         }
     }
 
-    async fn rotate(&self, session: &Session, merged: Merged) -> Result<Attempt, ChangeError> {
+    async fn rotate(&self, session: &Session, edited: EditedClaims) -> Result<Attempt, ChangeError> {
         let Now { wall, mono } = self.clock.now();
-        let (id, record, item) = self.new_row(merged.claims, Some(session))?;
+        let (id, record, item) = self.new_row(edited.claims, Some(session))?;
         let until = wall.plus(self.rotation_grace);
         let successor = self.format.key(&id);
         let retired = self.format.retire(&session.record, until.min(session.record.expires), &successor);
@@ -388,28 +395,28 @@ impl Realm {
             None => Retirement::Delete(self.format.unchanged(&session.record)),
         };
         let rotated = self.table.rotate(item, &session.key, &retirement).await;
-        self.cache.forget(&session.key);
+        self.cache.invalidate(&session.key);
         match rotated? {
             RotationOutcome::Done => {
                 self.monitors.rename(&session.key, &successor);
-                Ok(Attempt::Done(self.goes(id, record, merged.flash, mono)))
+                Ok(Attempt::Done(self.new_key(id, record, edited.flash, mono)))
             }
             RotationOutcome::KeyExists => Err(ChangeError::Contended),
             RotationOutcome::Refused => {
                 let row = self.table.get(&session.key, Read::Strong).await?;
-                Ok(Attempt::MovedOn(self.moved_on(session, row)?))
+                Ok(Attempt::Conflict(self.current(session, row)?))
             }
         }
     }
 
-    /// Ends the session if its row is the one that was read.
+    /// Ends the session if its row is unchanged.
     async fn end(&self, session: &Session) -> Result<Attempt, ChangeError> {
         let deleted = self.table.delete(&session.key, &self.format.unchanged(&session.record)).await;
-        self.cache.forget(&session.key);
+        self.cache.invalidate(&session.key);
         match deleted? {
-            ConditionalWrite::Refused(row) => Ok(Attempt::MovedOn(self.moved_on(session, row)?)),
+            ConditionalWrite::Refused(row) => Ok(Attempt::Conflict(self.current(session, row)?)),
             ConditionalWrite::Done => {
-                self.ended(&session.key);
+                self.record_end(&session.key);
                 let predecessor = session.record.predecessor.as_deref().cloned();
                 delete_retired(&*self.format, &self.table, predecessor).await?;
                 Ok(Attempt::Done(MutationOutcome::Ended))
@@ -417,28 +424,28 @@ impl Realm {
         }
     }
 
-    /// Ends the session whatever its row says, and under whichever id it lives by now.
+    /// Ends the session even if its row or its id has changed.
     async fn destroy(&self, session: &Session) -> Result<MutationOutcome, ChangeError> {
         let predecessor = session.record.predecessor.as_deref();
         let destroyed = destroy(&*self.format, &self.table, &session.key, predecessor).await;
-        self.cache.forget(&session.key);
+        self.cache.invalidate(&session.key);
         match destroyed? {
             Destroyed::Deleted(key) => {
-                self.ended(&session.key);
-                self.ended(&key);
+                self.record_end(&session.key);
+                self.record_end(&key);
                 Ok(MutationOutcome::Ended)
             }
             Destroyed::Absent if self.cannot_have_a_new_id(session) || self.has_ended(&session.key) => {
-                self.ended(&session.key);
+                self.record_end(&session.key);
                 Ok(MutationOutcome::Ended)
             }
-            Destroyed::Absent | Destroyed::Lost => Err(ChangeError::Conflict),
+            Destroyed::Absent | Destroyed::StillAlive => Err(ChangeError::Conflict),
         }
     }
 
-    /// Returns whether a session whose row is gone has ended: a change of its id since it was read would have left a
-    /// retired row, which nobody but a log-out may have deleted yet. Half of `rotation_grace` is for clocks that differ,
-    /// and for reads that lag behind.
+    /// Returns whether a session without a row has certainly ended. If its id had changed since it was read, there would be
+    /// a retired row, which only a log-out deletes within `rotation_grace`. Half of that is a margin for clock differences
+    /// and eventually consistent reads.
     fn cannot_have_a_new_id(&self, session: &Session) -> bool {
         let now = self.clock.now();
         let age = now.mono.saturating_duration_since(session.known_at);
@@ -446,24 +453,29 @@ impl Realm {
         self.format.keeps_retired_rows() && is_alive && age < self.rotation_grace / 2
     }
 
-    fn ended(&self, key: &Key) {
-        self.cache.forget(key);
+    /// Records that the session has ended, and reports it to its monitors.
+    fn record_end(&self, key: &Key) {
+        self.cache.invalidate(key);
         self.monitors.end(key);
-        self.turns.ended.insert(key.clone(), self.clock.mono());
+        self.changes.ended.insert(key.clone(), self.clock.mono());
     }
 
+    /// Returns whether this gateway has ended the session recently.
     fn has_ended(&self, key: &Key) -> bool {
-        let ended = self.turns.ended.get(key);
-        ended.is_some_and(|at| self.clock.mono().saturating_duration_since(at) < ENDED_FOR)
+        let ended = self.changes.ended.get(key);
+        ended.is_some_and(|at| self.clock.mono().saturating_duration_since(at) < ENDED_TTL)
     }
 
-    /// The session as its row is now; if there is none, whatever is late for it is too late.
-    fn moved_on(
+    /// Decodes the session's current row.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::Conflict`] if there is none: the session has ended.
+    fn current(
         &self,
         session: &Session,
         row: Option<crate::item::Item>,
     ) -> Result<Arc<Session>, ChangeError> {
-        match self.row(row) {
+        match self.decode(row) {
             DecodedRow::Session { record, size } => {
                 Ok(Arc::new(self.session(session.key.clone(), record, size, session.known_at)))
             }
@@ -471,8 +483,8 @@ impl Realm {
         }
     }
 
-    /// A session under a new key.
-    fn goes(
+    /// Caches and returns a session that was written with a new key.
+    fn new_key(
         &self,
         id: SessionId,
         record: SessionRecord,
@@ -482,12 +494,12 @@ impl Realm {
         let key = self.format.key(&id);
         let size = serde_json::to_string(&record.claims).map_or(0, |text| text.len());
         let session = Arc::new(self.session(key, record, size, known_at));
-        self.remember(&session);
-        MutationOutcome::Goes(Box::new(UpdatedSession { id, session, flash }))
+        self.publish(&session);
+        MutationOutcome::Updated(Box::new(UpdatedSession { id, session, flash }))
     }
 
-    /// A session under the key it had.
-    fn goes_on(
+    /// Caches and returns a session that was written with the same key.
+    fn same_key(
         &self,
         id: SessionId,
         session: &Session,
@@ -496,34 +508,35 @@ impl Realm {
         known_at: Instant,
     ) -> MutationOutcome {
         let session = Arc::new(self.session(session.key.clone(), record, session.size, known_at));
-        self.remember(&session);
-        MutationOutcome::Goes(Box::new(UpdatedSession { id, session, flash }))
+        self.publish(&session);
+        MutationOutcome::Updated(Box::new(UpdatedSession { id, session, flash }))
     }
 
-    /// What was just written is newer than anything that is being read.
-    fn remember(&self, session: &Arc<Session>) {
-        self.cache.forget(&session.key);
+    /// Caches a session that was just written, and reports it to its monitors.
+    fn publish(&self, session: &Arc<Session>) {
+        // Invalidate first: the results of reads in progress are older.
+        self.cache.invalidate(&session.key);
         let epoch = self.cache.epoch(&session.key);
-        self.cache.remember(session, session.record.version, self.clock.mono(), epoch);
+        self.cache.insert(session, session.record.version, self.clock.mono(), epoch);
         self.monitors.publish(session);
     }
 }
 
-/// Waits for a moment that nobody else waits for: two gateways that take turns at the same pace would have one of them
-/// lose every time. After a wait the row at hand is old, and the next try only brings a new one; so every other try goes
-/// without.
-async fn step_aside(lost: usize) {
-    if lost > 0 && lost.is_multiple_of(2) {
+/// Waits for a random time after every second conflict. Without it, one of two gateways could lose every time. After a
+/// wait the known row is likely outdated, so the next attempt mainly reads the current one, and the attempt after that
+/// does not wait.
+async fn back_off(conflicts: usize) {
+    if conflicts > 0 && conflicts.is_multiple_of(2) {
         let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-        tokio::time::sleep(LONGEST_PAUSE.mul_f64(share)).await;
+        tokio::time::sleep(MAX_BACKOFF.mul_f64(share)).await;
     }
 }
 
-/// How one try of a change ended.
+/// The result of an attempt of a change.
 enum Attempt {
     Done(MutationOutcome),
-    /// The row is another by now; the change is to be made of that one.
-    MovedOn(Arc<Session>),
+    /// The row was modified concurrently; contains the current session.
+    Conflict(Arc<Session>),
 }
 
 impl From<StoreError> for ChangeError {

@@ -1,32 +1,32 @@
-//! The request's Cookie header, byte for byte: finding the cookies of one name, and taking them out so that the others
-//! stay as they were.
+//! The Cookie header of a request: finding the cookies of one name, and removing them without changing the others.
 //!
-//! 1. A pair ends at `;`, nothing else: a quoted string hides none, and `$Version` is a name, as for browsers (RFC 6265,
-//!    4.2.1).
-//! 2. Space and tab round a pair are not part of it; no other character is trimmed, so that a look-alike name is another.
-//! 3. A pair whose name is ours up to what may be taken for white space around it is taken out with ours, since an app's
-//!    parser may trim more: Python's, for one, trims the no-break space.
-//! 4. Quotes around a value are not part of it. Clients that take RFC 2109 for the standard send them (Java's `HttpCookie`,
-//!    Python 2's `cookielib`), and Django, Werkzeug, WebOb and Express take them off. No app sees ours with quotes, so it
-//!    does not matter whether it would.
+//! 1. A pair ends at `;` only: a quoted string may not contain one, and `$Version` is an ordinary name, as for browsers
+//!    (RFC 6265, 4.2.1).
+//! 2. Spaces and tabs around a pair are trimmed, and no other characters, so that a look-alike name is another name.
+//! 3. A pair whose name equals ours but for bytes that a parser may trim is removed, too, since the app's parser may trim
+//!    more: Python's trims the no-break space, for example.
+//! 4. Quotes around a value are not part of it. Clients that follow RFC 2109 send them (Java's `HttpCookie`, Python 2's
+//!    `cookielib`), and Django, Werkzeug, WebOb and Express remove them. The session cookie is forwarded without quotes, so
+//!    it does not matter whether the app would remove them.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// One pair of a Cookie header.
+/// A pair of a Cookie header.
 struct Pair<'h> {
-    /// Where it stands, from the byte after the `;` before it to the `;` after it or the end.
+    /// The pair's bytes in the header, between the `;` before and after it.
     span: Range<usize>,
     name: &'h [u8],
     value: &'h [u8],
 }
 
-/// The values of the cookies called `name`, in order, without quotes around them.
+/// Returns the values of the cookies with this name, in order, without surrounding quotes.
 pub fn values<'h>(header: &'h [u8], name: &str) -> impl Iterator<Item = &'h [u8]> {
     pairs(header).filter(move |pair| pair.name == name.as_bytes()).map(|pair| unquoted(pair.value))
 }
 
-/// `value` without quotes around it. What has quotes inside is no quoted value (RFC 6265, 4.1.1) and stays.
+/// Removes surrounding quotes from `value`. A value that contains other quotes is not quoted (RFC 6265, 4.1.1), and is
+/// returned unchanged.
 pub fn unquoted(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] if !inner.contains(&b'"') => inner,
@@ -34,7 +34,7 @@ pub fn unquoted(value: &[u8]) -> &[u8] {
     }
 }
 
-/// `header` without the cookies called `name`, except the first whose value is `keep`, which loses its quotes.
+/// Removes the cookies with this name from `header`, except the first one whose value is `keep`, whose quotes are removed.
 pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
     let mut keep = keep;
     let mut changed = false;
@@ -68,14 +68,14 @@ pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
     }
 }
 
-/// What is left of a Cookie header.
+/// The result of [`without`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stripped {
-    /// All of it.
+    /// The header is unchanged.
     Unchanged,
-    /// These bytes.
+    /// The header without the removed cookies.
     Rest(Vec<u8>),
-    /// Nothing.
+    /// No cookie is left.
     Empty,
 }
 
@@ -86,7 +86,7 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
         start = span.end + 1;
         let pair = trim(bytes);
         let equals = pair.iter().position(|&byte| byte == b'=');
-        // A pair without `=` has a value and no name (RFC 6265bis, 5.6); it can never be ours.
+        // A pair without `=` has a value and no name (RFC 6265bis, 5.6), so it is not ours.
         let (name, value) = match equals.and_then(|at| pair.split_at_checked(at)) {
             Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
             None => (&[][..], pair),
@@ -95,7 +95,8 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
     })
 }
 
-/// Whether `name` is `ours` to some parser: the same between bytes that are no visible ASCII.
+/// Returns whether a parser may take `name` for `ours`: whether they are equal without leading and trailing bytes that are
+/// not visible ASCII.
 fn looks_like(name: &[u8], ours: &str) -> bool {
     let ends = |name: &[u8]| {
         let first = name.iter().position(u8::is_ascii_graphic)?;
@@ -104,7 +105,7 @@ fn looks_like(name: &[u8], ours: &str) -> bool {
     ends(name).and_then(|(first, end)| name.get(first..end)) == Some(ours.as_bytes())
 }
 
-/// Without space and tab at both ends; no other character is white space here.
+/// Trims spaces and tabs, which are the only white space here.
 fn trim(bytes: &[u8]) -> &[u8] {
     let mut bytes = trim_start(bytes);
     while let [rest @ .., b' ' | b'\t'] = bytes {
@@ -141,7 +142,7 @@ mod tests {
         {
             assert!(found(header).is_empty(), "{header:?}");
         }
-        assert_eq!(found("a=\"x; sid=1; y\""), ["1"], "a quoted string hides nothing");
+        assert_eq!(found("a=\"x; sid=1; y\""), ["1"], "a quoted string ends at `;`");
         assert_eq!(
             found("sid=\"1\"; sid=\"\"; sid=\"; sid=\"a; sid=b\"; sid=\"\"c\"\""),
             ["1", "", "\"", "\"a", "b\"", "\"\"c\"\""]
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_cookies_stay_byte_for_byte() {
+    fn other_cookies_are_unchanged() {
         let strip = |header: &str, keep: Option<&str>| match without(
             header.as_bytes(),
             "sid",
@@ -185,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_of_ours_survives_and_nothing_else_is_lost(
+        fn session_cookies_are_removed_and_no_others(
             pairs in prop::collection::vec("(sid|sid |other|[a-z]{0,3})=[ -:<-~]{0,6}", 0..8),
         ) {
             let header = pairs.join(";");
@@ -202,7 +203,7 @@ mod tests {
         }
 
         #[test]
-        fn no_header_panics(header in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn parsing_never_panics(header in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = values(&header, "sid").count();
             let _ = without(&header, "sid", Some(b"x"));
         }

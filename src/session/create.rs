@@ -1,4 +1,4 @@
-//! Making a session.
+//! Creating a session.
 
 use super::judge::Policy;
 use super::reference::Ref;
@@ -9,38 +9,38 @@ use crate::store::StoreError;
 use crate::store::table::{CreateOutcome, Table};
 use crate::time::Timestamp;
 
-/// A session that was made.
+/// A new session.
 #[derive(Debug)]
 pub struct CreatedSession {
-    /// The value of its cookie. Whoever has it is the user.
+    /// The value of its cookie. Whoever knows it has the session.
     pub cookie: crate::secret::Secret,
-    /// Its public name.
+    /// Its public identifier.
     pub reference: Ref,
     /// Its row.
     pub record: SessionRecord,
 }
 
-/// Why a session was not made.
+/// The reason why a session was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    /// The operating system has no randomness to give.
-    #[error("no randomness for a session id: {0}")]
+    /// The operating system cannot provide random bytes.
+    #[error("no random bytes for a session id: {0}")]
     Randomness(getrandom::Error),
-    /// No session has no claims: that is how frameworks write one that has ended.
+    /// There are no claims. Frameworks mark a session that was logged out by empty claims.
     #[error("a session needs at least one claim")]
     Empty,
-    /// The format cannot write the claims.
+    /// The format cannot represent the claims.
     #[error(transparent)]
     Encode(#[from] EncodeFault),
-    /// There is a row of this new id already, which chance does not do.
-    #[error("the new session's id is taken")]
-    Taken,
+    /// A row with the new random id exists.
+    #[error("a session with the new id exists")]
+    IdExists,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Makes a session of `claims`, alive from `now` for as long as `policy` says. It never replaces a row.
+/// Creates a session with `claims`, issued at `now` and expiring according to `policy`. Never replaces a row.
 ///
 /// # Errors
 /// See [`CreateError`].
@@ -71,10 +71,10 @@ pub async fn create(
         stored: Item::new(),
     };
     let item = format.encode(&key, &record)?;
-    // As it will be read: a format may count versions, or keep deadlines, in its own way.
+    // Decode the row, since the format may represent versions and deadlines differently.
     let record = format.decode(&item).unwrap_or(record);
     match table.create(item).await? {
-        CreateOutcome::AlreadyExists => Err(CreateError::Taken),
+        CreateOutcome::AlreadyExists => Err(CreateError::IdExists),
         CreateOutcome::Created => {
             let cookie = format.cookie_value(&id, record.version).into_bytes();
             Ok(CreatedSession {

@@ -1,4 +1,4 @@
-//! The session's CSRF token, where Pyramid's sessions keep it: `_csrft_`, 32 random bytes in hex.
+//! The session's CSRF token, in the claim of Pyramid's sessions: `_csrft_`, 32 random bytes in hex.
 
 use std::fmt::Write as _;
 
@@ -9,24 +9,24 @@ use crate::claims::Claims;
 
 const TOKEN: &str = "_csrft_";
 
-/// The session's token.
+/// Returns the session's token.
 pub(crate) fn token(claims: &Claims) -> Option<&str> {
     claims.get(TOKEN).and_then(Value::as_str).filter(|token| !token.is_empty())
 }
 
-/// Whether `shown` is the session's token. Does not tell by time how much of it is right.
-pub(crate) fn matches(claims: &Claims, shown: &[u8]) -> bool {
-    token(claims).is_some_and(|token| token.as_bytes().ct_eq(shown).into())
+/// Returns whether `received` is the session's token, in constant time.
+pub(crate) fn matches(claims: &Claims, received: &[u8]) -> bool {
+    token(claims).is_some_and(|token| token.as_bytes().ct_eq(received).into())
 }
 
-pub(super) fn put(claims: &mut Claims, token: &str) {
+pub(super) fn set(claims: &mut Claims, token: &str) {
     claims.insert(TOKEN.to_owned(), Value::String(token.to_owned()));
 }
 
-/// A new token.
+/// Generates a token.
 ///
 /// # Errors
-/// If the operating system has no randomness to give.
+/// Returns an error if the operating system cannot provide random bytes.
 pub(crate) fn new_token() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;

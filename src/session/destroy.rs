@@ -1,31 +1,30 @@
-//! Ending a session whichever id it has by now.
+//! Ending a session, even if its id has changed.
 
 use crate::format::Format;
 use crate::item::Key;
 use crate::store::StoreError;
 use crate::store::table::{ConditionalWrite, Table};
 
-/// How many changes of id a log-out follows.
+/// Maximum number of changes of the id that are followed.
 const MAX_SUCCESSORS: usize = 50;
 
 /// The outcome of [`destroy`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destroyed {
-    /// This call deleted the session's live row, the one with this key.
+    /// This call deleted the session's current row, which had this key.
     Deleted(Key),
-    /// There is no row. Where the format retires rows, the session had ended before; elsewhere it may live on under
+    /// There is no row. If the format keeps retired rows, the session had ended before; otherwise it may be alive under
     /// another id.
     Absent,
-    /// The session lives on, under an id that its retired row does not name, or because other gateways kept writing its
-    /// row.
-    Lost,
+    /// The session is still alive: its retired row does not name its new id, or other gateways kept writing its row.
+    StillAlive,
 }
 
-/// Deletes the row of the session that `key` names, whose row before that was `predecessor`. A retired row is followed to
-/// its successor. Then the rows that were retired before are deleted too, since they could still be read for a moment.
+/// Deletes the row of the session with `key`, whose retired row, if any, is `predecessor`. If the row of `key` is retired,
+/// follows it to its successor. Then deletes the retired rows, which could otherwise be read until they expire.
 ///
 /// # Errors
-/// If the table does not answer, or refuses access, or if it cannot be told whether a row was deleted.
+/// Returns an error if DynamoDB does not respond or denies access, or if it is unknown whether a row was deleted.
 pub async fn destroy(
     format: &dyn Format,
     table: &Table,
@@ -49,16 +48,16 @@ pub async fn destroy(
         };
         match format.decode(&row).ok().and_then(|record| record.successor) {
             Some(successor) => predecessor = Some(std::mem::replace(&mut key, *successor)),
-            None => return Ok(Destroyed::Lost),
+            None => return Ok(Destroyed::StillAlive),
         }
     }
-    Ok(Destroyed::Lost)
+    Ok(Destroyed::StillAlive)
 }
 
-/// Deletes the retired row `newest` of a session that has ended, and those that were retired before it.
+/// Deletes the retired rows of a session that has ended, from `newest` to the oldest.
 ///
 /// # Errors
-/// If the table does not answer, or refuses access.
+/// Returns an error if DynamoDB does not respond or denies access.
 pub(super) async fn delete_retired(
     format: &dyn Format,
     table: &Table,

@@ -1,63 +1,64 @@
-//! How the claims of a session change: pure, so that a change can be made again of a row that has moved on.
+//! Edits of a session's claims. They are pure functions, so that they can be applied again if the row has been modified
+//! concurrently.
 
 use crate::claims::Claims;
 
-/// How claims change.
+/// An edit of a session's claims.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Edit {
-    /// An RFC 7396 merge patch, and flash messages to append.
+    /// Applies a merge patch (RFC 7396) and appends flash messages.
     Apply {
-        /// The patch; empty: none.
+        /// The patch, which may be empty.
         patch: Claims,
         /// The messages.
         flash: Vec<String>,
     },
-    /// Flash messages are taken out, and a CSRF token is made if there is none.
-    Visit {
-        /// Messages are taken out, as many as fit into a header of this many bytes.
+    /// Prepares a request: takes flash messages out of the session, and adds a CSRF token if there is none.
+    Prepare {
+        /// The messages to take out: as many as fit into a header of this many bytes. `None` for none.
         flash: Option<usize>,
-        /// The token to put in if there is none.
+        /// The token to add if the session has none.
         csrf: Option<String>,
     },
 }
 
-/// Claims after an edit.
-pub(super) struct Merged {
+/// The result of edits.
+pub(super) struct EditedClaims {
     pub(super) claims: Claims,
     /// The messages that were taken out.
     pub(super) flash: Vec<String>,
 }
 
-impl Merged {
-    pub(super) fn same(claims: &Claims) -> Self {
+impl EditedClaims {
+    pub(super) fn unchanged(claims: &Claims) -> Self {
         Self { claims: claims.clone(), flash: Vec::new() }
     }
 }
 
-/// The claims after `edits`; none if they change nothing.
-pub(super) fn merged(claims: &Claims, edits: &[Edit]) -> Option<Merged> {
-    let mut merged = Merged::same(claims);
+/// Applies `edits` to `claims`. Returns `None` if they change nothing.
+pub(super) fn apply(claims: &Claims, edits: &[Edit]) -> Option<EditedClaims> {
+    let mut edited = EditedClaims::unchanged(claims);
     for edit in edits {
         match edit {
             Edit::Apply { patch, flash } => {
-                super::patch::merge(&mut merged.claims, patch);
-                super::flash::append(&mut merged.claims, flash);
+                super::patch::merge(&mut edited.claims, patch);
+                super::flash::append(&mut edited.claims, flash);
             }
-            Edit::Visit { flash, csrf } => {
+            Edit::Prepare { flash, csrf } => {
                 if let Some(budget) = flash {
-                    merged.flash = super::flash::pop(&mut merged.claims, *budget);
-                    // The request goes on with its session, which would end without any claim.
-                    if merged.claims.is_empty() {
-                        super::flash::put_empty(&mut merged.claims);
+                    edited.flash = super::flash::pop(&mut edited.claims, *budget);
+                    // Without any claim, the session would end before the request is forwarded.
+                    if edited.claims.is_empty() {
+                        super::flash::set_empty(&mut edited.claims);
                     }
                 }
                 if let Some(token) = csrf
-                    && super::csrf::token(&merged.claims).is_none()
+                    && super::csrf::token(&edited.claims).is_none()
                 {
-                    super::csrf::put(&mut merged.claims, token);
+                    super::csrf::set(&mut edited.claims, token);
                 }
             }
         }
     }
-    (merged.claims != *claims).then_some(merged)
+    (edited.claims != *claims).then_some(edited)
 }

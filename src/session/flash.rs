@@ -1,13 +1,13 @@
-//! One-shot messages, in the lists that Pyramid's sessions keep them in: `session.flash(message)` appends to `_f_`, and
-//! `session.pop_flash()` takes all. So apps of both kinds share them.
+//! Flash messages, in the queue of Pyramid's sessions: `session.flash(message)` appends to `_f_`, and
+//! `session.pop_flash()` takes all of them. So Pyramid apps and other apps share them.
 
 use serde_json::Value;
 
 use crate::claims::Claims;
 
-/// Pyramid's list of the default queue.
+/// The claim of Pyramid's default queue.
 const QUEUE: &str = "_f_";
-/// Messages that are never taken are not kept for ever: of more than this, the oldest go.
+/// Maximum number of messages in the queue. If there are more, the oldest are removed.
 const MAX_MESSAGES: usize = 100;
 
 /// Appends messages.
@@ -26,8 +26,8 @@ pub(super) fn append(claims: &mut Claims, messages: &[String]) {
     }
 }
 
-/// Takes messages out, the oldest first, as many as fit into a header of `budget` bytes; the others wait for the next
-/// time. One that alone is too large is given up. What an app has put there that is no text comes as JSON.
+/// Removes the oldest messages, as many as fit into a header of `budget` bytes, and returns them. A message that exceeds
+/// the budget by itself is dropped. A message that is not a string is returned as JSON.
 pub(super) fn pop(claims: &mut Claims, budget: usize) -> Vec<String> {
     let Some(Value::Array(queue)) = claims.get_mut(QUEUE) else { return Vec::new() };
     let mut messages = Vec::new();
@@ -51,18 +51,18 @@ pub(super) fn pop(claims: &mut Claims, budget: usize) -> Vec<String> {
     messages
 }
 
-/// Puts a queue without messages there.
-pub(super) fn put_empty(claims: &mut Claims) {
+/// Sets an empty queue.
+pub(super) fn set_empty(claims: &mut Claims) {
     claims.insert(QUEUE.to_owned(), Value::Array(Vec::new()));
 }
 
-/// The bytes that a message takes in a header, at most.
+/// Returns the maximum size of a message in a header, where it is percent-encoded.
 fn encoded_len(text: &str) -> usize {
     text.bytes().map(|byte| if byte.is_ascii_alphanumeric() { 1 } else { 3 }).sum()
 }
 
-/// Whether there are any.
-pub(crate) fn waits(claims: &Claims) -> bool {
+/// Returns whether the queue has messages.
+pub(crate) fn has_messages(claims: &Claims) -> bool {
     claims.get(QUEUE).and_then(Value::as_array).is_some_and(|queue| !queue.is_empty())
 }
 
@@ -73,18 +73,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_come_out_once_in_the_order_they_went_in() {
+    fn messages_are_popped_once_and_in_order() {
         let mut claims =
             json!({"user": "alice", "_f_": ["from pyramid", {"x": 1}]}).as_object().unwrap().clone();
         append(&mut claims, &["one".into(), "two".into()]);
-        assert!(waits(&claims));
+        assert!(has_messages(&claims));
         assert_eq!(pop(&mut claims, 1000), ["from pyramid", "{\"x\":1}", "one", "two"]);
         assert_eq!(Value::Object(claims.clone()), json!({"user": "alice"}));
-        assert!(!waits(&claims) && pop(&mut claims, 1000).is_empty());
+        assert!(!has_messages(&claims) && pop(&mut claims, 1000).is_empty());
     }
 
     #[test]
-    fn messages_that_nobody_takes_do_not_pile_up() {
+    fn number_of_messages_is_limited() {
         let mut claims = json!({"_f_": "no list"}).as_object().unwrap().clone();
         for number in 0..500 {
             append(&mut claims, &[number.to_string()]);
@@ -93,11 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_waits_and_what_never_will_is_given_up() {
+    fn message_beyond_the_budget_stays_and_one_that_never_fits_is_dropped() {
         let mut claims =
             json!({"_f_": ["x".repeat(60), "y".repeat(200), "z".repeat(60)]}).as_object().unwrap().clone();
         assert_eq!(pop(&mut claims, 100), ["x".repeat(60)]);
         assert_eq!(pop(&mut claims, 100), ["z".repeat(60)]);
-        assert!(!waits(&claims));
+        assert!(!has_messages(&claims));
     }
 }

@@ -1,7 +1,7 @@
-//! Single flight: many requests that need the same answer share one operation.
+//! Single flight: concurrent requests that need the same result share one operation.
 //!
-//! The operation runs as a task of its own, so a client that hangs up cancels neither a read that others wait for nor
-//! a write. If it panics, those who wait are told.
+//! The operation runs as a task of its own, so a client that disconnects cancels neither a read that others wait for nor a
+//! write. If the operation panics, its waiters get no result.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,53 +12,54 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-/// The operations under way, by key.
-pub(crate) struct Flights<K, V> {
-    under_way: Mutex<HashMap<K, watch::Receiver<Option<V>>, foldhash::fast::RandomState>>,
+/// The operations in progress, by key.
+pub(crate) struct SingleFlight<K, V> {
+    in_progress: Mutex<HashMap<K, watch::Receiver<Option<V>>, foldhash::fast::RandomState>>,
     capacity: usize,
     tasks: TaskTracker,
     control: tokio::runtime::Handle,
 }
 
-/// A place in a flight: the answer, when it comes.
+/// Waits for the result of an operation.
 #[derive(Debug)]
 pub(crate) struct Waiter<V>(watch::Receiver<Option<V>>);
 
-impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Flights<K, V> {
-    /// At most `capacity` operations at a time, run on `control` and tracked by `tasks`.
+impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> SingleFlight<K, V> {
+    /// Allows `capacity` concurrent operations, which run on `control` and are tracked by `tasks`.
     pub(crate) fn new(capacity: usize, control: tokio::runtime::Handle, tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Self { under_way: Mutex::default(), capacity, tasks, control })
+        Arc::new(Self { in_progress: Mutex::default(), capacity, tasks, control })
     }
 
-    /// How many operations are under way, and the bound.
+    /// Returns the number of operations in progress, and its limit.
     pub(crate) fn fill(&self) -> (u64, u64) {
-        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len();
-        (under_way as u64, self.capacity as u64)
+        let in_progress = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner).len();
+        (in_progress as u64, self.capacity as u64)
     }
 
-    /// Joins the flight of `key`, or starts it with `lead`. `None` if too many are under way.
+    /// Joins the operation of `key`, or starts it. Returns `None` if too many operations are in progress.
     ///
-    /// A flight is over as soon as `lead` has answered: who comes later starts another.
-    pub(crate) fn join<F>(self: &Arc<Self>, key: &K, lead: impl FnOnce() -> F) -> Option<Waiter<V>>
+    /// Calls after the operation has finished start another one.
+    pub(crate) fn join<F>(self: &Arc<Self>, key: &K, start: impl FnOnce() -> F) -> Option<Waiter<V>>
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(answer) = under_way.get(key) {
-            return Some(Waiter(answer.clone()));
+        let mut in_progress = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(result) = in_progress.get(key) {
+            return Some(Waiter(result.clone()));
         }
-        if under_way.len() >= self.capacity {
+        if in_progress.len() >= self.capacity {
             return None;
         }
         let (sender, receiver) = watch::channel(None);
-        under_way.insert(key.clone(), receiver.clone());
-        drop(under_way);
-        let (landing, operation) = (Landing { flights: Arc::clone(self), key: key.clone() }, lead());
+        in_progress.insert(key.clone(), receiver.clone());
+        drop(in_progress);
+        let guard = RemovalGuard { operations: Arc::clone(self), key: key.clone() };
+        let operation = start();
         self.tasks.spawn_on(
             async move {
-                let answer = operation.await;
-                drop(landing);
-                sender.send_replace(Some(answer));
+                let result = operation.await;
+                drop(guard);
+                sender.send_replace(Some(result));
             },
             &self.control,
         );
@@ -67,32 +68,32 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Fl
 }
 
 impl<V: Clone> Waiter<V> {
-    /// Waits for the answer. `None` if the operation ended without one, which only a panic does.
-    pub(crate) async fn arrive(mut self) -> Option<V> {
+    /// Waits for the result. Returns `None` if the operation panicked.
+    pub(crate) async fn wait(mut self) -> Option<V> {
         self.0.wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// The answer, if it is there already.
-    pub(crate) fn peek(&self) -> Option<V> {
+    /// Returns the result if the operation has finished.
+    pub(crate) fn result(&self) -> Option<V> {
         self.0.borrow().clone()
     }
 }
 
-/// Takes a flight off the board, also when its operation panics.
-struct Landing<K: Eq + Hash, V> {
-    flights: Arc<Flights<K, V>>,
+/// Removes an operation from those in progress, even if it panics.
+struct RemovalGuard<K: Eq + Hash, V> {
+    operations: Arc<SingleFlight<K, V>>,
     key: K,
 }
 
-impl<K: Eq + Hash, V> Drop for Landing<K, V> {
+impl<K: Eq + Hash, V> Drop for RemovalGuard<K, V> {
     fn drop(&mut self) {
-        self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.operations.in_progress.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
-impl<K, V> fmt::Debug for Flights<K, V> {
+impl<K, V> fmt::Debug for SingleFlight<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("SingleFlight").field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }
 
@@ -102,47 +103,47 @@ mod tests {
 
     use super::*;
 
-    fn flights(capacity: usize) -> Arc<Flights<u8, u8>> {
-        Flights::new(capacity, tokio::runtime::Handle::current(), TaskTracker::new())
+    fn single_flight(capacity: usize) -> Arc<SingleFlight<u8, u8>> {
+        SingleFlight::new(capacity, tokio::runtime::Handle::current(), TaskTracker::new())
     }
 
     #[tokio::test]
-    async fn many_share_one() {
-        let (flights, led) = (flights(8), Arc::new(AtomicUsize::new(0)));
+    async fn concurrent_calls_share_one_operation() {
+        let (operations, started) = (single_flight(8), Arc::new(AtomicUsize::new(0)));
         let (release, gate) = tokio::sync::oneshot::channel::<()>();
         let mut gate = Some(gate);
-        let seats: Vec<_> = (0..100)
+        let waiters: Vec<_> = (0..100)
             .map(|_| {
-                let (led, gate) = (Arc::clone(&led), gate.take());
-                flights.join(&1, || async move {
-                    led.fetch_add(1, Ordering::Relaxed);
+                let (started, gate) = (Arc::clone(&started), gate.take());
+                operations.join(&1, || async move {
+                    started.fetch_add(1, Ordering::Relaxed);
                     gate.unwrap().await.unwrap();
                     7
                 })
             })
             .collect();
-        assert_eq!(seats[0].as_ref().unwrap().peek(), None);
+        assert_eq!(waiters[0].as_ref().unwrap().result(), None);
         release.send(()).unwrap();
-        for seat in seats {
-            assert_eq!(seat.unwrap().arrive().await, Some(7));
+        for waiter in waiters {
+            assert_eq!(waiter.unwrap().wait().await, Some(7));
         }
-        assert_eq!(led.load(Ordering::Relaxed), 1);
-        assert!(flights.under_way.lock().unwrap().is_empty());
+        assert_eq!(started.load(Ordering::Relaxed), 1);
+        assert!(operations.in_progress.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_and_blocks_nobody_after_it() {
-        let flights = flights(8);
-        let seat = flights.join(&1, || async { panic!("on purpose") }).unwrap();
-        assert_eq!(seat.arrive().await, None);
-        assert_eq!(flights.join(&1, || async { 2 }).unwrap().arrive().await, Some(2));
+    async fn after_a_panic_the_next_call_starts_another_operation() {
+        let operations = single_flight(8);
+        let waiter = operations.join(&1, || async { panic!("on purpose") }).unwrap();
+        assert_eq!(waiter.wait().await, None);
+        assert_eq!(operations.join(&1, || async { 2 }).unwrap().wait().await, Some(2));
     }
 
     #[tokio::test]
-    async fn who_hangs_up_cancels_nothing() {
-        let flights = flights(8);
+    async fn dropping_the_waiter_does_not_cancel_the_operation() {
+        let operations = single_flight(8);
         let (done, finished) = tokio::sync::oneshot::channel();
-        drop(flights.join(&1, || async move {
+        drop(operations.join(&1, || async move {
             tokio::task::yield_now().await;
             done.send(()).unwrap();
             1
@@ -151,10 +152,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_board_is_bounded() {
-        let flights = flights(1);
-        let _first = flights.join(&1, std::future::pending).unwrap();
-        assert!(flights.join(&2, std::future::pending).is_none());
-        assert!(flights.join(&1, std::future::pending).is_some());
+    async fn number_of_operations_is_limited() {
+        let operations = single_flight(1);
+        let _first = operations.join(&1, std::future::pending).unwrap();
+        assert!(operations.join(&2, std::future::pending).is_none());
+        assert!(operations.join(&1, std::future::pending).is_some());
     }
 }

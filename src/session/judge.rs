@@ -1,4 +1,4 @@
-//! Whether a session is alive, and whether it is due for a reissue. Pure and total; the clock is an argument.
+//! Expiry: whether a session is live, and whether it is due for a reissue. Pure functions; the current time is an argument.
 
 use std::time::Duration;
 
@@ -6,56 +6,56 @@ use crate::config::RealmConfig;
 use crate::format::{Renewal, SessionRecord, TouchTimes};
 use crate::time::Timestamp;
 
-/// How far the clock of another machine may be ahead of ours.
-const SKEW: Duration = Duration::from_mins(5);
+/// Tolerance for clocks of other machines that are ahead.
+const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
-/// A realm's rules of time.
+/// A realm's timeouts.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Idle timeout: how far a reissue moves the deadline.
+    /// Idle timeout: a reissue sets the deadline to this long from now.
     pub timeout: Duration,
-    /// A session issued longer ago than this is due.
+    /// A session is due for a reissue when it was issued longer ago than this.
     pub reissue_time: Duration,
-    /// Absolute lifetime from creation.
+    /// Absolute timeout, from the session's creation.
     pub lifetime: Option<Duration>,
 }
 
-/// The judgement.
+/// The result of [`judge`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionVerdict {
-    /// The session is good.
+    /// The session is live.
     Live(Life),
     /// Its idle deadline has passed.
     Idle,
-    /// Its absolute lifetime has passed, or its row does not say when it began.
+    /// Its absolute lifetime has passed, or its row does not record when it was created.
     TooOld,
 }
 
-/// What a live session has left.
+/// When a live session expires, and whether it is due for a reissue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// When it ends, if nothing happens.
+    /// When it expires if it is not reissued.
     pub expires: Timestamp,
-    /// The times of the reissue, if one is due.
+    /// The reissue, if one is due.
     pub due: Option<Reissue>,
 }
 
-/// The times of a reissue that is due.
+/// A reissue that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reissue {
     /// The new idle deadline.
     pub expires: Timestamp,
-    /// A row issued at or after this moment is not due any more.
+    /// The session is no longer due if its row was issued at or after this time.
     pub due_before: Timestamp,
 }
 
 impl Policy {
-    /// The rules of `realm`.
+    /// Returns the timeouts of `realm`.
     pub fn new(realm: &RealmConfig) -> Self {
         Self { timeout: realm.timeout, reissue_time: realm.reissue_time, lifetime: realm.lifetime }
     }
 
-    /// The deadline of a session created at `created` and active at `now`, in whole seconds, as rows store it.
+    /// Returns the deadline of a session created at `created` and used at `now`, in whole seconds, as rows store it.
     pub fn deadline(&self, created: Option<Timestamp>, now: Timestamp) -> Timestamp {
         let idle = Timestamp::from_secs(now.as_secs()).plus(self.timeout);
         match (self.lifetime, created) {
@@ -66,18 +66,18 @@ impl Policy {
 }
 
 impl Reissue {
-    /// The times of the touch that carries this reissue out at `now`.
+    /// Returns the times of the write that executes this reissue at `now`.
     pub(crate) fn touch_times(self, now: Timestamp) -> TouchTimes {
         TouchTimes { now, expires: self.expires, due_before: self.due_before }
     }
 }
 
-/// Judges `record` at `now`.
+/// Determines whether the session `record` is live at `now`, and whether it is due for a reissue.
 ///
-/// A session lives through the moment of its deadline and is dead after it, as pyramid-dynamodb-sessions has it
-/// (`exp < time()` is dead). One is due when it was issued more than `reissue_time` ago and a reissue would gain it
-/// time: a deadline is never moved back, neither by a clock that is behind nor by a lifetime that is reached. The one
-/// exception is a deadline that the row's own timeout says cannot be.
+/// A session is live at its deadline and expired after it, as in pyramid-dynamodb-sessions (`exp < time()` is expired). It
+/// is due if it was issued more than `reissue_time` ago and a reissue would extend it. A reissue never moves a deadline
+/// back, even if this machine's clock is behind or the lifetime ends first, with one exception: a deadline that exceeds the
+/// row's own timeout.
 pub fn judge(policy: &Policy, record: &SessionRecord, now: Timestamp) -> SessionVerdict {
     let end = match (policy.lifetime, record.created) {
         (None, _) => None,
@@ -96,13 +96,13 @@ pub fn judge(policy: &Policy, record: &SessionRecord, now: Timestamp) -> Session
         Renewal::Realm => (policy.timeout, Timestamp::NEVER),
         Renewal::Own { timeout, end } => (timeout, end),
     };
-    // Where the row's own timeout is the shorter one, waiting for `reissue_time` would let the session end under its user.
+    // If the row's own timeout is shorter than `reissue_time`, the session would expire before it were due.
     let due_before = now.minus(policy.reissue_time.min(timeout / 2));
     let deadline = Policy { timeout, ..*policy }.deadline(record.created, now).min(own_end);
     let is_own = matches!(record.renewal, Renewal::Own { .. });
-    if is_own && record.expires > deadline.plus(SKEW) {
-        // No framework sets a deadline beyond a session's own timeout. One that is there was written by mistake
-        // (connect-dynamodb 3.0.0 added milliseconds to seconds), and is put right.
+    if is_own && record.expires > deadline.plus(CLOCK_SKEW) {
+        // No framework intends a deadline beyond the session's own timeout. Such a deadline is an error
+        // (connect-dynamodb 3.0.0 added milliseconds to seconds), which the reissue corrects.
         return SessionVerdict::Live(Life {
             expires: deadline.min(expires),
             due: Some(Reissue { expires: deadline, due_before }),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn by_age() {
+    fn session_is_live_or_due_or_expired_by_its_age() {
         let live = |expires, due: Option<(i64, i64)>| {
             SessionVerdict::Live(Life {
                 expires: at(expires),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_creation_time_a_lifetime_cannot_be_kept() {
+    fn session_without_creation_time_is_too_old_if_there_is_a_lifetime() {
         let record = SessionRecord { created: None, ..record(0, 0, 1200) };
         assert_eq!(judge(&POLICY, &record, at(0)), SessionVerdict::TooOld);
         assert!(matches!(
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_is_never_due_and_ends_with_its_lifetime() {
+    fn session_without_deadline_is_never_due_and_expires_with_its_lifetime() {
         let record = SessionRecord { expires: Timestamp::NEVER, ..record(0, 0, 0) };
         let endless = Policy { lifetime: None, ..POLICY };
         for now in [at(0), at(5_000_000_000_000), at(i64::MAX)] {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_with_a_timeout_of_its_own_is_renewed_by_that() {
+    fn row_with_a_timeout_of_its_own_is_reissued_by_that() {
         let policy = Policy { lifetime: None, ..POLICY };
         let own = |timeout, end, issued: i64, expires| {
             let timeout = Duration::from_secs(timeout);
@@ -216,13 +216,13 @@ mod tests {
         // Shorter than `reissue_time`: due at half of it.
         assert_eq!(judged(&own(60, never, 0, 60), 30_000), (60, None));
         assert_eq!(judged(&own(60, never, 0, 60), 30_001), (60, Some(90)));
-        // A deadline that cannot be is cut, and put right; one that is early by another clock stays.
+        // A deadline beyond the timeout is limited and corrected, unless another machine's clock explains it.
         assert_eq!(judged(&own(3600, never, 3_596_400, 3_600_000), 1_000), (3601, Some(3601)));
         assert_eq!(judged(&own(3600, never, 200, 3800), 1_000), (3800, None));
     }
 
     #[test]
-    fn what_cannot_be_touched_is_never_due() {
+    fn session_that_is_never_renewed_is_never_due() {
         let record = SessionRecord { renewal: Renewal::Never, ..record(0, 0, 1200) };
         let life = Life { expires: at(1_200_000), due: None };
         assert_eq!(judge(&POLICY, &record, at(1_199_000)), SessionVerdict::Live(life));
@@ -231,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_reissue_only_ever_lengthens_and_never_past_the_lifetime(
+        fn reissue_extends_the_deadline_and_not_beyond_the_lifetime(
             created in 0i64..20_000, issued in 0i64..20_000, expires in 0i64..20_000, now in 0i64..20_000_000,
         ) {
             if let SessionVerdict::Live(Life { expires: end, due }) = judge(&POLICY, &record(created, issued, expires), at(now)) {
@@ -244,7 +244,7 @@ mod tests {
         }
 
         #[test]
-        fn total(created in any::<i64>(), issued in any::<i64>(), expires in any::<i64>(), now in any::<i64>()) {
+        fn judging_never_panics(created in any::<i64>(), issued in any::<i64>(), expires in any::<i64>(), now in any::<i64>()) {
             let _ = judge(&POLICY, &record(created, issued, expires), at(now));
         }
     }

@@ -1,10 +1,10 @@
-//! Reading a row: as consistently as the realm says, and as the browser's version demands.
+//! Reading a session's row, with the consistency that the realm and the browser's version require.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::cache::Hit;
+use super::cache::CacheResult;
 use super::{Lookup, Realm};
 use crate::config::Consistency;
 use crate::format::{RowFault, SessionRecord};
@@ -14,30 +14,30 @@ use crate::store::table::Read;
 use crate::telemetry::throttle::Throttle;
 use crate::time::Clock;
 
-/// How long after a failure the store is taken to be down still, for what can do without it.
-const OUTAGE: Duration = Duration::from_secs(1);
+/// How long after a failure the store counts as unavailable, for operations that can do without it.
+const OUTAGE_DURATION: Duration = Duration::from_secs(1);
 
 impl Realm {
-    /// Reads the row of `key` for a browser that has seen version `asked`, and remembers it.
+    /// Reads the row of `key` for a browser that has seen version `asked`, and caches it.
     pub(super) async fn read(&self, key: &Key, asked: u64) -> Lookup {
-        // A flight may have landed between this request's look into the cache and its taking off.
-        match self.cache.look(key, asked, self.clock.mono()) {
-            Hit::Fresh(session) => return Lookup::Found(session),
-            Hit::Missing => return Lookup::Absent(None),
-            Hit::Stale(..) | Hit::Nothing => {}
+        // Another read may have finished since this request has checked the cache.
+        match self.cache.get(key, asked, self.clock.mono()) {
+            CacheResult::Fresh(session) => return Lookup::Found(session),
+            CacheResult::Absent => return Lookup::Absent(None),
+            CacheResult::Stale(..) | CacheResult::Miss => {}
         }
-        self.read_anew(key, asked).await
+        self.read_uncached(key, asked).await
     }
 
-    /// The same, whatever the cache has.
-    pub(super) async fn read_anew(&self, key: &Key, asked: u64) -> Lookup {
+    /// Like [`read`](Self::read), but ignores a cached row.
+    pub(super) async fn read_uncached(&self, key: &Key, asked: u64) -> Lookup {
         let epoch = self.cache.epoch(key);
         let read_at = self.clock.mono();
-        let (row, strong) = match self.fetch(key, asked).await {
+        let (row, is_strong) = match self.fetch(key, asked).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                self.outage.report(self.clock.mono());
-                if let Some(suppressed) = self.failures.pass(&error, self.clock.mono()) {
+                self.outage.record(self.clock.mono());
+                if let Some(suppressed) = self.failures.admit(&error, self.clock.mono()) {
                     tracing::warn!(realm = %self.name, %error, suppressed, "a session could not be read");
                 }
                 return Lookup::Unavailable;
@@ -45,39 +45,39 @@ impl Realm {
         };
         match row {
             DecodedRow::Session { record, size } => {
-                // A strongly consistent read has the last word: a cookie that claims more is wrong, not early.
-                let trusted = strong || self.consistency == Consistency::Eventual;
-                let answers = if trusted { record.version.max(asked) } else { record.version };
+                // After a strongly consistent read, a higher version in the cookie is invalid, and not newer.
+                let is_final = is_strong || self.consistency == Consistency::Eventual;
+                let max_version = if is_final { record.version.max(asked) } else { record.version };
                 let session = Arc::new(self.session(key.clone(), record, size, read_at));
-                self.cache.remember(&session, answers, read_at, epoch);
+                self.cache.insert(&session, max_version, read_at, epoch);
                 Lookup::Found(session)
             }
             DecodedRow::None(fault) => {
-                self.cache.remember_missing(key, asked, read_at, epoch);
+                self.cache.insert_miss(key, asked, read_at, epoch);
                 Lookup::Absent(fault)
             }
         }
     }
 
-    /// The row, and whether it was read strongly.
+    /// Reads the row of `key`, and returns whether the read was strongly consistent.
     ///
-    /// `auto` is pyramid-dynamodb-sessions' rule: eventually consistent at half the price, and strongly consistent if
-    /// that finds nothing or something older than the browser has seen.
+    /// `auto` is the rule of pyramid-dynamodb-sessions: an eventually consistent read, at half the cost, and then a strongly
+    /// consistent one if there is no row or it is older than the browser has seen.
     async fn fetch(&self, key: &Key, asked: u64) -> Result<(DecodedRow, bool), StoreError> {
         match self.consistency {
-            Consistency::Strong => Ok((self.row(self.table.get(key, Read::Strong).await?), true)),
-            Consistency::Eventual => Ok((self.row(self.table.get(key, Read::Eventual).await?), false)),
+            Consistency::Strong => Ok((self.decode(self.table.get(key, Read::Strong).await?), true)),
+            Consistency::Eventual => Ok((self.decode(self.table.get(key, Read::Eventual).await?), false)),
             Consistency::Auto => {
-                let row = self.row(self.table.get(key, Read::Eventual).await?);
+                let row = self.decode(self.table.get(key, Read::Eventual).await?);
                 if matches!(&row, DecodedRow::Session { record, .. } if record.version >= asked) {
                     return Ok((row, false));
                 }
-                Ok((self.row(self.table.get(key, Read::Strong).await?), true))
+                Ok((self.decode(self.table.get(key, Read::Strong).await?), true))
             }
         }
     }
 
-    pub(super) fn row(&self, item: Option<Item>) -> DecodedRow {
+    pub(super) fn decode(&self, item: Option<Item>) -> DecodedRow {
         let Some(item) = item else { return DecodedRow::None(None) };
         match self.format.decode(&item) {
             Ok(record) => DecodedRow::Session { record, size: size(&item) },
@@ -86,13 +86,17 @@ impl Realm {
     }
 }
 
-/// A row as the format reads it.
+/// A row as decoded by the format.
 pub(super) enum DecodedRow {
-    Session { record: SessionRecord, size: usize },
+    Session {
+        record: SessionRecord,
+        size: usize,
+    },
+    /// There is no row, or it is not a valid session.
     None(Option<RowFault>),
 }
 
-/// Roughly the bytes that DynamoDB counts for a row.
+/// Returns the approximate size of a row in bytes, as DynamoDB counts it.
 fn size(item: &Item) -> usize {
     item.iter().map(|(name, value)| name.len() + attribute_size(value)).sum()
 }
@@ -111,18 +115,18 @@ fn attribute_size(attribute: &Attribute) -> usize {
     }
 }
 
-/// Keeps an outage from filling the log: one line a second of each kind of failure.
+/// Limits the log messages of an outage to one per second for each kind of failure.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
+pub(super) struct FailureLog {
     throttled: Throttle,
     unavailable: Throttle,
     denied: Throttle,
     other: Throttle,
 }
 
-impl Failures {
-    /// Whether `error` is to be logged, and how many of its kind were not since the last one.
-    pub(super) fn pass(&self, error: &StoreError, now: Instant) -> Option<u64> {
+impl FailureLog {
+    /// Returns the number of messages suppressed since the last one if `error` is to be logged, or `None` if not.
+    pub(super) fn admit(&self, error: &StoreError, now: Instant) -> Option<u64> {
         let kind = match error {
             StoreError::Throttled => &self.throttled,
             StoreError::Unavailable(_) => &self.unavailable,
@@ -133,29 +137,31 @@ impl Failures {
     }
 }
 
-/// Whether the store has failed a moment ago.
+/// The time of the store's latest failure.
 #[derive(Debug)]
 pub(super) struct Outage {
-    started: Instant,
-    /// Milliseconds after `started`, plus one; 0: never.
-    last: AtomicU64,
+    created_at: Instant,
+    /// In milliseconds after `created_at`, plus one; 0 if there was none.
+    latest: AtomicU64,
 }
 
 impl Outage {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { started: clock.mono(), last: AtomicU64::new(0) }
+        Self { created_at: clock.mono(), latest: AtomicU64::new(0) }
     }
 
-    pub(super) fn report(&self, now: Instant) {
-        self.last.store(self.millis(now) + 1, Ordering::Relaxed);
+    /// Records a failure of the store.
+    pub(super) fn record(&self, now: Instant) {
+        self.latest.store(self.millis(now) + 1, Ordering::Relaxed);
     }
 
-    pub(super) fn is_on(&self, now: Instant) -> bool {
-        let last = self.last.load(Ordering::Relaxed);
-        last != 0 && u128::from(self.millis(now).saturating_sub(last - 1)) < OUTAGE.as_millis()
+    /// Returns whether the store has failed within [`OUTAGE_DURATION`].
+    pub(super) fn is_active(&self, now: Instant) -> bool {
+        let latest = self.latest.load(Ordering::Relaxed);
+        latest != 0 && u128::from(self.millis(now).saturating_sub(latest - 1)) < OUTAGE_DURATION.as_millis()
     }
 
     fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX - 1)
+        u64::try_from(now.saturating_duration_since(self.created_at).as_millis()).unwrap_or(u64::MAX - 1)
     }
 }

@@ -1,45 +1,45 @@
-//! What routes' mappings made of a session, remembered with it.
+//! The headers that routes' mappings make of a session's claims, cached with the session.
 //!
-//! A mapping has a [`MappingSlot`] among those of its realm. Sessions outlive configurations, so a place names the edition of
-//! the mappings that it belongs to: what another edition left there is not used, and what has no place yet is made
-//! anew each time, until the session is read again.
+//! Each mapping has a [`MappingSlot`] among those of its realm. Cached sessions outlive configurations, so a slot contains
+//! the edition of the mappings. Headers of another edition are not used, and headers without a slot in the session are
+//! built for each request, until the session is read again.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use http::{HeaderName, HeaderValue};
 
-/// The headers that one route's mapping makes of a session's claims.
+/// The headers that a route's mapping makes of a session's claims.
 pub type Mapped = Result<Box<[(HeaderName, HeaderValue)]>, MappingTooLarge>;
 
-/// A mapping that exceeds the header budget, at this header.
+/// The error of a mapping that exceeds the header budget, with the header at which it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingTooLarge(pub HeaderName);
 
-/// Where sessions remember what a mapping makes of them.
+/// The place of a mapping's headers in each session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappingSlot {
     /// The mapping's number among those of its realm.
     pub number: usize,
-    /// Which routes it is a number of.
+    /// Changes when a reload changes the mappings.
     pub edition: u64,
 }
 
-/// A session's memory.
+/// The cached headers of a session, each with its edition.
 #[derive(Debug)]
-pub(super) struct Memory(Box<[OnceLock<(u64, Mapped)>]>);
+pub(super) struct MappingCache(Box<[OnceLock<(u64, Mapped)>]>);
 
-impl Memory {
-    /// One with room for `mappings`.
-    pub(super) fn new(mappings: usize) -> Self {
-        Self((0..mappings).map(|_| OnceLock::new()).collect())
+impl MappingCache {
+    /// Creates a cache with this many slots.
+    pub(super) fn new(slots: usize) -> Self {
+        Self((0..slots).map(|_| OnceLock::new()).collect())
     }
 
-    /// What is remembered at `place`, or what `make` makes.
-    pub(super) fn at(&self, place: MappingSlot, make: impl Fn() -> Mapped) -> Cow<'_, Mapped> {
-        let Some(cell) = self.0.get(place.number) else { return Cow::Owned(make()) };
-        let (edition, mapped) = cell.get_or_init(|| (place.edition, make()));
-        if *edition == place.edition { Cow::Borrowed(mapped) } else { Cow::Owned(make()) }
+    /// Returns the headers in `slot`, built by `build` if they are not cached.
+    pub(super) fn get_or_build(&self, slot: MappingSlot, build: impl Fn() -> Mapped) -> Cow<'_, Mapped> {
+        let Some(cell) = self.0.get(slot.number) else { return Cow::Owned(build()) };
+        let (edition, mapped) = cell.get_or_init(|| (slot.edition, build()));
+        if *edition == slot.edition { Cow::Borrowed(mapped) } else { Cow::Owned(build()) }
     }
 }
 
@@ -48,19 +48,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_another_edition_left_is_not_used() {
-        let memory = Memory::new(1);
-        let place = |number, edition| MappingSlot { number, edition };
+    fn headers_of_another_edition_are_not_used() {
+        let cache = MappingCache::new(1);
+        let slot = |number, edition| MappingSlot { number, edition };
         let made = |value: &'static str| {
             let header = (HeaderName::from_static("x-user"), HeaderValue::from_static(value));
             move || -> Mapped { Ok(Box::new([header.clone()])) }
         };
         let value = |mapped: Cow<'_, Mapped>| mapped.as_ref().as_ref().unwrap()[0].1.clone();
 
-        assert_eq!(value(memory.at(place(0, 1), made("first"))), "first");
-        assert_eq!(value(memory.at(place(0, 1), made("again"))), "first");
-        assert_eq!(value(memory.at(place(0, 2), made("other"))), "other");
-        assert_eq!(value(memory.at(place(1, 2), made("no room"))), "no room");
-        assert_eq!(value(memory.at(place(0, 1), made("again"))), "first");
+        assert_eq!(value(cache.get_or_build(slot(0, 1), made("first"))), "first");
+        assert_eq!(value(cache.get_or_build(slot(0, 1), made("again"))), "first");
+        assert_eq!(value(cache.get_or_build(slot(0, 2), made("other"))), "other");
+        assert_eq!(value(cache.get_or_build(slot(1, 2), made("no slot"))), "no slot");
+        assert_eq!(value(cache.get_or_build(slot(0, 1), made("again"))), "first");
     }
 }

@@ -1,12 +1,12 @@
-//! Sessions that something long depends on: a WebSocket, a stream of events, a download.
+//! Monitoring of the sessions of long-lived responses: WebSockets, event streams, downloads.
 //!
-//! 1. A watched session is read again at its watchers' pace: one read for all of them, and none where a request has
-//!    read the row meanwhile.
-//! 2. Only *absent* and *expired* end it. A store that does not answer says nothing.
-//! 3. What this gateway itself does to a session, its watchers learn at once.
-//! 4. What comes over a WebSocket is a use of the session, and written down as one of a request would be.
+//! 1. A monitored session is read again at the shortest interval of its monitors: one read for all of them, and none if a
+//!    request has read the row meanwhile.
+//! 2. Only an absent or expired row ends the session. An unavailable store does not.
+//! 3. A change that this gateway makes to the session is reported at once.
+//! 4. A message over a WebSocket is a use of the session, and reissues it as a request does.
 //!
-//! What a session must be like besides alive is the watchers' own business: they are handed each row that is read.
+//! Monitors receive each row that is read, and check other conditions than expiry themselves.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,53 +20,55 @@ use super::judge::{SessionVerdict, judge};
 use super::{Lookup, Realm, Session};
 use crate::item::Key;
 
-/// A realm's watched sessions. There are as many as there are watchers at most, and those are connections.
+/// A realm's monitored sessions. Their number is bounded by that of the connections, each of which has a monitor.
 #[derive(Debug, Default)]
 pub(super) struct SessionMonitors {
-    watched: Mutex<HashMap<Key, Arc<MonitoredSession>, RandomState>>,
+    sessions: Mutex<HashMap<Key, Arc<MonitoredSession>, RandomState>>,
 }
 
-/// One of them.
+/// A monitored session.
 #[derive(Debug)]
 struct MonitoredSession {
     status: watch::Sender<SessionStatus>,
     schedule: Mutex<Schedule>,
-    /// Told when `Schedule::next` has been brought forward.
-    sooner: Notify,
+    /// Notified when `Schedule::next` is brought forward.
+    rescheduled: Notify,
+    /// Whether the session was used since the last check.
     used: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
 struct Schedule {
-    /// A change of id changes it.
+    /// The session's key, which a rotation changes.
     key: Key,
-    /// The shortest that a watcher has asked for.
+    /// The shortest interval of a monitor.
     interval: Duration,
+    /// The time of the next check.
     next: Instant,
 }
 
-/// How it stands with a watched session.
+/// The status of a monitored session.
 #[derive(Clone, Debug)]
 pub(crate) enum SessionStatus {
-    /// It is good, by the row that was read last.
+    /// The session is live, with the row that was read last.
     Live(Arc<Session>),
-    /// It has ended.
+    /// The session has ended.
     Ended,
 }
 
-/// A watcher's view. The session is watched for as long as one is held.
+/// Receives the status of a session. The session is monitored until its last monitor is dropped.
 #[derive(Debug)]
 pub(crate) struct SessionMonitor {
     status: watch::Receiver<SessionStatus>,
-    watched: Arc<MonitoredSession>,
+    session: Arc<MonitoredSession>,
 }
 
-/// Where a watcher notes that the session is used.
+/// Records uses of a monitored session.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage(Arc<MonitoredSession>);
 
 impl Realm {
-    /// SessionMonitors `session`, which was good at `known`: from then on it is read again at least every `interval`.
+    /// Monitors `session`, which was live at `known`. From then on, it is checked at least every `interval`.
     pub(crate) fn monitor(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -74,48 +76,48 @@ impl Realm {
         known: Instant,
     ) -> SessionMonitor {
         let next = known + interval;
-        let mut all = self.monitors.lock();
-        if let Some(watched) = all.get(&session.key) {
-            watched.join(interval, next);
-            return SessionMonitor::of(watched);
+        let mut sessions = self.monitors.lock();
+        if let Some(monitored) = sessions.get(&session.key) {
+            monitored.check_by(next, interval);
+            return SessionMonitor::new(monitored);
         }
-        let watched = Arc::new(MonitoredSession {
+        let monitored = Arc::new(MonitoredSession {
             status: watch::Sender::new(SessionStatus::Live(Arc::clone(session))),
             schedule: Mutex::new(Schedule { key: session.key.clone(), interval, next }),
-            sooner: Notify::new(),
+            rescheduled: Notify::new(),
             used: AtomicBool::new(false),
         });
-        all.insert(session.key.clone(), Arc::clone(&watched));
-        drop(all);
-        let watch = SessionMonitor::of(&watched);
-        // Ends with its last watcher.
-        self.tasks.spawn_on(Arc::clone(self).keep(watched), &self.control);
-        watch
+        sessions.insert(session.key.clone(), Arc::clone(&monitored));
+        drop(sessions);
+        let monitor = SessionMonitor::new(&monitored);
+        // The task ends when the last monitor is dropped.
+        self.tasks.spawn_on(Arc::clone(self).run_checks(monitored), &self.control);
+        monitor
     }
 
-    /// Reads a watched session again whenever it is time, until nobody watches it any more.
-    async fn keep(self: Arc<Self>, watched: Arc<MonitoredSession>) {
+    /// Checks a session whenever it is due, until it has no monitor.
+    async fn run_checks(self: Arc<Self>, monitored: Arc<MonitoredSession>) {
         loop {
             tokio::select! {
-                () = watched.due() => self.check(&watched).await,
-                () = watched.status.closed() => if self.monitors.leave(&watched) {
+                () = monitored.due() => self.check(&monitored).await,
+                () = monitored.status.closed() => if self.monitors.remove_if_unused(&monitored) {
                     return;
                 },
             }
         }
     }
 
-    async fn check(self: &Arc<Self>, watched: &MonitoredSession) {
+    async fn check(self: &Arc<Self>, monitored: &MonitoredSession) {
         let now = self.clock.now();
-        let Schedule { key, interval, .. } = watched.begin(now.mono);
-        let SessionStatus::Live(last) = watched.status.borrow().clone() else { return };
+        let Schedule { key, interval, .. } = monitored.start_check(now.mono);
+        let SessionStatus::Live(known) = monitored.status.borrow().clone() else { return };
         let is_recent = |read_at: &Instant| now.mono.saturating_duration_since(*read_at) < interval;
-        let lookup = match self.cache.last(&key).filter(|(_, read_at)| is_recent(read_at)) {
+        let lookup = match self.cache.latest(&key).filter(|(_, read_at)| is_recent(read_at)) {
             Some((session, read_at)) => {
-                watched.join(interval, read_at + interval);
+                monitored.check_by(read_at + interval, interval);
                 Lookup::Found(session)
             }
-            None => self.read_anew(&key, last.record.version).await,
+            None => self.read_uncached(&key, known.record.version).await,
         };
         let session = match lookup {
             Lookup::Unavailable => return,
@@ -125,65 +127,65 @@ impl Realm {
         match judge(&self.policy, &session.record, now.wall) {
             SessionVerdict::Idle | SessionVerdict::TooOld => self.monitors.end(&key),
             SessionVerdict::Live(life) => {
-                let used = watched.used.swap(false, Ordering::Relaxed);
+                let used = monitored.used.swap(false, Ordering::Relaxed);
                 if let Some(due) = life.due.filter(|_| used) {
-                    // It runs on by itself; what comes of it shows at the next check.
+                    // Not awaited: the next check shows its outcome.
                     self.reissue(&session, due, now);
                 }
-                watched.publish(SessionStatus::Live(session));
+                monitored.publish(SessionStatus::Live(session));
             }
         }
     }
 }
 
 impl SessionMonitors {
-    /// The session of `key` has ended.
+    /// Reports that the session of `key` has ended.
     pub(super) fn end(&self, key: &Key) {
-        // Whoever comes later asks the table.
-        if let Some(watched) = self.lock().remove(key) {
-            watched.publish(SessionStatus::Ended);
+        // A monitor that is created later reads the row.
+        if let Some(monitored) = self.lock().remove(key) {
+            monitored.publish(SessionStatus::Ended);
         }
     }
 
-    /// The session of `old` goes on under the key `new`.
+    /// Records that the key of a session has changed from `old` to `new`.
     pub(super) fn rename(&self, old: &Key, new: &Key) {
-        let mut all = self.lock();
-        if let Some(watched) = all.remove(old) {
-            watched.schedule().key = new.clone();
-            all.insert(new.clone(), watched);
+        let mut sessions = self.lock();
+        if let Some(monitored) = sessions.remove(old) {
+            monitored.schedule().key = new.clone();
+            sessions.insert(new.clone(), monitored);
         }
     }
 
-    /// The session has just been written, as it is now.
+    /// Reports a session that has just been written.
     pub(super) fn publish(&self, session: &Arc<Session>) {
-        if let Some(watched) = self.lock().get(&session.key) {
-            watched.publish(SessionStatus::Live(Arc::clone(session)));
+        if let Some(monitored) = self.lock().get(&session.key) {
+            monitored.publish(SessionStatus::Live(Arc::clone(session)));
         }
     }
 
-    /// Somebody else has changed the session of `key`, if not ended it.
-    pub(super) fn hasten(&self, key: &Key, now: Instant) {
-        if let Some(watched) = self.lock().get(key) {
-            let interval = watched.schedule().interval;
-            watched.join(interval, now);
+    /// Checks the session of `key` now, since the app may have changed or ended it.
+    pub(super) fn check_now(&self, key: &Key, now: Instant) {
+        if let Some(monitored) = self.lock().get(key) {
+            let interval = monitored.schedule().interval;
+            monitored.check_by(now, interval);
         }
     }
 
-    /// Takes a session off that nobody watches any more; whether that is so.
-    fn leave(&self, watched: &Arc<MonitoredSession>) -> bool {
-        let mut all = self.lock();
-        if watched.status.receiver_count() > 0 {
+    /// Removes a session if it has no monitor, and returns whether it had none.
+    fn remove_if_unused(&self, monitored: &Arc<MonitoredSession>) -> bool {
+        let mut sessions = self.lock();
+        if monitored.status.receiver_count() > 0 {
             return false;
         }
-        let key = &watched.schedule().key;
-        if all.get(key).is_some_and(|other| Arc::ptr_eq(other, watched)) {
-            all.remove(key);
+        let key = &monitored.schedule().key;
+        if sessions.get(key).is_some_and(|other| Arc::ptr_eq(other, monitored)) {
+            sessions.remove(key);
         }
         true
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<MonitoredSession>, RandomState>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,18 +194,18 @@ impl MonitoredSession {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that the session is read by `next`, and then every `interval`.
-    fn join(&self, interval: Duration, next: Instant) {
+    /// Schedules a check at `next` or earlier, and then at least every `interval`.
+    fn check_by(&self, next: Instant, interval: Duration) {
         let mut schedule = self.schedule();
         schedule.interval = schedule.interval.min(interval);
         if next < schedule.next {
             schedule.next = next;
-            self.sooner.notify_one();
+            self.rescheduled.notify_one();
         }
     }
 
-    /// A check begins; the next is due after a whole interval, unless somebody brings it forward.
-    fn begin(&self, now: Instant) -> Schedule {
+    /// Starts a check: schedules the next one after an interval.
+    fn start_check(&self, now: Instant) -> Schedule {
         let mut schedule = self.schedule();
         schedule.next = now + schedule.interval;
         schedule.clone()
@@ -215,48 +217,48 @@ impl MonitoredSession {
             let next = self.schedule().next;
             tokio::select! {
                 () = tokio::time::sleep_until(next.into()) => return,
-                () = self.sooner.notified() => {}
+                () = self.rescheduled.notified() => {}
             }
         }
     }
 
-    /// Tells the watchers. A session that has ended stays so, whatever a read that began before has seen.
+    /// Sends `status` to the monitors, unless the session has ended: a read that started earlier must not revive it.
     fn publish(&self, status: SessionStatus) {
-        self.status.send_if_modified(|last| {
-            let goes_on = matches!(last, SessionStatus::Live(_));
-            if goes_on {
-                *last = status;
+        self.status.send_if_modified(|current| {
+            let is_live = matches!(current, SessionStatus::Live(_));
+            if is_live {
+                *current = status;
             }
-            goes_on
+            is_live
         });
     }
 }
 
 impl SessionMonitor {
-    fn of(watched: &Arc<MonitoredSession>) -> Self {
-        let mut status = watched.status.subscribe();
-        // What is known already is news to who has just come.
+    fn new(session: &Arc<MonitoredSession>) -> Self {
+        let mut status = session.status.subscribe();
+        // The current status is new to this monitor.
         status.mark_changed();
-        Self { status, watched: Arc::clone(watched) }
+        Self { status, session: Arc::clone(session) }
     }
 
-    /// How it stands with the session: now, and then whenever it has been read again.
+    /// Waits for the session's status: returns the current one first, and then each one that is published.
     pub(crate) async fn changed(&mut self) -> SessionStatus {
         match self.status.changed().await {
             Ok(()) => self.status.borrow_and_update().clone(),
-            // Not to be: the other end is held by this one.
+            // Impossible: this monitor holds the sender.
             Err(_) => SessionStatus::Ended,
         }
     }
 
-    /// Where to note that the session is used.
+    /// Returns a recorder of the session's uses.
     pub(crate) fn usage(&self) -> Usage {
-        Usage(Arc::clone(&self.watched))
+        Usage(Arc::clone(&self.session))
     }
 }
 
 impl Usage {
-    /// The session is used.
+    /// Records that the session is used.
     pub(crate) fn record(&self) {
         self.0.used.store(true, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::claims::Claims;
 
-/// Merges `patch` into `claims`: `null` takes a member out, an object is merged, everything else replaces.
+/// Merges `patch` into `claims`: `null` removes a member, an object is merged, any other value replaces the member.
 pub(super) fn merge(claims: &mut Claims, patch: &Claims) {
     for (name, value) in patch {
         match value {
@@ -36,7 +36,7 @@ mod tests {
 
     /// The examples of RFC 7396, appendix A, whose original and patch are objects.
     #[test]
-    fn the_examples_of_the_rfc() {
+    fn examples_of_the_rfc_are_merged_as_specified() {
         for (original, patch, expected) in [
             (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
             (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),

@@ -1,11 +1,11 @@
-//! Removing the rows of sessions that are over. DynamoDB's TTL does so within days, where it is enabled and the format
-//! has an attribute for it; this does so now, for every format, by the format's own reading of the row.
+//! Deletion of expired sessions. DynamoDB's TTL deletes them within days, if it is enabled and the format has an attribute
+//! for it. A purge deletes them now, in every format.
 //!
-//! 1. A row goes if its format decodes it and the judge finds it dead. What does not decode is left alone, and counted
-//!    by reason; so is what only looks dead because it does not say when it began.
-//! 2. A row goes only as it was read: the delete is conditional on every attribute. A session that was used, changed or
-//!    made anew in the meantime stays.
-//! 3. A table that throttles is waited for, however long.
+//! 1. A row is deleted if its format decodes it and the session has expired. A row that cannot be decoded is kept, and
+//!    counted by reason. So is a row that counts as expired only because it does not record its creation.
+//! 2. The delete is conditional on every attribute that was read. A session that was used, changed or recreated meanwhile
+//!    is kept.
+//! 3. If DynamoDB throttles, the purge waits, without a limit.
 
 mod bucket;
 
@@ -27,151 +27,156 @@ use crate::time::{Clock, Timestamp};
 
 use bucket::Bucket;
 
-/// Rows of one page at most; DynamoDB ends it at 1 MB.
-const PAGE: u16 = 1000;
-/// Deletes under way at a time, in each segment.
-const DELETES: usize = 8;
-/// The most attributes that a condition can compare: an expression has at most 4 KB and 300 operators.
+/// Maximum number of rows of a page, which DynamoDB ends at 1 MB.
+const PAGE_SIZE: u16 = 1000;
+/// Maximum number of concurrent deletes of each segment.
+const MAX_DELETES: usize = 8;
+/// Maximum number of attributes that a condition can compare: DynamoDB limits expressions to 4 KB and 300 operators.
 const MAX_COMPARED: usize = 200;
-/// How long to leave a store alone that did not do what it was asked, at first and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often in a row a store that cannot be reached is tried. One that is throttling is tried for ever.
-const TRIES: u32 = 8;
-/// How long to be silent at most while the read capacity is used up.
-const NAP: Duration = Duration::from_secs(1);
+/// Backoff after the first failure; it doubles with each consecutive one.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
+/// Maximum backoff.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Maximum number of consecutive attempts while DynamoDB is unavailable. Throttled requests are retried without a limit.
+const MAX_ATTEMPTS: u32 = 8;
+/// Maximum time between two progress reports while the purge waits for read capacity.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which rows go.
+/// Which rows are deleted.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules<'p> {
-    /// How rows are read.
+pub struct PurgeRules<'p> {
+    /// The format of the rows.
     pub format: &'p dyn Format,
-    /// When sessions are over.
+    /// The timeouts of the sessions.
     pub policy: Policy,
-    /// What happens to rows without any data.
-    pub empty: Empty,
+    /// How rows without claims are handled.
+    pub empty: EmptyRows,
 }
 
-/// What to purge, and how.
+/// A purge of a table.
 #[derive(Debug)]
 pub struct Purge<'p> {
-    /// The rows.
+    /// The table.
     pub table: &'p Table,
-    /// Which of them are over.
-    pub rules: Rules<'p>,
-    /// What happens to those.
-    pub mode: Mode,
-    /// In how many parts the table is read, side by side.
+    /// Which rows are deleted.
+    pub rules: PurgeRules<'p>,
+    /// Whether expired sessions are deleted or only counted.
+    pub mode: PurgeMode,
+    /// The number of segments of the table, which are scanned in parallel.
     pub segments: NonZeroU16,
-    /// How many read capacity units the reading may use a second; none: as many as it can.
+    /// Limit on the read capacity units per second of the scan; `None` for no limit.
     pub max_rcu: Option<NonZeroU32>,
 }
 
-/// What happens to rows that are over.
+/// Whether expired sessions are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// They are deleted.
+pub enum PurgeMode {
+    /// Expired sessions are deleted.
     Delete,
-    /// They are counted.
+    /// Expired sessions are counted.
     Count,
 }
 
-/// What happens to rows without any data, as frameworks leave them behind when a session is logged out.
+/// How rows without claims are handled, which some frameworks leave behind after a log-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Empty {
-    /// They are left alone, like everything that is no session.
-    Leave,
-    /// They are over like sessions once their TTL attribute says so.
+pub enum EmptyRows {
+    /// They are kept, like all rows that are not valid sessions.
+    Keep,
+    /// They expire at the time in their TTL attribute.
     Expire,
 }
 
-/// What there is to do with a row.
+/// The decision about a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Nothing: it is a session.
+    /// Keep the row: the session is live.
     Live,
-    /// It is over: what to delete, and under which conditions.
-    Over(Key, Vec<WriteCondition>),
-    /// Nothing, for want of understanding.
-    Leave(Reason),
+    /// The session has expired: delete the row with this key under these conditions.
+    Expired(Key, Vec<WriteCondition>),
+    /// Keep the row, for this reason.
+    Keep(KeepReason),
 }
 
-/// Why a row is left alone that is no live session.
+/// The reason why a row is kept that is not a live session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
-    /// The format does not decode it.
+pub enum KeepReason {
+    /// The row is not a valid session.
     #[error(transparent)]
     Fault(#[from] RowFault),
-    /// The realm has a lifetime, and the row does not say when it began: one from before there was a lifetime.
-    #[error("it does not say when the session was created")]
-    Ageless,
-    /// It has more attributes than a condition can compare.
-    #[error("it has more than {MAX_COMPARED} attributes")]
-    Wide,
-    /// Its key is of a type that no session's is.
-    #[error("its key is not a session's")]
+    /// The realm has a lifetime, and the row does not record when the session was created. It was written before the
+    /// lifetime was configured.
+    #[error("the row does not say when the session was created")]
+    NoCreationTime,
+    /// The row has more attributes than a condition can compare.
+    #[error("the row has more than {MAX_COMPARED} attributes")]
+    TooManyAttributes,
+    /// The row's key is missing or of the wrong type.
+    #[error("the row's key is not a session's")]
     Key,
 }
 
-/// What was found and done so far.
+/// The progress or result of a purge.
 #[derive(Clone, Debug, Default)]
 pub struct PurgeTotals {
     /// Rows read.
     pub scanned: u64,
-    /// Of these: sessions that are alive.
+    /// Live sessions among the rows read.
     pub live: u64,
-    /// Of these: sessions that are over.
-    pub over: u64,
-    /// Of those that are over: deleted.
+    /// Expired sessions among the rows read.
+    pub expired: u64,
+    /// Expired sessions that were deleted.
     pub deleted: u64,
-    /// Of those that are over: left, because they were used or changed after they were read.
+    /// Expired sessions that were kept because they were used or changed after they were read.
     pub changed: u64,
-    /// Of those that are over: deleted by somebody else meanwhile.
-    pub gone: u64,
-    /// Of those that were read: left alone, by reason.
-    pub left: BTreeMap<String, u64>,
-    /// Read capacity units used.
+    /// Expired sessions that another writer deleted.
+    pub deleted_by_others: u64,
+    /// Rows kept for other reasons, by reason.
+    pub kept: BTreeMap<String, u64>,
+    /// Read capacity units consumed.
     pub read_units: f64,
-    /// How often the store asked to be left alone, or could not be reached.
+    /// The number of waits because DynamoDB throttled requests or was unavailable.
     pub pauses: u64,
 }
 
-/// How a purge that did not fail ended.
+/// How a purge ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgeEnd {
-    /// At the end of the table.
+    /// The whole table was purged.
     Complete,
-    /// Before it, as was asked.
+    /// The purge was stopped.
     Stopped,
 }
 
-/// Decides about the row `item`.
-pub fn decide(rules: &Rules<'_>, item: &Item, now: Timestamp) -> Decision {
-    let is_over = match rules.format.decode(item) {
+/// Decides whether the row `item` is deleted.
+pub fn decide(rules: &PurgeRules<'_>, item: &Item, now: Timestamp) -> Decision {
+    let is_expired = match rules.format.decode(item) {
         Ok(record) if rules.policy.lifetime.is_some() && record.created.is_none() => {
-            // The judge turns such a session away, but taking the lifetime back would bring it back.
-            return Decision::Leave(Reason::Ageless);
+            // The session is refused while the lifetime is configured, and would be valid again without it.
+            return Decision::Keep(KeepReason::NoCreationTime);
         }
         Ok(record) => match judge(&rules.policy, &record, now) {
             SessionVerdict::Live(_) => false,
             SessionVerdict::Idle | SessionVerdict::TooOld => true,
         },
-        Err(RowFault::Empty) if rules.empty == Empty::Expire && ttl_has_passed(rules.format, item, now) => {
+        Err(RowFault::Empty)
+            if rules.empty == EmptyRows::Expire && ttl_has_passed(rules.format, item, now) =>
+        {
             true
         }
-        Err(fault) => return Decision::Leave(Reason::Fault(fault)),
+        Err(fault) => return Decision::Keep(KeepReason::Fault(fault)),
     };
-    if !is_over {
+    if !is_expired {
         return Decision::Live;
     }
     let key_attribute = rules.format.key_schema().attribute;
     let Some(key) = item.get(key_attribute).and_then(Key::from_attribute) else {
-        return Decision::Leave(Reason::Key);
+        return Decision::Keep(KeepReason::Key);
     };
     if item.len() > MAX_COMPARED {
-        return Decision::Leave(Reason::Wide);
+        return Decision::Keep(KeepReason::TooManyAttributes);
     }
     let others = item.iter().filter(|(name, _)| *name != key_attribute);
-    Decision::Over(
+    Decision::Expired(
         key,
         others.map(|(name, value)| WriteCondition::Equals(name.clone(), value.clone())).collect(),
     )
@@ -184,21 +189,20 @@ fn ttl_has_passed(format: &dyn Format, item: &Item, now: Timestamp) -> bool {
 }
 
 impl PurgeTotals {
-    /// Of the rows read, those with which there is nothing left to do.
-    pub fn settled(&self, mode: Mode) -> u64 {
+    /// Returns the number of rows that are processed completely.
+    pub fn settled(&self, mode: PurgeMode) -> u64 {
         match mode {
-            Mode::Count => self.scanned,
-            Mode::Delete => {
-                (self.scanned + self.deleted + self.changed + self.gone).saturating_sub(self.over)
-            }
+            PurgeMode::Count => self.scanned,
+            PurgeMode::Delete => (self.scanned + self.deleted + self.changed + self.deleted_by_others)
+                .saturating_sub(self.expired),
         }
     }
 }
 
 impl Purge<'_> {
-    /// Goes through the table, until its end or until `stop`. `progress` is told of every page, delete and wait.
+    /// Purges the table until its end or until `stop`. Calls `progress` after every page and delete, and before every wait.
     ///
-    /// Whatever the end, the tally is of what was done. A delete whose answer was lost may count as done by others.
+    /// Returns the totals even if the purge fails. A delete whose response was lost may count as another writer's.
     pub async fn run(
         &self,
         stop: &CancellationToken,
@@ -206,58 +210,64 @@ impl Purge<'_> {
     ) -> (PurgeTotals, Result<PurgeEnd, StoreError>) {
         let run = Run {
             purge: self,
-            // One part that fails stops the others, which finish what they are at.
+            // A segment that fails stops the others, which finish their current operation.
             stop: stop.child_token(),
             progress,
-            tally: RefCell::default(),
+            totals: RefCell::default(),
             bucket: self.max_rcu.map(|rate| RefCell::new(Bucket::new(rate, Clock.mono()))),
         };
         let ended = join_all((0..self.segments.get()).map(|index| run.segment(index))).await;
         let ended = ended.into_iter().collect::<Result<Vec<_>, _>>();
-        let ending = ended.map(|endings| {
-            if endings.contains(&PurgeEnd::Stopped) { PurgeEnd::Stopped } else { PurgeEnd::Complete }
-        });
-        (run.tally.into_inner(), ending)
+        let ended =
+            ended.map(
+                |ends| {
+                    if ends.contains(&PurgeEnd::Stopped) { PurgeEnd::Stopped } else { PurgeEnd::Complete }
+                },
+            );
+        (run.totals.into_inner(), ended)
     }
 
-    /// So many rows that a page of them, each of 4 KB, costs what a second has; more than a handful in any case.
-    fn page(&self) -> u16 {
-        let affordable = self.max_rcu.map(|rate| u16::try_from(rate.get().saturating_mul(2)).unwrap_or(PAGE));
-        affordable.unwrap_or(PAGE).clamp(10, PAGE)
+    /// Returns the page size: with rows of 4 KB, a page costs the read capacity of one second, but it has at least 10 rows.
+    fn page_size(&self) -> u16 {
+        let affordable =
+            self.max_rcu.map(|rate| u16::try_from(rate.get().saturating_mul(2)).unwrap_or(PAGE_SIZE));
+        affordable.unwrap_or(PAGE_SIZE).clamp(10, PAGE_SIZE)
     }
 }
 
-/// A purge under way.
+/// A purge in progress.
 struct Run<'r> {
     purge: &'r Purge<'r>,
     stop: CancellationToken,
     progress: &'r dyn Fn(&PurgeTotals),
-    tally: RefCell<PurgeTotals>,
+    totals: RefCell<PurgeTotals>,
     bucket: Option<RefCell<Bucket>>,
 }
 
-/// How long to wait after the next failure, and how many there were in a row.
-struct Patience {
+/// Exponential backoff.
+struct Backoff {
+    /// The next pause.
     pause: Duration,
+    /// Consecutive failures.
     failures: u32,
 }
 
 impl Run<'_> {
     async fn segment(&self, index: u16) -> Result<PurgeEnd, StoreError> {
-        let ended = self.pages(index).await;
+        let ended = self.purge_segment(index).await;
         if ended.is_err() {
             self.stop.cancel();
         }
         ended
     }
 
-    async fn pages(&self, index: u16) -> Result<PurgeEnd, StoreError> {
+    async fn purge_segment(&self, index: u16) -> Result<PurgeEnd, StoreError> {
         let Purge { table, .. } = *self.purge;
         let segment = Some(Segment { index, total: self.purge.segments.get() });
-        let mut scan = table.scan(ScanOptions { page_size: self.purge.page(), segment });
-        let mut patience = Patience::new();
+        let mut scan = table.scan(ScanOptions { page_size: self.purge.page_size(), segment });
+        let mut backoff = Backoff::new();
         loop {
-            self.save_up().await;
+            self.wait_for_capacity().await;
             if self.stop.is_cancelled() {
                 return Ok(PurgeEnd::Stopped);
             }
@@ -265,115 +275,116 @@ impl Run<'_> {
                 Ok(Some(rows)) => rows,
                 Ok(None) => return Ok(PurgeEnd::Complete),
                 Err(error) => {
-                    self.endure(error, &mut patience).await?;
+                    self.back_off(error, &mut backoff).await?;
                     continue;
                 }
             };
-            patience = Patience::new();
-            // Where the server does not say, each row counts as if it had been read by itself.
+            backoff = Backoff::new();
+            // If the response does not contain the cost, count half a unit for each row.
             #[expect(clippy::cast_precision_loss, reason = "a page is small")]
-            self.spend(scan.consumed_units().unwrap_or(rows.len() as f64 / 2.0));
-            let over = self.judge(&rows);
-            if self.purge.mode == Mode::Delete {
-                let deletes = stream::iter(over).map(Ok);
-                deletes.try_for_each_concurrent(DELETES, |(key, as_read)| self.delete(key, as_read)).await?;
+            self.debit(scan.consumed_units().unwrap_or(rows.len() as f64 / 2.0));
+            let expired = self.expired(&rows);
+            if self.purge.mode == PurgeMode::Delete {
+                let deletes = stream::iter(expired).map(Ok);
+                let delete = |(key, conditions)| self.delete(key, conditions);
+                deletes.try_for_each_concurrent(MAX_DELETES, delete).await?;
             }
-            self.tell();
+            self.report();
         }
     }
 
-    /// Counts a page's rows, and says which of them are over.
-    fn judge(&self, rows: &[Item]) -> Vec<(Key, Vec<WriteCondition>)> {
+    /// Counts the rows of a page, and returns the expired ones, with the conditions of their deletes.
+    fn expired(&self, rows: &[Item]) -> Vec<(Key, Vec<WriteCondition>)> {
         let now = Clock.now().wall;
-        let mut tally = self.tally.borrow_mut();
-        let mut over = Vec::new();
+        let mut totals = self.totals.borrow_mut();
+        let mut expired = Vec::new();
         for row in rows {
-            tally.scanned += 1;
+            totals.scanned += 1;
             match decide(&self.purge.rules, row, now) {
-                Decision::Live => tally.live += 1,
-                Decision::Over(key, as_read) => {
-                    tally.over += 1;
-                    over.push((key, as_read));
+                Decision::Live => totals.live += 1,
+                Decision::Expired(key, conditions) => {
+                    totals.expired += 1;
+                    expired.push((key, conditions));
                 }
-                Decision::Leave(reason) => *tally.left.entry(reason.to_string()).or_default() += 1,
+                Decision::Keep(reason) => *totals.kept.entry(reason.to_string()).or_default() += 1,
             }
         }
-        over
+        expired
     }
 
-    async fn delete(&self, key: Key, as_read: Vec<WriteCondition>) -> Result<(), StoreError> {
-        let mut patience = Patience::new();
+    async fn delete(&self, key: Key, conditions: Vec<WriteCondition>) -> Result<(), StoreError> {
+        let mut backoff = Backoff::new();
         while !self.stop.is_cancelled() {
-            match self.purge.table.delete(&key, &as_read).await {
-                Ok(written) => {
-                    self.count(&written);
-                    self.tell();
+            match self.purge.table.delete(&key, &conditions).await {
+                Ok(outcome) => {
+                    self.count(&outcome);
+                    self.report();
                     return Ok(());
                 }
                 Err(error) => {
-                    let endured = self.endure(error, &mut patience).await;
-                    if endured.is_err() {
+                    let waited = self.back_off(error, &mut backoff).await;
+                    if waited.is_err() {
                         self.stop.cancel();
                     }
-                    endured?;
+                    waited?;
                 }
             }
         }
         Ok(())
     }
 
-    fn count(&self, written: &ConditionalWrite) {
-        let mut tally = self.tally.borrow_mut();
-        match written {
-            ConditionalWrite::Done => tally.deleted += 1,
-            ConditionalWrite::Refused(Some(_)) => tally.changed += 1,
-            ConditionalWrite::Refused(None) => tally.gone += 1,
+    fn count(&self, outcome: &ConditionalWrite) {
+        let mut totals = self.totals.borrow_mut();
+        match outcome {
+            ConditionalWrite::Done => totals.deleted += 1,
+            ConditionalWrite::Refused(Some(_)) => totals.changed += 1,
+            ConditionalWrite::Refused(None) => totals.deleted_by_others += 1,
         }
     }
 
-    /// Waits until there is read capacity.
-    async fn save_up(&self) {
+    /// Waits until there is read capacity, or until `stop`.
+    async fn wait_for_capacity(&self) {
         let Some(bucket) = &self.bucket else { return };
         while !self.stop.is_cancelled() {
             let wait = bucket.borrow_mut().wait(Clock.mono());
             if wait.is_zero() {
                 return;
             }
-            self.tell();
-            self.sleep(wait.min(NAP)).await;
+            self.report();
+            self.sleep(wait.min(REPORT_INTERVAL)).await;
         }
     }
 
-    fn spend(&self, units: f64) {
-        self.tally.borrow_mut().read_units += units;
+    fn debit(&self, units: f64) {
+        self.totals.borrow_mut().read_units += units;
         if let Some(bucket) = &self.bucket {
-            bucket.borrow_mut().spend(units);
+            bucket.borrow_mut().debit(units);
         }
     }
 
-    /// Waits after a failure that may pass; any other is returned.
-    async fn endure(&self, error: StoreError, patience: &mut Patience) -> Result<(), StoreError> {
-        patience.failures += 1;
-        let may_pass = match error {
+    /// Waits if the operation that failed with `error` is to be retried; otherwise returns `error`.
+    async fn back_off(&self, error: StoreError, backoff: &mut Backoff) -> Result<(), StoreError> {
+        backoff.failures += 1;
+        let is_retried = match error {
             StoreError::Throttled => true,
-            StoreError::Unavailable(_) => patience.failures < TRIES,
+            StoreError::Unavailable(_) => backoff.failures < MAX_ATTEMPTS,
             StoreError::Denied(_)
             | StoreError::NoSuchTable(_)
             | StoreError::TooLarge
             | StoreError::Invalid(_) => false,
         };
-        if !may_pass {
+        if !is_retried {
             return Err(error);
         }
-        tracing::debug!(%error, pause = ?patience.pause, "the store is left alone for a while");
-        self.tally.borrow_mut().pauses += 1;
-        self.tell();
-        self.sleep(patience.pause).await;
-        patience.pause = (patience.pause * 2).min(PAUSES.1);
+        tracing::debug!(%error, pause = ?backoff.pause, "the operation will be retried");
+        self.totals.borrow_mut().pauses += 1;
+        self.report();
+        self.sleep(backoff.pause).await;
+        backoff.pause = (backoff.pause * 2).min(MAX_BACKOFF);
         Ok(())
     }
 
-    /// Sleeps, unless it is to stop.
+    /// Sleeps for `duration` or until `stop`.
     async fn sleep(&self, duration: Duration) {
         tokio::select! {
             () = tokio::time::sleep(duration) => {}
@@ -381,14 +392,14 @@ impl Run<'_> {
         }
     }
 
-    fn tell(&self) {
-        (self.progress)(&self.tally.borrow());
+    fn report(&self) {
+        (self.progress)(&self.totals.borrow());
     }
 }
 
-impl Patience {
+impl Backoff {
     fn new() -> Self {
-        Self { pause: PAUSES.0, failures: 0 }
+        Self { pause: INITIAL_BACKOFF, failures: 0 }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The public name of a session.
+//! The public identifier of a session.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use sha2::{Digest, Sha256};
 
 use crate::item::Key;
 
-/// Sixteen hex digits that name a session in logs, headers and on the command line, and cannot be turned back into
-/// its id: eight bytes of a SHA-256 over the key of its row.
+/// The public identifier of a session in logs, headers and commands: 16 hexadecimal digits, from a SHA-256 of the key of
+/// its row. The id cannot be derived from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ref(u64);
 
 impl Ref {
-    /// The name of the session whose row has this key.
+    /// Returns the identifier of the session whose row has this key.
     pub fn of(key: &Key) -> Self {
         let digest =
             Sha256::new().chain_update(b"sessiongate-ref\0").chain_update(key.expose_bytes()).finalize();
@@ -20,12 +20,12 @@ impl Ref {
         Self(u64::from_be_bytes(*head))
     }
 
-    /// The same for the session wherever it is seen, and evenly spread.
+    /// Returns a hash for load balancing by session: uniformly distributed, and the same in every gateway.
     pub(crate) fn affinity(self) -> u64 {
         self.0
     }
 
-    /// Reads what `Display` writes.
+    /// Parses 16 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
         hex.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()

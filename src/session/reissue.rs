@@ -1,8 +1,8 @@
-//! The reissue: one conditional write that moves a session's idle deadline, started while the upstream works.
+//! Reissue: a conditional write that extends a session's idle deadline, concurrently with the upstream request.
 //!
-//! Of many requests that find a session due, in any number of gateways, exactly one write succeeds: its condition is
-//! that the row is still due. A row that was deleted is not there, so it stays deleted. The write runs on its own; the
-//! response neither waits for it nor fails with it.
+//! If several requests in several gateways find a session due, one write succeeds, since it requires that the row is still
+//! due. It also requires that the row exists, so a deleted session stays deleted. The response does not wait for the write,
+//! and does not fail with it.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use super::{Realm, Session};
 use crate::store::table::ConditionalWrite;
 use crate::time::Now;
 
-/// How a reissue ended.
+/// The outcome of a reissue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reissued {
-    /// This gateway moved the deadline.
+    /// This gateway extended the deadline.
     Won,
-    /// Somebody else did, or changed the session.
+    /// Another writer reissued or changed the session first.
     Lost,
-    /// The session is gone.
+    /// The session no longer exists.
     Gone,
-    /// The store failed. The session lives on as it is; the next request tries again.
+    /// The store failed. The deadline is unchanged, and the next request tries again.
     Failed,
 }
 
-/// A reissue under way.
+/// A reissue in progress; `None` inside if none was started.
 #[derive(Debug)]
-pub struct Reissuing(Option<Waiter<Reissued>>);
+pub struct PendingReissue(Option<Waiter<Reissued>>);
 
 impl Reissued {
-    /// The outcome in one word, for counts.
+    /// Returns the label of the outcome, for metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Won => "won",
@@ -45,18 +45,18 @@ impl Reissued {
 }
 
 impl Realm {
-    /// Starts the reissue of a session that is due, or joins the one that is under way.
-    pub fn reissue(self: &Arc<Self>, session: &Arc<Session>, due: Reissue, now: Now) -> Reissuing {
-        // A store that is down is not asked to write as well; the cookie goes out, the deadline moves later.
-        if self.outage.is_on(now.mono) {
-            return Reissuing(None);
+    /// Starts the reissue of a session that is due, or joins the one in progress.
+    pub fn reissue(self: &Arc<Self>, session: &Arc<Session>, due: Reissue, now: Now) -> PendingReissue {
+        // During an outage, send the cookie without a write. A later request extends the deadline.
+        if self.outage.is_active(now.mono) {
+            return PendingReissue(None);
         }
         let (realm, touched) = (Arc::clone(self), Arc::clone(session));
         let touch = || {
             let span = tracing::debug_span!("reissue", realm = %realm.name);
             async move { realm.touch(&touched, due, now).await }.instrument(span)
         };
-        Reissuing(self.reissues.join(&session.key, touch))
+        PendingReissue(self.reissues.join(&session.key, touch))
     }
 
     async fn touch(&self, session: &Arc<Session>, due: Reissue, now: Now) -> Reissued {
@@ -69,31 +69,31 @@ impl Realm {
         let outcome = match written {
             Ok(ConditionalWrite::Done) => {
                 let record = touch.record;
-                let answers = record.version;
+                let max_version = record.version;
                 let session = self.session(session.key.clone(), record, session.size, began);
-                self.cache.remember(&Arc::new(session), answers, read_at, epoch);
+                self.cache.insert(&Arc::new(session), max_version, read_at, epoch);
                 Reissued::Won
             }
-            // The refusal carries the row as it is now, which saves reading it.
+            // The outcome contains the current row, so it need not be read.
             Ok(ConditionalWrite::Refused(Some(item))) => {
-                match self.row(Some(item)) {
+                match self.decode(Some(item)) {
                     DecodedRow::Session { record, size } => {
-                        let answers = record.version;
+                        let max_version = record.version;
                         let session = self.session(session.key.clone(), record, size, began);
-                        self.cache.remember(&Arc::new(session), answers, read_at, epoch);
+                        self.cache.insert(&Arc::new(session), max_version, read_at, epoch);
                     }
-                    DecodedRow::None(_) => self.cache.forget(&session.key),
+                    DecodedRow::None(_) => self.cache.invalidate(&session.key),
                 }
                 Reissued::Lost
             }
             Ok(ConditionalWrite::Refused(None)) => {
-                self.cache.remember_missing(&session.key, session.record.version, read_at, epoch);
+                self.cache.insert_miss(&session.key, session.record.version, read_at, epoch);
                 self.monitors.end(&session.key);
                 Reissued::Gone
             }
             Err(error) => {
-                self.outage.report(read_at);
-                if let Some(suppressed) = self.failures.pass(&error, read_at) {
+                self.outage.record(read_at);
+                if let Some(suppressed) = self.failures.admit(&error, read_at) {
                     let session = session.reference;
                     tracing::warn!(realm = %self.name, %session, %error, suppressed, "a session could not be reissued");
                 }
@@ -106,9 +106,9 @@ impl Realm {
     }
 }
 
-impl Reissuing {
-    /// Whether it is known by now that there is no session to give the browser a cookie of.
+impl PendingReissue {
+    /// Returns whether the reissue has already found that the session no longer exists.
     pub fn is_gone(&self) -> bool {
-        self.0.as_ref().and_then(Waiter::peek) == Some(Reissued::Gone)
+        self.0.as_ref().and_then(Waiter::result) == Some(Reissued::Gone)
     }
 }

@@ -1,39 +1,45 @@
-//! The session cookie of a response: the gateway's own, and what becomes of the app's.
+//! The session cookie of a response: the gateway's own, or the app's with the realm's attributes.
 
 use http::HeaderValue;
 
-use super::set_cookie::Adopted;
+use super::set_cookie::RewrittenCookie;
 use super::{Active, Realm, UpdatedSession};
 
 impl Realm {
-    /// The Set-Cookie that gives the browser its session again.
-    pub fn cookie_again(&self, active: &Active, secure: bool) -> HeaderValue {
+    /// Returns the Set-Cookie that renews the request's session cookie.
+    pub fn renewed_cookie(&self, active: &Active, secure: bool) -> HeaderValue {
         self.cookie.write(&self.format.cookie_value(&active.id, active.session.record.version), secure)
     }
 
-    /// The Set-Cookie of a session after a change.
-    pub fn cookie_of(&self, going: &UpdatedSession, secure: bool) -> HeaderValue {
-        self.cookie.write(&self.format.cookie_value(&going.id, going.session.record.version), secure)
+    /// Returns the Set-Cookie of a session after a change.
+    pub fn updated_cookie(&self, updated: &UpdatedSession, secure: bool) -> HeaderValue {
+        self.cookie.write(&self.format.cookie_value(&updated.id, updated.session.record.version), secure)
     }
 
-    /// The Set-Cookie that takes the session from the browser.
+    /// Returns the Set-Cookie that removes the session cookie.
     pub fn cookie_removal(&self, secure: bool) -> HeaderValue {
         self.cookie.remove(secure)
     }
 
-    /// Reads a Set-Cookie of the upstream. If it is of this realm's cookie, what the app has just written is not what
-    /// we remember: the rows of the request's session and of the new cookie are forgotten, and the cookie is given the
-    /// realm's attributes.
-    pub fn adopt(&self, set_cookie: &HeaderValue, active: Option<&Active>, secure: bool) -> Option<Adopted> {
-        let adopted = self.cookie.adopt(set_cookie.as_bytes(), secure, self.clock.now().wall)?;
+    /// Rewrites a Set-Cookie of the upstream with the realm's attributes. Returns `None` if it is not the session cookie.
+    ///
+    /// The app has just written the session, so the cached rows of the request's session and of the new cookie are
+    /// invalidated.
+    pub fn rewrite_cookie(
+        &self,
+        set_cookie: &HeaderValue,
+        active: Option<&Active>,
+        secure: bool,
+    ) -> Option<RewrittenCookie> {
+        let rewritten = self.cookie.rewrite(set_cookie.as_bytes(), secure, self.clock.now().wall)?;
         if let Some(active) = active {
-            self.cache.forget(&active.session.key);
-            // Whether it still is a session is for the table to say.
-            self.monitors.hasten(&active.session.key, self.clock.mono());
+            self.cache.invalidate(&active.session.key);
+            // The app may have ended the session.
+            self.monitors.check_now(&active.session.key, self.clock.mono());
         }
-        if let Ok(reference) = self.format.parse_cookie(adopted.value.expose()) {
-            self.cache.forget(&self.format.key(&reference.id));
+        if let Ok(reference) = self.format.parse_cookie(rewritten.value.expose()) {
+            self.cache.invalidate(&self.format.key(&reference.id));
         }
-        Some(adopted)
+        Some(rewritten)
     }
 }

@@ -1,4 +1,4 @@
-//! The realm's cookie on its way to the browser: written by us, or by the upstream and brought to the realm's settings.
+//! The Set-Cookie header of the session cookie: the gateway's own, or the upstream's with the realm's attributes.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::config::{CookieConfig, SameSite, SecureAttribute};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// Writes a realm's cookies.
+/// Writes the Set-Cookie headers of a realm.
 #[derive(Clone, Debug)]
 pub(crate) struct CookieWriter {
     config: CookieConfig,
@@ -19,10 +19,10 @@ pub(crate) struct CookieWriter {
 
 /// A Set-Cookie of the upstream with the realm's attributes.
 #[derive(Debug)]
-pub struct Adopted {
+pub struct RewrittenCookie {
     /// The header to send.
     pub header: HeaderValue,
-    /// The cookie's value, without quotes around it.
+    /// The cookie's value, without surrounding quotes.
     pub value: Secret,
 }
 
@@ -35,22 +35,22 @@ impl CookieWriter {
         &self.config.name
     }
 
-    /// The Set-Cookie of `value`, on a connection that is `secure` or not.
+    /// Returns the Set-Cookie with this value. `secure` says whether the client's connection is.
     pub(crate) fn write(&self, value: &str, secure: bool) -> HeaderValue {
         let max_age = self.config.max_age.map(|age| age.as_secs().to_string());
         self.header(value, secure, max_age.as_deref(), None)
     }
 
-    /// The Set-Cookie that takes the cookie from the browser: the same attributes, so that it is the same cookie.
+    /// Returns the Set-Cookie that removes the cookie. It has the same attributes, so that it applies to the same cookie.
     pub(super) fn remove(&self, secure: bool) -> HeaderValue {
         self.header("", secure, Some("0"), Some(&httpdate(0)))
     }
 
-    /// Reads a Set-Cookie of the upstream; `None` if it is not of this cookie, or cannot be read.
+    /// Rewrites a Set-Cookie of the upstream. Returns `None` if it is of another cookie, or invalid.
     ///
-    /// What the app says of its cookie's end is kept, so that a removal stays one; everything else is the realm's, so
-    /// that the browser has one cookie and not two with different paths.
-    pub(crate) fn adopt(&self, set_cookie: &[u8], secure: bool, now: Timestamp) -> Option<Adopted> {
+    /// The cookie keeps its expiry, so that a removal stays one. All other attributes are the realm's, so that the browser
+    /// does not store two cookies with different paths.
+    pub(crate) fn rewrite(&self, set_cookie: &[u8], secure: bool, now: Timestamp) -> Option<RewrittenCookie> {
         let text = std::str::from_utf8(set_cookie).ok()?;
         let theirs = Cookie::parse(text).ok()?;
         if theirs.name() != self.config.name {
@@ -66,10 +66,10 @@ impl CookieWriter {
             let expires = theirs.expires_datetime().map(|end| httpdate(end.unix_timestamp()));
             self.header(theirs.value(), secure, max_age.as_deref(), expires.as_deref())
         };
-        Some(Adopted { header, value: Secret::new(unquoted(theirs.value().as_bytes())) })
+        Some(RewrittenCookie { header, value: Secret::new(unquoted(theirs.value().as_bytes())) })
     }
 
-    /// The header, its attributes in the order in which WebOb, and so Pyramid, writes them.
+    /// Builds the header, with its attributes in the order of WebOb, which Pyramid uses.
     fn header(&self, value: &str, secure: bool, max_age: Option<&str>, expires: Option<&str>) -> HeaderValue {
         let config = &self.config;
         let mut text = String::with_capacity(160);
@@ -101,7 +101,7 @@ impl CookieWriter {
         });
         attribute(&mut text, "SameSite", samesite);
         text.push_str(if config.partitioned { "; Partitioned" } else { "" });
-        // Name, value and attributes came through a header or a checked configuration, so they fit into one.
+        // Always valid: name, value and attributes come from a header or from the checked configuration.
         let header = HeaderValue::from_maybe_shared(Bytes::from(text));
         let mut header = header.unwrap_or_else(|_| HeaderValue::from_static(""));
         header.set_sensitive(true);
@@ -109,7 +109,7 @@ impl CookieWriter {
     }
 }
 
-/// A moment as Expires has it (RFC 9110, 5.6.7).
+/// Formats a time as an HTTP-date (RFC 9110, 5.6.7).
 fn httpdate(secs: i64) -> String {
     let since_epoch = std::time::Duration::from_secs(u64::try_from(secs).unwrap_or(0));
     httpdate::fmt_http_date(std::time::SystemTime::UNIX_EPOCH + since_epoch)
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_carries_the_realms_attributes() {
+    fn own_cookie_has_the_realms_attributes() {
         let plain = CookieWriter::new(&config());
         assert_eq!(text(&plain.write("x/1", false)), "sid=x/1; Path=/; HttpOnly; SameSite=Strict");
         let all = CookieWriter::new(&CookieConfig {
@@ -162,11 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn an_apps_own_cookie_keeps_its_value_and_its_end() {
+    fn cookie_of_the_app_keeps_its_value_and_expiry() {
         let writer = CookieWriter::new(&config());
         let now = Timestamp::from_secs(1_700_000_000);
-        let adopt =
-            |theirs: &str| writer.adopt(theirs.as_bytes(), true, now).map(|a| text(&a.header).to_owned());
+        let rewrite =
+            |theirs: &str| writer.rewrite(theirs.as_bytes(), true, now).map(|a| text(&a.header).to_owned());
         let flags = "; Secure; HttpOnly; SameSite=Strict";
         for (theirs, expected) in [
             ("sid=a/1; Path=/elsewhere; Domain=evil.example", format!("sid=a/1; Path=/{flags}")),
@@ -178,17 +178,17 @@ mod tests {
             ),
             ("sid=x; Max-Age=60", format!("sid=x; Max-Age=60; Path=/{flags}")),
         ] {
-            assert_eq!(adopt(theirs), Some(expected), "{theirs}");
+            assert_eq!(rewrite(theirs), Some(expected), "{theirs}");
         }
         for other in ["other=1", "SID=1", "", "=", "sid", "xsid=1"] {
-            assert_eq!(adopt(other), None, "{other}");
+            assert_eq!(rewrite(other), None, "{other}");
         }
         let aged = CookieWriter::new(&CookieConfig { max_age: Some(Duration::from_secs(9)), ..config() });
-        let adopt =
-            |theirs: &str| text(&aged.adopt(theirs.as_bytes(), false, now).unwrap().header).to_owned();
-        assert!(adopt("sid=x; Max-Age=60").contains("; Max-Age=9;"));
-        assert!(adopt("sid=; Max-Age=0").contains("; Max-Age=0;"), "a removal stays a removal");
+        let rewrite =
+            |theirs: &str| text(&aged.rewrite(theirs.as_bytes(), false, now).unwrap().header).to_owned();
+        assert!(rewrite("sid=x; Max-Age=60").contains("; Max-Age=9;"));
+        assert!(rewrite("sid=; Max-Age=0").contains("; Max-Age=0;"), "a removal stays a removal");
         let yesterday = "Expires=Tue, 14 Nov 2023 01:00:00 GMT";
-        assert!(adopt(&format!("sid=gone; {yesterday}")).contains(yesterday), "however it is written");
+        assert!(rewrite(&format!("sid=gone; {yesterday}")).contains(yesterday), "also by Expires");
     }
 }

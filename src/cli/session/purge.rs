@@ -15,7 +15,7 @@ use crate::cli::failure::{CommandResult, Failure};
 use crate::cli::output::{self, GOOD};
 use crate::cli::serve::StopSignals;
 use crate::session::judge::Policy;
-use crate::session::purge::{Empty, Mode, Purge, PurgeEnd, PurgeTotals, Rules};
+use crate::session::purge::{EmptyRows, Purge, PurgeEnd, PurgeMode, PurgeRules, PurgeTotals};
 use crate::time::Clock;
 
 /// Interval of progress lines if there is no terminal.
@@ -28,13 +28,13 @@ pub(in crate::cli) fn run(args: &args::PurgeArgs, file: &args::ConfigFile) -> Co
         let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
         site.table.check_schema().await?;
         let rows = site.table.describe().await?.map_or(0, |state| state.item_count);
-        let mode = if args.dry_run { Mode::Count } else { Mode::Delete };
+        let mode = if args.dry_run { PurgeMode::Count } else { PurgeMode::Delete };
         let purge = Purge {
             table: &site.table,
-            rules: Rules {
+            rules: PurgeRules {
                 format: site.format.as_ref(),
                 policy: Policy::new(&site.config),
-                empty: if args.empty { Empty::Expire } else { Empty::Leave },
+                empty: if args.empty { EmptyRows::Expire } else { EmptyRows::Keep },
             },
             mode,
             segments: args.segments,
@@ -72,18 +72,18 @@ struct ProgressDisplay {
     bar: Option<ProgressBar>,
     table: String,
     rows: u64,
-    mode: Mode,
+    mode: PurgeMode,
     last_line: Cell<Instant>,
 }
 
 impl ProgressDisplay {
     /// `rows` is DynamoDB's count of the rows in the table, which may be hours old.
-    fn new(table: &str, rows: u64, mode: Mode, now: Instant) -> io::Result<Self> {
+    fn new(table: &str, rows: u64, mode: PurgeMode, now: Instant) -> io::Result<Self> {
         let bar = io::stderr().is_terminal().then(|| bar(rows));
         if bar.is_none() {
             let work = match mode {
-                Mode::Delete => "deleting",
-                Mode::Count => "counting",
+                PurgeMode::Delete => "deleting",
+                PurgeMode::Count => "counting",
             };
             output::print_status(format_args!(
                 "{work} the expired sessions of table `{table}`; DynamoDB counts about {rows} rows"
@@ -130,10 +130,10 @@ fn bar(rows: u64) -> ProgressBar {
     }
 }
 
-fn result(mode: Mode, totals: &PurgeTotals) -> String {
+fn result(mode: PurgeMode, totals: &PurgeTotals) -> String {
     match mode {
-        Mode::Delete => format!("{} deleted", totals.deleted),
-        Mode::Count => format!("{} to delete", totals.over),
+        PurgeMode::Delete => format!("{} deleted", totals.deleted),
+        PurgeMode::Count => format!("{} to delete", totals.expired),
     }
 }
 
@@ -152,11 +152,11 @@ fn report(
             "complete": !stopped,
             "scanned": totals.scanned,
             "live": totals.live,
-            "over": totals.over,
+            "over": totals.expired,
             "deleted": totals.deleted,
             "changed": totals.changed,
-            "gone": totals.gone,
-            "left": totals.left,
+            "gone": totals.deleted_by_others,
+            "left": totals.kept,
             "read_units": totals.read_units,
             "pauses": totals.pauses,
             "seconds": took.as_secs_f64(),
@@ -165,24 +165,24 @@ fn report(
     }
     let mut stderr = output::stderr();
     let took = humantime::format_duration(Duration::from_secs(took.as_secs().max(1)));
-    let result = result(if args.dry_run { Mode::Count } else { Mode::Delete }, totals);
+    let result = result(if args.dry_run { PurgeMode::Count } else { PurgeMode::Delete }, totals);
     writeln!(
         stderr,
         "{GOOD}{result}{GOOD:#}: {} rows of table `{}` read in {took}, {} live, {} expired; {:.1} read units",
         totals.scanned,
         site.table.name(),
         totals.live,
-        totals.over,
+        totals.expired,
         totals.read_units
     )?;
-    if totals.changed + totals.gone > 0 {
-        let (changed, gone) = (totals.changed, totals.gone);
+    if totals.changed + totals.deleted_by_others > 0 {
+        let (changed, gone) = (totals.changed, totals.deleted_by_others);
         writeln!(
             stderr,
             "{changed} were kept because they were used or changed meanwhile; {gone} were deleted by others"
         )?;
     }
-    for (reason, rows) in &totals.left {
+    for (reason, rows) in &totals.kept {
         let noun = if *rows == 1 { "row" } else { "rows" };
         writeln!(stderr, "{rows} {noun} left alone: {reason}")?;
     }

@@ -35,23 +35,23 @@ impl SessionPreparation {
             return Self::default();
         };
         let claims = &active.session.record().claims;
-        let takes_flash = route.flash && flash::waits(claims);
+        let takes_flash = route.flash && flash::has_messages(claims);
         let token = (route.csrf && csrf::token(claims).is_none()).then(csrf::new_token);
         let token = token.and_then(Result::ok);
         if !takes_flash && token.is_none() {
             return Self::default();
         }
-        let edit = Edit::Visit { flash: takes_flash.then_some(budget), csrf: token };
+        let edit = Edit::Prepare { flash: takes_flash.then_some(budget), csrf: token };
         let order = SessionMutation { edits: vec![edit], ..SessionMutation::default() };
         let began = Clock.mono();
         let changed = realm.change(Some(active), order).await;
         let unwritten = Self { took: Clock.mono().saturating_duration_since(began), ..Self::default() };
         match changed {
-            Ok(MutationOutcome::Goes(going)) => {
+            Ok(MutationOutcome::Updated(going)) => {
                 active.session = going.session;
                 Self { flash: going.flash, written: true, ..unwritten }
             }
-            Ok(MutationOutcome::Ended | MutationOutcome::Nothing) => unwritten,
+            Ok(MutationOutcome::Ended | MutationOutcome::Unchanged) => unwritten,
             Err(error) => {
                 let session = active.session.reference();
                 tracing::warn!(route = %route.name, %session, %error, "flash messages and token could not be taken");

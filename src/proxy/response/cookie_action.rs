@@ -20,7 +20,7 @@ impl CookieAction {
     /// Returns the session that the response belongs to: the visitor's, or the one that the upstream's commands made.
     pub(in crate::proxy) fn session(&self, visitor: Visitor) -> Option<Arc<Session>> {
         match (self, visitor) {
-            (Self::Mutated(MutationOutcome::Goes(updated)), _) => Some(Arc::clone(&updated.session)),
+            (Self::Mutated(MutationOutcome::Updated(updated)), _) => Some(Arc::clone(&updated.session)),
             (Self::Mutated(MutationOutcome::Ended), _) => None,
             (_, Visitor::Session(active)) => Some(active.session),
             (_, Visitor::Public | Visitor::Anonymous | Visitor::Unknown) => None,

@@ -44,9 +44,13 @@ pub(in crate::proxy) fn respond(
     edits.apply_to_response(headers);
     let Some(realm) = &exchange.route.realm else { return response };
     let ours = match cookie {
-        CookieAction::Mutated(MutationOutcome::Goes(going)) => Some(realm.cookie_of(going, exchange.secure)),
+        CookieAction::Mutated(MutationOutcome::Updated(going)) => {
+            Some(realm.updated_cookie(going, exchange.secure))
+        }
         CookieAction::Mutated(MutationOutcome::Ended) => Some(realm.cookie_removal(exchange.secure)),
-        CookieAction::None | CookieAction::Reissue | CookieAction::Mutated(MutationOutcome::Nothing) => None,
+        CookieAction::None | CookieAction::Reissue | CookieAction::Mutated(MutationOutcome::Unchanged) => {
+            None
+        }
     };
     let carries = if let Some(ours) = ours {
         // A session command takes precedence over a session cookie of the upstream's.
@@ -56,7 +60,7 @@ pub(in crate::proxy) fn respond(
     } else if adopt(headers, realm, exchange, Some) {
         true
     } else if let (CookieAction::Reissue, Some(active)) = (cookie, exchange.visitor.active()) {
-        headers.append(SET_COOKIE, realm.cookie_again(active, exchange.secure));
+        headers.append(SET_COOKIE, realm.renewed_cookie(active, exchange.secure));
         true
     } else {
         false
@@ -78,11 +82,13 @@ fn adopt(
     let Entry::Occupied(cookies) = headers.entry(SET_COOKIE) else { return false };
     let (name, cookies) = cookies.remove_entry_mult();
     let cookies: Vec<_> = cookies
-        .filter_map(|cookie| match realm.adopt(&cookie, exchange.visitor.active(), exchange.secure) {
-            None => Some(cookie),
-            Some(adopted) => {
-                found = true;
-                with(adopted.header)
+        .filter_map(|cookie| {
+            match realm.rewrite_cookie(&cookie, exchange.visitor.active(), exchange.secure) {
+                None => Some(cookie),
+                Some(adopted) => {
+                    found = true;
+                    with(adopted.header)
+                }
             }
         })
         .collect();
