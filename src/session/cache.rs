@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use quick_cache::sync::{Cache as Map, DefaultLifecycle};
 use quick_cache::{UnitWeighter, Weighter};
 
-use super::Session;
+use super::state::Session;
 use crate::config::CacheConfig;
 use crate::item::Key;
 

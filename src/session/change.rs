@@ -12,23 +12,24 @@
 //! 5. Edits of one session that wait in one gateway are combined into one write.
 //! 6. The write runs as a task of its own, so a client that disconnects does not cancel it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, oneshot};
 use tracing::Instrument as _;
 
 use super::cache::CacheResult;
+use super::change_queue::PendingEdits;
 use super::destroy::{Destroyed, delete_retired, destroy};
 use super::edit::{self, Edit, EditedClaims};
 use super::judge::{SessionVerdict, judge};
 use super::lookup::DecodedRow;
-use super::{Active, Realm, Session};
+use super::mutation::{Action, ChangeError, MutationOutcome, SessionMutation, UpdatedSession};
+use super::realm::Realm;
+use super::resolution::Active;
+use super::state::Session;
 use crate::claims::Claims;
-use crate::format::{ChangeTimes, EncodeFault, Renewal, SessionId, SessionRecord};
+use crate::format::{ChangeTimes, Renewal, SessionId, SessionRecord};
 use crate::item::Key;
-use crate::store::StoreError;
 use crate::store::rotation::{Retirement, RotationOutcome};
 use crate::store::table::{ConditionalWrite, CreateOutcome, Read};
 use crate::time::Now;
@@ -39,145 +40,6 @@ const MAX_ATTEMPTS: usize = 50;
 const MAX_BACKOFF: Duration = Duration::from_millis(20);
 /// Timeout for a change, including the wait for other changes of the session.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum number of sessions that this gateway remembers as ended by itself.
-const MAX_ENDED: usize = 4096;
-/// How long a session is remembered as ended. A second log-out within this time, such as of a double click, succeeds.
-const ENDED_TTL: Duration = Duration::from_secs(60);
-
-/// A change of a session.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SessionMutation {
-    /// Edits of the claims, applied in order.
-    pub edits: Vec<Edit>,
-    /// An action besides the edits.
-    pub action: Option<Action>,
-    /// The version that the session must have.
-    pub if_version: Option<u64>,
-}
-
-/// An action on a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Gives the session a new id.
-    Rotate,
-    /// Ends the session.
-    Destroy,
-}
-
-/// The outcome of a change.
-#[derive(Clone, Debug)]
-pub enum MutationOutcome {
-    /// The session was created or changed.
-    Updated(Box<UpdatedSession>),
-    /// The session has ended.
-    Ended,
-    /// The change changes nothing.
-    Unchanged,
-}
-
-impl MutationOutcome {
-    /// Returns the label of the outcome, for logs and metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Updated(_) => "written",
-            Self::Ended => "ended",
-            Self::Unchanged => "nothing",
-        }
-    }
-}
-
-/// A session after a change.
-#[derive(Clone, Debug)]
-pub struct UpdatedSession {
-    /// The session's id.
-    pub id: SessionId,
-    /// The session.
-    pub session: Arc<Session>,
-    /// The flash messages that were taken out.
-    pub flash: Vec<String>,
-}
-
-/// The reason why a change was not made.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ChangeError {
-    /// The session was modified concurrently: its version is not the one that the change is for, it has ended, or others
-    /// modified it before each attempt.
-    #[error("the session was modified concurrently")]
-    Conflict,
-    /// The format cannot represent the claims, or the row would be too large.
-    #[error("the claims cannot be written: {0}")]
-    Unwritable(String),
-    /// The store failed.
-    #[error("{0}")]
-    Store(Arc<StoreError>),
-    /// The change, with its wait for others of the same session, took too long, or the new session's id was taken.
-    #[error("the session could not be changed in time")]
-    Contended,
-    /// The operating system cannot provide random bytes.
-    #[error("no random bytes for a session id")]
-    Randomness,
-}
-
-impl ChangeError {
-    /// Returns the label of the reason, for metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Conflict => "conflict",
-            Self::Unwritable(_) => "unwritable",
-            Self::Store(_) => "store",
-            Self::Contended => "contended",
-            Self::Randomness => "randomness",
-        }
-    }
-}
-
-/// Serializes the changes of a session, which would otherwise conflict with each other.
-#[derive(Debug)]
-pub(super) struct ChangeQueue {
-    locks: [Mutex<()>; 256],
-    /// The edits that wait for each session's lock. The task that acquires it writes all of them.
-    pending: std::sync::Mutex<HashMap<Key, Vec<PendingEdits>>>,
-    /// The sessions that this gateway has ended recently, with the time.
-    ended: quick_cache::sync::Cache<Key, Instant>,
-}
-
-#[derive(Debug)]
-struct PendingEdits {
-    edits: Vec<Edit>,
-    result: oneshot::Sender<Result<MutationOutcome, ChangeError>>,
-}
-
-impl Default for ChangeQueue {
-    fn default() -> Self {
-        Self {
-            locks: std::array::from_fn(|_| Mutex::new(())),
-            pending: std::sync::Mutex::default(),
-            ended: quick_cache::sync::Cache::new(MAX_ENDED),
-        }
-    }
-}
-
-impl ChangeQueue {
-    /// Returns the lock of a session. Several sessions may share one.
-    fn lock_of(&self, key: &Key) -> &Mutex<()> {
-        let [first, ..] = &self.locks;
-        let last = key.expose_bytes().last().copied().unwrap_or(0);
-        self.locks.get(usize::from(last)).unwrap_or(first)
-    }
-
-    /// Adds edits to those that wait for the session's lock, and returns the receiver of their result.
-    fn add(&self, key: &Key, edits: Vec<Edit>) -> oneshot::Receiver<Result<MutationOutcome, ChangeError>> {
-        let (result, receiver) = oneshot::channel();
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.entry(key.clone()).or_default().push(PendingEdits { edits, result });
-        receiver
-    }
-
-    /// Removes and returns the edits that wait for the session's lock.
-    fn take(&self, key: &Key) -> Vec<PendingEdits> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(key).unwrap_or_default()
-    }
-}
 
 impl Realm {
     /// Applies `mutation` to the session of a request, or creates a session if it has none.
@@ -435,7 +297,7 @@ impl Realm {
                 self.record_end(&key);
                 Ok(MutationOutcome::Ended)
             }
-            Destroyed::Absent if self.cannot_have_a_new_id(session) || self.has_ended(&session.key) => {
+            Destroyed::Absent if self.cannot_have_a_new_id(session) || self.changes.has_ended(&session.key, self.clock.mono()) => {
                 self.record_end(&session.key);
                 Ok(MutationOutcome::Ended)
             }
@@ -457,13 +319,7 @@ impl Realm {
     fn record_end(&self, key: &Key) {
         self.cache.invalidate(key);
         self.monitors.end(key);
-        self.changes.ended.insert(key.clone(), self.clock.mono());
-    }
-
-    /// Returns whether this gateway has ended the session recently.
-    fn has_ended(&self, key: &Key) -> bool {
-        let ended = self.changes.ended.get(key);
-        ended.is_some_and(|at| self.clock.mono().saturating_duration_since(at) < ENDED_TTL)
+        self.changes.record_end(key, self.clock.mono());
     }
 
     /// Decodes the session's current row.
@@ -537,23 +393,4 @@ enum Attempt {
     Done(MutationOutcome),
     /// The row was modified concurrently; contains the current session.
     Conflict(Arc<Session>),
-}
-
-impl From<StoreError> for ChangeError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::TooLarge => Self::Unwritable(error.to_string()),
-            StoreError::Throttled
-            | StoreError::Unavailable(_)
-            | StoreError::Denied(_)
-            | StoreError::NoSuchTable(_)
-            | StoreError::Invalid(_) => Self::Store(Arc::new(error)),
-        }
-    }
-}
-
-impl From<EncodeFault> for ChangeError {
-    fn from(fault: EncodeFault) -> Self {
-        Self::Unwritable(fault.to_string())
-    }
 }

@@ -1,21 +1,15 @@
 //! Reading a session's row, with the consistency that the realm and the browser's version require.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use super::cache::CacheResult;
-use super::{Lookup, Realm};
+use super::realm::Realm;
+use super::resolution::Lookup;
 use crate::config::Consistency;
 use crate::format::{RowFault, SessionRecord};
 use crate::item::{Attribute, Item, Key};
 use crate::store::StoreError;
 use crate::store::table::Read;
-use crate::telemetry::throttle::Throttle;
-use crate::time::Clock;
-
-/// How long after a failure the store counts as unavailable, for operations that can do without it.
-const OUTAGE_DURATION: Duration = Duration::from_secs(1);
 
 impl Realm {
     /// Reads the row of `key` for a browser that has seen version `asked`, and caches it.
@@ -112,56 +106,5 @@ fn attribute_size(attribute: &Attribute) -> usize {
         Attribute::StringSet(set) => set.iter().map(String::len).sum(),
         Attribute::NumberSet(set) => set.iter().map(|number| number.as_str().len()).sum(),
         Attribute::BinarySet(set) => set.iter().map(Vec::len).sum(),
-    }
-}
-
-/// Limits the log messages of an outage to one per second for each kind of failure.
-#[derive(Debug, Default)]
-pub(super) struct FailureLog {
-    throttled: Throttle,
-    unavailable: Throttle,
-    denied: Throttle,
-    other: Throttle,
-}
-
-impl FailureLog {
-    /// Returns the number of messages suppressed since the last one if `error` is to be logged, or `None` if not.
-    pub(super) fn admit(&self, error: &StoreError, now: Instant) -> Option<u64> {
-        let kind = match error {
-            StoreError::Throttled => &self.throttled,
-            StoreError::Unavailable(_) => &self.unavailable,
-            StoreError::Denied(_) => &self.denied,
-            StoreError::NoSuchTable(_) | StoreError::TooLarge | StoreError::Invalid(_) => &self.other,
-        };
-        kind.pass(now)
-    }
-}
-
-/// The time of the store's latest failure.
-#[derive(Debug)]
-pub(super) struct Outage {
-    created_at: Instant,
-    /// In milliseconds after `created_at`, plus one; 0 if there was none.
-    latest: AtomicU64,
-}
-
-impl Outage {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self { created_at: clock.mono(), latest: AtomicU64::new(0) }
-    }
-
-    /// Records a failure of the store.
-    pub(super) fn record(&self, now: Instant) {
-        self.latest.store(self.millis(now) + 1, Ordering::Relaxed);
-    }
-
-    /// Returns whether the store has failed within [`OUTAGE_DURATION`].
-    pub(super) fn is_active(&self, now: Instant) -> bool {
-        let latest = self.latest.load(Ordering::Relaxed);
-        latest != 0 && u128::from(self.millis(now).saturating_sub(latest - 1)) < OUTAGE_DURATION.as_millis()
-    }
-
-    fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.created_at).as_millis()).unwrap_or(u64::MAX - 1)
     }
 }

@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use tokio::sync::{Notify, watch};
 
-use super::judge::{SessionVerdict, judge};
-use super::{Lookup, Realm, Session};
+use super::state::Session;
 use crate::item::Key;
 
 /// A realm's monitored sessions. Their number is bounded by that of the connections, each of which has a monitor.
@@ -28,8 +27,8 @@ pub(super) struct SessionMonitors {
 
 /// A monitored session.
 #[derive(Debug)]
-struct MonitoredSession {
-    status: watch::Sender<SessionStatus>,
+pub(super) struct MonitoredSession {
+    pub(super) status: watch::Sender<SessionStatus>,
     schedule: Mutex<Schedule>,
     /// Notified when `Schedule::next` is brought forward.
     rescheduled: Notify,
@@ -37,12 +36,13 @@ struct MonitoredSession {
     used: AtomicBool,
 }
 
+/// The schedule of a session's checks.
 #[derive(Clone, Debug)]
-struct Schedule {
+pub(super) struct Schedule {
     /// The session's key, which a rotation changes.
-    key: Key,
+    pub(super) key: Key,
     /// The shortest interval of a monitor.
-    interval: Duration,
+    pub(super) interval: Duration,
     /// The time of the next check.
     next: Instant,
 }
@@ -67,78 +67,31 @@ pub(crate) struct SessionMonitor {
 #[derive(Clone, Debug)]
 pub(crate) struct Usage(Arc<MonitoredSession>);
 
-impl Realm {
-    /// Monitors `session`, which was live at `known`. From then on, it is checked at least every `interval`.
-    pub(crate) fn monitor(
-        self: &Arc<Self>,
+impl SessionMonitors {
+    /// Monitors `session`, which was live at `known`, at least every `interval`. If it has no other monitor, also returns
+    /// the session, whose checks the caller must run.
+    pub(super) fn monitor(
+        &self,
         session: &Arc<Session>,
         interval: Duration,
         known: Instant,
-    ) -> SessionMonitor {
+    ) -> (SessionMonitor, Option<Arc<MonitoredSession>>) {
         let next = known + interval;
-        let mut sessions = self.monitors.lock();
-        if let Some(monitored) = sessions.get(&session.key) {
+        let mut sessions = self.lock();
+        if let Some(monitored) = sessions.get(session.key()) {
             monitored.check_by(next, interval);
-            return SessionMonitor::new(monitored);
+            return (SessionMonitor::new(monitored), None);
         }
         let monitored = Arc::new(MonitoredSession {
             status: watch::Sender::new(SessionStatus::Live(Arc::clone(session))),
-            schedule: Mutex::new(Schedule { key: session.key.clone(), interval, next }),
+            schedule: Mutex::new(Schedule { key: session.key().clone(), interval, next }),
             rescheduled: Notify::new(),
             used: AtomicBool::new(false),
         });
-        sessions.insert(session.key.clone(), Arc::clone(&monitored));
-        drop(sessions);
-        let monitor = SessionMonitor::new(&monitored);
-        // The task ends when the last monitor is dropped.
-        self.tasks.spawn_on(Arc::clone(self).run_checks(monitored), &self.control);
-        monitor
+        sessions.insert(session.key().clone(), Arc::clone(&monitored));
+        (SessionMonitor::new(&monitored), Some(monitored))
     }
 
-    /// Checks a session whenever it is due, until it has no monitor.
-    async fn run_checks(self: Arc<Self>, monitored: Arc<MonitoredSession>) {
-        loop {
-            tokio::select! {
-                () = monitored.due() => self.check(&monitored).await,
-                () = monitored.status.closed() => if self.monitors.remove_if_unused(&monitored) {
-                    return;
-                },
-            }
-        }
-    }
-
-    async fn check(self: &Arc<Self>, monitored: &MonitoredSession) {
-        let now = self.clock.now();
-        let Schedule { key, interval, .. } = monitored.start_check(now.mono);
-        let SessionStatus::Live(known) = monitored.status.borrow().clone() else { return };
-        let is_recent = |read_at: &Instant| now.mono.saturating_duration_since(*read_at) < interval;
-        let lookup = match self.cache.latest(&key).filter(|(_, read_at)| is_recent(read_at)) {
-            Some((session, read_at)) => {
-                monitored.check_by(read_at + interval, interval);
-                Lookup::Found(session)
-            }
-            None => self.read_uncached(&key, known.record.version).await,
-        };
-        let session = match lookup {
-            Lookup::Unavailable => return,
-            Lookup::Absent(_) => return self.monitors.end(&key),
-            Lookup::Found(session) => session,
-        };
-        match judge(&self.policy, &session.record, now.wall) {
-            SessionVerdict::Idle | SessionVerdict::TooOld => self.monitors.end(&key),
-            SessionVerdict::Live(life) => {
-                let used = monitored.used.swap(false, Ordering::Relaxed);
-                if let Some(due) = life.due.filter(|_| used) {
-                    // Not awaited: the next check shows its outcome.
-                    self.reissue(&session, due, now);
-                }
-                monitored.publish(SessionStatus::Live(session));
-            }
-        }
-    }
-}
-
-impl SessionMonitors {
     /// Reports that the session of `key` has ended.
     pub(super) fn end(&self, key: &Key) {
         // A monitor that is created later reads the row.
@@ -158,7 +111,7 @@ impl SessionMonitors {
 
     /// Reports a session that has just been written.
     pub(super) fn publish(&self, session: &Arc<Session>) {
-        if let Some(monitored) = self.lock().get(&session.key) {
+        if let Some(monitored) = self.lock().get(session.key()) {
             monitored.publish(SessionStatus::Live(Arc::clone(session)));
         }
     }
@@ -172,7 +125,7 @@ impl SessionMonitors {
     }
 
     /// Removes a session if it has no monitor, and returns whether it had none.
-    fn remove_if_unused(&self, monitored: &Arc<MonitoredSession>) -> bool {
+    pub(super) fn remove_if_unused(&self, monitored: &Arc<MonitoredSession>) -> bool {
         let mut sessions = self.lock();
         if monitored.status.receiver_count() > 0 {
             return false;
@@ -195,7 +148,7 @@ impl MonitoredSession {
     }
 
     /// Schedules a check at `next` or earlier, and then at least every `interval`.
-    fn check_by(&self, next: Instant, interval: Duration) {
+    pub(super) fn check_by(&self, next: Instant, interval: Duration) {
         let mut schedule = self.schedule();
         schedule.interval = schedule.interval.min(interval);
         if next < schedule.next {
@@ -205,14 +158,14 @@ impl MonitoredSession {
     }
 
     /// Starts a check: schedules the next one after an interval.
-    fn start_check(&self, now: Instant) -> Schedule {
+    pub(super) fn start_check(&self, now: Instant) -> Schedule {
         let mut schedule = self.schedule();
         schedule.next = now + schedule.interval;
         schedule.clone()
     }
 
     /// Waits until the next check is due.
-    async fn due(&self) {
+    pub(super) async fn due(&self) {
         loop {
             let next = self.schedule().next;
             tokio::select! {
@@ -222,8 +175,13 @@ impl MonitoredSession {
         }
     }
 
+    /// Returns whether the session was used since the last call.
+    pub(super) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
     /// Sends `status` to the monitors, unless the session has ended: a read that started earlier must not revive it.
-    fn publish(&self, status: SessionStatus) {
+    pub(super) fn publish(&self, status: SessionStatus) {
         self.status.send_if_modified(|current| {
             let is_live = matches!(current, SessionStatus::Live(_));
             if is_live {

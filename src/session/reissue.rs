@@ -11,38 +11,14 @@ use tracing::Instrument as _;
 use super::flight::Waiter;
 use super::judge::Reissue;
 use super::lookup::DecodedRow;
-use super::{Realm, Session};
+use super::realm::{Realm, Reissued};
+use super::state::Session;
 use crate::store::table::ConditionalWrite;
 use crate::time::Now;
-
-/// The outcome of a reissue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reissued {
-    /// This gateway extended the deadline.
-    Won,
-    /// Another writer reissued or changed the session first.
-    Lost,
-    /// The session no longer exists.
-    Gone,
-    /// The store failed. The deadline is unchanged, and the next request tries again.
-    Failed,
-}
 
 /// A reissue in progress; `None` inside if none was started.
 #[derive(Debug)]
 pub struct PendingReissue(Option<Waiter<Reissued>>);
-
-impl Reissued {
-    /// Returns the label of the outcome, for metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Won => "won",
-            Self::Lost => "lost",
-            Self::Gone => "gone",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 impl Realm {
     /// Starts the reissue of a session that is due, or joins the one in progress.

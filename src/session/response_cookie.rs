@@ -2,8 +2,10 @@
 
 use http::HeaderValue;
 
+use super::mutation::UpdatedSession;
+use super::realm::Realm;
+use super::resolution::Active;
 use super::set_cookie::RewrittenCookie;
-use super::{Active, Realm, UpdatedSession};
 
 impl Realm {
     /// Returns the Set-Cookie that renews the request's session cookie.

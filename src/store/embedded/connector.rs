@@ -29,20 +29,14 @@ pub(in crate::store) fn client(engine: &Engine) -> Client {
         .region(Region::from_static("embedded"))
         .endpoint_url("http://embedded.invalid")
         .allow_no_auth()
-        .http_client(engine.http_client());
+        .http_client(EngineHttpClient(engine.clone()));
     // There are no connections to close; the SDK would log an error if it had to close one.
     Client::from_conf(with_limits(builder, TIMEOUT, ATTEMPTS, ReconnectMode::ReuseAllConnections).build())
 }
 
 /// Passes the SDK's requests to an engine.
 #[derive(Clone, Debug)]
-pub(super) struct EngineHttpClient(Engine);
-
-impl EngineHttpClient {
-    pub(super) fn new(engine: Engine) -> Self {
-        Self(engine)
-    }
-}
+struct EngineHttpClient(Engine);
 
 impl HttpClient for EngineHttpClient {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {

@@ -1,0 +1,114 @@
+//! Changes of a session, their outcomes and errors.
+
+use std::sync::Arc;
+
+use super::edit::Edit;
+use super::state::Session;
+use crate::format::{EncodeFault, SessionId};
+use crate::store::StoreError;
+
+/// A change of a session.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SessionMutation {
+    /// Edits of the claims, applied in order.
+    pub edits: Vec<Edit>,
+    /// An action besides the edits.
+    pub action: Option<Action>,
+    /// The version that the session must have.
+    pub if_version: Option<u64>,
+}
+
+/// An action on a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Gives the session a new id.
+    Rotate,
+    /// Ends the session.
+    Destroy,
+}
+
+/// The outcome of a change.
+#[derive(Clone, Debug)]
+pub enum MutationOutcome {
+    /// The session was created or changed.
+    Updated(Box<UpdatedSession>),
+    /// The session has ended.
+    Ended,
+    /// The change changes nothing.
+    Unchanged,
+}
+
+impl MutationOutcome {
+    /// Returns the label of the outcome, for logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Updated(_) => "written",
+            Self::Ended => "ended",
+            Self::Unchanged => "nothing",
+        }
+    }
+}
+
+/// A session after a change.
+#[derive(Clone, Debug)]
+pub struct UpdatedSession {
+    /// The session's id.
+    pub id: SessionId,
+    /// The session.
+    pub session: Arc<Session>,
+    /// The flash messages that were taken out.
+    pub flash: Vec<String>,
+}
+
+/// The reason why a change was not made.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The session was modified concurrently: its version is not the one that the change is for, it has ended, or others
+    /// modified it before each attempt.
+    #[error("the session was modified concurrently")]
+    Conflict,
+    /// The format cannot represent the claims, or the row would be too large.
+    #[error("the claims cannot be written: {0}")]
+    Unwritable(String),
+    /// The store failed.
+    #[error("{0}")]
+    Store(Arc<StoreError>),
+    /// The change, with its wait for others of the same session, took too long, or the new session's id was taken.
+    #[error("the session could not be changed in time")]
+    Contended,
+    /// The operating system cannot provide random bytes.
+    #[error("no random bytes for a session id")]
+    Randomness,
+}
+
+impl ChangeError {
+    /// Returns the label of the reason, for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Unwritable(_) => "unwritable",
+            Self::Store(_) => "store",
+            Self::Contended => "contended",
+            Self::Randomness => "randomness",
+        }
+    }
+}
+
+impl From<StoreError> for ChangeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TooLarge => Self::Unwritable(error.to_string()),
+            StoreError::Throttled
+            | StoreError::Unavailable(_)
+            | StoreError::Denied(_)
+            | StoreError::NoSuchTable(_)
+            | StoreError::Invalid(_) => Self::Store(Arc::new(error)),
+        }
+    }
+}
+
+impl From<EncodeFault> for ChangeError {
+    fn from(fault: EncodeFault) -> Self {
+        Self::Unwritable(fault.to_string())
+    }
+}

@@ -1,0 +1,167 @@
+//! Resolving the cookies of a request to a session, by the cache or a read that concurrent requests share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::cache::CacheResult;
+use super::judge::{SessionVerdict, judge};
+use super::realm::Realm;
+use super::resolution::{Active, Anonymous, Lookup, LookupSource, Resolution};
+use super::state::Session;
+use crate::config::OnStoreError;
+use crate::format::SessionRef;
+use crate::item::Key;
+use crate::rate::ClientLimiter;
+use crate::time::Now;
+
+/// Maximum number of sessions that are looked up for the cookies of one request.
+const MAX_COOKIES: usize = 4;
+
+impl Realm {
+    /// Resolves the values of the request's session cookies, in their order, and counts the result.
+    ///
+    /// `misses` limits the reads that find no session, per client address, since made-up ids cost reads.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        cookies: &[&[u8]],
+        misses: ClientLimiter<'_>,
+        now: Now,
+    ) -> (Resolution, LookupSource) {
+        let (resolution, source) = self.resolve_uncounted(cookies, misses, now).await;
+        self.metrics.resolutions.count(match &resolution {
+            Resolution::Active(_) => "active",
+            Resolution::Anonymous(why) => why.label(),
+            Resolution::Unavailable => "unavailable",
+            Resolution::Throttled(_) => "throttled",
+        });
+        if let Some(label) = source.label() {
+            self.metrics.cache.count(label);
+        }
+        (resolution, source)
+    }
+
+    /// Resolves the values of the request's session cookies.
+    ///
+    /// All are tried, since another site of the same parent domain can set a cookie that browsers send before the user's
+    /// own. If the cookies name different live sessions, or more than are looked up, it is unknown which one is the user's,
+    /// so the result is [`Anonymous::Ambiguous`].
+    async fn resolve_uncounted(
+        self: &Arc<Self>,
+        cookies: &[&[u8]],
+        misses: ClientLimiter<'_>,
+        now: Now,
+    ) -> (Resolution, LookupSource) {
+        let mut anonymous = Anonymous::NoCookie;
+        let mut source = LookupSource::Unasked;
+        let mut active: Option<Active> = None;
+        let mut tried: SmallVec<[Key; 1]> = SmallVec::new();
+        for (chosen, value) in cookies.iter().enumerate() {
+            let SessionRef { id, version } = match self.format.parse_cookie(value) {
+                Ok(reference) => reference,
+                Err(fault) => {
+                    anonymous = Anonymous::Refused(fault);
+                    continue;
+                }
+            };
+            let key = self.format.key(&id);
+            if tried.contains(&key) {
+                continue;
+            }
+            if tried.len() == MAX_COOKIES {
+                return (Resolution::Anonymous(Anonymous::Ambiguous), source);
+            }
+            let (lookup, from) = match self.look_up(&key, version, misses, now).await {
+                Ok(looked_up) => looked_up,
+                Err(wait) => return (Resolution::Throttled(wait), source),
+            };
+            tried.push(key);
+            source = from;
+            match lookup {
+                // It is unknown whether this session is live, so it is unknown which one is the user's.
+                Lookup::Unavailable => return (Resolution::Unavailable, source),
+                Lookup::Absent(None) => anonymous = Anonymous::Absent,
+                Lookup::Absent(Some(fault)) => anonymous = Anonymous::NotASession(fault),
+                Lookup::Found(session) => match judge(&self.policy, &session.record, now.wall) {
+                    SessionVerdict::Idle => anonymous = Anonymous::Idle,
+                    SessionVerdict::TooOld => anonymous = Anonymous::TooOld,
+                    SessionVerdict::Live(_) if active.is_some() => {
+                        return (Resolution::Anonymous(Anonymous::Ambiguous), source);
+                    }
+                    SessionVerdict::Live(life) => active = Some(Active { session, id, life, chosen }),
+                },
+            }
+        }
+        match active {
+            Some(active) => (Resolution::Active(active), source),
+            None => (Resolution::Anonymous(anonymous), source),
+        }
+    }
+
+    /// Looks up `key` for a browser that has seen version `asked`: in the cache, or by a read that concurrent requests
+    /// share.
+    ///
+    /// # Errors
+    /// Returns the wait until the client may look up an id that is not cached.
+    async fn look_up(
+        self: &Arc<Self>,
+        key: &Key,
+        asked: u64,
+        misses: ClientLimiter<'_>,
+        now: Now,
+    ) -> Result<(Lookup, LookupSource), Duration> {
+        let stale = match self.cache.get(key, asked, now.mono) {
+            CacheResult::Fresh(session) => return Ok((Lookup::Found(session), LookupSource::Hit)),
+            CacheResult::Absent => return Ok((Lookup::Absent(None), LookupSource::Negative)),
+            // The session existed recently, so its id is not made up.
+            CacheResult::Stale(session, age) => self.may_use_stale(age).then_some(session),
+            CacheResult::Miss => {
+                misses.check(now.mono)?;
+                None
+            }
+        };
+        // During an outage, do not wait for another timeout if a stale row may be used.
+        if let Some(session) = &stale
+            && self.outage.is_active(now.mono)
+        {
+            return Ok((Lookup::Found(Arc::clone(session)), LookupSource::Stale));
+        }
+        // Boxed, since most requests do not get here, and the future of every request would be larger.
+        Ok(Box::pin(self.read_shared(key, asked, stale, misses, now)).await)
+    }
+
+    /// Looks up `key` by a shared read. If the store is unavailable, returns `stale`.
+    async fn read_shared(
+        self: &Arc<Self>,
+        key: &Key,
+        asked: u64,
+        stale: Option<Arc<Session>>,
+        misses: ClientLimiter<'_>,
+        now: Now,
+    ) -> (Lookup, LookupSource) {
+        let realm = Arc::clone(self);
+        let mut is_first = false;
+        let waiter = self.lookups.join(&(key.clone(), asked), || {
+            is_first = true;
+            let key = key.clone();
+            async move { realm.read(&key, asked).await }
+        });
+        let lookup = match waiter {
+            Some(waiter) => waiter.wait().await.unwrap_or(Lookup::Unavailable),
+            None => Lookup::Unavailable,
+        };
+        // A shared read counts once, against the first client.
+        if is_first && matches!(lookup, Lookup::Absent(_)) {
+            misses.record(now.mono);
+        }
+        match (lookup, stale) {
+            (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), LookupSource::Stale),
+            (lookup, _) => (lookup, LookupSource::Miss),
+        }
+    }
+
+    fn may_use_stale(&self, age: Duration) -> bool {
+        matches!(self.on_store_error, OnStoreError::Stale(limit) if age < limit)
+    }
+}
