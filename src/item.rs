@@ -116,6 +116,11 @@ impl Attribute {
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }
     }
+
+    /// Returns the bytes of a string or binary value.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        if let Self::Binary(bytes) = self { Some(bytes) } else { self.as_str().map(str::as_bytes) }
+    }
 }
 
 /// The type of a table's key attribute.
@@ -167,17 +172,10 @@ impl Key {
 
     /// Converts an attribute value to a key. Returns `None` if it is neither a string nor binary.
     pub fn from_attribute(attribute: &Attribute) -> Option<Self> {
-        match attribute {
-            Attribute::String(text) => Some(Self::string(text)),
-            Attribute::Binary(bytes) => Some(Self::binary(bytes)),
-            Attribute::Number(_)
-            | Attribute::Bool(_)
-            | Attribute::Null
-            | Attribute::List(_)
-            | Attribute::Map(_)
-            | Attribute::StringSet(_)
-            | Attribute::NumberSet(_)
-            | Attribute::BinarySet(_) => None,
+        if let Attribute::Binary(bytes) = attribute {
+            Some(Self::binary(bytes))
+        } else {
+            attribute.as_str().map(Self::string)
         }
     }
 }

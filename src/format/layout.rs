@@ -67,8 +67,7 @@ impl Layout {
 
     /// Extracts the session id from the key's value.
     fn id_of_key<'k>(&self, key: &'k Attribute) -> Option<&'k str> {
-        let text =
-            if let Attribute::Binary(bytes) = key { std::str::from_utf8(bytes).ok()? } else { key.as_str()? };
+        let text = std::str::from_utf8(key.as_bytes()?).ok()?;
         text.strip_prefix(self.key.before.as_str())?.strip_suffix(self.key.after.as_str())
     }
 

@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 
 use super::cache::CacheResult;
 use super::change_queue::PendingEdits;
+use super::create::{NewRow, new_row};
 use super::destroy::{Destroyed, delete_retired, destroy};
 use super::edit::{self, Edit, EditedClaims};
 use super::judge::{SessionVerdict, judge};
@@ -28,8 +29,8 @@ use super::realm::Realm;
 use super::resolution::Active;
 use super::state::Session;
 use crate::claims::Claims;
-use crate::format::{ChangeTimes, Renewal, SessionId, SessionRecord};
-use crate::item::Key;
+use crate::format::{ChangeTimes, SessionId, SessionRecord};
+use crate::item::{Item, Key};
 use crate::store::rotation::{Retirement, RotationOutcome};
 use crate::store::table::{ConditionalWrite, CreateOutcome, Read};
 use crate::time::Now;
@@ -185,44 +186,12 @@ impl Realm {
         let Some(edited) = edited.filter(|edited| !edited.claims.is_empty()) else {
             return Ok(MutationOutcome::Unchanged);
         };
-        let began = self.clock.mono();
-        let (id, record, item) = self.new_row(edited.claims, None)?;
+        let Now { wall, mono } = self.clock.now();
+        let NewRow { id, record, item } = new_row(&*self.format, &self.policy, edited.claims, None, wall)?;
         match self.table.create(item).await.map_err(ChangeError::from)? {
             CreateOutcome::AlreadyExists => Err(ChangeError::Contended),
-            CreateOutcome::Created => Ok(self.new_key(id, record, edited.flash, began)),
+            CreateOutcome::Created => Ok(self.new_key(id, record, edited.flash, mono)),
         }
-    }
-
-    /// Builds a row with a new id, for a new session or for a rotation of `old`.
-    fn new_row(
-        &self,
-        claims: Claims,
-        old: Option<&Session>,
-    ) -> Result<(SessionId, SessionRecord, crate::item::Item), ChangeError> {
-        let now = self.clock.now().wall;
-        let issued = crate::time::Timestamp::from_secs(now.as_secs());
-        let id = self.format.new_id().map_err(|_| ChangeError::Randomness)?;
-        // A rotation does not extend the absolute lifetime.
-        let began = old.and_then(|session| session.record.created).unwrap_or(issued);
-        let created = self.format.records_creation().then_some(began);
-        let expires = self.policy.deadline(created, now);
-        let stored = old.map(|session| session.record.stored.clone()).unwrap_or_default();
-        let predecessor = old.map(|session| Box::new(session.key.clone()));
-        let record = SessionRecord {
-            claims,
-            version: 1,
-            issued,
-            created,
-            expires,
-            retired: false,
-            successor: None,
-            predecessor,
-            renewal: Renewal::Realm,
-            stored,
-        };
-        let item = self.format.encode(&self.format.key(&id), &record)?;
-        let record = self.format.decode(&item).map_err(|fault| ChangeError::Unwritable(fault.to_string()))?;
-        Ok((id, record, item))
     }
 
     async fn rewrite(
@@ -248,7 +217,8 @@ impl Realm {
 
     async fn rotate(&self, session: &Session, edited: EditedClaims) -> Result<Attempt, ChangeError> {
         let Now { wall, mono } = self.clock.now();
-        let (id, record, item) = self.new_row(edited.claims, Some(session))?;
+        let new = new_row(&*self.format, &self.policy, edited.claims, Some(session), wall)?;
+        let NewRow { id, record, item } = new;
         let until = wall.plus(self.rotation_grace);
         let successor = self.format.key(&id);
         let retired = self.format.retire(&session.record, until.min(session.record.expires), &successor);
@@ -297,7 +267,10 @@ impl Realm {
                 self.record_end(&key);
                 Ok(MutationOutcome::Ended)
             }
-            Destroyed::Absent if self.cannot_have_a_new_id(session) || self.changes.has_ended(&session.key, self.clock.mono()) => {
+            Destroyed::Absent
+                if self.cannot_have_a_new_id(session)
+                    || self.changes.has_ended(&session.key, self.clock.mono()) =>
+            {
                 self.record_end(&session.key);
                 Ok(MutationOutcome::Ended)
             }
@@ -326,11 +299,7 @@ impl Realm {
     ///
     /// # Errors
     /// Returns [`ChangeError::Conflict`] if there is none: the session has ended.
-    fn current(
-        &self,
-        session: &Session,
-        row: Option<crate::item::Item>,
-    ) -> Result<Arc<Session>, ChangeError> {
+    fn current(&self, session: &Session, row: Option<Item>) -> Result<Arc<Session>, ChangeError> {
         match self.decode(row) {
             DecodedRow::Session { record, size } => {
                 Ok(Arc::new(self.session(session.key.clone(), record, size, session.known_at)))

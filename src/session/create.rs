@@ -2,9 +2,11 @@
 
 use super::judge::Policy;
 use super::reference::Ref;
+use super::state::Session;
 use crate::claims::Claims;
-use crate::format::{EncodeFault, Format, Renewal, SessionRecord};
+use crate::format::{EncodeFault, Format, Renewal, SessionId, SessionRecord};
 use crate::item::Item;
+use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::store::table::{CreateOutcome, Table};
 use crate::time::Timestamp;
@@ -13,7 +15,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct CreatedSession {
     /// The value of its cookie. Whoever knows it has the session.
-    pub cookie: crate::secret::Secret,
+    pub cookie: Secret,
     /// Its public identifier.
     pub reference: Ref,
     /// Its row.
@@ -40,6 +42,14 @@ pub enum CreateError {
     Store(#[from] StoreError),
 }
 
+/// A row with a new id, which is not written yet.
+pub(super) struct NewRow {
+    pub(super) id: SessionId,
+    /// The decoded row.
+    pub(super) record: SessionRecord,
+    pub(super) item: Item,
+}
+
 /// Creates a session with `claims`, issued at `now` and expiring according to `policy`. Never replaces a row.
 ///
 /// # Errors
@@ -54,10 +64,33 @@ pub async fn create(
     if claims.is_empty() {
         return Err(CreateError::Empty);
     }
+    let NewRow { id, record, item } = new_row(format, policy, claims, None, now)?;
+    match table.create(item).await? {
+        CreateOutcome::AlreadyExists => Err(CreateError::IdExists),
+        CreateOutcome::Created => {
+            let cookie = format.cookie_value(&id, record.version).into_bytes();
+            let reference = Ref::of(&format.key(&id));
+            Ok(CreatedSession { cookie: Secret::new(cookie), reference, record })
+        }
+    }
+}
+
+/// Builds the row of a new session, or of the session `old` with a new id.
+///
+/// # Errors
+/// Returns [`CreateError::Randomness`] or [`CreateError::Encode`].
+pub(super) fn new_row(
+    format: &dyn Format,
+    policy: &Policy,
+    claims: Claims,
+    old: Option<&Session>,
+    now: Timestamp,
+) -> Result<NewRow, CreateError> {
     let id = format.new_id().map_err(CreateError::Randomness)?;
-    let key = format.key(&id);
     let issued = Timestamp::from_secs(now.as_secs());
-    let created = format.records_creation().then_some(issued);
+    // A new id does not extend the absolute lifetime.
+    let began = old.and_then(|session| session.record.created).unwrap_or(issued);
+    let created = format.records_creation().then_some(began);
     let record = SessionRecord {
         claims,
         version: 1,
@@ -66,22 +99,12 @@ pub async fn create(
         expires: policy.deadline(created, now),
         retired: false,
         successor: None,
-        predecessor: None,
+        predecessor: old.map(|session| Box::new(session.key.clone())),
         renewal: Renewal::Realm,
-        stored: Item::new(),
+        stored: old.map(|session| session.record.stored.clone()).unwrap_or_default(),
     };
-    let item = format.encode(&key, &record)?;
+    let item = format.encode(&format.key(&id), &record)?;
     // Decode the row, since the format may represent versions and deadlines differently.
-    let record = format.decode(&item).unwrap_or(record);
-    match table.create(item).await? {
-        CreateOutcome::AlreadyExists => Err(CreateError::IdExists),
-        CreateOutcome::Created => {
-            let cookie = format.cookie_value(&id, record.version).into_bytes();
-            Ok(CreatedSession {
-                cookie: crate::secret::Secret::new(cookie),
-                reference: Ref::of(&key),
-                record,
-            })
-        }
-    }
+    let record = format.decode(&item).map_err(|_| EncodeFault::Unreadable)?;
+    Ok(NewRow { id, record, item })
 }

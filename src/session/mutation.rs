@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::create::CreateError;
 use super::edit::Edit;
 use super::state::Session;
 use crate::format::{EncodeFault, SessionId};
@@ -103,6 +104,18 @@ impl From<StoreError> for ChangeError {
             | StoreError::Denied(_)
             | StoreError::NoSuchTable(_)
             | StoreError::Invalid(_) => Self::Store(Arc::new(error)),
+        }
+    }
+}
+
+impl From<CreateError> for ChangeError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Randomness(_) => Self::Randomness,
+            CreateError::Encode(fault) => fault.into(),
+            CreateError::Store(error) => error.into(),
+            CreateError::IdExists => Self::Contended,
+            CreateError::Empty => Self::Unwritable(error.to_string()),
         }
     }
 }

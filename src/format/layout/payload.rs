@@ -79,7 +79,7 @@ impl Payload {
         let mut claims = match (self.codec, attribute) {
             (PayloadCodec::Map, Attribute::Map(payload)) => map::to_claims(payload),
             (PayloadCodec::Map, _) => return Err(RowFault::Type(name.clone())),
-            (PayloadCodec::Json | PayloadCodec::Msgpack, _) => match bytes(attribute) {
+            (PayloadCodec::Json | PayloadCodec::Msgpack, _) => match attribute.as_bytes() {
                 None => return Err(RowFault::Type(name.clone())),
                 Some(bytes) if is_msgpack(self.codec, bytes) => msgpack_decode::object(bytes),
                 Some(bytes) => json_decode::object(bytes),
@@ -106,7 +106,7 @@ impl Payload {
                 claims = message;
             }
         }
-        Self::finish(claims, max_age, bytes(attribute))
+        Self::finish(claims, max_age, attribute.as_bytes())
     }
 
     fn finish(claims: Claims, max_age: Option<Duration>, bytes: Option<&[u8]>) -> Result<Decoded, RowFault> {
@@ -130,7 +130,7 @@ impl Payload {
         if let Attribute::Map(old) = old {
             return self.rewrite_map(old, claims).map(Attribute::Map);
         }
-        let bytes = bytes(old).ok_or(EncodeFault::Unsupported("the row's payload has another type"))?;
+        let bytes = old.as_bytes().ok_or(EncodeFault::Unsupported("the row's payload has another type"))?;
         if is_msgpack(self.codec, bytes) {
             // The claims are JSON: values without a JSON type (bytes, dates) would be written back as text.
             let roundtrip = msgpack_decode::object(bytes).and_then(|claims| msgpack::encode(&claims));
@@ -201,22 +201,6 @@ impl Payload {
             Dialect::Python => python_json::dumps(claims, Separators::Spaced),
             Dialect::Other => serde_json::to_string(claims).map_err(|_| EncodeFault::Number),
         }
-    }
-}
-
-/// Returns the bytes of a string or binary attribute.
-fn bytes(attribute: &Attribute) -> Option<&[u8]> {
-    match attribute {
-        Attribute::String(text) => Some(text.as_bytes()),
-        Attribute::Binary(bytes) => Some(bytes),
-        Attribute::Number(_)
-        | Attribute::Bool(_)
-        | Attribute::Null
-        | Attribute::List(_)
-        | Attribute::Map(_)
-        | Attribute::StringSet(_)
-        | Attribute::NumberSet(_)
-        | Attribute::BinarySet(_) => None,
     }
 }
 
