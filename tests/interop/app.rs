@@ -1,4 +1,4 @@
-//! Apps as child processes, and a browser.
+//! Apps, which run as child processes, and a browser.
 
 use std::net::SocketAddr;
 
@@ -17,8 +17,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts a script of this directory with `packages`, which it shares with the other scripts that run with `name`. The
-    /// app listens, and answers once [`App::point_to`] has been called. Returns `None` if the packages cannot be installed.
+    /// Starts a script of this directory with `packages`, which are installed under `name`. The app listens, and responds after
+    /// [`App::point_to`]. Returns `None` if the packages cannot be installed.
     pub(crate) async fn start(runtime: Runtime, name: &str, packages: &[&str], script: &str) -> Option<Self> {
         let mut interpreter = runtime.command(name, packages)?;
         interpreter.envs(AWS_ENVIRONMENT).env("AWS_DEFAULT_REGION", "eu-central-1");
@@ -27,13 +27,13 @@ impl App {
         Some(Self { script, address: SocketAddr::from(([127, 0, 0, 1], port)) })
     }
 
-    /// Tells the app where DynamoDB's API is.
+    /// Tells the app the address of DynamoDB's API.
     pub(crate) fn point_to(&mut self, dynamodb: SocketAddr) {
         self.script.send_line(&format!("http://{dynamodb}"));
     }
 }
 
-/// A browser that keeps the cookie of one name.
+/// A browser that stores the cookie of one name.
 #[derive(Clone, Debug)]
 pub(crate) struct Browser {
     name: &'static str,
@@ -70,7 +70,7 @@ impl Browser {
         response
     }
 
-    /// The cookie's value.
+    /// Returns the value of the cookie.
     pub(crate) fn value(&self) -> &str {
         let cookie = self.cookie.as_deref().expect("a session");
         cookie.split_once('=').expect("a cookie").1

@@ -1,4 +1,4 @@
-//! Django with the rows of django-dynamodb-sessions. Django's own code signs the rows, logs in and checks the log-in.
+//! Django with the rows of django-dynamodb-sessions. Django's own code signs the rows and does the login.
 
 use std::time::Duration;
 
@@ -45,13 +45,13 @@ const DJANGO: Framework = Framework {
 
 scenario::suite!(
     DJANGO,
-    the_reader_gets_the_users_id_and_the_deadline,
-    a_session_with_an_expiry_of_its_own_is_not_reissued,
-    a_session_ends_at_the_expiry_that_the_app_gave_it,
-    the_apps_log_out_deletes_the_cookie,
+    reader_gets_the_user_id_and_the_deadline,
+    session_with_its_own_expiry_is_not_reissued,
+    session_ends_at_the_expiry_that_the_app_has_set,
+    logout_of_the_app_expires_the_cookie,
 );
 
-async fn the_reader_gets_the_users_id_and_the_deadline(site: &Site) {
+async fn reader_gets_the_user_id_and_the_deadline(site: &Site) {
     let mut browser = site.logged_in().await;
     let seen = site.reader(&mut browser).await;
     assert_eq!(seen["X_ID"], site.shown(&mut browser).await["session"]["_auth_user_id"]);
@@ -59,7 +59,7 @@ async fn the_reader_gets_the_users_id_and_the_deadline(site: &Site) {
     assert_eq!(seen["X_SESSION_EXPIRES"], saved.plus(TWO_WEEKS).as_secs().to_string());
 }
 
-async fn a_session_with_an_expiry_of_its_own_is_not_reissued(site: &Site) {
+async fn session_with_its_own_expiry_is_not_reissued(site: &Site) {
     let mut browser = site.logged_in().await;
     site.get(&mut browser, "/app/expiry?seconds=86400").await;
     let row = site.age(&mut browser).await;
@@ -71,20 +71,20 @@ async fn a_session_with_an_expiry_of_its_own_is_not_reissued(site: &Site) {
     assert_eq!(site.row(&browser).await, row);
 }
 
-async fn a_session_ends_at_the_expiry_that_the_app_gave_it(site: &Site) {
+async fn session_ends_at_the_expiry_that_the_app_has_set(site: &Site) {
     let mut browser = site.logged_in().await;
     site.get(&mut browser, "/app/expiry?seconds=3600").await;
     site.age(&mut browser).await;
     assert_eq!(site.reader_status(&mut browser).await, 401);
 }
 
-async fn the_apps_log_out_deletes_the_cookie(site: &Site) {
+async fn logout_of_the_app_expires_the_cookie(site: &Site) {
     let mut browser = site.logged_in().await;
     site.get(&mut browser, "/app/logout").await;
     assert_eq!(browser.cookie, None);
 }
 
-/// The session in a row, as the gateway reads it.
+/// Returns the session in a row, as the gateway decodes it.
 fn decode(row: &Value) -> SessionRecord {
     let keys = KeysConfig { current: Secret::new(SECRET_KEY.as_bytes()), previous: vec![] };
     Django::new("session_key", Some(&keys), TWO_WEEKS, true).decode(&item(row)).unwrap()

@@ -1,4 +1,4 @@
-"""A Django app with users of its own, who log in and out as Django has it; it knows nothing of a gateway."""
+"""A Django app with its own users and Django's login. It does not know the gateway."""
 
 import tempfile
 import time
@@ -20,7 +20,7 @@ def show(request):
 
 
 def visit(request):
-    """A visitor who has not logged in gets a session all the same."""
+    """Creates a session without a login."""
     request.session["cart"] = ["a book"]
     return show(request)
 
@@ -52,7 +52,7 @@ def expiry(request):
 
 
 def age(request):
-    """Saves the session as it would have been saved so many seconds ago."""
+    """Saves the session as if that were this many seconds ago."""
     then = time.time() - int(request.GET["seconds"])
     with mock.patch("django.core.signing.time.time", return_value=then):
         request.session.save()
@@ -60,7 +60,7 @@ def age(request):
 
 
 def forget(request):
-    """Logs out; Django keeps nothing of the session."""
+    """Logs out. Django cannot keep the session."""
     return logout(request)
 
 

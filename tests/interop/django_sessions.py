@@ -1,8 +1,8 @@
 """Django's own SessionBase over the rows of django-dynamodb-sessions 0.7.
 
-The released package is 0.6, for boto2, which no Python of today runs; 0.7 was never released. What makes a session is
-Django's own here: encoding, signing, login. What is written out below is where its rows go, call by call as in 0.7.
-The class must be called SessionStore: the name is part of the salt that rows are signed with.
+Release 0.6 needs boto2, which does not run on current versions of Python; 0.7 was never released. Encoding, signing and login are
+Django's own. The calls to DynamoDB below are those of 0.7. The class must be named SessionStore: the name is part of the salt of
+the signatures.
 """
 
 import time

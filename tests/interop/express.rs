@@ -10,7 +10,7 @@ use sessiongate::format::{self, ChangeTimes, Format, WriteCondition};
 use sessiongate::item::Attribute;
 use sessiongate::time::Timestamp;
 
-use super::framework::{Aging, Framework, assert_deleted, assert_moved};
+use super::framework::{Aging, Framework, assert_deleted, assert_times_changed};
 use super::scenario;
 use super::site::{Site, item};
 use crate::support::packages::Runtime;
@@ -36,26 +36,26 @@ const EXPRESS: Framework = Framework {
     always_sends_cookie: false,
     cookie_attributes: "HttpOnly; Max-Age=3600; Path=/",
     secret: Some(SECRET),
-    // A log-out in Express sends no `Set-Cookie`, by which the gateway notices that of another framework.
+    // A logout in Express sends no `Set-Cookie`, with which the gateway detects a logout.
     cache_ttl: "0s",
     realm: "[sessions.main.cookie]\nmax_age = \"1h\"",
     headers: "",
     routes: "",
     aging: Aging::Attributes(&["expires"], 1800),
-    // The session has a `maxAge` of its own, an hour, which counts instead of the realm's timeout, a day.
-    assert_reissued: |aged, row| assert_moved(aged, row, &[("expires", 3600)]),
+    // The session's `maxAge` of one hour takes precedence over the realm's timeout of one day.
+    assert_reissued: |aged, row| assert_times_changed(aged, row, &[("expires", 3600)]),
     assert_logged_out: assert_deleted,
 };
 
 scenario::suite!(
     EXPRESS,
-    the_gateway_makes_the_cookie_that_express_makes,
-    a_change_is_conditional_on_the_payload_that_was_read,
-    the_settings_of_the_cookie_survive_a_patch,
-    scenario::a_forged_signature_is_401,
+    cookie_of_the_gateway_equals_that_of_express,
+    change_is_conditional_on_the_payload_that_was_read,
+    patch_keeps_the_cookie_settings_of_the_session,
+    scenario::forged_signature_is_401,
 );
 
-async fn the_gateway_makes_the_cookie_that_express_makes(site: &Site) {
+async fn cookie_of_the_gateway_equals_that_of_express(site: &Site) {
     let mut browser = site.logged_in().await;
     let id = site.get(&mut browser, "/app/id").await.json();
     let format = express();
@@ -64,7 +64,7 @@ async fn the_gateway_makes_the_cookie_that_express_makes(site: &Site) {
     assert_eq!(format.cookie_value(&parsed.id, 0), browser.value());
 }
 
-async fn a_change_is_conditional_on_the_payload_that_was_read(site: &Site) {
+async fn change_is_conditional_on_the_payload_that_was_read(site: &Site) {
     let browser = site.logged_in().await;
     let row = site.row(&browser).await;
     let format = express();
@@ -77,21 +77,21 @@ async fn a_change_is_conditional_on_the_payload_that_was_read(site: &Site) {
     assert!(conditions.contains(&WriteCondition::Equals("sess".to_owned(), Attribute::String(payload))));
 }
 
-async fn the_settings_of_the_cookie_survive_a_patch(site: &Site) {
+async fn patch_keeps_the_cookie_settings_of_the_session(site: &Site) {
     let mut browser = site.logged_in().await;
     assert_eq!(site.command(&mut browser, &[("X-Session-Patch", r#"{"cart":[]}"#)]).await.status, 200);
     site.get(&mut browser, "/app/rename?name=Dave").await;
     let row = site.row(&browser).await;
     let payload: Value = serde_json::from_str(row["sess"]["S"].as_str().unwrap()).unwrap();
-    // express-session reads the clock twice, so that an hour may come out a millisecond short.
+    // express-session reads the clock twice, so an hour may be a millisecond short.
     let hour = payload["cookie"]["originalMaxAge"].as_u64().unwrap();
     assert!((3_599_000..=3_600_000).contains(&hour), "{hour}");
 }
 
-/// The format as the gateway has it.
+/// Returns the gateway's format of this configuration.
 fn express() -> Box<dyn Format> {
-    struct Secret;
-    impl Environment for Secret {
+    struct Fixture;
+    impl Environment for Fixture {
         fn cores(&self) -> usize {
             1
         }
@@ -108,6 +108,6 @@ fn express() -> Box<dyn Format> {
     let rest = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n[upstreams.app]\n\
                 servers = [\"http://a\"]\n[upstreams.reader]\nservers = [\"http://b\"]\n";
     let text = format!("{rest}{}", EXPRESS.configuration());
-    let (config, report) = parse(&text, Path::new("gateway.toml"), &Secret);
+    let (config, report) = parse(&text, Path::new("gateway.toml"), &Fixture);
     format::open(config.unwrap_or_else(|| panic!("{report}")).realms.first().expect("a realm"))
 }

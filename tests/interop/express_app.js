@@ -1,5 +1,5 @@
-// An Express app that owns its sessions, as connect-dynamodb keeps them; it knows nothing of a gateway. It tells its
-// port, is told where DynamoDB is, and ends with the test.
+// An Express app with sessions of connect-dynamodb. It does not know the gateway. It prints its port, reads DynamoDB's URL from
+// its input, and exits with the test.
 "use strict";
 
 const readline = require("node:readline");
@@ -28,7 +28,7 @@ input.once("line", (endpoint) => {
     }),
   );
   app.use(passport.session());
-  // A visitor who has not logged in gets a session all the same.
+  // Creates a session without a login.
   app.get("/app/visit", (request, response) => {
     request.session.cart = ["a book"];
     response.json({});
@@ -47,7 +47,7 @@ input.once("line", (endpoint) => {
     });
   });
   app.get("/app/forget", (request, response, next) => {
-    // Passport logs out, and keeps the session.
+    // Logs out and keeps the session.
     request.logout({ keepSessionInfo: true }, (error) => (error ? next(error) : response.json({})));
   });
   app.get("/app/rename", (request, response) => {

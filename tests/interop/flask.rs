@@ -1,6 +1,6 @@
 //! Flask with Flask-Session and Flask-Login.
 
-use super::framework::{Aging, Framework, assert_deleted, assert_moved};
+use super::framework::{Aging, Framework, assert_deleted, assert_times_changed};
 use super::scenario;
 use crate::support::packages::Runtime;
 
@@ -28,8 +28,8 @@ const FLASK: Framework = Framework {
     headers: "",
     routes: "",
     aging: Aging::Attributes(&["expiration"], 3600),
-    assert_reissued: |aged, row| assert_moved(aged, row, &[("expiration", 31 * 86_400)]),
+    assert_reissued: |aged, row| assert_times_changed(aged, row, &[("expiration", 31 * 86_400)]),
     assert_logged_out: assert_deleted,
 };
 
-scenario::suite!(FLASK, scenario::a_forged_signature_is_401);
+scenario::suite!(FLASK, scenario::forged_signature_is_401);

@@ -1,4 +1,4 @@
-"""A Flask app that owns its sessions, as Flask-Session keeps them; it knows nothing of a gateway."""
+"""A Flask app with sessions of Flask-Session. It does not know the gateway."""
 
 import boto3
 import flask
@@ -28,7 +28,7 @@ def show():
 
 @app.get("/app/visit")
 def visit():
-    """A visitor who has not logged in gets a session all the same."""
+    """Creates a session without a login."""
     flask.session["cart"] = ["a book"]
     return show()
 
@@ -55,7 +55,7 @@ def count():
 
 @app.get("/app/forget")
 def forget():
-    """Logs out, and keeps the session."""
+    """Logs out and keeps the session."""
     flask_login.logout_user()
     return show()
 

@@ -1,4 +1,4 @@
-//! The description of a framework: its app, its sessions, and what the gateway is configured with to share them.
+//! The description of a framework: its app, its sessions, and the gateway's configuration.
 
 use serde_json::Value;
 
@@ -7,31 +7,31 @@ use crate::support::table::now;
 
 /// A framework.
 ///
-/// Its app serves the pages `/app/visit`, which makes a session, `/app/login?name=NAME`, `/app/rename?name=NAME`,
-/// `/app/count`, `/app/forget`, which logs out and keeps the session where the framework can do that, `/app/logout`, and
-/// `/app/show`, which returns `{ "login": NAME or null, "session": CLAIMS }`.
+/// Its app has the pages `/app/visit`, which creates a session; `/app/login?name=NAME`; `/app/rename?name=NAME`; `/app/count`;
+/// `/app/forget`, which logs out and keeps the session if the framework supports that; `/app/logout`; and `/app/show`, which
+/// returns `{ "login": NAME or null, "session": CLAIMS }`.
 #[derive(Debug)]
 pub(crate) struct Framework {
     /// The realm's `format`, and the name that the packages are installed under.
     pub(crate) format: &'static str,
     pub(crate) runtime: Runtime,
     pub(crate) packages: &'static [&'static str],
-    /// The app: a script of this directory.
+    /// The app's script in this directory.
     pub(crate) script: &'static str,
-    /// The table's name, and the name and the type of its key attribute.
+    /// The table's name, and the name and type of its key attribute.
     pub(crate) table: (&'static str, &'static str, &'static str),
-    /// Returns the key of a session's row, as its attribute has it, of the value of the session's cookie.
+    /// Returns the value of the row's key attribute for the value of a session cookie.
     pub(crate) row_key: fn(cookie: &str) -> String,
     /// The name of the session cookie.
     pub(crate) cookie: &'static str,
-    /// Whether the app sends the cookie with each response, and not only if the session changed or is due.
+    /// Whether the app sets the cookie in each response, and not only if the session has changed or is due.
     pub(crate) always_sends_cookie: bool,
-    /// The attributes of the cookie that the gateway sends with a reissue, in alphabetical order.
+    /// The attributes of the gateway's cookie after a reissue, in alphabetical order.
     pub(crate) cookie_attributes: &'static str,
-    /// The secret that the app signs with; the gateway takes it from the environment variable `APP_SECRET`.
+    /// The app's signing key, which the gateway reads from the environment variable `APP_SECRET`.
     pub(crate) secret: Option<&'static str>,
-    /// How long the gateway caches a row: longer than a test takes, where the gateway notices each of the app's changes, so
-    /// that none is seen because the cache expired.
+    /// The realm's `cache.ttl`. Where the gateway can detect the app's changes, it is longer than a test, so that no change is
+    /// seen just because the cached row has expired.
     pub(crate) cache_ttl: &'static str,
     /// Further lines of the realm.
     pub(crate) realm: &'static str,
@@ -39,25 +39,25 @@ pub(crate) struct Framework {
     pub(crate) headers: &'static str,
     /// Further routes.
     pub(crate) routes: &'static str,
-    /// Makes a session old enough to be due for a reissue.
+    /// How to make a session old enough to be due for a reissue.
     pub(crate) aging: Aging,
-    /// Panics unless the second row is the first one, reissued just now.
+    /// Panics unless the second row is the first one after a reissue.
     pub(crate) assert_reissued: fn(&Value, &Value),
-    /// Panics unless this is what is left of a row, or `Null`, after a log-out by the app.
+    /// Panics unless this is the row, or `Null`, that a logout of the app leaves.
     pub(crate) assert_logged_out: fn(&Value),
 }
 
 /// How a session is made older.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Aging {
-    /// By moving the times in these attributes back by so many seconds.
+    /// Subtracts this many seconds from the times in these attributes.
     Attributes(&'static [&'static str], i64),
-    /// By a page of the app.
+    /// Requests a page of the app.
     Page(&'static str),
 }
 
 impl Framework {
-    /// The sections of the realm and of the routes.
+    /// Returns the sections of the realm and the routes.
     pub(crate) fn configuration(&self) -> String {
         let Self { format, cache_ttl, realm, headers, routes, .. } = self;
         let keys = match self.secret {
@@ -102,8 +102,8 @@ impl Framework {
     }
 }
 
-/// Panics unless `row` is `old` but for these attributes, which are times so many seconds from now.
-pub(crate) fn assert_moved(old: &Value, row: &Value, times: &[(&str, i64)]) {
+/// Panics unless `row` equals `old` except for these attributes, which must be times this many seconds from now.
+pub(crate) fn assert_times_changed(old: &Value, row: &Value, times: &[(&str, i64)]) {
     let mut expected = old.clone();
     for &(attribute, seconds) in times {
         let time: f64 = row[attribute]["N"].as_str().expect("a number").parse().expect("a number");

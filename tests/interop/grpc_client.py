@@ -1,4 +1,4 @@
-"""A gRPC client: runs the named case against a port and prints what came of it as one line of JSON."""
+"""A gRPC client: runs a case against a port and prints the outcome as one line of JSON."""
 
 import json
 import queue
@@ -9,62 +9,62 @@ import grpc
 WAIT = 15
 
 
-def told(error):
+def status(error):
     return {"code": error.code().name, "details": error.details()}
 
 
 def refused(channel, methods, metadata):
-    """The status of a call of each method."""
+    """Returns the status of a call of each method."""
     results = []
     for method in methods:
         try:
-            answer = channel.unary_unary(method)(b"hello", timeout=WAIT, metadata=metadata)
-            results.append({"code": "OK", "answer": answer.decode()})
+            response = channel.unary_unary(method)(b"hello", timeout=WAIT, metadata=metadata)
+            results.append({"code": "OK", "response": response.decode()})
         except grpc.RpcError as error:
-            results.append(told(error))
+            results.append(status(error))
     return results
 
 
 def kinds(channel, metadata):
-    """Each kind of call."""
+    """Makes each kind of call."""
     results = {}
-    answer, call = channel.unary_unary("/echo.Echo/Unary").with_call(b"hello", timeout=WAIT, metadata=metadata)
-    results["unary"] = answer.decode()
+    response, call = channel.unary_unary("/echo.Echo/Unary").with_call(b"hello", timeout=WAIT, metadata=metadata)
+    results["unary"] = response.decode()
     results["trailing"] = {key: value for key, value in call.trailing_metadata()}
     try:
         channel.unary_unary("/echo.Echo/Unary")(b"fail", timeout=WAIT, metadata=metadata)
     except grpc.RpcError as error:
-        results["failed"] = told(error)
-    answers = channel.unary_stream("/echo.Echo/Server")(b"2000", timeout=WAIT, metadata=metadata)
-    results["server"] = sum(int(answer) for answer in answers)
+        results["failed"] = status(error)
+    responses = channel.unary_stream("/echo.Echo/Server")(b"2000", timeout=WAIT, metadata=metadata)
+    results["server"] = sum(int(response) for response in responses)
     parts = (b"x" * 10_000 for _ in range(200))
-    answer = channel.stream_unary("/echo.Echo/Client")(parts, timeout=WAIT, metadata=metadata)
-    results["client"] = int(answer)
-    # In lockstep: each message waits for the answer to the one before.
-    asked = queue.Queue()
-    asked.put(b"a0")
-    both = channel.stream_stream("/echo.Echo/Both")(iter(asked.get, None), timeout=WAIT, metadata=metadata)
-    heard = []
-    for answer in both:
-        heard.append(answer.decode())
-        asked.put(b"a%d" % len(heard) if len(heard) < 5 else None)
-    results["both"] = heard
+    response = channel.stream_unary("/echo.Echo/Client")(parts, timeout=WAIT, metadata=metadata)
+    results["client"] = int(response)
+    # In lockstep: each message is sent after the response to the previous one.
+    requests = queue.Queue()
+    requests.put(b"a0")
+    both = channel.stream_stream("/echo.Echo/Both")(iter(requests.get, None), timeout=WAIT, metadata=metadata)
+    responses = []
+    for response in both:
+        responses.append(response.decode())
+        requests.put(b"a%d" % len(responses) if len(responses) < 5 else None)
+    results["both"] = responses
     return results
 
 
-def quiet(channel, metadata):
-    """A call in which nobody says anything for longer than a body may take."""
-    asked = queue.Queue()
-    asked.put(b"a")
-    both = channel.stream_stream("/echo.Echo/Both")(iter(asked.get, None), timeout=WAIT, metadata=metadata)
-    heard = [next(both).decode()]
-    print("quiet", flush=True)
+def idle(channel, metadata):
+    """Makes a call in which neither side sends anything for longer than the body timeout."""
+    requests = queue.Queue()
+    requests.put(b"a")
+    both = channel.stream_stream("/echo.Echo/Both")(iter(requests.get, None), timeout=WAIT, metadata=metadata)
+    responses = [next(both).decode()]
+    print("idle", flush=True)
     sys.stdin.readline()
-    asked.put(b"b")
-    heard.append(next(both).decode())
-    asked.put(None)
-    heard.extend(answer.decode() for answer in both)
-    return heard
+    requests.put(b"b")
+    responses.append(next(both).decode())
+    requests.put(None)
+    responses.extend(response.decode() for response in both)
+    return responses
 
 
 if __name__ == "__main__":

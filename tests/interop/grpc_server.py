@@ -1,4 +1,4 @@
-"""A gRPC server of all four kinds of call, without a schema: messages are bytes.
+"""A gRPC server with all four kinds of calls, without a schema: messages are bytes.
 
 Prints its port, and serves until its input ends.
 """

@@ -1,6 +1,6 @@
-//! The gateway before real frameworks: each writes its own sessions, and the gateway reads and writes them too.
+//! Tests of the gateway with apps of real frameworks, whose sessions both the app and the gateway read and write.
 //!
-//! A framework's file describes it (`framework.rs`) and has the steps that only it has; `scenario.rs` has those of all.
+//! `scenario.rs` has the steps of all frameworks. The file of a framework has its description (`framework.rs`) and its own steps.
 
 #![allow(
     clippy::expect_used,

@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::framework::{Aging, Framework, assert_moved};
+use super::framework::{Aging, Framework, assert_times_changed};
 use super::scenario;
 use super::site::Site;
 use crate::support::packages::Runtime;
@@ -38,7 +38,7 @@ const PYRAMID: Framework = Framework {
     "#,
     aging: Aging::Attributes(&["iss", "exp"], 300),
     assert_reissued: |aged, row| {
-        assert_moved(aged, row, &[("iss", 0), ("exp", 1200)]);
+        assert_times_changed(aged, row, &[("iss", 0), ("exp", 1200)]);
         assert_eq!(number(row, "exp") - number(row, "iss"), 1200);
     },
     // The app empties the session and keeps its row.
@@ -47,21 +47,21 @@ const PYRAMID: Framework = Framework {
 
 scenario::suite!(
     PYRAMID,
-    the_version_is_the_rows,
-    the_apps_flash_and_csrf_work_behind_the_gateway,
-    the_app_reissues_and_the_gateway_reads,
-    the_gateway_creates_a_session_and_the_app_goes_on,
-    flash_messages_go_both_ways,
-    either_side_takes_the_others_csrf_token,
+    version_header_is_the_row_s_version,
+    flash_messages_and_csrf_tokens_of_the_app_work,
+    gateway_reads_a_session_that_the_app_reissued,
+    app_changes_a_session_that_the_gateway_created,
+    flash_messages_are_exchanged_in_both_directions,
+    app_and_gateway_accept_each_other_s_csrf_token,
 );
 
-async fn the_version_is_the_rows(site: &Site) {
+async fn version_header_is_the_row_s_version(site: &Site) {
     let mut browser = site.logged_in().await;
     assert_eq!(site.reader(&mut browser).await["X_SESSION_VERSION"], "1");
     assert_eq!(number(&site.row(&browser).await, "ver"), 1);
 }
 
-async fn the_apps_flash_and_csrf_work_behind_the_gateway(site: &Site) {
+async fn flash_messages_and_csrf_tokens_of_the_app_work(site: &Site) {
     let mut browser = site.logged_in().await;
     site.get(&mut browser, "/app/flash?text=hello").await;
     assert_eq!(site.get(&mut browser, "/app/flashed").await.json(), json!(["hello"]));
@@ -70,7 +70,7 @@ async fn the_apps_flash_and_csrf_work_behind_the_gateway(site: &Site) {
     assert_eq!(csrf["token"], csrf["kept"]);
 }
 
-async fn the_app_reissues_and_the_gateway_reads(site: &Site) {
+async fn gateway_reads_a_session_that_the_app_reissued(site: &Site) {
     let mut browser = site.logged_in().await;
     site.reader(&mut browser).await;
     site.age(&mut browser).await;
@@ -82,14 +82,14 @@ async fn the_app_reissues_and_the_gateway_reads(site: &Site) {
     assert_eq!(site.reader(&mut browser).await["X_USER"], "Alice");
     assert_eq!(site.row(&browser).await, reissued);
 
-    // If both find it due at once, the browser gets one cookie.
+    // If both find it due at the same time, the browser gets one cookie.
     site.age(&mut browser).await;
     let both = site.get(&mut browser, "/app/show").await;
     assert_eq!(both.set_cookies().len(), 1, "{:?}", both.set_cookies());
     assert_eq!(both.json()["session"]["user"]["name"], "Alice");
 }
 
-async fn the_gateway_creates_a_session_and_the_app_goes_on(site: &Site) {
+async fn app_changes_a_session_that_the_gateway_created(site: &Site) {
     let mut browser = site.browser();
     let patch = json!({ "user": { "name": "Eve" }, "cart": [1, { "a": 0.5 }] });
     assert_eq!(site.command(&mut browser, &[("X-Session-Patch", &patch.to_string())]).await.status, 200);
@@ -101,7 +101,7 @@ async fn the_gateway_creates_a_session_and_the_app_goes_on(site: &Site) {
     assert_eq!(site.shown(&mut browser).await["session"]["count"], 1);
 }
 
-async fn flash_messages_go_both_ways(site: &Site) {
+async fn flash_messages_are_exchanged_in_both_directions(site: &Site) {
     let mut browser = site.logged_in().await;
     site.get(&mut browser, "/form?X-Session-Flash=Hello%252C%20Zo%25C3%25AB").await;
     let popped = site.get_directly(&mut browser, "/app/flashed").await.json();
@@ -114,7 +114,7 @@ async fn flash_messages_go_both_ways(site: &Site) {
     assert_eq!(site.get_directly(&mut browser, "/app/flashed").await.json(), json!([]));
 }
 
-async fn either_side_takes_the_others_csrf_token(site: &Site) {
+async fn app_and_gateway_accept_each_other_s_csrf_token(site: &Site) {
     let mut first = site.logged_in().await;
     let injected = site.get(&mut first, "/form").await.json()["X_SESSION_CSRF"].take();
     assert_eq!(site.get_directly(&mut first, "/app/token").await.json(), injected);

@@ -1,4 +1,4 @@
-"""A Pyramid app that owns its sessions, as pyramid-dynamodb-sessions keeps them; it knows nothing of a gateway."""
+"""A Pyramid app with sessions of pyramid-dynamodb-sessions. It does not know the gateway."""
 
 import boto3
 import service
@@ -15,7 +15,7 @@ def show(request):
 
 
 def visit(request):
-    """A visitor who has not logged in gets a session all the same."""
+    """Creates a session without a login."""
     request.session["cart"] = ["a book"]
     return show(request)
 
@@ -56,7 +56,7 @@ def token(request):
 
 
 def forget(request):
-    """Logs out, and keeps the session."""
+    """Logs out and keeps the session."""
     authentication.forget(request)
     return show(request)
 

@@ -1,5 +1,5 @@
-"""An app without sessions: it believes the headers it gets, and answers with them. Its query is the headers that it
-orders the gateway by.
+"""An app without sessions. Its response has the headers that it has received as JSON, and the header fields in the query, which
+are commands to the gateway.
 """
 
 import json
@@ -10,8 +10,8 @@ import service
 
 def echo(environ, start_response):
     headers = {name[5:]: value for name, value in environ.items() if name.startswith("HTTP_")}
-    orders = parse_qsl(environ["QUERY_STRING"])
-    start_response("200 OK", [("Content-Type", "application/json"), *orders])
+    commands = parse_qsl(environ["QUERY_STRING"])
+    start_response("200 OK", [("Content-Type", "application/json"), *commands])
     return [json.dumps(headers).encode()]
 
 

@@ -1,4 +1,4 @@
-//! A framework's app, an app without sessions, and the gateway before both.
+//! A site: a framework's app, an app without sessions, and a gateway in front of both.
 
 use std::net::SocketAddr;
 
@@ -17,9 +17,9 @@ use crate::support::table::{self, call};
 /// An implementation of DynamoDB's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dynamodb {
-    /// The gateway's embedded engine, which the app reaches through the gateway.
+    /// The gateway's embedded engine, which the app uses through the gateway's `listen` address.
     Embedded,
-    /// ministack, which shares nothing with the embedded engine.
+    /// ministack, which shares no code with the embedded engine.
     Ministack,
 }
 
@@ -69,12 +69,12 @@ impl Site {
         Some(Self { framework, gateway, app, _reader: reader, dynamodb, _ministack: ministack })
     }
 
-    /// A browser without a session.
+    /// Returns a browser without a session.
     pub(crate) fn browser(&self) -> Browser {
         Browser::new(self.framework.cookie)
     }
 
-    /// A browser in which Alice has just logged in.
+    /// Returns a browser in which Alice has just logged in.
     pub(crate) async fn logged_in(&self) -> Browser {
         let mut browser = self.browser();
         self.get(&mut browser, "/app/login?name=Alice").await;
@@ -88,22 +88,22 @@ impl Site {
         response
     }
 
-    /// Requests a page from the app, past the gateway.
+    /// Requests a page from the app without the gateway.
     pub(crate) async fn get_directly(&self, browser: &mut Browser, target: &str) -> Response {
         browser.get(self.app.address, target).await
     }
 
-    /// The status of the reader, which only users reach.
+    /// Returns the status of the reader, which requires a user.
     pub(crate) async fn reader_status(&self, browser: &mut Browser) -> u16 {
         self.get(browser, "/reader").await.status
     }
 
-    /// The headers that the reader gets, as WSGI names them.
+    /// Returns the headers that the reader receives, with their names in WSGI.
     pub(crate) async fn reader(&self, browser: &mut Browser) -> Value {
         self.get(browser, "/reader").await.json()
     }
 
-    /// What the app, past the gateway, says of the session.
+    /// Returns the login and the claims that the app sees without the gateway.
     pub(crate) async fn shown(&self, browser: &mut Browser) -> Value {
         self.get_directly(browser, "/app/show").await.json()
     }
@@ -113,14 +113,14 @@ impl Site {
         self.get(browser, &command_target("/writer", headers)).await
     }
 
-    /// The session's row; `Null` if there is none.
+    /// Returns the session's row, or `Null` if there is none.
     pub(crate) async fn row(&self, browser: &Browser) -> Value {
         let (table, ..) = self.framework.table;
         let request = json!({ "TableName": table, "Key": self.key(browser), "ConsistentRead": true });
         call(self.dynamodb, "GetItem", request).await["Item"].take()
     }
 
-    /// Makes the session old enough to be due for a reissue, past the gateway; the row that it has then.
+    /// Makes the session old enough to be due for a reissue, without the gateway. Returns its row.
     pub(crate) async fn age(&self, browser: &mut Browser) -> Value {
         match self.framework.aging {
             Aging::Page(page) => {

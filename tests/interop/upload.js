@@ -1,4 +1,4 @@
-// Uploads a file with Node's client of HTTP/1.1 or HTTP/2, and prints the status and the length of the response's body.
+// Uploads a file with Node.js' HTTP/1.1 or HTTP/2 client, and prints the status and the length of the response's body.
 
 const fs = require('node:fs');
 const http = require('node:http');

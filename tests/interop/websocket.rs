@@ -1,6 +1,4 @@
-//! WebSockets between real peers: Python's `websockets` behind and in front, and `h2` for those over HTTP/2.
-
-use serde_json::json;
+//! WebSockets between real peers: Python's `websockets` as the server and as a client, and `h2` as a client over HTTP/2.
 
 use super::app::App;
 use crate::support::engine::Engine;
@@ -11,7 +9,7 @@ use crate::support::table::{self, Session};
 
 const PACKAGES: [&str; 2] = ["websockets==17.4", "h2==4.4.1"];
 
-/// The peers of a test, and the session of the client.
+/// The server and the gateway of a test, and the client's session.
 struct Site {
     engine: Engine,
     session: Session,
@@ -24,8 +22,7 @@ impl Site {
     async fn start() -> Option<Self> {
         let app = App::start(Runtime::Python, "websockets", &PACKAGES, "websocket_app.py").await?;
         let engine = table::engine().await;
-        let session = Session::new(json!({ "user": "alice" }));
-        session.put(&engine).await;
+        let session = table::alice_session(&engine).await;
         let gateway = Gateway::builder()
             .engine(&engine)
             .upstream_at("app", app.address, "")
@@ -45,7 +42,7 @@ impl Site {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_of_a_megabyte_pass_until_the_session_ends() {
+async fn messages_of_a_megabyte_are_echoed_until_the_session_ends() {
     let Some(site) = Site::start().await else { return };
     let url = format!("ws://{}/ws", site.gateway.address());
     let mut client = site.client("websocket_client.py", &[&url]);
@@ -55,18 +52,18 @@ async fn messages_of_a_megabyte_pass_until_the_session_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_over_http2_ends_with_its_session() {
+async fn websocket_over_http2_ends_with_its_session() {
     let Some(site) = Site::start().await else { return };
     let port = site.gateway.address().port().to_string();
     let mut client = site.client("websocket_over_http2.py", &["127.0.0.1", &port]);
     for expected in [
         "enabled 1",
-        "elsewhere 405",
-        "another protocol 405",
+        "other route 405",
+        "other protocol 405",
         "tunnel 200 []",
         "echoed b'\\x81\\x05hello'",
-        // The server behind accepts nothing but handshakes.
-        "beside it 426",
+        // The server accepts only handshakes.
+        "plain 426",
     ] {
         assert_eq!(client.next_line().await, expected);
     }

@@ -1,4 +1,4 @@
-"""A WebSocket client of Python's `websockets`: messages of a megabyte, a ping, and then whatever ends it.
+"""A WebSocket client of Python's `websockets`: sends messages of a megabyte and a ping, and prints the Close frame.
 
 Arguments: the URL, and the cookie.
 """

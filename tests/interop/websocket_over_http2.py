@@ -1,6 +1,6 @@
-"""A WebSocket over HTTP/2 (RFC 8441), by the `h2` library and frames made by hand.
+"""A client of a WebSocket over HTTP/2 (RFC 8441), with the `h2` library and handmade WebSocket frames.
 
-Arguments: host, port and the cookie. Prints what it sees, a line each.
+Arguments: host, port and cookie. Prints a line for each result.
 """
 
 import os
@@ -14,7 +14,7 @@ from h2.events import DataReceived, RemoteSettingsChanged, ResponseReceived, Str
 from h2.settings import SettingCodes
 
 host, port, cookie = sys.argv[1:]
-wire = socket.create_connection((host, int(port)), timeout=20)
+connection = socket.create_connection((host, int(port)), timeout=20)
 http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
 http.initiate_connection()
 bodies, heads, ended, settings = {}, {}, set(), {}
@@ -22,9 +22,9 @@ bodies, heads, ended, settings = {}, {}, set(), {}
 
 def step(until):
     """Reads until the condition holds."""
-    wire.sendall(http.data_to_send())
+    connection.sendall(http.data_to_send())
     while not until():
-        received = wire.recv(65536)
+        received = connection.recv(65536)
         assert received, "the connection has ended"
         for event in http.receive_data(received):
             if isinstance(event, RemoteSettingsChanged):
@@ -36,7 +36,7 @@ def step(until):
                 http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, StreamEnded):
                 ended.add(event.stream_id)
-        wire.sendall(http.data_to_send())
+        connection.sendall(http.data_to_send())
 
 
 def request(*pseudo, end):
@@ -58,9 +58,9 @@ step(lambda: SettingCodes.ENABLE_CONNECT_PROTOCOL in settings)
 print("enabled", settings[SettingCodes.ENABLE_CONNECT_PROTOCOL], flush=True)
 
 refused = request((":method", "CONNECT"), (":protocol", "websocket"), (":path", "/other"), end=False)
-print("elsewhere", heads[refused][":status"], flush=True)
+print("other route", heads[refused][":status"], flush=True)
 other = request((":method", "CONNECT"), (":protocol", "connect-udp"), (":path", "/ws"), end=False)
-print("another protocol", heads[other][":status"], flush=True)
+print("other protocol", heads[other][":status"], flush=True)
 
 tunnel = request((":method", "CONNECT"), (":protocol", "websocket"), (":path", "/ws"), end=False)
 names = [name for name in heads[tunnel] if name.startswith(("sec-websocket-accept", "x-session", "upgrade"))]
@@ -70,7 +70,7 @@ step(lambda: len(bodies.get(tunnel, b"")) >= 7)
 print("echoed", bodies.pop(tunnel), flush=True)
 
 plain = request((":method", "GET"), (":path", "/ws"), end=True)
-print("beside it", heads[plain][":status"], flush=True)
+print("plain", heads[plain][":status"], flush=True)
 sys.stdin.readline()
 step(lambda: len(bodies.get(tunnel, b"")) >= 4)
 print("closed", struct.unpack("!H", bodies[tunnel][2:4])[0], flush=True)

@@ -12,7 +12,7 @@ use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::metrics::Metrics;
 use crate::support::scripted_response::ScriptedResponse;
-use crate::support::table::{self, Session};
+use crate::support::table;
 use crate::support::upstream::Upstream;
 
 fn builder(upstream: &Upstream, server: &str) -> Builder {
@@ -200,8 +200,7 @@ async fn client_that_disconnects_during_the_lookup_is_logged_as_499() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = builder(&upstream, "").engine_with(&engine, "timeout = \"10s\"\nattempts = 2").realm("");
     let gateway = gateway.route("/in", "required", "").start().await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gate = Gate::closed();
     engine.inject(Affected::Only("GetItem"), Fault::HoldRequest(gate.clone()));
     let mut client = Client::connect(gateway.address()).await;

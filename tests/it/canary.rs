@@ -70,9 +70,10 @@ async fn gateway(engine: &Engine, upstream: &Upstream, silent: &Upstream) -> Gat
 
 /// Returns the text of a response without its session cookies.
 fn text(response: &Response) -> String {
-    let ours = |value: &str| value.starts_with("session_id=") || value.starts_with("signed=");
+    let is_session_cookie = |value: &str| value.starts_with("session_id=") || value.starts_with("signed=");
     let headers = response.message.headers.iter();
-    let lines = headers.filter(|(name, value)| !(name.eq_ignore_ascii_case("set-cookie") && ours(value)));
+    let lines = headers
+        .filter(|(name, value)| !(name.eq_ignore_ascii_case("set-cookie") && is_session_cookie(value)));
     let lines: Vec<_> = lines.map(|(name, value)| format!("{name}: {value}")).collect();
     format!("{}\n{}\n\n{}", response.message.start, lines.join("\n"), response.text())
 }

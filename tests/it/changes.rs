@@ -114,8 +114,7 @@ fn native(engine: &Engine, upstream: &Upstream, lines: &str) -> Builder {
 async fn destroy_deletes_the_row_and_expires_the_cookie() {
     let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "[sessions.main.cache]\nttl = \"1m\"").start().await;
-    let session = Session::new(json!({"user": "alice"}));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let (_, _, status) = session_at_app(&gateway, &upstream, &session.cookie()).await;
     assert_eq!(status, "active");
     let response =
@@ -175,8 +174,7 @@ async fn invalid_session_command_is_502() {
 async fn change_during_an_outage_is_503_and_has_no_effect() {
     let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "[sessions.main.cache]\nttl = \"1m\"").start().await;
-    let session = Session::new(json!({"user": "alice"}));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     gateway.get("/", &session.cookie()).await;
     engine.inject(Affected::All, Fault::ServerError);
     for target in
@@ -218,8 +216,7 @@ async fn thousand_concurrent_patches_of_different_claims_are_all_written() {
     let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let builder = || gateway(&engine, &upstream, "").server("workers = 1");
     let gateways = [builder().start().await, builder().start().await];
-    let session = Session::new(json!({"user": "alice"}));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let before = engine.counts().updates;
     let cookie = session.cookie();
     let requests = (0..1000).map(|number| {
@@ -251,8 +248,7 @@ async fn thousand_concurrent_patches_of_different_claims_are_all_written() {
 async fn change_of_a_session_deleted_meanwhile_is_409_and_does_not_recreate_it() {
     let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").start().await;
-    let session = Session::new(json!({"user": "alice"}));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gate = Gate::closed();
     engine.inject(Affected::Only("UpdateItem"), Fault::HoldRequest(gate.clone()));
     let (target, cookie) = (patch_target(&json!({"user": "bob"})), session.cookie());
@@ -307,8 +303,7 @@ async fn flash_message_of_a_visitor_without_claims_is_delivered() {
 async fn unsafe_request_from_another_site_without_the_csrf_token_is_403() {
     let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").route("/form", "optional", "csrf = true").start().await;
-    let session = Session::new(json!({"user": "alice"}));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let response = gateway.get("/form", &session.cookie()).await;
     let token = upstream.last_request().header("x-session-csrf").unwrap().to_owned();
     assert_eq!(token.len(), 64);
@@ -466,7 +461,7 @@ async fn required_route_rejects_guests_of_every_format() {
         let admin = set_cookie(&gateway.get(&patch_target(&json!({ "role": ["admin"] })), &alice).await);
         assert_eq!(statuses(&admin).await, [200, 200, 200], "{format}: an admin");
 
-        let nobody = set_cookie(&gateway.get(&patch_target(&value("")), &admin).await);
-        assert_eq!(statuses(&nobody).await, [401, 200, 200], "{format}: an empty user");
+        let empty = set_cookie(&gateway.get(&patch_target(&value("")), &admin).await);
+        assert_eq!(statuses(&empty).await, [401, 200, 200], "{format}: an empty user");
     }
 }

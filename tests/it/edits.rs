@@ -31,9 +31,9 @@ async fn request_headers_are_set_and_removed() {
     let seen = upstream.last_request();
     assert_eq!((seen.header("x-env"), seen.header("user-agent")), (Some("prod"), Some("gate")));
     assert_eq!(seen.header("x-way"), Some("http://gateway.test 127.0.0.1 id-1 /edited"));
-    let theirs: Vec<_> =
+    let forwarded: Vec<_> =
         seen.message.headers.iter().filter(|(_, value)| value == "client's" || value == "twice").collect();
-    assert!(theirs.is_empty(), "{theirs:?}");
+    assert!(forwarded.is_empty(), "{forwarded:?}");
 
     // A header that one route sets is removed from clients' requests on every route, because the upstream trusts it. A header
     // that every client sends is replaced only on that route.

@@ -12,6 +12,7 @@ use crate::support::eventually;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::metrics::Metrics;
 use crate::support::scripted_response::ScriptedResponse;
+use crate::support::session_commands::set_cookie;
 use crate::support::upstream::Upstream;
 
 /// Limits the size of the gateway's files, or removes the limit. The hard limit is unchanged, so this needs no privilege.
@@ -140,7 +141,7 @@ async fn store_on_a_full_disk_is_not_writable_until_there_is_space() {
         .start()
         .await;
     let login = gateway.send(&Request::get("/login")).await;
-    let cookie = login.set_cookies()[0].split(';').next().unwrap().to_owned();
+    let cookie = set_cookie(&login);
     assert_eq!(gateway.get("/", &cookie).await.text(), "alice");
     assert_eq!(readiness(&gateway).await.status, 200);
 

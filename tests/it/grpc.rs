@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::engine::Engine;
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::script::Script;
-use crate::support::table::{self, Session};
+use crate::support::table;
 use crate::support::upstream::Upstream;
 
 /// Starts a client that runs `case`.
@@ -53,8 +53,7 @@ async fn refusal_is_a_grpc_status() {
 async fn every_kind_of_call_is_forwarded() {
     let Some(mut server) = Script::http2("grpc_server.py", &[]) else { return };
     let engine = table::engine().await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &server.next_line().await).start().await;
     let metadata = json!([["cookie", session.cookie()], ["x-user", "mallory"]]);
     let Some(mut client) = client(&gateway, "kinds", &[metadata]) else { return };
@@ -73,13 +72,12 @@ async fn every_kind_of_call_is_forwarded() {
 async fn call_may_be_idle_for_longer_than_the_body_timeout() {
     let Some(mut server) = Script::http2("grpc_server.py", &[]) else { return };
     let engine = table::engine().await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let timeouts = "workers = 1\nbody_timeout = \"100ms\"";
     let gateway = gateway(&engine, &server.next_line().await).server(timeouts).start().await;
     let metadata = json!([["cookie", session.cookie()]]);
-    let Some(mut client) = client(&gateway, "quiet", &[metadata]) else { return };
-    assert_eq!(client.next_line().await, "quiet");
+    let Some(mut client) = client(&gateway, "idle", &[metadata]) else { return };
+    assert_eq!(client.next_line().await, "idle");
     // This tests that an idle call is not ended; no event marks that.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     client.send_line("");

@@ -6,7 +6,7 @@ use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Counts, Fault};
 use crate::support::gate::Gate;
 use crate::support::scripted_response::ScriptedResponse;
-use crate::support::table::{self, Session};
+use crate::support::table;
 use crate::support::upstream::Upstream;
 
 #[tokio::test]
@@ -69,8 +69,7 @@ async fn stopped_server_refuses_connections_and_resumes_on_its_port() {
 #[tokio::test]
 async fn engine_counts_operations_and_injects_faults() {
     let engine = table::engine().await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let read = |consistent: bool| {
         let body = json!({ "TableName": table::TABLE, "Key": session.key(), "ConsistentRead": consistent });
         Request::post("/", body.to_string()).header("X-Amz-Target", "DynamoDB_20120810.GetItem")

@@ -8,7 +8,7 @@ use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::program::{output, successful_output};
 use crate::support::script::Script;
 use crate::support::scripted_response::ScriptedResponse;
-use crate::support::table::{self, Session};
+use crate::support::table;
 use crate::support::upstream::Upstream;
 
 fn public_gateway(upstream: &Upstream) -> Builder {
@@ -72,7 +72,7 @@ async fn nghttp_is_served() {
             "address = \"127.0.0.1:0\"\n[listeners.tls]\n\
              certificates = [{ cert = \"app.pem\", key = \"app.key\" }]",
         )
-        .certificate("app", &Authority::new("ours").server(&["app.test"]))
+        .certificate("app", &Authority::new("Test CA").server(&["app.test"]))
         .file("body", "the body")
         .start()
         .await;
@@ -257,8 +257,7 @@ async fn body_shorter_than_its_content_length_is_a_protocol_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cookie_fields_are_joined_into_one() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = Gateway::builder()
         .engine(&engine)
         .upstream("app", &upstream)

@@ -7,6 +7,7 @@ use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::metrics::Metrics;
 use crate::support::scripted_response::ScriptedResponse;
+use crate::support::session_commands::set_cookie;
 use crate::support::table::{self, DUE, Session};
 use crate::support::upstream::Upstream;
 
@@ -26,12 +27,6 @@ async fn gateway(engine: &Engine, upstream: &Upstream) -> Gateway {
         .await
 }
 
-async fn put_session(engine: &Engine) -> Session {
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(engine).await;
-    session
-}
-
 #[tokio::test]
 async fn requests_are_counted_by_route_status_and_verdict() {
     let (engine, upstream) = (
@@ -42,7 +37,7 @@ async fn requests_are_counted_by_route_status_and_verdict() {
         }),
     );
     let gateway = gateway(&engine, &upstream).await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     for target in ["/", "/a", "/optional", "/optional/404", "/public"] {
         gateway.get(target, &session.cookie()).await;
     }
@@ -82,7 +77,7 @@ async fn requests_are_counted_by_route_status_and_verdict() {
 async fn duration_is_the_sum_of_gateway_store_and_upstream_durations() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     for _ in 0..3 {
         gateway.get("/", &session.cookie()).await;
     }
@@ -120,7 +115,7 @@ async fn session_operations_are_counted_by_realm() {
         }),
     );
     let gateway = gateway(&engine, &upstream).await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     for target in ["/", "/", "/patch", "/late", "/end", "/"] {
         gateway.get(target, &session.cookie()).await;
     }
@@ -160,9 +155,9 @@ async fn session_operations_are_counted_by_realm() {
 async fn store_operations_and_consumed_capacity_are_counted() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     gateway.get("/", &session.cookie()).await;
-    let other = put_session(&engine).await;
+    let other = table::alice_session(&engine).await;
     engine.inject(Affected::All, Fault::Throttle);
     assert_eq!(gateway.get("/", &other.cookie()).await.status, 503);
 
@@ -198,7 +193,7 @@ async fn writes_to_the_embedded_engine_consume_capacity() {
     for target in ["/login", "/change", "/rotate", "/logout"] {
         let response = gateway.get(target, &cookie).await;
         assert_eq!(response.status, 200, "{target}");
-        cookie = response.set_cookies()[0].split(';').next().unwrap().to_owned();
+        cookie = set_cookie(&response);
     }
     let metrics = Metrics::scrape(&gateway).await;
     for operation in ["create", "update", "rotate", "delete"] {

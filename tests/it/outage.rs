@@ -26,12 +26,6 @@ fn gateway(engine: &Engine, upstream: &Upstream, realm: &str) -> Builder {
         .route("/public", "public", "")
 }
 
-async fn put_session(engine: &Engine) -> Session {
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(engine).await;
-    session
-}
-
 /// Asserts a 503 with Retry-After that does not expire the cookie and names no internals.
 fn assert_unavailable(response: &Response) {
     assert_eq!(response.status, 503, "{}", response.text());
@@ -68,7 +62,7 @@ async fn unreachable_table_is_503_until_it_is_back() {
     let (mut engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream, "").start().await;
     for _ in 0..2 {
-        let session = put_session(&engine).await;
+        let session = table::alice_session(&engine).await;
         engine.server().stop().await;
         assert_unavailable_to_sessions(&gateway, &upstream, &session).await;
         engine.server().resume();
@@ -81,7 +75,7 @@ async fn throttled_failing_or_denied_operations_are_503_until_they_succeed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream, "").start().await;
     for fault in [Fault::Throttle, Fault::ServerError, Fault::AccessDenied, Fault::BrokenOff] {
-        let session = put_session(&engine).await;
+        let session = table::alice_session(&engine).await;
         engine.inject(Affected::All, fault);
         assert_unavailable_to_sessions(&gateway, &upstream, &session).await;
         engine.clear_faults();
@@ -107,7 +101,7 @@ async fn invalid_response_of_the_store_is_503_and_not_cached() {
         let realm = format!("cache.ttl = \"1m\"\non_store_error = {mode}");
         let gateway = gateway(&engine, &upstream, &realm).start().await;
         for fault in &faults {
-            let session = put_session(&engine).await;
+            let session = table::alice_session(&engine).await;
             engine.inject(Affected::All, fault.clone());
             assert_unavailable(&gateway.get("/", &session.cookie()).await);
             let optional = gateway.get("/optional", &session.cookie()).await;
@@ -122,7 +116,7 @@ async fn invalid_response_of_the_store_is_503_and_not_cached() {
             assert_eq!(upstream.last_request().header("x-user"), Some("alice"));
         }
         // An empty object is DynamoDB's response for an absent row.
-        let session = put_session(&engine).await;
+        let session = table::alice_session(&engine).await;
         engine.inject(Affected::All, Fault::Body("{}"));
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 401, "{mode}");
     }
@@ -143,7 +137,7 @@ async fn write_with_an_invalid_response_is_503() {
         .start()
         .await;
     for fault in [Fault::Body(""), Fault::Body("<html>"), Fault::Body("[]")] {
-        let session = put_session(&engine).await;
+        let session = table::alice_session(&engine).await;
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
         for write in ["UpdateItem", "PutItem", "DeleteItem", "TransactWriteItems"] {
             engine.inject(Affected::Only(write), fault.clone());
@@ -163,7 +157,7 @@ async fn write_with_an_invalid_response_is_503() {
 #[tokio::test]
 async fn table_that_does_not_respond_is_503_after_the_timeout() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &upstream, "").start().await;
     engine.inject(Affected::All, Fault::NoResponse);
 
@@ -183,7 +177,7 @@ async fn table_that_does_not_respond_is_503_after_the_timeout() {
 #[tokio::test]
 async fn on_store_error_anonymous_serves_optional_routes_without_a_session() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &upstream, "on_store_error = \"anonymous\"").start().await;
     engine.inject(Affected::All, Fault::Throttle);
 
@@ -198,7 +192,7 @@ async fn on_store_error_anonymous_serves_optional_routes_without_a_session() {
 #[tokio::test]
 async fn cached_session_is_served_during_an_outage() {
     let (mut engine, upstream) = (table::engine().await, Upstream::start());
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &upstream, "cache.ttl = \"1m\"").start().await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 
@@ -214,7 +208,7 @@ async fn cached_session_is_served_during_an_outage() {
 #[tokio::test]
 async fn on_store_error_stale_serves_stale_rows() {
     let (mut engine, upstream) = (table::engine().await, Upstream::start());
-    let (session, other) = (put_session(&engine).await, put_session(&engine).await);
+    let (session, other) = (table::alice_session(&engine).await, table::alice_session(&engine).await);
     let realm = "cache.ttl = \"1ms\"\non_store_error = { stale = \"1m\" }";
     let gateway = gateway(&engine, &upstream, realm).start().await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);

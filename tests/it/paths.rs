@@ -1,7 +1,5 @@
 //! Paths that servers treat differently, and the routes' settings for them: duplicate slashes, and case.
 
-use serde_json::json;
-
 use crate::support::client::Request;
 use crate::support::engine::Engine;
 use crate::support::gateway::{Builder, Gateway, field};
@@ -15,8 +13,7 @@ const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
 /// Returns a gateway that merges slashes except at `/admin`, but again at `/admin/files`.
 async fn merging(upstream: &Upstream) -> (Builder, Session, Engine) {
     let engine = table::engine().await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let builder = Gateway::builder()
         .engine(&engine)
         .upstream("app", upstream)
@@ -122,8 +119,7 @@ async fn page_requests_are_redirected_to_the_merged_path() {
 #[tokio::test]
 async fn path_in_another_case_does_not_bypass_a_route_that_ignores_case() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = |lines: &str| {
         Gateway::builder()
             .engine(&engine)

@@ -133,16 +133,16 @@ async fn proxy_header_of_an_untrusted_address_closes_the_connection() {
 
 #[tokio::test]
 async fn proxy_header_precedes_the_tls_handshake() {
-    let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let lines = "trusted_proxies = [\"127.0.0.1\"]\n\
                  tls.certificates = [{ cert = \"app.pem\", key = \"app.key\" }]";
     let gateway =
-        proxied_gateway(&upstream, lines).certificate("app", &ours.server(&["app.test"])).start().await;
+        proxied_gateway(&upstream, lines).certificate("app", &authority.server(&["app.test"])).start().await;
     let mut stream = tokio::net::TcpStream::connect(gateway.addresses("https")[0]).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut stream, b"PROXY TCP4 192.0.2.9 127.0.0.1 1 443\r\n")
         .await
         .unwrap();
-    let connector = tokio_rustls::TlsConnector::from(tls::client_config(&ours, None));
+    let connector = tokio_rustls::TlsConnector::from(tls::client_config(&authority, None));
     let stream =
         within("a handshake", connector.connect("app.test".try_into().unwrap(), stream)).await.unwrap();
     assert_eq!(Client::over(stream).request(&Request::get("/")).await.status, 200);

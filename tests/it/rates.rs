@@ -84,8 +84,7 @@ async fn ipv6_addresses_of_one_network_share_a_limit() {
 #[tokio::test]
 async fn lookups_of_unknown_ids_are_limited_and_cached_sessions_are_served() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let known = Session::new(json!({ "user": "alice" }));
-    known.put(&engine).await;
+    let known = table::alice_session(&engine).await;
     let gateway = Gateway::builder()
         .engine(&engine)
         .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 20 }")

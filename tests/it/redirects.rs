@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::client::{Client, Request};
 use crate::support::gateway::{Gateway, field};
-use crate::support::table::{self, Session};
+use crate::support::table;
 use crate::support::upstream::Upstream;
 
 fn route(path: &str, lines: &str) -> String {
@@ -94,8 +94,7 @@ async fn constant_response_has_its_status_body_and_headers() {
 #[tokio::test]
 async fn redirect_of_a_route_with_a_session_needs_the_session() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let members =
         "[[routes]]\npath = \"/members\"\nsession = \"main\"\nredirect = \"https://members.example{uri}\"";
     let gateway = Gateway::builder()

@@ -92,8 +92,7 @@ async fn unchanged_realm_keeps_cached_sessions_but_not_the_headers_of_other_rout
 async fn changed_realm_has_an_empty_cache() {
     let (upstream, engine) = (Upstream::start(), table::engine().await);
     let gateway = gateway(&upstream, &engine).await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     gateway.get("/", &session.cookie()).await;
     let reads = engine.counts().eventual_reads;
 

@@ -7,7 +7,6 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -17,7 +16,7 @@ use crate::support::gateway::{self, Gateway, field};
 use crate::support::load::Load;
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::server::Server;
-use crate::support::table::{self, Session};
+use crate::support::table;
 use crate::support::upstream::Upstream;
 use crate::support::{eventually, within};
 
@@ -141,8 +140,7 @@ async fn upgraded_process_has_the_sockets_and_the_new_settings() {
         .route("/", "required", "")
         .start()
         .await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let addresses = gateway.addresses("http");
     let mut open = Client::connect(addresses[0]).await;
     let request = Request::get("/").cookie(&session.cookie());
@@ -391,8 +389,7 @@ async fn no_request_fails_during_reloads_and_a_binary_upgrade() {
         .route("/", "required", "[routes.headers]\nX-User = \"user\"")
         .start()
         .await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let request = Request::get("/").cookie(&session.cookie());
     let mut load = Load::start(gateway.address(), &request, 48, 16);
 

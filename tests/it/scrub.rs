@@ -292,8 +292,7 @@ async fn connection_header_removes_only_hop_by_hop_headers() {
         .route("/", "required", "[routes.headers]\nX-User = \"user\"")
         .start()
         .await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     let kept = [
         ("Content-Type", "text/plain"),
         ("Authorization", "Basic YTpi"),

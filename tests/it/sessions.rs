@@ -31,16 +31,10 @@ fn gateway(engine: &Engine, upstream: &Upstream) -> Builder {
     )
 }
 
-async fn put_session(engine: &Engine) -> Session {
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(engine).await;
-    session
-}
-
 #[tokio::test]
 async fn upstream_gets_the_session_headers_and_the_log_has_no_secrets() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
 
     let response = gateway.get("/page", &session.cookie()).await;
@@ -204,7 +198,7 @@ async fn invalid_row_is_401_and_other_sessions_are_served() {
         assert_eq!(response.status, 401, "{row}");
     }
     assert_eq!(upstream.request_count(), 0);
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
 }
 
@@ -242,7 +236,7 @@ async fn cookie_with_a_newer_version_than_the_row_causes_a_strong_read() {
     // A session that was just created is not on the replica yet.
     engine.clear_faults();
     engine.inject(Affected::All, Fault::Stale(Value::Null));
-    let created = put_session(&engine).await;
+    let created = table::alice_session(&engine).await;
     assert_eq!(gateway.get("/", &created.cookie()).await.status, 200);
     assert_eq!(engine.counts(), Counts { eventual_reads: 2, strong_reads: 2, ..Counts::default() });
 }
@@ -270,7 +264,7 @@ async fn lookups_of_an_unknown_id_cost_two_reads_altogether() {
 #[tokio::test]
 async fn quoted_cookie_names_the_session_and_is_forwarded_without_quotes() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     let value = format!("{}/{}", session.id, session.version);
     for (cookie, expected) in [
@@ -358,7 +352,7 @@ async fn cookie_with_a_wrong_signature_costs_no_read() {
 async fn request_with_two_sessions_is_anonymous() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).realm("").start().await;
-    let (alice, bob) = (put_session(&engine).await, Session::new(json!({ "user": "bob" })));
+    let (alice, bob) = (table::alice_session(&engine).await, Session::new(json!({ "user": "bob" })));
     bob.put(&engine).await;
     let both = format!("{}; a=b; {}", alice.cookie(), bob.cookie());
 
@@ -375,7 +369,7 @@ async fn request_with_two_sessions_is_anonymous() {
 async fn active_session_among_invalid_cookies_is_used_and_only_its_cookie_is_forwarded() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).realm("").start().await;
-    let live = put_session(&engine).await;
+    let live = table::alice_session(&engine).await;
     let expired = Session::new(json!({ "user": "mallory" })).aged(TIMEOUT + DUE);
     expired.put(&engine).await;
     let absent = Session::new(json!({}));
@@ -404,7 +398,7 @@ fn is_update(operation: &crate::support::engine::Operation) -> bool {
 async fn more_session_cookies_than_are_looked_up_is_401_unless_they_are_malformed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let gateway = gateway(&engine, &upstream).realm("").start().await;
-    let (alice, mallory) = (put_session(&engine).await, Session::new(json!({ "user": "mallory" })));
+    let (alice, mallory) = (table::alice_session(&engine).await, Session::new(json!({ "user": "mallory" })));
     mallory.put(&engine).await;
     let absent: Vec<_> = (0..3).map(|_| Session::new(json!({})).cookie()).collect();
 

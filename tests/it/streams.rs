@@ -1,13 +1,11 @@
 //! Long-lived responses: event streams and long downloads end when their session ends.
 
-use serde_json::json;
-
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::scripted_response::ScriptedResponse;
-use crate::support::table::{self, Session};
+use crate::support::table;
 use crate::support::upstream::Upstream;
 
 const LONG_CACHE: &str = "[sessions.main.cache]\nttl = \"1m\"";
@@ -33,12 +31,6 @@ fn upstream(gate: &Gate) -> Upstream {
     })
 }
 
-async fn put_session(engine: &Engine) -> Session {
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(engine).await;
-    session
-}
-
 /// Requests `target` and reads up to the pause.
 async fn open(gateway: &Gateway, target: &str, cookie: &str) -> Client {
     let mut client = Client::connect(gateway.address()).await;
@@ -59,7 +51,7 @@ fn reads(all: &[crate::support::engine::Operation]) -> usize {
 #[tokio::test]
 async fn responses_of_a_deleted_session_are_aborted_by_the_recheck() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let (session, upstream) = (put_session(&engine).await, upstream(&gate));
+    let (session, upstream) = (table::alice_session(&engine).await, upstream(&gate));
     let gateway = gateway(&engine, &upstream, "recheck = \"1s\"").start().await;
     let before = reads(&engine.operations());
     let mut clients = Vec::new();
@@ -85,7 +77,7 @@ async fn responses_of_a_deleted_session_are_aborted_by_the_recheck() {
 #[tokio::test]
 async fn outage_of_the_store_aborts_no_response() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let (session, upstream) = (put_session(&engine).await, upstream(&gate));
+    let (session, upstream) = (table::alice_session(&engine).await, upstream(&gate));
     let gateway = gateway(&engine, &upstream, "recheck = \"1s\"").start().await;
     let events = open(&gateway, "/events", &session.cookie()).await;
     let download = open(&gateway, "/download", &session.cookie()).await;
@@ -100,7 +92,7 @@ async fn outage_of_the_store_aborts_no_response() {
 #[tokio::test]
 async fn destroy_by_the_same_gateway_aborts_event_streams_at_once() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let held = gate.clone();
     let upstream = Upstream::responding(move |request| match request.target.as_str() {
         "/events" => long_response("text/event-stream", &held),
@@ -115,7 +107,7 @@ async fn destroy_by_the_same_gateway_aborts_event_streams_at_once() {
 #[tokio::test]
 async fn event_stream_may_be_idle_for_longer_than_the_response_timeout() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let (session, upstream) = (put_session(&engine).await, upstream(&gate));
+    let (session, upstream) = (table::alice_session(&engine).await, upstream(&gate));
     let builder = Gateway::builder().engine(&engine).realm(LONG_CACHE);
     let builder = builder.upstream_at("app", upstream.address(), "response_timeout = \"1s\"");
     let brief =
@@ -131,7 +123,7 @@ async fn event_stream_may_be_idle_for_longer_than_the_response_timeout() {
 #[tokio::test]
 async fn drain_aborts_event_streams_at_once_and_waits_for_downloads() {
     let (engine, gate) = (table::engine().await, Gate::closed());
-    let (session, upstream) = (put_session(&engine).await, upstream(&gate));
+    let (session, upstream) = (table::alice_session(&engine).await, upstream(&gate));
     let gateway = gateway(&engine, &upstream, "").server("workers = 1\ndrain = \"10m\"").start().await;
     let events = open(&gateway, "/events", &session.cookie()).await;
     let download = open(&gateway, "/download", &session.cookie()).await;

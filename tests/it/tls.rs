@@ -30,7 +30,7 @@ fn address(gateway: &Gateway) -> std::net::SocketAddr {
 
 #[tokio::test]
 async fn curl_is_served_over_both_versions_and_the_upstream_gets_the_scheme() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let gateway =
         tls_gateway(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
     authority.write(&gateway.directory().join("ca.pem"));
@@ -51,7 +51,7 @@ async fn curl_is_served_over_both_versions_and_the_upstream_gets_the_scheme() {
 
 #[tokio::test]
 async fn certificate_is_chosen_by_server_name_and_the_first_is_the_default() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let gateway = tls_gateway(
         &upstream,
         "certificates = [\n\
@@ -89,7 +89,7 @@ async fn certificate_is_chosen_by_server_name_and_the_first_is_the_default() {
 
 #[tokio::test]
 async fn http2_is_negotiated_unless_it_is_off() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let identity = authority.server(&["app.test"]);
     for (listener, option, version) in
         [("", "--http2", "2"), ("", "--http1.1", "1.1"), ("http2 = false", "--http2", "1.1")]
@@ -110,7 +110,7 @@ async fn http2_is_negotiated_unless_it_is_off() {
 
 #[tokio::test]
 async fn version_below_min_version_is_rejected() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let lines = format!("min_version = \"1.3\"\n{APP}");
     let gateway =
         tls_gateway(&upstream, &lines).certificate("app", &authority.server(&["app.test"])).start().await;
@@ -124,7 +124,7 @@ async fn version_below_min_version_is_rejected() {
 
 #[tokio::test]
 async fn tls_sessions_are_resumed_in_both_versions() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let gateway =
         tls_gateway(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
     let client = tls::client_config(&authority, None);
@@ -149,18 +149,19 @@ async fn tls_sessions_are_resumed_in_both_versions() {
 
 #[tokio::test]
 async fn client_certificate_is_verified_and_required_unless_optional() {
-    let (upstream, ours, theirs) = (Upstream::start(), Authority::new("ours"), Authority::new("theirs"));
-    let (alice, mallory) = (ours.client("alice", &[]), theirs.client("alice", &[]));
+    let (upstream, authority, other_authority) =
+        (Upstream::start(), Authority::new("Test CA"), Authority::new("Other CA"));
+    let (alice, mallory) = (authority.client("alice", &[]), other_authority.client("alice", &[]));
     for (auth, without) in
         [("", false), ("client_auth = \"required\"\n", false), ("client_auth = \"optional\"\n", true)]
     {
         let gateway = tls_gateway(&upstream, &format!("client_ca = \"clients.pem\"\n{auth}{APP}"))
-            .certificate("app", &ours.server(&["app.test"]))
-            .file("clients.pem", ours.pem())
+            .certificate("app", &authority.server(&["app.test"]))
+            .file("clients.pem", authority.pem())
             .start()
             .await;
         for (identity, expected) in [(Some(&alice), true), (Some(&mallory), false), (None, without)] {
-            let client = tls::client_config(&ours, identity);
+            let client = tls::client_config(&authority, identity);
             // In TLS 1.3, the client's handshake succeeds before the server rejects its certificate.
             let served = match tls::handshake(address(&gateway), "app.test", &client).await {
                 Ok(stream) => is_served(Client::over(stream)).await,
@@ -179,7 +180,7 @@ async fn is_served(mut client: Client) -> bool {
 
 #[tokio::test]
 async fn certificate_headers_have_the_verified_certificate_and_cannot_be_forged() {
-    let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let headers = "[routes.headers]\nX-Subject = { tls = \"subject\" }\nX-Issuer = { tls = \"issuer\" }\n\
                    X-Serial = { tls = \"serial\" }\nX-Fingerprint = { tls = \"fingerprint\" }\n\
                    X-Names = { tls = \"san\" }";
@@ -191,22 +192,22 @@ async fn certificate_headers_have_the_verified_certificate_and_cannot_be_forged(
         .upstream("app", &upstream)
         .route("/", "public", headers)
         .route("/other", "public", "")
-        .certificate("app", &ours.server(&["app.test"]))
-        .file("clients.pem", ours.pem())
+        .certificate("app", &authority.server(&["app.test"]))
+        .file("clients.pem", authority.pem())
         .start()
         .await;
-    let zoe = ours.client("Zoë 100%", &["zoe.test", "10.0.0.7", "::1"]);
+    let zoe = authority.client("Zoë 100%", &["zoe.test", "10.0.0.7", "::1"]);
     let forged = |path: &str| {
         let names = ["X-Subject", "X-Issuer", "x-serial", "X_Fingerprint", "X-Names"];
         names.into_iter().fold(Request::get(path), |request, name| request.header(name, "forged"))
     };
 
-    let with_certificate = tls::client_config(&ours, Some(&zoe));
+    let with_certificate = tls::client_config(&authority, Some(&zoe));
     let mut client = tls::connect(address(&gateway), "app.test", &with_certificate).await;
     assert_eq!(client.request(&forged("/")).await.status, 200);
     let received = upstream.last_request();
     assert_eq!(received.all("x-subject"), ["CN=Zo%C3%AB 100%25,O=Acme\\, Inc."]);
-    assert_eq!(received.all("x-issuer"), ["CN=ours"]);
+    assert_eq!(received.all("x-issuer"), ["CN=Test CA"]);
     assert_eq!(received.all("x-names"), ["DNS:zoe.test,IP:10.0.0.7,IP:::1"]);
     let (serial, fingerprint) =
         (received.header("x-serial").unwrap(), received.header("x-fingerprint").unwrap());
@@ -224,7 +225,8 @@ async fn certificate_headers_have_the_verified_certificate_and_cannot_be_forged(
     assert_eq!(upstream.last_request().all("x-subject").len(), 1);
 
     // Without a certificate, without TLS, or on a route without these headers, the client's are removed.
-    let mut anonymous = tls::connect(address(&gateway), "app.test", &tls::client_config(&ours, None)).await;
+    let mut anonymous =
+        tls::connect(address(&gateway), "app.test", &tls::client_config(&authority, None)).await;
     assert_eq!(anonymous.request(&forged("/")).await.status, 200);
     let without = [upstream.last_request()];
     assert_eq!(gateway.send(&forged("/")).await.status, 200);
@@ -240,7 +242,7 @@ async fn certificate_headers_have_the_verified_certificate_and_cannot_be_forged(
 
 #[tokio::test]
 async fn request_for_a_host_with_other_client_certificate_rules_is_421() {
-    let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let gateway = tls_gateway(
         &upstream,
         "certificates = [\n\
@@ -248,14 +250,14 @@ async fn request_for_a_host_with_other_client_certificate_rules_is_421() {
          { cert = \"also.pem\", key = \"also.key\" },\n\
          { cert = \"shut.pem\", key = \"shut.key\", client_ca = \"clients.pem\" },\n]",
     )
-    .certificate("open", &ours.server(&["open.test"]))
-    .certificate("also", &ours.server(&["also.test"]))
-    .certificate("shut", &ours.server(&["shut.test", "*.shut.test"]))
-    .file("clients.pem", ours.pem())
+    .certificate("open", &authority.server(&["open.test"]))
+    .certificate("also", &authority.server(&["also.test"]))
+    .certificate("shut", &authority.server(&["shut.test", "*.shut.test"]))
+    .file("clients.pem", authority.pem())
     .start()
     .await;
-    let alice = tls::client_config(&ours, Some(&ours.client("alice", &[])));
-    let anonymous = tls::client_config(&ours, None);
+    let alice = tls::client_config(&authority, Some(&authority.client("alice", &[])));
+    let anonymous = tls::client_config(&authority, None);
 
     for (client, name, host, status) in [
         (&anonymous, "open.test", "open.test", 200),
@@ -288,25 +290,25 @@ async fn request_for_a_host_with_other_client_certificate_rules_is_421() {
 /// to open another one.
 #[tokio::test]
 async fn coalesced_http2_request_for_a_host_with_other_client_rules_is_421() {
-    let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let gateway = tls_gateway(
         &upstream,
         "certificates = [\n\
          { cert = \"open.pem\", key = \"open.key\" },\n\
          { cert = \"shut.pem\", key = \"shut.key\", client_ca = \"clients.pem\" },\n]",
     )
-    .certificate("open", &ours.server(&["*.app.test"]))
-    .certificate("shut", &ours.server(&["shut.app.test"]))
-    .file("clients.pem", ours.pem())
+    .certificate("open", &authority.server(&["*.app.test"]))
+    .certificate("shut", &authority.server(&["shut.app.test"]))
+    .file("clients.pem", authority.pem())
     .start()
     .await;
     for (identity, name, host, status) in [
         (None, "open.app.test", "also.app.test", 200),
         (None, "open.app.test", "shut.app.test", 421),
         (None, "open.app.test", "shut.app.test:443", 421),
-        (Some(ours.client("alice", &[])), "shut.app.test", "open.app.test", 421),
+        (Some(authority.client("alice", &[])), "shut.app.test", "open.app.test", 421),
     ] {
-        let mut config = (*tls::client_config(&ours, identity.as_ref())).clone();
+        let mut config = (*tls::client_config(&authority, identity.as_ref())).clone();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let stream = tls::handshake(address(&gateway), name, &Arc::new(config)).await.unwrap();
         let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -325,7 +327,7 @@ async fn coalesced_http2_request_for_a_host_with_other_client_rules_is_421() {
 
 #[tokio::test]
 async fn client_hello_in_records_of_one_byte_is_accepted() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let gateway =
         tls_gateway(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
 
@@ -353,7 +355,7 @@ async fn client_hello_in_records_of_one_byte_is_accepted() {
 
 #[tokio::test]
 async fn other_protocol_at_a_tls_port_is_closed_and_plain_http_is_400() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let lines = format!("handshake_timeout = \"500ms\"\n{APP}");
     let gateway =
         tls_gateway(&upstream, &lines).certificate("app", &authority.server(&["app.test"])).start().await;
@@ -388,7 +390,7 @@ async fn other_protocol_at_a_tls_port_is_closed_and_plain_http_is_400() {
 
 #[tokio::test]
 async fn connection_ends_with_close_notify() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let gateway =
         tls_gateway(&upstream, APP).certificate("app", &authority.server(&["app.test"])).start().await;
 
@@ -407,7 +409,7 @@ fn certificate(stream: &tokio_rustls::client::TlsStream<TcpStream>) -> Vec<u8> {
 
 #[tokio::test]
 async fn changed_certificates_are_reloaded_and_invalid_ones_are_rejected() {
-    let (upstream, authority) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let [first, second, third] = [(); 3].map(|()| authority.server(&["app.test"]));
     let gateway = tls_gateway(&upstream, APP).certificate("app", &first).start().await;
     let at = address(&gateway);
@@ -460,8 +462,8 @@ async fn changed_certificates_are_reloaded_and_invalid_ones_are_rejected() {
 
 #[tokio::test]
 async fn invalid_certificate_is_an_error_at_start_and_an_expired_one_a_warning() {
-    let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
-    let (one, other) = (ours.server(&["app.test"]), ours.server(&["app.test"]));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
+    let (one, other) = (authority.server(&["app.test"]), authority.server(&["app.test"]));
     let mixed = Identity { certificate: one.certificate.clone(), key: other.key };
     let failure = tls_gateway(&upstream, APP).certificate("app", &mixed).fail_to_start().await;
     assert_eq!(failure.status.code(), Some(2));
@@ -469,14 +471,16 @@ async fn invalid_certificate_is_an_error_at_start_and_an_expired_one_a_warning()
     let failure = tls_gateway(&upstream, APP).file("app.pem", &one.certificate).fail_to_start().await;
     assert!(failure.log.contains("`listeners.tls.certificates.key` cannot be read from"), "{}", failure.log);
     // Clients may accept an expired certificate.
-    let gateway =
-        tls_gateway(&upstream, APP).certificate("app", &ours.expired_server(&["app.test"])).start().await;
+    let gateway = tls_gateway(&upstream, APP)
+        .certificate("app", &authority.expired_server(&["app.test"]))
+        .start()
+        .await;
     gateway.wait_for_line("the certificate of `listeners.tls.certificates.cert` has expired").await;
 }
 
 #[tokio::test]
 async fn redirect_to_https_redirects_plain_requests_and_hsts_is_sent_over_tls() {
-    let (upstream, ours) = (Upstream::start(), Authority::new("ours"));
+    let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));
     let gateway = Gateway::builder()
         .listener("address = \"127.0.0.1:0\"\nredirect_to_https = true")
         .listener("address = \"127.0.0.1:0\"\nredirect_to_https = { port = 8443, status = 301 }")
@@ -485,7 +489,7 @@ async fn redirect_to_https_redirects_plain_requests_and_hsts_is_sent_over_tls() 
              tls.certificates = [{ cert = \"app.pem\", key = \"app.key\" }]",
         )
         .listener("address = \"127.0.0.1:0\"\nredirect_to_https = true\ntrusted_proxies = [\"127.0.0.1\"]")
-        .certificate("app", &ours.server(&["app.test"]))
+        .certificate("app", &authority.server(&["app.test"]))
         .upstream("app", &upstream)
         .route("/app", "public", "")
         .start()
@@ -510,7 +514,7 @@ async fn redirect_to_https_redirects_plain_requests_and_hsts_is_sent_over_tls() 
     assert_eq!(forwarded.status, 200, "a request over TLS to a trusted proxy was redirected");
     let before = upstream.request_count();
 
-    let client = tls::client_config(&ours, None);
+    let client = tls::client_config(&authority, None);
     let mut client = tls::connect(address(&gateway), "app.test", &client).await;
     for (path, status) in [("/app", 200), ("/nothing", 404), ("//", 400)] {
         let response = client.request(&Request::get(path)).await;
@@ -523,19 +527,19 @@ async fn redirect_to_https_redirects_plain_requests_and_hsts_is_sent_over_tls() 
 
 #[tokio::test]
 async fn hsts_header_of_the_upstream_takes_precedence() {
-    let ours = Authority::new("ours");
+    let authority = Authority::new("Test CA");
     let upstream = Upstream::responding(|_| {
         crate::support::scripted_response::ScriptedResponse::ok("ok")
             .header("Strict-Transport-Security", "max-age=1")
     });
     let gateway = Gateway::builder()
         .listener("address = \"127.0.0.1:0\"\nhsts = \"1day\"\n[listeners.tls]\ncertificates = [{ cert = \"app.pem\", key = \"app.key\" }]")
-        .certificate("app", &ours.server(&["app.test"]))
+        .certificate("app", &authority.server(&["app.test"]))
         .upstream("app", &upstream)
         .route("/", "public", "")
         .start()
         .await;
-    let mut client = tls::connect(address(&gateway), "app.test", &tls::client_config(&ours, None)).await;
+    let mut client = tls::connect(address(&gateway), "app.test", &tls::client_config(&authority, None)).await;
     let response = client.request(&Request::get("/")).await;
     assert_eq!(response.header("strict-transport-security"), Some("max-age=1"));
     assert_eq!(field(&gateway.events("listening")[0], "listener"), "https");

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -20,12 +19,6 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 fn gateway(engine: &Engine, app: &TcpListener) -> Builder {
     let builder = Gateway::builder().engine(engine).upstream_at("app", app.local_addr().unwrap(), "");
     builder.realm("").route("/ws", "required", "websocket = true")
-}
-
-async fn put_session(engine: &Engine) -> Session {
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(engine).await;
-    session
 }
 
 /// Accepts a connection of the gateway, responds to the handshake, and returns the app's end of the tunnel.
@@ -80,7 +73,7 @@ async fn fill(stream: &mut TcpStream, limit: usize) -> usize {
 async fn unread_bytes_block_the_sender_and_use_no_memory() {
     const PLENTY: usize = 256 << 20;
     let (engine, other) = (table::engine().await, Upstream::start());
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = gateway(&engine, &listener)
         .upstream("other", &other)
@@ -118,7 +111,7 @@ async fn assert_arrives(from: &mut TcpStream, to: &mut TcpStream, count: usize) 
 #[tokio::test]
 async fn half_close_of_either_end_is_forwarded_and_the_other_direction_stays_open() {
     let engine = table::engine().await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = gateway(&engine, &listener).start().await;
     for client_first in [true, false] {

@@ -26,16 +26,10 @@ fn gateway(engine: &Engine, echo: &EchoServer, lines: &str) -> Builder {
     builder.route("/ws", "required", lines).route("/", "optional", "")
 }
 
-async fn put_session(engine: &Engine) -> Session {
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(engine).await;
-    session
-}
-
 #[tokio::test]
 async fn handshake_has_the_session_headers_and_is_logged_with_its_bytes() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &echo, &format!("websocket = true\n{HEADERS}")).start().await;
 
     let lines = [
@@ -77,7 +71,7 @@ async fn handshake_has_the_session_headers_and_is_logged_with_its_bytes() {
 #[tokio::test]
 async fn messages_of_a_megabyte_are_forwarded_in_both_directions() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true").start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     let message: Vec<u8> = (0..1 << 20).map(|at: u32| at.to_le_bytes()[at as usize % 3]).collect();
@@ -94,7 +88,7 @@ async fn messages_of_a_megabyte_are_forwarded_in_both_directions() {
 #[tokio::test]
 async fn handshake_without_a_session_is_401_and_from_another_origin_403() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let lines = "websocket = { origins = [\"https://partner.example\"] }\nlogin = \"/login\"";
     let gateway = gateway(&engine, &echo, lines).start().await;
     let html = ("Accept", "text/html");
@@ -142,7 +136,7 @@ fn scripted_gateway(engine: &Engine, upstream: &Upstream) -> Builder {
 #[tokio::test]
 async fn invalid_handshake_is_400_and_other_upgrades_are_ignored() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = scripted_gateway(&engine, &upstream).start().await;
     let plain = || Request::get("/ws").cookie(&session.cookie()).header("Connection", "Upgrade");
     let without_key = plain().header("Upgrade", "websocket");
@@ -174,7 +168,7 @@ async fn invalid_101_is_502() {
         _ => switching_protocols(ACCEPT, "websocket"),
     });
     let engine = table::engine().await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = scripted_gateway(&engine, &upstream).start().await;
     for case in ["accept", "protocol", "no-accept"] {
         assert_eq!(gateway.send(&handshake(&session).header("X-Case", case)).await.status, 502, "{case}");
@@ -198,7 +192,7 @@ async fn early_bytes_are_forwarded_only_after_a_101() {
         _ => switching_protocols(ACCEPT, "websocket").after(&held),
     });
     let engine = table::engine().await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = scripted_gateway(&engine, &upstream).start().await;
     let early = "GET /smuggled HTTP/1.1\r\nHost: gateway.test\r\n\r\n";
 
@@ -228,7 +222,7 @@ async fn early_bytes_are_forwarded_only_after_a_101() {
 #[tokio::test]
 async fn tunnels_of_a_deleted_session_are_closed_by_the_recheck() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
     let before = engine.counts().reads();
     let mut sockets = Vec::new();
@@ -265,7 +259,7 @@ async fn destroy_by_the_same_gateway_closes_tunnels_at_once_and_a_rotation_does_
         ScriptedResponse::ok("ok").header("X-Session-Action", request.header("x-action").unwrap())
     });
     let engine = table::engine().await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let cookie = session.cookie();
     let lines = "websocket = true\nrecheck = \"1h\"";
     let gateway = Gateway::builder().engine(&engine).realm(LONG_CACHE).upstream_at("app", echo.address(), "");
@@ -292,7 +286,7 @@ async fn app_that_expires_its_cookie_causes_a_recheck() {
         _ => ScriptedResponse::ok("hello"),
     });
     let engine = table::engine().await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let lines = "websocket = true\nrecheck = \"1h\"";
     let gateway = Gateway::builder().engine(&engine).realm(LONG_CACHE).upstream_at("app", echo.address(), "");
     let gateway = gateway.upstream("own", &upstream).route("/ws", "required", lines);
@@ -311,7 +305,7 @@ async fn app_that_expires_its_cookie_causes_a_recheck() {
 #[tokio::test]
 async fn outage_of_the_store_closes_no_tunnel_until_a_recheck_succeeds() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     engine.inject(Affected::All, Fault::ServerError);
@@ -341,7 +335,7 @@ async fn tunnel_is_closed_when_its_user_logs_out_or_changes() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
     for (path, access) in [("/ws", "required"), ("/any", "session"), ("/open", "optional")] {
         for after in [json!({ "cart": 1 }), json!({ "user": "" }), json!({ "user": "bob" })] {
-            let session = put_session(&engine).await;
+            let session = table::alice_session(&engine).await;
             let lines = "websocket = true\nrecheck = \"1s\"";
             let gateway =
                 Gateway::builder().engine(&engine).upstream_at("app", echo.address(), "").realm(LONG_CACHE);
@@ -377,7 +371,7 @@ async fn tunnel_of_a_guest_stays_open_after_the_login() {
 #[tokio::test]
 async fn message_of_the_client_reissues_its_session_and_a_pong_does_not() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true\nrecheck = \"1s\"").start().await;
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     // The session was last active a while ago.
@@ -412,7 +406,7 @@ async fn tunnel_without_a_session_is_not_rechecked_and_ends_after_max_age() {
 #[tokio::test]
 async fn idle_tunnel_is_closed_after_the_timeout_and_others_by_a_drain() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &echo, "websocket = true").route(
         "/short",
         "required",
@@ -442,7 +436,7 @@ async fn drain_finishes_the_current_frame_before_the_close_frame() {
         ScriptedResponse::raw_then_echo(script).then_send_before_echo(&held, b"world\x01\x05after".as_slice())
     });
     let engine = table::engine().await;
-    let session = put_session(&engine).await;
+    let session = table::alice_session(&engine).await;
     let gateway = scripted_gateway(&engine, &upstream).server("workers = 1\ndrain = \"10m\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
     client.send_request(&handshake(&session)).await;

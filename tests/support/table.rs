@@ -105,6 +105,13 @@ impl Session {
     }
 }
 
+/// Writes and returns a session whose user is `alice`.
+pub(crate) async fn alice_session(engine: &Engine) -> Session {
+    let session = Session::new(json!({ "user": "alice" }));
+    session.put(engine).await;
+    session
+}
+
 /// Starts an engine with an empty table for [`Session`]s.
 pub(crate) async fn engine() -> Engine {
     let engine = Engine::start();

@@ -122,16 +122,16 @@ fn unknown_session_is_an_error_that_does_not_repeat_the_cookie() {
     let site = Site::new(CONFIG);
     site.create_session(&["user=alice"]);
     for (args, code) in [
-        (["session", "show", "--cookie", "not-one-of-ours"], 1),
-        (["session", "show", "--cookie", "a=b; c=not-one-of-ours"], 1),
-        (["session", "revoke", "--cookie", "not-one-of-ours"], 1),
-        (["session", "show", "--realm=main", "not-one-of-ours"], 2),
+        (["session", "show", "--cookie", "unknown-cookie"], 1),
+        (["session", "show", "--cookie", "a=b; c=unknown-cookie"], 1),
+        (["session", "revoke", "--cookie", "unknown-cookie"], 1),
+        (["session", "show", "--realm=main", "unknown-cookie"], 2),
         (["session", "show", "--realm=other", "0123456789abcdef"], 2),
         (["session", "show", "--realm=main", "0123456789abcdef"], 1),
     ] {
         let output = site.run(&args).with_code(code);
         assert!(
-            !output.stderr.contains("not-one-of-ours") && output.stdout.is_empty(),
+            !output.stderr.contains("unknown-cookie") && output.stdout.is_empty(),
             "{args:?}: {output:?}"
         );
     }

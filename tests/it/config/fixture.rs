@@ -110,7 +110,7 @@ impl Environment for Certificates {
 struct Certificates;
 
 static FILES: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
-    let authority = Authority::new("ours");
+    let authority = Authority::new("Test CA");
     let [app, other] = [&["app.example.com"], &["other.example.com"]].map(|names| authority.server(names));
     let old = authority.expired_server(&["old.example.com"]);
     let client = authority.client("gateway", &[]);

@@ -185,7 +185,7 @@ async fn server_whose_name_does_not_resolve_is_skipped() {
     let server = Upstream::start();
     let named = format!("http://localhost:{}", server.address().port());
     let lines = "connect_timeout = \"5s\"\nejection.failures = 1";
-    let gateway = gateway(&["http://nobody.invalid:80".to_owned(), named], lines).start().await;
+    let gateway = gateway(&["http://unknown.invalid:80".to_owned(), named], lines).start().await;
     wait_for(&gateway, "a name cannot be looked up").await;
     for _ in 0..3 {
         assert_eq!(gateway.send(&Request::get("/")).await.status, 200);

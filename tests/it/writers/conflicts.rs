@@ -9,7 +9,7 @@ use super::{Cluster, FORMATS, NO_CACHE, cookie, patch};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::Gateway;
 use crate::support::session_commands::{self, command_target};
-use crate::support::table::{self, Session};
+use crate::support::table;
 
 /// Makes the next `count` writes to an existing row fail with a transaction conflict.
 fn inject_conflicts(engine: &Engine, count: usize) {
@@ -56,8 +56,7 @@ async fn change_rotation_and_log_out_are_409_after_too_many_transaction_conflict
         .route("/", "required", "writes = true")
         .start()
         .await;
-    let session = Session::new(json!({ "user": "alice" }));
-    session.put(&engine).await;
+    let session = table::alice_session(&engine).await;
     for headers in [
         patch(&json!({"n": 2})),
         ("X-Session-Action", "rotate".to_owned()),

@@ -65,8 +65,8 @@ async fn change_whose_response_is_lost_before_another_write_is_503() {
         let cluster = Cluster::start(engine.address(), rows, 2, LONG_CACHE).await;
         let cookie = cluster.log_in(&json!({"user": "alice", "n": 1})).await;
         let SessionHeaders { version, .. } = cluster.session(0, &cookie).await.unwrap();
-        let ours = command_target("/", &[patch(&json!({"n": 2})), if_version(&version)]);
-        let theirs = command_target("/", &[patch(&json!({"n": 3}))]);
+        let first = command_target("/", &[patch(&json!({"n": 2})), if_version(&version)]);
+        let second = command_target("/", &[patch(&json!({"n": 3}))]);
         let (gate, attempts) = (Gate::closed(), AtomicUsize::new(0));
         engine.inject_with(Affected::Only("UpdateItem"), {
             let gate = gate.clone();
@@ -77,15 +77,15 @@ async fn change_whose_response_is_lost_before_another_write_is_503() {
             }
         });
 
-        let (ours, theirs) = tokio::join!(cluster.gateways[0].get(&ours, &cookie), async {
+        let (first, second) = tokio::join!(cluster.gateways[0].get(&first, &cookie), async {
             gate.wait_for_arrival().await;
-            let theirs = cluster.gateways[1].get(&theirs, &cookie).await;
+            let second = cluster.gateways[1].get(&second, &cookie).await;
             gate.open();
-            theirs
+            second
         });
 
         engine.clear_faults();
-        assert_eq!((ours.status, ours.set_cookies().len(), theirs.status), (503, 0, 200), "{rows:?}");
+        assert_eq!((first.status, first.set_cookies().len(), second.status), (503, 0, 200), "{rows:?}");
         let now = cluster.session(0, &cookie).await.unwrap();
         assert_eq!(now.claims, json!(3), "{rows:?}: the next request sees the row as it is");
     }
