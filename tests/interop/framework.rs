@@ -7,9 +7,9 @@ use crate::support::table::now;
 
 /// A framework.
 ///
-/// Its app has the pages `/app/visit`, which creates a session; `/app/login?name=NAME`; `/app/rename?name=NAME`; `/app/count`;
-/// `/app/forget`, which logs out and keeps the session if the framework supports that; `/app/logout`; and `/app/show`, which
-/// returns `{ "login": NAME or null, "session": CLAIMS }`.
+/// Its app has the pages `/app/visit`, which creates a session; `/app/login?name=NAME`; `/app/rename?name=NAME`;
+/// `/app/count`; `/app/forget`, which logs out and keeps the session if the framework supports that; `/app/logout`; and
+/// `/app/show`, which returns `{ "login": NAME or null, "session": CLAIMS }`.
 #[derive(Debug)]
 pub(crate) struct Framework {
     /// The realm's `format`, and the name that the packages are installed under.
@@ -30,8 +30,8 @@ pub(crate) struct Framework {
     pub(crate) cookie_attributes: &'static str,
     /// The app's signing key, which the gateway reads from the environment variable `APP_SECRET`.
     pub(crate) secret: Option<&'static str>,
-    /// The realm's `cache.ttl`. Where the gateway can detect the app's changes, it is longer than a test, so that no change is
-    /// seen just because the cached row has expired.
+    /// The realm's `cache.ttl`. Where the gateway can detect the app's changes, it is longer than a test, so that no change
+    /// is seen just because the cached row has expired.
     pub(crate) cache_ttl: &'static str,
     /// Further lines of the realm.
     pub(crate) realm: &'static str,

@@ -334,10 +334,10 @@ def drain(port):
     return outcome
 
 
-def vanish(port):
+def disconnect(port):
     """Disconnects in the middle of a request."""
     client = Client(port)
-    number = client.request(head("/vanish", "POST"), end=False)
+    number = client.request(head("/disconnect", "POST"), end=False)
     client.h2.send_data(number, b"abc")
     client.flush()
     print("request sent", flush=True)

@@ -1,6 +1,7 @@
 //! Tests of the gateway with apps of real frameworks, whose sessions both the app and the gateway read and write.
 //!
-//! `scenario.rs` has the steps of all frameworks. The file of a framework has its description (`framework.rs`) and its own steps.
+//! `scenario.rs` has the steps of all frameworks. The file of a framework has its description (`framework.rs`) and its own
+//! steps.
 
 #![allow(
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! Secrets never appear in output. Every secret of these tests has a marker text, and no log line at `trace`, including those of
-//! the AWS SDK and other dependencies, no response and no output of a command may contain it.
+//! Secrets never appear in output. Every secret of these tests has a marker text, and no log line at `trace`, including
+//! those of the AWS SDK and other dependencies, no response and no output of a command may contain it.
 
 use std::process::{Command, Stdio};
 
@@ -38,7 +38,7 @@ fn signed_cookie(key: &str, id: &str) -> String {
     format!("signed={}", Native::new("sid", "signed", Some(keys)).cookie_value(&SessionId::new(id), 1))
 }
 
-async fn gateway(engine: &Engine, upstream: &Upstream, silent: &Upstream) -> Gateway {
+async fn gateway(engine: &Engine, upstream: &Upstream, stalled: &Upstream) -> Gateway {
     let mapping = "[routes.headers]\nX-User = \"user\"\nX-Roles = \"roles\"";
     Gateway::builder()
         .engine(engine)
@@ -48,7 +48,7 @@ async fn gateway(engine: &Engine, upstream: &Upstream, silent: &Upstream) -> Gat
         .env("KEY", KEY)
         .env("OLD_KEY", OLD_KEY)
         .upstream("app", upstream)
-        .upstream_at("silent", silent.address(), "response_timeout = \"20ms\"")
+        .upstream_at("stalled", stalled.address(), "response_timeout = \"20ms\"")
         .env("ADMIN_TOKEN", &format!("{CANARY}-of-the-admin-listener"))
         .toml("[admin]\naddress = \"127.0.0.1:0\"\ntoken = { env = \"ADMIN_TOKEN\" }")
         .realm("")
@@ -62,7 +62,7 @@ async fn gateway(engine: &Engine, upstream: &Upstream, silent: &Upstream) -> Gat
         .route("/login", "optional", "")
         .route("/admin", "required", "require = { user = [\"root\"] }")
         .route("/large", "required", "[routes.headers]\nX-Large = \"large\"")
-        .toml("[[routes]]\npath = \"/silent\"\nupstream = \"silent\"\naccess = \"required\"\nsession = \"main\"")
+        .toml("[[routes]]\npath = \"/stalled\"\nupstream = \"stalled\"\naccess = \"required\"\nsession = \"main\"")
         .toml("[[routes]]\npath = \"/signed\"\nupstream = \"app\"\naccess = \"required\"\nsession = \"signed\"")
         .start()
         .await
@@ -86,9 +86,18 @@ fn assert_unmarked(what: &str, text: &str) {
 /// Sends requests of every kind with these cookies, and checks the responses.
 async fn send_requests(gateway: &Gateway, cookies: &[String]) {
     for cookie in cookies {
-        for path in
-            ["/", "/optional", "/public", "/admin", "/large", "/silent", "/signed", "/bad", "/gone", "/login"]
-        {
+        for path in [
+            "/",
+            "/optional",
+            "/public",
+            "/admin",
+            "/large",
+            "/stalled",
+            "/signed",
+            "/bad",
+            "/gone",
+            "/login",
+        ] {
             let plain = Request::get(path).cookie(cookie);
             for request in [plain.clone().header("Accept", "text/html"), plain] {
                 let mut client = Client::connect(gateway.address()).await;
@@ -134,8 +143,8 @@ async fn gateway_writes_no_secret_to_logs_and_responses() {
         "/login" => ScriptedResponse::ok("").header("Set-Cookie", &own).header("X-Session-Ref", CANARY),
         _ => ScriptedResponse::ok("ok"),
     });
-    let (engine, silent) = (table::engine().await, Upstream::responding(|_| ScriptedResponse::never()));
-    let gateway = gateway(&engine, &upstream, &silent).await;
+    let (engine, stalled) = (table::engine().await, Upstream::responding(|_| ScriptedResponse::never()));
+    let gateway = gateway(&engine, &upstream, &stalled).await;
     let sessions = [
         marked_session(1),
         marked_session(2).aged(DUE),

@@ -145,7 +145,7 @@ async fn change_with_another_if_version_is_409() {
 }
 
 #[tokio::test]
-async fn a_route_without_writes_changes_nothing() {
+async fn session_command_on_a_route_without_writes_is_ignored_and_logged() {
     let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").start().await;
     let target = patch_target(&json!({"user": "mallory"})).replace('/', "/read-only");

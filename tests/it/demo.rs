@@ -410,8 +410,8 @@ fn ctrl_c_exits_with_0_and_removes_the_files() {
 
 #[test]
 fn another_port_is_used_if_the_default_is_taken() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
     let demo = Demo::start(port);
     demo.printed(|line| line.starts_with(&format!("note: port {port} is in use")));
     assert_ne!(demo.url(), format!("http://127.0.0.1:{port}/"));

@@ -433,7 +433,7 @@ async fn truncated_response_resets_the_stream() {
 async fn incomplete_request_of_a_disconnected_client_is_not_forwarded() {
     let upstream = Upstream::start();
     let gateway = public_gateway(&upstream).start().await;
-    let Some(mut client) = client(&gateway, "vanish", &[]) else { return };
+    let Some(mut client) = client(&gateway, "disconnect", &[]) else { return };
     assert_eq!(client.next_line().await, "request sent");
     client.send_line("");
     client.next_json().await;

@@ -1,5 +1,5 @@
-//! Responses that violate RFC 9112: an unambiguous one is repaired and forwarded, and an ambiguous one is a 502 whose log line
-//! names the header and the reason. HTTP/1.1 and HTTP/2 clients receive the same.
+//! Responses that violate RFC 9112: an unambiguous one is repaired and forwarded, and an ambiguous one is a 502 whose log
+//! line names the header and the reason. HTTP/1.1 and HTTP/2 clients receive the same.
 
 use crate::support::client::{Client, Request};
 use crate::support::gateway::{Gateway, field};

@@ -1,5 +1,5 @@
-//! Outages of the store: the table is unreachable, throttles, rejects requests or does not respond. No request is admitted that
-//! would be refused otherwise, no session is lost, and the gateway recovers by itself.
+//! Outages of the store: the table is unreachable, throttles, rejects requests or does not respond. No request is admitted
+//! that would be refused otherwise, no session is lost, and the gateway recovers by itself.
 
 use std::time::Duration;
 

@@ -14,7 +14,8 @@ use crate::support::program::AWS_ENVIRONMENT;
 use crate::support::table::{self, Session, TABLE, TIMEOUT};
 use crate::support::within;
 
-/// Number of rows in the large table, half of them expired: enough for many pages. `SESSIONGATE_PURGE_ROWS` sets another number.
+/// Number of rows in the large table, half of them expired: enough for many pages. `SESSIONGATE_PURGE_ROWS` sets another
+/// number.
 const ROWS: usize = 10_000;
 
 /// Creates a directory with a configuration of one Pyramid realm in `engine`.

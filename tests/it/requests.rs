@@ -293,8 +293,8 @@ async fn sigterm_finishes_open_requests_and_accepts_no_new_connections() {
 async fn address_in_use_is_an_error_at_start() {
     let upstream = Upstream::start();
     let first = public_gateway(&upstream).start().await;
-    let taken = format!("address = \"{}\"", first.address());
-    let failure = public_gateway(&upstream).listener(&taken).fail_to_start().await;
+    let in_use = format!("address = \"{}\"", first.address());
+    let failure = public_gateway(&upstream).listener(&in_use).fail_to_start().await;
     assert_eq!(failure.status.code(), Some(1));
     assert!(failure.log.contains(&format!("cannot listen on {}", first.address())), "{}", failure.log);
 }

@@ -1,4 +1,4 @@
-//! The store: one contract, held by every engine.
+//! The store's contract, which every engine must meet.
 
 #![cfg(feature = "embedded")]
 #![allow(clippy::disallowed_methods, reason = "tests measure how long an operation takes")]
@@ -21,13 +21,13 @@ use sessiongate::store::{StaticCredentials, Store};
 use crate::support::ministack::Ministack;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_engine_in_memory_holds_the_contract() {
+async fn embedded_engine_in_memory_meets_the_contract() {
     let store = Store::open(&StoreConfig::Embedded { path: None, listen: None }).await.unwrap();
     contract::hold(&store, "memory").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_engine_on_a_file_holds_the_contract_and_keeps_its_rows() {
+async fn embedded_engine_with_a_file_meets_the_contract_and_keeps_its_rows() {
     let directory = Directory::new("contract");
     let config = StoreConfig::Embedded { path: Some(directory.0.join("sessions.db")), listen: None };
     let store = Store::open(&config).await.unwrap();
@@ -44,7 +44,7 @@ async fn the_engine_on_a_file_holds_the_contract_and_keeps_its_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_engine_over_its_port_holds_the_contract() {
+async fn api_of_the_embedded_engine_meets_the_contract() {
     let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let engine = Store::open(&StoreConfig::Embedded { path: None, listen }).await.unwrap();
     let store = connect(&format!("http://{}", engine.api_address().unwrap())).await;
@@ -52,15 +52,15 @@ async fn the_engine_over_its_port_holds_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ministack_holds_the_contract() {
+async fn ministack_meets_the_contract() {
     let Some(server) = tokio::task::spawn_blocking(Ministack::start).await.unwrap() else { return };
     contract::hold(&connect(&server.endpoint()).await, "ministack").await;
 }
 
-/// Set `SESSIONGATE_TEST_ENDPOINT` to DynamoDB Local, or whatever else speaks the API. It should take any credentials.
-/// Two tables stay behind.
+/// Tests the engine at `SESSIONGATE_TEST_ENDPOINT`, for example DynamoDB Local, which must accept any credentials. The test
+/// does not delete its two tables.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_given_endpoint_holds_the_contract() {
+async fn engine_at_the_given_endpoint_meets_the_contract() {
     let Ok(endpoint) = std::env::var("SESSIONGATE_TEST_ENDPOINT") else { return };
     let suffix = format!("test-{}", std::process::id());
     contract::hold(&connect(&endpoint).await, &suffix).await;
@@ -82,13 +82,13 @@ fn local_credentials() -> StaticCredentials {
     StaticCredentials { access_key_id: "local".into(), secret_access_key: Secret::new(*b"local") }
 }
 
-/// A directory of the test's own, removed with this value.
+/// A temporary directory, which is removed when this value is dropped.
 struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("{name}-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)

@@ -1,5 +1,5 @@
-//! Checks that each vector of `tests/fixtures/session-vectors.json`, which has rows and cookies that real frameworks wrote, is
-//! used by a format's tests, or that the README says why its framework is not supported.
+//! Checks that each vector of `tests/fixtures/session-vectors.json`, which has rows and cookies that real frameworks wrote,
+//! is used by a format's tests, or that the README says why its framework is not supported.
 use std::fs;
 use std::path::Path;
 

@@ -154,7 +154,8 @@ impl Gateway {
         };
         let mut lines = self.log.lines.subscribe();
         let until = lines.wait_for(|log| log.ended == 2 || enough(log));
-        // The result holds a read lock on the lines, and `events` takes another: a writer that waits in between is a deadlock.
+        // The result holds a read lock on the lines, and `events` takes another: a writer that waits in between is a
+        // deadlock.
         drop(tokio::time::timeout(super::DEADLINE, until).await);
         let events = self.events(message);
         assert!(events.len() >= count, "{} of {count} `{message}` in the log:\n{}", events.len(), self.log());

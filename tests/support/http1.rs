@@ -36,7 +36,8 @@ pub(crate) struct Reader<S> {
 }
 
 impl Message {
-    /// Returns the only value of the header `name`, or `None` if it is absent. Panics if there are several: use [`Message::all`].
+    /// Returns the only value of the header `name`, or `None` if it is absent. Panics if there are several: use
+    /// [`Message::all`].
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
         assert!(all.len() < 2, "more than one {name}: {all:?}");

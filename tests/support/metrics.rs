@@ -124,7 +124,8 @@ impl Metrics {
     }
 }
 
-/// Checks that a name begins with `sessiongate_` or `process_`, is in base units, and ends with `_total` if it is a counter's.
+/// Checks that a name begins with `sessiongate_` or `process_`, is in base units, and ends with `_total` if it is a
+/// counter's.
 fn check_name(name: &str, kind: &str) {
     assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{name}");
     assert!(name.starts_with("sessiongate_") || name.starts_with("process_"), "{name}");

@@ -78,8 +78,8 @@ impl Drop for Ministack {
     }
 }
 
-/// Copies the server's output to `log` on a separate thread, so that the server never blocks on a full pipe. Returns a channel
-/// that receives a message when the server is ready and ends when its output ends.
+/// Copies the server's output to `log` on a separate thread, so that the server never blocks on a full pipe. Returns a
+/// channel that receives a message when the server is ready and ends when its output ends.
 fn copy_to_log(output: PipeReader, mut log: File) -> Receiver<()> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {

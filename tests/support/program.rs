@@ -29,8 +29,8 @@ pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<Output> {
     }
 }
 
-/// Runs `program`, which must succeed, and returns what it writes to stdout and then to stderr. If it is not installed, returns
-/// `None` as [`skip`] says.
+/// Runs `program`, which must succeed, and returns what it writes to stdout and then to stderr. If it is not installed,
+/// returns `None` as [`skip`] says.
 pub(crate) fn successful_output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = output(program, arguments)?;
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -51,7 +51,8 @@ pub(crate) fn command(program: &str) -> Option<tokio::process::Command> {
     Some(command)
 }
 
-/// Runs `command` with `input` as its standard input. Returns whether it succeeded, and what it wrote to stdout and to stderr.
+/// Runs `command` with `input` as its standard input. Returns whether it succeeded, and what it wrote to stdout and to
+/// stderr.
 pub(crate) async fn run(command: &mut tokio::process::Command, input: &str) -> (bool, String, String) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("starts");

@@ -47,8 +47,8 @@ impl Script {
         Some(Self::start(Runtime::Python.command("http2", &HTTP2)?, script, arguments))
     }
 
-    /// Starts an HTTP/2 or gRPC client that runs `case` against the server at `address`. Returns `None` if its packages cannot
-    /// be installed.
+    /// Starts an HTTP/2 or gRPC client that runs `case` against the server at `address`. Returns `None` if its packages
+    /// cannot be installed.
     pub(crate) fn http2_client(
         script: &str,
         case: &str,

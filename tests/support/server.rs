@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server in the test's process: it passes each received request to a handler and writes exactly the scripted
-//! response. It can stop listening and listen on the same port again.
+//! A small HTTP/1.1 server in the test's process: it passes each received request to a handler and writes exactly the
+//! scripted response. It can stop listening and listen on the same port again.
 
 use std::fmt;
 use std::io;

@@ -139,7 +139,8 @@ impl WebSocket {
         assert_eq!(self.next().await, Some(Message::text(text)));
     }
 
-    /// Skips messages until the Close frame, and returns its code and reason. Returns `None` if the connection ends without one.
+    /// Skips messages until the Close frame, and returns its code and reason. Returns `None` if the connection ends without
+    /// one.
     pub(crate) async fn read_close(&mut self) -> Option<(u16, String)> {
         loop {
             if let Message::Close(frame) = self.next().await? {

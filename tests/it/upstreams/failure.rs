@@ -17,7 +17,7 @@ async fn wait_for(gateway: &Gateway, message: &str) {
 }
 
 /// Starts a server that reads requests and closes the connection without a response.
-fn broken() -> Upstream {
+fn closing_server() -> Upstream {
     Upstream::responding(|_| ScriptedResponse::raw(""))
 }
 
@@ -61,7 +61,7 @@ async fn server_that_stops_under_load_fails_no_get_and_repeats_no_post() {
 
 #[tokio::test]
 async fn only_idempotent_methods_are_retried() {
-    let (bad, good) = (broken(), Upstream::start());
+    let (bad, good) = (closing_server(), Upstream::start());
     let gateway = gateway(&[url(&bad), url(&good)], "ejection.failures = 0").start().await;
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
         for _ in 0..2 {
@@ -82,7 +82,7 @@ async fn only_idempotent_methods_are_retried() {
 
 #[tokio::test]
 async fn request_is_not_retried_after_its_body_was_sent() {
-    let (bad, good) = (broken(), Upstream::start());
+    let (bad, good) = (closing_server(), Upstream::start());
     let gateway = gateway(&[url(&bad), url(&good)], "ejection.failures = 0").start().await;
     let put = Request::new("PUT", "/").header("Content-Length", "3");
     let mut statuses = Vec::new();
@@ -100,10 +100,10 @@ async fn request_is_not_retried_after_its_body_was_sent() {
 
 #[tokio::test]
 async fn with_one_attempt_only_a_refused_connection_is_retried() {
-    let (bad, good, mut gone) = (broken(), Upstream::start(), Upstream::start());
-    gone.server().stop().await;
+    let (bad, good, mut stopped) = (closing_server(), Upstream::start(), Upstream::start());
+    stopped.server().stop().await;
     let lines = "retries.attempts = 1\nejection.failures = 0";
-    let gateway = gateway(&[url(&bad), url(&gone), url(&good)], lines).start().await;
+    let gateway = gateway(&[url(&bad), url(&stopped), url(&good)], lines).start().await;
     let mut statuses = Vec::new();
     for _ in 0..6 {
         statuses.push(gateway.send(&Request::get("/")).await.status);

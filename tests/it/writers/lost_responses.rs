@@ -10,7 +10,8 @@ use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
 use crate::support::session_commands::command_target;
 
-/// Loses the response of the next operation of this name: the operation succeeds, and the connection closes during the response.
+/// Loses the response of the next operation of this name: the operation succeeds, and the connection closes during the
+/// response.
 fn lose_response(engine: &Engine, operation: &'static str) {
     let lost = AtomicBool::new(false);
     engine.inject_with(Affected::Only(operation), move || {
@@ -56,8 +57,8 @@ async fn change_whose_response_is_lost_is_made_once_and_acknowledged() {
     }
 }
 
-/// The response of the first attempt is lost, and another gateway writes before the second attempt. Whether the change was made
-/// is unknown, so it must not be acknowledged.
+/// The response of the first attempt is lost, and another gateway writes before the second attempt. Whether the change was
+/// made is unknown, so it must not be acknowledged.
 #[tokio::test]
 async fn change_whose_response_is_lost_before_another_write_is_503() {
     for rows in FORMATS {
