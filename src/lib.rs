@@ -6,6 +6,7 @@
 pub mod claims;
 pub mod headers;
 mod host;
+mod http1;
 pub mod item;
 pub mod path;
 pub mod rate;

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use tracing::{Instrument as _, debug_span};
 
 pub(crate) use dry_run::{DryRun, DryRunOutcome, OtherCase, ResolvedCookies, dry_run};
@@ -113,6 +113,25 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     match tunnel {
         Some(tunnel) => worker.open(tunnel, entry),
         None => entry.into_iter().for_each(|entry| response.body_mut().record(entry)),
+    }
+    response
+}
+
+/// Returns the response to what a client of HTTP/1.1 sent instead of a valid request head; the connection is closed after
+/// it.
+pub(crate) fn reject(worker: &Worker, peer: &Peer, refusal: Refusal) -> Response<ResponseBody> {
+    let snapshot = worker.snapshot();
+    let gateway = &snapshot.gateway;
+    let id = worker.ids().for_request(&HeaderMap::new());
+    let mut record = RequestRecord::new(id.clone(), None, Clock.now(), gateway.access_log.is_some());
+    record.rejected(peer.address());
+    record.refused(gateway, refusal.label(), refusal.status());
+    let mut response = response::refuse(refusal, &id, ErrorFormat::Problem);
+    record.answered(gateway, response.status());
+    response.headers_mut().insert(REQUEST_ID, id);
+    peer.listener_policy().add_headers(response.headers_mut());
+    if let Some(log) = &gateway.access_log {
+        response.body_mut().record(Box::new(record.into_entry(log, worker.number())));
     }
     response
 }

@@ -54,7 +54,8 @@ use resolve::Targets;
 
 pub(crate) use body::BodyProgress;
 pub use body::{Pace, RequestBody, RequestBodyError};
-pub use client_body::{ClientBody, UnreadBody};
+pub(crate) use client_body::BodyReader;
+pub use client_body::{ClientBody, ClientBodyError, UnreadBody};
 pub use gateway_headers::GatewayHeaders;
 pub(crate) use incoming::{Incoming, SendError};
 pub use incoming::{IncomingError, RequestSender};

@@ -7,17 +7,11 @@ use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{ACCEPT, COOKIE, HOST, HeaderValue};
-use http::{Request, Response};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, StoreConfig, TrustedProxies};
+use crate::http1::{HeadLimits, RequestHead, write_field};
 use crate::proxy::{DryRun, ListenerPolicy, Peer, Refusal, dry_run};
 use crate::server;
 use crate::session::reference::Ref;
@@ -33,9 +27,6 @@ use super::failure::{CommandResult, Failure};
 use super::output;
 use super::row::JudgedRow;
 use super::session::{cookie_text, cookie_values, describe_fault, is_bare_value};
-
-/// Size of the in-memory connection: more than the head of any request that the gateway accepts.
-const PIPE_SIZE: usize = 256 * 1024;
 
 /// The result of a dry run.
 struct Explanation {
@@ -74,7 +65,7 @@ async fn explain(config: &Config, args: &Explain, cookie: Option<&str>) -> Resul
     let telemetry = Telemetry::without_access_log().map_err(|error| Failure::internal(error.to_string()))?;
     let evaluator = Evaluator { config, store: &store, tasks: &tasks, telemetry: &telemetry, now };
     // A first run without a cookie finds the route and so the realm, whose cookie name is needed.
-    let first = evaluator.evaluate(request(args, None)?).await?;
+    let first = evaluator.evaluate(&request(args, None, None)?).await?;
     let realm = first.route.as_ref().and_then(|route| route.realm.as_ref());
     let (Some(cookie), Some(realm)) = (cookie, realm) else {
         return Ok(Explanation {
@@ -87,7 +78,7 @@ async fn explain(config: &Config, args: &Explain, cookie: Option<&str>) -> Resul
     let name = realm.cookie_name().to_owned();
     let values = cookie_values(cookie, &name);
     let header = if is_bare_value(cookie, &name) { format!("{name}={cookie}") } else { cookie.to_owned() };
-    let dry_run = evaluator.evaluate(request(args, Some(&header))?).await?;
+    let dry_run = evaluator.evaluate(&request(args, Some(&header), None)?).await?;
     let mut cookies = Vec::new();
     if let Some(config) = config.realms.iter().find(|config| config.name == realm.name()) {
         let context = RealmContext::new(&store, config);
@@ -124,29 +115,31 @@ async fn browser_refusal(
     {
         return Ok(None);
     }
-    let mut request = request(args, cookie)?;
-    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/html"));
-    let for_browser = evaluator.evaluate(request).await?;
+    let for_browser = evaluator.evaluate(&request(args, cookie, Some("text/html"))?).await?;
     Ok(for_browser.outcome.err().filter(|refusal| matches!(refusal, Refusal::Login(_))))
 }
 
-fn request(args: &Explain, cookie: Option<&str>) -> Result<Request<Empty<Bytes>>, Failure> {
-    let mut request = Request::builder()
-        .method(args.method.clone())
-        .uri(&args.path)
-        .header(HOST, &args.host)
-        .body(Empty::new())
-        .map_err(|error| Failure::usage(format!("invalid request: {error}")))?;
+/// Returns the head of the request, as a client would send it.
+fn request(args: &Explain, cookie: Option<&str>, accept: Option<&str>) -> Result<Vec<u8>, Failure> {
+    if args.path.bytes().chain(args.host.bytes()).any(|byte| byte <= b' ') {
+        return Err(Failure::usage("invalid request: the path or the host contains a space"));
+    }
+    let mut head = format!("{} {} HTTP/1.1\r\n", args.method, args.path).into_bytes();
+    write_field(HOST.as_str(), args.host.as_bytes(), &mut head);
     for (name, value) in &args.headers {
-        request.headers_mut().append(name.clone(), value.clone());
+        write_field(name.as_str(), value.as_bytes(), &mut head);
     }
     if let Some(cookie) = cookie {
         // The message must not quote the value, which is a secret.
         let cookie = HeaderValue::from_str(cookie)
             .map_err(|_| Failure::usage("the cookie contains characters that a header cannot have"))?;
-        request.headers_mut().append(COOKIE, cookie);
+        write_field(COOKIE.as_str(), cookie.as_bytes(), &mut head);
     }
-    Ok(request)
+    if let Some(accept) = accept {
+        write_field(ACCEPT.as_str(), accept.as_bytes(), &mut head);
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(head)
 }
 
 /// Evaluates requests. Each gets a gateway of its own, so that it does not count against the rate limits of the next one.
@@ -159,47 +152,20 @@ struct Evaluator<'c> {
 }
 
 impl Evaluator<'_> {
-    /// Evaluates `request` as if this machine had sent it to the first listener. The request is sent over an in-memory
-    /// connection, so that hyper parses it like a client's.
-    async fn evaluate(&self, request: Request<Empty<Bytes>>) -> Result<DryRun, Failure> {
+    /// Evaluates the request with this head as if this machine had sent it to the first listener.
+    async fn evaluate(&self, head: &[u8]) -> Result<DryRun, Failure> {
         let gateway = server::gateway(self.config, self.store, self.tasks, self.telemetry, Vec::new());
         let policy = match self.config.listeners.first() {
             Some(listener) => ListenerPolicy::new(listener),
             None => ListenerPolicy::trusting(TrustedProxies::default()),
         };
         let peer = Peer::new(Some(Ipv4Addr::LOCALHOST.into()), &Arc::new(policy), None);
-        let invalid = |error: hyper::Error| Failure::usage(format!("invalid request: {error}"));
-        let (client, server) = tokio::io::duplex(PIPE_SIZE);
-        let (sender, mut evaluated) = mpsc::channel(1);
-        let service = service_fn(|request: Request<Incoming>| {
-            let (gateway, peer, sender, now) = (&gateway, &peer, sender.clone(), self.now);
-            async move {
-                // The send cannot fail, since there is only one request.
-                let _ = sender.try_send(dry_run(gateway, peer, request.map(ClientBody::from), now).await);
-                Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
-            }
-        });
-        let serving =
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
-        let sending = async {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(client)).await?;
-            let (response, _) = tokio::join!(
-                async {
-                    let response = sender.send_request(request).await;
-                    drop(sender);
-                    response
-                },
-                connection
-            );
-            response.map(drop)
-        };
-        let (_, sent) = tokio::join!(serving, sending);
-        match (evaluated.try_recv(), sent) {
-            (Ok(dry_run), _) => Ok(dry_run),
-            (Err(_), Err(error)) => Err(invalid(error)),
-            (Err(_), Ok(())) => Err(Failure::internal("the request was not evaluated")),
-        }
+        let limits = HeadLimits { bytes: gateway.limits.header_bytes, lines: gateway.limits.headers };
+        let invalid = |error: &str| Failure::usage(format!("invalid request: {error}"));
+        let parsed = RequestHead::parse(head, limits).map_err(|error| invalid(&error.to_string()))?;
+        let (head, _) = parsed.ok_or_else(|| invalid("the request's head is incomplete"))?;
+        let body = ClientBody::announced(head.body.remaining());
+        Ok(dry_run(&gateway, &peer, head.into_request(body), self.now).await)
     }
 }
 

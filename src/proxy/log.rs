@@ -32,6 +32,8 @@ pub(super) struct RequestRecord {
     started: Now,
     /// Whether there will be a line of the access log.
     is_logged: bool,
+    /// The client's address, if the line shows it.
+    client: Option<IpAddr>,
     request: Option<RequestFacts>,
     route: Option<Arc<Route>>,
     status: u16,
@@ -66,7 +68,6 @@ pub(super) struct RequestRecord {
 /// The request itself, for the access log.
 #[derive(Debug)]
 struct RequestFacts {
-    client: Option<IpAddr>,
     method: Method,
     host: String,
     target: PathAndQuery,
@@ -97,6 +98,7 @@ impl RequestRecord {
             trace,
             started,
             is_logged,
+            client: None,
             request: None,
             route: None,
             status: StatusCode::OK.as_u16(),
@@ -141,6 +143,11 @@ impl RequestRecord {
             let (trace, detail) = (self.trace_id(), self.detail.as_deref());
             tracing::warn!(id, trace, cause = label, detail, suppressed, "a request failed");
         }
+    }
+
+    /// Records that the client at `address` sent no valid request head.
+    pub(super) fn rejected(&mut self, address: Option<IpAddr>) {
+        self.client = address.filter(|_| self.is_logged);
     }
 
     /// Records that the upstream's session commands were applied, which took the store some time.
@@ -189,10 +196,10 @@ impl RequestRecord {
             if let Some(trace) = &self.trace {
                 line.text("trace", trace.id().as_bytes()).text("span", trace.span().as_bytes());
             }
+            if let Some(client) = self.client {
+                line.plain("client", client);
+            }
             if let Some(request) = &self.request {
-                if let Some(client) = request.client {
-                    line.plain("client", client);
-                }
                 line.text("method", request.method.as_str().as_bytes())
                     .text("protocol", protocol(request.protocol))
                     .text("host", request.host.as_bytes())
@@ -230,8 +237,8 @@ impl RequestRecord {
 impl Observer for RequestRecord {
     fn sanitized(&mut self, request: &Sanitized) {
         if self.is_logged {
+            self.client = request.origin().client;
             self.request = Some(RequestFacts {
-                client: request.origin().client,
                 method: request.method().clone(),
                 host: request.host().to_owned(),
                 target: request.target().clone(),

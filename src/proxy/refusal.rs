@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
 
+use crate::http1::BadRequest;
 use crate::route::{Ambiguity, NoRoute};
 
 /// Why a request is not answered by its upstream.
@@ -69,6 +70,8 @@ pub enum Refusal {
 /// What makes a request malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
+    /// The head has invalid syntax.
+    Syntax,
     /// No Host, two, or one that is not a host.
     Host,
     /// Transfer-Encoding or Content-Length that can be read in two ways.
@@ -86,6 +89,16 @@ pub struct Challenge {
     pub realm: String,
     /// Its cookie's name.
     pub cookie: String,
+}
+
+impl From<BadRequest> for Refusal {
+    fn from(bad: BadRequest) -> Self {
+        match bad {
+            BadRequest::Syntax => Self::Malformed(Malformed::Syntax),
+            BadRequest::TargetTooLong => Self::UriTooLong,
+            BadRequest::HeadTooLarge => Self::TooManyHeaders,
+        }
+    }
 }
 
 impl Refusal {
@@ -118,6 +131,7 @@ impl Refusal {
     /// Returns the cause in one word, for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::Malformed(Malformed::Syntax) => "bad-syntax",
             Self::Malformed(Malformed::Host) => "bad-host",
             Self::Malformed(Malformed::Framing) => "bad-framing",
             Self::Malformed(Malformed::Target) => "bad-target",

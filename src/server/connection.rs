@@ -1,6 +1,6 @@
 //! One client connection, from its first byte to its last.
 //!
-//! 1. A connection that has not sent anything costs no HTTP state: hyper is started at the first byte.
+//! 1. A connection that has not sent anything costs no HTTP state.
 //! 2. Every wait for the client has a timeout ([`activity`]). The upstream's slowness never counts against the client.
 //! 3. A client that gets its response before it has sent the whole request can still read the response: the rest of the
 //!    request is discarded for a while before the connection or the stream is closed.
@@ -13,12 +13,13 @@ mod context;
 mod first_bytes;
 mod http1;
 mod http2;
-mod request_line;
+mod scratch;
 mod throttled_reader;
 mod tracked_io;
 mod trailers;
 mod write_through;
 
+use std::fmt::Debug;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -51,7 +52,7 @@ pub(super) async fn serve<S>(
     budget: ResetBudget,
     mut stopped: watch::Receiver<bool>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
 {
     let (limits, timeouts) = {
         let gateway = &worker.snapshot().gateway;
@@ -70,7 +71,7 @@ pub(super) async fn serve<S>(
     match first {
         FirstBytes::None => close(&mut stream).await,
         FirstBytes::Partial => Box::pin(http1::refuse_slow(&mut stream)).await,
-        FirstBytes::Bytes(bytes) if protocol == ClientProtocol::Unknown && bytes == PREFACE => {
+        FirstBytes::Bytes(bytes) if protocol == ClientProtocol::Unknown && bytes.starts_with(PREFACE) => {
             Box::pin(http2::serve(stream, bytes, &context, budget, stopped)).await;
         }
         FirstBytes::Bytes(bytes) => http1::serve(stream, bytes, &context, stopped).await,

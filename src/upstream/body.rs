@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::client_body::ClientBody;
+use super::client_body::{ClientBody, ClientBodyError};
 use crate::headers::{self, Scrub};
 use crate::time::{Alarm, Clock};
 
@@ -43,7 +43,7 @@ pub struct Pace {
 pub enum RequestBodyError {
     /// The client closed the connection, or the body's framing is invalid.
     #[error("the request body is incomplete or has invalid framing")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] ClientBodyError),
     /// The client sent the body too slowly.
     #[error("the request body was sent too slowly")]
     Slow,
@@ -394,7 +394,8 @@ mod tests {
         let checked = Cell::new(false);
         let service = service_fn(async |request: Request<Incoming>| {
             let scrub = Arc::new(Scrub::new([], false));
-            check(RequestBody::new(request.into_body().into(), None, None, &scrub)).await;
+            let body = ClientBody::http2(request.into_body(), Some(Rc::default()));
+            check(RequestBody::new(body, None, None, &scrub)).await;
             checked.set(true);
             Ok::<_, Infallible>(Response::new(http_body_util::Empty::<Bytes>::new()))
         });

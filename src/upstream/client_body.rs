@@ -2,29 +2,74 @@
 //!
 //! The gateway or the upstream may respond before the request body is complete. Dropping the rest of the body would then
 //! reset the HTTP/2 stream (RFC 9113, 8.1), and a client that is still sending would lose the response. So the unread rest
-//! goes back to the connection ([`UnreadBody`]), which reads and discards it for a while.
+//! goes back to the connection ([`UnreadBody`]), which reads and discards it for a while. An HTTP/1.1 body is read from its
+//! connection, which knows what is left of it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::fmt::Debug;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::http1::{BadBody, Step};
+
 /// The body of a client's request.
 #[derive(Debug)]
-pub struct ClientBody {
-    /// `None` only while this is being dropped.
-    incoming: Option<Incoming>,
-    /// Receives the rest of a body that is dropped before its end.
-    unread: Option<Rc<UnreadBody>>,
-    /// Set to `false` when the body has been read to its end.
-    sending: Option<Rc<Cell<bool>>>,
+pub struct ClientBody(VersionedBody);
+
+#[derive(Debug)]
+enum VersionedBody {
+    Empty,
+    /// A body of this length, if that is known, that is never sent.
+    Announced(Option<u64>),
+    Http1(Http1ClientBody),
+    Http2 {
+        /// `None` only while it is dropped.
+        incoming: Option<Incoming>,
+        /// Receives the rest of a body that is dropped before its end.
+        unread: Rc<UnreadBody>,
+    },
 }
 
-/// The unread rest of a request's body.
+/// A body that is read from an HTTP/1.1 connection.
+#[derive(Debug)]
+struct Http1ClientBody {
+    connection: Weak<dyn BodyReader>,
+    /// The number of its request on the connection.
+    request: u64,
+    /// The missing bytes, if their number is known.
+    remaining: Option<u64>,
+    ended: bool,
+}
+
+/// A client's HTTP/1.1 connection, from which the body of the current request is read.
+pub(crate) trait BodyReader: Debug {
+    /// Reads the next piece of the body of request number `request`. Wakes the task of `cx` when more has arrived.
+    fn poll_body(&self, request: u64, cx: &mut Context<'_>) -> Poll<Result<Step, ClientBodyError>>;
+}
+
+/// Why a client's body is incomplete.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientBodyError {
+    /// The connection broke.
+    #[error("the client's connection failed")]
+    Io(#[from] std::io::Error),
+    /// The framing is invalid, or the client closed the connection.
+    #[error("the request's body {0}")]
+    Framing(String),
+    /// The connection has moved on to the next request.
+    #[error("the request has ended")]
+    Ended,
+    /// An HTTP/2 stream failed.
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+/// The unread rest of a request's body over HTTP/2.
 #[derive(Debug, Default)]
 pub struct UnreadBody {
     incoming: RefCell<Option<Incoming>>,
@@ -32,58 +77,114 @@ pub struct UnreadBody {
 }
 
 impl ClientBody {
-    /// Wraps `incoming`. If the body is dropped before its end, the rest goes to `unread`.
-    pub fn new(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
-        Self { incoming: Some(incoming), unread, sending: None }
+    /// Returns an empty body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(VersionedBody::Empty)
     }
 
-    /// Wraps `incoming`, and sets `sending` to `false` when the body has been read to its end.
-    pub fn tracked(incoming: Incoming, sending: Rc<Cell<bool>>) -> Self {
-        Self { incoming: Some(incoming), unread: None, sending: Some(sending) }
+    /// Returns the body of a request that is only evaluated: it has a length, if that is known, and reading it fails.
+    pub(crate) fn announced(length: Option<u64>) -> Self {
+        Self(if length == Some(0) { VersionedBody::Empty } else { VersionedBody::Announced(length) })
+    }
+
+    /// Returns the body of request number `request` on `connection`. `remaining` is its length, if that is known.
+    pub(crate) fn http1(connection: Weak<dyn BodyReader>, request: u64, remaining: Option<u64>) -> Self {
+        Self(VersionedBody::Http1(Http1ClientBody { connection, request, remaining, ended: false }))
+    }
+
+    /// Returns the body `incoming` of an HTTP/2 stream. If it is dropped before its end, the rest goes to `unread`.
+    pub(crate) fn http2(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
+        match unread {
+            Some(unread) => Self(VersionedBody::Http2 { incoming: Some(incoming), unread }),
+            None => Self::empty(),
+        }
     }
 }
 
-impl From<Incoming> for ClientBody {
-    fn from(incoming: Incoming) -> Self {
-        Self::new(incoming, None)
+impl From<BadBody> for ClientBodyError {
+    fn from(bad: BadBody) -> Self {
+        Self::Framing(bad.to_string())
     }
 }
 
-impl Drop for ClientBody {
+impl Drop for VersionedBody {
     fn drop(&mut self) {
-        let Some(unread) = self.unread.take() else { return };
-        if let Some(rest) = self.incoming.take().filter(|rest| !rest.is_end_stream()) {
+        let Self::Http2 { incoming, unread } = self else { return };
+        if let Some(rest) = incoming.take().filter(|rest| !rest.is_end_stream()) {
             unread.incoming.replace(Some(rest));
             unread.waker.take().into_iter().for_each(Waker::wake);
         }
     }
 }
 
+impl Http1ClientBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Some(connection) = self.connection.upgrade() else {
+            return Poll::Ready(Some(Err(ClientBodyError::Ended)));
+        };
+        Poll::Ready(match ready!(connection.poll_body(self.request, cx)) {
+            Ok(Step::Data(data)) => {
+                if let Some(remaining) = &mut self.remaining {
+                    *remaining = remaining.saturating_sub(data.len() as u64);
+                    self.ended = *remaining == 0;
+                }
+                Some(Ok(Frame::data(data)))
+            }
+            Ok(Step::Trailers(trailers)) => {
+                self.ended = true;
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Ok(Step::End | Step::NeedsRead) => {
+                self.ended = true;
+                None
+            }
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
 impl Body for ClientBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ClientBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = self.get_mut();
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        if let Some(sending) = &this.sending
-            && (matches!(polled, Poll::Ready(None)) || incoming.is_end_stream())
-        {
-            sending.set(false);
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+        match &mut self.get_mut().0 {
+            VersionedBody::Http1(body) => body.poll_frame(cx),
+            VersionedBody::Http2 { incoming: Some(incoming), .. } => {
+                Pin::new(incoming).poll_frame(cx).map_err(ClientBodyError::Http2)
+            }
+            VersionedBody::Announced(_) => Poll::Ready(Some(Err(ClientBodyError::Ended))),
+            VersionedBody::Empty | VersionedBody::Http2 { incoming: None, .. } => Poll::Ready(None),
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        match &self.0 {
+            VersionedBody::Empty => true,
+            VersionedBody::Announced(_) => false,
+            VersionedBody::Http1(body) => body.ended,
+            VersionedBody::Http2 { incoming, .. } => incoming.as_ref().is_none_or(Body::is_end_stream),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+        match &self.0 {
+            VersionedBody::Empty => SizeHint::with_exact(0),
+            VersionedBody::Announced(length)
+            | VersionedBody::Http1(Http1ClientBody { remaining: length, .. }) => {
+                length.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            VersionedBody::Http2 { incoming, .. } => {
+                incoming.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+            }
+        }
     }
 }
 

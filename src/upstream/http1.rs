@@ -7,37 +7,31 @@
 //! 3. The connection can be reused if both messages are complete, the server keeps it open, and nothing was read
 //!    beyond the response.
 
-mod body;
-mod error;
 mod head;
-mod mend;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::body::{Decoder, Step};
-use self::error::{BadBody, BadHead};
-use self::head::{Framing, MAX_HEAD};
-pub(super) use self::mend::Mends;
+use self::head::Framing;
 use super::gateway_headers::GatewayHeaders;
+use crate::http1::{
+    BadBody, BadHead, Decoder, MAX_RESPONSE_HEAD, ReadBuffer, ResponseHead, Step, WriteQueue,
+    write_chunk_size,
+};
 
-/// Sizes of a read: it grows while reads fill the buffer, since large bodies then cost fewer reads.
-const MIN_READ: usize = 8 * 1024;
-const MAX_READ: usize = 256 * 1024;
 /// The largest plaintext of one TLS record (RFC 8446, 5.1). The peer can read nothing of an incomplete record.
 const MAX_TLS_RECORD: usize = 16 * 1024;
 
@@ -66,14 +60,7 @@ type ResponseResult<S, B> = Result<Response<Http1Body<S, B>>, Http1Error<<B as B
 #[derive(Debug)]
 struct Inner<S, B> {
     stream: S,
-    /// Bytes that were read and not parsed yet.
-    read: BytesMut,
-    /// The size of the allocation of `read`. `read.capacity()` is only the part that is not consumed yet.
-    allocated: usize,
-    /// The size of the next read.
-    read_size: usize,
-    /// How much of `read` has been searched for the end of a head.
-    searched: usize,
+    read: ReadBuffer,
     /// Whether the server has closed its side.
     closed: bool,
     sending: Sending<B>,
@@ -86,7 +73,7 @@ struct Inner<S, B> {
 #[derive(Debug)]
 struct Sending<B> {
     /// What is written before the body is polled again.
-    queue: SmallVec<[Bytes; 4]>,
+    queue: WriteQueue,
     /// The body, until all of it is in the queue.
     body: Option<B>,
     /// How many bytes of the body are missing by its Content-Length; `None` if it is chunked.
@@ -148,10 +135,7 @@ where
     pub(crate) fn new(stream: S) -> Self {
         let inner = Inner {
             stream,
-            read: BytesMut::new(),
-            allocated: 0,
-            read_size: MIN_READ,
-            searched: 0,
+            read: ReadBuffer::new(),
             closed: false,
             sending: Sending::nothing(),
             method: Method::GET,
@@ -172,7 +156,7 @@ where
         let mut read =
             tokio::task::coop::unconstrained(poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut byte)));
         let is_silent = Pin::new(&mut read).poll(&mut context).is_pending();
-        !closed && inner.read.is_empty() && is_silent
+        !closed && inner.read.bytes.is_empty() && is_silent
     }
 
     /// Returns whether the connection can be used for another request.
@@ -182,12 +166,12 @@ where
             && !inner.closed
             && inner.decoder.is_ended()
             && inner.sending.is_done()
-            && inner.read.is_empty()
+            && inner.read.bytes.is_empty()
     }
 
     /// Returns the number of bytes that were read and not parsed yet.
     pub(crate) fn buffered(&self) -> usize {
-        self.inner.borrow().read.len()
+        self.inner.borrow().read.bytes.len()
     }
 
     /// Starts a request. The previous one must be complete.
@@ -200,7 +184,7 @@ where
         let (parts, body) = request.into_parts();
         // An empty body with another Content-Length is kept, so that polling it finds the mismatch.
         let body = Some(body).filter(|body| !body.is_end_stream() || framing.length() != Some(0));
-        let mut queue = SmallVec::new();
+        let mut queue = WriteQueue::default();
         queue.push(head);
         inner.sending =
             Sending { queue, body, remaining: framing.length(), parts: Some(parts), ..Sending::nothing() };
@@ -230,7 +214,7 @@ where
         inner.decoder = head.body;
         let ended = inner.decoder.is_ended();
         if ended {
-            inner.free_large_buffer();
+            inner.read.free_if_large();
         }
         drop(inner);
         let mut response = Response::new(Http1Body { inner: Rc::clone(&self.inner), ended });
@@ -249,7 +233,7 @@ where
 impl<B> Sending<B> {
     fn nothing() -> Self {
         Self {
-            queue: SmallVec::new(),
+            queue: WriteQueue::default(),
             body: None,
             remaining: Some(0),
             parts: None,
@@ -269,23 +253,6 @@ impl<B> Sending<B> {
 
     fn is_done(&self) -> bool {
         self.queue.is_empty() && self.body.is_none() && !self.unflushed && self.failed.is_none()
-    }
-}
-
-impl<S, B> Inner<S, B> {
-    /// Frees the read buffer if it is empty.
-    fn free_empty_buffer(&mut self) {
-        if self.read.is_empty() {
-            self.read = BytesMut::new();
-            self.allocated = 0;
-        }
-    }
-
-    /// Frees the read buffer if it is empty and larger than the next response is likely to need.
-    fn free_large_buffer(&mut self) {
-        if self.allocated > 2 * MIN_READ {
-            self.free_empty_buffer();
-        }
     }
 }
 
@@ -326,8 +293,7 @@ where
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     // Over TLS, the first of several records may have been sent before the write failed.
-                    self.sending.started |=
-                        self.sending.queue.iter().map(Bytes::len).sum::<usize>() > MAX_TLS_RECORD;
+                    self.sending.started |= self.sending.queue.bytes() > MAX_TLS_RECORD;
                     self.sending.fail(error);
                     return Ok(());
                 }
@@ -339,7 +305,7 @@ where
     /// Moves a piece of the body to the queue, unless there is enough in it. Returns `false` if the body has none yet.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, Http1Error<B::Error>> {
         let sending = &mut self.sending;
-        if sending.queue.len() > 1 {
+        if sending.queue.pieces() > 1 {
             return Ok(true);
         }
         let Some(body) = &mut sending.body else { return Ok(true) };
@@ -367,7 +333,7 @@ where
                         sending.queue.push(data);
                     } else {
                         let mut size = BytesMut::with_capacity(20);
-                        head::write_chunk_size(length, &mut size);
+                        write_chunk_size(length, &mut size);
                         sending.queue.push(size.freeze());
                         sending.queue.push(data);
                         let end: &[u8] = if is_last { b"\r\n0\r\n\r\n" } else { b"\r\n" };
@@ -393,43 +359,26 @@ where
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sending = &mut self.sending;
-        let stream = Pin::new(&mut self.stream);
-        let mut written = if let [piece] = &*sending.queue {
-            // A plain write is cheaper than a vectored one.
-            ready!(stream.poll_write(cx, piece))?
-        } else {
-            let slices: SmallVec<[IoSlice<'_>; 4]> =
-                sending.queue.iter().map(|piece| IoSlice::new(piece)).collect();
-            ready!(stream.poll_write_vectored(cx, &slices))?
-        };
-        if written == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
+        ready!(sending.queue.poll_write(&mut self.stream, cx))?;
         sending.started = true;
         sending.first = None;
         sending.unflushed = true;
-        sending.queue.retain(|piece| {
-            let count = written.min(piece.len());
-            piece.advance(count);
-            written -= count;
-            !piece.is_empty()
-        });
         Poll::Ready(Ok(()))
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<head::ResponseHead, Http1Error<B::Error>>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Http1Error<B::Error>>> {
         loop {
-            if self.may_hold_head()
-                && let Some(head) = head::read(&mut self.read, &self.method)?
+            if self.read.may_hold_head(MAX_RESPONSE_HEAD)
+                && let Some(head) = ResponseHead::read(&mut self.read.bytes, &self.method)?
             {
-                self.searched = 0;
+                self.read.reset_search();
                 // Interim responses (1xx) are not passed on; the final response follows.
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
                     continue;
                 }
                 return Poll::Ready(Ok(head));
             }
-            self.searched = self.read.len();
+            self.read.set_searched();
             match ready!(self.poll_read(cx)) {
                 Ok(0) => {
                     let failed = self.sending.failed.take();
@@ -445,48 +394,16 @@ where
         }
     }
 
-    /// Returns whether `read` may hold a complete head. Without this check, a head that comes byte by byte would be
-    /// parsed from its beginning for each byte.
-    fn may_hold_head(&self) -> bool {
-        let length = self.read.len();
-        if self.searched == 0 || length >= MAX_HEAD {
-            return length > 0;
-        }
-        let new = self.read.get(self.searched.saturating_sub(2)..).unwrap_or_default();
-        new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
-    }
-
     /// Reads more bytes. Returns how many; 0 is the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.read.reserve(self.read_size);
-        let before = self.read.len();
-        let free = self.read.capacity() - before;
-        self.allocated = self.allocated.max(self.read.capacity());
-        let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read);
-        match read {
-            Poll::Pending => {
-                // The next head is likely to come soon; the next piece of a body may take long.
-                if self.decoder.is_ended() {
-                    self.free_large_buffer();
-                } else {
-                    self.free_empty_buffer();
-                }
-                Poll::Pending
-            }
-            Poll::Ready(Ok(count)) => {
-                self.closed |= count == 0;
-                if count == free {
-                    self.read_size = (self.read_size * 2).min(MAX_READ);
-                } else if count < self.read_size / 4 {
-                    self.read_size = (self.read_size / 2).max(MIN_READ);
-                }
-                Poll::Ready(Ok(count))
-            }
-            Poll::Ready(Err(error)) => {
-                self.closed = true;
-                Poll::Ready(Err(error))
-            }
+        let read = self.read.poll_fill(&mut self.stream, cx);
+        match &read {
+            // The next head is likely to come soon; the next piece of a body may take long.
+            Poll::Pending if self.decoder.is_ended() => self.read.free_if_large(),
+            Poll::Pending => self.read.free_if_empty(),
+            Poll::Ready(read) => self.closed |= !matches!(read, Ok(1..)),
         }
+        read
     }
 
     /// Reads the next piece of the response's body, and sends more of the request meanwhile.
@@ -495,7 +412,7 @@ where
             self.poll_send(cx)?;
         }
         loop {
-            match self.decoder.next(&mut self.read, self.closed)? {
+            match self.decoder.next(&mut self.read.bytes, self.closed)? {
                 Step::NeedsRead => {}
                 step @ (Step::Data(_) | Step::Trailers(_) | Step::End) => return Poll::Ready(Ok(step)),
             }
@@ -547,7 +464,7 @@ where
         let step = ready!(inner.poll_step(cx));
         this.ended = inner.decoder.is_ended();
         if this.ended {
-            inner.free_large_buffer();
+            inner.read.free_if_large();
         }
         Poll::Ready(match step {
             Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use super::endpoint::{Address, Endpoint};
-use super::http1::Mends;
 use crate::config::{Ejection, Health};
+use crate::http1::Mends;
 use crate::time::Clock;
 
 /// Limit on the ejection period, unless the configured period is longer.

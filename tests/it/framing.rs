@@ -17,16 +17,16 @@ use Outcome::{Forwarded, Rejected};
 
 /// Bytes in which a parser could see a second request, and the outcome.
 const CASES: &[(&str, Outcome)] = &[
-    // Two framings: chunked takes precedence (RFC 9112, section 6.3), and the connection closes after the request.
+    // Two framings, which RFC 9112, section 6.1 allows a server to reject.
     (
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
-        Forwarded(&[""]),
+        Rejected(400),
     ),
     (
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
-        Forwarded(&["abc"]),
+        Rejected(400),
     ),
-    ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", Forwarded(&["abc"])),
+    ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", Rejected(400)),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", Rejected(400)),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc", Rejected(400)),
     ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\nabc", Rejected(400)),
@@ -64,9 +64,9 @@ const CASES: &[(&str, Outcome)] = &[
     ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Rejected(400)),
     ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Rejected(400)),
     ("GET /\tx HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
-    // A bare LF ends a line (RFC 9112, section 2.2); forwarded lines end with CRLF.
-    ("GET / HTTP/1.1\nHost: a\nX: 1\n\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n", Forwarded(&["", ""])),
-    ("POST / HTTP/1.1\r\nHost: a\r\nX: 1\nContent-Length: 3\r\n\r\nabc", Forwarded(&["abc"])),
+    // A bare LF does not end a line, though RFC 9112, section 2.2 would allow it.
+    ("GET / HTTP/1.1\nHost: a\nX: 1\n\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n", Rejected(400)),
+    ("POST / HTTP/1.1\r\nHost: a\r\nX: 1\nContent-Length: 3\r\n\r\nabc", Rejected(400)),
     // Chunks.
     (
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=\"a\"\r\nabc\r\n0\r\n\r\n",

@@ -1,14 +1,13 @@
 //! The first two steps of a request: its head is checked, and what clients may not send is removed.
 //!
-//! hyper parses HTTP. What it accepts and an upstream could read differently is refused here
+//! [`http1`](crate::http1) and h2 parse heads. What they accept and an upstream could read differently is refused here
 //! ([`Inbound::read`]), and what a client may not send is removed ([`Inbound::sanitize`]), before anything is decided:
 //!
 //! 1. There is exactly one valid Host, and it agrees with an absolute request target.
-//! 2. There is at most one framing header: exactly `Transfer-Encoding: chunked`, or a Content-Length of 1 to 15 digits. (If
-//!    both are sent, hyper keeps the first and closes the connection after the response, as RFC 9112, 6.1 allows.)
+//! 2. There is at most one framing header: exactly `Transfer-Encoding: chunked`, or a Content-Length of 1 to 15 digits.
 //! 3. The target is a path. TRACE is refused, and so is CONNECT except for a WebSocket; a requested upgrade is kept aside
 //!    (`upgrade.rs`). Characters outside ASCII and quotes are percent-encoded before anything is judged by the target.
-//! 4. The target and the number of header lines are within the limits; hyper limits their bytes.
+//! 4. The target and the number of header lines are within the limits; the parsers limit their bytes.
 //! 5. Hop-by-hop headers are removed, with those that Connection nominates. A Connection header cannot nominate end-to-end
 //!    headers such as Content-Length, Cookie or the forwarding headers.
 //! 6. Every header that an upstream could take for one of the gateway's own is removed, in every spelling.
@@ -34,20 +33,20 @@ use crate::upstream::ClientBody;
 /// A request whose head can be read in one way only. Only [`Inbound::read`] makes one.
 #[derive(Debug)]
 pub struct Inbound {
-    head: RequestHead,
+    head: InboundParts,
 }
 
 /// A request without the headers that clients may not send. Only [`Inbound::sanitize`] makes one.
 #[derive(Debug)]
 pub struct Sanitized {
-    head: RequestHead,
+    head: InboundParts,
     origin: RequestOrigin,
     scrubbed: u64,
 }
 
 /// The parts of a request.
 #[derive(Debug)]
-pub(super) struct RequestHead {
+pub(super) struct InboundParts {
     pub(super) method: Method,
     pub(super) target: PathAndQuery,
     pub(super) host: Host,
@@ -84,7 +83,7 @@ impl Inbound {
         if parts.headers.len() > limits.headers {
             return Err(Refusal::TooManyHeaders);
         }
-        check_framing(&parts.headers)?;
+        check_framing(&parts.headers, version)?;
         let upgrade = UpgradeRequest::read(&parts);
         match (&parts.method, upgrade) {
             // The method of the handshake that the upstream receives.
@@ -107,7 +106,7 @@ impl Inbound {
         }
         let trailers = version == Version::HTTP_2 || accepts_trailers(&parts.headers);
         let (method, headers) = (parts.method, parts.headers);
-        Ok(Self { head: RequestHead { method, target, host, headers, body, upgrade, version, trailers } })
+        Ok(Self { head: InboundParts { method, target, host, headers, body, upgrade, version, trailers } })
     }
 
     /// Removes what the client may not send, and reads where the request comes from.
@@ -200,7 +199,7 @@ impl Sanitized {
         &self.head.body
     }
 
-    pub(super) fn into_parts(self) -> (RequestHead, RequestOrigin) {
+    pub(super) fn into_parts(self) -> (InboundParts, RequestOrigin) {
         (self.head, self.origin)
     }
 }
@@ -251,7 +250,7 @@ pub(super) fn join(headers: &HeaderMap) -> Vec<u8> {
     headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..])
 }
 
-/// Percent-encodes the characters outside ASCII. hyper and h2 accept them if they are UTF-8, and upstreams would read them
+/// Percent-encodes the characters outside ASCII. The parsers accept them if they are UTF-8, and upstreams would read them
 /// in different ways.
 fn encode_non_ascii(target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
     if target.as_str().is_ascii() {
@@ -269,7 +268,7 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
     let malformed = Err(Refusal::Malformed(Malformed::Framing));
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
@@ -277,7 +276,9 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
         (None, None) => Ok(()),
         (Some(encoding), None) => {
             let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
-            if chunked && encodings.next().is_none() { Ok(()) } else { malformed }
+            // HTTP/1.0 has no transfer codings (RFC 9112, 6.1).
+            let allowed = chunked && version != Version::HTTP_10;
+            if allowed && encodings.next().is_none() { Ok(()) } else { malformed }
         }
         (None, Some(length)) => {
             let digits = length.as_bytes();
@@ -331,7 +332,7 @@ mod tests {
     #[test]
     fn framing_that_can_be_read_in_two_ways_is_refused() {
         for good in [&[][..], &[("transfer-encoding", "Chunked")], &[("content-length", "0")]] {
-            assert!(check_framing(&headers(good)).is_ok(), "{good:?}");
+            assert!(check_framing(&headers(good), Version::HTTP_11).is_ok(), "{good:?}");
         }
         for bad in [
             &[("transfer-encoding", "gzip, chunked")][..],
@@ -347,14 +348,16 @@ mod tests {
             &[("content-length", "0x1")],
             &[("content-length", "1234567890123456")],
         ] {
-            assert!(check_framing(&headers(bad)).is_err(), "{bad:?}");
+            assert!(check_framing(&headers(bad), Version::HTTP_11).is_err(), "{bad:?}");
         }
+        let chunked = headers(&[("transfer-encoding", "chunked")]);
+        assert!(check_framing(&chunked, Version::HTTP_10).is_err());
         let mut twice = headers(&[("transfer-encoding", "chunked")]);
         twice.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        assert!(check_framing(&twice).is_err());
+        assert!(check_framing(&twice, Version::HTTP_11).is_err());
         let mut twice = headers(&[("content-length", "1")]);
         twice.append(CONTENT_LENGTH, HeaderValue::from_static("1"));
-        assert!(check_framing(&twice).is_err());
+        assert!(check_framing(&twice, Version::HTTP_11).is_err());
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Peer {
         }
     }
 
+    /// Returns the address of the connection's other end; `None` for a Unix socket.
+    pub(in crate::proxy) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
     /// Returns the policy of the listener that the peer connected to.
     pub(in crate::proxy) fn listener_policy(&self) -> &ListenerPolicy {
         &self.policy

@@ -1,4 +1,4 @@
-//! Tracks what a connection waits for, so that each wait for the client has a timeout.
+//! Tracks what an HTTP/2 connection waits for, so that each wait for the client has a timeout.
 //!
 //! The connection's stream, requests and responses record events in [`Activity`]. The connection's task asks it what the
 //! connection waits for, and applies the timeout with a [`Deadline`].
@@ -25,12 +25,6 @@ pub(super) struct Activity {
     received: Cell<bool>,
     /// Whether a write waits for the client to read.
     write_blocked: Cell<bool>,
-    /// Whether the client may still be sending the body of the last request.
-    sending: Rc<Cell<bool>>,
-    /// Whether the client has closed its sending side.
-    read_closed: Cell<bool>,
-    /// Whether a request line was withheld from hyper, because its query has to be encoded first.
-    line_withheld: Cell<bool>,
     /// The current wait for a request or a head; changes whenever a new wait begins.
     read_wait: Cell<WaitId>,
     /// The current wait for the client to read. Separate, since receiving requests does not restart this wait.
@@ -101,21 +95,6 @@ impl Activity {
         }
     }
 
-    /// Records that the client has closed its sending side.
-    pub(super) fn record_end(&self) {
-        self.read_closed.set(true);
-    }
-
-    /// Records that a request line is withheld from hyper, because its query has to be encoded first.
-    pub(super) fn withhold_line(&self) {
-        self.line_withheld.set(true);
-    }
-
-    /// Returns whether a request line is withheld from hyper.
-    pub(super) fn is_line_withheld(&self) -> bool {
-        self.line_withheld.get()
-    }
-
     /// Records a write, and whether it has to wait for the client to read.
     pub(super) fn record_write(&self, blocked: bool) {
         // Only a write that makes progress restarts the timeout.
@@ -124,31 +103,11 @@ impl Activity {
         }
     }
 
-    /// Begins a request. `sending` says whether its body is still to be received.
-    pub(super) fn begin_request(
-        self: &Rc<Self>,
-        sending: bool,
-        response: Option<Rc<ResponseActivity>>,
-    ) -> RequestActivity {
+    /// Begins a request, whose response records its progress in `response`.
+    pub(super) fn begin_request(self: &Rc<Self>, response: Option<Rc<ResponseActivity>>) -> RequestActivity {
         self.in_flight.set(self.in_flight.get() + 1);
-        self.sending.set(sending);
         self.begin_read_wait();
         RequestActivity { activity: Rc::clone(self), response }
-    }
-
-    /// Returns the flag that is true while the client may still be sending the body of the last request.
-    pub(super) fn sending(&self) -> &Rc<Cell<bool>> {
-        &self.sending
-    }
-
-    /// Returns whether the next bytes belong to a request head, and no response is left to write.
-    pub(super) fn expects_head(&self) -> bool {
-        self.in_flight.get() == 0 && !self.sending.get() && !self.write_blocked.get()
-    }
-
-    /// Returns whether bytes have been received since the last request.
-    pub(super) fn has_received(&self) -> bool {
-        self.received.get()
     }
 
     /// Returns what the connection waits for.
@@ -159,12 +118,6 @@ impl Activity {
             (false, 0, true) => (Wait::Head, self.read_wait.get()),
             (false, _, _) => (Wait::Nothing, self.read_wait.get()),
         }
-    }
-
-    /// Returns whether the client may still be sending, so that closing the connection at once could make it lose the
-    /// response.
-    pub(super) fn needs_lingering_close(&self) -> bool {
-        !self.read_closed.get() && (self.sending.get() || (self.in_flight.get() == 0 && self.received.get()))
     }
 }
 

@@ -1,11 +1,14 @@
 //! The first bytes of a connection, which distinguish HTTP/2 from HTTP/1.1.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncRead;
 use tokio::sync::watch;
+
+use super::scratch;
 
 /// The connection preface of HTTP/2 clients (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -19,7 +22,7 @@ pub(super) enum FirstBytes {
     None,
     /// The client sent only a part of the preface before the timeout.
     Partial,
-    /// The preface, or at least one byte of something else.
+    /// Bytes that begin with the preface, or at least one byte of something else.
     Bytes(Bytes),
 }
 
@@ -30,30 +33,36 @@ pub(super) async fn read_first_bytes<S: AsyncRead + Unpin>(
     timeout: Duration,
     stopped: &mut watch::Receiver<bool>,
 ) -> FirstBytes {
-    let mut buffer = [0; PREFACE.len()];
-    let mut length = 0;
+    let mut bytes = BytesMut::new();
     let read = async {
         loop {
-            let Some(free) = buffer.get_mut(length..) else { break true };
-            match stream.read(free).await {
-                Ok(0) | Err(_) => break false,
-                Ok(count) => length += count,
+            let read = poll_fn(|cx| {
+                scratch::poll_read(stream, cx, |read| {
+                    bytes.extend_from_slice(read);
+                    !read.is_empty()
+                })
+            });
+            if !matches!(read.await, Ok(true)) {
+                return false;
             }
-            let so_far = buffer.get(..length).unwrap_or_default();
-            if length >= preface.len() || !preface.starts_with(so_far) {
-                break true;
+            if bytes.len() >= preface.len() || !preface.starts_with(&bytes) {
+                return true;
             }
         }
     };
-    let mut read = pin!(read);
-    let read = tokio::select! {
-        read = tokio::time::timeout(timeout, read.as_mut()) => read,
-        // The client may have sent a request that has not arrived yet.
-        _ = stopped.wait_for(|stopped| *stopped) => tokio::time::timeout(LAST_REQUEST.min(timeout), read).await,
+    let read = {
+        let mut read = pin!(read);
+        tokio::select! {
+            read = tokio::time::timeout(timeout, read.as_mut()) => read,
+            // An accepted client may have sent a request that has not arrived yet.
+            _ = stopped.wait_for(|stopped| *stopped) => {
+                tokio::time::timeout(LAST_REQUEST.min(timeout), read).await
+            }
+        }
     };
     match read {
-        Ok(true) => FirstBytes::Bytes(Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default())),
-        Err(_) if length > 0 => FirstBytes::Partial,
+        Ok(true) => FirstBytes::Bytes(bytes.freeze()),
+        Err(_) if !bytes.is_empty() => FirstBytes::Partial,
         Ok(false) | Err(_) => FirstBytes::None,
     }
 }

@@ -73,7 +73,7 @@ pub(super) async fn serve<S>(
         let has_body = !request.body().is_end_stream();
         let unread = has_body.then(Rc::<UnreadBody>::default);
         next.replace(Some((Rc::clone(&response_activity), unread.clone())));
-        let request_activity = activity.begin_request(has_body, Some(response_activity));
+        let request_activity = activity.begin_request(Some(response_activity));
         let (context, activity) = (context.clone(), Rc::clone(&activity));
         let is_limited = budget.is_limited();
         let switched = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
@@ -83,13 +83,13 @@ pub(super) async fn serve<S>(
                 // the request before it costs an upstream anything.
                 tokio::task::yield_now().await;
             }
-            let request = request.map(|body| ClientBody::new(body, unread));
+            let request = request.map(|body| ClientBody::http2(body, unread));
             let mut response = handle(&context.worker, &context.peer, request).await;
             if let (Some(switched), Some(upgrade)) = (switched, response.body_mut().take_upgrade()) {
                 // This task ends when the response head is sent or the stream is reset.
                 tokio::task::spawn_local(async move {
                     if let Ok(stream) = switched.await {
-                        upgrade.complete(TokioIo::new(stream), activity.begin_request(false, None));
+                        upgrade.complete(TokioIo::new(stream), activity.begin_request(None));
                     }
                 });
             }

@@ -12,15 +12,15 @@ use super::Http1Connection;
 impl<S: AsyncRead + Unpin, B> AsyncRead for Http1Connection<S, B> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner.borrow_mut();
-        let ahead = into.remaining().min(inner.read.len());
+        let ahead = into.remaining().min(inner.read.bytes.len());
         if ahead == 0 {
             // Tunnels are idle most of the time; bytes are read into the caller's buffer.
-            inner.free_empty_buffer();
+            inner.read.free_if_empty();
             return Pin::new(&mut inner.stream).poll_read(cx, into);
         }
-        into.put_slice(inner.read.get(..ahead).unwrap_or_default());
-        inner.read.advance(ahead);
-        inner.free_empty_buffer();
+        into.put_slice(inner.read.bytes.get(..ahead).unwrap_or_default());
+        inner.read.bytes.advance(ahead);
+        inner.read.free_if_empty();
         Poll::Ready(Ok(()))
     }
 }

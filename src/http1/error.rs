@@ -1,4 +1,4 @@
-//! Why a response is refused.
+//! Why a message is rejected.
 
 /// Why a response's head is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,4 +45,15 @@ pub(crate) enum BadBody {
     Trailers,
     #[error("has too many trailers")]
     ManyTrailers,
+}
+
+/// Why a request's head is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadRequest {
+    #[error("the request's head has invalid syntax")]
+    Syntax,
+    #[error("the request's target is too long")]
+    TargetTooLong,
+    #[error("the request's head is too large")]
+    HeadTooLarge,
 }

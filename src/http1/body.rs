@@ -1,6 +1,8 @@
-//! Decodes the body of a response, by its Content-Length, by chunks, or until the connection closes.
+//! Decodes a body, by its Content-Length, by chunks, or until the connection closes.
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use std::io::Write as _;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::BadBody;
@@ -17,7 +19,11 @@ const MAX_TRAILER_LINES: usize = 64;
 
 /// Decodes a body from what is read from a connection.
 #[derive(Debug)]
-pub(super) struct Decoder(State);
+pub(crate) struct Decoder {
+    state: State,
+    /// Whether trailers of a legacy server are mended.
+    mends: bool,
+}
 
 #[derive(Debug)]
 enum State {
@@ -38,7 +44,7 @@ enum State {
 
 /// The next piece of a body.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Data(Bytes),
     /// The trailers, which are last.
     Trailers(HeaderMap),
@@ -49,30 +55,40 @@ pub(super) enum Step {
 }
 
 impl Decoder {
-    pub(super) fn empty() -> Self {
-        Self(State::Ended)
+    fn new(state: State) -> Self {
+        Self { state, mends: false }
     }
 
-    pub(super) fn length(length: u64) -> Self {
-        Self(if length == 0 { State::Ended } else { State::Length(length) })
+    pub(crate) fn empty() -> Self {
+        Self::new(State::Ended)
     }
 
-    pub(super) fn chunked() -> Self {
-        Self(State::Size)
+    pub(crate) fn length(length: u64) -> Self {
+        Self::new(if length == 0 { State::Ended } else { State::Length(length) })
     }
 
-    pub(super) fn until_close() -> Self {
-        Self(State::UntilClose)
+    /// Returns a decoder of a client's chunks.
+    pub(crate) fn chunked() -> Self {
+        Self::new(State::Size)
+    }
+
+    /// Returns a decoder of a server's chunks, which mends trailers that can be read in one way only.
+    pub(crate) fn chunked_by_server() -> Self {
+        Self { state: State::Size, mends: true }
+    }
+
+    pub(crate) fn until_close() -> Self {
+        Self::new(State::UntilClose)
     }
 
     /// Returns whether the body is complete.
-    pub(super) fn is_ended(&self) -> bool {
-        matches!(self.0, State::Ended)
+    pub(crate) fn is_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
     }
 
     /// Returns the number of bytes that are missing, if it is known.
-    pub(super) fn remaining(&self) -> Option<u64> {
-        match self.0 {
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        match self.state {
             State::Length(left) => Some(left),
             State::Ended => Some(0),
             State::UntilClose | State::Size | State::Chunk(_) | State::ChunkEnd | State::Trailers => None,
@@ -80,9 +96,9 @@ impl Decoder {
     }
 
     /// Decodes the next piece from `buffer`. `closed` says that nothing more can be read.
-    pub(super) fn next(&mut self, buffer: &mut BytesMut, closed: bool) -> Result<Step, BadBody> {
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut, closed: bool) -> Result<Step, BadBody> {
         loop {
-            match &mut self.0 {
+            match &mut self.state {
                 State::Ended => return Ok(Step::End),
                 State::UntilClose => {
                     if !buffer.is_empty() {
@@ -91,39 +107,39 @@ impl Decoder {
                     if !closed {
                         return Ok(Step::NeedsRead);
                     }
-                    self.0 = State::Ended;
+                    self.state = State::Ended;
                 }
                 State::Length(left) => {
                     let Some(data) = split_data(buffer, left) else { return incomplete(closed) };
                     if *left == 0 {
-                        self.0 = State::Ended;
+                        self.state = State::Ended;
                     }
                     return Ok(Step::Data(data));
                 }
                 State::Chunk(left) => {
                     let Some(data) = split_data(buffer, left) else { return incomplete(closed) };
                     if *left == 0 {
-                        self.0 = State::ChunkEnd;
+                        self.state = State::ChunkEnd;
                     }
                     return Ok(Step::Data(data));
                 }
                 State::Size => match size_line(buffer)? {
                     None => return incomplete(closed),
-                    Some(0) => self.0 = State::Trailers,
-                    Some(size) => self.0 = State::Chunk(size),
+                    Some(0) => self.state = State::Trailers,
+                    Some(size) => self.state = State::Chunk(size),
                 },
                 State::ChunkEnd => match buffer.get(..2) {
                     None => return incomplete(closed),
                     Some(b"\r\n") => {
                         buffer.advance(2);
-                        self.0 = State::Size;
+                        self.state = State::Size;
                     }
                     Some(_) => return Err(BadBody::Chunks),
                 },
-                State::Trailers => match trailers(buffer)? {
+                State::Trailers => match trailers(buffer, self.mends)? {
                     None => return incomplete(closed),
                     Some(trailers) => {
-                        self.0 = State::Ended;
+                        self.state = State::Ended;
                         return Ok(if trailers.is_empty() { Step::End } else { Step::Trailers(trailers) });
                     }
                 },
@@ -174,7 +190,7 @@ fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, BadBody> {
     u64::from_str_radix(text, 16).map(Some).map_err(|_| BadBody::Chunks)
 }
 
-fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BadBody> {
+fn trailers(buffer: &mut BytesMut, mends: bool) -> Result<Option<HeaderMap>, BadBody> {
     if buffer.starts_with(b"\r\n") {
         buffer.advance(2);
         return Ok(Some(HeaderMap::new()));
@@ -183,7 +199,7 @@ fn trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, BadBody> {
         Ok(Some(parsed)) => parsed,
         Ok(None) if buffer.len() < MAX_TRAILERS => return Ok(None),
         Ok(None) => return Err(BadBody::Trailers),
-        Err(BadBody::Trailers) => match mend::trailers(buffer) {
+        Err(BadBody::Trailers) if mends => match mend::trailers(buffer) {
             Ok(Some(mended)) => {
                 let (_, trailers) = parse_trailers(&mended.bytes)?.ok_or(BadBody::Trailers)?;
                 (mended.length, trailers)
@@ -214,4 +230,10 @@ fn parse_trailers(bytes: &[u8]) -> Result<Option<(usize, HeaderMap)>, BadBody> {
     };
     let trailers: Option<HeaderMap> = lines.iter().map(line).collect();
     Ok(Some((length, trailers.ok_or(BadBody::Trailers)?)))
+}
+
+/// Writes the size line of a chunk.
+pub(crate) fn write_chunk_size(length: usize, into: &mut BytesMut) {
+    // Writing to memory never fails.
+    let _ = write!(into.writer(), "{length:X}\r\n");
 }

@@ -31,14 +31,14 @@ pub(crate) type Mends = Vec<(Mend, Box<str>)>;
 
 /// A mended head or trailer section.
 #[derive(Debug)]
-pub(super) struct Mended {
+pub(crate) struct Mended {
     /// Its length in the bytes that were read.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// The bytes for the strict parser.
-    pub(super) bytes: Vec<u8>,
-    pub(super) mends: Mends,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) mends: Mends,
     /// Whether a framing field was mended: the connection is not reused.
-    pub(super) framing: bool,
+    pub(crate) framing: bool,
 }
 
 /// The fields that were read so far.
@@ -76,7 +76,7 @@ impl Mend {
 ///
 /// # Errors
 /// Returns why the head is ambiguous, or [`BadHead::TooLarge`] if `limit` bytes hold no complete head.
-pub(super) fn head(read: &[u8], limit: usize) -> Result<Option<Mended>, BadHead> {
+pub(crate) fn head(read: &[u8], limit: usize) -> Result<Option<Mended>, BadHead> {
     let empty_lines = read.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let (start, rest) = read.split_at_checked(empty_lines).unwrap_or_default();
     if rest.iter().zip(b"HTTP/").any(|(byte, expected)| byte != expected) || start.ends_with(b"\r") {
@@ -95,7 +95,7 @@ pub(super) fn head(read: &[u8], limit: usize) -> Result<Option<Mended>, BadHead>
 }
 
 /// Mends the trailers at the beginning of `read`. Returns `None` if they are incomplete.
-pub(super) fn trailers(read: &[u8]) -> Result<Option<Mended>, BadHead> {
+pub(crate) fn trailers(read: &[u8]) -> Result<Option<Mended>, BadHead> {
     let mut all = Fields::default();
     Ok(all.read(read)?.map(|left| all.into_mended(read.len() - left.len())))
 }

@@ -1,0 +1,185 @@
+//! Parses request heads.
+//!
+//! An upstream must not be able to read a request in another way than the gateway did, so nothing is mended here:
+//!
+//! | rejected | by |
+//! | --- | --- |
+//! | bare CR or LF, obs-fold, control characters, whitespace in or after a name | this parser: 400 |
+//! | a head over the limits | this parser: 414 or 431 |
+//! | conflicting or invalid framing, an absent or repeated Host | the proxy, which sees the headers; [`RequestHead::body`] is empty then |
+//!
+//! The one exception is `"`, `<` and `>` in a query: RFC 3986, 3.4 allows none of them, browsers percent-encode them, and
+//! curl and old clients send them as they are. They are percent-encoded, too.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use smallvec::SmallVec;
+
+use super::body::Decoder;
+use super::error::BadRequest;
+use super::response::{has_connection_option, parse_decimal};
+
+/// Number of header lines for which there is room on the stack.
+const USUAL_LINES: usize = 100;
+
+/// The limits of a request's head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadLimits {
+    /// Maximum size in bytes.
+    pub(crate) bytes: usize,
+    /// Maximum number of header lines.
+    pub(crate) lines: usize,
+}
+
+/// A request's head.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) version: Version,
+    pub(crate) headers: HeaderMap,
+    /// Decodes the body that follows. It is empty if the framing is invalid.
+    pub(crate) body: Decoder,
+    /// Whether another request may follow on the connection (RFC 9112, 9.3).
+    pub(crate) keep_alive: bool,
+    /// Whether the client waits for a 100 before it sends the body (RFC 9110, 10.1.1).
+    pub(crate) expects_continue: bool,
+}
+
+/// A part of the head, by its positions.
+type Span = (usize, usize);
+
+impl RequestHead {
+    /// Parses the head at the beginning of `bytes`. Returns it and its length, or `None` if it is incomplete.
+    ///
+    /// # Errors
+    /// Returns why the head is rejected.
+    pub(crate) fn parse(bytes: &[u8], limits: HeadLimits) -> Result<Option<(Self, usize)>, BadRequest> {
+        // Empty lines before a request are ignored (RFC 9112, 2.2).
+        let empty_lines = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
+        let rest = bytes.get(empty_lines..).unwrap_or_default();
+        if rest.first() == Some(&b'\n') {
+            return Err(BadRequest::Syntax);
+        }
+        if rest.is_empty() || rest == b"\r" {
+            return if bytes.len() >= limits.bytes { Err(BadRequest::HeadTooLarge) } else { Ok(None) };
+        }
+        let parsed = if limits.lines <= USUAL_LINES {
+            parse(rest, limits, &mut [const { MaybeUninit::uninit() }; USUAL_LINES])
+        } else {
+            parse(rest, limits, &mut vec![MaybeUninit::uninit(); limits.lines])
+        };
+        Ok(parsed?.map(|(head, length)| (head, empty_lines + length)))
+    }
+
+    /// Returns the request with this head and `body`.
+    pub(crate) fn into_request<B>(self, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+fn parse<'b>(
+    bytes: &'b [u8],
+    limits: HeadLimits,
+    lines: &mut [MaybeUninit<httparse::Header<'b>>],
+) -> Result<Option<(RequestHead, usize)>, BadRequest> {
+    let lines = lines.get_mut(..limits.lines).unwrap_or_default();
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(bytes, lines) {
+        Ok(httparse::Status::Complete(length)) if length <= limits.bytes => length,
+        Ok(httparse::Status::Partial) if bytes.len() < limits.bytes => return Ok(None),
+        Ok(_) if !bytes.iter().take(limits.bytes).any(|&byte| byte == b'\n') => {
+            return Err(BadRequest::TargetTooLong);
+        }
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(BadRequest::HeadTooLarge),
+        Err(_) => return Err(BadRequest::Syntax),
+    };
+    let head = bytes.get(..length).unwrap_or_default();
+    if has_bare_line_feed(head) {
+        return Err(BadRequest::Syntax);
+    }
+    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+        return Err(BadRequest::Syntax);
+    };
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| BadRequest::Syntax)?;
+    let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+    // Header values are slices of a copy of the head: they may be kept for longer than the read buffer.
+    let start = bytes.as_ptr().addr();
+    let span = |part: &[u8]| {
+        let from = part.as_ptr().addr().wrapping_sub(start);
+        (from, from + part.len())
+    };
+    let shared = Bytes::copy_from_slice(head);
+    let uri = match encode_query(target.as_bytes()) {
+        Some(encoded) => Uri::from_maybe_shared(encoded),
+        None => Uri::from_maybe_shared(slice(&shared, span(target.as_bytes()))),
+    };
+    let uri = uri.map_err(|_| BadRequest::Syntax)?;
+    let mut headers = HeaderMap::with_capacity(request.headers.len());
+    for line in request.headers.iter() {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| BadRequest::Syntax)?;
+        let value = HeaderValue::from_maybe_shared(slice(&shared, span(line.value)));
+        headers.append(name, value.map_err(|_| BadRequest::Syntax)?);
+    }
+    let body = framing(&headers, version);
+    let keep_alive = body.is_some()
+        && !has_connection_option(&headers, b"close")
+        && (version == Version::HTTP_11 || has_connection_option(&headers, b"keep-alive"));
+    let body = body.unwrap_or_else(Decoder::empty);
+    let expects_continue = version == Version::HTTP_11
+        && !body.is_ended()
+        && headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    Ok(Some((RequestHead { method, uri, version, headers, body, keep_alive, expects_continue }, length)))
+}
+
+/// Returns a part of `head`. An empty one may be outside it.
+fn slice(head: &Bytes, (from, to): Span) -> Bytes {
+    if from < to && to <= head.len() { head.slice(from..to) } else { Bytes::new() }
+}
+
+/// Returns whether a line feed follows anything but a CR. httparse accepts that.
+fn has_bare_line_feed(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'))
+}
+
+/// Returns the decoder of a request's body (RFC 9112, 6.3), or `None` if its framing is invalid.
+fn framing(headers: &HeaderMap, version: Version) -> Option<Decoder> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (codings.next(), lengths.next()) {
+        (None, None) => Some(Decoder::empty()),
+        (Some(coding), None) => {
+            let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            (is_chunked && codings.next().is_none() && version == Version::HTTP_11).then(Decoder::chunked)
+        }
+        (None, Some(length)) if lengths.next().is_none() => {
+            parse_decimal(length.as_bytes()).map(Decoder::length)
+        }
+        (_, Some(_)) => None,
+    }
+}
+
+/// Percent-encodes what a query must not contain. Returns `None` if there is nothing to encode.
+fn encode_query(target: &[u8]) -> Option<Bytes> {
+    memchr::memchr3(b'"', b'<', b'>', target)?;
+    let query = memchr::memchr(b'?', target)?;
+    let (path, query) = target.split_at_checked(query)?;
+    let mut encoded: SmallVec<[u8; 256]> = SmallVec::from_slice(path);
+    for byte in query {
+        match byte {
+            b'"' => encoded.extend_from_slice(b"%22"),
+            b'<' => encoded.extend_from_slice(b"%3C"),
+            b'>' => encoded.extend_from_slice(b"%3E"),
+            _ => encoded.push(*byte),
+        }
+    }
+    Some(Bytes::copy_from_slice(&encoded))
+}

@@ -1,0 +1,267 @@
+//! Parses the response heads of servers, and writes those that clients receive.
+//!
+//! A response is accepted only if it can be read in one way (RFC 9112, 6.3): one framing, no transfer coding but
+//! `chunked`, one length. Other faults are mended if that is unambiguous ([`mend`]). Header values are slices of a
+//! copy of the head, not of the read buffer: a value may be kept for long, as in the compression table of an HTTP/2
+//! connection, and would keep the whole buffer alive.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
+use smallvec::SmallVec;
+
+use super::body::Decoder;
+use super::error::BadHead;
+use super::mend::{self, Mended, Mends};
+
+/// Limit on the size of a response's head.
+pub(crate) const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+/// Limit on CR and LF bytes before a head. Each new one may be the end of a head, so the parser would start over each
+/// time.
+const MAX_LINE_ENDS: usize = 16;
+/// Limit on the header lines of a response.
+const MAX_LINES: usize = 128;
+
+/// A response's head.
+#[derive(Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: StatusCode,
+    /// The reason phrase, if it is not the status code's canonical one.
+    pub(crate) reason: Option<ReasonPhrase>,
+    pub(crate) headers: HeaderMap,
+    /// Decodes the body that follows.
+    pub(crate) body: Decoder,
+    /// Whether the connection may be reused after the response.
+    pub(crate) keep_alive: bool,
+    /// The faults that were mended.
+    pub(crate) mends: Mends,
+}
+
+impl ResponseHead {
+    /// Takes a head from the beginning of `buffer`. Returns `None` if it is incomplete. `method` is the request's.
+    ///
+    /// # Errors
+    /// Returns why the head is rejected.
+    pub(crate) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Self>, BadHead> {
+        read(buffer, method)
+    }
+}
+
+/// The positions of a header's name and value in the bytes of the head.
+struct Line {
+    name: (usize, usize),
+    value: (usize, usize),
+}
+
+/// A head as the strict parser has read it.
+struct Parsed {
+    /// Its length in bytes.
+    length: usize,
+    status: StatusCode,
+    version: Version,
+    /// The reason phrase, if it is not the status code's canonical one.
+    reason: Option<(usize, usize)>,
+    lines: SmallVec<[Line; 24]>,
+}
+
+fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, BadHead> {
+    if buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count() > MAX_LINE_ENDS {
+        return Err(BadHead::NotHttp);
+    }
+    match parse(buffer) {
+        Ok(None) => Ok(None),
+        Ok(Some(parsed)) => {
+            let bytes = Bytes::copy_from_slice(buffer.get(..parsed.length).unwrap_or_default());
+            buffer.advance(parsed.length);
+            head(&parsed, &bytes, method).map(Some)
+        }
+        Err(BadHead::NotHttp) => {
+            let Some(Mended { length, bytes, mends, framing }) = mend::head(buffer, MAX_RESPONSE_HEAD)?
+            else {
+                return Ok(None);
+            };
+            buffer.advance(length);
+            let bytes = Bytes::from(bytes);
+            let parsed = parse(&bytes)?.ok_or(BadHead::NotHttp)?;
+            let mut head = head(&parsed, &bytes, method)?;
+            head.keep_alive &= !framing;
+            head.mends = mends;
+            Ok(Some(head))
+        }
+        Err(bad) => Err(bad),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
+    let mut lines: [MaybeUninit<httparse::Header<'_>>; MAX_LINES] = [MaybeUninit::uninit(); MAX_LINES];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        bytes,
+        &mut lines,
+    );
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_RESPONSE_HEAD => length,
+        Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(BadHead::TooLarge);
+        }
+        Ok(httparse::Status::Partial) if bytes.len() >= MAX_RESPONSE_HEAD => return Err(BadHead::TooLarge),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(BadHead::NotHttp),
+    };
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(BadHead::Status)?;
+    let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let start = bytes.as_ptr().addr();
+    let position = |part: &[u8]| {
+        let from = part.as_ptr().addr().wrapping_sub(start);
+        (from, from + part.len())
+    };
+    let reason = Some(reason(bytes))
+        .filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason().map(str::as_bytes));
+    let reason = reason.map(position);
+    let lines = response.headers.iter();
+    let lines = lines.map(|line| Line { name: position(line.name.as_bytes()), value: position(line.value) });
+    Ok(Some(Parsed { length, status, version, reason, lines: lines.collect() }))
+}
+
+/// Returns the reason phrase of a parsed head. httparse itself returns none with other bytes than ASCII.
+fn reason(head: &[u8]) -> &[u8] {
+    let line = head.trim_ascii_start().get(b"HTTP/1.1 200".len()..).unwrap_or_default();
+    let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or_default();
+    line.get(..end).unwrap_or_default().trim_ascii()
+}
+
+fn head(parsed: &Parsed, bytes: &Bytes, method: &Method) -> Result<ResponseHead, BadHead> {
+    let mut headers = headers(bytes, &parsed.lines)?;
+    let (body, keep_alive) = framing(parsed.status, parsed.version, &mut headers, method)?;
+    let reason = parsed.reason.map(|(from, to)| bytes.get(from..to).unwrap_or_default());
+    // httparse accepts only bytes that a reason phrase may have.
+    let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
+    Ok(ResponseHead { status: parsed.status, reason, headers, body, keep_alive, mends: Mends::new() })
+}
+
+fn headers(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, BadHead> {
+    let mut headers = HeaderMap::with_capacity(lines.len() + 4);
+    for Line { name, value } in lines {
+        let name = head.get(name.0..name.1).and_then(|name| HeaderName::from_bytes(name).ok());
+        let value = if value.0 < value.1 && value.1 <= head.len() {
+            HeaderValue::from_maybe_shared(head.slice(value.0..value.1)).ok()
+        } else {
+            Some(HeaderValue::from_static(""))
+        };
+        match (name, value) {
+            (Some(name), Some(value)) => headers.append(name, value),
+            (Some(_) | None, _) => return Err(BadHead::NotHttp),
+        };
+    }
+    Ok(headers)
+}
+
+/// Returns the decoder of a response's body, and whether its connection may be reused (RFC 9112, 6.3 and 9.3).
+fn framing(
+    status: StatusCode,
+    version: Version,
+    headers: &mut HeaderMap,
+    method: &Method,
+) -> Result<(Decoder, bool), BadHead> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let chunked = match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => return Err(BadHead::TwoFramings),
+        (Some(coding), None)
+            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && version == Version::HTTP_11 =>
+        {
+            true
+        }
+        (Some(_), _) => return Err(BadHead::Coding),
+    };
+    let length = length(headers)?;
+    let bodiless = *method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let body = match (bodiless, chunked, length) {
+        (true, _, _) => Decoder::empty(),
+        (false, true, _) => Decoder::chunked_by_server(),
+        (false, false, Some(length)) => Decoder::length(length),
+        (false, false, None) => Decoder::until_close(),
+    };
+    let keep_alive = match version {
+        Version::HTTP_10 => {
+            has_connection_option(headers, b"keep-alive") && !has_connection_option(headers, b"close")
+        }
+        _ => !has_connection_option(headers, b"close"),
+    };
+    // A 204 has no body. If it announces one all the same (RFC 9110, 8.6), bytes of it may follow.
+    let may_have_body =
+        status == StatusCode::NO_CONTENT && (chunked || length.is_some_and(|length| length > 0));
+    Ok((body, keep_alive && !may_have_body))
+}
+
+/// Returns the Content-Length. Accepts equal repeated values (RFC 9112, 6.3), and replaces them, or one with leading
+/// zeros, by a single header in canonical form.
+fn length(headers: &mut HeaderMap) -> Result<Option<u64>, BadHead> {
+    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return Ok(None) };
+    let single = parse_decimal(first.as_bytes()).filter(|_| lines.next().is_none());
+    if let Some(length) = single.filter(|_| !first.as_bytes().starts_with(b"0") || first.len() == 1) {
+        return Ok(Some(length));
+    }
+    let elements =
+        headers.get_all(CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
+    let mut lengths = elements.map(|element| parse_decimal(element.trim_ascii()));
+    let length = lengths.next().flatten().ok_or(BadHead::Length)?;
+    if lengths.any(|other| other != Some(length)) {
+        return Err(BadHead::Length);
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(Some(length))
+}
+
+/// Parses up to 18 decimal digits.
+pub(crate) fn parse_decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 18 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// Returns whether a Connection header has `option`.
+pub(crate) fn has_connection_option(headers: &HeaderMap, option: &[u8]) -> bool {
+    let lines = headers.get_all(CONNECTION).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
+}
+
+/// Writes the head of a response to a client, up to and without the empty line.
+pub(crate) fn write_response(
+    version: Version,
+    status: StatusCode,
+    reason: Option<&ReasonPhrase>,
+    headers: &HeaderMap,
+    into: &mut Vec<u8>,
+) {
+    let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    into.reserve(length + 128);
+    into.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    into.extend_from_slice(status.as_str().as_bytes());
+    into.push(b' ');
+    let reason = reason
+        .map_or_else(|| status.canonical_reason().unwrap_or_default().as_bytes(), ReasonPhrase::as_bytes);
+    into.extend_from_slice(reason);
+    into.extend_from_slice(b"\r\n");
+    for (name, value) in headers {
+        write_field(name.as_str(), value.as_bytes(), into);
+    }
+}
+
+/// Writes a header field's line.
+pub(crate) fn write_field(name: &str, value: &[u8], into: &mut Vec<u8>) {
+    into.extend_from_slice(name.as_bytes());
+    into.extend_from_slice(b": ");
+    into.extend_from_slice(value);
+    into.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,193 @@
+//! Encodes responses: their heads, and the framing of their bodies (RFC 9112, 6 and 7).
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http_body::{Body, Frame};
+use hyper::ext::ReasonPhrase;
+
+use crate::http1::{has_connection_option, parse_decimal, write_chunk_size, write_field, write_response};
+use crate::time::Clock;
+
+/// The request that a response answers.
+#[derive(Clone, Debug)]
+pub(super) struct Answered {
+    pub(super) method: Method,
+    pub(super) version: Version,
+    /// Whether the client allows another request after this one.
+    pub(super) keep_alive: bool,
+}
+
+/// Encodes the body of a response.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    framing: Framing,
+    /// Whether another request may follow.
+    pub(super) keep_alive: bool,
+}
+
+/// How a response's body is framed.
+#[derive(Debug)]
+enum Framing {
+    /// There is no body, whatever the headers say.
+    None,
+    /// By Content-Length; this many bytes are missing.
+    Length(u64),
+    Chunked,
+    /// By the end of the connection.
+    UntilClose,
+}
+
+/// The body is not as long as its Content-Length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the response's body is not as long as its Content-Length")]
+pub(super) struct WrongLength;
+
+impl Encoder {
+    /// Writes the head of a response with this body to `head`, up to and with the empty line. Returns the encoder of its
+    /// body.
+    pub(super) fn start<B: Body>(
+        parts: &mut Parts,
+        body: &B,
+        answered: &Answered,
+        head: &mut Vec<u8>,
+    ) -> Self {
+        let headers = &mut parts.headers;
+        let mut keep_alive = answered.keep_alive && !has_connection_option(headers, b"close");
+        headers.remove(TRANSFER_ENCODING);
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| parse_decimal(length.as_bytes()));
+        let mut added_length = None;
+        let has_no_length = parts.status.is_informational() || parts.status == StatusCode::NO_CONTENT;
+        let framing = if has_no_length {
+            headers.remove(CONTENT_LENGTH);
+            Framing::None
+        } else if answered.method == Method::HEAD || parts.status == StatusCode::NOT_MODIFIED {
+            // A response of the gateway's own has a body here, whose length a GET would be told (RFC 9110, 8.6).
+            let length = body.size_hint().exact().filter(|length| *length > 0);
+            added_length = length.filter(|_| announced.is_none() && answered.method == Method::HEAD);
+            Framing::None
+        } else if let Some(length) = body.size_hint().exact().or(announced) {
+            if announced != Some(length) {
+                headers.remove(CONTENT_LENGTH);
+                added_length = Some(length);
+            }
+            Framing::Length(length)
+        } else if answered.version == Version::HTTP_10 {
+            keep_alive = false;
+            Framing::UntilClose
+        } else {
+            Framing::Chunked
+        };
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            keep_alive = false;
+        } else if !keep_alive {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if answered.version == Version::HTTP_10 {
+            headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        }
+        let reason = parts.extensions.get::<ReasonPhrase>();
+        write_response(answered.version, parts.status, reason, headers, head);
+        if let Some(length) = added_length {
+            // Writing to memory never fails.
+            let _ = write!(head, "content-length: {length}\r\n");
+        }
+        if matches!(framing, Framing::Chunked) {
+            write_field("transfer-encoding", b"chunked", head);
+        }
+        if !headers.contains_key(DATE) && !parts.status.is_informational() {
+            write_date(head);
+        }
+        head.extend_from_slice(b"\r\n");
+        Self { framing, keep_alive }
+    }
+
+    /// Returns whether there is a body to send.
+    pub(super) fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::None)
+    }
+
+    /// Encodes a piece of the body, and passes what is to be written to `push`.
+    pub(super) fn encode(
+        &mut self,
+        frame: Frame<Bytes>,
+        mut push: impl FnMut(Bytes),
+    ) -> Result<(), WrongLength> {
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return self.finish_with(frame.trailers_ref(), push),
+        };
+        if data.is_empty() {
+            return Ok(());
+        }
+        match &mut self.framing {
+            Framing::None => return Ok(()),
+            Framing::Length(left) => {
+                // The client would take what exceeds Content-Length for the next response.
+                *left = left.checked_sub(data.len() as u64).ok_or(WrongLength)?;
+            }
+            Framing::Chunked => {
+                let mut size = bytes::BytesMut::with_capacity(20);
+                write_chunk_size(data.len(), &mut size);
+                push(size.freeze());
+                push(data);
+                push(Bytes::from_static(b"\r\n"));
+                return Ok(());
+            }
+            Framing::UntilClose => {}
+        }
+        push(data);
+        Ok(())
+    }
+
+    /// Ends the body, unless trailers have ended it.
+    pub(super) fn finish(&mut self, push: impl FnMut(Bytes)) -> Result<(), WrongLength> {
+        self.finish_with(None, push)
+    }
+
+    fn finish_with(
+        &mut self,
+        trailers: Option<&HeaderMap>,
+        mut push: impl FnMut(Bytes),
+    ) -> Result<(), WrongLength> {
+        match self.framing {
+            Framing::None | Framing::Length(0) | Framing::UntilClose => {}
+            Framing::Length(_) => return Err(WrongLength),
+            Framing::Chunked => match trailers {
+                None => push(Bytes::from_static(b"0\r\n\r\n")),
+                Some(trailers) => {
+                    let mut end = b"0\r\n".to_vec();
+                    for (name, value) in trailers {
+                        write_field(name.as_str(), value.as_bytes(), &mut end);
+                    }
+                    end.extend_from_slice(b"\r\n");
+                    push(end.into());
+                }
+            },
+        }
+        self.framing = Framing::None;
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// The Date of responses: a second since the epoch, and its text.
+    static DATE_NOW: RefCell<(i64, String)> = const { RefCell::new((-1, String::new())) };
+}
+
+/// Writes a Date field (RFC 9110, 6.6.1), whose text is made once a second.
+fn write_date(head: &mut Vec<u8>) {
+    let second = Clock.now().wall.as_secs();
+    DATE_NOW.with_borrow_mut(|(made, text)| {
+        if *made != second {
+            *made = second;
+            let since_epoch = Duration::from_secs(u64::try_from(second).unwrap_or_default());
+            *text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since_epoch);
+        }
+        write_field(DATE.as_str(), text.as_bytes(), head);
+    });
+}

@@ -1,0 +1,266 @@
+//! The bytes of a client's HTTP/1.1 connection: request heads and bodies are read, and queued bytes are written.
+//!
+//! The connection's task and the body of the current request share it. The task reads heads and writes responses; whoever
+//! polls the body reads that.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::super::scratch;
+use crate::http1::{BadRequest, Decoder, HeadLimits, ReadBuffer, RequestHead, Step, WriteQueue};
+use crate::upstream::{BodyReader, ClientBodyError};
+
+/// Limit on the bytes of later requests that are read while one is handled.
+const MAX_AHEAD: usize = 64 * 1024;
+/// What a client is sent that waits before it sends a request's body (RFC 9110, 15.2.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct ConnectionIo<S> {
+    stream: S,
+    read: ReadBuffer,
+    write: WriteQueue,
+    unflushed: bool,
+    /// Whether the client has closed its side, or the connection is broken.
+    closed: bool,
+    /// The number of the current request.
+    request: u64,
+    /// Decodes the body of the current request.
+    body: Decoder,
+    /// Whether the body has invalid framing.
+    is_body_broken: bool,
+    /// Whether the client waits for a 100 before it sends the body.
+    is_continue_due: bool,
+    /// The connection's task, which watches for the client's disconnection once the body has been read.
+    task: Option<Waker>,
+}
+
+/// Why there is no request.
+#[derive(Debug)]
+pub(super) enum NoRequest {
+    /// The client has closed the connection, or it broke.
+    Closed,
+    /// The head is rejected.
+    Rejected(BadRequest),
+}
+
+impl<S> ConnectionIo<S> {
+    /// Returns a connection over `stream`, of which the bytes `first` were read.
+    pub(super) fn new(stream: S, first: Bytes) -> Self {
+        let mut read = ReadBuffer::new();
+        read.bytes = BytesMut::from(first);
+        Self {
+            stream,
+            read,
+            write: WriteQueue::default(),
+            unflushed: false,
+            closed: false,
+            request: 0,
+            body: Decoder::empty(),
+            is_body_broken: false,
+            is_continue_due: false,
+            task: None,
+        }
+    }
+
+    /// Returns the stream, and what was read of it and not parsed.
+    pub(super) fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.read.bytes.freeze())
+    }
+
+    /// Returns whether a part of a request's head has arrived.
+    pub(super) fn has_bytes(&self) -> bool {
+        !self.read.bytes.is_empty()
+    }
+
+    /// Begins a request with this body. Returns its number.
+    pub(super) fn begin(&mut self, body: Decoder, expects_continue: bool) -> u64 {
+        self.request += 1;
+        self.body = body;
+        self.is_continue_due = expects_continue;
+        self.request
+    }
+
+    /// Queues `piece` to be written.
+    pub(super) fn queue(&mut self, piece: Bytes) {
+        self.write.push(piece);
+    }
+
+    /// Returns the number of bytes that wait to be written.
+    pub(super) fn queued(&self) -> usize {
+        self.write.bytes()
+    }
+
+    /// Begins the response: from now on, a 100 would be part of it.
+    pub(super) fn begin_response(&mut self) {
+        self.is_continue_due = false;
+    }
+
+    /// Discards what has arrived of the request's body. Returns whether that is all of it.
+    pub(super) fn discard_body(&mut self) -> bool {
+        while !self.is_body_broken {
+            match self.body.next(&mut self.read.bytes, self.closed) {
+                Ok(Step::Data(_) | Step::Trailers(_)) => {}
+                Ok(Step::End) => return true,
+                Ok(Step::NeedsRead) => return false,
+                Err(_) => self.is_body_broken = true,
+            }
+        }
+        false
+    }
+
+    /// Returns whether closing the connection could cost the client its response: it may still be sending.
+    pub(super) fn may_be_sending(&self) -> bool {
+        !self.closed && (!self.body.is_ended() || self.has_bytes())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
+    /// Reads the head of the next request.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: HeadLimits,
+    ) -> Poll<Result<RequestHead, NoRequest>> {
+        loop {
+            if self.read.may_hold_head(limits.bytes) {
+                if let Some((head, length)) =
+                    RequestHead::parse(&self.read.bytes, limits).map_err(NoRequest::Rejected)?
+                {
+                    self.read.bytes.advance(length);
+                    self.read.reset_search();
+                    self.read.free_if_empty();
+                    return Poll::Ready(Ok(head));
+                }
+                self.read.set_searched();
+            }
+            if self.closed {
+                return Poll::Ready(Err(NoRequest::Closed));
+            }
+            if self.has_bytes() {
+                self.closed = !matches!(ready!(self.read.poll_fill(&mut self.stream, cx)), Ok(1..));
+                continue;
+            }
+            let Self { stream, read, closed, .. } = self;
+            let parsed = scratch::poll_read(stream, cx, |bytes| {
+                *closed = bytes.is_empty();
+                let parsed = RequestHead::parse(bytes, limits)?;
+                let rest = bytes.get(parsed.as_ref().map_or(0, |(_, length)| *length)..);
+                read.bytes.extend_from_slice(rest.unwrap_or_default());
+                if parsed.is_none() {
+                    read.set_searched();
+                }
+                Ok(parsed.map(|(head, _)| head))
+            });
+            match ready!(parsed) {
+                Ok(Ok(Some(head))) => return Poll::Ready(Ok(head)),
+                Ok(Ok(None)) => {}
+                Ok(Err(bad)) => return Poll::Ready(Err(NoRequest::Rejected(bad))),
+                Err(_) => self.closed = true,
+            }
+        }
+    }
+
+    /// Writes what is queued. Ready when all of it is written. `wrote` is called after each write.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut wrote: impl FnMut(),
+    ) -> Poll<io::Result<()>> {
+        while !self.write.is_empty() {
+            ready!(self.write.poll_write(&mut self.stream, cx))?;
+            self.unflushed = true;
+            wrote();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Flushes what a layer below, such as TLS, may buffer.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the client has disconnected. What it sends of later requests is read ahead, up to a limit. While the body
+    /// of the current request is incomplete, whoever reads that notices.
+    pub(super) fn poll_disconnected(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.body.is_ended() {
+            if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                self.task = Some(cx.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        while self.read.bytes.len() < MAX_AHEAD {
+            let Self { stream, read, .. } = self;
+            let count = scratch::poll_read(stream, cx, |bytes| {
+                read.bytes.extend_from_slice(bytes);
+                bytes.len()
+            });
+            if !matches!(ready!(count), Ok(1..)) {
+                self.closed = true;
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, ClientBodyError>> {
+        if self.is_continue_due {
+            self.is_continue_due = false;
+            self.queue(Bytes::from_static(CONTINUE));
+        }
+        // The connection's task writes what does not fit now.
+        if self.poll_write(cx, || ())?.is_ready() {
+            let _ = self.poll_flush(cx)?;
+        }
+        loop {
+            match self.body.next(&mut self.read.bytes, self.closed) {
+                Ok(Step::NeedsRead) => {}
+                Ok(step) => {
+                    if self.body.is_ended()
+                        && let Some(task) = self.task.take()
+                        && !task.will_wake(cx.waker())
+                    {
+                        task.wake();
+                    }
+                    return Poll::Ready(Ok(step));
+                }
+                Err(bad) => {
+                    self.is_body_broken = true;
+                    return Poll::Ready(Err(bad.into()));
+                }
+            }
+            match self.read.poll_fill(&mut self.stream, cx) {
+                Poll::Ready(Ok(count)) => self.closed |= count == 0,
+                Poll::Ready(Err(error)) => {
+                    self.closed = true;
+                    self.is_body_broken = true;
+                    return Poll::Ready(Err(error.into()));
+                }
+                Poll::Pending => {
+                    self.read.free_if_empty();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> BodyReader for RefCell<ConnectionIo<S>> {
+    fn poll_body(&self, request: u64, cx: &mut Context<'_>) -> Poll<Result<Step, ClientBodyError>> {
+        let mut io = self.borrow_mut();
+        if io.request != request {
+            return Poll::Ready(Err(ClientBodyError::Ended));
+        }
+        io.poll_body(cx)
+    }
+}

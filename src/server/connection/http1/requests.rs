@@ -1,0 +1,309 @@
+//! The requests of a client's HTTP/1.1 connection, one after another: read, handled and answered.
+
+use std::cell::RefCell;
+use std::fmt::Debug;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use super::super::context::ConnectionContext;
+use super::super::first_bytes::LAST_REQUEST;
+use super::encode::{Answered, Encoder};
+use super::io::{ConnectionIo, NoRequest};
+use super::{Outcome, PARK};
+use crate::http1::{BadRequest, Decoder, HeadLimits, RequestHead};
+use crate::proxy::{ResponseBody, handle, reject};
+use crate::time::{Alarm, Clock};
+use crate::upstream::{ClientBody, RequestSender};
+
+/// Limit on the bytes of a response that wait to be written before more of it is read.
+const MAX_QUEUED: usize = 64 * 1024;
+/// First pieces of a body up to this size are copied behind the head: one write of one buffer is cheapest.
+const MAX_COPY: usize = 8 * 1024;
+
+/// A connection, shared with the body of its current request.
+type Io<S> = Rc<RefCell<ConnectionIo<S>>>;
+
+/// Why there is no further request.
+enum NoHead {
+    Ended(Outcome),
+    Rejected(BadRequest),
+}
+
+/// The connection broke, or its response did.
+struct Broken;
+
+/// Whether the server is stopping, so that the next response is the last.
+struct Stop<F> {
+    future: Pin<Box<F>>,
+    stopping: bool,
+}
+
+impl<F: Future> Stop<F> {
+    /// Returns whether the server has begun to stop since the last call.
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        let begins = !self.stopping && self.future.as_mut().poll(cx).is_ready();
+        self.stopping |= begins;
+        begins
+    }
+}
+
+/// Serves requests until the connection is to be closed, or has been idle for a while.
+pub(super) async fn serve_requests<S>(
+    io: &Io<S>,
+    context: &ConnectionContext,
+    stopped: &mut watch::Receiver<bool>,
+) -> Outcome
+where
+    S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
+{
+    let mut stop = Stop { future: Box::pin(stopped.wait_for(|stopped| *stopped)), stopping: false };
+    let mut alarm = Alarm::default();
+    loop {
+        let head = match next_head(io, context, &mut stop, &mut alarm).await {
+            Ok(head) => head,
+            Err(NoHead::Ended(outcome)) => return outcome,
+            Err(NoHead::Rejected(bad)) => {
+                let response = reject(&context.worker, &context.peer, bad.into());
+                let answered = Answered { method: Method::GET, version: Version::HTTP_11, keep_alive: false };
+                let sent = send(io, response, answered, context, &mut alarm).await;
+                return if sent.is_ok() { Outcome::MayBeSending } else { Outcome::Broken };
+            }
+        };
+        let (method, version) = (head.method.clone(), head.version);
+        let mut keep_alive = head.keep_alive;
+        let request = begin(io, head);
+        let Some(mut response) = respond(io, request, context, &mut stop).await else {
+            return Outcome::Broken;
+        };
+        let upgrade = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => response.body_mut().take_upgrade(),
+            _ => None,
+        };
+        // If nobody reads the rest of the request's body any more, the client had better not send it.
+        let is_rest_unread = Rc::weak_count(io) == 0 && !io.borrow_mut().discard_body();
+        keep_alive &= !stop.stopping && !is_rest_unread;
+        let answered = Answered { method, version, keep_alive };
+        let Ok(keep_alive) = send(io, response, answered, context, &mut alarm).await else {
+            return Outcome::Broken;
+        };
+        if let Some(upgrade) = upgrade {
+            return Outcome::Upgraded(upgrade);
+        }
+        let mut io = io.borrow_mut();
+        if !io.discard_body() || !keep_alive {
+            return if io.may_be_sending() { Outcome::MayBeSending } else { Outcome::Closed };
+        }
+    }
+}
+
+/// Reads the head of the next request.
+async fn next_head<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &Io<S>,
+    context: &ConnectionContext,
+    stop: &mut Stop<impl Future>,
+    alarm: &mut Alarm,
+) -> Result<RequestHead, NoHead> {
+    let limits = HeadLimits { bytes: context.limits.header_bytes, lines: context.limits.headers };
+    let timeouts = context.timeouts;
+    let mut has_begun = io.borrow().has_bytes();
+    let mut due = None;
+    poll_fn(|cx| {
+        let mut io = io.borrow_mut();
+        match io.poll_head(cx, limits) {
+            Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+            Poll::Ready(Err(NoRequest::Rejected(bad))) => return Poll::Ready(Err(NoHead::Rejected(bad))),
+            Poll::Ready(Err(NoRequest::Closed)) => return Poll::Ready(Err(NoHead::Ended(Outcome::Closed))),
+            Poll::Pending => {}
+        }
+        if !has_begun && io.has_bytes() {
+            has_begun = true;
+            due = None;
+        }
+        if stop.poll(cx) && !has_begun {
+            due = None;
+        }
+        let (limit, outcome) = match (has_begun, stop.stopping) {
+            (true, _) => (timeouts.header, Outcome::SlowHead),
+            (false, true) => (timeouts.idle.min(LAST_REQUEST), Outcome::Closed),
+            (false, false) => (timeouts.idle.min(PARK), Outcome::Idle),
+        };
+        let due = *due.get_or_insert_with(|| Clock.mono() + limit);
+        alarm.poll(cx, due).map(|()| Err(NoHead::Ended(outcome)))
+    })
+    .await
+}
+
+/// Begins a request.
+fn begin<S>(io: &Io<S>, mut head: RequestHead) -> Request<ClientBody>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
+{
+    let remaining = head.body.remaining();
+    let decoder = std::mem::replace(&mut head.body, Decoder::empty());
+    let number = io.borrow_mut().begin(decoder, head.expects_continue);
+    if remaining == Some(0) {
+        return head.into_request(ClientBody::empty());
+    }
+    let connection: Weak<RefCell<ConnectionIo<S>>> = Rc::downgrade(io);
+    head.into_request(ClientBody::http1(connection, number, remaining))
+}
+
+/// Handles a request. Returns `None` if the client disconnects before its response begins.
+async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &Io<S>,
+    request: Request<ClientBody>,
+    context: &ConnectionContext,
+    stop: &mut Stop<impl Future>,
+) -> Option<Response<ResponseBody>> {
+    let mut handling = pin!(handle(&context.worker, &context.peer, request));
+    poll_fn(|cx| {
+        if let Poll::Ready(response) = handling.as_mut().poll(cx) {
+            return Poll::Ready(Some(response));
+        }
+        stop.poll(cx);
+        let mut io = io.borrow_mut();
+        // An interim response that did not fit at once.
+        let is_broken = matches!(io.poll_write(cx, || ()), Poll::Ready(Err(_)));
+        if is_broken || io.poll_disconnected(cx).is_ready() { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// Sends a response. Returns whether another request may follow.
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+    io: &Io<S>,
+    response: Response<ResponseBody>,
+    answered: Answered,
+    context: &ConnectionContext,
+    alarm: &mut Alarm,
+) -> Result<bool, Broken> {
+    let (mut parts, body) = response.into_parts();
+    let mut head = Vec::new();
+    let encoder = Encoder::start(&mut parts, &body, &answered, &mut head);
+    let keep_alive = encoder.keep_alive;
+    // Sends the rest of the request while the client does not read its response.
+    let sender = body.request_sender();
+    let mut sending = Sending { head, body, encoder, ended: false, is_broken: false };
+    if !sending.encoder.has_body() {
+        sending.ended = true;
+    }
+    io.borrow_mut().begin_response();
+    let send_timeout = context.timeouts.send;
+    let mut due: Option<Instant> = None;
+    poll_fn(|cx| {
+        loop {
+            let is_waiting = sending.poll_fill(io, cx);
+            let mut borrowed = io.borrow_mut();
+            match borrowed.poll_write(cx, || due = None) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken)),
+                Poll::Pending => {
+                    drop(borrowed);
+                    sender.iter().for_each(|sender: &RequestSender| sender.poll_send(cx));
+                    let due = *due.get_or_insert_with(|| Clock.mono() + send_timeout);
+                    return alarm.poll(cx, due).map(|()| Err(Broken));
+                }
+            }
+            if !(is_waiting || sending.ended) {
+                continue;
+            }
+            match borrowed.poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken)),
+                Poll::Pending => {
+                    let due = *due.get_or_insert_with(|| Clock.mono() + send_timeout);
+                    return alarm.poll(cx, due).map(|()| Err(Broken));
+                }
+            }
+            if sending.is_broken {
+                return Poll::Ready(Err(Broken));
+            }
+            if sending.ended {
+                return Poll::Ready(Ok(keep_alive));
+            }
+            ready!(borrowed.poll_disconnected(cx));
+            return Poll::Ready(Err(Broken));
+        }
+    })
+    .await
+}
+
+/// A response that is being sent.
+struct Sending {
+    /// The head, and a first piece of the body, until they are queued.
+    head: Vec<u8>,
+    body: ResponseBody,
+    encoder: Encoder,
+    /// Whether all of the body is queued, or what there is of one that failed.
+    ended: bool,
+    /// Whether the body failed: the connection is closed, so that the client does not take it for complete.
+    is_broken: bool,
+}
+
+impl Sending {
+    /// Queues what there is of the response, up to a limit. Returns whether it waits for more of the body.
+    fn poll_fill<S: AsyncRead + AsyncWrite + Unpin>(&mut self, io: &Io<S>, cx: &mut Context<'_>) -> bool {
+        let mut is_waiting = false;
+        // The body may read from the connection: it sends the rest of the request.
+        while !self.ended && self.head.len() + io.borrow().queued() < MAX_QUEUED {
+            let Self { head, body, encoder, .. } = self;
+            let frame = match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    is_waiting = true;
+                    break;
+                }
+            };
+            let push = |piece: Bytes| push(head, io, piece);
+            let encoded = match frame {
+                Some(Ok(frame)) => encoder.encode(frame, push),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a response was cut off");
+                    (self.ended, self.is_broken) = (true, true);
+                    break;
+                }
+                None => {
+                    self.ended = true;
+                    encoder.finish(push)
+                }
+            };
+            let encoded = match encoded {
+                Ok(()) if !self.ended && self.body.is_end_stream() => {
+                    self.ended = true;
+                    self.encoder.finish(|piece| self::push(&mut self.head, io, piece))
+                }
+                encoded => encoded,
+            };
+            if let Err(error) = encoded {
+                tracing::debug!(%error, "a response was cut off");
+                (self.ended, self.is_broken) = (true, true);
+            }
+        }
+        if !self.head.is_empty() {
+            io.borrow_mut().queue(std::mem::take(&mut self.head).into());
+        }
+        is_waiting
+    }
+}
+
+/// Queues a piece of a response's body, behind the head if that is not queued yet.
+fn push<S>(head: &mut Vec<u8>, io: &Io<S>, piece: Bytes) {
+    if head.is_empty() {
+        io.borrow_mut().queue(piece);
+    } else if piece.len() <= MAX_COPY {
+        head.extend_from_slice(&piece);
+    } else {
+        let mut io = io.borrow_mut();
+        io.queue(std::mem::take(head).into());
+        io.queue(piece);
+    }
+}
