@@ -20,6 +20,10 @@ one *text:
 test:
     SESSIONGATE_PURGE_ROWS=100000 cargo test --locked
 
+# Run the tests of memory with the packages' allocator.
+test-allocator:
+    cargo test --locked --features jemalloc --test it -- connections::
+
 # Check the format.
 format:
     cargo fmt --check
@@ -82,4 +86,4 @@ bench *parts:
 # Test by mutation what decides about requests and sessions; takes hours.
 mutants:
     command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants@27.1.0
-    cargo mutants -f 'src/proxy/{admit,csrf,inbound,limit,order}.rs' -f src/session/judge.rs -f src/headers.rs
+    cargo mutants -f 'src/proxy/request/*.rs' -f src/session/judge.rs -f src/headers.rs

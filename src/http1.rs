@@ -16,6 +16,8 @@ mod mend;
 mod read_buffer;
 mod request;
 mod response;
+#[cfg(test)]
+mod tests;
 mod write_queue;
 
 pub(crate) use body::{Decoder, Step, write_chunk_size};

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// glibc's allocator would keep the memory of connections that are closed or idle.
+/// glibc's allocator would keep the memory of closed connections for later use.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -288,7 +288,7 @@ def main():
     packages = {"nginx": "nginx-light", "wrk": "wrk", "curl": "curl", "openssl": "openssl"}
     absent = [package for program, package in packages.items() if shutil.which(program) is None]
     if absent or not options.gateway.exists():
-        print(f"first: apt-get install -y {' '.join(absent)}" if absent else "first: cargo build --profile dist", file=sys.stderr)
+        print(f"first: apt-get install -y {' '.join(absent)}" if absent else "first: cargo build --profile dist --features jemalloc", file=sys.stderr)
         return 2
     measure = measurements[options.measurement]
     return run_in_directory(lambda directory, processes: measure(options, directory, processes))

@@ -152,7 +152,7 @@ def missing(options):
     if absent:
         yield f"apt-get install -y --no-install-recommends {' '.join(absent)}"
     if not options.gateway.exists():
-        yield "cargo build --profile dist"
+        yield "cargo build --profile dist --features jemalloc"
     cores = os.sched_getaffinity(0)
     if not {options.proxy_core, options.load_core} <= cores or options.proxy_core == options.load_core:
         yield f"choose two of the cores {sorted(cores)} with --proxy-core and --load-core"

@@ -346,7 +346,7 @@ def main():
     packages = {"nginx": "nginx-light", "h2load": "nghttp2-client", "openssl": "openssl"}
     absent = [package for program, package in packages.items() if shutil.which(program) is None]
     if absent or not options.gateway.exists():
-        print(f"first: apt-get install -y {' '.join(absent)}" if absent else "first: cargo build --profile dist", file=sys.stderr)
+        print(f"first: apt-get install -y {' '.join(absent)}" if absent else "first: cargo build --profile dist --features jemalloc", file=sys.stderr)
         return 2
     return run_in_directory(lambda directory, processes: soak(options, directory, processes))
 

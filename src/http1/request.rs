@@ -151,7 +151,7 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
 }
 
 /// Returns the decoder of a request's body (RFC 9112, 6.3), or `None` if its framing is invalid.
-fn framing(headers: &HeaderMap, version: Version) -> Option<Decoder> {
+pub(super) fn framing(headers: &HeaderMap, version: Version) -> Option<Decoder> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     match (codings.next(), lengths.next()) {
@@ -168,7 +168,7 @@ fn framing(headers: &HeaderMap, version: Version) -> Option<Decoder> {
 }
 
 /// Percent-encodes what a query must not contain. Returns `None` if there is nothing to encode.
-fn encode_query(target: &[u8]) -> Option<Bytes> {
+pub(super) fn encode_query(target: &[u8]) -> Option<Bytes> {
     memchr::memchr3(b'"', b'<', b'>', target)?;
     let query = memchr::memchr(b'?', target)?;
     let (path, query) = target.split_at_checked(query)?;
