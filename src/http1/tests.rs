@@ -1,7 +1,6 @@
 //! Request parsing: what is rejected, that splitting makes no difference, and that hyper reads what we accept alike.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};

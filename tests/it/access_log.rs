@@ -54,6 +54,31 @@ async fn line_describes_the_request_and_its_response() {
     assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
 }
 
+#[tokio::test]
+async fn a_head_with_invalid_syntax_is_logged_and_counted() {
+    let upstream = Upstream::start();
+    let gateway = builder(&upstream, "").start().await;
+    for (head, status, cause) in [
+        ("GET / HTTP/1.1\nHost: a\r\n\r\n".to_owned(), 400, "bad-syntax"),
+        (format!("GET /{}", "a".repeat(70_000)), 414, "uri-too-long"),
+        (format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(70_000)), 431, "too-many-headers"),
+    ] {
+        let mut client = Client::connect(gateway.address()).await;
+        client.send(&head).await;
+        let response = client.read_response().await.unwrap();
+        assert_eq!((response.status, response.header("connection")), (status, Some("close")));
+        assert_eq!(response.header("content-type"), Some("application/problem+json"));
+        assert!(client.is_closed().await);
+        let id = response.header("x-request-id").unwrap();
+        let line = gateway.wait_for_event("the line", |event| field(event, "id") == id).await;
+        let logged = (&line["status"], &line["verdict"], &line["client"], &line["complete"]);
+        assert_eq!(logged, (&json!(status), &json!(cause), &json!("127.0.0.1"), &json!(true)));
+        let metrics = Metrics::scrape(&gateway).await;
+        assert_eq!(metrics.sum("sessiongate_refusals_total", &[("cause", cause)]), 1.0);
+    }
+    assert_eq!(upstream.request_count(), 0);
+}
+
 /// A JSON parser would take a placeholder such as `-` for a value.
 #[tokio::test]
 async fn fields_that_do_not_apply_are_left_out() {
