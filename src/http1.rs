@@ -26,6 +26,6 @@ pub(crate) use mend::Mends;
 pub(crate) use read_buffer::ReadBuffer;
 pub(crate) use request::{HeadLimits, RequestHead};
 pub(crate) use response::{
-    MAX_RESPONSE_HEAD, ResponseHead, has_connection_option, parse_decimal, write_field, write_response,
+    MAX_RESPONSE_HEAD, ResponseHead, has_option, parse_decimal, write_field, write_status_line,
 };
 pub(crate) use write_queue::WriteQueue;

@@ -47,7 +47,7 @@ use request::{
     Admitted, Forwardable, Inbound, Injection, LimitsChecked, PolicyChecked, RateChecked, Resolved, Routed,
     SessionPreparation, UpgradeChecked,
 };
-use response::{CookieAction, ErrorFormat};
+use response::{AcceptedErrors, CookieAction};
 
 /// A request as it arrived.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +72,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     let snapshot = worker.snapshot();
     let gateway = &snapshot.gateway;
     let id = worker.ids().for_request(request.headers());
-    let format = ErrorFormat::for_request(request.method(), request.headers());
+    let accepted = AcceptedErrors::of_request(request.method(), request.headers());
     let version = request.version();
     let trace = worker.traces().context(request.headers(), gateway.traces);
     let mut record = RequestRecord::new(id.clone(), trace, now, gateway.access_log.is_some());
@@ -95,7 +95,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     pending.complete();
     let (mut response, tunnel) = served.unwrap_or_else(|refusal| {
         record.refused(gateway, refusal.label(), refusal.status());
-        let mut response = response::refuse(refusal, &id, format);
+        let mut response = response::refuse(refusal, &id, &accepted);
         edits.complete(response.headers_mut());
         (response, None)
     });
@@ -126,7 +126,7 @@ pub(crate) fn reject(worker: &Worker, peer: &Peer, refusal: Refusal) -> Response
     let mut record = RequestRecord::new(id.clone(), None, Clock.now(), gateway.access_log.is_some());
     record.rejected(peer.address());
     record.refused(gateway, refusal.label(), refusal.status());
-    let mut response = response::refuse(refusal, &id, ErrorFormat::Problem);
+    let mut response = response::refuse(refusal, &id, &AcceptedErrors::default());
     record.answered(gateway, response.status());
     response.headers_mut().insert(REQUEST_ID, id);
     peer.listener_policy().add_headers(response.headers_mut());

@@ -14,13 +14,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use smallvec::SmallVec;
 
 use super::body::Decoder;
 use super::error::BadRequest;
-use super::response::{has_connection_option, parse_decimal};
+use super::response::{has_option, parse_decimal};
 
 /// Number of header lines for which there is room on the stack.
 const USUAL_LINES: usize = 100;
@@ -41,7 +41,7 @@ pub(crate) struct RequestHead {
     pub(crate) uri: Uri,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
-    /// Decodes the body that follows. It is empty if the framing is invalid.
+    /// Decodes the body that follows. It is empty if the framing is invalid, and then the proxy refuses the request.
     pub(crate) body: Decoder,
     /// Whether another request may follow on the connection (RFC 9112, 9.3).
     pub(crate) keep_alive: bool,
@@ -124,20 +124,65 @@ fn parse<'b>(
     };
     let uri = uri.map_err(|_| BadRequest::Syntax)?;
     let mut headers = HeaderMap::with_capacity(request.headers.len());
+    let mut framing = FramingFields::default();
+    let (mut closes, mut keeps_alive, mut expects) = (false, false, false);
     for line in request.headers.iter() {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| BadRequest::Syntax)?;
+        match name {
+            CONNECTION => {
+                closes |= has_option(line.value, b"close");
+                keeps_alive |= has_option(line.value, b"keep-alive");
+            }
+            EXPECT => expects |= line.value.eq_ignore_ascii_case(b"100-continue"),
+            CONTENT_LENGTH => framing.add_length(line.value),
+            TRANSFER_ENCODING => framing.add_coding(line.value),
+            _ => {}
+        }
         let value = HeaderValue::from_maybe_shared(slice(&shared, span(line.value)));
         headers.append(name, value.map_err(|_| BadRequest::Syntax)?);
     }
-    let body = framing(&headers, version);
-    let keep_alive = body.is_some()
-        && !has_connection_option(&headers, b"close")
-        && (version == Version::HTTP_11 || has_connection_option(&headers, b"keep-alive"));
+    let body = framing.decoder(version);
+    let keep_alive = body.is_some() && !closes && (version == Version::HTTP_11 || keeps_alive);
     let body = body.unwrap_or_else(Decoder::empty);
-    let expects_continue = version == Version::HTTP_11
-        && !body.is_ended()
-        && headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects_continue = expects && version == Version::HTTP_11 && !body.is_ended();
     Ok(Some((RequestHead { method, uri, version, headers, body, keep_alive, expects_continue }, length)))
+}
+
+/// The fields that say where a request's body ends.
+#[derive(Debug, Default)]
+struct FramingFields {
+    count: u32,
+    /// What the last of them says; `None` if that is invalid.
+    framing: Option<AnnouncedFraming>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum AnnouncedFraming {
+    Length(u64),
+    Chunked,
+}
+
+impl FramingFields {
+    fn add_length(&mut self, value: &[u8]) {
+        self.count += 1;
+        self.framing = parse_decimal(value).map(AnnouncedFraming::Length);
+    }
+
+    fn add_coding(&mut self, value: &[u8]) {
+        self.count += 1;
+        self.framing = value.eq_ignore_ascii_case(b"chunked").then_some(AnnouncedFraming::Chunked);
+    }
+
+    /// Returns the decoder of the body (RFC 9112, 6.3), or `None` if the framing is invalid. HTTP/1.0 has no transfer
+    /// codings (RFC 9112, 6.1).
+    fn decoder(&self, version: Version) -> Option<Decoder> {
+        match (self.count, self.framing) {
+            (0, _) => Some(Decoder::empty()),
+            (1, Some(AnnouncedFraming::Length(length))) => Some(Decoder::length(length)),
+            (1, Some(AnnouncedFraming::Chunked)) if version == Version::HTTP_11 => Some(Decoder::chunked()),
+            (_, _) => None,
+        }
+    }
 }
 
 /// Returns a part of `head`. An empty one may be outside it.
@@ -148,23 +193,6 @@ fn slice(head: &Bytes, (from, to): Span) -> Bytes {
 /// Returns whether a line feed follows anything but a CR. httparse accepts that.
 fn has_bare_line_feed(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'))
-}
-
-/// Returns the decoder of a request's body (RFC 9112, 6.3), or `None` if its framing is invalid.
-pub(super) fn framing(headers: &HeaderMap, version: Version) -> Option<Decoder> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    match (codings.next(), lengths.next()) {
-        (None, None) => Some(Decoder::empty()),
-        (Some(coding), None) => {
-            let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-            (is_chunked && codings.next().is_none() && version == Version::HTTP_11).then(Decoder::chunked)
-        }
-        (None, Some(length)) if lengths.next().is_none() => {
-            parse_decimal(length.as_bytes()).map(Decoder::length)
-        }
-        (_, Some(_)) => None,
-    }
 }
 
 /// Percent-encodes what a query must not contain. Returns `None` if there is nothing to encode.

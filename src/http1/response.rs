@@ -229,33 +229,28 @@ pub(crate) fn parse_decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// Returns whether a Connection header has `option`.
-pub(crate) fn has_connection_option(headers: &HeaderMap, option: &[u8]) -> bool {
-    let lines = headers.get_all(CONNECTION).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
+fn has_connection_option(headers: &HeaderMap, option: &[u8]) -> bool {
+    headers.get_all(CONNECTION).iter().any(|line| has_option(line.as_bytes(), option))
 }
 
-/// Writes the head of a response to a client, up to and without the empty line.
-pub(crate) fn write_response(
+/// Returns whether the list `line` has `option`.
+pub(crate) fn has_option(line: &[u8], option: &[u8]) -> bool {
+    line.split(|&b| b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
+}
+
+/// Writes a status line.
+pub(crate) fn write_status_line(
     version: Version,
     status: StatusCode,
     reason: Option<&ReasonPhrase>,
-    headers: &HeaderMap,
     into: &mut Vec<u8>,
 ) {
-    let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    into.reserve(length + 128);
     into.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     into.extend_from_slice(status.as_str().as_bytes());
     into.push(b' ');
-    let reason = reason
-        .map_or_else(|| status.canonical_reason().unwrap_or_default().as_bytes(), ReasonPhrase::as_bytes);
-    into.extend_from_slice(reason);
+    let canonical = || status.canonical_reason().unwrap_or_default().as_bytes();
+    into.extend_from_slice(reason.map_or_else(canonical, ReasonPhrase::as_bytes));
     into.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
-        write_field(name.as_str(), value.as_bytes(), into);
-    }
 }
 
 /// Writes a header field's line.

@@ -53,7 +53,12 @@ fn read(pieces: &[&[u8]]) -> (Vec<Message>, bool) {
                     let message =
                         (head.method.to_string(), head.uri.to_string(), lines.collect(), Vec::new());
                     // The proxy refuses what has no valid framing.
-                    if request::framing(&head.headers, head.version).is_none() {
+                    let framings = head.headers.get_all("content-length").iter().count()
+                        + head.headers.get_all("transfer-encoding").iter().count();
+                    if framings > 0
+                        && head.body.is_ended()
+                        && head.headers.get("content-length").is_none_or(|length| length != "0")
+                    {
                         return (messages, false);
                     }
                     current = Some((message, head.body, head.keep_alive));

@@ -12,5 +12,5 @@ pub use body::ResponseBody;
 pub(super) use commands::apply_commands;
 pub(super) use cookie_action::CookieAction;
 pub(super) use local::local;
-pub(super) use refused::{ErrorFormat, refuse};
+pub(super) use refused::{AcceptedErrors, refuse};
 pub(super) use respond::respond;

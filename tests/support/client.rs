@@ -228,7 +228,8 @@ pub(crate) fn sorted_attributes(set_cookie: &str) -> String {
 }
 
 fn status(message: &Message) -> u16 {
-    let code = message.start.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    let code =
+        ["HTTP/1.1 ", "HTTP/1.0 "].iter().find_map(|version| message.start.strip_prefix(version)?.get(..3));
     code.and_then(|code| code.parse().ok())
         .unwrap_or_else(|| panic!("not a status line: {:?}", message.start))
 }

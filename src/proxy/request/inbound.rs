@@ -38,7 +38,11 @@ pub struct Inbound {
 
 /// A request without the headers that clients may not send. Only [`Inbound::sanitize`] makes one.
 #[derive(Debug)]
-pub struct Sanitized {
+pub struct Sanitized(Box<SanitizedRequest>);
+
+/// What [`Sanitized`] holds. Boxed, since every later step moves it.
+#[derive(Debug)]
+struct SanitizedRequest {
     head: InboundParts,
     origin: RequestOrigin,
     scrubbed: u64,
@@ -122,19 +126,19 @@ impl Inbound {
         for name in removed {
             head.headers.remove(name);
         }
-        Sanitized { head, origin, scrubbed }
+        Sanitized(Box::new(SanitizedRequest { head, origin, scrubbed }))
     }
 }
 
 impl Sanitized {
     /// Returns the method.
     pub fn method(&self) -> &Method {
-        &self.head.method
+        &self.0.head.method
     }
 
     /// Returns the path, as it is forwarded.
     pub fn path(&self) -> &str {
-        self.head.target.path()
+        self.0.head.target.path()
     }
 
     /// Puts `path` in place of the path; the query stays.
@@ -142,65 +146,65 @@ impl Sanitized {
     /// # Errors
     /// Returns a refusal if that is no path.
     pub(super) fn replace_path(&mut self, path: &str) -> Result<(), Refusal> {
-        let target = match self.head.target.query() {
+        let target = match self.0.head.target.query() {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
         };
-        self.head.target = PathAndQuery::from_maybe_shared(Bytes::from(target))
+        self.0.head.target = PathAndQuery::from_maybe_shared(Bytes::from(target))
             .map_err(|_| Refusal::Malformed(Malformed::Target))?;
         Ok(())
     }
 
     /// Returns path and query.
     pub fn target(&self) -> &PathAndQuery {
-        &self.head.target
+        &self.0.head.target
     }
 
     /// Returns the host in lower case, without port and trailing dot.
     pub fn host(&self) -> &str {
-        &self.head.host.name
+        &self.0.head.host.name
     }
 
     /// Returns the size of the body that the head announces, or 0.
     pub(super) fn announced_size(&self) -> u64 {
-        self.head.body.size_hint().lower()
+        self.0.head.body.size_hint().lower()
     }
 
     /// Returns the headers.
     pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+        &self.0.head.headers
     }
 
     /// Returns where the request comes from.
     pub fn origin(&self) -> &RequestOrigin {
-        &self.origin
+        &self.0.origin
     }
 
     /// Returns how many headers were removed because an upstream could have taken them for the gateway's own.
     pub fn scrubbed(&self) -> u64 {
-        self.scrubbed
+        self.0.scrubbed
     }
 
     /// Returns the HTTP version of the client.
     pub fn version(&self) -> Version {
-        self.head.version
+        self.0.head.version
     }
 
     /// Returns whether the client asked to switch to another protocol.
     pub fn wants_upgrade(&self) -> bool {
-        !matches!(self.head.upgrade, UpgradeRequest::None)
+        !matches!(self.0.head.upgrade, UpgradeRequest::None)
     }
 
     pub(super) fn upgrade(&self) -> UpgradeRequest {
-        self.head.upgrade
+        self.0.head.upgrade
     }
 
     pub(super) fn body(&self) -> &ClientBody {
-        &self.head.body
+        &self.0.head.body
     }
 
     pub(super) fn into_parts(self) -> (InboundParts, RequestOrigin) {
-        (self.head, self.origin)
+        (self.0.head, self.0.origin)
     }
 }
 

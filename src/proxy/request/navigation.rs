@@ -1,7 +1,7 @@
 //! Whether a request is a browser's, loading a page.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::inbound::Sanitized;
 
@@ -29,13 +29,14 @@ pub(super) fn is_navigation(request: &Sanitized) -> bool {
             !headers.contains_key(SEC_FETCH_DEST) || is(&SEC_FETCH_DEST, &["document", "iframe", "frame"]);
         return dest && (!headers.contains_key(SEC_FETCH_MODE) || is(&SEC_FETCH_MODE, &["navigate"]));
     }
-    prefers_html(headers)
+    prefers_html(headers.get_all(ACCEPT))
 }
 
 /// Returns whether the client prefers HTML to JSON (RFC 9110, 12.5.1). A client that sends only `*/*` is a program.
-pub(in crate::proxy) fn prefers_html(headers: &HeaderMap) -> bool {
+/// `accept` are its Accept lines.
+pub(in crate::proxy) fn prefers_html<'h>(accept: impl IntoIterator<Item = &'h HeaderValue>) -> bool {
     let (mut html, mut json) = (0.0, 0.0);
-    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let lines = accept.into_iter().filter_map(|line| line.to_str().ok());
     for range in lines.flat_map(|line| line.split(',')) {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
@@ -59,8 +60,6 @@ fn first<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -74,8 +73,7 @@ mod tests {
             ("text/html;q=x", false),
             ("", false),
         ] {
-            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
-            assert_eq!(prefers_html(&headers), expected, "{accept}");
+            assert_eq!(prefers_html([&HeaderValue::from_static(accept)]), expected, "{accept}");
         }
     }
 }

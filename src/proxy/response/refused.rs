@@ -4,9 +4,11 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
+use smallvec::SmallVec;
 
 use super::body::ResponseBody;
 use super::grpc;
@@ -15,7 +17,7 @@ use crate::proxy::request::{is_grpc_call, prefers_html};
 
 /// The format of a refusal's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum ErrorFormat {
+enum ErrorFormat {
     /// `application/problem+json` (RFC 9457).
     Problem,
     /// A small HTML page.
@@ -24,27 +26,40 @@ pub(in crate::proxy) enum ErrorFormat {
     Grpc,
 }
 
-impl ErrorFormat {
-    /// Returns the format for a request with this method and these headers.
-    pub(in crate::proxy) fn for_request(method: &Method, headers: &HeaderMap) -> Self {
-        if is_grpc_call(method, headers) {
-            Self::Grpc
-        } else if prefers_html(headers) {
-            Self::Page
+/// What a request accepts as the body of a refusal. Most requests are not refused, so only its headers are kept.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct AcceptedErrors {
+    is_grpc: bool,
+    /// The Accept lines.
+    accept: SmallVec<[HeaderValue; 1]>,
+}
+
+impl AcceptedErrors {
+    /// Returns what a request with this method and these headers accepts.
+    pub(in crate::proxy) fn of_request(method: &Method, headers: &HeaderMap) -> Self {
+        let accept = headers.get_all(ACCEPT).iter().cloned().collect();
+        Self { is_grpc: is_grpc_call(method, headers), accept }
+    }
+
+    fn format(&self) -> ErrorFormat {
+        if self.is_grpc {
+            ErrorFormat::Grpc
+        } else if prefers_html(&self.accept) {
+            ErrorFormat::Page
         } else {
-            Self::Problem
+            ErrorFormat::Problem
         }
     }
 }
 
-/// Returns the response to the request `id`, with a body in `format`.
+/// Returns the response to the request `id`, with a body that it accepts.
 pub(in crate::proxy) fn refuse(
     refusal: Refusal,
     id: &HeaderValue,
-    format: ErrorFormat,
+    accepted: &AcceptedErrors,
 ) -> Response<ResponseBody> {
     let closes = closes_connection(&refusal);
-    let mut response = respond(refusal, id, format);
+    let mut response = respond(refusal, id, accepted.format());
     if closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body, Frame};
 use hyper::ext::ReasonPhrase;
 
-use crate::http1::{has_connection_option, parse_decimal, write_chunk_size, write_field, write_response};
+use crate::http1::{has_option, parse_decimal, write_chunk_size, write_field, write_status_line};
 use crate::time::Clock;
 
 /// The request that a response answers.
@@ -51,55 +51,57 @@ pub(super) struct WrongLength;
 impl Encoder {
     /// Writes the head of a response with this body to `head`, up to and with the empty line. Returns the encoder of its
     /// body.
-    pub(super) fn start<B: Body>(
-        parts: &mut Parts,
-        body: &B,
-        answered: &Answered,
-        head: &mut Vec<u8>,
-    ) -> Self {
-        let headers = &mut parts.headers;
-        let mut keep_alive = answered.keep_alive && !has_connection_option(headers, b"close");
-        headers.remove(TRANSFER_ENCODING);
-        let announced = headers.get(CONTENT_LENGTH).and_then(|length| parse_decimal(length.as_bytes()));
-        let mut added_length = None;
-        let has_no_length = parts.status.is_informational() || parts.status == StatusCode::NO_CONTENT;
-        let framing = if has_no_length {
-            headers.remove(CONTENT_LENGTH);
-            Framing::None
-        } else if answered.method == Method::HEAD || parts.status == StatusCode::NOT_MODIFIED {
-            // A response of the gateway's own has a body here, whose length a GET would be told (RFC 9110, 8.6).
-            let length = body.size_hint().exact().filter(|length| *length > 0);
-            added_length = length.filter(|_| announced.is_none() && answered.method == Method::HEAD);
-            Framing::None
-        } else if let Some(length) = body.size_hint().exact().or(announced) {
-            if announced != Some(length) {
-                headers.remove(CONTENT_LENGTH);
-                added_length = Some(length);
+    pub(super) fn start<B: Body>(parts: &Parts, body: &B, answered: &Answered, head: &mut Vec<u8>) -> Self {
+        let Parts { status, headers, .. } = parts;
+        head.reserve(32 * headers.len() + 256);
+        write_status_line(answered.version, *status, parts.extensions.get::<ReasonPhrase>(), head);
+        let switches = *status == StatusCode::SWITCHING_PROTOCOLS;
+        let mut announced = None;
+        let (mut closes, mut has_date) = (false, status.is_informational());
+        for (name, value) in headers {
+            match *name {
+                // Written below.
+                CONTENT_LENGTH => {
+                    announced = parse_decimal(value.as_bytes());
+                    continue;
+                }
+                TRANSFER_ENCODING => continue,
+                CONNECTION if !switches => {
+                    closes |= has_option(value.as_bytes(), b"close");
+                    continue;
+                }
+                DATE => has_date = true,
+                _ => {}
             }
-            Framing::Length(length)
-        } else if answered.version == Version::HTTP_10 {
-            keep_alive = false;
-            Framing::UntilClose
-        } else {
-            Framing::Chunked
-        };
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            keep_alive = false;
-        } else if !keep_alive {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        } else if answered.version == Version::HTTP_10 {
-            headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+            write_field(name.as_str(), value.as_bytes(), head);
         }
-        let reason = parts.extensions.get::<ReasonPhrase>();
-        write_response(answered.version, parts.status, reason, headers, head);
-        if let Some(length) = added_length {
+        let exact = body.size_hint().exact();
+        let (framing, length) = if status.is_informational() || *status == StatusCode::NO_CONTENT {
+            (Framing::None, None)
+        } else if answered.method == Method::HEAD || *status == StatusCode::NOT_MODIFIED {
+            // A response of the gateway's own has a body here, whose length a GET would be told (RFC 9110, 8.6).
+            let own = exact.filter(|length| *length > 0 && answered.method == Method::HEAD);
+            (Framing::None, announced.or(own))
+        } else if let Some(length) = exact.or(announced) {
+            (Framing::Length(length), Some(length))
+        } else if answered.version == Version::HTTP_10 {
+            closes = true;
+            (Framing::UntilClose, None)
+        } else {
+            write_field(TRANSFER_ENCODING.as_str(), b"chunked", head);
+            (Framing::Chunked, None)
+        };
+        if let Some(length) = length {
             // Writing to memory never fails.
             let _ = write!(head, "content-length: {length}\r\n");
         }
-        if matches!(framing, Framing::Chunked) {
-            write_field("transfer-encoding", b"chunked", head);
+        let keep_alive = answered.keep_alive && !closes && !switches;
+        if !keep_alive && !switches {
+            write_field(CONNECTION.as_str(), b"close", head);
+        } else if keep_alive && answered.version == Version::HTTP_10 {
+            write_field(CONNECTION.as_str(), b"keep-alive", head);
         }
-        if !headers.contains_key(DATE) && !parts.status.is_informational() {
+        if !has_date {
             write_date(head);
         }
         head.extend_from_slice(b"\r\n");

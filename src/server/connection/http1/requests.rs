@@ -186,9 +186,9 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     context: &ConnectionContext,
     alarm: &mut Alarm,
 ) -> Result<bool, Broken> {
-    let (mut parts, body) = response.into_parts();
+    let (parts, body) = response.into_parts();
     let mut head = Vec::new();
-    let encoder = Encoder::start(&mut parts, &body, &answered, &mut head);
+    let encoder = Encoder::start(&parts, &body, &answered, &mut head);
     let keep_alive = encoder.keep_alive;
     // Sends the rest of the request while the client does not read its response.
     let sender = body.request_sender();
