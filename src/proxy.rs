@@ -63,7 +63,7 @@ enum Decision {
     /// It is forwarded to the route's upstream.
     Forward(Forwardable),
     /// The route answers it without an upstream.
-    Respond(Response<ResponseBody>),
+    Respond(Box<Response<ResponseBody>>),
 }
 
 /// Handles a request of `peer`. Never fails: errors and panics become responses.
@@ -152,7 +152,7 @@ async fn serve<'g>(
         }
         Decision::Respond(mut response) => {
             edits.complete(response.headers_mut());
-            Ok((response, None))
+            Ok((*response, None))
         }
     }
 }
@@ -194,7 +194,7 @@ async fn decide<'g>(
     // Before a response of the route's own: a rejected upgrade must not look accepted.
     let checked = UpgradeChecked::check(admitted)?;
     if let Some(response) = response::local(&checked)? {
-        return Ok(Decision::Respond(response));
+        return Ok(Decision::Respond(Box::new(response)));
     }
     Ok(Decision::Forward(Forwardable::check(checked)?))
 }
