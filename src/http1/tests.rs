@@ -53,12 +53,10 @@ fn read(pieces: &[&[u8]]) -> (Vec<Message>, bool) {
                     let message =
                         (head.method.to_string(), head.uri.to_string(), lines.collect(), Vec::new());
                     // The proxy refuses what has no valid framing.
-                    let framings = head.headers.get_all("content-length").iter().count()
-                        + head.headers.get_all("transfer-encoding").iter().count();
-                    if framings > 0
-                        && head.body.is_ended()
-                        && head.headers.get("content-length").is_none_or(|length| length != "0")
-                    {
+                    let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
+                    let framings = lengths.len() + head.headers.get_all("transfer-encoding").iter().count();
+                    let is_zero = lengths.first().is_some_and(|length| *length == "0");
+                    if framings > 1 || (framings == 1 && head.body.is_ended() && !is_zero) {
                         return (messages, false);
                     }
                     current = Some((message, head.body, head.keep_alive));
