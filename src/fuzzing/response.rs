@@ -155,7 +155,7 @@ fn read_response<'s>(
         client_end.has_ended()
     };
     let response = loop {
-        match connection.poll_response(&mut context) {
+        match connection.poll_response(&mut context, &mut |_, _| ()) {
             Poll::Ready(Ok(response)) => break response,
             Poll::Ready(Err(_)) => return Outcome::Rejected,
             Poll::Pending if has_ended(client_end) => return Outcome::Unfinished,

@@ -11,12 +11,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, SET_COOKIE};
+use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_body::{ClientBody, ClientBodyError};
 use crate::headers::{self, Scrub};
+use crate::http1::{write_field, write_status_line};
 use crate::time::{Alarm, Clock};
+
+/// Limit on the interim responses to a request that are passed on.
+const MAX_INTERIM: u32 = 8;
 
 /// The body of a request on its way to the upstream.
 ///
@@ -80,6 +85,8 @@ pub(crate) struct BodyProgress {
     slow: Cell<bool>,
     too_large: Cell<bool>,
     frames: Cell<u64>,
+    /// The number of interim responses that were passed on.
+    interim: Cell<u32>,
 }
 
 /// The client's body and its limits.
@@ -138,6 +145,7 @@ impl RequestBody {
             slow: Cell::new(false),
             too_large: Cell::new(false),
             frames: Cell::new(0),
+            interim: Cell::new(0),
         };
         Self { progress: Rc::new(progress), attempt: 0, is_http2: false }
     }
@@ -207,6 +215,30 @@ impl BodySource {
 }
 
 impl BodyProgress {
+    /// Passes an interim response (RFC 9110, 15.2) on to the client, up to [`MAX_INTERIM`] for each request. A 100 is not
+    /// passed on: the client's connection sends its own when the body is read.
+    pub(super) fn send_interim(&self, status: StatusCode, headers: &HeaderMap) {
+        let count = self.interim.get();
+        let source = self.source.borrow();
+        let Some(source) = source.as_ref().filter(|_| status != StatusCode::CONTINUE && count < MAX_INTERIM)
+        else {
+            return;
+        };
+        self.interim.set(count + 1);
+        let mut head = Vec::new();
+        write_status_line(Version::HTTP_11, status, None, &mut head);
+        for (name, value) in headers {
+            let is_passed = !(headers::is_hop_by_hop(name)
+                || headers::is_control(name)
+                || matches!(*name, SET_COOKIE | CONTENT_LENGTH));
+            if is_passed {
+                write_field(name.as_str(), value.as_bytes(), &mut head);
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+        source.incoming.send_interim(head.into());
+    }
+
     /// Returns whether the whole body was read.
     pub(crate) fn is_done(&self) -> bool {
         self.done.get()

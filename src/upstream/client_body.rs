@@ -50,6 +50,9 @@ struct Http1ClientBody {
 pub(crate) trait BodyReader: Debug {
     /// Reads the next piece of the body of request number `request`. Wakes the task of `cx` when more has arrived.
     fn poll_body(&self, request: u64, cx: &mut Context<'_>) -> Poll<Result<Step, ClientBodyError>>;
+
+    /// Sends the head of an interim response to request number `request`, unless its final response has begun.
+    fn send_interim(&self, request: u64, head: Bytes);
 }
 
 /// Why a client's body is incomplete.
@@ -90,7 +93,17 @@ impl ClientBody {
 
     /// Returns the body of request number `request` on `connection`. `remaining` is its length, if that is known.
     pub(crate) fn http1(connection: Weak<dyn BodyReader>, request: u64, remaining: Option<u64>) -> Self {
-        Self(VersionedBody::Http1(Http1ClientBody { connection, request, remaining, ended: false }))
+        let ended = remaining == Some(0);
+        Self(VersionedBody::Http1(Http1ClientBody { connection, request, remaining, ended }))
+    }
+
+    /// Sends the head of an interim response to a client of HTTP/1.1. hyper cannot send one to clients of HTTP/2.
+    pub(super) fn send_interim(&self, head: Bytes) {
+        if let VersionedBody::Http1(body) = &self.0
+            && let Some(connection) = body.connection.upgrade()
+        {
+            connection.send_interim(body.request, head);
+        }
     }
 
     /// Returns the body `incoming` of an HTTP/2 stream. If it is dropped before its end, the rest goes to `unread`.

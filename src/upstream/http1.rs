@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -201,15 +201,19 @@ where
         })
     }
 
-    /// Sends the request and reads the response's head.
-    pub(crate) fn poll_response(&self, cx: &mut Context<'_>) -> Poll<ResponseResult<S, B>> {
+    /// Sends the request and reads the response's head. Calls `on_interim` for each interim response (1xx).
+    pub(crate) fn poll_response(
+        &self,
+        cx: &mut Context<'_>,
+        on_interim: &mut dyn FnMut(StatusCode, &HeaderMap),
+    ) -> Poll<ResponseResult<S, B>> {
         let mut inner = self.inner.borrow_mut();
         inner.poll_send(cx)?;
         if !inner.sending.started {
             // Bytes that came before the request was sent are no response to it.
             return inner.sending.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error.into())));
         }
-        let head = ready!(inner.poll_head(cx))?;
+        let head = ready!(inner.poll_head(cx, on_interim))?;
         inner.keep_alive = head.keep_alive && head.status != StatusCode::SWITCHING_PROTOCOLS;
         inner.decoder = head.body;
         let ended = inner.decoder.is_ended();
@@ -366,14 +370,18 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Http1Error<B::Error>>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_interim: &mut dyn FnMut(StatusCode, &HeaderMap),
+    ) -> Poll<Result<ResponseHead, Http1Error<B::Error>>> {
         loop {
             if self.read.may_hold_head(MAX_RESPONSE_HEAD)
                 && let Some(head) = ResponseHead::read(&mut self.read.bytes, &self.method)?
             {
                 self.read.reset_search();
-                // Interim responses (1xx) are not passed on; the final response follows.
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                    on_interim(head.status, &head.headers);
                     continue;
                 }
                 return Poll::Ready(Ok(head));

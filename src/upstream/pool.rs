@@ -468,7 +468,8 @@ impl Connection {
             Leased::Http1(Http1Link { connection, alarm, .. }) => {
                 link::prepare_http1(&mut request, gateway_headers);
                 connection.start(request, gateway_headers);
-                let sending = poll_fn(|cx| connection.poll_response(cx));
+                let mut on_interim = |status, headers: &_| progress.send_interim(status, headers);
+                let sending = poll_fn(|cx| connection.poll_response(cx, &mut on_interim));
                 let mut result = await_response_head(sending, timeout, &progress, alarm).await?;
                 if let Ok(response) = &mut result
                     && let Some(mends) = response.extensions_mut().remove()

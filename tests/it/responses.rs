@@ -43,15 +43,27 @@ async fn control_headers_are_removed_from_responses_of_every_status() {
 }
 
 #[tokio::test]
-async fn interim_response_is_not_forwarded_and_an_unrequested_101_is_502() {
-    let upstream = Upstream::responding(|request| match request.target.as_str() {
+async fn interim_responses_are_forwarded_without_session_headers_and_an_unrequested_101_is_502() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-Session-Ref: x\r\nSet-Cookie: a=b\r\n\r\n";
+    let many = format!("HTTP/1.1 100 Continue\r\n\r\n{}", early.repeat(20));
+    let upstream = Upstream::responding(move |request| match request.target.as_str() {
         "/101" => ScriptedResponse::upgrade("websocket"),
-        _ => ScriptedResponse::ok("ok").preceded_by("HTTP/1.1 103 Early Hints\r\nX-Session-Ref: x\r\n\r\n"),
+        "/many" => ScriptedResponse::ok("ok").preceded_by(&many),
+        _ => ScriptedResponse::ok("ok").preceded_by(early),
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
     let response = gateway.get("/", "").await;
-    assert_eq!((response.status, response.interim.len()), (200, 0));
+    assert_eq!((response.status, response.interim.len()), (200, 1));
+    let [interim] = &*response.interim else { unreachable!() };
+    assert!(interim.start.starts_with("HTTP/1.1 103"), "{interim:?}");
+    assert_eq!(interim.headers, [("link".to_owned(), "</a.css>".to_owned())]);
+    let many = gateway.get("/many", "").await;
+    assert_eq!((many.status, many.interim.len()), (200, 8), "no more than eight are forwarded");
+    let mut client = Client::connect(gateway.address()).await;
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let old = String::from_utf8_lossy(&client.read_to_end().await).into_owned();
+    assert!(old.starts_with("HTTP/1.0 200") && !old.contains("103"), "{old}");
     assert_eq!(gateway.get("/101", "").await.status, 502);
 }
 

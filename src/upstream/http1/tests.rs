@@ -31,7 +31,7 @@ fn post(body: TestBody) -> Request<TestBody> {
 }
 
 async fn response(connection: &TestConnection) -> Result<Response<TestIncoming>, Http1Error<Infallible>> {
-    poll_fn(|cx| connection.poll_response(cx)).await
+    poll_fn(|cx| connection.poll_response(cx, &mut |_, _| ())).await
 }
 
 /// Returns the response to `method` of a server that sends `bytes` and closes the connection.
@@ -298,7 +298,7 @@ async fn bytes_received_before_the_request_was_sent_are_no_response() {
     });
     connection.start(get("GET"), &GatewayHeaders::default());
     let mut context = Context::from_waker(std::task::Waker::noop());
-    assert!(connection.poll_response(&mut context).is_pending());
+    assert!(connection.poll_response(&mut context, &mut |_, _| ()).is_pending());
 }
 
 #[tokio::test]
@@ -336,7 +336,7 @@ async fn a_failed_write_of_more_than_a_tls_record_may_have_sent_some() {
         let connection = Http1Connection::new(Unwritable { bytes: b"", error: Some(reset) });
         connection
             .start(post(Full::new(Bytes::from(vec![b'x'; length])).boxed()), &GatewayHeaders::default());
-        let failed = poll_fn(|cx| connection.poll_response(cx)).await;
+        let failed = poll_fn(|cx| connection.poll_response(cx, &mut |_, _| ())).await;
         assert!(matches!(failed, Err(Http1Error::Io(_))));
         assert_eq!(connection.recover().unwrap().unsent, unsent, "{length}");
     }

@@ -37,6 +37,8 @@ pub(super) struct ConnectionIo<S> {
     is_body_broken: bool,
     /// Whether the client waits for a 100 before it sends the body.
     is_continue_due: bool,
+    /// Whether interim responses can be sent: to a client of HTTP/1.1, until its final response begins.
+    accepts_interim: bool,
     /// The connection's task, which watches for the client's disconnection once the body has been read.
     task: Option<Waker>,
 }
@@ -65,6 +67,7 @@ impl<S> ConnectionIo<S> {
             body: Decoder::empty(),
             is_body_broken: false,
             is_continue_due: false,
+            accepts_interim: false,
             task: None,
         }
     }
@@ -80,8 +83,9 @@ impl<S> ConnectionIo<S> {
     }
 
     /// Begins a request with this body. Returns its number.
-    pub(super) fn begin(&mut self, body: Decoder, expects_continue: bool) -> u64 {
+    pub(super) fn begin(&mut self, body: Decoder, expects_continue: bool, accepts_interim: bool) -> u64 {
         self.request += 1;
+        self.accepts_interim = accepts_interim;
         self.body = body;
         self.is_continue_due = expects_continue;
         self.request
@@ -97,8 +101,9 @@ impl<S> ConnectionIo<S> {
         self.write.bytes()
     }
 
-    /// Begins the response: from now on, a 100 would be part of it.
+    /// Begins the final response, after which there is no interim response.
     pub(super) fn begin_response(&mut self) {
+        self.accepts_interim = false;
         self.is_continue_due = false;
     }
 
@@ -262,5 +267,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> BodyReader for RefCell
             return Poll::Ready(Err(ClientBodyError::Ended));
         }
         io.poll_body(cx)
+    }
+
+    fn send_interim(&self, request: u64, head: Bytes) {
+        let mut io = self.borrow_mut();
+        if io.request == request && io.accepts_interim {
+            io.queue(head);
+        }
     }
 }

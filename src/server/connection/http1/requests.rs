@@ -149,8 +149,9 @@ where
 {
     let remaining = head.body.remaining();
     let decoder = std::mem::replace(&mut head.body, Decoder::empty());
-    let number = io.borrow_mut().begin(decoder, head.expects_continue);
-    if remaining == Some(0) {
+    let number = io.borrow_mut().begin(decoder, head.expects_continue, head.version == Version::HTTP_11);
+    if remaining == Some(0) && head.version == Version::HTTP_10 {
+        // HTTP/1.0 has no interim responses (RFC 9110, 15.2), and there is nothing to read.
         return head.into_request(ClientBody::empty());
     }
     let connection: Weak<RefCell<ConnectionIo<S>>> = Rc::downgrade(io);
@@ -171,8 +172,10 @@ async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
         }
         stop.poll(cx);
         let mut io = io.borrow_mut();
-        // An interim response that did not fit at once.
-        let is_broken = matches!(io.poll_write(cx, || ()), Poll::Ready(Err(_)));
+        // Interim responses.
+        let written = io.poll_write(cx, || ());
+        let written = if let Poll::Ready(Ok(())) = written { io.poll_flush(cx) } else { written };
+        let is_broken = matches!(written, Poll::Ready(Err(_)));
         if is_broken || io.poll_disconnected(cx).is_ready() { Poll::Ready(None) } else { Poll::Pending }
     })
     .await
