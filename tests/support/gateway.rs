@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -63,6 +63,8 @@ pub(crate) struct Gateway {
     /// Process ids after binary upgrades, the newest last.
     successors: Vec<u32>,
     log: Log,
+    /// The first HTTP address, once it was looked up.
+    address: OnceLock<SocketAddr>,
     directory: PathBuf,
 }
 
@@ -110,7 +112,7 @@ impl Gateway {
 
     /// Returns the address of the first HTTP listener.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.addresses("http")[0]
+        *self.address.get_or_init(|| self.addresses("http")[0])
     }
 
     /// Returns the addresses of the listeners of this kind: `http`, `admin` or `dynamodb`.
@@ -134,7 +136,9 @@ impl Gateway {
     /// Returns the events with this message that were logged so far.
     pub(crate) fn events(&self, message: &str) -> Vec<Value> {
         let lines = self.log.lines.borrow();
-        let events = lines.lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+        // Parsing every line of a long log would take longer than most tests.
+        let lines = lines.lines.iter().filter(|line| line.contains(message));
+        let events = lines.filter_map(|line| serde_json::from_str(line).ok());
         events.filter(|event| field(event, "message") == message).collect()
     }
 
@@ -149,7 +153,8 @@ impl Gateway {
     /// Waits until `count` events with this message were logged, and returns the last of these.
     pub(crate) async fn nth_event(&self, message: &str, count: usize) -> Value {
         let enough = |log: &Lines| {
-            let events = log.lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let lines = log.lines.iter().filter(|line| line.contains(message));
+            let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
             events.filter(|event| field(event, "message") == message).count() >= count
         };
         let mut lines = self.log.lines.subscribe();
@@ -391,7 +396,7 @@ impl Builder {
         let log = Log { lines: Arc::default() };
         log.follow(child.stderr.take().expect("piped"));
         log.follow(child.stdout.take().expect("piped"));
-        Gateway { child, successors: Vec::new(), log, directory }
+        Gateway { child, successors: Vec::new(), log, address: OnceLock::new(), directory }
     }
 
     fn program(&self) -> Command {
