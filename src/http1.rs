@@ -3,17 +3,17 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `request` | parses request heads: strictly, since upstreams could read what is lax in another way |
+//! | `request` | parses request heads strictly, since an upstream could interpret a lax head differently |
 //! | `response` | parses response heads, and writes those that clients receive |
-//! | `mend` | mends response heads of legacy servers that can be read in one way only |
+//! | `repair` | repairs unambiguous faults in the response heads of legacy servers |
 //! | `body` | decodes bodies |
-//! | `read_buffer`, `write_queue` | bytes on their way from and to a connection |
-//! | `error` | why a message is rejected |
+//! | `read_buffer`, `write_queue` | bytes read from a connection, bytes to be written to it |
+//! | `error` | the reasons for rejecting a message |
 
 mod body;
 mod error;
-mod mend;
 mod read_buffer;
+mod repair;
 mod request;
 mod response;
 #[cfg(test)]
@@ -22,8 +22,8 @@ mod write_queue;
 
 pub(crate) use body::{Decoder, Step, write_chunk_size};
 pub(crate) use error::{BadBody, BadHead, BadRequest};
-pub(crate) use mend::Mends;
 pub(crate) use read_buffer::ReadBuffer;
+pub(crate) use repair::Repairs;
 pub(crate) use request::{HeadLimits, RequestHead};
 pub(crate) use response::{
     MAX_RESPONSE_HEAD, ResponseHead, has_option, parse_decimal, write_field, write_status_line,

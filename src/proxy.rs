@@ -224,7 +224,7 @@ async fn execute(
         trace: record.trace(),
         flash: &preparation.flash,
         hidden: &gateway.hidden_cookies,
-        pace: gateway.pace(),
+        min_rate: gateway.min_rate(),
         scrub: &gateway.scrub,
     };
     let (outbound, handshake, exchange) = request::inject(forwardable, &injection)?;

@@ -154,13 +154,13 @@ impl<R> Router<R> {
         Ok(RouteMatch { route, merged: Some(merged) })
     }
 
-    /// Finds the route that would match if all routes ignored case. Accepts ambiguous paths.
+    /// Finds the route that would match if all routes ignored case. Does not reject ambiguous paths.
     pub fn find_ignoring_case(&self, host: &str, path: &str, method: &Method) -> Option<&Arc<R>> {
         let matches = |entry: &Entry<R>| is_prefix_ignoring_case(&entry.path, path);
         select_by(self.group(host), matches, method).ok().map(|entry| &entry.route)
     }
 
-    /// Finds the route for `path` as it is, without merging slashes.
+    /// Finds the route for `path` without merging slashes.
     fn find_exact(&self, host: &str, path: &str, method: &Method) -> Result<&Arc<R>, NoRoute> {
         let group = self.group(host);
         let found = ambiguity(path);

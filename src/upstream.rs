@@ -53,7 +53,7 @@ use health::HealthCheck;
 use resolve::Targets;
 
 pub(crate) use body::BodyProgress;
-pub use body::{Pace, RequestBody, RequestBodyError};
+pub use body::{MinBodyRate, RequestBody, RequestBodyError};
 pub(crate) use client_body::BodyReader;
 pub use client_body::{ClientBody, ClientBodyError, UnreadBody};
 pub use gateway_headers::GatewayHeaders;
@@ -97,8 +97,8 @@ impl Upstream {
     /// configuration.
     ///
     /// # Errors
-    /// Returns an error if the upstream needs the system's certificate authorities and there are none, or if its client
-    /// certificate cannot be used.
+    /// Returns an error if the upstream needs the system's certificate authorities and the system has none, or if its
+    /// client certificate cannot be used.
     pub fn new(config: UpstreamConfig, local: Vec<LocalServer>) -> io::Result<Arc<Self>> {
         let addresses: Vec<_> = local.iter().map(|server| server.address).collect();
         let endpoints = endpoints(&config, &addresses)?;
@@ -156,7 +156,7 @@ impl Upstream {
         self.budget.deposit();
     }
 
-    /// Takes a retry from the budget. Returns `false` if the budget is spent.
+    /// Withdraws a retry from the budget. Returns `false` if the budget is exhausted.
     pub(crate) fn allows_retry(&self) -> bool {
         let allowed = self.budget.withdraw();
         let count = if allowed { &self.retries } else { &self.retries_denied };

@@ -1,4 +1,4 @@
-//! Decodes a body, by its Content-Length, by chunks, or until the connection closes.
+//! Decodes a body that is delimited by Content-Length, by chunked encoding, or by the end of the connection.
 
 use std::io::Write as _;
 
@@ -6,7 +6,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::BadBody;
-use super::mend;
+use super::repair;
 
 /// Limit on a chunk's size line, including chunk extensions, which are ignored.
 const MAX_SIZE_LINE: usize = 256;
@@ -17,19 +17,19 @@ const MAX_COPY: usize = 4 * 1024;
 /// Limit on the number of trailer lines.
 const MAX_TRAILER_LINES: usize = 64;
 
-/// Decodes a body from what is read from a connection.
+/// Decodes a body from the bytes that are read from a connection.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     state: State,
-    /// Whether trailers of a legacy server are mended.
-    mends: bool,
+    /// Whether unambiguous faults in trailers are repaired.
+    repairs_trailers: bool,
 }
 
 #[derive(Debug)]
 enum State {
     /// This many bytes follow.
     Length(u64),
-    /// Everything until the connection closes.
+    /// All bytes until the connection closes.
     UntilClose,
     /// A chunk's size line follows.
     Size,
@@ -46,7 +46,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) enum Step {
     Data(Bytes),
-    /// The trailers, which are last.
+    /// The trailers, which end the body.
     Trailers(HeaderMap),
     /// The body is complete.
     End,
@@ -56,27 +56,30 @@ pub(crate) enum Step {
 
 impl Decoder {
     fn new(state: State) -> Self {
-        Self { state, mends: false }
+        Self { state, repairs_trailers: false }
     }
 
+    /// Returns a decoder of an empty body.
     pub(crate) fn empty() -> Self {
         Self::new(State::Ended)
     }
 
+    /// Returns a decoder of a body of `length` bytes.
     pub(crate) fn length(length: u64) -> Self {
         Self::new(if length == 0 { State::Ended } else { State::Length(length) })
     }
 
-    /// Returns a decoder of a client's chunks.
+    /// Returns a decoder of a client's chunked body.
     pub(crate) fn chunked() -> Self {
         Self::new(State::Size)
     }
 
-    /// Returns a decoder of a server's chunks, which mends trailers that can be read in one way only.
+    /// Returns a decoder of a server's chunked body, which repairs unambiguous faults in trailers.
     pub(crate) fn chunked_by_server() -> Self {
-        Self { state: State::Size, mends: true }
+        Self { state: State::Size, repairs_trailers: true }
     }
 
+    /// Returns a decoder of a body that ends with the connection.
     pub(crate) fn until_close() -> Self {
         Self::new(State::UntilClose)
     }
@@ -95,7 +98,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes the next piece from `buffer`. `closed` says that nothing more can be read.
+    /// Decodes the next piece from `buffer`. `closed` is whether the connection has ended.
     pub(crate) fn next(&mut self, buffer: &mut BytesMut, closed: bool) -> Result<Step, BadBody> {
         loop {
             match &mut self.state {
@@ -136,7 +139,7 @@ impl Decoder {
                     }
                     Some(_) => return Err(BadBody::Chunks),
                 },
-                State::Trailers => match trailers(buffer, self.mends)? {
+                State::Trailers => match trailers(buffer, self.repairs_trailers)? {
                     None => return incomplete(closed),
                     Some(trailers) => {
                         self.state = State::Ended;
@@ -152,7 +155,8 @@ fn incomplete(closed: bool) -> Result<Step, BadBody> {
     if closed { Err(BadBody::Short) } else { Ok(Step::NeedsRead) }
 }
 
-/// Splits off what `buffer` holds of the next `left` bytes.
+/// Splits off the next bytes, at most `left`, and subtracts their number from `left`. Returns `None` if the buffer is
+/// empty.
 fn split_data(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
     if buffer.is_empty() {
         return None;
@@ -173,7 +177,7 @@ fn split(buffer: &mut BytesMut, count: usize) -> Bytes {
 }
 
 /// Parses a chunk's size line (RFC 9112, 7.1). Rejects bare line feeds, signs and leading spaces, which other parsers
-/// may read in another way.
+/// may interpret differently.
 fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, BadBody> {
     let Some(end) = buffer.iter().take(MAX_SIZE_LINE).position(|&b| b == b'\n') else {
         return if buffer.len() >= MAX_SIZE_LINE { Err(BadBody::Chunks) } else { Ok(None) };
@@ -182,15 +186,16 @@ fn size_line(buffer: &mut BytesMut) -> Result<Option<u64>, BadBody> {
     let line = line.strip_suffix(b"\r\n").ok_or(BadBody::Chunks)?;
     let count = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at_checked(count).unwrap_or_default();
-    let extended = rest.trim_ascii_start().first().is_none_or(|&byte| byte == b';');
-    if digits.is_empty() || digits.len() > 15 || !extended || rest.contains(&b'\r') {
+    let is_extension = rest.trim_ascii_start().first().is_none_or(|&byte| byte == b';');
+    if digits.is_empty() || digits.len() > 15 || !is_extension || rest.contains(&b'\r') {
         return Err(BadBody::Chunks);
     }
     let text = std::str::from_utf8(digits).map_err(|_| BadBody::Chunks)?;
     u64::from_str_radix(text, 16).map(Some).map_err(|_| BadBody::Chunks)
 }
 
-fn trailers(buffer: &mut BytesMut, mends: bool) -> Result<Option<HeaderMap>, BadBody> {
+/// Parses the trailers at the beginning of `buffer`. Returns `None` if they are incomplete.
+fn trailers(buffer: &mut BytesMut, repairs: bool) -> Result<Option<HeaderMap>, BadBody> {
     if buffer.starts_with(b"\r\n") {
         buffer.advance(2);
         return Ok(Some(HeaderMap::new()));
@@ -199,10 +204,10 @@ fn trailers(buffer: &mut BytesMut, mends: bool) -> Result<Option<HeaderMap>, Bad
         Ok(Some(parsed)) => parsed,
         Ok(None) if buffer.len() < MAX_TRAILERS => return Ok(None),
         Ok(None) => return Err(BadBody::Trailers),
-        Err(BadBody::Trailers) if mends => match mend::trailers(buffer) {
-            Ok(Some(mended)) => {
-                let (_, trailers) = parse_trailers(&mended.bytes)?.ok_or(BadBody::Trailers)?;
-                (mended.length, trailers)
+        Err(BadBody::Trailers) if repairs => match repair::trailers(buffer) {
+            Ok(Some(repaired)) => {
+                let (_, trailers) = parse_trailers(&repaired.bytes)?.ok_or(BadBody::Trailers)?;
+                (repaired.length, trailers)
             }
             Ok(None) if buffer.len() < MAX_TRAILERS => return Ok(None),
             Ok(None) | Err(_) => return Err(BadBody::Trailers),

@@ -1,6 +1,6 @@
-//! Why a message is rejected.
+//! The reasons for rejecting a message.
 
-/// Why a response's head is refused.
+/// The reason why a response head is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadHead {
     #[error("is not HTTP/1")]
@@ -21,7 +21,7 @@ pub(crate) enum BadHead {
     Field { name: Box<str>, fault: BadField },
 }
 
-/// Why a header line is ambiguous.
+/// The reason why a header line is ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadField {
     #[error("with a bare CR")]
@@ -34,7 +34,7 @@ pub(crate) enum BadField {
     Space,
 }
 
-/// Why a response's body is refused.
+/// The reason why a body is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadBody {
     #[error("is incomplete")]
@@ -47,7 +47,7 @@ pub(crate) enum BadBody {
     ManyTrailers,
 }
 
-/// Why a request's head is rejected.
+/// The reason why a request head is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadRequest {
     #[error("the request's head has invalid syntax")]

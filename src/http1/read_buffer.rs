@@ -1,4 +1,4 @@
-//! The bytes that were read from a connection and not parsed yet.
+//! The bytes that have been read from a connection but not parsed yet.
 
 use std::io;
 use std::pin::Pin;
@@ -7,19 +7,19 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::AsyncRead;
 
-/// Sizes of a read: it grows while reads fill the buffer, since large bodies then cost fewer reads.
+/// Limits on the size of a read. The size grows while reads fill the buffer, so that large bodies need fewer reads.
 const MIN_READ: usize = 8 * 1024;
 const MAX_READ: usize = 256 * 1024;
 
-/// The bytes that were read from a connection and not parsed yet.
+/// The bytes that have been read from a connection but not parsed yet.
 #[derive(Debug)]
 pub(crate) struct ReadBuffer {
     pub(crate) bytes: BytesMut,
-    /// The size of the allocation of `bytes`. `bytes.capacity()` is only the part that is not consumed yet.
+    /// The size of the allocation of `bytes`. `bytes.capacity()` excludes the consumed part.
     allocated: usize,
     /// The size of the next read.
     read_size: usize,
-    /// How much of `bytes` has been searched for the end of a head.
+    /// Number of bytes that have been searched for the end of a head.
     searched: usize,
 }
 
@@ -54,8 +54,8 @@ impl ReadBuffer {
         read
     }
 
-    /// Returns whether it may hold a complete head of up to `limit` bytes. Without this check, a head that comes byte by
-    /// byte would be parsed from its beginning for each byte.
+    /// Returns whether the buffer may hold a complete head of up to `limit` bytes. Without this check, a head that
+    /// arrives byte by byte would be parsed from its beginning after each byte.
     pub(crate) fn may_hold_head(&self, limit: usize) -> bool {
         let length = self.bytes.len();
         if self.searched == 0 || length >= limit {
@@ -65,12 +65,12 @@ impl ReadBuffer {
         new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
     }
 
-    /// Records that what it holds is no complete head.
+    /// Records that the buffer holds no complete head.
     pub(crate) fn set_searched(&mut self) {
         self.searched = self.bytes.len();
     }
 
-    /// Records that a head was taken from it.
+    /// Records that a head was taken from the buffer.
     pub(crate) fn reset_search(&mut self) {
         self.searched = 0;
     }

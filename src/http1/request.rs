@@ -1,15 +1,15 @@
 //! Parses request heads.
 //!
-//! An upstream must not be able to read a request in another way than the gateway did, so nothing is mended here:
+//! An upstream must not interpret a request differently from the gateway, so faults are rejected and not repaired:
 //!
 //! | rejected | by |
 //! | --- | --- |
 //! | bare CR or LF, obs-fold, control characters, whitespace in or after a name | this parser: 400 |
 //! | a head over the limits | this parser: 414 or 431 |
-//! | conflicting or invalid framing, an absent or repeated Host | the proxy, which sees the headers; [`RequestHead::body`] is empty then |
+//! | conflicting or invalid framing, an absent or repeated Host | the proxy, by the headers; [`RequestHead::body`] is then empty |
 //!
-//! The one exception is `"`, `<` and `>` in a query: RFC 3986, 3.4 allows none of them, browsers percent-encode them, and
-//! curl and old clients send them as they are. They are percent-encoded, too.
+//! The one exception is `"`, `<` and `>` in a query, which are percent-encoded. RFC 3986, 3.4 does not allow them.
+//! Browsers percent-encode them, but curl and old clients do not.
 
 use std::mem::MaybeUninit;
 
@@ -22,10 +22,10 @@ use super::body::Decoder;
 use super::error::BadRequest;
 use super::response::{has_option, parse_decimal};
 
-/// Number of header lines for which there is room on the stack.
+/// Number of header lines for which space is allocated on the stack.
 const USUAL_LINES: usize = 100;
 
-/// The limits of a request's head.
+/// Limits on a request head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLimits {
     /// Maximum size in bytes.
@@ -34,29 +34,29 @@ pub(crate) struct HeadLimits {
     pub(crate) lines: usize,
 }
 
-/// A request's head.
+/// A request head.
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
-    /// Decodes the body that follows. It is empty if the framing is invalid, and then the proxy refuses the request.
+    /// Decodes the body that follows. If the framing is invalid, the body is empty and the proxy refuses the request.
     pub(crate) body: Decoder,
     /// Whether another request may follow on the connection (RFC 9112, 9.3).
     pub(crate) keep_alive: bool,
-    /// Whether the client waits for a 100 before it sends the body (RFC 9110, 10.1.1).
+    /// Whether the client waits for a 100 response before it sends the body (RFC 9110, 10.1.1).
     pub(crate) expects_continue: bool,
 }
 
-/// A part of the head, by its positions.
+/// The start and end of a part of the head.
 type Span = (usize, usize);
 
 impl RequestHead {
     /// Parses the head at the beginning of `bytes`. Returns it and its length, or `None` if it is incomplete.
     ///
     /// # Errors
-    /// Returns why the head is rejected.
+    /// Returns the reason why the head is rejected.
     pub(crate) fn parse(bytes: &[u8], limits: HeadLimits) -> Result<Option<(Self, usize)>, BadRequest> {
         // Empty lines before a request are ignored (RFC 9112, 2.2).
         let empty_lines = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
@@ -111,7 +111,7 @@ fn parse<'b>(
     };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| BadRequest::Syntax)?;
     let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    // Header values are slices of a copy of the head: they may be kept for longer than the read buffer.
+    // Header values are slices of a copy of the head, since they may be kept for longer than the read buffer.
     let start = bytes.as_ptr().addr();
     let span = |part: &[u8]| {
         let from = part.as_ptr().addr().wrapping_sub(start);
@@ -148,11 +148,11 @@ fn parse<'b>(
     Ok(Some((RequestHead { method, uri, version, headers, body, keep_alive, expects_continue }, length)))
 }
 
-/// The fields that say where a request's body ends.
+/// The Content-Length and Transfer-Encoding fields of a request.
 #[derive(Debug, Default)]
 struct FramingFields {
     count: u32,
-    /// What the last of them says; `None` if that is invalid.
+    /// The framing announced by the last of them; `None` if it is invalid.
     framing: Option<AnnouncedFraming>,
 }
 
@@ -185,17 +185,17 @@ impl FramingFields {
     }
 }
 
-/// Returns a part of `head`. An empty one may be outside it.
+/// Returns a part of `head`. An empty part may be outside it.
 fn slice(head: &Bytes, (from, to): Span) -> Bytes {
     if from < to && to <= head.len() { head.slice(from..to) } else { Bytes::new() }
 }
 
-/// Returns whether a line feed follows anything but a CR. httparse accepts that.
+/// Returns whether any line feed lacks a preceding CR. httparse accepts such line feeds.
 fn has_bare_line_feed(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'))
 }
 
-/// Percent-encodes what a query must not contain. Returns `None` if there is nothing to encode.
+/// Percent-encodes `"`, `<` and `>` in the query. Returns `None` if it has none of them.
 pub(super) fn encode_query(target: &[u8]) -> Option<Bytes> {
     memchr::memchr3(b'"', b'<', b'>', target)?;
     let query = memchr::memchr(b'?', target)?;

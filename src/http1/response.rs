@@ -1,9 +1,9 @@
-//! Parses the response heads of servers, and writes those that clients receive.
+//! Parses the response heads of servers, and writes parts of the response heads that clients receive.
 //!
-//! A response is accepted only if it can be read in one way (RFC 9112, 6.3): one framing, no transfer coding but
-//! `chunked`, one length. Other faults are mended if that is unambiguous ([`mend`]). Header values are slices of a
-//! copy of the head, not of the read buffer: a value may be kept for long, as in the compression table of an HTTP/2
-//! connection, and would keep the whole buffer alive.
+//! A response is accepted only if its framing is unambiguous (RFC 9112, 6.3): one framing, no transfer coding except
+//! `chunked`, one length. Other unambiguous faults are repaired ([`repair`]). Header values are slices of a copy of the
+//! head, not of the read buffer: a value that is kept for a long time, such as in the compression table of an HTTP/2
+//! connection, would keep the whole buffer allocated.
 
 use std::mem::MaybeUninit;
 
@@ -15,17 +15,16 @@ use smallvec::SmallVec;
 
 use super::body::Decoder;
 use super::error::BadHead;
-use super::mend::{self, Mended, Mends};
+use super::repair::{self, RepairedSection, Repairs};
 
-/// Limit on the size of a response's head.
+/// Limit on the size of a response head.
 pub(crate) const MAX_RESPONSE_HEAD: usize = 64 * 1024;
-/// Limit on CR and LF bytes before a head. Each new one may be the end of a head, so the parser would start over each
-/// time.
+/// Limit on CR and LF bytes before a head. Each of them may end a head, so the parser would start over each time.
 const MAX_LINE_ENDS: usize = 16;
-/// Limit on the header lines of a response.
+/// Limit on the number of header lines of a response.
 const MAX_LINES: usize = 128;
 
-/// A response's head.
+/// A response head.
 #[derive(Debug)]
 pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
@@ -36,15 +35,15 @@ pub(crate) struct ResponseHead {
     pub(crate) body: Decoder,
     /// Whether the connection may be reused after the response.
     pub(crate) keep_alive: bool,
-    /// The faults that were mended.
-    pub(crate) mends: Mends,
+    /// The repairs that were made.
+    pub(crate) repairs: Repairs,
 }
 
 impl ResponseHead {
     /// Takes a head from the beginning of `buffer`. Returns `None` if it is incomplete. `method` is the request's.
     ///
     /// # Errors
-    /// Returns why the head is rejected.
+    /// Returns the reason why the head is rejected.
     pub(crate) fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<Self>, BadHead> {
         read(buffer, method)
     }
@@ -56,9 +55,9 @@ struct Line {
     value: (usize, usize),
 }
 
-/// A head as the strict parser has read it.
+/// A head as parsed by the strict parser.
 struct Parsed {
-    /// Its length in bytes.
+    /// The length of the head in bytes.
     length: usize,
     status: StatusCode,
     version: Version,
@@ -79,7 +78,8 @@ fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, 
             head(&parsed, &bytes, method).map(Some)
         }
         Err(BadHead::NotHttp) => {
-            let Some(Mended { length, bytes, mends, framing }) = mend::head(buffer, MAX_RESPONSE_HEAD)?
+            let Some(RepairedSection { length, bytes, repairs, framing }) =
+                repair::head(buffer, MAX_RESPONSE_HEAD)?
             else {
                 return Ok(None);
             };
@@ -88,7 +88,7 @@ fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, 
             let parsed = parse(&bytes)?.ok_or(BadHead::NotHttp)?;
             let mut head = head(&parsed, &bytes, method)?;
             head.keep_alive &= !framing;
-            head.mends = mends;
+            head.repairs = repairs;
             Ok(Some(head))
         }
         Err(bad) => Err(bad),
@@ -127,7 +127,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
     Ok(Some(Parsed { length, status, version, reason, lines: lines.collect() }))
 }
 
-/// Returns the reason phrase of a parsed head. httparse itself returns none with other bytes than ASCII.
+/// Returns the reason phrase of a parsed head. httparse does not return a reason phrase that is not ASCII.
 fn reason(head: &[u8]) -> &[u8] {
     let line = head.trim_ascii_start().get(b"HTTP/1.1 200".len()..).unwrap_or_default();
     let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or_default();
@@ -138,9 +138,9 @@ fn head(parsed: &Parsed, bytes: &Bytes, method: &Method) -> Result<ResponseHead,
     let mut headers = headers(bytes, &parsed.lines)?;
     let (body, keep_alive) = framing(parsed.status, parsed.version, &mut headers, method)?;
     let reason = parsed.reason.map(|(from, to)| bytes.get(from..to).unwrap_or_default());
-    // httparse accepts only bytes that a reason phrase may have.
+    // httparse accepts only bytes that are valid in a reason phrase.
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
-    Ok(ResponseHead { status: parsed.status, reason, headers, body, keep_alive, mends: Mends::new() })
+    Ok(ResponseHead { status: parsed.status, reason, headers, body, keep_alive, repairs: Repairs::new() })
 }
 
 fn headers(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, BadHead> {
@@ -194,14 +194,14 @@ fn framing(
         }
         _ => !has_connection_option(headers, b"close"),
     };
-    // A 204 has no body. If it announces one all the same (RFC 9110, 8.6), bytes of it may follow.
+    // A 204 response has no body. If it announces one nevertheless (RFC 9110, 8.6), bytes may follow.
     let may_have_body =
         status == StatusCode::NO_CONTENT && (chunked || length.is_some_and(|length| length > 0));
     Ok((body, keep_alive && !may_have_body))
 }
 
-/// Returns the Content-Length. Accepts equal repeated values (RFC 9112, 6.3), and replaces them, or one with leading
-/// zeros, by a single header in canonical form.
+/// Returns the Content-Length. Accepts repeated equal values (RFC 9112, 6.3). Replaces repeated values and leading zeros
+/// by a single header in canonical form.
 fn length(headers: &mut HeaderMap) -> Result<Option<u64>, BadHead> {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else { return Ok(None) };
@@ -220,7 +220,7 @@ fn length(headers: &mut HeaderMap) -> Result<Option<u64>, BadHead> {
     Ok(Some(length))
 }
 
-/// Parses up to 18 decimal digits.
+/// Parses 1 to 18 decimal digits. Returns `None` for any other text.
 pub(crate) fn parse_decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 18 || !text.iter().all(u8::is_ascii_digit) {
         return None;
@@ -228,17 +228,17 @@ pub(crate) fn parse_decimal(text: &[u8]) -> Option<u64> {
     Some(text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// Returns whether a Connection header has `option`.
+/// Returns whether any Connection header lists `option`.
 fn has_connection_option(headers: &HeaderMap, option: &[u8]) -> bool {
     headers.get_all(CONNECTION).iter().any(|line| has_option(line.as_bytes(), option))
 }
 
-/// Returns whether the list `line` has `option`.
+/// Returns whether the comma-separated list `line` contains `option`, ignoring case.
 pub(crate) fn has_option(line: &[u8], option: &[u8]) -> bool {
     line.split(|&b| b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
 }
 
-/// Writes a status line.
+/// Appends a status line to `into`. Without a `reason`, the canonical reason phrase is used.
 pub(crate) fn write_status_line(
     version: Version,
     status: StatusCode,
@@ -253,7 +253,7 @@ pub(crate) fn write_status_line(
     into.extend_from_slice(b"\r\n");
 }
 
-/// Writes a header field's line.
+/// Appends a header line to `into`.
 pub(crate) fn write_field(name: &str, value: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(name.as_bytes());
     into.extend_from_slice(b": ");

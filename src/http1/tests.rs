@@ -1,4 +1,4 @@
-//! Request parsing: what is rejected, that splitting makes no difference, and that hyper reads what we accept alike.
+//! Request parsing: rejected heads, independence from how the bytes are split, and agreement with hyper.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,10 +14,10 @@ use super::*;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 4096, lines: 20 };
 
-/// A request as it was read: its method, target, header lines and body.
+/// The method, target, header lines and body of a request.
 type Message = (String, String, Vec<(String, Vec<u8>)>, Vec<u8>);
 
-/// Reads all requests, of which each piece arrives by itself. The second value says whether all of the bytes were read.
+/// Reads all requests from `pieces`, which arrive one by one. Also returns whether all bytes were consumed.
 fn read(pieces: &[&[u8]]) -> (Vec<Message>, bool) {
     let mut buffer = ReadBuffer::new();
     let mut messages = Vec::new();
@@ -52,7 +52,7 @@ fn read(pieces: &[&[u8]]) -> (Vec<Message>, bool) {
                     let lines = lines.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
                     let message =
                         (head.method.to_string(), head.uri.to_string(), lines.collect(), Vec::new());
-                    // The proxy refuses what has no valid framing.
+                    // The proxy refuses requests with invalid framing.
                     let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
                     let framings = lengths.len() + head.headers.get_all("transfer-encoding").iter().count();
                     let is_zero = lengths.first().is_some_and(|length| *length == "0");
@@ -69,8 +69,8 @@ fn read(pieces: &[&[u8]]) -> (Vec<Message>, bool) {
             }
         }
     }
-    let all = current.is_none() && buffer.bytes.is_empty();
-    (messages, all)
+    let is_complete = current.is_none() && buffer.bytes.is_empty();
+    (messages, is_complete)
 }
 
 fn head(bytes: &str) -> Result<Option<RequestHead>, BadRequest> {
@@ -105,7 +105,7 @@ fn heads_with_invalid_syntax_are_rejected() {
 }
 
 #[test]
-fn heads_over_the_limits_are_rejected_before_their_end() {
+fn heads_over_the_limits_are_rejected_before_they_are_complete() {
     let target = format!("GET /{}", "a".repeat(LIMITS.bytes));
     assert_eq!(head(&target).unwrap_err(), BadRequest::TargetTooLong);
     let value = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(LIMITS.bytes));
@@ -128,7 +128,7 @@ fn framing_and_persistence_follow_the_head() {
         ("1.0\r\nConnection: x, Keep-Alive\r\n", Some(0), true),
         ("1.1\r\nContent-Length: 12\r\n", Some(12), true),
         ("1.1\r\nTransfer-Encoding: Chunked\r\n", None, true),
-        // Invalid framing: no body, and the last request.
+        // With invalid framing, the body is empty and the connection is closed.
         ("1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n", Some(0), false),
         ("1.1\r\nContent-Length: +1\r\n", Some(0), false),
         ("1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n", Some(0), false),
@@ -140,7 +140,7 @@ fn framing_and_persistence_follow_the_head() {
     }
     let expects = |lines: &str| head(&format!("POST / HTTP/{lines}\r\n")).unwrap().unwrap().expects_continue;
     assert!(expects("1.1\r\nContent-Length: 1\r\nExpect: 100-Continue\r\n"));
-    assert!(!expects("1.1\r\nContent-Length: 0\r\nExpect: 100-continue\r\n"), "it has no body to wait with");
+    assert!(!expects("1.1\r\nContent-Length: 0\r\nExpect: 100-continue\r\n"), "the body is empty");
     assert!(!expects("1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n"));
 }
 
@@ -182,7 +182,7 @@ fn requests_do_not_depend_on_how_their_bytes_are_split() {
     }
 }
 
-/// Returns what hyper reads of the same bytes.
+/// Returns the requests that hyper parses from the same bytes.
 async fn read_by_hyper(bytes: &[u8]) -> Vec<Message> {
     let (server, client) = duplex(64 * 1024);
     let (mut output, mut input) = tokio::io::split(client);
@@ -208,7 +208,7 @@ async fn read_by_hyper(bytes: &[u8]) -> Vec<Message> {
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
     let send = async {
         input.write_all(bytes).await.unwrap();
-        // The end would make hyper drop what is under way; it has read all of this once it has nothing left to do.
+        // Closing the stream would make hyper drop requests in progress, so it stays open until the timeout.
         let mut responses = BytesMut::new();
         while output.read_buf(&mut responses).await.is_ok_and(|count| count > 0) {}
     };
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn hyper_reads_accepted_requests_alike(bytes in requests()) {
+    fn hyper_parses_accepted_requests_identically(bytes in requests()) {
         let (ours, _) = read(&[&bytes]);
         if !ours.is_empty() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -280,8 +280,8 @@ proptest! {
             for (ours, theirs) in ours.iter().zip(&theirs) {
                 prop_assert_eq!(ours, theirs);
             }
-            // hyper may stop earlier, as after an error in a later request, but not where we would not.
-            prop_assert!(!theirs.is_empty(), "{:?} is accepted", bytes.escape_ascii().to_string());
+            // hyper may stop earlier, for example after an error in a later request, but must accept the first request.
+            prop_assert!(!theirs.is_empty(), "{:?} is accepted only by this parser", bytes.escape_ascii().to_string());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes that wait to be written to a connection.
+//! The queue of bytes to be written to a connection.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,13 +8,14 @@ use bytes::{Buf as _, Bytes};
 use smallvec::SmallVec;
 use tokio::io::AsyncWrite;
 
-/// Bytes that wait to be written, in order.
+/// A queue of bytes to be written in order.
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
     pieces: SmallVec<[Bytes; 4]>,
 }
 
 impl WriteQueue {
+    /// Appends a piece.
     pub(crate) fn push(&mut self, piece: Bytes) {
         self.pieces.push(piece);
     }
@@ -33,7 +34,7 @@ impl WriteQueue {
         self.pieces.iter().map(Bytes::len).sum()
     }
 
-    /// Writes once, as much as the connection takes. The queue must not be empty.
+    /// Performs one write of as many bytes as the connection accepts. The queue must not be empty.
     pub(crate) fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,

@@ -156,7 +156,7 @@ fn outbound(
         trace: None,
         flash: &[],
         hidden: &gateway.hidden_cookies,
-        pace: gateway.pace(),
+        min_rate: gateway.min_rate(),
         scrub: &gateway.scrub,
     };
     let outbound = Outbound::new(forwardable, &injection)?.into_parts();

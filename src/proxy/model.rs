@@ -15,7 +15,7 @@ use crate::session::{Active, MappingSlot, Realm, UserState};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RequestVerdict, RouteMetrics};
 use crate::telemetry::throttle::Throttle;
-use crate::upstream::{self, Pace, Upstream};
+use crate::upstream::{self, MinBodyRate, Upstream};
 
 use super::rewrite::PublicSite;
 
@@ -70,8 +70,8 @@ impl Gateway {
     }
 
     /// Returns the minimum speed at which clients must send bodies.
-    pub(super) fn pace(&self) -> Pace {
-        Pace { limit: self.timeouts.body, rate: self.timeouts.body_rate }
+    pub(super) fn min_rate(&self) -> MinBodyRate {
+        MinBodyRate { limit: self.timeouts.body, rate: self.timeouts.body_rate }
     }
 }
 

@@ -190,7 +190,7 @@ fn merged_path_decides_the_route_and_whether_slashes_are_merged() {
         ("//x", 0, "/x"),
         ("/x///y//", 0, "/x/y/"),
         ("/x//%2525", 0, ""),
-        // `/admin` does not merge slashes; `/admin/files` does, whatever `/admin` says.
+        // `/admin` does not merge slashes; `/admin/files` does, whatever the setting of `/admin`.
         ("//admin", 1, ""),
         ("/admin//", 1, ""),
         ("/admin//x", 1, ""),
@@ -292,7 +292,7 @@ proptest! {
     }
 
     #[test]
-    fn merged_slashes_and_ignored_case_lead_past_no_guard(
+    fn merged_slashes_and_ignored_case_do_not_bypass_another_route(
         parts in prop::collection::vec("(/|//|skin|SKIN|sKi|n|%6b|\u{212a}|%E2%84%AA|x|%2F|;|;a=b|%25)", 1..10),
         merges in any::<[bool; 2]>(),
     ) {

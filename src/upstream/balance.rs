@@ -1,5 +1,5 @@
-//! Load balancing: chooses the server for a request. The functions are pure, except that round robin keeps credits, which
-//! each worker has for itself.
+//! Load balancing: chooses the server for a request. The functions are pure, except that round robin updates credits,
+//! which are separate for each worker.
 
 use std::cell::Cell;
 
@@ -32,8 +32,7 @@ pub(super) fn choose(balance: BalanceMethod, candidates: &[Candidate<'_>], affin
     candidate.map(|candidate| candidate.index)
 }
 
-/// Smooth weighted round robin, as in nginx: candidates are chosen in proportion to their weights, and not many times in
-/// a row.
+/// Smooth weighted round robin, as in nginx: candidates are chosen in proportion to their weights, evenly interleaved.
 fn round_robin<'s>(candidates: &'s [Candidate<'s>]) -> Option<&'s Candidate<'s>> {
     let mut total = 0;
     for candidate in candidates {
@@ -80,7 +79,7 @@ fn is_less_loaded(one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
 }
 
 /// Weighted rendezvous hashing: each candidate gets a score from the affinity, and the highest score wins. When a server
-/// is removed, only its sessions move. A new server takes its share evenly from the others.
+/// is removed, only its sessions move. A new server gets its share evenly from the others.
 fn rendezvous<'s>(candidates: &'s [Candidate<'s>], affinity: u64) -> Option<&'s Candidate<'s>> {
     let score = |candidate: &Candidate<'_>| {
         // The upper 52 bits as a number between 0 and 1, both excluded.

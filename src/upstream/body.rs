@@ -1,7 +1,7 @@
-//! The body of a request on its way to the upstream, and its progress.
+//! The body of a request that is being forwarded, and its progress.
 //!
 //! The connection that sends the body and the code that waits for the response share the progress. So a body can be sent
-//! again over another connection if nothing of it was sent, and dropped when it is no longer needed.
+//! over another connection if no part of it was sent, and dropped when it is no longer needed.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -20,12 +20,12 @@ use crate::headers::{self, Scrub};
 use crate::http1::{write_field, write_status_line};
 use crate::time::{Alarm, Clock};
 
-/// Limit on the interim responses to a request that are passed on.
+/// Limit on the interim responses that are forwarded for a request.
 const MAX_INTERIM: u32 = 8;
 
-/// The body of a request on its way to the upstream.
+/// The body of a request that is being forwarded.
 ///
-/// Over HTTP/1.1, trailers are dropped, because a server that merges them into the headers would trust them as the
+/// Over HTTP/1.1, trailers are dropped, because a server that merges them into the headers would take them for the
 /// gateway's. Over HTTP/2, trailers that clients may not send as headers are removed.
 #[derive(Debug)]
 pub struct RequestBody {
@@ -36,8 +36,8 @@ pub struct RequestBody {
 
 /// The minimum rate at which a client must send a body.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Timeout for each frame, and the total time that may be spent waiting, to which `rate` adds.
+pub struct MinBodyRate {
+    /// Timeout for each frame, and the total time that may be spent waiting, which `rate` extends.
     pub limit: Duration,
     /// Bytes that add one second to the total; with 0, the total is not limited.
     pub rate: usize,
@@ -85,7 +85,7 @@ pub(crate) struct BodyProgress {
     slow: Cell<bool>,
     too_large: Cell<bool>,
     frames: Cell<u64>,
-    /// The number of interim responses that were passed on.
+    /// The number of interim responses that were forwarded.
     interim: Cell<u32>,
 }
 
@@ -107,7 +107,7 @@ struct BodySource {
 /// Limits the time spent waiting for a client's body.
 #[derive(Debug)]
 struct ClientWait {
-    pace: Pace,
+    min_rate: MinBodyRate,
     received: u64,
     /// The time waited so far, without the current wait.
     waited: Duration,
@@ -117,15 +117,15 @@ struct ClientWait {
 }
 
 impl RequestBody {
-    /// Wraps the client's body `incoming`, which fails if it exceeds `max_size` or is sent slower than `pace`.
+    /// Wraps the client's body `incoming`, which fails if it exceeds `max_size` or is sent slower than `min_rate`.
     pub(crate) fn new(
         incoming: ClientBody,
         max_size: Option<u64>,
-        pace: Option<Pace>,
+        min_rate: Option<MinBodyRate>,
         scrub: &Arc<Scrub>,
     ) -> Self {
         let done = incoming.is_end_stream();
-        let wait = pace.filter(|_| !done).map(ClientWait::new);
+        let wait = min_rate.filter(|_| !done).map(ClientWait::new);
         let scrub = (!done).then(|| Arc::clone(scrub));
         let progress = BodyProgress {
             attempt: Cell::new(0),
@@ -199,7 +199,7 @@ impl BodySource {
         }
     }
 
-    /// Returns the part of a frame that the upstream may receive, or `None` if it may receive nothing of it.
+    /// Returns the part of a frame that the upstream may receive, or `None` if it may receive no part.
     fn filter(&self, frame: Frame<Bytes>, trailers: bool) -> Option<Frame<Bytes>> {
         let scrub = self.scrub.as_ref().filter(|_| trailers);
         match (frame.into_data(), scrub) {
@@ -215,8 +215,8 @@ impl BodySource {
 }
 
 impl BodyProgress {
-    /// Passes an interim response (RFC 9110, 15.2) on to the client, up to [`MAX_INTERIM`] for each request. A 100 is not
-    /// passed on: the client's connection sends its own when the body is read.
+    /// Forwards an interim response (RFC 9110, 15.2) to the client, up to [`MAX_INTERIM`] for each request. A 100
+    /// response is not forwarded: the client's connection sends one when the body is read.
     pub(super) fn send_interim(&self, status: StatusCode, headers: &HeaderMap) {
         let count = self.interim.get();
         let source = self.source.borrow();
@@ -228,10 +228,10 @@ impl BodyProgress {
         let mut head = Vec::new();
         write_status_line(Version::HTTP_11, status, None, &mut head);
         for (name, value) in headers {
-            let is_passed = !(headers::is_hop_by_hop(name)
+            let is_forwarded = !(headers::is_hop_by_hop(name)
                 || headers::is_control(name)
                 || matches!(*name, SET_COOKIE | CONTENT_LENGTH));
-            if is_passed {
+            if is_forwarded {
                 write_field(name.as_str(), value.as_bytes(), &mut head);
             }
         }
@@ -244,8 +244,8 @@ impl BodyProgress {
         self.done.get()
     }
 
-    /// Records that the response has begun. When the server stops reading the body, its rest goes back to the client's
-    /// connection.
+    /// Records that the response has begun. When the server stops reading the body, the unread rest returns to the
+    /// client's connection.
     pub(crate) fn response_started(&self) {
         self.responding.set(true);
         self.drop_unneeded();
@@ -312,13 +312,13 @@ impl BodyProgress {
 }
 
 impl ClientWait {
-    fn new(pace: Pace) -> Self {
-        Self { pace, received: 0, waited: Duration::ZERO, since: None, alarm: Alarm::default() }
+    fn new(min_rate: MinBodyRate) -> Self {
+        Self { min_rate, received: 0, waited: Duration::ZERO, since: None, alarm: Alarm::default() }
     }
 
     /// Ready on timeout. Time that the upstream takes to read does not count.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Pace { limit, rate } = self.pace;
+        let MinBodyRate { limit, rate } = self.min_rate;
         let since = *self.since.get_or_insert_with(|| Clock.mono());
         let earned = match rate {
             0 => self.waited,

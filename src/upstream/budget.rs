@@ -1,7 +1,7 @@
 //! The retry budget of an upstream, so that retries do not overload servers that already fail.
 //!
-//! The budget is a token bucket that starts full. Each request adds a fraction of a token, each retry takes a token, and
-//! without a token there is no retry. While the bucket is full, a request only reads it.
+//! The budget is a token bucket that starts full. Each request adds a fraction of a token and each retry takes a token.
+//! Without a token, no retry is made. While the bucket is full, a request only reads it.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -33,7 +33,7 @@ impl Budget {
         }
     }
 
-    /// Takes a token. Returns `false` if there is none.
+    /// Takes a token. Returns `false` if the bucket has none.
     pub(super) fn withdraw(&self) -> bool {
         self.tokens.fetch_update(Relaxed, Relaxed, |tokens| tokens.checked_sub(TOKEN)).is_ok()
     }

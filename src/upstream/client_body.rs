@@ -1,9 +1,9 @@
-//! The body of a client's request, and its unread rest.
+//! The body of a client's request, and the part of it that was not read.
 //!
 //! The gateway or the upstream may respond before the request body is complete. Dropping the rest of the body would then
 //! reset the HTTP/2 stream (RFC 9113, 8.1), and a client that is still sending would lose the response. So the unread rest
-//! goes back to the connection ([`UnreadBody`]), which reads and discards it for a while. An HTTP/1.1 body is read from its
-//! connection, which knows what is left of it.
+//! returns to the connection ([`UnreadBody`]), which reads and discards it for a limited time. An HTTP/1.1 body is read
+//! from its connection, which knows what is left of it.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -41,7 +41,7 @@ struct Http1ClientBody {
     connection: Weak<dyn BodyReader>,
     /// The number of its request on the connection.
     request: u64,
-    /// The missing bytes, if their number is known.
+    /// The number of missing bytes, if it is known.
     remaining: Option<u64>,
     ended: bool,
 }
@@ -55,7 +55,7 @@ pub(crate) trait BodyReader: Debug {
     fn send_interim(&self, request: u64, head: Bytes);
 }
 
-/// Why a client's body is incomplete.
+/// Error of a client's body.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientBodyError {
     /// The connection broke.
@@ -64,7 +64,7 @@ pub enum ClientBodyError {
     /// The framing is invalid, or the client closed the connection.
     #[error("the request's body {0}")]
     Framing(String),
-    /// The connection has moved on to the next request.
+    /// The connection serves the next request already.
     #[error("the request has ended")]
     Ended,
     /// An HTTP/2 stream failed.
@@ -86,7 +86,7 @@ impl ClientBody {
         Self(VersionedBody::Empty)
     }
 
-    /// Returns the body of a request that is only evaluated: it has a length, if that is known, and reading it fails.
+    /// Returns the body of a request in a dry run. It announces `length`, if that is known, and reading it fails.
     pub(crate) fn announced(length: Option<u64>) -> Self {
         Self(if length == Some(0) { VersionedBody::Empty } else { VersionedBody::Announced(length) })
     }
@@ -97,7 +97,7 @@ impl ClientBody {
         Self(VersionedBody::Http1(Http1ClientBody { connection, request, remaining, ended }))
     }
 
-    /// Sends the head of an interim response to a client of HTTP/1.1. hyper cannot send one to clients of HTTP/2.
+    /// Sends the head of an interim response to an HTTP/1.1 client. hyper cannot send interim responses over HTTP/2.
     pub(super) fn send_interim(&self, head: Bytes) {
         if let VersionedBody::Http1(body) = &self.0
             && let Some(connection) = body.connection.upgrade()
@@ -106,7 +106,7 @@ impl ClientBody {
         }
     }
 
-    /// Returns the body `incoming` of an HTTP/2 stream. If it is dropped before its end, the rest goes to `unread`.
+    /// Returns the body `incoming` of an HTTP/2 stream. If it is dropped before its end, `unread` receives the rest.
     pub(crate) fn http2(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
         match unread {
             Some(unread) => Self(VersionedBody::Http2 { incoming: Some(incoming), unread }),
@@ -202,7 +202,8 @@ impl Body for ClientBody {
 }
 
 impl UnreadBody {
-    /// Reads and discards what has arrived. Ready when nothing is left; wakes the task if a body is dropped later.
+    /// Reads and discards the bytes that have arrived. Ready when no body is left to read. Wakes the task if a body is
+    /// dropped later.
     pub fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut slot = self.incoming.borrow_mut();
         while let Some(incoming) = &mut *slot {

@@ -1,5 +1,5 @@
-//! An HTTP/1.1 client connection that needs no task of its own: polling for the response also sends the request, and
-//! reading the response's body sends the rest of it.
+//! An HTTP/1.1 client connection that needs no separate task. Polling for the response also sends the request, and
+//! reading the response body sends the rest of the request.
 //!
 //! 1. The head and the first piece of the body are sent in one write.
 //! 2. The response is read while the request is being sent, and also after a write has failed: a server may respond
@@ -32,7 +32,7 @@ use crate::http1::{
     write_chunk_size,
 };
 
-/// The largest plaintext of one TLS record (RFC 8446, 5.1). The peer can read nothing of an incomplete record.
+/// The largest plaintext of one TLS record (RFC 8446, 5.1). The peer cannot decrypt an incomplete record.
 const MAX_TLS_RECORD: usize = 16 * 1024;
 
 /// A connection to a server.
@@ -72,20 +72,20 @@ struct Inner<S, B> {
 /// A request that is being sent.
 #[derive(Debug)]
 struct Sending<B> {
-    /// What is written before the body is polled again.
+    /// The bytes to write before the body is polled again.
     queue: WriteQueue,
     /// The body, until all of it is in the queue.
     body: Option<B>,
-    /// How many bytes of the body are missing by its Content-Length; `None` if it is chunked.
+    /// Number of bytes that are missing from the announced Content-Length; `None` if the body is chunked.
     remaining: Option<u64>,
-    /// The request's head, for a retry; `None` once response bytes have come or the body has failed.
+    /// The request head, for a retry; `None` once response bytes have arrived or the body has failed.
     parts: Option<Parts>,
     /// Whether any byte of the request was sent, or may have been.
     started: bool,
-    /// The first piece of the body, until something is written.
+    /// The first piece of the body, until any byte is written.
     first: Option<Bytes>,
     unflushed: bool,
-    /// Why nothing more can be written.
+    /// The error that ended writing.
     failed: Option<io::Error>,
     /// Whether the body failed in [`Http1Sender::poll_send`].
     body_failed: bool,
@@ -95,13 +95,13 @@ struct Sending<B> {
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) parts: Parts,
-    /// Whether nothing of it was sent.
+    /// Whether no byte of the request was sent.
     pub(super) unsent: bool,
-    /// The first piece of its body, if it was taken and nothing was sent.
+    /// The first piece of the body, if it was taken and no byte was sent.
     pub(super) first: Option<Bytes>,
 }
 
-/// Why a request failed, or the body of its response.
+/// Error of a request or of its response body.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Http1Error<E> {
     #[error("{0}")]
@@ -116,7 +116,7 @@ pub(crate) enum Http1Error<E> {
     Request(E),
     #[error("the request's body failed while the response was not read")]
     RequestUnread,
-    #[error("the request's body is not as long as its Content-Length")]
+    #[error("the length of the request's body differs from its Content-Length")]
     Length,
 }
 
@@ -174,10 +174,10 @@ where
         self.inner.borrow().read.bytes.len()
     }
 
-    /// Starts a request. The previous one must be complete.
+    /// Starts a request. The previous request must be complete.
     pub(crate) fn start(&self, request: Request<B>, gateway_headers: &GatewayHeaders) {
         let mut inner = self.inner.borrow_mut();
-        // Without a framing, the server would take the body for the next request.
+        // Without a framing, the server would interpret the body as the next request.
         let framing = Framing::for_request(&request);
         let head = head::write(&request, gateway_headers, framing);
         inner.method = request.method().clone();
@@ -210,7 +210,7 @@ where
         let mut inner = self.inner.borrow_mut();
         inner.poll_send(cx)?;
         if !inner.sending.started {
-            // Bytes that came before the request was sent are no response to it.
+            // Bytes that arrived before the request was sent are not its response.
             return inner.sending.failed.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error.into())));
         }
         let head = ready!(inner.poll_head(cx, on_interim))?;
@@ -227,14 +227,15 @@ where
         if let Some(reason) = head.reason {
             response.extensions_mut().insert(reason);
         }
-        if !head.mends.is_empty() {
-            response.extensions_mut().insert(head.mends);
+        if !head.repairs.is_empty() {
+            response.extensions_mut().insert(head.repairs);
         }
         Poll::Ready(Ok(response))
     }
 }
 
 impl<B> Sending<B> {
+    /// Returns the state in which there is nothing to send.
     fn nothing() -> Self {
         Self {
             queue: WriteQueue::default(),
@@ -265,7 +266,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Sends what can be sent now. A failed write is no error here: the server may have responded already.
+    /// Sends as much as possible without waiting. A failed write is not an error here, since the server may already have
+    /// responded.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Http1Error<B::Error>> {
         if self.sending.body_failed {
             return Err(Http1Error::RequestUnread);
@@ -306,7 +308,8 @@ where
         }
     }
 
-    /// Moves a piece of the body to the queue, unless there is enough in it. Returns `false` if the body has none yet.
+    /// Moves a piece of the body to the queue, unless the queue is full enough. Returns `false` if no piece has arrived
+    /// yet.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, Http1Error<B::Error>> {
         let sending = &mut self.sending;
         if sending.queue.pieces() > 1 {
@@ -318,7 +321,8 @@ where
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Some(Err(error))) => return Err(Http1Error::Request(error)),
                 Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers are not sent: a server that merges them into the headers would trust them as ours.
+                    // Trailers are not sent: a server that merges them into the headers would take them for the
+                    // gateway's.
                     let Ok(data) = frame.into_data() else { continue };
                     let length = data.len();
                     if length == 0 {
@@ -329,7 +333,7 @@ where
                         sending.first = Some(data.clone());
                     }
                     if let Some(remaining) = &mut sending.remaining {
-                        // The server would take what exceeds Content-Length for the next request.
+                        // The server would interpret bytes beyond Content-Length as the next request.
                         *remaining = remaining.checked_sub(length as u64).ok_or(Http1Error::Length)?;
                         if is_last && *remaining > 0 {
                             return Err(Http1Error::Length);
@@ -395,7 +399,7 @@ where
                 // A server that has begun to respond may have processed the request: it must not be retried.
                 Ok(_) => self.sending.parts = None,
                 Err(error) => {
-                    // The earlier error says more.
+                    // The earlier error is more specific.
                     return Poll::Ready(Err(self.sending.failed.take().unwrap_or(error).into()));
                 }
             }
@@ -406,7 +410,7 @@ where
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let read = self.read.poll_fill(&mut self.stream, cx);
         match &read {
-            // The next head is likely to come soon; the next piece of a body may take long.
+            // The next head is likely to arrive soon. The next piece of a body may take a long time.
             Poll::Pending if self.decoder.is_ended() => self.read.free_if_large(),
             Poll::Pending => self.read.free_if_empty(),
             Poll::Ready(read) => self.closed |= !matches!(read, Ok(1..)),
@@ -441,12 +445,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     B: Body<Data = Bytes> + Unpin,
 {
-    /// Sends what can be sent now.
+    /// Sends as much as possible without waiting.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) {
         let Some(inner) = self.inner.upgrade() else { return };
         let mut inner = inner.borrow_mut();
         if !inner.sending.is_done() && inner.poll_send(cx).is_err() {
-            // Reading the response's body reports it.
+            // The next read of the response body reports the error.
             inner.sending.body_failed = true;
         }
     }

@@ -43,7 +43,7 @@ enum Cause {
 pub(crate) struct SendError {
     /// The request head for a retry; `None` if the server has begun to respond.
     pub(crate) parts: Option<Parts>,
-    /// Whether nothing of the request was sent. Its body is then still complete.
+    /// Whether no byte of the request was sent. Its body is then still complete.
     pub(crate) unsent: bool,
     pub(crate) cause: IncomingError,
 }
@@ -81,7 +81,7 @@ impl Incoming {
 }
 
 impl RequestSender {
-    /// Sends what can be sent now.
+    /// Sends as much as possible without waiting.
     pub(crate) fn poll_send(&self, cx: &mut Context<'_>) {
         self.0.poll_send(cx);
     }

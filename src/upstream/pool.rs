@@ -236,7 +236,8 @@ impl Choice {
             {
                 return Ok(Connection { lease: Lease { link, in_flight }, index, reused: true });
             }
-            // Boxed, like the waits above: few requests need this future, and it would enlarge those of all requests.
+            // Boxed, like the waits above. Few requests need this future, and it would enlarge the futures of all
+            // requests.
             let opened = Box::pin(in_flight.slot.open(&self.pool, self.offer)).await;
             match opened {
                 Ok(link) => {
@@ -397,7 +398,7 @@ impl Slot {
             return self.connect(pool, offer).await;
         }
         if self.failed_openings.get() != failed {
-            return Err("the connection that several requests waited for could not be opened".to_owned());
+            return Err("another request failed to open the shared connection".to_owned());
         }
         let opened = self.connect(pool, offer).await;
         if opened.is_err() {
@@ -472,15 +473,16 @@ impl Connection {
                 let sending = poll_fn(|cx| connection.poll_response(cx, &mut on_interim));
                 let mut result = await_response_head(sending, timeout, &progress, alarm).await?;
                 if let Ok(response) = &mut result
-                    && let Some(mends) = response.extensions_mut().remove()
+                    && let Some(repairs) = response.extensions_mut().remove()
                 {
                     let upstream = &self.lease.in_flight.pool.upstream.config.name;
-                    self.lease.in_flight.slot.target.log_mends(upstream, &mends);
+                    self.lease.in_flight.slot.target.log_repairs(upstream, &repairs);
                 }
                 Some(result.map(|response| response.map(Incoming::from_http1)).map_err(|cause| {
                     let recovered = connection.recover();
                     let unsent = recovered.as_ref().is_some_and(|recovered| recovered.unsent);
-                    let (parts, first) = recovered.map(|back| (back.parts, back.first)).unzip();
+                    let (parts, first) =
+                        recovered.map(|recovered| (recovered.parts, recovered.first)).unzip();
                     if unsent {
                         progress.put_back(first.flatten());
                     }

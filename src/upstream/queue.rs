@@ -40,8 +40,8 @@ pub(super) async fn wait(
     // Dropping the other futures releases any permits that they have acquired to the next waiter.
     match tokio::time::timeout(queue.timeout, select_all(permits)).await {
         Ok(((index, Ok(permit)), ..)) => Ok((index, permit)),
-        // Does not happen, since these semaphores are never closed.
-        Ok(((_, Err(_)), ..)) => Err("the server is gone"),
+        // Cannot happen, since these semaphores are never closed.
+        Ok(((_, Err(_)), ..)) => Err("the server was removed"),
         Err(_) => Err("timed out in the queue"),
     }
 }

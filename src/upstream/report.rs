@@ -45,9 +45,9 @@ pub struct ServerReport {
     pub connected: u64,
     /// Connections that could not be opened.
     pub connect_failures: u64,
-    /// How often it was ejected.
+    /// Number of ejections.
     pub ejections: u64,
-    /// How often its health changed.
+    /// Number of health changes.
     pub health_changes: u64,
 }
 

@@ -1,7 +1,7 @@
 //! The targets of an upstream: the addresses of its servers. Host names are looked up periodically.
 //!
 //! Lookups run on the control runtime, never as part of a request. When a lookup fails, the name keeps its addresses. A
-//! target whose address is among those of the next lookup keeps its state.
+//! target keeps its state as long as lookups return its address.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use super::target::Target;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval of lookups while a name has no address.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Limit of the addresses that are used of one name.
+/// Limit on the number of addresses used for one name.
 const MAX_ADDRESSES: usize = 64;
 
 /// The targets of an upstream.
@@ -97,7 +97,7 @@ impl Targets {
         let upstream = &self.upstream;
         let addresses = match tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host(name)).await {
             Ok(looked_up) => looked_up.map(distinct).map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(LOOKUP_TIMEOUT))),
+            Err(_) => Err(format!("no response within {}", humantime::format_duration(LOOKUP_TIMEOUT))),
         };
         let addresses = addresses.and_then(|addresses| match addresses.len() {
             0 => Err("it has no address".to_owned()),

@@ -12,13 +12,13 @@ use tokio::sync::Semaphore;
 
 use super::endpoint::{Address, Endpoint};
 use crate::config::{Ejection, Health};
-use crate::http1::Mends;
+use crate::http1::Repairs;
 use crate::time::Clock;
 
 /// Limit on the ejection period, unless the configured period is longer.
 const MAX_EJECTION: Duration = Duration::from_mins(5);
 
-/// No health check has completed: the target is used, and the first check sets its health.
+/// No health check has completed yet. The target is used, and the first check sets its health.
 const UNKNOWN: u8 = 0;
 const UP: u8 = 1;
 const DOWN: u8 = 2;
@@ -39,8 +39,8 @@ pub(super) struct Target {
     pub(super) connect_failures: AtomicU64,
     pub(super) ejections: AtomicU64,
     pub(super) health_changes: AtomicU64,
-    /// Bit set of the kinds of mended faults that were logged.
-    mended: AtomicU8,
+    /// Bit set of the kinds of repairs that have been logged.
+    logged_repairs: AtomicU8,
     health: AtomicU8,
     /// Health checks in a row that contradict `health`.
     contradictions: AtomicU32,
@@ -59,7 +59,7 @@ pub(super) struct Target {
     created: Instant,
 }
 
-/// Whether a target is used.
+/// The availability of a target for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TargetStatus {
     Available,
@@ -77,14 +77,14 @@ impl Target {
             address,
             hash: super::balance::hash(label.as_bytes()),
             label,
-            permits: max_connections.map(|most| Arc::new(Semaphore::new(most))),
+            permits: max_connections.map(|max| Arc::new(Semaphore::new(max))),
             in_flight: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             connected: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
             health_changes: AtomicU64::new(0),
-            mended: AtomicU8::new(0),
+            logged_repairs: AtomicU8::new(0),
             health: AtomicU8::new(UNKNOWN),
             contradictions: AtomicU32::new(0),
             failures: AtomicU32::new(0),
@@ -96,12 +96,12 @@ impl Target {
         }
     }
 
-    /// Logs the faults that were mended in a response, once for each kind.
-    pub(super) fn log_mends(&self, upstream: &str, mends: &Mends) {
-        for (mend, header) in mends {
-            let bit = 1 << *mend as u8;
-            if self.mended.fetch_or(bit, Relaxed) & bit == 0 {
-                let (server, message) = (&*self.label, mend.message());
+    /// Logs the repairs that were made to a response, once for each kind.
+    pub(super) fn log_repairs(&self, upstream: &str, repairs: &Repairs) {
+        for (kind, header) in repairs {
+            let bit = 1 << *kind as u8;
+            if self.logged_repairs.fetch_or(bit, Relaxed) & bit == 0 {
+                let (server, message) = (&*self.label, kind.message());
                 tracing::warn!(upstream, server, header, "{message}");
             }
         }

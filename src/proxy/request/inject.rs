@@ -28,7 +28,7 @@ use crate::session::{MappingTooLarge, Realm, csrf};
 use crate::telemetry::trace::Trace;
 use crate::time::Timestamp;
 use crate::tls::ClientCertificate;
-use crate::upstream::{GatewayHeaders, Pace, RequestBody};
+use crate::upstream::{GatewayHeaders, MinBodyRate, RequestBody};
 
 /// Room for the headers that most requests get.
 const USUAL: usize = 20;
@@ -94,7 +94,7 @@ pub struct Injection<'g> {
     /// The names of the cookies that no upstream receives, whichever route a request takes.
     pub hidden: &'g [String],
     /// The minimum speed at which the client must send the body.
-    pub pace: Pace,
+    pub min_rate: MinBodyRate,
     /// The header fields that clients may not send, in trailers too.
     pub scrub: &'g Arc<Scrub>,
 }
@@ -197,8 +197,9 @@ pub(in crate::proxy) fn inject(
     }
     debug_assert!(added.iter().all(|(name, _)| !headers.contains_key(name)), "added twice");
     // A gRPC call may be silent for as long as its client and server like.
-    let pace = (!grpc::is_call(&head.method, &headers)).then_some(injection.pace);
-    let mut outbound = Request::new(RequestBody::new(head.body, forwarding.max_body, pace, injection.scrub));
+    let min_rate = (!grpc::is_call(&head.method, &headers)).then_some(injection.min_rate);
+    let mut outbound =
+        Request::new(RequestBody::new(head.body, forwarding.max_body, min_rate, injection.scrub));
     *outbound.method_mut() = head.method;
     *outbound.uri_mut() = Uri::from(target);
     *outbound.version_mut() = Version::HTTP_11;

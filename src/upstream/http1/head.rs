@@ -10,23 +10,23 @@ use http_body::Body;
 use super::super::gateway_headers::GatewayHeaders;
 use crate::http1::parse_decimal;
 
-/// How a request's body is framed.
+/// The framing of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// By the Content-Length that its headers have.
+    /// The Content-Length in the headers of the request.
     Announced(u64),
-    /// `Transfer-Encoding: chunked`, which is added.
+    /// `Transfer-Encoding: chunked`, added by the gateway.
     Chunked,
-    /// By a Content-Length that is added: HTTP/2 requests may come without.
+    /// A Content-Length added by the gateway, since HTTP/2 requests may lack one.
     Length(u64),
 }
 
 impl Framing {
-    /// Chooses the framing of `request`'s body.
+    /// Returns the framing of the body of `request`.
     pub(super) fn for_request<B: Body>(request: &Request<B>) -> Self {
         let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-        let none = request.body().is_end_stream().then_some(0);
-        match (request.headers().get(CONTENT_LENGTH), none.or_else(|| request.body().size_hint().exact())) {
+        let empty = request.body().is_end_stream().then_some(0);
+        match (request.headers().get(CONTENT_LENGTH), empty.or_else(|| request.body().size_hint().exact())) {
             // An invalid length matches no body.
             (Some(announced), _) => Self::Announced(parse_decimal(announced.as_bytes()).unwrap_or(u64::MAX)),
             (None, None) => Self::Chunked,
@@ -45,7 +45,7 @@ impl Framing {
     }
 }
 
-/// Writes a request's head, with `gateway_headers` in front of its own headers.
+/// Returns the request head, with `gateway_headers` before the headers of `request`.
 pub(super) fn write<B>(request: &Request<B>, gateway_headers: &GatewayHeaders, framing: Framing) -> Bytes {
     let method = request.method().as_str();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());

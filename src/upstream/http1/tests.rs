@@ -39,7 +39,7 @@ async fn read(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
     let (connection, mut peer) = pair();
     connection.start(get(method), &GatewayHeaders::default());
     let server = async {
-        // These fail if the client has closed the connection.
+        // Both fail if the client has closed the connection.
         let _ = peer.write_all(bytes).await;
         let _ = peer.shutdown().await;
     };
@@ -53,7 +53,7 @@ async fn read(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
     tokio::select! {
         biased;
         read = client => read,
-        never = async { server.await; std::future::pending().await } => never,
+        unreachable = async { server.await; std::future::pending().await } => unreachable,
     }
 }
 
@@ -209,7 +209,7 @@ async fn unambiguous_responses_are_read() {
 }
 
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_is_not() {
+async fn ambiguous_responses_are_rejected() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(MAX_RESPONSE_HEAD));
     let trailers = format!(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: {}\r\n\r\n",
@@ -250,7 +250,7 @@ async fn a_connection_with_unexpected_bytes_is_not_reused() {
     assert_eq!(response(&connection).await.unwrap().status(), 204);
     assert!(!connection.is_reusable());
 
-    // A body that a 204 announces may follow.
+    // A 204 response that announces a body may be followed by it.
     for (line, reusable) in
         [("Content-Length: 0", true), ("Content-Length: 9", false), ("Transfer-Encoding: chunked", false)]
     {
@@ -330,7 +330,7 @@ async fn a_request_whose_body_failed_is_not_recovered() {
 }
 
 #[tokio::test]
-async fn a_failed_write_of_more_than_a_tls_record_may_have_sent_some() {
+async fn request_larger_than_a_tls_record_may_be_partly_sent_when_a_write_fails() {
     for (length, unsent) in [(1_000, true), (20_000, false)] {
         let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
         let connection = Http1Connection::new(Unwritable { bytes: b"", error: Some(reset) });
@@ -421,7 +421,7 @@ async fn read_buffers_are_freed_or_small_when_idle() {
     }
 }
 
-/// Returns what hyper reads from the same bytes.
+/// Returns the response that hyper parses from the same bytes.
 async fn read_by_hyper(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
     let (client, mut peer) = duplex(64 * 1024);
     let text = |error: hyper::Error| error.to_string();
@@ -514,10 +514,10 @@ fn responses() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// The client may reject or mend other responses than hyper with its most lenient settings. What both accept, both
-    /// read alike.
+    /// The client and hyper with its most lenient settings may reject or repair different responses. A response that both
+    /// accept is parsed identically.
     #[test]
-    fn responses_are_read_as_by_hyper(bytes in responses(), head in any::<bool>()) {
+    fn responses_are_parsed_as_by_hyper(bytes in responses(), head in any::<bool>()) {
         let method = if head { "HEAD" } else { "GET" };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (ours, theirs) = runtime.block_on(async { (read(method, &bytes).await, read_by_hyper(method, &bytes).await) });
@@ -526,9 +526,9 @@ proptest! {
         }
     }
 
-    /// The fuzz target's model reads the same, however the bytes are split.
+    /// The model of the fuzz target parses the same response, however the bytes are split.
     #[test]
-    fn responses_are_read_as_by_the_model(
+    fn responses_are_parsed_as_by_the_model(
         bytes in responses(),
         method in prop::sample::select(vec!["G", "H", "P"]),
         ending in prop::sample::select(vec!["c", "o"]),

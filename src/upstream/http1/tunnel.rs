@@ -1,4 +1,4 @@
-//! A connection after a 101 response: bytes both ways, beginning with those that were read after the head.
+//! A connection after a 101 response, as a byte stream that begins with the bytes that were read after the head.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ impl<S: AsyncRead + Unpin, B> AsyncRead for Http1Connection<S, B> {
         let mut inner = self.inner.borrow_mut();
         let ahead = into.remaining().min(inner.read.bytes.len());
         if ahead == 0 {
-            // Tunnels are idle most of the time; bytes are read into the caller's buffer.
+            // Reads into the caller's buffer, since a tunnel is idle most of the time and then needs no buffer here.
             inner.read.free_if_empty();
             return Pin::new(&mut inner.stream).poll_read(cx, into);
         }
