@@ -6,6 +6,7 @@
 
 mod attempts;
 mod attribute;
+mod cancellation;
 mod checked_http;
 mod client;
 mod conflict;

@@ -56,11 +56,12 @@ impl Realm {
         let realm = Arc::clone(self);
         let change = async move {
             let applied = realm.apply(known, mutation);
-            tokio::time::timeout(TIMEOUT, applied).await.unwrap_or(Err(ChangeError::Contended))
+            tokio::time::timeout(TIMEOUT, applied).await.unwrap_or(Err(ChangeError::Unfinished))
         };
         let change = change.instrument(tracing::debug_span!("change", realm = %self.name));
         // The task has no result only if it panics.
-        let changed = self.tasks.spawn_on(change, &self.control).await.unwrap_or(Err(ChangeError::Contended));
+        let changed =
+            self.tasks.spawn_on(change, &self.control).await.unwrap_or(Err(ChangeError::Unfinished));
         self.metrics.changes.count(match &changed {
             Ok(outcome) => outcome.label(),
             Err(error) => error.label(),
@@ -116,7 +117,7 @@ impl Realm {
             // If the receiver is dropped, its request was cancelled.
             let _ = result.send(outcome);
         }
-        receiver.try_recv().unwrap_or(Err(ChangeError::Contended))
+        receiver.try_recv().unwrap_or(Err(ChangeError::Unfinished))
     }
 
     /// Applies `mutation` with the session's lock held.
@@ -189,7 +190,7 @@ impl Realm {
         let Now { wall, mono } = self.clock.now();
         let NewRow { id, record, item } = new_row(&*self.format, &self.policy, edited.claims, None, wall)?;
         match self.table.create(item).await.map_err(ChangeError::from)? {
-            CreateOutcome::AlreadyExists => Err(ChangeError::Contended),
+            CreateOutcome::AlreadyExists => Err(ChangeError::IdExists),
             CreateOutcome::Created => Ok(self.new_key(id, record, edited.flash, mono)),
         }
     }
@@ -233,7 +234,7 @@ impl Realm {
                 self.monitors.rename(&session.key, &successor);
                 Ok(Attempt::Done(self.new_key(id, record, edited.flash, mono)))
             }
-            RotationOutcome::KeyExists => Err(ChangeError::Contended),
+            RotationOutcome::KeyExists => Err(ChangeError::IdExists),
             RotationOutcome::Refused => {
                 let row = self.table.get(&session.key, Read::Strong).await?;
                 Ok(Attempt::Conflict(self.current(session, row)?))

@@ -74,9 +74,12 @@ pub enum ChangeError {
     /// The store failed.
     #[error("{0}")]
     Store(Arc<StoreError>),
-    /// The change, with its wait for others of the same session, took too long, or the new session's id was taken.
+    /// The change did not finish: it took too long, including the wait for other changes of the session, or it panicked.
     #[error("the session could not be changed in time")]
-    Contended,
+    Unfinished,
+    /// A row with the new random id exists.
+    #[error("a session with the new id exists")]
+    IdExists,
     /// The operating system cannot provide random bytes.
     #[error("no random bytes for a session id")]
     Randomness,
@@ -89,7 +92,7 @@ impl ChangeError {
             Self::Conflict => "conflict",
             Self::Unwritable(_) => "unwritable",
             Self::Store(_) => "store",
-            Self::Contended => "contended",
+            Self::Unfinished | Self::IdExists => "contended",
             Self::Randomness => "randomness",
         }
     }
@@ -114,7 +117,7 @@ impl From<CreateError> for ChangeError {
             CreateError::Randomness(_) => Self::Randomness,
             CreateError::Encode(fault) => fault.into(),
             CreateError::Store(error) => error.into(),
-            CreateError::IdExists => Self::Contended,
+            CreateError::IdExists => Self::IdExists,
             CreateError::Empty => Self::Unwritable(error.to_string()),
         }
     }

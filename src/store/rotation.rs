@@ -1,10 +1,8 @@
 //! Changing a session's key: one transaction creates the new row and retires the old one, so that no failure leaves both
 //! sessions alive, or neither.
 
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    CancellationReason, ConsumedCapacity, Delete, Put, ReturnConsumedCapacity, TransactWriteItem,
-    Update as SdkUpdate,
+    ConsumedCapacity, Delete, Put, ReturnConsumedCapacity, TransactWriteItem, Update as SdkUpdate,
 };
 
 use crate::format::{Update, WriteCondition};
@@ -12,9 +10,13 @@ use crate::item::{Item, Key};
 
 use super::StoreError;
 use super::attribute::item_to_sdk;
+use super::cancellation::Cancellation;
 use super::expression::Placeholders;
 use super::sdk_error::store_error;
 use super::table::Table;
+
+/// The index of the new row's write in the transaction.
+const NEW: usize = 0;
 
 /// The write that retires the row of the old key.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,35 +62,18 @@ impl Table {
             Some(output.consumed_capacity().iter().filter_map(ConsumedCapacity::capacity_units).sum())
         });
         let Err(error) = rotated.await else { return Ok(RotationOutcome::Done) };
-        if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
-            error.as_service_error()
-        {
-            let failed = |at: usize| {
-                let reason = cancelled.cancellation_reasons().get(at);
-                reason.and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
-            };
-            if failed(0) {
-                // The key is a random id of this call, so an equal row was created by an earlier attempt.
-                return Ok(if self.contains(&created).await? {
-                    RotationOutcome::Done
-                } else {
-                    RotationOutcome::KeyExists
-                });
+        let service = error.as_service_error();
+        match service.and_then(|service| Cancellation::from_error(service)) {
+            // The key is a random id of this call, so an equal row was created by an earlier attempt.
+            Some(Cancellation::ConditionFailed(NEW)) if self.contains(&created).await? => {
+                Ok(RotationOutcome::Done)
             }
-            let code = |reason: &CancellationReason| reason.code().map(str::to_owned);
-            let codes: Vec<_> = cancelled.cancellation_reasons().iter().filter_map(code).collect();
-            // On a conflict, another writer is changing the old row at this moment.
-            if failed(1) || codes.iter().any(|code| code == "TransactionConflict") {
-                return Ok(RotationOutcome::Refused);
-            }
-            if codes.iter().any(|code| code == "ThrottlingError" || code == "ProvisionedThroughputExceeded") {
-                return Err(StoreError::Throttled);
-            }
-            if codes.iter().any(|code| code == "ValidationError") {
-                return Err(StoreError::TooLarge);
+            Some(Cancellation::ConditionFailed(NEW)) => Ok(RotationOutcome::KeyExists),
+            Some(Cancellation::ConditionFailed(_) | Cancellation::Conflict) => Ok(RotationOutcome::Refused),
+            Some(Cancellation::Throttled | Cancellation::TooLarge | Cancellation::Other) | None => {
+                Err(store_error(&error, self.name()))
             }
         }
-        Err(store_error(&error, self.name()))
     }
 
     fn put_new(&self, new: Item) -> Result<Put, StoreError> {
@@ -100,12 +85,12 @@ impl Table {
             .condition_expression(condition)
             .set_expression_attribute_names(Some(placeholders.names()))
             .build()
-            .map_err(|_| StoreError::Invalid("the SDK cannot build it".to_owned()))
+            .map_err(|_| StoreError::Invalid("the SDK cannot build the request".to_owned()))
     }
 
     fn retire(&self, old: &Key, retirement: &Retirement) -> Result<TransactWriteItem, StoreError> {
         let mut placeholders = Placeholders::default();
-        let unbuilt = |_| StoreError::Invalid("the SDK cannot build it".to_owned());
+        let unbuilt = |_| StoreError::Invalid("the SDK cannot build the request".to_owned());
         let item = TransactWriteItem::builder();
         Ok(match retirement {
             Retirement::Update(update) => {

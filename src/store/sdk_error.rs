@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::RequestId;
 
 use super::StoreError;
+use super::cancellation::Cancellation;
 use super::conflict::is_conflict;
 
 /// Returns the `outcome` label of a failed operation, for metrics.
@@ -19,10 +20,15 @@ pub(super) fn outcome_label<E>(error: &SdkError<E, HttpResponse>) -> &'static st
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
-        _ if is_conflict(error) => "refused",
-        Some("ConditionalCheckFailedException" | "TransactionCanceledException") => "refused",
-        Some(_) | None => store_error(error, "").label(),
+    let service = error.as_service_error();
+    let code = service.and_then(ProvideErrorMetadata::code);
+    let cancellation = service.and_then(|service| Cancellation::from_error(service));
+    let is_cancelled =
+        matches!(cancellation, Some(Cancellation::ConditionFailed(_) | Cancellation::Conflict));
+    if is_cancelled || is_conflict(error) || code == Some("ConditionalCheckFailedException") {
+        "refused"
+    } else {
+        store_error(error, "").label()
     }
 }
 
@@ -32,6 +38,11 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     if let Some(service) = error.as_service_error() {
+        match Cancellation::from_error(service) {
+            Some(Cancellation::Throttled) => return StoreError::Throttled,
+            Some(Cancellation::TooLarge) => return StoreError::TooLarge,
+            Some(Cancellation::ConditionFailed(_) | Cancellation::Conflict | Cancellation::Other) | None => {}
+        }
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
         return service_error(service, status, error.request_id(), table);
     }
@@ -50,7 +61,9 @@ where
         SdkError::ResponseError(response) => {
             format!("HTTP {}: the response is not DynamoDB's", response.raw().status().as_u16())
         }
-        SdkError::ConstructionFailure(_) => return StoreError::Invalid("the SDK cannot build it".to_owned()),
+        SdkError::ConstructionFailure(_) => {
+            return StoreError::Invalid("the SDK cannot build the request".to_owned());
+        }
         SdkError::ServiceError(_) | _ => "the operation failed".to_owned(),
     })
 }

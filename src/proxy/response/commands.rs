@@ -94,9 +94,10 @@ pub(in crate::proxy) async fn apply_commands(
             Err(match error {
                 ChangeError::Conflict => Refusal::Conflict,
                 ChangeError::Unwritable(_) => Refusal::Unwritable,
-                ChangeError::Store(_) | ChangeError::Contended | ChangeError::Randomness => {
-                    Refusal::StoreUnavailable
-                }
+                ChangeError::Store(_)
+                | ChangeError::Unfinished
+                | ChangeError::IdExists
+                | ChangeError::Randomness => Refusal::StoreUnavailable,
             })
         }
     }

@@ -296,6 +296,34 @@ async fn write_that_keeps_meeting_transactions_is_refused_with_the_row_and_the_t
     assert_eq!(table.write_failure(), None);
 }
 
+#[tokio::test]
+async fn rotation_that_is_throttled_counts_as_a_failed_write_and_one_that_is_refused_does_not() {
+    for (code, expected, failure) in [
+        ("ThrottlingError", "Err(Throttled)", Some("throttled")),
+        ("ProvisionedThroughputExceeded", "Err(Throttled)", Some("throttled")),
+        ("ValidationError", "Err(TooLarge)", None),
+        ("TransactionConflict", "Ok(Refused)", None),
+        ("ConditionalCheckFailed", "Ok(Refused)", None),
+    ] {
+        let (server, _task) = Server::start(move |_, _, _| async move {
+            let error = json!({
+                "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+                "Message": format!("Transaction cancelled [None, {code}]"),
+                "CancellationReasons": [{ "Code": "None" }, { "Code": code, "Message": CANARY }],
+            });
+            EngineResponse { status: 400, body: error.to_string().into() }
+        })
+        .await;
+        let table = server.table(1).await;
+        for _ in 0..3 {
+            let retirement = Retirement::Delete(vec![]);
+            let rotated = table.rotate(row(1), &Key::binary(b"old"), &retirement).await;
+            assert_eq!(format!("{rotated:?}"), expected, "{code}");
+        }
+        assert_eq!(table.write_failure(), failure, "{code}");
+    }
+}
+
 /// Older servers do not send the row with a refusal. It is read, so that "none" still means that there is none.
 #[tokio::test]
 async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
