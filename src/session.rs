@@ -1,7 +1,7 @@
 //! Sessions: resolving the cookies of a request to a live session, changing it, and writing the cookies of the response.
 //!
-//! A [`Realm`] is one kind of session, with its format, table and cache. Its results keep three cases apart: there *is* a
-//! session, there is *none*, and the store is *unavailable*, so that it is unknown.
+//! A [`Realm`] is one kind of session, with its format, table and cache. Its results keep three cases apart: there is
+//! a session, there is no session, and the store is unavailable, so it is unknown whether there is one.
 
 pub mod cookie;
 pub mod judge;

@@ -156,7 +156,7 @@ impl Scrape {
         let bounds = |fill: &crate::session::Fill| {
             [
                 ("session_cache", fill.sessions),
-                ("session_cache_misses", fill.misses),
+                ("session_cache_misses", fill.negatives),
                 ("session_lookups", fill.lookups),
                 ("session_reissues", fill.reissues),
             ]

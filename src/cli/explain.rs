@@ -177,7 +177,11 @@ async fn look_up(realm: &RealmContext, value: &[u8], now: Now) -> Cookie {
             let key = realm.format.key(&reference.id);
             let row = realm.table.get(&key, Read::Strong).await;
             let row = row.map(|row| row.map(|item| JudgedRow::judge(realm, &key, &item, now.wall)));
-            Cookie::Names(Ref::of(&key), reference.version, Box::new(row.map_err(|error| error.to_string())))
+            Cookie::Names(
+                Ref::from_key(&key),
+                reference.version,
+                Box::new(row.map_err(|error| error.to_string())),
+            )
         }
     }
 }

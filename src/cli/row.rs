@@ -36,7 +36,7 @@ impl JudgedRow {
             let verdict = judge(&policy, &record, now);
             (record, verdict)
         });
-        Self { reference: Ref::of(key), now, content }
+        Self { reference: Ref::from_key(key), now, content }
     }
 
     pub(super) fn is_live(&self) -> bool {

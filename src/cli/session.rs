@@ -129,11 +129,11 @@ pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
     super::block_on(async {
         let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
         let (key, row) = find(&site, &args.selector).await?;
-        let reference = Ref::of(&key);
+        let reference = Ref::from_key(&key);
         let predecessor = site.format.decode(&row).ok().and_then(|record| record.predecessor);
         match destroy(&*site.format, &site.table, &key, predecessor.as_deref()).await? {
             Destroyed::Deleted(deleted) => {
-                let deleted = Ref::of(&deleted);
+                let deleted = Ref::from_key(&deleted);
                 if deleted == reference {
                     output::print_status(format_args!("{GOOD}session {reference}{GOOD:#} revoked"))?;
                 } else {
@@ -181,7 +181,7 @@ async fn find_by_ref(site: &RealmContext, wanted: Ref) -> Result<(Key, Item), Fa
     let mut scan = site.table.scan(PAGE);
     while let Some(page) = scan.next_page().await? {
         for item in page {
-            let Some(key) = key_of(site, &item).filter(|key| Ref::of(key) == wanted) else { continue };
+            let Some(key) = key_of(site, &item).filter(|key| Ref::from_key(key) == wanted) else { continue };
             if found.as_ref().is_some_and(|(other, _)| *other != key) {
                 return Err(Failure::refused(format!("two sessions have the ref {wanted}"))
                     .hint("select the session by its cookie, with `--cookie`"));
@@ -211,7 +211,7 @@ async fn find_by_cookie(site: &RealmContext, argument: &str) -> Result<(Key, Ite
         Some(item) => Ok((key, item)),
         None => Err(Failure::refused(format!(
             "session {} is not in table `{}`",
-            Ref::of(&key),
+            Ref::from_key(&key),
             site.table.name()
         ))),
     }

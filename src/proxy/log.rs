@@ -106,7 +106,7 @@ impl RequestRecord {
             label: None,
             reason: None,
             session: None,
-            cache: LookupSource::Unasked,
+            cache: LookupSource::NotLookedUp,
             reissue: false,
             change: None,
             upstream: None,

@@ -1,8 +1,8 @@
-//! A cache of rows that were read recently, and of keys that have no session (misses).
+//! A cache of rows that were read recently, and of keys that have no session (negative entries).
 //!
 //! 1. Entries are found by the row's whole key, so a hash collision never mixes two sessions.
 //! 2. An entry is valid for cookies up to a version. A browser that has seen a newer version never gets the older row.
-//! 3. Misses are cached separately, so that made-up ids cannot evict sessions.
+//! 3. Negative entries are cached separately, so that made-up ids cannot evict sessions.
 //! 4. A row that was read before an invalidation is not inserted after it.
 //! 5. A cached session may have expired: callers check expiry on every use.
 
@@ -23,7 +23,7 @@ use crate::item::Key;
 #[derive(Debug)]
 pub(crate) struct Cache {
     sessions: Map<Key, SessionEntry, BySize, RandomState>,
-    misses: Map<Key, MissEntry, UnitWeighter, RandomState>,
+    negatives: Map<Key, NegativeEntry, UnitWeighter, RandomState>,
     ttl: Duration,
     epochs: [AtomicU64; 64],
     hasher: RandomState,
@@ -40,7 +40,7 @@ struct SessionEntry {
 
 /// A key without a row, or whose row is not a valid session.
 #[derive(Clone, Copy, Debug)]
-struct MissEntry {
+struct NegativeEntry {
     read_at: Instant,
     /// The highest cookie version that this entry is valid for.
     max_version: u64,
@@ -53,13 +53,13 @@ pub(crate) enum CacheResult {
     Fresh(Arc<Session>),
     /// A row whose ttl ended this long ago. It may be used only if the store is unavailable and the realm allows it.
     Stale(Arc<Session>, Duration),
-    /// A cached miss: there is no such session.
+    /// A negative entry: there is no such session.
     Absent,
     /// The cache has no entry.
     Miss,
 }
 
-/// The number of invalidations of a key, from before a read. The row is inserted only if it has not changed since.
+/// The number of invalidations of a key before a read. The row is inserted only if the number is the same afterwards.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch(u64);
 
@@ -76,9 +76,9 @@ impl Weighter<Key, SessionEntry> for BySize {
 }
 
 impl Cache {
-    /// Creates an empty cache for `config.capacity` sessions and a tenth as many misses.
+    /// Creates an empty cache for `config.capacity` sessions and a tenth as many negative entries.
     pub(crate) fn new(config: CacheConfig) -> Self {
-        let (capacity, misses) = (config.capacity, (config.capacity / 10).max(100));
+        let (capacity, negatives) = (config.capacity, (config.capacity / 10).max(100));
         // Do not allocate the whole capacity in advance.
         let estimate = capacity.min(1024);
         let hasher = RandomState::default();
@@ -90,9 +90,9 @@ impl Cache {
                 hasher.clone(),
                 DefaultLifecycle::default(),
             ),
-            misses: Map::with(
+            negatives: Map::with(
                 estimate,
-                misses as u64,
+                negatives as u64,
                 UnitWeighter,
                 hasher.clone(),
                 DefaultLifecycle::default(),
@@ -103,12 +103,12 @@ impl Cache {
         }
     }
 
-    /// Looks up `key` for a browser that has seen version `asked`.
-    pub(crate) fn get(&self, key: &Key, asked: u64, now: Instant) -> CacheResult {
+    /// Looks up `key` for a cookie with version `cookie_version`.
+    pub(crate) fn get(&self, key: &Key, cookie_version: u64, now: Instant) -> CacheResult {
         if self.ttl.is_zero() {
             return CacheResult::Miss;
         }
-        if let Some(entry) = self.sessions.get(key).filter(|entry| asked <= entry.max_version) {
+        if let Some(entry) = self.sessions.get(key).filter(|entry| cookie_version <= entry.max_version) {
             let age = now.saturating_duration_since(entry.read_at);
             return if age < self.ttl {
                 CacheResult::Fresh(entry.session)
@@ -116,9 +116,10 @@ impl Cache {
                 CacheResult::Stale(entry.session, age - self.ttl)
             };
         }
-        match self.misses.get(key) {
-            Some(miss)
-                if asked <= miss.max_version && now.saturating_duration_since(miss.read_at) < self.ttl =>
+        match self.negatives.get(key) {
+            Some(entry)
+                if cookie_version <= entry.max_version
+                    && now.saturating_duration_since(entry.read_at) < self.ttl =>
             {
                 CacheResult::Absent
             }
@@ -126,7 +127,7 @@ impl Cache {
         }
     }
 
-    /// Returns the row of `key` and the time when it was read, whatever its age.
+    /// Returns the cached row of `key`, even a stale one, and the time when it was read.
     pub(crate) fn latest(&self, key: &Key) -> Option<(Arc<Session>, Instant)> {
         self.sessions.get(key).map(|entry| (entry.session, entry.read_at))
     }
@@ -150,7 +151,7 @@ impl Cache {
         if self.sessions.get(key).is_some_and(|cached| is_newer(&cached)) {
             return;
         }
-        self.misses.remove(key);
+        self.negatives.remove(key);
         self.sessions
             .insert(key.clone(), SessionEntry { session: Arc::clone(session), read_at, max_version });
         // A concurrent invalidation either changed the epoch by now, or removes the entry afterwards.
@@ -159,15 +160,15 @@ impl Cache {
         }
     }
 
-    /// Inserts a miss: `key` has no session.
-    pub(crate) fn insert_miss(&self, key: &Key, max_version: u64, read_at: Instant, epoch: Epoch) {
+    /// Inserts a negative entry: `key` has no session.
+    pub(crate) fn insert_negative(&self, key: &Key, max_version: u64, read_at: Instant, epoch: Epoch) {
         if self.ttl.is_zero() || self.epoch(key).0 != epoch.0 {
             return;
         }
         self.sessions.remove(key);
-        self.misses.insert(key.clone(), MissEntry { read_at, max_version });
+        self.negatives.insert(key.clone(), NegativeEntry { read_at, max_version });
         if self.epoch(key).0 != epoch.0 {
-            self.misses.remove(key);
+            self.negatives.remove(key);
         }
     }
 
@@ -175,7 +176,7 @@ impl Cache {
     pub(crate) fn invalidate(&self, key: &Key) {
         self.epoch_of(key).fetch_add(1, Ordering::AcqRel);
         self.sessions.remove(key);
-        self.misses.remove(key);
+        self.negatives.remove(key);
     }
 
     /// Returns the weight of the cached sessions, and its limit.
@@ -183,9 +184,9 @@ impl Cache {
         (self.sessions.weight(), self.sessions.capacity())
     }
 
-    /// Returns the number of cached misses, and its limit.
-    pub(crate) fn misses(&self) -> (u64, u64) {
-        (self.misses.weight(), self.misses.capacity())
+    /// Returns the number of negative entries, and its limit.
+    pub(crate) fn negatives(&self) -> (u64, u64) {
+        (self.negatives.weight(), self.negatives.capacity())
     }
 
     fn epoch_of(&self, key: &Key) -> &AtomicU64 {
@@ -224,9 +225,9 @@ mod tests {
     }
 
     #[test]
-    fn miss_is_cached_until_its_ttl_or_an_invalidation() {
+    fn negative_entry_is_kept_until_its_ttl_or_an_invalidation() {
         let (cache, now, key) = (cache(10), Clock.mono(), Key::string("a"));
-        cache.insert_miss(&key, 3, now, cache.epoch(&key));
+        cache.insert_negative(&key, 3, now, cache.epoch(&key));
         assert!(matches!(cache.get(&key, 3, now), CacheResult::Absent));
         assert!(matches!(cache.get(&key, 4, now), CacheResult::Miss));
         assert!(matches!(cache.get(&key, 3, now + TTL), CacheResult::Miss));
@@ -243,11 +244,11 @@ mod tests {
         cache.invalidate(&key);
         cache.insert(&session("a", 1), 3, now, before);
         assert!(matches!(cache.get(&key, 3, now), CacheResult::Miss));
-        cache.insert_miss(&key, 3, now, before);
+        cache.insert_negative(&key, 3, now, before);
         assert!(matches!(cache.get(&key, 3, now), CacheResult::Miss));
         cache.insert(&session("a", 1), 3, now, cache.epoch(&key));
         cache.insert(&session("a", 1), 3, now + TTL, before);
-        cache.insert_miss(&key, 3, now, before);
+        cache.insert_negative(&key, 3, now, before);
         assert!(
             matches!(cache.get(&key, 3, now), CacheResult::Fresh(_)),
             "nor does it replace a newer entry"
@@ -275,10 +276,10 @@ mod tests {
         cache.insert(&session("a", 1), 3, now, cache.epoch(&Key::string("a")));
         for id in 0..100_000 {
             let key = Key::string(&format!("made up {id}"));
-            cache.insert_miss(&key, 3, now, cache.epoch(&key));
+            cache.insert_negative(&key, 3, now, cache.epoch(&key));
         }
         assert!(matches!(cache.get(&Key::string("a"), 3, now), CacheResult::Fresh(_)));
-        assert!(cache.misses.len() <= 200, "each shard rounds its capacity up");
+        assert!(cache.negatives.len() <= 200, "each shard rounds its capacity up");
         for id in 0..100 {
             let name = format!("large {id}");
             cache.insert(&session(&name, 400 * 1024), 3, now, cache.epoch(&Key::string(&name)));

@@ -10,7 +10,7 @@
 //!    rotations delete the old row, a log-out that finds no row is a conflict, since the session may be alive under another
 //!    id.
 //! 5. Edits of one session that wait in one gateway are combined into one write.
-//! 6. The write runs as a task of its own, so a client that disconnects does not cancel it.
+//! 6. The write runs in a separate task, so a client that disconnects does not cancel it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,10 +105,10 @@ impl Realm {
         let all = pending.iter().flat_map(|pending| pending.edits.clone()).collect();
         let combined = SessionMutation { edits: all, ..SessionMutation::default() };
         let combined = self.apply_locked(id, session, &combined).await;
-        let separately = matches!(combined, Err(ChangeError::Unwritable(_))) && pending.len() > 1;
+        let write_each = matches!(combined, Err(ChangeError::Unwritable(_))) && pending.len() > 1;
         for PendingEdits { edits, result } in pending {
-            let outcome = if separately {
-                // One of them is too large, and the others must not fail with it.
+            let outcome = if write_each {
+                // One of the edits may be the cause, and the others must not fail with it.
                 let mutation = SessionMutation { edits, ..SessionMutation::default() };
                 self.apply_locked(id, session, &mutation).await
             } else {
@@ -127,7 +127,7 @@ impl Realm {
         known: &Arc<Session>,
         mutation: &SessionMutation,
     ) -> Result<MutationOutcome, ChangeError> {
-        // The previous holder of the lock has cached what it wrote. Changes by other gateways show in the table.
+        // The previous holder of the lock has cached what it wrote. The write's condition detects other gateways' changes.
         let mut session = match self.cache.get(&known.key, known.record.version, self.clock.mono()) {
             CacheResult::Fresh(newer) | CacheResult::Stale(newer, _) => newer,
             CacheResult::Absent | CacheResult::Miss => Arc::clone(known),
@@ -152,7 +152,13 @@ impl Realm {
                     // Another writer has just written the same, so the browser needs a cookie with the new version.
                     None if action.is_none() && conflicts > 0 => {
                         let (record, known_at) = (session.record.clone(), session.known_at);
-                        return Ok(self.same_key(id.clone(), &session, record, Vec::new(), known_at));
+                        return Ok(self.finish_with_same_key(
+                            id.clone(),
+                            &session,
+                            record,
+                            Vec::new(),
+                            known_at,
+                        ));
                     }
                     None if action.is_none() => return Ok(MutationOutcome::Unchanged),
                     edited => {
@@ -191,7 +197,7 @@ impl Realm {
         let NewRow { id, record, item } = new_row(&*self.format, &self.policy, edited.claims, None, wall)?;
         match self.table.create(item).await.map_err(ChangeError::from)? {
             CreateOutcome::AlreadyExists => Err(ChangeError::IdExists),
-            CreateOutcome::Created => Ok(self.new_key(id, record, edited.flash, mono)),
+            CreateOutcome::Created => Ok(self.finish_with_new_key(id, record, edited.flash, mono)),
         }
     }
 
@@ -209,9 +215,13 @@ impl Realm {
             self.cache.invalidate(&session.key);
         }
         match written? {
-            ConditionalWrite::Done => {
-                Ok(Attempt::Done(self.same_key(id.clone(), session, change.record, edited.flash, mono)))
-            }
+            ConditionalWrite::Done => Ok(Attempt::Done(self.finish_with_same_key(
+                id.clone(),
+                session,
+                change.record,
+                edited.flash,
+                mono,
+            ))),
             ConditionalWrite::Refused(row) => Ok(Attempt::Conflict(self.current(session, row)?)),
         }
     }
@@ -232,7 +242,7 @@ impl Realm {
         match rotated? {
             RotationOutcome::Done => {
                 self.monitors.rename(&session.key, &successor);
-                Ok(Attempt::Done(self.new_key(id, record, edited.flash, mono)))
+                Ok(Attempt::Done(self.finish_with_new_key(id, record, edited.flash, mono)))
             }
             RotationOutcome::KeyExists => Err(ChangeError::IdExists),
             RotationOutcome::Refused => {
@@ -269,7 +279,7 @@ impl Realm {
                 Ok(MutationOutcome::Ended)
             }
             Destroyed::Absent
-                if self.cannot_have_a_new_id(session)
+                if self.has_certainly_ended(session)
                     || self.changes.has_ended(&session.key, self.clock.mono()) =>
             {
                 self.record_end(&session.key);
@@ -282,7 +292,7 @@ impl Realm {
     /// Returns whether a session without a row has certainly ended. If its id had changed since it was read, there would be
     /// a retired row, which only a log-out deletes within `rotation_grace`. Half of that is a margin for clock differences
     /// and eventually consistent reads.
-    fn cannot_have_a_new_id(&self, session: &Session) -> bool {
+    fn has_certainly_ended(&self, session: &Session) -> bool {
         let now = self.clock.now();
         let age = now.mono.saturating_duration_since(session.known_at);
         let is_alive = matches!(judge(&self.policy, &session.record, now.wall), SessionVerdict::Live(_));
@@ -299,7 +309,7 @@ impl Realm {
     /// Decodes the session's current row.
     ///
     /// # Errors
-    /// Returns [`ChangeError::Conflict`] if there is none: the session has ended.
+    /// Returns [`ChangeError::Conflict`] if there is no row: the session has ended.
     fn current(&self, session: &Session, row: Option<Item>) -> Result<Arc<Session>, ChangeError> {
         match self.decode(row) {
             DecodedRow::Session { record, size } => {
@@ -310,7 +320,7 @@ impl Realm {
     }
 
     /// Caches and returns a session that was written with a new key.
-    fn new_key(
+    fn finish_with_new_key(
         &self,
         id: SessionId,
         record: SessionRecord,
@@ -325,7 +335,7 @@ impl Realm {
     }
 
     /// Caches and returns a session that was written with the same key.
-    fn same_key(
+    fn finish_with_same_key(
         &self,
         id: SessionId,
         session: &Session,

@@ -1,4 +1,4 @@
-//! The changes of each session that wait for each other in this gateway.
+//! Serialization of the changes that this gateway makes to each session.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -25,6 +25,7 @@ pub(super) struct ChangeQueue {
     ended: quick_cache::sync::Cache<Key, Instant>,
 }
 
+/// Edits that wait for their session's lock, and the sender of their outcome.
 #[derive(Debug)]
 pub(super) struct PendingEdits {
     pub(super) edits: Vec<Edit>,

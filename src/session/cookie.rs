@@ -2,7 +2,7 @@
 //!
 //! 1. A pair ends at `;` only: a quoted string may not contain one, and `$Version` is an ordinary name, as for browsers
 //!    (RFC 6265, 4.2.1).
-//! 2. Spaces and tabs around a pair are trimmed, and no other characters, so that a look-alike name is another name.
+//! 2. Spaces and tabs around a pair are trimmed, and no other characters, so that a look-alike name does not match.
 //! 3. A pair whose name equals ours but for bytes that a parser may trim is removed, too, since the app's parser may trim
 //!    more: Python's trims the no-break space, for example.
 //! 4. Quotes around a value are not part of it. Clients that follow RFC 2109 send them (Java's `HttpCookie`, Python 2's
@@ -34,7 +34,8 @@ pub fn unquoted(value: &[u8]) -> &[u8] {
     }
 }
 
-/// Removes the cookies with this name from `header`, except the first one whose value is `keep`, whose quotes are removed.
+/// Removes the cookies with this name from `header`, except the first one whose value is `keep`; that one loses its
+/// quotes.
 pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
     let mut keep = keep;
     let mut changed = false;

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// A new session.
 #[derive(Debug)]
 pub struct CreatedSession {
-    /// The value of its cookie. Whoever knows it has the session.
+    /// The value of its cookie. Anyone who knows it can use the session.
     pub cookie: Secret,
     /// Its public identifier.
     pub reference: Ref,
@@ -69,7 +69,7 @@ pub async fn create(
         CreateOutcome::AlreadyExists => Err(CreateError::IdExists),
         CreateOutcome::Created => {
             let cookie = format.cookie_value(&id, record.version).into_bytes();
-            let reference = Ref::of(&format.key(&id));
+            let reference = Ref::from_key(&format.key(&id));
             Ok(CreatedSession { cookie: Secret::new(cookie), reference, record })
         }
     }

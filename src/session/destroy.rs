@@ -5,7 +5,7 @@ use crate::item::Key;
 use crate::store::StoreError;
 use crate::store::table::{ConditionalWrite, Table};
 
-/// Maximum number of changes of the id that are followed.
+/// Maximum number of id changes that are followed.
 const MAX_SUCCESSORS: usize = 50;
 
 /// The outcome of [`destroy`].

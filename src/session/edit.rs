@@ -15,7 +15,7 @@ pub enum Edit {
     },
     /// Prepares a request: takes flash messages out of the session, and adds a CSRF token if there is none.
     Prepare {
-        /// The messages to take out: as many as fit into a header of this many bytes. `None` for none.
+        /// The messages to take out: as many as fit into a header of this many bytes. `None` takes none out.
         flash: Option<usize>,
         /// The token to add if the session has none.
         csrf: Option<String>,

@@ -1,6 +1,6 @@
 //! Single flight: concurrent requests that need the same result share one operation.
 //!
-//! The operation runs as a task of its own, so a client that disconnects cancels neither a read that others wait for nor a
+//! The operation runs in a separate task, so a client that disconnects cancels neither a read that others wait for nor a
 //! write. If the operation panics, its waiters get no result.
 
 use std::collections::HashMap;

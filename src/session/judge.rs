@@ -96,7 +96,7 @@ pub fn judge(policy: &Policy, record: &SessionRecord, now: Timestamp) -> Session
         Renewal::Realm => (policy.timeout, Timestamp::NEVER),
         Renewal::Own { timeout, end } => (timeout, end),
     };
-    // If the row's own timeout is shorter than `reissue_time`, the session would expire before it were due.
+    // If the row's own timeout is shorter than `reissue_time`, the session would expire before it is due.
     let due_before = now.minus(policy.reissue_time.min(timeout / 2));
     let deadline = Policy { timeout, ..*policy }.deadline(record.created, now).min(own_end);
     let is_own = matches!(record.renewal, Renewal::Own { .. });
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn row_with_a_timeout_of_its_own_is_reissued_by_that() {
+    fn row_with_its_own_timeout_is_reissued_with_it() {
         let policy = Policy { lifetime: None, ..POLICY };
         let own = |timeout, end, issued: i64, expires| {
             let timeout = Duration::from_secs(timeout);

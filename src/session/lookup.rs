@@ -12,22 +12,22 @@ use crate::store::StoreError;
 use crate::store::table::Read;
 
 impl Realm {
-    /// Reads the row of `key` for a browser that has seen version `asked`, and caches it.
-    pub(super) async fn read(&self, key: &Key, asked: u64) -> Lookup {
-        // Another read may have finished since this request has checked the cache.
-        match self.cache.get(key, asked, self.clock.mono()) {
+    /// Reads the row of `key` for a cookie with version `cookie_version`, and caches it.
+    pub(super) async fn read(&self, key: &Key, cookie_version: u64) -> Lookup {
+        // Another read may have finished since this request checked the cache.
+        match self.cache.get(key, cookie_version, self.clock.mono()) {
             CacheResult::Fresh(session) => return Lookup::Found(session),
             CacheResult::Absent => return Lookup::Absent(None),
             CacheResult::Stale(..) | CacheResult::Miss => {}
         }
-        self.read_uncached(key, asked).await
+        self.read_uncached(key, cookie_version).await
     }
 
     /// Like [`read`](Self::read), but ignores a cached row.
-    pub(super) async fn read_uncached(&self, key: &Key, asked: u64) -> Lookup {
+    pub(super) async fn read_uncached(&self, key: &Key, cookie_version: u64) -> Lookup {
         let epoch = self.cache.epoch(key);
         let read_at = self.clock.mono();
-        let (row, is_strong) = match self.fetch(key, asked).await {
+        let (row, is_strong) = match self.fetch(key, cookie_version).await {
             Ok(fetched) => fetched,
             Err(error) => {
                 self.outage.record(self.clock.mono());
@@ -39,15 +39,15 @@ impl Realm {
         };
         match row {
             DecodedRow::Session { record, size } => {
-                // After a strongly consistent read, a higher version in the cookie is invalid, and not newer.
+                // After a strongly consistent read, a higher version in the cookie is invalid rather than newer.
                 let is_final = is_strong || self.consistency == Consistency::Eventual;
-                let max_version = if is_final { record.version.max(asked) } else { record.version };
+                let max_version = if is_final { record.version.max(cookie_version) } else { record.version };
                 let session = Arc::new(self.session(key.clone(), record, size, read_at));
                 self.cache.insert(&session, max_version, read_at, epoch);
                 Lookup::Found(session)
             }
             DecodedRow::None(fault) => {
-                self.cache.insert_miss(key, asked, read_at, epoch);
+                self.cache.insert_negative(key, cookie_version, read_at, epoch);
                 Lookup::Absent(fault)
             }
         }
@@ -57,13 +57,13 @@ impl Realm {
     ///
     /// `auto` is the rule of pyramid-dynamodb-sessions: an eventually consistent read, at half the cost, and then a strongly
     /// consistent one if there is no row or it is older than the browser has seen.
-    async fn fetch(&self, key: &Key, asked: u64) -> Result<(DecodedRow, bool), StoreError> {
+    async fn fetch(&self, key: &Key, cookie_version: u64) -> Result<(DecodedRow, bool), StoreError> {
         match self.consistency {
             Consistency::Strong => Ok((self.decode(self.table.get(key, Read::Strong).await?), true)),
             Consistency::Eventual => Ok((self.decode(self.table.get(key, Read::Eventual).await?), false)),
             Consistency::Auto => {
                 let row = self.decode(self.table.get(key, Read::Eventual).await?);
-                if matches!(&row, DecodedRow::Session { record, .. } if record.version >= asked) {
+                if matches!(&row, DecodedRow::Session { record, .. } if record.version >= cookie_version) {
                     return Ok((row, false));
                 }
                 Ok((self.decode(self.table.get(key, Read::Strong).await?), true))

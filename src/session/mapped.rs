@@ -1,4 +1,4 @@
-//! The headers that routes' mappings make of a session's claims, cached with the session.
+//! Headers that the mappings of routes build from a session's claims, cached with the session.
 //!
 //! Each mapping has a [`MappingSlot`] among those of its realm. Cached sessions outlive configurations, so a slot contains
 //! the edition of the mappings. Headers of another edition are not used, and headers without a slot in the session are
@@ -9,14 +9,14 @@ use std::sync::OnceLock;
 
 use http::{HeaderName, HeaderValue};
 
-/// The headers that a route's mapping makes of a session's claims.
+/// Headers that a route's mapping builds from a session's claims.
 pub type Mapped = Result<Box<[(HeaderName, HeaderValue)]>, MappingTooLarge>;
 
 /// The error of a mapping that exceeds the header budget, with the header at which it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappingTooLarge(pub HeaderName);
 
-/// The place of a mapping's headers in each session.
+/// The index of a mapping's headers in each session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappingSlot {
     /// The mapping's number among those of its realm.

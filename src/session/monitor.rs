@@ -68,15 +68,15 @@ pub(crate) struct SessionMonitor {
 pub(crate) struct Usage(Arc<MonitoredSession>);
 
 impl SessionMonitors {
-    /// Monitors `session`, which was live at `known`, at least every `interval`. If it has no other monitor, also returns
-    /// the session, whose checks the caller must run.
+    /// Monitors `session`, which was live at `known_at`, at least every `interval`. If it has no other monitor, also
+    /// returns the session, whose checks the caller must run.
     pub(super) fn monitor(
         &self,
         session: &Arc<Session>,
         interval: Duration,
-        known: Instant,
+        known_at: Instant,
     ) -> (SessionMonitor, Option<Arc<MonitoredSession>>) {
-        let next = known + interval;
+        let next = known_at + interval;
         let mut sessions = self.lock();
         if let Some(monitored) = sessions.get(session.key()) {
             monitored.check_by(next, interval);
@@ -165,7 +165,7 @@ impl MonitoredSession {
     }
 
     /// Waits until the next check is due.
-    pub(super) async fn due(&self) {
+    pub(super) async fn wait_until_due(&self) {
         loop {
             let next = self.schedule().next;
             tokio::select! {

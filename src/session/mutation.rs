@@ -64,8 +64,8 @@ pub struct UpdatedSession {
 /// The reason why a change was not made.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// The session was modified concurrently: its version is not the one that the change is for, it has ended, or others
-    /// modified it before each attempt.
+    /// The session was modified concurrently: its version is not the required one, it has ended, or others modified it
+    /// before each attempt.
     #[error("the session was modified concurrently")]
     Conflict,
     /// The format cannot represent the claims, or the row would be too large.

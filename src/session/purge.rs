@@ -5,7 +5,7 @@
 //!    counted by reason. So is a row that counts as expired only because it does not record its creation.
 //! 2. The delete is conditional on every attribute that was read. A session that was used, changed or recreated meanwhile
 //!    is kept.
-//! 3. If DynamoDB throttles, the purge waits, without a limit.
+//! 3. If DynamoDB throttles requests, the purge waits for as long as that lasts.
 
 mod bucket;
 
@@ -27,7 +27,7 @@ use crate::time::{Clock, Timestamp};
 
 use bucket::Bucket;
 
-/// Maximum number of rows of a page, which DynamoDB ends at 1 MB.
+/// Maximum number of rows per page. DynamoDB also ends a page at 1 MB.
 const PAGE_SIZE: u16 = 1000;
 /// Maximum number of concurrent deletes of each segment.
 const MAX_DELETES: usize = 8;
@@ -97,7 +97,7 @@ pub enum Decision {
     Keep(KeepReason),
 }
 
-/// The reason why a row is kept that is not a live session.
+/// The reason why a row that is not a live session is kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeepReason {
     /// The row is not a valid session.
@@ -138,7 +138,7 @@ pub struct PurgeTotals {
     pub pauses: u64,
 }
 
-/// How a purge ended that did not fail.
+/// How a purge ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgeEnd {
     /// The whole table was purged.
@@ -283,7 +283,7 @@ impl Run<'_> {
             // If the response does not contain the cost, count half a unit for each row.
             #[expect(clippy::cast_precision_loss, reason = "a page is small")]
             self.debit(scan.consumed_units().unwrap_or(rows.len() as f64 / 2.0));
-            let expired = self.expired(&rows);
+            let expired = self.find_expired(&rows);
             if self.purge.mode == PurgeMode::Delete {
                 let deletes = stream::iter(expired).map(Ok);
                 let delete = |(key, conditions)| self.delete(key, conditions);
@@ -294,7 +294,7 @@ impl Run<'_> {
     }
 
     /// Counts the rows of a page, and returns the expired ones, with the conditions of their deletes.
-    fn expired(&self, rows: &[Item]) -> Vec<(Key, Vec<WriteCondition>)> {
+    fn find_expired(&self, rows: &[Item]) -> Vec<(Key, Vec<WriteCondition>)> {
         let now = Clock.now().wall;
         let mut totals = self.totals.borrow_mut();
         let mut expired = Vec::new();

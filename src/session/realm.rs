@@ -67,13 +67,13 @@ pub enum Reissued {
     Failed,
 }
 
-/// The use of a realm's bounded structures: each with its limit.
+/// How full a realm's bounded structures are. Each value is the current size and its limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Fill {
     /// Cached sessions; a large one counts as several.
     pub sessions: (u64, u64),
-    /// Cached misses.
-    pub misses: (u64, u64),
+    /// Negative cache entries.
+    pub negatives: (u64, u64),
     /// Reads in progress.
     pub lookups: (u64, u64),
     /// Reissues in progress.
@@ -168,11 +168,11 @@ impl Realm {
         self.format.parse_cookie(value).is_ok()
     }
 
-    /// Returns the use of the realm's caches and of its operations in progress.
+    /// Returns how full the realm's caches and single flights are.
     pub fn fill(&self) -> Fill {
         Fill {
             sessions: self.cache.sessions(),
-            misses: self.cache.misses(),
+            negatives: self.cache.negatives(),
             lookups: self.lookups.fill(),
             reissues: self.reissues.fill(),
         }

@@ -10,14 +10,14 @@ use super::resolution::Lookup;
 use super::state::Session;
 
 impl Realm {
-    /// Monitors `session`, which was live at `known`. From then on, it is checked at least every `interval`.
+    /// Monitors `session`, which was live at `known_at`. From then on, it is checked at least every `interval`.
     pub(crate) fn monitor(
         self: &Arc<Self>,
         session: &Arc<Session>,
         interval: Duration,
-        known: Instant,
+        known_at: Instant,
     ) -> SessionMonitor {
-        let (monitor, new) = self.monitors.monitor(session, interval, known);
+        let (monitor, new) = self.monitors.monitor(session, interval, known_at);
         if let Some(monitored) = new {
             // The task ends when the last monitor is dropped.
             self.tasks.spawn_on(Arc::clone(self).run_checks(monitored), &self.control);
@@ -29,7 +29,7 @@ impl Realm {
     async fn run_checks(self: Arc<Self>, monitored: Arc<MonitoredSession>) {
         loop {
             tokio::select! {
-                () = monitored.due() => self.check(&monitored).await,
+                () = monitored.wait_until_due() => self.check(&monitored).await,
                 () = monitored.status.closed() => if self.monitors.remove_if_unused(&monitored) {
                     return;
                 },

@@ -6,14 +6,14 @@ use sha2::{Digest, Sha256};
 
 use crate::item::Key;
 
-/// The public identifier of a session in logs, headers and commands: 16 hexadecimal digits, from a SHA-256 of the key of
-/// its row. The id cannot be derived from it.
+/// The public identifier of a session in logs, headers and commands: 16 hexadecimal digits of a SHA-256 of its row's key.
+/// The id cannot be derived from it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ref(u64);
 
 impl Ref {
     /// Returns the identifier of the session whose row has this key.
-    pub fn of(key: &Key) -> Self {
+    pub fn from_key(key: &Key) -> Self {
         let digest =
             Sha256::new().chain_update(b"sessiongate-ref\0").chain_update(key.expose_bytes()).finalize();
         let (head, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));

@@ -16,7 +16,7 @@ use super::state::Session;
 use crate::store::table::ConditionalWrite;
 use crate::time::Now;
 
-/// A reissue in progress; `None` inside if none was started.
+/// A reissue in progress; contains `None` if no reissue was started.
 #[derive(Debug)]
 pub struct PendingReissue(Option<Waiter<Reissued>>);
 
@@ -63,7 +63,7 @@ impl Realm {
                 Reissued::Lost
             }
             Ok(ConditionalWrite::Refused(None)) => {
-                self.cache.insert_miss(&session.key, session.record.version, read_at, epoch);
+                self.cache.insert_negative(&session.key, session.record.version, read_at, epoch);
                 self.monitors.end(&session.key);
                 Reissued::Gone
             }

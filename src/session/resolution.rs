@@ -25,7 +25,7 @@ pub enum Resolution {
     Active(Active),
     /// There is no session, for this reason.
     Anonymous(Anonymous),
-    /// It is unknown, since the store is unavailable.
+    /// The store is unavailable, so it is unknown whether there is a session.
     Unavailable,
     /// Nothing was looked up, since the client's address has named too many unknown sessions. The client may retry after
     /// this time.
@@ -42,7 +42,7 @@ pub struct Active {
     /// When it expires, and whether it is due for a reissue.
     pub life: Life,
     /// The index of its cookie among the request's cookies of this realm.
-    pub chosen: usize,
+    pub cookie_index: usize,
 }
 
 /// The reason why a request has no session.
@@ -68,10 +68,10 @@ pub enum Anonymous {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupSource {
     /// Nothing was looked up.
-    Unasked,
+    NotLookedUp,
     /// A fresh row in the cache.
     Hit,
-    /// A cached miss.
+    /// A negative cache entry.
     Negative,
     /// The store.
     Miss,
@@ -100,7 +100,7 @@ impl LookupSource {
     /// Returns the label of the source, for logs and metrics, or `None` if nothing was looked up.
     pub fn label(self) -> Option<&'static str> {
         match self {
-            Self::Unasked => None,
+            Self::NotLookedUp => None,
             Self::Hit => Some("hit"),
             Self::Negative => Some("negative"),
             Self::Miss => Some("miss"),

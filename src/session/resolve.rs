@@ -1,4 +1,4 @@
-//! Resolving the cookies of a request to a session, by the cache or a read that concurrent requests share.
+//! Resolving the cookies of a request to a session, from the cache or by a read that concurrent requests share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,10 +54,10 @@ impl Realm {
         now: Now,
     ) -> (Resolution, LookupSource) {
         let mut anonymous = Anonymous::NoCookie;
-        let mut source = LookupSource::Unasked;
+        let mut source = LookupSource::NotLookedUp;
         let mut active: Option<Active> = None;
         let mut tried: SmallVec<[Key; 1]> = SmallVec::new();
-        for (chosen, value) in cookies.iter().enumerate() {
+        for (cookie_index, value) in cookies.iter().enumerate() {
             let SessionRef { id, version } = match self.format.parse_cookie(value) {
                 Ok(reference) => reference,
                 Err(fault) => {
@@ -89,7 +89,7 @@ impl Realm {
                     SessionVerdict::Live(_) if active.is_some() => {
                         return (Resolution::Anonymous(Anonymous::Ambiguous), source);
                     }
-                    SessionVerdict::Live(life) => active = Some(Active { session, id, life, chosen }),
+                    SessionVerdict::Live(life) => active = Some(Active { session, id, life, cookie_index }),
                 },
             }
         }
@@ -99,7 +99,7 @@ impl Realm {
         }
     }
 
-    /// Looks up `key` for a browser that has seen version `asked`: in the cache, or by a read that concurrent requests
+    /// Looks up `key` for a cookie with version `cookie_version`: in the cache, or by a read that concurrent requests
     /// share.
     ///
     /// # Errors
@@ -107,11 +107,11 @@ impl Realm {
     async fn look_up(
         self: &Arc<Self>,
         key: &Key,
-        asked: u64,
+        cookie_version: u64,
         misses: ClientLimiter<'_>,
         now: Now,
     ) -> Result<(Lookup, LookupSource), Duration> {
-        let stale = match self.cache.get(key, asked, now.mono) {
+        let stale = match self.cache.get(key, cookie_version, now.mono) {
             CacheResult::Fresh(session) => return Ok((Lookup::Found(session), LookupSource::Hit)),
             CacheResult::Absent => return Ok((Lookup::Absent(None), LookupSource::Negative)),
             // The session existed recently, so its id is not made up.
@@ -127,25 +127,25 @@ impl Realm {
         {
             return Ok((Lookup::Found(Arc::clone(session)), LookupSource::Stale));
         }
-        // Boxed, since most requests do not get here, and the future of every request would be larger.
-        Ok(Box::pin(self.read_shared(key, asked, stale, misses, now)).await)
+        // Boxed: most requests do not get here, and an inline future would enlarge that of every request.
+        Ok(Box::pin(self.read_shared(key, cookie_version, stale, misses, now)).await)
     }
 
     /// Looks up `key` by a shared read. If the store is unavailable, returns `stale`.
     async fn read_shared(
         self: &Arc<Self>,
         key: &Key,
-        asked: u64,
+        cookie_version: u64,
         stale: Option<Arc<Session>>,
         misses: ClientLimiter<'_>,
         now: Now,
     ) -> (Lookup, LookupSource) {
         let realm = Arc::clone(self);
         let mut is_first = false;
-        let waiter = self.lookups.join(&(key.clone(), asked), || {
+        let waiter = self.lookups.join(&(key.clone(), cookie_version), || {
             is_first = true;
             let key = key.clone();
-            async move { realm.read(&key, asked).await }
+            async move { realm.read(&key, cookie_version).await }
         });
         let lookup = match waiter {
             Some(waiter) => waiter.wait().await.unwrap_or(Lookup::Unavailable),

@@ -35,7 +35,7 @@ impl CookieWriter {
         &self.config.name
     }
 
-    /// Returns the Set-Cookie with this value. `secure` says whether the client's connection is.
+    /// Returns the Set-Cookie with this value. `secure` is whether the client's connection uses TLS.
     pub(crate) fn write(&self, value: &str, secure: bool) -> HeaderValue {
         let max_age = self.config.max_age.map(|age| age.as_secs().to_string());
         self.header(value, secure, max_age.as_deref(), None)
@@ -46,10 +46,10 @@ impl CookieWriter {
         self.header("", secure, Some("0"), Some(&httpdate(0)))
     }
 
-    /// Rewrites a Set-Cookie of the upstream. Returns `None` if it is of another cookie, or invalid.
+    /// Rewrites a Set-Cookie of the upstream. Returns `None` if it sets another cookie or is invalid.
     ///
-    /// The cookie keeps its expiry, so that a removal stays one. All other attributes are the realm's, so that the browser
-    /// does not store two cookies with different paths.
+    /// The cookie keeps its expiry, so that a removal stays a removal. All other attributes are the realm's, so that the
+    /// browser does not store two cookies with different paths.
     pub(crate) fn rewrite(&self, set_cookie: &[u8], secure: bool, now: Timestamp) -> Option<RewrittenCookie> {
         let text = std::str::from_utf8(set_cookie).ok()?;
         let theirs = Cookie::parse(text).ok()?;

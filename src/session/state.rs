@@ -53,7 +53,7 @@ impl Session {
         user: UserState,
         mapping_slots: usize,
     ) -> Self {
-        let reference = Ref::of(&key);
+        let reference = Ref::from_key(&key);
         let text = |text: String| HeaderValue::from_maybe_shared(bytes::Bytes::from(text));
         let headers = SessionHeaders {
             // Always valid: both are digits.

@@ -241,7 +241,7 @@ fn forward_cookies(headers: &mut HeaderMap, realm: Option<&Realm>, visitor: &Vis
     if let Some(realm) = realm.filter(|realm| realm.forwards_cookie()) {
         let name = realm.cookie_name();
         let keep = match visitor {
-            Visitor::Session(active) => values(&header, name).nth(active.chosen),
+            Visitor::Session(active) => values(&header, name).nth(active.cookie_index),
             Visitor::Public | Visitor::Anonymous | Visitor::Unknown => sole(&header, realm),
         };
         let stripped = without(&header, name, keep);

@@ -33,7 +33,7 @@ fn rules(format: &dyn Format) -> PurgeRules<'_> {
 }
 
 #[test]
-fn what_is_expired_goes_as_it_wconditions_and_nothing_else_does() {
+fn expired_rows_are_deleted_under_conditions_on_all_attributes_and_live_rows_kept() {
     let (pyramid, native) = (Pyramid::new("sid"), Native::new("sid", "sid", None));
     for format in [&pyramid as &dyn Format, &native] {
         for (left, is_expired) in [(-1, true), (-100_000, true), (0, false), (1, false)] {
@@ -43,11 +43,11 @@ fn what_is_expired_goes_as_it_wconditions_and_nothing_else_does() {
                     assert!(is_expired, "{left}");
                     assert_eq!(key, Key::binary(b"key"));
                     assert_eq!(conditions.len(), item.len() - 1, "all but the key");
-                    let is_of = |(name, value): (&String, &Attribute)| {
+                    let is_key_or_compared = |(name, value): (&String, &Attribute)| {
                         name == "sid"
                             || conditions.contains(&WriteCondition::Equals(name.clone(), value.clone()))
                     };
-                    assert!(item.iter().all(is_of));
+                    assert!(item.iter().all(is_key_or_compared));
                 }
                 Decision::Live => assert!(!is_expired, "{left}"),
                 Decision::Keep(reason) => panic!("{reason}"),
@@ -83,7 +83,7 @@ fn invalid_rows_are_kept_for_a_reason() {
 }
 
 #[test]
-fn row_without_creation_time_is_kept_although_there_is_a_lifetime() {
+fn row_without_creation_time_is_kept_if_there_is_a_lifetime() {
     let format = Native::new("sid", "sid", None);
     let policy = Policy { lifetime: Some(Duration::from_secs(50_000)), ..POLICY };
     let rules = PurgeRules { policy, ..rules(&format) };
