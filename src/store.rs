@@ -62,7 +62,7 @@ impl Store {
         match config {
             StoreConfig::Dynamodb(config) => Self::connect(config, None).await,
             #[cfg(feature = "embedded")]
-            StoreConfig::Embedded { path, listen } => Self::embed(path.as_deref(), *listen).await,
+            StoreConfig::Embedded { path, listen } => Self::open_embedded(path.as_deref(), *listen).await,
             #[cfg(not(feature = "embedded"))]
             StoreConfig::Embedded { .. } => Err(StoreOpenError::NotBuilt),
         }
@@ -87,7 +87,7 @@ impl Store {
     }
 
     #[cfg(feature = "embedded")]
-    async fn embed(path: Option<&Path>, listen: Option<SocketAddr>) -> Result<Self, StoreOpenError> {
+    async fn open_embedded(path: Option<&Path>, listen: Option<SocketAddr>) -> Result<Self, StoreOpenError> {
         let engine = match path {
             Some(path) => embedded::Engine::file(path).await?,
             None => embedded::Engine::memory()?,

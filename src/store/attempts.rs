@@ -17,8 +17,8 @@ use aws_smithy_types::config_bag::ConfigBag;
 pub(super) struct AttemptTracker(Arc<AtomicBool>);
 
 impl AttemptTracker {
-    /// Returns whether the outcome of an attempt is unknown: DynamoDB did not respond, the response was not DynamoDB's, or
-    /// it was a server error.
+    /// Returns whether the outcome of an attempt is unknown: DynamoDB did not respond, the response did not come from
+    /// DynamoDB, or it was a server error.
     pub(super) fn has_unknown_outcome(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The reasons for which DynamoDB cancels a transaction. Nothing was written then.
+//! The reasons for which DynamoDB cancels a transaction. A cancelled transaction has written nothing.
 
 use std::error::Error;
 
@@ -21,7 +21,7 @@ pub(super) enum Cancellation {
 }
 
 impl Cancellation {
-    /// Returns `None` if `error` is not that of a cancelled transaction.
+    /// Returns the reason in `error`, or `None` if it is not the error of a cancelled transaction.
     pub(super) fn from_error(error: &(dyn Error + 'static)) -> Option<Self> {
         let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.downcast_ref()
         else {

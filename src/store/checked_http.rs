@@ -27,7 +27,7 @@ const CHECKSUM: &str = "x-amz-crc32";
 /// Maximum size of a body. DynamoDB's own limit is 16 MB.
 const MAX_BODY: usize = 17 * 1024 * 1024;
 
-/// The members of DynamoDB's responses. An object that has members, but none of these, is not DynamoDB's.
+/// The members of DynamoDB's responses. An object that has members, but none of these, did not come from DynamoDB.
 const MEMBERS: [&str; 17] = [
     "Item",
     "Attributes",
@@ -48,7 +48,7 @@ const MEMBERS: [&str; 17] = [
     "LastEvaluatedTableName",
 ];
 
-/// The reason why a response is not DynamoDB's. Contains nothing of the response.
+/// The reason why a response cannot have come from DynamoDB. Contains nothing of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Defect {
     #[error("the response is incomplete")]
@@ -59,7 +59,7 @@ enum Defect {
     Checksum,
     #[error("the response is empty")]
     Empty,
-    #[error("the response is not DynamoDB's")]
+    #[error("the response did not come from DynamoDB")]
     NotDynamoDb,
 }
 

@@ -1,8 +1,8 @@
-//! Writes that meet a transaction on their row. DynamoDB rejects them, and by default the SDK does not retry them.
+//! Writes that conflict with a transaction on their row. DynamoDB rejects them, and by default the SDK does not retry them.
 //!
 //! The transactions are changes of a session's id ([`super::rotation`]) in other gateways, which take some milliseconds.
-//! So such a write is retried, within the operation's attempts and timeout. If the last attempt meets a transaction, too,
-//! the outcome is a concurrent modification ([`super::table::ConditionalWrite::Refused`]), not an unavailable store.
+//! So such a write is retried, within the operation's attempts and timeout. If the last attempt conflicts, too, the
+//! outcome is a concurrent modification ([`super::table::ConditionalWrite::Refused`]), not an unavailable store.
 
 use std::error::Error;
 
@@ -24,7 +24,7 @@ where
     matches!(code, Some("TransactionConflictException" | "ReplicatedWriteConflictException"))
 }
 
-/// Makes the SDK retry writes that meet a transaction, with its usual backoff and jitter.
+/// Makes the SDK retry writes that conflict with a transaction, with its usual backoff and jitter.
 #[derive(Debug)]
 pub(super) struct RetryConflicts;
 
@@ -38,7 +38,7 @@ impl ClassifyRetry for RetryConflicts {
             matches!(error.downcast_ref(), Some(UpdateItemError::TransactionConflictException(_)))
                 || matches!(error.downcast_ref(), Some(DeleteItemError::TransactionConflictException(_)))
                 || matches!(error.downcast_ref(), Some(PutItemError::TransactionConflictException(_)));
-        // Not a transient error: the SDK would close the connection.
+        // Not classified as a transient error, since the SDK would then close the connection.
         if is_conflict { RetryAction::client_error() } else { RetryAction::NoActionIndicated }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The SDK loads credentials within the request that finds them expired, and cancels the load when that request times out.
 //! If a credentials helper or single sign-on takes longer than the timeout, every load would be cancelled, and every
-//! request would fail until a restart. So a load runs in a task of its own: if the request that started it times out, later
+//! request would fail until a restart. So a load runs in a separate task: if the request that started it times out, later
 //! requests wait for the same load.
 
 use std::fmt;
@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 type Load = Shared<BoxFuture<'static, Result<Credentials, Arc<CredentialsError>>>>;
 
-/// Loads credentials from another provider, one load at a time, each in a task of its own.
+/// Loads credentials from another provider, one load at a time, each in a separate task.
 pub(super) struct BackgroundProvider {
     inner: SharedCredentialsProvider,
     /// The load that is in progress, or has finished and was not used yet. A failed load is replaced.

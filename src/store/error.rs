@@ -6,7 +6,7 @@ pub enum StoreError {
     /// DynamoDB throttles the table or the account.
     #[error("DynamoDB is throttling requests")]
     Throttled,
-    /// DynamoDB did not respond, or not with a valid response: network error, timeout, server error.
+    /// DynamoDB did not respond, or its response is invalid: network error, timeout, server error.
     #[error("DynamoDB is unavailable: {0}")]
     Unavailable(String),
     /// The credentials are missing or invalid, or lack a permission.

@@ -90,7 +90,7 @@ impl Table {
 
     fn retire(&self, old: &Key, retirement: &Retirement) -> Result<TransactWriteItem, StoreError> {
         let mut placeholders = Placeholders::default();
-        let unbuilt = |_| StoreError::Invalid("the SDK cannot build the request".to_owned());
+        let invalid = |_| StoreError::Invalid("the SDK cannot build the request".to_owned());
         let item = TransactWriteItem::builder();
         Ok(match retirement {
             Retirement::Update(update) => {
@@ -103,7 +103,7 @@ impl Table {
                     .condition_expression(condition)
                     .set_expression_attribute_names(Some(placeholders.names()))
                     .set_expression_attribute_values(placeholders.into_values());
-                item.update(update.build().map_err(unbuilt)?)
+                item.update(update.build().map_err(invalid)?)
             }
             Retirement::Delete(conditions) => {
                 let condition = placeholders.condition_on_existing(self.key_attribute(), conditions);
@@ -113,7 +113,7 @@ impl Table {
                     .condition_expression(condition)
                     .set_expression_attribute_names(Some(placeholders.names()))
                     .set_expression_attribute_values(placeholders.into_values());
-                item.delete(delete.build().map_err(unbuilt)?)
+                item.delete(delete.build().map_err(invalid)?)
             }
         }
         .build())

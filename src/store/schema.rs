@@ -26,7 +26,7 @@ use super::table::Table;
 const CREATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for a new table to become active.
 const ACTIVE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Interval of the checks whether a new table is active.
+/// Interval at which the status of a new table is checked.
 const ACTIVE_POLL: Duration = Duration::from_millis(250);
 
 /// The state of a table.
@@ -134,7 +134,7 @@ impl Table {
     /// Checks that the table exists, is active, and has the expected key.
     ///
     /// # Errors
-    /// Returns the first of these that does not hold.
+    /// Returns an error for the first of these that does not hold.
     pub async fn check_schema(&self) -> Result<(), SchemaError> {
         let table = self.description().await?.ok_or_else(|| SchemaError::Missing(self.name().to_owned()))?;
         if !is_usable(&table) {
@@ -285,7 +285,7 @@ fn status(table: &TableDescription) -> String {
     table.table_status().map_or_else(|| "in an unknown state".to_owned(), |status| status.as_str().to_owned())
 }
 
-/// Returns whether a table serves requests, which it does while its settings are updated, too.
+/// Returns whether a table serves requests. It also does so while its settings are updated.
 fn is_usable(table: &TableDescription) -> bool {
     matches!(table.table_status(), Some(TableStatus::Active | TableStatus::Updating))
 }

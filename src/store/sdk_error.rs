@@ -23,9 +23,8 @@ where
     let service = error.as_service_error();
     let code = service.and_then(ProvideErrorMetadata::code);
     let cancellation = service.and_then(|service| Cancellation::from_error(service));
-    let is_cancelled =
-        matches!(cancellation, Some(Cancellation::ConditionFailed(_) | Cancellation::Conflict));
-    if is_cancelled || is_conflict(error) || code == Some("ConditionalCheckFailedException") {
+    let is_refused = matches!(cancellation, Some(Cancellation::ConditionFailed(_) | Cancellation::Conflict));
+    if is_refused || is_conflict(error) || code == Some("ConditionalCheckFailedException") {
         "refused"
     } else {
         store_error(error, "").label()
@@ -59,7 +58,7 @@ where
             None => "the request could not be sent".to_owned(),
         },
         SdkError::ResponseError(response) => {
-            format!("HTTP {}: the response is not DynamoDB's", response.raw().status().as_u16())
+            format!("HTTP {}: the response did not come from DynamoDB", response.raw().status().as_u16())
         }
         SdkError::ConstructionFailure(_) => {
             return StoreError::Invalid("the SDK cannot build the request".to_owned());
@@ -126,7 +125,7 @@ fn service_error(
         "TransactionConflictException"
         | "ReplicatedWriteConflictException"
         | "TransactionInProgressException" => StoreError::Unavailable(named()),
-        "" => StoreError::Unavailable(format!("HTTP {status}: the response is not DynamoDB's")),
+        "" => StoreError::Unavailable(format!("HTTP {status}: the response did not come from DynamoDB")),
         _ if status >= 500 => StoreError::Unavailable(named()),
         _ => StoreError::Invalid(named()),
     }
@@ -157,11 +156,11 @@ fn credentials_failure(error: &(dyn Error + 'static)) -> Option<String> {
 
 /// Returns the root cause of `error` on one line of limited length: errors of credentials helpers contain their output.
 pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
-    const LONGEST: usize = 600;
+    const MAX_LENGTH: usize = 600;
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
     let text = cause.to_string();
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(LONGEST).collect()
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_LENGTH).collect()
 }

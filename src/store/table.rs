@@ -79,8 +79,8 @@ pub enum CreateOutcome {
 pub enum ConditionalWrite {
     /// The row was written.
     Done,
-    /// Nothing was written, since a condition did not hold or every attempt met a transaction on the row. Contains the
-    /// current row, or `None` if there is none.
+    /// Nothing was written, since a condition did not hold or every attempt conflicted with a transaction on the row.
+    /// Contains the current row, or `None` if there is none.
     Refused(Option<Item>),
 }
 
@@ -122,8 +122,8 @@ impl Table {
         self.get(&key, Read::Eventual).await.map(|_| ())
     }
 
-    /// Returns the label of the error if recent writes have failed. Sends nothing: a write for a test would cost money and
-    /// change the table.
+    /// Returns the label of the error if recent writes have failed. Sends nothing: a test write would cost money and change
+    /// the table.
     pub fn write_failure(&self) -> Option<&'static str> {
         self.0.writes.failing(Clock.mono())
     }
@@ -193,7 +193,7 @@ impl Table {
     }
 
     /// Creates a row unless one with its key exists. The key must be a new random id: if the outcome of an attempt is
-    /// unknown, an equal row then is this call's.
+    /// unknown, an equal row then proves that this call created it.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not respond or denies access. The row may have been created nevertheless.
@@ -239,7 +239,7 @@ impl Table {
     }
 
     /// Sets attributes of an existing row if all conditions hold. The outcome may be `Refused` although an earlier attempt
-    /// of this call was executed, so this is for writes whose writer does not matter, such as a reissue.
+    /// of this call was executed, so use it only if it does not matter which writer succeeds, as for a reissue.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not respond or denies access. The row may have been changed nevertheless.

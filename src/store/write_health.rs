@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 /// The number of consecutive failures of an operation at which it counts as failing. A single write may fail for a reason
 /// of its own, such as a row that is written too often.
 const FAILURES: u32 = 3;
-/// How long a failure counts. A load balancer sends no requests to a gateway that is not ready; when this has passed, it
-/// does again, and the next writes show whether they still fail.
+/// How long a failure counts. A load balancer sends no requests to a gateway that is not ready; after
+/// this time, the gateway is ready again, and the next writes show whether they still fail.
 const FAILURE_TTL: Duration = Duration::from_secs(30);
 
 /// The outcomes of a table's recent writes, by operation.

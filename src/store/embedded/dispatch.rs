@@ -144,7 +144,7 @@ impl Operation {
         }
     }
 
-    /// Returns whether DynamoDB's error messages begin with the number of errors.
+    /// Returns whether DynamoDB's validation messages for this operation begin with the number of errors.
     fn has_error_count(self) -> bool {
         matches!(self, Self::PutItem | Self::UpdateItem | Self::DeleteItem)
     }

@@ -113,8 +113,8 @@ impl fmt::Debug for Engine {
 
 fn open(path: PathBuf) -> Result<Engine, StoreOpenError> {
     match prepare(&path) {
-        Ok(File::Database) => {}
-        Ok(File::Other) => return Err(StoreOpenError::NotADatabase(path)),
+        Ok(FileKind::Database) => {}
+        Ok(FileKind::Other) => return Err(StoreOpenError::NotADatabase(path)),
         Err(source) => return Err(StoreOpenError::File { path, source }),
     }
     // `:memory:`, an empty path and `file:` URLs have a special meaning to SQLite; an absolute path has none.
@@ -133,14 +133,15 @@ fn open(path: PathBuf) -> Result<Engine, StoreOpenError> {
     Ok(Engine::new(database))
 }
 
-enum File {
+/// What a database path contains.
+enum FileKind {
     Database,
     Other,
 }
 
 /// Creates the file, or checks its first bytes. SQLite would create a file that all users can read, and would open a
 /// read-only file without an error.
-fn prepare(path: &Path) -> io::Result<File> {
+fn prepare(path: &Path) -> io::Result<FileKind> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -148,5 +149,5 @@ fn prepare(path: &Path) -> io::Result<File> {
     let mut begin = Vec::with_capacity(SQLITE_MAGIC.len());
     let file = options.open(path)?;
     file.take(SQLITE_MAGIC.len() as u64).read_to_end(&mut begin)?;
-    Ok(if begin.is_empty() || begin == SQLITE_MAGIC { File::Database } else { File::Other })
+    Ok(if begin.is_empty() || begin == SQLITE_MAGIC { FileKind::Database } else { FileKind::Other })
 }
