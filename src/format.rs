@@ -147,7 +147,7 @@ pub struct SessionRef {
     pub version: u64,
 }
 
-/// A session id. It is a secret: whoever knows it has the user's session.
+/// A session id. It is a secret: anyone who knows it can use the session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionId(Secret);
 
@@ -189,7 +189,7 @@ pub enum Renewal {
         /// The session's own absolute deadline; [`Timestamp::NEVER`] if it has none.
         end: Timestamp,
     },
-    /// Not at all: the gateway must not move the row's deadline, so the session is never due for a reissue.
+    /// The gateway must not move the row's deadline, so the session is never due for a reissue.
     Never,
 }
 

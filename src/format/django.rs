@@ -1,5 +1,5 @@
 //! The format of django-dynamodb-sessions 0.6 and 0.7, and of dj-dynamodb-sessions: the cookie is the session key,
-//! which is also the row's key, and `data` is what Django signs with `SECRET_KEY`.
+//! which is also the row's key, and `data` is the payload, signed with `SECRET_KEY`.
 //!
 //! The libraries leave expiry to the browser. The gateway expires a session when its cookie would: at the signed time
 //! of the last save, plus the app's `_session_expiry` or else the realm's timeout. Rows without the time of the save
@@ -243,7 +243,7 @@ impl Format for Django {
     ) -> Result<Change, EncodeFault> {
         let saved = Timestamp::from_secs(times.now.as_secs());
         let old = record.stored.get(DATA).and_then(Attribute::as_str).unwrap_or_default();
-        // A legacy row keeps its format: Django before 3.1 reads no other.
+        // A legacy row keeps its format: Django before 3.1 cannot read the signing format.
         let envelope = if old.contains(':') { Envelope::Signing(saved) } else { Envelope::Legacy };
         let payload = python_json::dumps(&claims, Separators::Compact)?;
         let expiry = Expiry::from_claims(&claims).ok_or(EncodeFault::Unreadable)?;

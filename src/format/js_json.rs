@@ -1,5 +1,6 @@
-//! JSON in the form of JavaScript's `JSON.stringify`: no spaces, non-ASCII text unescaped, numbers as by
-//! `String(number)`. A row that the gateway writes is then byte for byte what the framework would have written.
+//! JSON in the form of JavaScript's `JSON.stringify`: no spaces, non-ASCII text unescaped, numbers as
+//! `String(number)` writes them. A row that the gateway writes is then byte for byte what the framework would have
+//! written.
 
 use std::io;
 

@@ -1,6 +1,6 @@
 //! Formats declared in the configuration: which attributes hold the payload and the times, and how the cookie is
-//! written. One implementation handles them all. What a framework does beyond that is part of the declaration, too:
-//! `TimeRule`, and what wraps the payload.
+//! written. One implementation handles them all. The declaration also covers other conventions of the
+//! framework: `TimeRule`, and the wrapper of the payload.
 //!
 //! If rows have no version, writes are conditional on the attributes that were read: a touch on the old deadline, a
 //! change on the old payload. If several gateways write at once, one succeeds; a deleted row is not recreated, and a
@@ -40,7 +40,7 @@ pub struct Layout {
     key_type: KeyType,
     payload: Payload,
     version: Option<String>,
-    /// An attribute that sessions have, and its value.
+    /// An attribute and its value in session rows. A row with another value is not a session.
     marker: Option<(&'static str, &'static str)>,
     times: RowTimes,
 }
@@ -71,7 +71,7 @@ impl Layout {
         text.strip_prefix(self.key.before.as_str())?.strip_suffix(self.key.after.as_str())
     }
 
-    /// Returns the attributes that are not claims in layouts where every other attribute is one.
+    /// Returns the attributes that are not claims, for layouts in which all other attributes are claims.
     fn reserved(&self) -> Vec<&str> {
         let times = self.times.attributes();
         times.chain([self.key_attribute.as_str()]).chain(self.version.as_deref()).collect()

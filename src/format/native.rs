@@ -2,8 +2,8 @@
 //! own tools can show and query; the time of creation in `cre`; and optionally a signed cookie.
 //!
 //! The cookie is `id/version`, or with keys `id/version/mac`, where `mac` is the base64url of
-//! `HMAC-SHA256(key, "sessiongate-native-1" NUL cookie-name NUL "id/version")`. The id is secret enough without the
-//! MAC; the MAC lets the gateway reject a made-up id without a read.
+//! `HMAC-SHA256(key, "sessiongate-native-1" NUL cookie-name NUL "id/version")`. The id cannot be guessed even without
+//! the MAC; the MAC lets the gateway reject a made-up id without a read.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -28,7 +28,7 @@ const CREATED: &str = "cre";
 const RETIRED: &str = "cls";
 /// The key of the row in which a retired session continues.
 const SUCCESSOR: &str = "nxt";
-/// The key of the retired row in which the session was before.
+/// The key of the retired row of the session's previous id.
 const PREDECESSOR: &str = "prv";
 /// Domain separation: a MAC computed for another purpose is not valid here.
 const PURPOSE: &[u8] = b"sessiongate-native-1";

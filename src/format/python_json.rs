@@ -1,5 +1,5 @@
-//! JSON in the form of Python's `json.dumps`: non-ASCII text escaped (`\u20ac`), floats as by `repr`. A row that the
-//! gateway writes is then byte for byte what the framework would have written.
+//! JSON in the form of Python's `json.dumps`: non-ASCII text escaped (`\u20ac`), floats as `repr` writes them. A row that
+//! the gateway writes is then byte for byte what the framework would have written.
 
 use std::fmt::Write as _;
 use std::io;

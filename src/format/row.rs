@@ -82,8 +82,8 @@ pub(super) fn new_row(key_attribute: &str, key: &Key, record: &SessionRecord, da
     ])
 }
 
-/// Builds a reissue. It sets the two attributes that the library sets, but under conditions, which the library's write
-/// does not have: that one can recreate a deleted row as a stub, on which the library then fails.
+/// Builds a reissue. It sets the two attributes that the library sets, but under conditions. The library's own write is
+/// unconditional, so it can recreate a deleted row as a stub, on which the library then fails.
 pub(super) fn touch(record: &SessionRecord, times: TouchTimes) -> Change {
     let touched = SessionRecord {
         issued: Timestamp::from_secs(times.now.as_secs()),

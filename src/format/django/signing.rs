@@ -31,8 +31,8 @@ const LEGACY_MAC: usize = 40;
 /// Django's compression level.
 const LEVEL: u8 = 6;
 
-/// The keys derived from `SECRET_KEY` and `SECRET_KEY_FALLBACKS`. An empty keyring verifies nothing, and what it signs
-/// is never valid.
+/// The keys derived from `SECRET_KEY` and `SECRET_KEY_FALLBACKS`. An empty keyring verifies nothing, and its
+/// signatures are never valid.
 #[derive(Debug)]
 pub(super) struct Keyring(Vec<DerivedKeys>);
 

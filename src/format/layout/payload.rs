@@ -21,6 +21,7 @@ const COOKIE: &str = "cookie";
 const UPDATED: &str = "updated";
 const NO_JSON_TYPE: &str = "the row contains values that JSON has no type for";
 
+/// Decodes and encodes the payloads of a layout.
 #[derive(Debug)]
 pub(super) struct Payload {
     pub(super) attribute: Option<String>,
@@ -29,7 +30,7 @@ pub(super) struct Payload {
     dialect: Dialect,
 }
 
-/// What the framework wraps around the claims.
+/// The object that the framework wraps around the claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrapper {
     None,
@@ -120,7 +121,7 @@ impl Payload {
         Ok(Decoded { claims, fingerprint, max_age })
     }
 
-    /// Replaces the claims in payload `old`.
+    /// Returns the payload `old` with its claims replaced.
     pub(super) fn rewrite(
         &self,
         old: &Attribute,
@@ -165,7 +166,7 @@ impl Payload {
         Ok(new)
     }
 
-    /// Encodes the payload of a new session; `cookie` are the cookie's settings for express-session.
+    /// Encodes the payload of a new session; `cookie` contains the cookie's settings for express-session.
     pub(super) fn write(&self, claims: &Claims, cookie: Value, id: &str) -> Result<Attribute, EncodeFault> {
         let wrapped = self.wrap(claims, cookie, id)?;
         Ok(match self.codec {

@@ -21,6 +21,7 @@ const ABSOLUTE: &str = "absolute_timeout";
 /// The absolute timeout of new sessions if the realm has no `lifetime`: dynamodb-session-web's default.
 const WEB_ABSOLUTE: Duration = Duration::from_hours(12);
 
+/// Reads and writes the times of a layout's rows.
 #[derive(Debug)]
 pub(super) struct RowTimes {
     pub(super) timeout: Duration,
