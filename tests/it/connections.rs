@@ -1,4 +1,4 @@
-//! How many connections there may be: those that are there are served, those that come wait, and nothing spins.
+//! Limits on connections: those within the limit are served, further ones wait, and the gateway does not busy-loop.
 
 use std::fs;
 
@@ -17,22 +17,22 @@ fn limited(upstream: &Upstream, lines: &str) -> Builder {
         .route("/", "public", "")
 }
 
-/// The time that a process has worked, in the system's ticks.
-fn worked(gateway: &Gateway) -> u64 {
+/// Returns the CPU time of the gateway's process, in clock ticks.
+fn cpu_ticks(gateway: &Gateway) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split(' ').collect();
     fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap()
 }
 
 #[tokio::test]
-async fn who_comes_when_all_places_are_taken_waits_for_one() {
+async fn connection_beyond_the_limit_waits_until_another_closes() {
     let upstream = Upstream::start();
     let gateway = limited(&upstream, "connections = 3").start().await;
-    let mut inside = Vec::new();
+    let mut connected = Vec::new();
     for _ in 0..3 {
         let mut client = Client::connect(gateway.address()).await;
         assert_eq!(client.request(&Request::get("/")).await.status, 200);
-        inside.push(client);
+        connected.push(client);
     }
     let mut waiting = Vec::new();
     for _ in 0..5 {
@@ -40,22 +40,22 @@ async fn who_comes_when_all_places_are_taken_waits_for_one() {
         client.send_request(&Request::get("/late")).await;
         waiting.push(client);
     }
-    for client in &mut inside {
+    for client in &mut connected {
         assert_eq!(client.request(&Request::get("/")).await.status, 200);
     }
-    assert_eq!(upstream.request_count(), 6, "those who wait are not served");
+    assert_eq!(upstream.request_count(), 6, "waiting connections are not served");
 
-    // Each who leaves lets another in.
+    // Each connection that closes admits a waiting one.
     for client in waiting {
-        drop(inside.pop());
+        drop(connected.pop());
         let mut client = client;
         assert_eq!(client.read_response().await.unwrap().status, 200);
-        inside.push(client);
+        connected.push(client);
     }
 }
 
 #[tokio::test]
-async fn an_address_that_has_its_share_is_turned_away() {
+async fn connection_beyond_the_limit_of_its_address_is_closed() {
     let upstream = Upstream::start();
     let gateway = limited(&upstream, "connections_per_address = 2")
         .listener("address = \"127.0.0.1:0\"")
@@ -63,15 +63,15 @@ async fn an_address_that_has_its_share_is_turned_away() {
         .start()
         .await;
     let [direct, proxied] = gateway.addresses("http")[..] else { panic!("two listeners") };
-    let mut inside = Vec::new();
+    let mut connected = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(direct).await;
         assert_eq!(client.request(&Request::get("/")).await.status, 200);
-        inside.push(client);
+        connected.push(client);
     }
     assert_eq!(Client::connect(direct).await.read_to_end().await, b"");
 
-    // Behind a proxy it is the client that counts, and never the proxy.
+    // Behind a proxy, connections count against the client's address, not the proxy's.
     for (address, is_served) in [
         ("192.0.2.1", true),
         ("192.0.2.1", true),
@@ -82,22 +82,22 @@ async fn an_address_that_has_its_share_is_turned_away() {
         let mut client = Client::connect(proxied).await;
         client.send(format!("PROXY TCP4 {address} 127.0.0.1 1 2\r\n")).await;
         client.try_send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let is_answered = client.read_response().await.is_ok_and(|answer| answer.status == 200);
-        assert_eq!(is_answered, is_served, "{address}");
-        inside.push(client);
+        let has_response = client.read_response().await.is_ok_and(|response| response.status == 200);
+        assert_eq!(has_response, is_served, "{address}");
+        connected.push(client);
     }
-    inside.clear();
-    eventually("a place for another", async || {
+    connected.clear();
+    eventually("a connection is free again", async || {
         let mut client = Client::connect(direct).await;
         client.try_send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        client.read_response().await.is_ok_and(|answer| answer.status == 200)
+        client.read_response().await.is_ok_and(|response| response.status == 200)
     })
     .await;
 }
 
-/// Nobody has to raise a limit that the gateway may raise itself, nor to hear of a number that nobody has asked for.
+/// The gateway raises the soft limit itself, and warns only if a configured limit on connections does not fit.
 #[tokio::test]
-async fn as_many_connections_as_files_may_be_open() {
+async fn connection_limit_follows_the_open_file_limit() {
     let upstream = Upstream::start();
     for (soft, hard, configured, expected, is_warned) in [
         (256, 1024, "", 484.0, false),
@@ -115,46 +115,46 @@ async fn as_many_connections_as_files_may_be_open() {
 }
 
 #[tokio::test]
-async fn with_few_descriptors_those_inside_are_served_and_nothing_spins() {
+async fn open_connections_are_served_without_busy_looping_if_descriptors_are_few() {
     let upstream = Upstream::start();
     let gateway = limited(&upstream, "connections = 300").open_file_limit(256).start().await;
     gateway.wait_for_line("allows for fewer connections than configured").await;
     let mut first = Client::connect(gateway.address()).await;
     assert_eq!(first.request(&Request::get("/")).await.status, 200);
 
-    let mut crowd = Vec::new();
+    let mut clients = Vec::new();
     for _ in 0..400 {
         let mut client = Client::connect(gateway.address()).await;
         client.send_request(&Request::get("/")).await;
-        crowd.push(client);
+        clients.push(client);
     }
-    // Whoever is inside by now is served, and so is the first, again and again.
-    assert_eq!(crowd[0].read_response().await.unwrap().status, 200);
-    // In a second of 100 ticks, with next to nothing to do.
-    let before = worked(&gateway);
+    // Connections within the limit are served, the first one repeatedly.
+    assert_eq!(clients[0].read_response().await.unwrap().status, 200);
+    // The gateway is nearly idle for a second, which has 100 ticks.
+    let before = cpu_ticks(&gateway);
     for _ in 0..20 {
         assert_eq!(first.request(&Request::get("/")).await.status, 200);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    let ticks = worked(&gateway) - before;
+    let ticks = cpu_ticks(&gateway) - before;
     assert!(ticks < 20, "{ticks} ticks");
     assert!(!gateway.log().contains("could not be accepted"), "the descriptors suffice");
 
-    crowd.clear();
-    let answer = within("recovery", Request::get("/").send(gateway.address())).await;
-    assert_eq!(answer.status, 200);
+    clients.clear();
+    let response = within("recovery", Request::get("/").send(gateway.address())).await;
+    assert_eq!(response.status, 200);
 }
 
-/// The resident memory of the gateway, in KiB.
+/// Returns the resident memory of the gateway's process, in KiB.
 fn resident(gateway: &Gateway) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// However fast they are opened: idle connections give up their buffers, and what they give up goes back to the system.
+/// Idle connections release their buffers, and the allocator returns the memory to the system.
 #[cfg(target_os = "linux")]
-#[cfg_attr(not(feature = "jemalloc"), ignore = "only jemalloc returns it")]
+#[cfg_attr(not(feature = "jemalloc"), ignore = "only jemalloc returns memory to the system")]
 #[tokio::test]
 async fn memory_of_idle_and_closed_connections_returns_to_the_system() {
     const CONNECTIONS: u64 = 800;

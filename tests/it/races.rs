@@ -1,6 +1,7 @@
-//! Several gateways that write one session at the same time, on a DynamoDB engine of another maker.
+//! Several gateways that write one session at the same time, on ministack, an independent implementation of
+//! DynamoDB's API.
 //!
-//! `SESSIONGATE_RACE_ROUNDS` sets the rounds of each race, for each format, and `SESSIONGATE_RACE_FORMAT` names the only one.
+//! `SESSIONGATE_RACE_ROUNDS` sets the rounds of each race and format, and `SESSIONGATE_RACE_FORMAT` selects one format.
 
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use crate::support::session_commands::{command_target, patch_target, set_cookie,
 use crate::support::table;
 use crate::support::upstream::Upstream;
 
-/// A format whose sessions the gateway writes: its realm, and the key of its table.
+/// A format under test: the configuration of its realm, and the key of its table.
 struct Format {
     name: &'static str,
     realm: &'static str,
@@ -41,53 +42,53 @@ fn rounds(default: usize) -> usize {
     std::env::var("SESSIONGATE_RACE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// The gateways of a race, over one table, before an upstream that sends back what it is told of the session.
+/// Several gateways that share a table and an upstream, which echoes the session headers that it receives.
 struct Race {
     _upstream: Upstream,
     gateways: Vec<Gateway>,
-    /// Caches nothing, so that it sees the table as it is.
+    /// A gateway without a cache, which reads the table for every request.
     witness: Gateway,
     _server: Ministack,
 }
 
 impl Race {
-    /// Starts `count` gateways over a table of `format`; `None` where the engine cannot be installed.
+    /// Starts `count` gateways with a table of `format`. Returns `None` if the engine cannot be installed.
     async fn start(format: &Format, count: usize) -> Option<Self> {
         let server = Ministack::start()?;
         let (key, key_type) = format.key;
         table::call(server.address(), "CreateTable", table::schema_of("races", key, key_type)).await;
         let upstream = Upstream::responding(|request| {
             let text = |name| request.header(name).map(str::to_owned);
-            let told = json!({
+            let echo = json!({
                 "version": text("x-session-version"), "ref": text("x-session-ref"), "n": text("x-n"),
                 "flash": text("x-session-flash"),
             });
-            with_commands(request, ScriptedResponse::ok(told.to_string()))
+            with_commands(request, ScriptedResponse::ok(echo.to_string()))
         });
         let gateways = join_all((0..count).map(|_| builder(format, &server, &upstream, "60s").start())).await;
         let witness = builder(format, &server, &upstream, "0s").start().await;
         Some(Self { _upstream: upstream, gateways, witness, _server: server })
     }
 
-    /// Makes a session with these claims, and returns its cookie. Afterwards every gateway has it cached.
+    /// Creates a session with these claims, lets every gateway cache it, and returns its cookie.
     async fn session(&self, claims: Value) -> String {
-        let made = self.gateways[0].get(&patch_target(&claims), "").await;
-        assert_eq!(made.status, 200, "{}", made.text());
-        let cookie = set_cookie(&made);
+        let created = self.gateways[0].get(&patch_target(&claims), "").await;
+        assert_eq!(created.status, 200, "{}", created.text());
+        let cookie = set_cookie(&created);
         for gateway in &self.gateways {
             assert_eq!(gateway.get("/", &cookie).await.status, 200);
         }
         cookie
     }
 
-    /// The session that the witness sees: its version, and the claim `n`.
-    async fn seen(&self, cookie: &str) -> Option<(String, u64)> {
-        let told = self.witness.get("/seen", cookie).await.json();
-        let n = told["n"].as_str().map_or(0, |n| n.parse().unwrap());
-        told["version"].as_str().map(|version| (version.to_owned(), n))
+    /// Returns the version and the claim `n` of the session in the table, or `None` if there is no session.
+    async fn read(&self, cookie: &str) -> Option<(String, u64)> {
+        let echo = self.witness.get("/seen", cookie).await.json();
+        let n = echo["n"].as_str().map_or(0, |n| n.parse().unwrap());
+        echo["version"].as_str().map(|version| (version.to_owned(), n))
     }
 
-    /// Sends two requests at the same time, by two gateways.
+    /// Sends two requests at the same time, through two gateways.
     async fn both(&self, first: &str, second: &str, cookie: &str) -> (Response, Response) {
         join(self.gateways[0].get(first, cookie), self.gateways[1].get(second, cookie)).await
     }
@@ -114,21 +115,21 @@ fn builder(format: &Format, server: &Ministack, upstream: &Upstream, ttl: &str) 
         .route("/flash", "optional", "writes = true\nflash = true")
 }
 
-/// Of two equal compare-and-swap writes of one version, one is accepted.
+/// Both writes require the same version.
 #[tokio::test(flavor = "multi_thread")]
 async fn equal_conditional_writes_of_two_gateways_are_acknowledged_once() {
     for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
         let cookie = race.session(json!({ "n": 0 })).await;
         for round in 1..=rounds(20) {
-            let (version, _) = race.seen(&cookie).await.unwrap();
+            let (version, _) = race.read(&cookie).await.unwrap();
             let next = json!({ "n": round }).to_string();
             let swap = command_target("/", &[("X-Session-Patch", &next), ("X-Session-If-Version", &version)]);
             let (first, second) = race.both(&swap, &swap, &cookie).await;
             let mut statuses = [first.status, second.status];
             statuses.sort_unstable();
             assert_eq!(statuses, [200, 409], "{}, round {round}", format.name);
-            assert_eq!(race.seen(&cookie).await.unwrap().1, round as u64);
+            assert_eq!(race.read(&cookie).await.unwrap().1, round as u64);
         }
     }
 }
@@ -151,7 +152,7 @@ async fn flash_message_reaches_one_of_two_gateways_and_equal_appends_both_stay()
     }
 }
 
-/// A log-out that is acknowledged ends the session under whichever id it has; one that is not leaves the cookie.
+/// An acknowledged log-out ends the session whatever its id is; a rejected one keeps the cookie.
 #[tokio::test(flavor = "multi_thread")]
 async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
     let rotate = command_target("/", &[("X-Session-Action", "rotate")]);
@@ -160,7 +161,7 @@ async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
         let Some(race) = Race::start(format, 2).await else { return };
         for round in 1..=rounds(20) {
             let old = race.session(json!({ "n": round })).await;
-            // Every other round, the rotation is answered first, and the other gateway has the old row cached.
+            // In every other round, the rotation completes first, while the other gateway has the old row cached.
             let (rotated, destroyed) = if round % 2 == 0 {
                 race.both(&rotate, &destroy, &old).await
             } else {
@@ -168,19 +169,19 @@ async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
                 (rotated, race.gateways[1].get(&destroy, &old).await)
             };
             let new = (rotated.status == 200).then(|| set_cookie(&rotated));
-            let lives = match &new {
-                Some(new) => race.seen(new).await.is_some(),
-                None => race.seen(&old).await.is_some(),
+            let is_alive = match &new {
+                Some(new) => race.read(new).await.is_some(),
+                None => race.read(&old).await.is_some(),
             };
             let case = format!("{}, round {round}: {} {}", format.name, rotated.status, destroyed.status);
             match destroyed.status {
                 200 => {
-                    assert!(!lives, "{case}: the session lives on after its log-out");
-                    assert!(race.seen(&old).await.is_none(), "{case}: the old id is still good");
+                    assert!(!is_alive, "{case}: the session outlives its log-out");
+                    assert!(race.read(&old).await.is_none(), "{case}: the old id is still valid");
                 }
                 409 => {
                     assert!(destroyed.set_cookies().is_empty(), "{case}: the cookie stays");
-                    assert!(lives, "{case}: somebody ended the session");
+                    assert!(is_alive, "{case}: the session has ended");
                     assert!(!format.name.starts_with("native"), "{case}: retired rows are followed");
                 }
                 _ => panic!("{case}: {}", destroyed.text()),
@@ -191,7 +192,7 @@ async fn log_out_is_not_undone_by_a_rotation_in_another_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_rotations_at_once_is_acknowledged() {
+async fn one_of_two_concurrent_rotations_is_acknowledged() {
     let rotate = command_target("/", &[("X-Session-Action", "rotate")]);
     for format in formats() {
         let Some(race) = Race::start(format, 2).await else { return };
@@ -205,7 +206,7 @@ async fn one_of_two_rotations_at_once_is_acknowledged() {
     }
 }
 
-/// A second log-out, such as of another tab, is none that fails where it is known that the session has ended.
+/// A second log-out, such as from another tab, succeeds if the gateway knows that the session has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_log_outs_by_one_gateway_are_both_acknowledged() {
     let destroy = command_target("/", &[("X-Session-Action", "destroy")]);
@@ -215,11 +216,11 @@ async fn two_log_outs_by_one_gateway_are_both_acknowledged() {
         let gateway = &race.gateways[0];
         let (first, second) = join(gateway.get(&destroy, &session), gateway.get(&destroy, &session)).await;
         assert_eq!((first.status, second.status), (200, 200), "{}", format.name);
-        assert!(race.seen(&session).await.is_none());
+        assert!(race.read(&session).await.is_none());
     }
 }
 
-/// The ref that an operator has read before the rotation names the session after it, too.
+/// A ref that an operator has read before the rotation still identifies the session.
 #[tokio::test(flavor = "multi_thread")]
 async fn revocation_of_a_rotated_session_ends_it_under_its_new_id() {
     let Some(race) = Race::start(&FORMATS[0], 1).await else { return };
@@ -227,7 +228,7 @@ async fn revocation_of_a_rotated_session_ends_it_under_its_new_id() {
     let reference = race.witness.get("/seen", &old).await.json()["ref"].as_str().unwrap().to_owned();
     let rotated = race.gateways[0].get(&command_target("/", &[("X-Session-Action", "rotate")]), &old).await;
     let new = set_cookie(&rotated);
-    assert!(race.seen(&new).await.is_some());
+    assert!(race.read(&new).await.is_some());
     let gateway = &race.gateways[0];
     let revoked = std::process::Command::new(env!("CARGO_BIN_EXE_sessiongate"))
         .args(["session", "revoke", &reference, "--config"])
@@ -235,12 +236,12 @@ async fn revocation_of_a_rotated_session_ends_it_under_its_new_id() {
         .envs([("KEY", "-"), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&revoked.stderr);
-    assert!(revoked.status.success() && said.contains("had changed its id"), "{said}");
-    assert!(race.seen(&new).await.is_none() && race.seen(&old).await.is_none());
+    let stderr = String::from_utf8_lossy(&revoked.stderr);
+    assert!(revoked.status.success() && stderr.contains("had changed its id"), "{stderr}");
+    assert!(race.read(&new).await.is_none() && race.read(&old).await.is_none());
 }
 
-/// A counter that 8 clients count up over 3 gateways, each with the version that it has read.
+/// 8 clients increment a counter through 3 gateways, each conditionally on the version that it has read.
 #[tokio::test(flavor = "multi_thread")]
 async fn compare_and_swap_counter_ends_at_the_number_of_acknowledged_writes() {
     const CLIENTS: usize = 8;
@@ -255,7 +256,7 @@ async fn compare_and_swap_counter_ends_at_the_number_of_acknowledged_writes() {
                     let gateway = &race.gateways[client % race.gateways.len()];
                     let mut acknowledged = 0u64;
                     while acknowledged < per_client {
-                        let (version, n) = race.seen(cookie).await.unwrap();
+                        let (version, n) = race.read(cookie).await.unwrap();
                         let next = json!({ "n": n + 1 }).to_string();
                         let swap = command_target(
                             "/",
@@ -272,7 +273,7 @@ async fn compare_and_swap_counter_ends_at_the_number_of_acknowledged_writes() {
             }))
             .await;
             let total: u64 = counted.iter().sum();
-            assert_eq!(race.seen(&cookie).await.unwrap().1, total, "{}", format.name);
+            assert_eq!(race.read(&cookie).await.unwrap().1, total, "{}", format.name);
         }
     }
 }

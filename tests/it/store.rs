@@ -23,7 +23,7 @@ use crate::support::ministack::Ministack;
 #[tokio::test(flavor = "multi_thread")]
 async fn embedded_engine_in_memory_meets_the_contract() {
     let store = Store::open(&StoreConfig::Embedded { path: None, listen: None }).await.unwrap();
-    contract::hold(&store, "memory").await;
+    contract::check(&store, "memory").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +31,7 @@ async fn embedded_engine_with_a_file_meets_the_contract_and_keeps_its_rows() {
     let directory = Directory::new("contract");
     let config = StoreConfig::Embedded { path: Some(directory.0.join("sessions.db")), listen: None };
     let store = Store::open(&config).await.unwrap();
-    contract::hold(&store, "file").await;
+    contract::check(&store, "file").await;
     let table = store.table("rows-file", "sid", KeyType::Binary);
     let row = Item::from([("sid".into(), Attribute::Binary(b"kept".into()))]);
     assert_eq!(table.create(row.clone()).await.unwrap(), CreateOutcome::Created);
@@ -48,13 +48,13 @@ async fn api_of_the_embedded_engine_meets_the_contract() {
     let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
     let engine = Store::open(&StoreConfig::Embedded { path: None, listen }).await.unwrap();
     let store = connect(&format!("http://{}", engine.api_address().unwrap())).await;
-    contract::hold(&store, "port").await;
+    contract::check(&store, "port").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ministack_meets_the_contract() {
     let Some(server) = tokio::task::spawn_blocking(Ministack::start).await.unwrap() else { return };
-    contract::hold(&connect(&server.endpoint()).await, "ministack").await;
+    contract::check(&connect(&server.endpoint()).await, "ministack").await;
 }
 
 /// Tests the engine at `SESSIONGATE_TEST_ENDPOINT`, for example DynamoDB Local, which must accept any credentials. The test
@@ -63,7 +63,7 @@ async fn ministack_meets_the_contract() {
 async fn engine_at_the_given_endpoint_meets_the_contract() {
     let Ok(endpoint) = std::env::var("SESSIONGATE_TEST_ENDPOINT") else { return };
     let suffix = format!("test-{}", std::process::id());
-    contract::hold(&connect(&endpoint).await, &suffix).await;
+    contract::check(&connect(&endpoint).await, &suffix).await;
 }
 
 async fn connect(endpoint: &str) -> Store {

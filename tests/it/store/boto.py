@@ -1,4 +1,4 @@
-"""Uses the API at the URL given as any app with boto would, and fails where the answers are not DynamoDB's."""
+"""Uses the API at the given URL as an app with boto would, and fails if a response differs from DynamoDB's."""
 
 import sys
 

@@ -1,4 +1,4 @@
-//! What every engine must do, so that sessions mean the same on all of them.
+//! The behaviour that sessions require of every engine.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,41 +9,41 @@ use sessiongate::store::schema::SchemaError;
 use sessiongate::store::table::{ConditionalWrite, CreateOutcome, Read, ScanOptions, Segment, Table};
 use sessiongate::store::{Store, StoreError};
 
-/// What must be in no error's text.
+/// A value that no error may quote.
 const CANARY: &str = "canary-4f1d";
 
-/// Runs the whole of it, on two new tables whose names end in `suffix`.
-pub(crate) async fn hold(store: &Store, suffix: &str) {
+/// Checks the whole contract, on two new tables whose names end in `suffix`.
+pub(crate) async fn check(store: &Store, suffix: &str) {
     let rows = store.table(&format!("rows-{suffix}"), "sid", KeyType::Binary);
     let listed = store.table(&format!("listed-{suffix}"), "session_key", KeyType::String);
 
-    println!("a table that is not there");
-    a_table_that_is_not_there(&rows).await;
-    println!("making tables");
-    making_tables(store, &rows, &listed).await;
-    println!("a name that no table can have");
-    a_name_that_no_table_can_have(store).await;
-    println!("values survive");
-    values_survive(&rows).await;
-    println!("a create never replaces");
-    a_create_never_replaces(&rows).await;
-    println!("a touch moves only what is there");
-    a_touch_moves_only_what_is_there(&rows).await;
-    println!("a delete says whether there was a row");
-    a_delete_says_whether_there_was_a_row(&rows).await;
-    println!("one of many touches wins");
-    one_of_many_touches_wins(&rows).await;
-    println!("a deleted row stays deleted");
-    a_deleted_row_stays_deleted(&rows).await;
-    println!("too large a row is refused");
-    too_large_a_row_is_refused(&rows).await;
-    println!("wrong requests are refused without a word of their values");
-    wrong_requests_are_refused(store, &rows).await;
-    println!("a scan sees every row once");
-    a_scan_sees_every_row_once(&listed).await;
+    println!("missing table");
+    missing_table(&rows).await;
+    println!("creation of tables");
+    creation_of_tables(store, &rows, &listed).await;
+    println!("invalid table name");
+    invalid_table_name(store).await;
+    println!("values round trip");
+    values_round_trip(&rows).await;
+    println!("create never replaces a row");
+    create_never_replaces_a_row(&rows).await;
+    println!("update never creates a row");
+    update_never_creates_a_row(&rows).await;
+    println!("delete reports whether the row existed");
+    delete_reports_whether_the_row_existed(&rows).await;
+    println!("one of many concurrent updates succeeds");
+    one_of_many_concurrent_updates_succeeds(&rows).await;
+    println!("concurrent updates do not revive a deleted row");
+    concurrent_updates_do_not_revive_a_deleted_row(&rows).await;
+    println!("oversized row is rejected");
+    oversized_row_is_rejected(&rows).await;
+    println!("invalid requests are rejected without quoting values");
+    invalid_requests_are_rejected_without_quoting_values(store, &rows).await;
+    println!("scan returns every row once");
+    scan_returns_every_row_once(&listed).await;
 }
 
-async fn a_table_that_is_not_there(table: &Table) {
+async fn missing_table(table: &Table) {
     let key = Key::binary(b"k");
     let touch = Update { set: vec![("iss".into(), number("1"))], conditions: vec![] };
     let missing = |error: StoreError| assert!(matches!(error, StoreError::NoSuchTable(_)), "{error}");
@@ -57,10 +57,10 @@ async fn a_table_that_is_not_there(table: &Table) {
     assert!(error.to_string().contains("sessiongate table create"), "{error}");
 }
 
-async fn making_tables(store: &Store, rows: &Table, listed: &Table) {
+async fn creation_of_tables(store: &Store, rows: &Table, listed: &Table) {
     rows.provision(Some("exp")).await.unwrap();
     listed.provision(None).await.unwrap();
-    rows.provision(Some("exp")).await.expect("a table that fits is left alone");
+    rows.provision(Some("exp")).await.expect("an existing table with the expected key is kept");
     rows.check_schema().await.unwrap();
     listed.check_schema().await.unwrap();
 
@@ -82,13 +82,13 @@ async fn making_tables(store: &Store, rows: &Table, listed: &Table) {
     assert!(matches!(error, SchemaError::WrongTtl { .. }), "{error}");
 }
 
-async fn a_name_that_no_table_can_have(store: &Store) {
+async fn invalid_table_name(store: &Store) {
     let error = store.table("x", "sid", KeyType::Binary).provision(None).await.unwrap_err();
     let SchemaError::Store(StoreError::Invalid(text)) = error else { panic!("{error}") };
-    assert!(text.contains("TableName") || text.contains("tableName"), "DynamoDB's own words: {text}");
+    assert!(text.contains("TableName") || text.contains("tableName"), "the message is DynamoDB's: {text}");
 }
 
-async fn values_survive(table: &Table) {
+async fn values_round_trip(table: &Table) {
     let every = Item::from([
         ("sid".into(), Attribute::Binary(vec![0, 0xff, b'\n'])),
         ("text".into(), Attribute::String("ünï\0 \"\\ \u{1F36A}".into())),
@@ -104,7 +104,7 @@ async fn values_survive(table: &Table) {
         ("texts".into(), Attribute::StringSet(vec!["a".into(), "b".into()])),
         ("numbers".into(), Attribute::NumberSet(vec![Number::from_text("1"), Number::from_text("2")])),
         ("binaries".into(), Attribute::BinarySet(vec![vec![1], vec![2]])),
-        // A word of DynamoDB's own language, and one that is none of anybody's.
+        // A reserved word, and a name that looks like an expression.
         ("size".into(), number("3")),
         ("a.b[0] = :v0 OR #n0".into(), number("4")),
     ]);
@@ -126,15 +126,15 @@ async fn values_survive(table: &Table) {
     }
 }
 
-async fn a_create_never_replaces(table: &Table) {
+async fn create_never_replaces_a_row(table: &Table) {
     assert_eq!(table.create(row(b"created", 1)).await.unwrap(), CreateOutcome::Created);
     assert_eq!(table.create(row(b"created", 2)).await.unwrap(), CreateOutcome::AlreadyExists);
     assert_eq!(read(table, b"created").await, Some(row(b"created", 1)));
 }
 
-async fn a_touch_moves_only_what_is_there(table: &Table) {
+async fn update_never_creates_a_row(table: &Table) {
     let key = Key::binary(b"touched");
-    // Existence is not among the conditions: the table adds it.
+    // `Table::update` adds the condition that the row exists.
     let touch = Update { set: vec![("iss".into(), number("20"))], conditions: vec![less("iss", "20")] };
     assert_eq!(table.update(&key, &touch).await.unwrap(), ConditionalWrite::Refused(None));
     let bare = Update { set: vec![("iss".into(), number("20"))], conditions: vec![] };
@@ -165,7 +165,7 @@ async fn a_touch_moves_only_what_is_there(table: &Table) {
     assert_eq!(read(table, b"touched").await, Some(expected));
 }
 
-async fn a_delete_says_whether_there_was_a_row(table: &Table) {
+async fn delete_reports_whether_the_row_existed(table: &Table) {
     let key = Key::binary(b"deleted");
     let first = [WriteCondition::Equals("ver".into(), Attribute::number(1u64))];
     assert_eq!(table.delete(&key, &[]).await.unwrap(), ConditionalWrite::Refused(None));
@@ -179,7 +179,7 @@ async fn a_delete_says_whether_there_was_a_row(table: &Table) {
     assert_eq!(read(table, b"deleted").await, None);
 }
 
-async fn one_of_many_touches_wins(table: &Table) {
+async fn one_of_many_concurrent_updates_succeeds(table: &Table) {
     table.create(row(b"contended", 1)).await.unwrap();
     let touch = Arc::new(Update {
         set: vec![("iss".into(), number("100"))],
@@ -201,7 +201,7 @@ async fn one_of_many_touches_wins(table: &Table) {
     assert_eq!(done, 1);
 }
 
-async fn a_deleted_row_stays_deleted(table: &Table) {
+async fn concurrent_updates_do_not_revive_a_deleted_row(table: &Table) {
     let key = Key::binary(b"logged out");
     table.create(row(b"logged out", 1)).await.unwrap();
     let touches = (0..50u64).map(|iss| {
@@ -217,7 +217,7 @@ async fn a_deleted_row_stays_deleted(table: &Table) {
     assert_eq!(table.get(&key, Read::Strong).await.unwrap(), None);
 }
 
-async fn too_large_a_row_is_refused(table: &Table) {
+async fn oversized_row_is_rejected(table: &Table) {
     let mut large = row(b"large", 1);
     table.create(large.clone()).await.unwrap();
     large.insert("data".into(), Attribute::String("x".repeat(400 * 1024)));
@@ -233,7 +233,7 @@ async fn too_large_a_row_is_refused(table: &Table) {
     assert_eq!(read(table, b"large").await, Some(row(b"large", 1)), "the old row stays");
 }
 
-async fn wrong_requests_are_refused(store: &Store, table: &Table) {
+async fn invalid_requests_are_rejected_without_quoting_values(store: &Store, table: &Table) {
     let invalid = |error: StoreError| {
         assert!(matches!(error, StoreError::Invalid(_)), "{error:?}");
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
@@ -261,7 +261,7 @@ async fn wrong_requests_are_refused(store: &Store, table: &Table) {
     invalid(table.update(&Key::binary(CANARY.as_bytes()), &key).await.unwrap_err());
 }
 
-async fn a_scan_sees_every_row_once(table: &Table) {
+async fn scan_returns_every_row_once(table: &Table) {
     let keys: BTreeSet<String> = (0..25).map(|index| format!("key {index}")).collect();
     for key in &keys {
         table.create(Item::from([("session_key".into(), Attribute::String(key.clone()))])).await.unwrap();
@@ -282,7 +282,7 @@ async fn scanned(table: &Table, segment: Option<Segment>) -> Vec<String> {
         assert!(page.len() <= 4);
         keys.extend(page.iter().map(|row| row["session_key"].as_str().unwrap().to_owned()));
     }
-    assert_eq!(scan.next_page().await.unwrap(), None, "the end stays the end");
+    assert_eq!(scan.next_page().await.unwrap(), None, "later calls return `None`, too");
     keys.sort();
     keys
 }

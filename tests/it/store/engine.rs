@@ -17,7 +17,7 @@ use super::Directory;
 use crate::support::packages::Runtime;
 
 #[tokio::test]
-async fn what_is_not_a_database_is_named_and_left_alone() {
+async fn file_that_is_not_a_database_is_rejected_and_kept() {
     let directory = Directory::new("files");
     let text = directory.0.join("notes.txt");
     std::fs::write(&text, "shopping list: one thing, and another").unwrap();
@@ -26,7 +26,7 @@ async fn what_is_not_a_database_is_named_and_left_alone() {
     assert!(error.to_string().contains("notes.txt"), "{error}");
     assert_eq!(std::fs::read_to_string(&text).unwrap(), "shopping list: one thing, and another");
 
-    // A database by its first bytes only.
+    // Only the first bytes are those of a database.
     let damaged = directory.0.join("damaged.db");
     std::fs::write(&damaged, [b"SQLite format 3\0".as_slice(), &[7; 4096]].concat()).unwrap();
     let error = Engine::file(&damaged).await.unwrap_err();
@@ -41,7 +41,7 @@ async fn what_is_not_a_database_is_named_and_left_alone() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_new_file_is_its_owners_alone() {
+async fn new_file_is_accessible_to_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
 
     let directory = Directory::new("mode");
@@ -58,7 +58,7 @@ async fn a_new_file_is_its_owners_alone() {
 }
 
 #[tokio::test]
-async fn two_processes_can_use_one_file() {
+async fn two_engines_can_use_one_file() {
     let directory = Directory::new("shared");
     let path = directory.0.join("sessions.db");
     let (one, other) = (Engine::file(&path).await.unwrap(), Engine::file(&path).await.unwrap());
@@ -71,7 +71,7 @@ async fn two_processes_can_use_one_file() {
 }
 
 #[tokio::test]
-async fn a_sweep_removes_what_has_expired_and_nothing_else() {
+async fn sweep_removes_expired_rows_only() {
     let engine = Engine::memory().unwrap();
     let table = Store::with_engine(&engine).table("rows", "sid", KeyType::Binary);
     table.provision(Some("exp")).await.unwrap();
@@ -90,9 +90,9 @@ async fn a_sweep_removes_what_has_expired_and_nothing_else() {
     assert!(table.get(&Key::binary(b"new"), Read::Strong).await.unwrap().is_some());
 }
 
-/// Whatever it is sent, the engine answers in DynamoDB's words, and goes on.
+/// The errors are in DynamoDB's form and reveal nothing of the engine, which keeps working.
 #[tokio::test]
-async fn hostile_requests_get_plain_refusals() {
+async fn malformed_requests_get_errors_of_dynamodb() {
     let engine = Engine::memory().unwrap();
     let operations = ["GetItem", "PutItem", "UpdateItem", "DeleteItem", "Scan", "Query", "CreateTable"];
     let others = ["BatchWriteItem", "TransactWriteItems", "UpdateTimeToLive", "ListStreams", "Nonsense", ""];
@@ -113,10 +113,10 @@ async fn hostile_requests_get_plain_refusals() {
     for operation in operations.iter().chain(&others) {
         for body in bodies {
             let target = format!("DynamoDB_20120810.{operation}");
-            let answer = engine.dispatch(&target, Bytes::copy_from_slice(body.as_bytes())).await;
-            let text = String::from_utf8(answer.body.to_vec()).unwrap();
+            let response = engine.dispatch(&target, Bytes::copy_from_slice(body.as_bytes())).await;
+            let text = String::from_utf8(response.body.to_vec()).unwrap();
             assert_eq!(
-                answer.status,
+                response.status,
                 if operation == &"Scan" && text.contains("Items") { 200 } else { 400 },
                 "{text}"
             );
@@ -126,12 +126,12 @@ async fn hostile_requests_get_plain_refusals() {
             }
         }
     }
-    let answer = engine.dispatch("DynamoDB_20120810.ListTables", Bytes::from_static(b"{}")).await;
-    assert_eq!((answer.status, &answer.body[..]), (200, br#"{"TableNames":[]}"#.as_slice()));
+    let response = engine.dispatch("DynamoDB_20120810.ListTables", Bytes::from_static(b"{}")).await;
+    assert_eq!((response.status, &response.body[..]), (200, br#"{"TableNames":[]}"#.as_slice()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_port_answers_sdks_and_nobody_else() {
+async fn api_accepts_sdks_and_refuses_browsers() {
     let (_store, address) = served().await;
     let talk = move |request: String| tokio::task::spawn_blocking(move || exchange(address, &request));
     let post = |headers: &str, body: &str| {
@@ -142,32 +142,32 @@ async fn the_port_answers_sdks_and_nobody_else() {
     };
 
     let list = post("x-amz-target: DynamoDB_20120810.ListTables\r\n", "{}");
-    let answer = talk(list).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("content-type: application/x-amz-json-1.0"), "{answer}");
+    let response = talk(list).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("content-type: application/x-amz-json-1.0"), "{response}");
     // CRC-32 of {"TableNames":[]}
-    assert!(answer.contains("x-amz-crc32: 1315925753"), "{answer}");
-    let id = answer.lines().find_map(|line| line.strip_prefix("x-amzn-requestid: ")).unwrap();
+    assert!(response.contains("x-amz-crc32: 1315925753"), "{response}");
+    let id = response.lines().find_map(|line| line.strip_prefix("x-amzn-requestid: ")).unwrap();
     assert!(id.len() == 52 && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()));
 
     let browser = post("x-amz-target: DynamoDB_20120810.ListTables\r\norigin: http://evil.example\r\n", "{}");
     assert!(talk(browser).await.unwrap().starts_with("HTTP/1.1 403"));
-    // A page whose name has come to mean this machine sends no `Origin`: to its browser, this is where it came from.
+    // After DNS rebinding, a page sends no `Origin`: to its browser, the request is same-origin.
     let list = post("x-amz-target: DynamoDB_20120810.ListTables\r\n", "{}");
     for host in ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", ""]
     {
-        let answer = talk(list.replace("localhost", host)).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 421"), "{host}: {answer}");
+        let response = talk(list.replace("localhost", host)).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 421"), "{host}: {response}");
         assert!(
-            answer.contains("AccessDeniedException") && answer.contains("for the hosts 127.0.0.1"),
-            "{answer}"
+            response.contains("AccessDeniedException") && response.contains("for the hosts 127.0.0.1"),
+            "{response}"
         );
     }
     let nameless = list.replace("host: localhost\r\n", "");
     assert!(talk(nameless).await.unwrap().starts_with("HTTP/1.1 421"));
     for host in ["127.0.0.1:8000", "[::1]:8000", "LOCALHOST"] {
-        let answer = talk(list.replace("localhost", host)).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+        let response = talk(list.replace("localhost", host)).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 200"), "{host}: {response}");
     }
     let get = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".to_owned();
     assert!(talk(get).await.unwrap().starts_with("HTTP/1.1 404"));
@@ -182,7 +182,7 @@ async fn the_port_answers_sdks_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_port_is_on_loopback_and_closes_with_the_store() {
+async fn api_listens_on_loopback_and_closes_with_the_store() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
         let config = StoreConfig::Embedded { path: None, listen: Some(address.parse().unwrap()) };
         let error = Store::open(&config).await.unwrap_err();
@@ -199,12 +199,12 @@ async fn the_port_is_on_loopback_and_closes_with_the_store() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("the port closes");
+    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("the API closes");
 }
 
-/// Another SDK, which also checks the sums.
+/// boto is another SDK, and verifies checksums.
 #[tokio::test(flavor = "multi_thread")]
-async fn boto_can_use_the_port() {
+async fn boto_can_use_the_api() {
     let Some(mut command) = Runtime::Python.command("botocore", &["botocore==1.43.106"]) else { return };
     let (_store, address) = served().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/store/boto.py");
@@ -223,9 +223,9 @@ async fn served() -> (Store, SocketAddr) {
 fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // The server may have answered, and hung up, before it has all of this.
+    // The server may respond and close the connection before it has read the whole request.
     let _ = stream.write_all(request.as_bytes());
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8_lossy(&response).into_owned()
 }

@@ -1,4 +1,4 @@
-//! What goes wrong between the gateway and DynamoDB, and what it is called then.
+//! Failures between the gateway and DynamoDB, and the errors that the store returns for them.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -30,7 +30,7 @@ use super::local_credentials;
 const CANARY: &str = "canary-88e0";
 
 #[tokio::test]
-async fn every_refusal_has_its_kind() {
+async fn errors_of_dynamodb_are_converted_by_code() {
     let validation = "com.amazon.coral.validate#ValidationException";
     let cases: &[(u16, &str, &str)] = &[
         (400, "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "Throttled"),
@@ -46,21 +46,21 @@ async fn every_refusal_has_its_kind() {
     ];
     for (status, kind, expected) in cases {
         let body = format!(r#"{{"__type":"{kind}","message":"it says {CANARY}"}}"#);
-        let error = answered(*status, body).await;
+        let error = read_error(*status, body).await;
         assert!(format!("{error:?}").starts_with(expected), "{kind}: {error:?}");
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
     }
     let size =
         format!(r#"{{"__type":"{validation}","message":"Item size has exceeded the maximum allowed size"}}"#);
-    assert!(matches!(answered(400, size).await, StoreError::TooLarge));
+    assert!(matches!(read_error(400, size).await, StoreError::TooLarge));
     let denied = "User: arn:aws:iam::1:role/x is not authorized to perform: dynamodb:GetItem";
     let body =
         format!(r#"{{"__type":"com.amazon.coral.service#AccessDeniedException","message":"{denied}"}}"#);
-    assert!(matches!(answered(400, body).await, StoreError::Denied(text) if text == denied));
+    assert!(matches!(read_error(400, body).await, StoreError::Denied(text) if text == denied));
 }
 
 #[tokio::test]
-async fn answers_that_are_not_dynamodbs_are_no_answers() {
+async fn responses_of_other_services_are_unavailable() {
     let half = r#"{"Item":{"sid":{"B":"#;
     let unknown = format!(r#"{{"Item":{{"sid":{{"Z":"{CANARY}"}}}}}}"#);
     for (status, body) in [
@@ -75,19 +75,19 @@ async fn answers_that_are_not_dynamodbs_are_no_answers() {
         (404, "<html>nobody here</html>"),
         (302, ""),
     ] {
-        let error = answered(status, body.to_owned()).await;
+        let error = read_error(status, body.to_owned()).await;
         assert!(matches!(error, StoreError::Unavailable(_)), "{status} {body}: {error:?}");
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error:?}");
     }
 }
 
 #[tokio::test]
-async fn a_closed_port_and_a_silent_one_are_unavailable_in_time() {
+async fn closed_port_and_silent_server_are_unavailable_within_the_timeout() {
     let closed = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = table(closed, 3).await.get(&Key::binary(b"k"), Read::Strong).await.unwrap_err();
     assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("refused")), "{error:?}");
 
-    // It takes the connection, by the system's backlog, and never says a word.
+    // The kernel accepts the connection into the backlog, and nobody responds.
     let silent = StdListener::bind("127.0.0.1:0").unwrap();
     let table = table(silent.local_addr().unwrap(), 3).await;
     let begin = Instant::now();
@@ -97,7 +97,7 @@ async fn a_closed_port_and_a_silent_one_are_unavailable_in_time() {
 }
 
 #[tokio::test]
-async fn a_failure_that_passes_is_not_seen() {
+async fn transient_failures_are_retried() {
     let failures = Arc::new(Mutex::new(2));
     let (server, _task) = Server::start(move |engine, target, body| {
         let failures = failures.clone();
@@ -115,9 +115,9 @@ async fn a_failure_that_passes_is_not_seen() {
     assert_eq!(table.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), None);
 }
 
-/// The SDK takes an empty body for `{}`: no such row, or done.
+/// The SDK alone would parse an empty body as `{}`, which means "no such row" or "done".
 #[tokio::test]
-async fn no_operation_takes_a_foreign_answer_for_its_own() {
+async fn every_operation_rejects_the_response_of_another_service() {
     let key = Key::binary(b"k");
     for body in ["", " ", "<html>", "[]", "{", r#"{"message":"Forbidden"}"#] {
         let (server, _task) =
@@ -129,10 +129,10 @@ async fn no_operation_takes_a_foreign_answer_for_its_own() {
         let errors = [
             table.get(&key, Read::Eventual).await.unwrap_err(),
             table.create(row(1)).await.unwrap_err(),
-            table.change(&key, &due(2)).await.unwrap_err(),
-            table.update(&key, &due(2)).await.unwrap_err(),
+            table.change(&key, &set_iss(2)).await.unwrap_err(),
+            table.update(&key, &set_iss(2)).await.unwrap_err(),
             table.delete(&key, &[]).await.unwrap_err(),
-            table.delete(&key, &due(2).conditions).await.unwrap_err(),
+            table.delete(&key, &set_iss(2).conditions).await.unwrap_err(),
             table.rotate(row(1), &Key::binary(b"old"), &retirement).await.unwrap_err(),
             table.scan(options).next_page().await.unwrap_err(),
             table.describe().await.unwrap_err(),
@@ -146,16 +146,16 @@ async fn no_operation_takes_a_foreign_answer_for_its_own() {
 }
 
 #[tokio::test]
-async fn an_empty_object_is_an_answer() {
+async fn empty_object_is_a_valid_response() {
     let (server, _task) =
         Server::start(|_, _, _| async { EngineResponse { status: 200, body: "{}".into() } }).await;
     let table = server.table(1).await;
     assert_eq!(table.get(&Key::binary(b"k"), Read::Strong).await.unwrap(), None);
-    assert_eq!(table.update(&Key::binary(b"k"), &due(2)).await.unwrap(), ConditionalWrite::Done);
+    assert_eq!(table.update(&Key::binary(b"k"), &set_iss(2)).await.unwrap(), ConditionalWrite::Done);
 }
 
-/// A server that carries out the first write of `operation`, then `meanwhile`, and loses the response.
-async fn losing_a_response(operation: &'static str, meanwhile: Option<Value>) -> (Server, impl Sized) {
+/// Starts a server that loses the response to the first `operation` after it has executed it and put `meanwhile`.
+async fn server_losing_a_response(operation: &'static str, meanwhile: Option<Value>) -> (Server, impl Sized) {
     let lost = Arc::new(Mutex::new(true));
     Server::start(move |engine, target, body| {
         let (lost, meanwhile) = (lost.clone(), meanwhile.clone());
@@ -175,47 +175,47 @@ async fn losing_a_response(operation: &'static str, meanwhile: Option<Value>) ->
 }
 
 #[tokio::test]
-async fn retry_of_a_change_that_was_carried_out_is_done() {
-    let (server, _task) = losing_a_response("UpdateItem", None).await;
+async fn retry_of_an_executed_change_is_done() {
+    let (server, _task) = server_losing_a_response("UpdateItem", None).await;
     let table = server.table(3).await;
     assert_eq!(table.create(row(1)).await.unwrap(), CreateOutcome::Created);
-    assert_eq!(table.change(&Key::binary(b"k"), &due(2)).await.unwrap(), ConditionalWrite::Done);
+    assert_eq!(table.change(&Key::binary(b"k"), &set_iss(2)).await.unwrap(), ConditionalWrite::Done);
     let mut kept = table.get(&Key::binary(b"k"), Read::Strong).await.unwrap().unwrap();
     assert!(kept.remove(WRITE_MARK).is_some(), "the change left its mark");
     assert_eq!(kept, row(2));
 }
 
-/// The row that another writer made is equal but for the mark.
+/// The other writer's row is equal except for the write mark.
 #[tokio::test]
-async fn outcome_of_a_change_that_another_writer_hides_is_unknown() {
+async fn outcome_of_a_change_that_is_then_overwritten_is_unknown() {
     let other = json!({ "TableName": "rows", "Item": {
         "sid": { "B": "aw==" }, "iss": { "N": "2" },
     } });
-    let (server, _task) = losing_a_response("UpdateItem", Some(other)).await;
+    let (server, _task) = server_losing_a_response("UpdateItem", Some(other)).await;
     let table = server.table(3).await;
     table.create(row(1)).await.unwrap();
-    let error = table.change(&Key::binary(b"k"), &due(2)).await.unwrap_err();
+    let error = table.change(&Key::binary(b"k"), &set_iss(2)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }
 
 #[tokio::test]
-async fn equal_row_of_another_writer_is_a_refusal() {
+async fn second_equal_change_is_refused() {
     let server = Server::start(|engine, target, body| async move { engine.dispatch(&target, body).await });
     let (server, _task) = server.await;
     let table = server.table(3).await;
     table.create(row(1)).await.unwrap();
-    assert_eq!(table.change(&Key::binary(b"k"), &due(2)).await.unwrap(), ConditionalWrite::Done);
-    let second = table.change(&Key::binary(b"k"), &due(2)).await.unwrap();
+    assert_eq!(table.change(&Key::binary(b"k"), &set_iss(2)).await.unwrap(), ConditionalWrite::Done);
+    let second = table.change(&Key::binary(b"k"), &set_iss(2)).await.unwrap();
     assert!(matches!(second, ConditionalWrite::Refused(Some(_))), "{second:?}");
 }
 
 #[tokio::test]
-async fn retries_of_a_create_and_of_a_rotation_that_were_carried_out_are_done() {
-    let (server, _task) = losing_a_response("PutItem", None).await;
+async fn retries_of_an_executed_create_and_rotation_are_done() {
+    let (server, _task) = server_losing_a_response("PutItem", None).await;
     let table = server.table(3).await;
     assert_eq!(table.create(row(1)).await.unwrap(), CreateOutcome::Created);
     assert_eq!(table.create(row(1)).await.unwrap(), CreateOutcome::AlreadyExists, "a second create");
-    let (server, _task) = losing_a_response("TransactWriteItems", None).await;
+    let (server, _task) = server_losing_a_response("TransactWriteItems", None).await;
     let table = server.table(3).await;
     table.create(row(1)).await.unwrap();
     let mut new = row(5);
@@ -227,15 +227,15 @@ async fn retries_of_a_create_and_of_a_rotation_that_were_carried_out_are_done() 
 
 #[tokio::test]
 async fn outcome_of_a_conditional_delete_whose_response_is_lost_is_unknown() {
-    let (server, _task) = losing_a_response("DeleteItem", None).await;
+    let (server, _task) = server_losing_a_response("DeleteItem", None).await;
     let table = server.table(3).await;
     table.create(row(1)).await.unwrap();
-    let error = table.delete(&Key::binary(b"k"), &due(2).conditions).await.unwrap_err();
+    let error = table.delete(&Key::binary(b"k"), &set_iss(2).conditions).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }
 
-/// A server whose first `count` writes of one row meet a transaction on it.
-async fn conflicting(count: usize) -> (Server, impl Sized) {
+/// Starts a server whose first `count` writes conflict with a transaction.
+async fn server_with_conflicts(count: usize) -> (Server, impl Sized) {
     let left = Arc::new(Mutex::new(count));
     Server::start(move |engine, target, body| {
         let left = left.clone();
@@ -254,16 +254,16 @@ async fn conflicting(count: usize) -> (Server, impl Sized) {
 }
 
 #[tokio::test]
-async fn write_that_meets_a_transaction_is_retried() {
+async fn write_that_conflicts_with_a_transaction_is_retried() {
     let key = Key::binary(b"k");
-    for write in ["update", "change", "delete", "take"] {
-        let (server, _task) = conflicting(2).await;
+    for write in ["update", "change", "delete", "delete_returning"] {
+        let (server, _task) = server_with_conflicts(2).await;
         let table = server.table(3).await;
         table.create(row(1)).await.unwrap();
         let written = match write {
-            "update" => table.update(&key, &due(2)).await,
-            "change" => table.change(&key, &due(2)).await,
-            "delete" => table.delete(&key, &due(2).conditions).await,
+            "update" => table.update(&key, &set_iss(2)).await,
+            "change" => table.change(&key, &set_iss(2)).await,
+            "delete" => table.delete(&key, &set_iss(2).conditions).await,
             _ => table
                 .delete_returning(&key)
                 .await
@@ -274,16 +274,16 @@ async fn write_that_meets_a_transaction_is_retried() {
 }
 
 #[tokio::test]
-async fn write_that_keeps_meeting_transactions_is_refused_with_the_row_and_the_table_is_writable() {
+async fn write_that_conflicts_in_every_attempt_is_refused_and_the_table_is_writable() {
     let key = Key::binary(b"k");
-    let (server, _task) = conflicting(usize::MAX).await;
+    let (server, _task) = server_with_conflicts(usize::MAX).await;
     let table = server.table(2).await;
     table.create(row(1)).await.unwrap();
     for _ in 0..3 {
         for written in [
-            table.update(&key, &due(2)).await,
-            table.change(&key, &due(2)).await,
-            table.delete(&key, &due(2).conditions).await,
+            table.update(&key, &set_iss(2)).await,
+            table.change(&key, &set_iss(2)).await,
+            table.delete(&key, &set_iss(2).conditions).await,
         ] {
             assert_eq!(written.unwrap(), ConditionalWrite::Refused(Some(row(1))));
         }
@@ -297,7 +297,7 @@ async fn write_that_keeps_meeting_transactions_is_refused_with_the_row_and_the_t
 }
 
 #[tokio::test]
-async fn rotation_that_is_throttled_counts_as_a_failed_write_and_one_that_is_refused_does_not() {
+async fn throttled_rotation_is_a_failed_write_and_a_refused_one_is_not() {
     for (code, expected, failure) in [
         ("ThrottlingError", "Err(Throttled)", Some("throttled")),
         ("ProvisionedThroughputExceeded", "Err(Throttled)", Some("throttled")),
@@ -324,61 +324,62 @@ async fn rotation_that_is_throttled_counts_as_a_failed_write_and_one_that_is_ref
     }
 }
 
-/// Older servers do not send the row with a refusal. It is read, so that "none" still means that there is none.
+/// Some servers do not send the row with a failed condition. `Refused(None)` must still mean that there is no row.
 #[tokio::test]
-async fn a_refusal_without_the_row_is_not_taken_for_a_deleted_row() {
+async fn row_is_read_if_a_refusal_does_not_contain_it() {
     let (server, _task) = Server::start(|engine, target, body| async move {
-        let answer = engine.dispatch(&target, body).await;
-        let mut json: Value = serde_json::from_slice(&answer.body).unwrap();
-        if answer.status == 400 {
+        let response = engine.dispatch(&target, body).await;
+        let mut json: Value = serde_json::from_slice(&response.body).unwrap();
+        if response.status == 400 {
             json.as_object_mut().unwrap().remove("Item").expect("a row");
         }
-        EngineResponse { status: answer.status, body: json.to_string().into() }
+        EngineResponse { status: response.status, body: json.to_string().into() }
     })
     .await;
     let table = server.table(3).await;
     table.create(row(5)).await.unwrap();
-    let written = table.update(&Key::binary(b"k"), &due(5)).await.unwrap();
+    let written = table.update(&Key::binary(b"k"), &set_iss(5)).await.unwrap();
     assert_eq!(written, ConditionalWrite::Refused(Some(row(5))));
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_no_url_is_refused_at_once() {
+async fn endpoint_that_is_not_an_http_url_is_rejected() {
     for endpoint in ["", "localhost:8000", "ftp://x", "http://", "http:///x", "http://a b"] {
         let error = Store::connect(&config(endpoint.into(), 1), Some(local_credentials())).await.unwrap_err();
         assert!(matches!(error, StoreOpenError::Endpoint), "{endpoint}: {error}");
     }
 }
 
-/// What a store says where nothing is configured. The environment belongs to the whole process, so this runs in one
-/// with another environment.
+/// The environment belongs to the whole process, so the store is opened in a child process with another one.
 #[test]
-fn without_a_region_or_credentials_the_error_names_the_way_out() {
-    let region = opened_with(&[("AWS_EC2_METADATA_DISABLED", "true")]);
+fn error_for_a_missing_region_or_credentials_says_what_to_set() {
+    let region = first_error_with(&[("AWS_EC2_METADATA_DISABLED", "true")]);
     assert!(region.contains("AWS_REGION"), "{region}");
     let none = [("AWS_EC2_METADATA_DISABLED", "true"), ("AWS_REGION", "us-east-1")];
-    let credentials = opened_with(&none);
+    let credentials = first_error_with(&none);
     assert!(credentials.contains("AWS_ACCESS_KEY_ID"), "{credentials}");
     assert!(!credentials.contains("such as `local`"), "{credentials}");
-    let endpoint = opened_with(&[none[0], none[1], ("TEST_ENDPOINT", "http://127.0.0.1:1")]);
+    let endpoint = first_error_with(&[none[0], none[1], ("TEST_ENDPOINT", "http://127.0.0.1:1")]);
     assert!(endpoint.contains("such as `local`"), "{endpoint}");
 }
 
 #[test]
-fn a_silent_metadata_service_holds_nobody_up() {
+fn silent_metadata_service_delays_the_error_by_less_than_15_seconds() {
     let silent = StdListener::bind("127.0.0.1:0").unwrap();
     let metadata = format!("http://{}", silent.local_addr().unwrap());
     let begin = Instant::now();
-    let error =
-        opened_with(&[("AWS_REGION", "us-east-1"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.as_str())]);
+    let error = first_error_with(&[
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.as_str()),
+    ]);
     assert!(error.contains("AWS_ACCESS_KEY_ID"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
 }
 
-/// A credentials helper that fails once the gateway runs: not an outage of DynamoDB, and said as what it is.
+/// A credentials helper that fails after the first load is reported as denied access, not as an outage of DynamoDB.
 #[cfg(unix)]
 #[test]
-fn credentials_that_run_out_are_access_denied() {
+fn credentials_that_cannot_be_renewed_are_access_denied() {
     let directory = super::Directory::new("helper");
     let (config, used) = (directory.0.join("config"), directory.0.join("used"));
     let expired =
@@ -388,7 +389,7 @@ fn credentials_that_run_out_are_access_denied() {
     std::fs::write(&helper, once).unwrap();
     std::fs::write(&config, format!("[default]\ncredential_process = sh {}\n", helper.display())).unwrap();
     let path = std::env::var("PATH").unwrap();
-    let error = opened_with(&[
+    let error = first_error_with(&[
         ("PATH", &path),
         ("AWS_EC2_METADATA_DISABLED", "true"),
         ("AWS_REGION", "us-east-1"),
@@ -398,8 +399,8 @@ fn credentials_that_run_out_are_access_denied() {
     assert!(used.exists(), "the helper worked once");
 }
 
-/// The first error of a store in a process with this environment and no other.
-fn opened_with(environment: &[(&str, &str)]) -> String {
+/// Returns the first error of a store in a child process with this environment only.
+fn first_error_with(environment: &[(&str, &str)]) -> String {
     let directory = super::Directory::new("home");
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "store::faults::opens_in_this_environment", "--ignored", "--nocapture"])
@@ -414,7 +415,7 @@ fn opened_with(environment: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-#[ignore = "run by the tests above, in a process of its own"]
+#[ignore = "run by the tests above in a child process"]
 async fn opens_in_this_environment() {
     let endpoint = std::env::var("TEST_ENDPOINT").ok();
     let config = DynamodbConfig { region: None, endpoint, ..config(String::new(), 1) };
@@ -429,8 +430,8 @@ async fn opens_in_this_environment() {
 
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// The error of a read that is answered like this.
-async fn answered(status: u16, body: String) -> StoreError {
+/// Returns the error of a read that gets this response.
+async fn read_error(status: u16, body: String) -> StoreError {
     let (server, _task) = Server::start(move |_, _, _| {
         let body = body.clone();
         async move { EngineResponse { status, body: body.into() } }
@@ -440,11 +441,11 @@ async fn answered(status: u16, body: String) -> StoreError {
     table.get(&Key::binary(b"k"), Read::Strong).await.unwrap_err()
 }
 
-/// An HTTP server in DynamoDB's place, that has an engine and may do with its answers what it likes.
+/// An HTTP server in DynamoDB's place, whose responses are made by a function that can use an engine.
 struct Server(SocketAddr);
 
 impl Server {
-    async fn start<F, A>(act: F) -> (Self, JoinHandle<()>)
+    async fn start<F, A>(respond: F) -> (Self, JoinHandle<()>)
     where
         F: Fn(Engine, String, Bytes) -> A + Clone + Send + 'static,
         A: Future<Output = EngineResponse> + Send + 'static,
@@ -455,15 +456,15 @@ impl Server {
         Store::with_engine(&engine).table("rows", "sid", KeyType::Binary).provision(None).await.unwrap();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (engine, act) = (engine.clone(), act.clone());
+                let (engine, respond) = (engine.clone(), respond.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let (engine, act) = (engine.clone(), act.clone());
+                    let (engine, respond) = (engine.clone(), respond.clone());
                     async move {
                         let target = request.headers()["x-amz-target"].to_str().unwrap().to_owned();
                         let body = request.into_body().collect().await.unwrap().to_bytes();
-                        let answer = act(engine, target, body).await;
-                        let response = Response::builder().status(answer.status);
-                        Ok::<_, Infallible>(response.body(Full::new(answer.body)).unwrap())
+                        let EngineResponse { status, body } = respond(engine, target, body).await;
+                        let response = Response::builder().status(status);
+                        Ok::<_, Infallible>(response.body(Full::new(body)).unwrap())
                     }
                 });
                 let connection = hyper::server::conn::http1::Builder::new();
@@ -499,7 +500,7 @@ fn row(iss: u64) -> Item {
     Item::from([("sid".into(), Attribute::Binary(b"k".into())), ("iss".into(), Attribute::number(iss))])
 }
 
-fn due(iss: u64) -> Update {
+fn set_iss(iss: u64) -> Update {
     let value = Attribute::number(iss);
     Update {
         set: vec![("iss".into(), value.clone())],
