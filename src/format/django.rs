@@ -188,7 +188,7 @@ impl Format for Django {
     }
 
     fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault> {
-        // Version 0.6 first puts the key alone. If the process dies then, Django itself fails on that row.
+        // Version 0.6 first writes a row without `data`. If the process dies then, Django cannot read the row either.
         let data = item.get(DATA).ok_or_else(|| RowFault::Missing(DATA.into()))?;
         let text = data.as_str().ok_or_else(|| RowFault::Type(DATA.into()))?;
         let created = seconds(item, CREATED)?;

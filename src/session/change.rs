@@ -359,7 +359,7 @@ impl Realm {
 }
 
 /// Waits for a random time after every second conflict. Without it, one of two gateways could lose every time. After a
-/// wait the known row is likely outdated, so the next attempt mainly reads the current one, and the attempt after that
+/// wait, the known row is probably outdated. The next attempt then fails and returns the current row, so the one after it
 /// does not wait.
 async fn back_off(conflicts: usize) {
     if conflicts > 0 && conflicts.is_multiple_of(2) {

@@ -3,8 +3,8 @@
 //! 1. A pair ends at `;` only: a quoted string may not contain one, and `$Version` is an ordinary name, as for browsers
 //!    (RFC 6265, 4.2.1).
 //! 2. Spaces and tabs around a pair are trimmed, and no other characters, so that a look-alike name does not match.
-//! 3. A pair whose name equals ours but for bytes that a parser may trim is removed, too, since the app's parser may trim
-//!    more: Python's trims the no-break space, for example.
+//! 3. A pair is also removed if its name equals ours once bytes that are not visible ASCII are trimmed, since the app's
+//!    parser may trim more than spaces: Python's trims the no-break space, for example.
 //! 4. Quotes around a value are not part of it. Clients that follow RFC 2109 send them (Java's `HttpCookie`, Python 2's
 //!    `cookielib`), and Django, Werkzeug, WebOb and Express remove them. The session cookie is forwarded without quotes, so
 //!    it does not matter whether the app would remove them.

@@ -2,7 +2,7 @@
 //! for it. A purge deletes them now, in every format.
 //!
 //! 1. A row is deleted if its format decodes it and the session has expired. A row that cannot be decoded is kept, and
-//!    counted by reason. So is a row that counts as expired only because it does not record its creation.
+//!    counted by reason. So is a row without a creation time if the realm has a lifetime.
 //! 2. The delete is conditional on every attribute that was read. A session that was used, changed or recreated meanwhile
 //!    is kept.
 //! 3. If DynamoDB throttles requests, the purge waits for as long as that lasts.

@@ -27,7 +27,7 @@ pub enum Resolution {
     Anonymous(Anonymous),
     /// The store is unavailable, so it is unknown whether there is a session.
     Unavailable,
-    /// Nothing was looked up, since the client's address has named too many unknown sessions. The client may retry after
+    /// The client's address has sent too many unknown session ids, so nothing was looked up. The client may retry after
     /// this time.
     Throttled(Duration),
 }

@@ -53,7 +53,7 @@ impl RowTimes {
     }
 
     pub(super) fn ttl_attribute(&self) -> Option<&str> {
-        // Rack writes the current time as the deadline unless `max_stale` is set: TTL would delete every session.
+        // Unless `max_stale` is set, Rack writes the current time as the deadline, and TTL would delete every session.
         let usable = self.unit == TimeUnit::Seconds && self.rule != TimeRule::Rack;
         self.expires.as_deref().filter(|_| usable)
     }
