@@ -56,6 +56,18 @@ SEEDS = {
     ],
     "configuration": [(ROOT.parent / "gateway.toml").read_text(), "[sessions.x]\nformat = 7\n[[routes]]\npath = \"\"\n"],
     "forwarded": ["f6.6.6.6, 9.9.9.9:80, 10.0.0.7\nphttps\nhpublic.example\n=for=9.9.9.9", "f[::1]:80, ::ffff:1.2.3.4", "ha b"],
+    "request": [
+        "abc\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "z\n\r\n\r\nGET /a?b HTTP/1.1\r\nHost: a\r\nX: \t y \r\nX:\r\n\r\nGET /c HTTP/1.0\r\n\r\n",
+        "~\nPOST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloPOST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        "zz\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n0A\r\n0123456789\r\n0\r\nX: y\r\n\r\n"
+        "GET /d HTTP/1.1\r\n\r\n",
+        "b\nPUT http://a/b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "o\nOPTIONS * HTTP/1.1\r\nHost: a\r\n\r\nQUERY /?\"<x>\" HTTP/1.1\r\nHost: a\r\n\r\n",
+        "i\nGET / HTTP/1.1\nHost: a\r\n\r\n",
+        "\nPOST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "q\nGET / HTTP/1.1\r\nHost : a\r\n folded\r\n\r\n",
+    ],
     "response": [
         "Go3\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\nhello",
         "Gc0\nHTTP/1.0 200 OK\r\n\r\nto the end",

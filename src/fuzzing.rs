@@ -3,6 +3,7 @@
 //!
 //! Not part of the crate's public interface.
 
+mod request;
 mod response;
 mod row;
 
@@ -28,6 +29,7 @@ use crate::session::set_cookie::CookieWriter;
 use crate::time::Timestamp;
 use crate::upstream::GatewayHeaders;
 
+pub use request::request;
 pub use response::response;
 pub use row::{row, session_cookie};
 

@@ -37,4 +37,4 @@ macro_rules! targets {
     };
 }
 
-targets! { configuration cookie forwarded host mapping response route row session_cookie set_cookie }
+targets! { configuration cookie forwarded host mapping request response route row session_cookie set_cookie }

@@ -1,0 +1,117 @@
+//! Fuzz target `request`: what a client sends over HTTP/1.1, parsed as a whole and in pieces.
+//!
+//! The first line of the input has one letter for each piece: its length, from `a` for one byte. The rest are the bytes of
+//! the client.
+
+use bytes::{Buf as _, Bytes};
+use http::Request;
+
+use crate::http1::{Decoder, HeadLimits, ReadBuffer, RequestHead, Step};
+
+/// The limits of the heads.
+const LIMITS: HeadLimits = HeadLimits { bytes: 8 * 1024, lines: 64 };
+
+/// A request and its body, or the end of the connection.
+type Exchange = (Request<()>, Vec<u8>);
+
+/// Parses what a client sends.
+pub fn request(input: &[u8]) {
+    let Some(end) = input.iter().position(|&byte| byte == b'\n') else { return };
+    let (lengths, bytes) = (input.get(..end).unwrap_or_default(), input.get(end + 1..).unwrap_or_default());
+    let whole = Parser::default().parse(bytes, &[]);
+    let pieces = Parser::default().parse(bytes, lengths);
+    assert_eq!(whole.len(), pieces.len(), "splitting makes no difference to the number of requests");
+    for ((request, body), (other, other_body)) in whole.iter().zip(&pieces) {
+        let head = |request: &Request<()>| {
+            (request.method().clone(), request.uri().clone(), request.version(), request.headers().clone())
+        };
+        assert_eq!((head(request), body), (head(other), other_body), "nor to a request");
+        for (name, value) in request.headers() {
+            let value = value.as_bytes();
+            assert!(
+                !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)),
+                "{name} cannot end its line"
+            );
+            assert!(value.trim_ascii().len() == value.len(), "{name} has no surrounding spaces");
+        }
+        let target = request.uri().to_string();
+        assert!(!target.bytes().any(|byte| byte <= b' ' || byte == 0x7f), "the target cannot end its line");
+    }
+}
+
+#[derive(Debug)]
+struct Parser {
+    buffer: ReadBuffer,
+    current: Option<(Request<()>, Decoder, Vec<u8>, bool)>,
+    requests: Vec<Exchange>,
+    is_ended: bool,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self { buffer: ReadBuffer::new(), current: None, requests: Vec::new(), is_ended: false }
+    }
+}
+
+impl Parser {
+    /// Parses `bytes`, which arrive in pieces of these lengths, and the rest at once.
+    fn parse(mut self, mut bytes: &[u8], lengths: &[u8]) -> Vec<Exchange> {
+        for length in lengths {
+            let length = usize::from(length.wrapping_sub(b'a')).saturating_add(1).min(bytes.len());
+            let (piece, rest) = bytes.split_at_checked(length).unwrap_or_default();
+            bytes = rest;
+            self.receive(piece);
+        }
+        self.receive(bytes);
+        self.requests
+    }
+
+    fn receive(&mut self, piece: &[u8]) {
+        if self.is_ended || piece.is_empty() {
+            return;
+        }
+        self.buffer.bytes.extend_from_slice(piece);
+        while !self.is_ended && self.step() {}
+        assert!(
+            self.is_ended || self.buffer.bytes.len() < LIMITS.bytes + 32 * 1024,
+            "what is not parsed yet is bounded"
+        );
+    }
+
+    /// Takes a step. Returns `false` if more bytes are needed.
+    fn step(&mut self) -> bool {
+        if let Some((_, decoder, body, _)) = &mut self.current {
+            match decoder.next(&mut self.buffer.bytes, false) {
+                Ok(Step::Data(data)) => body.extend_from_slice(&data),
+                Ok(Step::Trailers(_)) => {}
+                Ok(Step::NeedsRead) => return false,
+                Ok(Step::End) => {
+                    if let Some((request, _, body, keep_alive)) = self.current.take() {
+                        self.requests.push((request, body));
+                        self.is_ended = !keep_alive;
+                    }
+                }
+                Err(_) => self.is_ended = true,
+            }
+            return true;
+        }
+        if !self.buffer.may_hold_head(LIMITS.bytes) {
+            return false;
+        }
+        match RequestHead::parse(&Bytes::copy_from_slice(&self.buffer.bytes), LIMITS) {
+            Ok(Some((mut head, length))) => {
+                self.buffer.bytes.advance(length);
+                self.buffer.reset_search();
+                let decoder = std::mem::replace(&mut head.body, Decoder::empty());
+                let keep_alive = head.keep_alive;
+                self.current = Some((head.into_request(()), decoder, Vec::new(), keep_alive));
+            }
+            Ok(None) => {
+                self.buffer.set_searched();
+                return false;
+            }
+            Err(_) => self.is_ended = true,
+        }
+        true
+    }
+}
