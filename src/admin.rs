@@ -1,9 +1,9 @@
 //! The admin listener: health and readiness checks (`/healthz`, `/readyz`), metrics for Prometheus (`/metrics`), and the
 //! configuration and an overview for operators (`/config`, `/`).
 //!
-//! 1. It has an address of its own, and is never part of a public listener.
-//! 2. Clients without the token, or, if there is no token, clients that ask for another host than this machine, get only
-//!    the health and readiness checks (`admin/access.rs`).
+//! 1. It has its own address, and is never part of a public listener.
+//! 2. Requests without the token get only the health and readiness checks. If no token is configured, so do requests for
+//!    a host other than this machine (`admin/access.rs`).
 //! 3. It is read-only, and shows no session, cookie, claim or key.
 //! 4. It runs on the control runtime. The number of its connections and their duration are limited, so that its clients
 //!    cannot slow down requests.
@@ -46,24 +46,24 @@ use access::{AdminAccess, Denied};
 use readiness::Readiness;
 use socket::{AdminSocket, AdminStream};
 
-/// Limit of connections that are served at a time. Further ones wait in the kernel's queue.
+/// Maximum number of connections served at a time. Further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
 /// Timeout for receiving a request head, and for the next request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum duration of a connection, which also ends connections whose clients do not read the response.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// Limit of a request head's size.
+/// Maximum size of a request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
-/// Response to a request for another host, if there is no token.
+/// Response to a request for another host if no token is configured.
 const OTHER_HOST: &str = "without a token, the host of the URL must be 127.0.0.1, [::1] or localhost\n";
 
 /// Pause after a failed accept, for example when no file descriptor is left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The state of the gateway that the admin listener shows.
-pub struct Subject {
+/// The functions and counters through which the admin listener reads the gateway's state.
+pub struct AdminSources {
     /// Returns the current gateway.
     pub gateway: Box<dyn Fn() -> Arc<Gateway> + Send + Sync>,
     /// Returns whether all workers are alive.
@@ -87,9 +87,9 @@ pub struct Subject {
 pub struct ConnectionReport {
     /// Number of open connections.
     pub open: usize,
-    /// Limit of open connections.
-    pub bound: usize,
-    /// Counters of accepted, refused and failed connections, by outcome.
+    /// Maximum number of open connections.
+    pub limit: usize,
+    /// Counters of client connections and TLS handshakes, by outcome.
     pub outcomes: [(&'static str, u64); 6],
     /// Counters of HTTP/2 misuse.
     pub http2: Http2Report,
@@ -123,7 +123,7 @@ pub struct ReloadReport {
     pub generation: u64,
 }
 
-/// The running admin listener, which ends when this is dropped.
+/// The running admin listener, which stops when this is dropped.
 #[derive(Debug)]
 pub struct Admin {
     socket: Arc<AdminSocket>,
@@ -132,7 +132,7 @@ pub struct Admin {
 
 /// State shared by all connections.
 struct AdminState {
-    subject: Subject,
+    sources: AdminSources,
     readiness: Readiness,
     access: AdminAccess,
     started: Now,
@@ -145,15 +145,19 @@ impl Admin {
     ///
     /// # Errors
     /// Returns an error if the address cannot be bound.
-    pub fn start(config: &AdminConfig, inherited: Option<OwnedFd>, subject: Subject) -> io::Result<Self> {
+    pub fn start(
+        config: &AdminConfig,
+        inherited: Option<OwnedFd>,
+        sources: AdminSources,
+    ) -> io::Result<Self> {
         let socket = Arc::new(AdminSocket::open(&config.address, inherited)?);
         let access = AdminAccess::from_config(config);
-        let state = AdminState { subject, readiness: Readiness::default(), access, started: Clock.now() };
+        let state = AdminState { sources, readiness: Readiness::default(), access, started: Clock.now() };
         let task = tokio::spawn(accept(Arc::clone(&socket), Arc::new(state)));
         Ok(Self { socket, _task: AbortOnDropHandle::new(task) })
     }
 
-    /// Returns the address that it listens on.
+    /// Returns the address that the listener is bound to.
     pub fn address(&self) -> &str {
         self.socket.address()
     }
@@ -161,12 +165,12 @@ impl Admin {
     /// Duplicates the socket, for the process that replaces this one.
     ///
     /// # Errors
-    /// Returns an error if the limit of open files is reached.
+    /// Returns an error if the limit on open files is reached.
     pub fn descriptor(&self) -> io::Result<OwnedFd> {
         self.socket.descriptor()
     }
 
-    /// Ends the listener, and leaves its socket file to the process that has taken over.
+    /// Stops the listener, and leaves its socket file to the process that has taken over.
     pub fn hand_over(self) {
         self.socket.hand_over();
     }
@@ -241,7 +245,7 @@ impl AdminState {
             }
             Err(Denied::Host) => return text(StatusCode::MISDIRECTED_REQUEST, PLAIN, OTHER_HOST),
         }
-        let gateway = (self.subject.gateway)();
+        let gateway = (self.sources.gateway)();
         match path {
             "/" => text(StatusCode::OK, "text/html; charset=utf-8", page::page(&gateway)),
             "/metrics" => self.metrics(&gateway),
@@ -253,14 +257,14 @@ impl AdminState {
     }
 
     fn health(&self) -> AdminResponse {
-        let alive = (self.subject.is_alive)();
+        let alive = (self.sources.is_alive)();
         let (status, word) = check_result(alive, "alive", "stuck");
         json(status, &json!({ "status": word, "checks": { "workers": word } }))
     }
 
     async fn ready(&self) -> AdminResponse {
-        let is_draining = (self.subject.is_draining)();
-        let report = self.readiness.report(&(self.subject.gateway)()).await;
+        let is_draining = (self.sources.is_draining)();
+        let report = self.readiness.report(&(self.sources.gateway)()).await;
         let (status, word) = check_result(report.is_ready() && !is_draining, "ready", "not ready");
         let serving = if is_draining { "draining" } else { "ok" };
         let checks = json!({ "serving": serving, "stores": report.stores, "upstreams": report.upstreams });
@@ -268,7 +272,7 @@ impl AdminState {
     }
 
     fn metrics(&self, gateway: &Gateway) -> AdminResponse {
-        match exposition::exposition(&self.subject, gateway, self.started) {
+        match exposition::exposition(&self.sources, gateway, self.started) {
             Ok(metrics) => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics),
             Err(error) => {
                 tracing::error!(%error, "the metrics cannot be written");
@@ -297,8 +301,8 @@ fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     response
 }
 
-impl fmt::Debug for Subject {
+impl fmt::Debug for AdminSources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject").field("workers", &self.workers).finish_non_exhaustive()
+        f.debug_struct("AdminSources").field("workers", &self.workers).finish_non_exhaustive()
     }
 }

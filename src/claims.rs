@@ -1,4 +1,4 @@
-//! A session's decoded data, and the paths that configuration uses to name a part of it.
+//! A session's decoded data, and the paths by which the configuration refers to parts of it.
 
 mod requirement;
 mod user;
@@ -14,7 +14,7 @@ pub type Claims = Map<String, Value>;
 /// The path of a claim: `user`, or `user.name` for a value in a nested object.
 ///
 /// Keys may contain dots themselves (Pyramid's security policy writes `auth.userid`): at each level of nesting, the
-/// longest key that exists is taken.
+/// longest existing key is used.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimPath(String);
 

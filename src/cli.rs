@@ -30,10 +30,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line = match CommandLine::try_parse_from(args) {
         Ok(line) => line,
         // clap returns the help and the version as errors, too.
-        Err(usage) => {
-            let shown = usage.print();
-            return match u8::try_from(usage.exit_code()) {
-                Ok(0) => exit_code(shown.map_err(Failure::from)),
+        Err(error) => {
+            let printed = error.print();
+            return match u8::try_from(error.exit_code()) {
+                Ok(0) => exit_code(printed.map_err(Failure::from)),
                 Ok(code) => ExitCode::from(code),
                 Err(_) => Kind::Usage.exit_code(),
             };
@@ -48,7 +48,7 @@ fn dispatch(line: CommandLine) -> CommandResult {
         None | Some(Command::Serve) => serve::run(file),
         Some(Command::Check(args)) => check::run(&args, file),
         Some(Command::Demo(_) | Command::Completions(_)) if file.config.is_some() => {
-            Err(Failure::usage("this command uses no configuration file").hint("leave `--config` out"))
+            Err(Failure::usage("this command uses no configuration file").hint("omit `--config`"))
         }
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::Table(TableCommand::Create(args))) => table::create(&args, file),
@@ -74,7 +74,7 @@ fn completions(args: &Completions) -> CommandResult {
 fn exit_code(result: CommandResult) -> ExitCode {
     let Err(failure) = result else { return ExitCode::SUCCESS };
     if failure.kind != Kind::BrokenPipe {
-        // If stderr is closed as well, the exit code must do.
+        // If stderr is closed too, the exit code alone reports the failure.
         let _ = report(&failure);
     }
     failure.kind.exit_code()

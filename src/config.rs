@@ -1,7 +1,7 @@
 //! The resolved configuration: names are indices, values are in range, and defaults are filled in.
 //!
 //! A [`Config`] comes only from [`load`] or [`parse`], which report every problem of a file in one run. The rest of the
-//! crate relies on it and validates nothing again.
+//! crate relies on that and does not validate again.
 //!
 //! [`parse`] does no IO: secrets, certificates and the time come through an [`Environment`]. [`load`] reads the file and
 //! uses the process's own environment.
@@ -77,7 +77,7 @@ pub struct Config {
     pub realms: Vec<RealmConfig>,
     /// `[upstreams.NAME]`; routes refer to them by index.
     pub upstreams: Vec<UpstreamConfig>,
-    /// `[[routes]]`: at least one, and no two that match the same requests.
+    /// `[[routes]]`: at least one. No two match the same requests.
     pub routes: Vec<RouteConfig>,
     /// The file's content, for display.
     pub source: ConfigSource,
@@ -94,10 +94,10 @@ impl ConfigSource {
     }
 }
 
-/// Prints no content: the resolved configuration beside it has all of it.
+/// Prints no content, since the resolved configuration beside it has the same content.
 impl fmt::Debug for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Source")
+        f.write_str("ConfigSource(..)")
     }
 }
 
@@ -108,14 +108,14 @@ pub enum StoreConfig {
     Embedded {
         /// The database file. `None` keeps the tables in memory.
         path: Option<PathBuf>,
-        /// A loopback address on which the API is served too.
+        /// A loopback address on which the API is also served.
         listen: Option<SocketAddr>,
     },
     /// Amazon DynamoDB, or a server with a compatible API.
     Dynamodb(DynamodbConfig),
 }
 
-/// `[store.dynamodb]`. The AWS SDK's default provider chain supplies what is `None`.
+/// `[store.dynamodb]`. The AWS SDK's default provider chain supplies the values that are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DynamodbConfig {
     /// The AWS region.
@@ -202,7 +202,7 @@ pub enum OnStoreError {
     Refuse,
     /// Like `Refuse`, but serve `optional` routes without a session; the upstream sees the status `unavailable`.
     Anonymous,
-    /// Use a cached row for this long after its ttl, and then do as `Refuse`.
+    /// Use a cached row for this long after its ttl, and then respond as `Refuse` does.
     Stale(Duration),
 }
 
@@ -213,7 +213,7 @@ pub struct CookieConfig {
     pub name: String,
     /// `Path`
     pub path: String,
-    /// `Domain`. `None` omits it, so that the cookie is sent to the host alone.
+    /// `Domain`. `None` omits it, so that the cookie is sent only to the host that set it.
     pub domain: Option<String>,
     /// `Secure`
     pub secure: SecureAttribute,
@@ -261,7 +261,7 @@ pub struct CacheConfig {
 /// `[sessions.NAME.keys]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysConfig {
-    /// The key that signs, and the first that verifies.
+    /// The key that signs, and the first to verify with.
     pub current: Secret,
     /// Keys that only verify.
     pub previous: Vec<Secret>,
@@ -300,7 +300,7 @@ impl std::error::Error for ConfigErrors {}
 /// Loads a configuration file, and the variables and files that it refers to.
 ///
 /// # Errors
-/// Returns every problem of the file, or that it cannot be read.
+/// Returns every problem of the file, or the reason why it cannot be read.
 pub fn load(path: &Path) -> Result<(Config, Warnings), ConfigErrors> {
     load_sources(path).1
 }
@@ -341,7 +341,7 @@ fn load_in(path: &Path, environment: &dyn Environment) -> Result<(Config, Warnin
 pub fn parse(source: &str, file: &Path, environment: &dyn Environment) -> (Option<Config>, DiagnosticReport) {
     let (document, errors) = DeTable::parse_recoverable(source);
     if !errors.is_empty() {
-        // A file with syntax errors is parsed in part only, so its values are not checked.
+        // A file with syntax errors is parsed only in part, so its values are not checked.
         let errors = errors.iter().map(|error| {
             let diagnostic = Diagnostic::error(error.message());
             error.span().into_iter().fold(diagnostic, Diagnostic::at)
@@ -357,7 +357,7 @@ pub fn parse(source: &str, file: &Path, environment: &dyn Environment) -> (Optio
     (config.filter(|_| !report.has_errors()), report)
 }
 
-/// Resolves the whole file, and records its problems on the way. The result is valid if none of them is an error.
+/// Resolves the whole file, and records its problems. The result is valid if none of them is an error.
 fn resolve<'d>(
     document: &'d DeTable<'d>,
     directory: &Path,

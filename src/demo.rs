@@ -39,7 +39,7 @@ pub use received::{HeaderOrigin, HeaderOrigins};
 
 use crate::headers::SESSION_ACTION;
 
-/// Limit of open connections. Further ones wait in the kernel's queue; the gateway keeps far fewer.
+/// Maximum number of open connections. Further ones wait in the kernel's queue; the gateway opens far fewer.
 const MAX_CONNECTIONS: usize = 512;
 
 /// Timeout for receiving a request head.
@@ -56,7 +56,7 @@ pub struct App {
 
 /// A link that logs a browser in: `/become/TOKEN`.
 pub struct LoginLink {
-    /// The end of the link's path. It cannot be guessed, so that no other site can link to it.
+    /// The last segment of the link's path. It cannot be guessed, so no other site can link to it.
     pub token: String,
     /// Creates a session, or finds the existing one, and returns a `Set-Cookie` value for it; `None` if that fails.
     pub log_in: Box<dyn Fn() -> BoxFuture<'static, Option<HeaderValue>> + Send + Sync>,
@@ -211,7 +211,7 @@ impl RunningApp {
     }
 }
 
-/// Returns `path`, on the log-in page with the page's own `next` query, so that logging in leads to the requested page.
+/// Returns `path`. On the log-in page, appends the page's own `next` query, so that logging in leads to the requested page.
 fn with_next(path: &str, kind: PageKind, uri: &Uri) -> String {
     match uri.query().filter(|query| kind == PageKind::Login && query.starts_with("next=")) {
         Some(query) => format!("{path}?{query}"),
@@ -225,7 +225,7 @@ async fn accept(app: Arc<App>, listener: TcpListener) {
     loop {
         while connections.try_join_next().is_some() {}
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        // Fails if no descriptor is left or the client has disconnected; both may pass.
+        // Fails if no descriptor is left, or the client has disconnected. Both are temporary.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;

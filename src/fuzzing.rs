@@ -90,8 +90,8 @@ access = "required"
 upstream = "app"
 "#;
 
-/// Limit of the size of injected headers.
-const BUDGET: usize = 8 * 1024;
+/// Maximum size of the injected headers, in bytes.
+const MAX_HEADER_BYTES: usize = 8 * 1024;
 
 /// Parses a Cookie header.
 pub fn cookie(header: &[u8]) {
@@ -189,9 +189,9 @@ fn resolve(path: &str) -> String {
 pub fn mapping(claims: &[u8]) {
     let Ok(claims) = serde_json::from_slice::<Claims>(claims) else { return };
     let rules = gateway().routes.iter().flat_map(|route| &route.headers).cloned().collect::<Vec<_>>();
-    let Ok(headers) = proxy::map(&rules, &claims, BUDGET) else { return };
+    let Ok(headers) = proxy::map(&rules, &claims, MAX_HEADER_BYTES) else { return };
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    assert!(size <= BUDGET, "the headers are within the limit");
+    assert!(size <= MAX_HEADER_BYTES, "the headers are within the limit");
     for (name, value) in &headers {
         let bytes = value.as_bytes();
         assert!(!bytes.is_empty() && bytes.trim_ascii() == bytes, "{name} has no blanks at its ends");
@@ -210,10 +210,14 @@ pub fn mapping(claims: &[u8]) {
 pub fn configuration(source: &[u8]) {
     let Ok(source) = std::str::from_utf8(source) else { return };
     let (config, report) = config::parse(source, Path::new("gateway.toml"), &EmptyEnvironment);
-    assert_eq!(config.is_none(), report.has_errors(), "a configuration is valid exactly if it has no error");
+    assert_eq!(
+        config.is_none(),
+        report.has_errors(),
+        "a configuration is valid if and only if it has no error"
+    );
     let text = report.render(Colour::Plain);
     assert!(
-        !text.chars().any(|letter| letter.is_control() && letter != '\n'),
+        !text.chars().any(|character| character.is_control() && character != '\n'),
         "the text cannot control the terminal"
     );
 }
@@ -254,7 +258,7 @@ pub fn forwarded(lines: &[u8]) {
         .map(|address: IpAddr| address.to_canonical());
     assert!(
         origin.client == Some(proxy) || addresses.any(|address| Some(address) == origin.client),
-        "the client's address is one of the header's"
+        "the client's address comes from the header"
     );
     let (mut added, mut written) = (GatewayHeaders::default(), headers.clone());
     origin.write(&mut written, &mut added);
@@ -267,7 +271,7 @@ pub fn forwarded(lines: &[u8]) {
 /// Parses a Host header.
 pub fn host(value: &[u8]) {
     let Some(name) = canonical_host(value) else { return };
-    assert_eq!(canonical_host(name.as_bytes()).as_ref(), Some(&name), "a canonical host is canonical");
+    assert_eq!(canonical_host(name.as_bytes()).as_ref(), Some(&name), "normalization is idempotent");
     assert!(
         !name.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii_graphic()),
         "a canonical host is lower-case visible ASCII"

@@ -44,7 +44,7 @@ pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host
 pub const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// Prefix of the gateway's own headers.
 const SESSION_PREFIX: &str = "x-session-";
-/// Headers that override the method, host or path of a request, in lower case. Frameworks and rewriting modules honor
+/// Headers that override the method, host or path of a request, in lower case. Frameworks and rewriting modules honour
 /// them (IIS URL Rewrite, Zend, Yii, older Symfony; Gunicorn's `SCRIPT_NAME`), or proxies set them for apps that do.
 /// `X-Forwarded-*` headers, some of which do the same, are scrubbed by prefix.
 pub const OVERRIDES: [&str; 18] = [
@@ -116,7 +116,7 @@ pub fn is_client_header(name: &HeaderName) -> bool {
     )
 }
 
-/// Returns `name` with capital letters, for display: `X-User`.
+/// Returns `name` with each word capitalized, for display: `X-User`.
 pub fn capitalized(name: &HeaderName) -> String {
     let capital = |word: &str| match word.split_at_checked(1) {
         Some((first, rest)) => first.to_ascii_uppercase() + rest,
@@ -133,14 +133,14 @@ pub fn is_session(name: &str) -> bool {
         })
 }
 
-/// Returns whether response header `name` is a control header, which is for the gateway and never reaches the client.
+/// Returns whether the response header `name` is a control header, which is for the gateway and never reaches the client.
 pub fn is_control(name: &HeaderName) -> bool {
     is_session(name.as_str())
 }
 
 /// Returns whether `name` is a hop-by-hop header, which is never passed on (RFC 9110, 7.6.1).
 ///
-/// `Trailer` and the proxy authentication headers are on the list of RFC 2616 (13.5.1) only. `HTTP2-Settings` belongs
+/// `Trailer` and the proxy authentication headers are only on the list of RFC 2616 (13.5.1). `HTTP2-Settings` belongs
 /// to the h2c upgrade (RFC 7540, 3.2), which the gateway does not support.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
@@ -198,14 +198,14 @@ pub fn is_trailer(name: &HeaderName) -> bool {
         )
 }
 
-/// Returns the value of `name`, or `None` if the header is absent or there are several lines of it.
-pub(crate) fn sole<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+/// Returns the value of `name`, or `None` if the header is absent or has several lines.
+pub(crate) fn single_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next();
     line.filter(|_| lines.next().is_none())
 }
 
-/// Keeps the fields for whose names `keep` returns `true`. Returns `None` if no field is left.
+/// Keeps the fields whose names `keep` accepts. Returns `None` if no field is left.
 pub(crate) fn retain(mut fields: HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Option<HeaderMap> {
     let removed: Vec<HeaderName> = fields.keys().filter(|name| !keep(name)).cloned().collect();
     for name in removed {
@@ -225,16 +225,16 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// Removes the headers that any route injects, on all routes, and those that begin with `X-Session-`. Names with
-    /// other characters than letters, digits and `-` are removed too; with `pass_odd`, only if they fold like a removed
-    /// one.
+    /// Creates a scrub that removes the headers that any route injects, on all routes, and those that begin with
+    /// `X-Session-`. It also removes names with characters other than letters, digits and `-`; with `pass_odd`, only if they
+    /// fold like a removed name.
     pub fn new(injected: impl IntoIterator<Item = HeaderName>, pass_odd: bool) -> Self {
         let injected: HashSet<HeaderName, RandomState> = injected.into_iter().collect();
         let folded = injected.iter().map(|name| fold(name.as_str())).collect();
         Self { injected, folded, allowed: Vec::new(), pass_odd }
     }
 
-    /// Keeps the [`OVERRIDES`] in `allowed`, which some route allows. The other routes must remove these themselves.
+    /// Keeps the [`OVERRIDES`] in `allowed`, which some route allows. The other routes must remove these.
     #[must_use]
     pub fn allowing(self, allowed: Vec<HeaderName>) -> Self {
         Self { allowed, ..self }
@@ -244,7 +244,7 @@ impl Scrub {
     ///
     /// `X-Forwarded-*`, `Forwarded`, `X-Real-IP`, `Proxy` (httpoxy) and names that fold like them are removed as well:
     /// the gateway reads those of trusted proxies first, and writes its own. So are the [`OVERRIDES`], since the app
-    /// would serve another request than the one that was authorized.
+    /// would serve a request other than the one that was authorized.
     pub fn removes(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
         if text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Scheme;
 
-use crate::headers::sole;
+use crate::headers::single_value;
 
 /// Returns the host of a Host header in lower case, without port and trailing dot. Returns `None` if the header is
 /// invalid.
@@ -53,9 +53,9 @@ fn port(host: &[u8]) -> Option<u16> {
 /// Returns whether the Host header is a loopback address or `localhost`.
 ///
 /// The owner of another name can resolve it to 127.0.0.1 (DNS rebinding). Without this check, a page of that name could
-/// read a port that serves this machine without authentication.
-pub(crate) fn names_this_machine(headers: &HeaderMap) -> bool {
-    let host = sole(headers, &HOST).and_then(|host| canonical_host(host.as_bytes()));
+/// read responses from a port that serves this machine without authentication.
+pub(crate) fn is_loopback_host(headers: &HeaderMap) -> bool {
+    let host = single_value(headers, &HOST).and_then(|host| canonical_host(host.as_bytes()));
     host.is_some_and(|host| is_local(&host))
 }
 
@@ -155,7 +155,7 @@ mod tests {
             for host in hosts {
                 headers.append(HOST, HeaderValue::from_static(host));
             }
-            names_this_machine(&headers)
+            is_loopback_host(&headers)
         };
         for local in
             ["127.0.0.1", "127.0.0.1:9090", "127.8.9.1:1", "[::1]", "[0:0::1]:9090", "LocalHost.:9090"]

@@ -36,8 +36,8 @@ pub enum Attribute {
     BinarySet(Vec<Vec<u8>>),
 }
 
-/// A DynamoDB number: a decimal of up to 38 digits. It is kept as text, since neither `i64` nor `f64` represents all of
-/// them and numbers written by the app must be preserved exactly.
+/// A DynamoDB number: a decimal of up to 38 digits. It is kept as text, since neither `i64` nor `f64` represents every
+/// such number, and numbers written by the app must be preserved exactly.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Number(String);
 

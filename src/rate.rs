@@ -58,7 +58,7 @@ pub struct ClientLimiter<'l> {
 }
 
 impl Limiter {
-    /// Creates a limiter that allows `rate` to each address.
+    /// Creates a limiter that allows each address `rate`.
     pub fn new(rate: Rate) -> Self {
         let interval = SECOND / u64::from(rate.per_second.max(1));
         let bucket = interval.saturating_mul(u64::from(rate.burst.max(1)));
@@ -68,7 +68,7 @@ impl Limiter {
     /// Takes one token from the bucket of `address`.
     ///
     /// # Errors
-    /// Returns the wait until a token is available if there is none.
+    /// If no token is available, returns the wait for the next one.
     pub fn try_acquire(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let now = self.nanos(now);
         let bucket = self.bucket(address);
@@ -82,14 +82,14 @@ impl Limiter {
     }
 
     /// Returns the number of addresses tracked, and its limit.
-    pub fn fill(&self) -> (u64, u64) {
+    pub fn usage(&self) -> (u64, u64) {
         (self.full_at.weight(), self.full_at.capacity())
     }
 
     /// Returns the tokens available to `address` without taking any.
     ///
     /// # Errors
-    /// Returns the wait until a token is available if there is none.
+    /// If no token is available, returns the wait for the next one.
     pub fn balance(&self, address: IpAddr, now: Instant) -> Result<Balance, Duration> {
         let Some(bucket) = self.full_at.get(&bucket_key(address)) else { return Ok(Balance::All) };
         let now = self.nanos(now);
@@ -122,7 +122,7 @@ impl Limiter {
     fn bucket(&self, address: IpAddr) -> Arc<AtomicU64> {
         let key = bucket_key(address);
         self.full_at.get(&key).unwrap_or_else(|| {
-            // If two threads create the bucket of an address at once, the tokens taken from one of the two are lost.
+            // If two threads create the bucket of an address at once, the tokens taken from one of them are not counted.
             let bucket = Arc::new(AtomicU64::new(0));
             self.full_at.insert(key, Arc::clone(&bucket));
             bucket
@@ -143,7 +143,7 @@ impl<'l> ClientLimiter<'l> {
     /// Takes one token.
     ///
     /// # Errors
-    /// Returns the wait until a token is available if there is none.
+    /// If no token is available, returns the wait for the next one.
     pub fn try_acquire(&self, now: Instant) -> Result<(), Duration> {
         self.limiter.map_or(Ok(()), |limiter| limiter.try_acquire(self.address, now))
     }
@@ -151,7 +151,7 @@ impl<'l> ClientLimiter<'l> {
     /// Checks for a token without taking it.
     ///
     /// # Errors
-    /// Returns the wait until a token is available if there is none.
+    /// If no token is available, returns the wait for the next one.
     pub fn check(&self, now: Instant) -> Result<(), Duration> {
         self.limiter.map_or(Ok(()), |limiter| limiter.balance(self.address, now).map(drop))
     }
@@ -164,7 +164,7 @@ impl<'l> ClientLimiter<'l> {
     }
 }
 
-/// Rate-limit key: the address, or its /64 for IPv6.
+/// Returns the rate-limit key: the address, or its /64 for IPv6.
 fn bucket_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -248,7 +248,7 @@ mod tests {
         for number in 0..200_000_u32 {
             assert!(limiter.try_acquire(std::net::Ipv4Addr::from_bits(number).into(), start).is_ok());
         }
-        let (used, limit) = limiter.fill();
+        let (used, limit) = limiter.usage();
         assert!(used <= limit && limit <= 2 * MAX_ADDRESSES as u64, "{used} of {limit}");
     }
 }

@@ -93,7 +93,7 @@ impl<R> Router<R> {
             let group = match &config.host {
                 None => &mut router.any_host,
                 Some(HostPattern::Exact(host)) => router.exact.entry(host.clone()).or_default(),
-                Some(HostPattern::Below(host)) => {
+                Some(HostPattern::Subdomains(host)) => {
                     let known = router.wildcards.iter().position(|(other, _)| other == host);
                     let at = known.unwrap_or_else(|| {
                         router.wildcards.push((host.clone(), Vec::new()));

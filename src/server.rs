@@ -35,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Admin, Subject};
+use crate::admin::{self, Admin, AdminSources};
 use crate::config::{Config, Difference, ListenerAddress};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -64,7 +64,7 @@ const ACCESS_LOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// A running gateway.
 #[derive(Debug)]
 pub struct Server {
-    /// The configuration in force.
+    /// The current configuration.
     config: Config,
     assembled: Assembled,
     listeners: Vec<Arc<Listener>>,
@@ -119,7 +119,7 @@ impl Server {
         }
         let admin = config.admin.as_ref().map(|admin| {
             let socket = inherited.take_admin(&admin.address);
-            Admin::start(admin, socket, subject(&latest, &state, &connections, telemetry, count))
+            Admin::start(admin, socket, admin_sources(&latest, &state, &connections, telemetry, count))
                 .map_err(|error| StartError::System { what: "the admin listener", error })
         });
         let admin = admin.transpose()?;
@@ -227,7 +227,7 @@ impl Server {
         Certificates { generations: self.generations.subscribe() }
     }
 
-    /// Returns the configuration in force.
+    /// Returns the current configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -316,17 +316,17 @@ impl Certificates {
 }
 
 /// Builds the admin listener's view of the server.
-fn subject(
+fn admin_sources(
     generations: &watch::Receiver<Arc<Generation>>,
     state: &Arc<State>,
     connections: &Arc<Connections>,
     telemetry: &Telemetry,
     workers: usize,
-) -> Subject {
+) -> AdminSources {
     let certificates = Certificates { generations: generations.clone() };
     let (generations, connections) = (generations.clone(), Arc::clone(connections));
     let (alive, draining, reloads) = (Arc::clone(state), Arc::clone(state), Arc::clone(state));
-    Subject {
+    AdminSources {
         gateway: Box::new(move || Arc::clone(&generations.borrow().gateway)),
         is_alive: Box::new(move || alive.is_alive()),
         is_draining: Box::new(move || draining.is_draining()),
@@ -340,7 +340,7 @@ fn subject(
             let counters = &connections.counters;
             admin::ConnectionReport {
                 open: connections.open(),
-                bound: connections.limit(),
+                limit: connections.limit(),
                 outcomes: [
                     ("accepted", counters.accepted.get()),
                     ("over_share", counters.over_share.get()),

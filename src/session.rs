@@ -37,7 +37,7 @@ pub use edit::Edit;
 pub use mapped::{Mapped, MappingSlot, MappingTooLarge};
 pub(crate) use monitor::{SessionMonitor, SessionStatus, Usage};
 pub use mutation::{Action, ChangeError, MutationOutcome, SessionMutation, UpdatedSession};
-pub use realm::{Fill, Realm, Reissued};
+pub use realm::{Realm, RealmUsage, Reissued};
 pub use reissue::PendingReissue;
 pub use resolution::{Active, Anonymous, LookupSource, Resolution};
 pub use set_cookie::RewrittenCookie;

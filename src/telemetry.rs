@@ -1,7 +1,8 @@
 //! Observability: the log, the access log, the metrics, and the propagation of trace context.
 //!
 //! Log lines go to stderr, as text or as JSON. The access log has its own writer (`telemetry/access_log.rs`).
-//! `RUST_LOG` sets the log filter. By default the gateway logs from `info` up and dependencies log from `warn` up.
+//! `RUST_LOG` sets the log filter. By default, the gateway logs at `info` and above, and dependencies at `warn` and
+//! above.
 //! `RUST_LOG` cannot lift the limits on what dependencies log (`telemetry/dependencies.rs`).
 
 pub mod access_log;
@@ -63,7 +64,7 @@ impl Telemetry {
     }
 
     /// Returns the telemetry for a reload from the configuration `old` to `new`: the metrics stay, and the access log is
-    /// opened anew if its target has changed.
+    /// replaced if its target has changed.
     ///
     /// # Errors
     /// Returns an error if the new access log's file cannot be opened.

@@ -46,7 +46,7 @@ impl Clock {
 }
 
 impl Timestamp {
-    /// The deadline of something that does not expire.
+    /// A deadline that is never reached.
     pub const NEVER: Self = Self(i64::MAX);
 
     /// Converts from seconds since the epoch; saturates.

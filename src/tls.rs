@@ -1,5 +1,5 @@
 //! Parsing for TLS: server certificates with their keys, client CAs, selection of a certificate by host name, and the
-//! fields of client certificates. Pure: no files, no sockets.
+//! fields of client certificates. It does no IO.
 
 mod client;
 mod identity;

@@ -1,8 +1,8 @@
 //! Access to the admin listener, except for the health and readiness checks, which are open to everyone.
 //!
-//! 1. With a token, requests must have the token.
+//! 1. If a token is configured, requests must present it.
 //! 2. Without a token, on a loopback address, the request's host must be a name of this machine. Otherwise a web page on
-//!    another host could read the responses: its owner only has to let the host name resolve to 127.0.0.1 (DNS rebinding).
+//!    another host could read the responses: its owner only has to point the host name at 127.0.0.1 (DNS rebinding).
 //! 3. Without a token, on a Unix socket, everyone who can open the socket has access.
 
 use http::HeaderMap;
@@ -11,14 +11,14 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::config::{AdminAddress, AdminConfig};
-use crate::headers::sole;
-use crate::host::names_this_machine;
+use crate::headers::single_value;
+use crate::host::is_loopback_host;
 use crate::secret::Secret;
 
-/// The scheme of `Authorization`.
+/// The authentication scheme, and the space after it.
 const BEARER: &[u8] = b"Bearer ";
 
-/// The access rule.
+/// The access rule of the admin listener.
 #[derive(Clone, Debug)]
 pub(super) enum AdminAccess {
     /// Requires the token.
@@ -61,7 +61,7 @@ impl AdminAccess {
                 }
             }
             Self::Local => {
-                if names_this_machine(headers) {
+                if is_loopback_host(headers) {
                     Ok(())
                 } else {
                     Err(Denied::Host)
@@ -72,10 +72,10 @@ impl AdminAccess {
     }
 }
 
-/// Returns whether the headers have the token. Compares digests in constant time, so that the duration reveals nothing
+/// Returns whether the headers contain the token. Compares digests in constant time, so that the duration reveals nothing
 /// about the token.
 fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
-    let Some(line) = sole(headers, &AUTHORIZATION) else { return false };
+    let Some(line) = single_value(headers, &AUTHORIZATION) else { return false };
     let Some((scheme, given)) = line.as_bytes().split_at_checked(BEARER.len()) else { return false };
     let digests = (Sha256::digest(given.trim_ascii()), Sha256::digest(token.expose()));
     scheme.eq_ignore_ascii_case(BEARER) && bool::from(digests.0.ct_eq(&digests.1))

@@ -4,7 +4,7 @@
 use prometheus::{CounterVec, Error, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::process::Process;
-use super::{ConnectionReport, Http2Report, ReloadReport, Subject};
+use super::{AdminSources, ConnectionReport, Http2Report, ReloadReport};
 use crate::proxy::Gateway;
 use crate::telemetry::metrics::NONE;
 use crate::time::Now;
@@ -30,19 +30,19 @@ const UPSTREAM: [Reading<UpstreamReport>; 5] = [
     (
         Kind::Gauge,
         "sessiongate_upstream_available",
-        "Whether an upstream has a server that takes requests.",
+        "Whether an upstream has an available server.",
         |report| u64::from(report.is_available()),
     ),
     (
         Kind::Gauge,
         "sessiongate_upstream_queued_requests",
-        "Requests that wait for a free connection to a server.",
+        "Requests that are waiting for a connection to a server.",
         |report| report.queued as u64,
     ),
     (
         Kind::Gauge,
         "sessiongate_upstream_queue_limit_requests",
-        "Limit of the requests that wait.",
+        "Maximum number of waiting requests.",
         |report| report.queue_size as u64,
     ),
     (Kind::Counter, "sessiongate_upstream_retries_total", "Retries of requests.", |report| report.retries),
@@ -70,12 +70,9 @@ const SERVER: [Reading<ServerReport>; 9] = [
     (Kind::Gauge, "sessiongate_server_connections_open", "Open connections to a server.", |server| {
         server.connections as u64
     }),
-    (
-        Kind::Gauge,
-        "sessiongate_server_connections_idle",
-        "Open connections to a server that carry no request.",
-        |server| server.idle as u64,
-    ),
+    (Kind::Gauge, "sessiongate_server_connections_idle", "Idle connections to a server.", |server| {
+        server.idle as u64
+    }),
     (Kind::Counter, "sessiongate_server_connections_total", "Connections that were opened.", |server| {
         server.connected
     }),
@@ -85,13 +82,13 @@ const SERVER: [Reading<ServerReport>; 9] = [
         "Connections that could not be opened.",
         |server| server.connect_failures,
     ),
-    (Kind::Counter, "sessiongate_server_ejections_total", "How often a server was ejected.", |server| {
+    (Kind::Counter, "sessiongate_server_ejections_total", "Ejections of a server.", |server| {
         server.ejections
     }),
     (
         Kind::Counter,
         "sessiongate_server_health_changes_total",
-        "How often a server became healthy or unhealthy by its health checks.",
+        "Changes of a server between healthy and unhealthy, by its health checks.",
         |server| server.health_changes,
     ),
 ];
@@ -100,18 +97,18 @@ const SERVER: [Reading<ServerReport>; 9] = [
 ///
 /// # Errors
 /// Returns an error if a metric is registered twice or cannot be written, which is a defect.
-pub(super) fn exposition(subject: &Subject, gateway: &Gateway, started: Now) -> Result<String, Error> {
+pub(super) fn exposition(sources: &AdminSources, gateway: &Gateway, started: Now) -> Result<String, Error> {
     let scrape = Scrape::default();
     scrape.realms(gateway)?;
     scrape.limiters(gateway)?;
     scrape.upstreams(gateway)?;
     scrape.access_log(gateway)?;
-    scrape.server(subject)?;
-    scrape.connections(&(subject.connections)())?;
+    scrape.server(sources)?;
+    scrape.connections(&(sources.connections)())?;
     scrape.process(started)?;
     let mut text = String::new();
     let encoder = TextEncoder::new();
-    encoder.encode_utf8(&subject.metrics.registry().gather(), &mut text)?;
+    encoder.encode_utf8(&sources.metrics.registry().gather(), &mut text)?;
     encoder.encode_utf8(&scrape.0.gather(), &mut text)?;
     Ok(text)
 }
@@ -152,38 +149,38 @@ impl Scrape {
     }
 
     fn realms(&self, gateway: &Gateway) -> Result<(), Error> {
-        let fills: Vec<_> = gateway.realms.iter().map(|realm| (realm.name(), realm.fill())).collect();
-        let bounds = |fill: &crate::session::Fill| {
+        let usages: Vec<_> = gateway.realms.iter().map(|realm| (realm.name(), realm.usage())).collect();
+        let bounds = |usage: &crate::session::RealmUsage| {
             [
-                ("session_cache", fill.sessions),
-                ("session_cache_misses", fill.negatives),
-                ("session_lookups", fill.lookups),
-                ("session_reissues", fill.reissues),
+                ("session_cache", usage.sessions),
+                ("session_cache_misses", usage.negatives),
+                ("session_lookups", usage.lookups),
+                ("session_reissues", usage.reissues),
             ]
         };
-        let samples: Vec<_> = fills
+        let samples: Vec<_> = usages
             .iter()
-            .flat_map(|(realm, fill)| bounds(fill).map(|(bound, fill)| ([*realm, bound], fill)))
+            .flat_map(|(realm, usage)| bounds(usage).map(|(bound, usage)| ([*realm, bound], usage)))
             .collect();
         let used = samples.iter().map(|&(labels, (used, _))| (labels, number(used)));
         let help = "Use of each bounded structure of a realm.";
         self.family(Kind::Gauge, "sessiongate_realm_bound_used", help, ["realm", "bound"], used)?;
         let limit = samples.iter().map(|&(labels, (_, limit))| (labels, number(limit)));
-        let help = "Limit of each bounded structure of a realm.";
+        let help = "Limit on each bounded structure of a realm.";
         self.family(Kind::Gauge, "sessiongate_realm_bound_limit", help, ["realm", "bound"], limit)
     }
 
     fn limiters(&self, gateway: &Gateway) -> Result<(), Error> {
-        let fills: Vec<_> = gateway
+        let usages: Vec<_> = gateway
             .limiters()
-            .map(|(route, which, limiter)| ([route.unwrap_or(NONE), which], limiter.fill()))
+            .map(|(route, which, limiter)| ([route.unwrap_or(NONE), which], limiter.usage()))
             .collect();
         let labels = ["route", "limiter"];
-        let used = fills.iter().map(|&(labels, (used, _))| (labels, number(used)));
+        let used = usages.iter().map(|&(labels, (used, _))| (labels, number(used)));
         let help = "Addresses that a rate limiter tracks: a route's, or the gateway's.";
         self.family(Kind::Gauge, "sessiongate_limiter_bound_used", help, labels, used)?;
-        let limit = fills.iter().map(|&(labels, (_, limit))| (labels, number(limit)));
-        let help = "Limit of the addresses that a rate limiter tracks.";
+        let limit = usages.iter().map(|&(labels, (_, limit))| (labels, number(limit)));
+        let help = "Maximum number of addresses that a rate limiter tracks.";
         self.family(Kind::Gauge, "sessiongate_limiter_bound_limit", help, labels, limit)
     }
 
@@ -211,49 +208,49 @@ impl Scrape {
         let limits = servers.iter().filter_map(|(labels, server)| {
             server.max_connections.map(|limit| (*labels, number(limit as u64)))
         });
-        let help = "Limit of the requests in flight to a server.";
+        let help = "Maximum number of requests in flight to a server.";
         self.family(Kind::Gauge, "sessiongate_server_requests_limit", help, labels, limits)
     }
 
     fn access_log(&self, gateway: &Gateway) -> Result<(), Error> {
-        let fill = gateway.access_log.as_ref().map(|log| log.fill());
-        let used = fill.map(|(used, _)| number(used as u64));
-        let help = "Size of the access log lines that wait to be written.";
+        let usage = gateway.access_log.as_ref().map(|log| log.usage());
+        let used = usage.map(|(used, _)| number(used as u64));
+        let help = "Size of the access log lines that are waiting to be written.";
         self.single(Kind::Gauge, "sessiongate_access_log_queue_bytes", help, used)?;
-        let limit = fill.map(|(_, limit)| number(limit as u64));
-        let help = "Limit of the size of the lines that wait to be written.";
+        let limit = usage.map(|(_, limit)| number(limit as u64));
+        let help = "Maximum size of the lines that are waiting to be written.";
         self.single(Kind::Gauge, "sessiongate_access_log_queue_limit_bytes", help, limit)
     }
 
-    fn server(&self, subject: &Subject) -> Result<(), Error> {
+    fn server(&self, sources: &AdminSources) -> Result<(), Error> {
         let build = [([env!("CARGO_PKG_VERSION")], 1.0)];
         let help = "The version of this build; always 1.";
         self.family(Kind::Gauge, "sessiongate_build_info", help, ["version"], build)?;
-        let open = number(subject.tunnels.open() as u64);
+        let open = number(sources.tunnels.open() as u64);
         self.single(Kind::Gauge, "sessiongate_tunnels_open", "Open WebSockets.", Some(open))?;
-        let closed = subject.tunnels.closed().map(|(cause, count)| ([cause], number(count)));
+        let closed = sources.tunnels.closed().map(|(cause, count)| ([cause], number(count)));
         let help = "WebSockets that have ended, by cause.";
         self.family(Kind::Counter, "sessiongate_tunnels_closed_total", help, ["cause"], closed)?;
-        let ReloadReport { done, failed, last, generation } = (subject.reloads)();
+        let ReloadReport { done, failed, last, generation } = (sources.reloads)();
         let outcomes = [(["done"], number(done)), (["failed"], number(failed))];
         let help = "Reloads of the configuration: done, or failed.";
         self.family(Kind::Counter, "sessiongate_reloads_total", help, ["outcome"], outcomes)?;
         let gauges = [
             (
                 "sessiongate_configuration_generation",
-                "Number of the configuration in force, from 1.",
+                "Generation of the current configuration; the first is 1.",
                 number(generation),
             ),
             (
                 "sessiongate_configuration_loaded_time_seconds",
-                "When the configuration in force was loaded, in Unix seconds.",
+                "When the current configuration was loaded, in Unix seconds.",
                 last.as_secs() as f64,
             ),
-            ("sessiongate_workers", "Threads that serve requests.", number(subject.workers as u64)),
+            ("sessiongate_workers", "Threads that serve requests.", number(sources.workers as u64)),
             (
                 "sessiongate_draining",
                 "Whether the gateway is draining.",
-                f64::from(u8::from((subject.is_draining)())),
+                f64::from(u8::from((sources.is_draining)())),
             ),
         ];
         gauges
@@ -262,13 +259,13 @@ impl Scrape {
     }
 
     fn connections(&self, connections: &ConnectionReport) -> Result<(), Error> {
-        let ConnectionReport { open, bound, outcomes, http2, certificates, not_after } = connections;
-        let (open, bound) = (number(*open as u64), number(*bound as u64));
+        let ConnectionReport { open, limit, outcomes, http2, certificates, not_after } = connections;
+        let (open, limit) = (number(*open as u64), number(*limit as u64));
         self.single(Kind::Gauge, "sessiongate_connections", "Open client connections.", Some(open))?;
-        let help = "Limit of the open client connections.";
-        self.single(Kind::Gauge, "sessiongate_connections_limit", help, Some(bound))?;
+        let help = "Maximum number of open client connections.";
+        self.single(Kind::Gauge, "sessiongate_connections_limit", help, Some(limit))?;
         let outcomes = outcomes.iter().map(|&(outcome, count)| ([outcome], number(count)));
-        let help = "Accepted client connections, and those that ended before a request, by outcome.";
+        let help = "Client connections and TLS handshakes, by outcome.";
         self.family(Kind::Counter, "sessiongate_connections_total", help, ["outcome"], outcomes)?;
         let Http2Report { resets, pauses, ended } = *http2;
         let counters = [
@@ -279,7 +276,7 @@ impl Scrape {
             ),
             (
                 "sessiongate_http2_pauses_total",
-                "How often a connection was paused because its address had reset too many streams.",
+                "Times that a connection was paused because its address had reset too many streams.",
                 pauses,
             ),
             (
@@ -308,7 +305,7 @@ impl Scrape {
         let gauges = [
             ("process_resident_memory_bytes", "Resident memory.", resident_bytes),
             ("process_open_fds", "Open file descriptors.", open_fds),
-            ("process_max_fds", "Limit of the open file descriptors.", max_fds),
+            ("process_max_fds", "Maximum number of open file descriptors.", max_fds),
             ("process_threads", "Threads of the process.", threads),
         ];
         gauges

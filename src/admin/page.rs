@@ -12,7 +12,7 @@ pub(super) fn page(gateway: &Gateway) -> String {
     });
     let upstreams: String = rows.collect();
     let rows = gateway.realms.iter().map(|realm| {
-        let (used, limit) = realm.fill().sessions;
+        let (used, limit) = realm.usage().sessions;
         format!("<tr><th>{}<td>{used} of {limit} sessions cached", escaped(realm.name()))
     });
     let realms: String = rows.collect();
@@ -28,7 +28,7 @@ pub(super) fn page(gateway: &Gateway) -> String {
          <tr><th><a href=/healthz>/healthz</a><td>whether the process and its workers are alive\
          <tr><th><a href=/readyz>/readyz</a><td>whether requests can be served\
          <tr><th><a href=/metrics>/metrics</a><td>metrics for Prometheus\
-         <tr><th><a href=/config>/config</a><td>the configuration in force, without secrets</table>\
+         <tr><th><a href=/config>/config</a><td>the current configuration, without secrets</table>\
          <h2>Realms</h2><table>{realms}</table><h2>Upstreams</h2><table>{upstreams}</table></html>\n"
     )
 }

@@ -1,13 +1,13 @@
-//! Figures of this process that Prometheus clients usually report: memory, CPU time, file descriptors, threads.
+//! The process metrics that Prometheus client libraries usually export: memory, CPU time, file descriptors, threads.
 //!
-//! They are read from `/proc` at each scrape. Figures that cannot be read are left out.
+//! They are read from `/proc` at each scrape. Values that cannot be read are omitted.
 
 use std::fs;
 
 /// Clock ticks per second in `/proc/self/stat` (`USER_HZ`): 100 on Linux.
 const TICKS: f64 = 100.0;
 
-/// Figures of this process.
+/// Metrics of this process.
 #[derive(Debug, Default)]
 pub(super) struct Process {
     pub(super) resident_bytes: Option<u64>,
@@ -25,7 +25,7 @@ impl Process {
         Self {
             resident_bytes: field(&status, "VmRSS:").map(|kib| kib * 1024),
             cpu_seconds: cpu_seconds(&stat),
-            // One less, for the descriptor of the directory itself.
+            // The descriptor of the directory itself does not count.
             open_fds: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| (files.count() as u64).saturating_sub(1)),

@@ -1,7 +1,7 @@
-//! Readiness: the gateway is ready if the tables of its realms respond and accept writes, and every upstream has a server
-//! that takes requests.
+//! Readiness: the gateway is ready if the tables of its realms respond and accept writes, and every upstream has an
+//! available server.
 //!
-//! A report is reused for a second, and concurrent checks share one, so that checks of the gateway put no load on the
+//! A report is reused for a second, and concurrent checks share one, so that frequent checks put little load on the
 //! tables. The check of each table has a timeout of [`TABLE_TIMEOUT`].
 
 use std::borrow::Cow;
@@ -75,7 +75,7 @@ async fn check_table(realm: &Realm) -> (String, Cow<'static, str>) {
             Some(label) => format!("not writable: {label}").into(),
         },
         Ok(Err(error)) => error.label().into(),
-        Err(_) => "no answer".into(),
+        Err(_) => "no response".into(),
     };
     (realm.name().to_owned(), state)
 }

@@ -1,5 +1,5 @@
-//! The admin listener's socket, TCP or Unix: opened here, or inherited from another process. The file of a Unix socket is
-//! removed at the end.
+//! The admin listener's socket, TCP or Unix: opened here, or inherited from the previous process. The file of a Unix
+//! socket is removed when the listener stops, unless another process may use it.
 
 use std::fs;
 use std::io;
@@ -17,7 +17,7 @@ use crate::config::AdminAddress;
 pub(super) struct AdminSocket {
     listener: Listener,
     address: String,
-    /// Whether the socket file is kept when this is dropped.
+    /// Whether another process may use the socket file, so that it is not removed on drop.
     keeps_file: AtomicBool,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum AdminStream {
 }
 
 impl AdminSocket {
-    /// Listens on `address`, on the inherited socket or else on a new one.
+    /// Listens on `address`, with the inherited socket if there is one, or else with a new one.
     pub(super) fn open(address: &AdminAddress, inherited: Option<OwnedFd>) -> io::Result<Self> {
         let keeps_file = AtomicBool::new(inherited.is_some());
         match address {

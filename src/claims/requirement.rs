@@ -118,7 +118,7 @@ impl PartialEq for Pattern {
     }
 }
 
-/// Describes the requirement for messages: `` `role` to be "admin" or "staff" ``.
+/// Formats the requirement for messages: `` `role` to be "admin" or "staff" ``.
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` to ", self.claim.as_str())?;
@@ -138,7 +138,7 @@ impl fmt::Display for Condition {
             Self::Present(true) => f.write_str("be present"),
             Self::Present(false) => f.write_str("be absent"),
             Self::Any(values) => write!(f, "be {}", list(values, "or")),
-            Self::All(values) => write!(f, "hold {}", list(values, "and")),
+            Self::All(values) => write!(f, "contain {}", list(values, "and")),
             Self::None(values) => write!(f, "be neither {}", list(values, "nor")),
             Self::Matches(pattern) => write!(f, "match `{}`", pattern.source),
             Self::Below(bound) => write!(f, "be below {bound}"),

@@ -10,19 +10,19 @@ use super::{ClaimPath, Claims};
 pub struct UserClaim(Vec<ClaimPath>);
 
 impl UserClaim {
-    /// Creates it from `paths`; the first path that is present in a session decides.
+    /// Creates it from `paths`. The first path that is present in a session is used.
     pub fn new(paths: Vec<ClaimPath>) -> Self {
         Self(paths)
     }
 
     /// Returns whether no path is configured, so that a logged-in user cannot be told from a guest.
-    pub fn is_unknown(&self) -> bool {
+    pub fn is_unset(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Returns the value that identifies the logged-in user, or `None` for a guest.
     pub fn find<'c>(&self, claims: &'c Claims) -> Option<&'c Value> {
-        self.0.iter().find_map(|path| path.find(claims)).filter(|value| names_somebody(value))
+        self.0.iter().find_map(|path| path.find(claims)).filter(|value| identifies_user(value))
     }
 }
 
@@ -38,14 +38,14 @@ impl std::fmt::Display for UserClaim {
 
 /// Returns whether a value identifies a user. On log-out, frameworks leave `null`, `false`, `0` or an empty value; a
 /// list or object identifies a user if any element does (Devise writes `[[id], salt]`).
-fn names_somebody(value: &Value) -> bool {
+fn identifies_user(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(is_logged_in) => *is_logged_in,
         Value::Number(id) => id.as_f64() != Some(0.0),
         Value::String(id) => !id.trim().is_empty(),
-        Value::Array(list) => list.iter().any(names_somebody),
-        Value::Object(object) => object.values().any(names_somebody),
+        Value::Array(list) => list.iter().any(identifies_user),
+        Value::Object(object) => object.values().any(identifies_user),
     }
 }
 

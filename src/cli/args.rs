@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Check(Check),
     /// Run a demo: a store, an app, the gateway in front of it, and commands to try
     Demo(Demo),
-    /// Create and show the tables of the sessions
+    /// Create and show the session tables
     #[command(subcommand)]
     Table(TableCommand),
     /// Create, show, list and end sessions
@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Session(SessionCommand),
     /// Show what the gateway would do with a request, and why, without changing anything
     Explain(Explain),
-    /// Print the completion script of a shell
+    /// Print the completion script for a shell
     Completions(Completions),
 }
 
@@ -79,7 +79,7 @@ pub(crate) enum TableCommand {
     /// Create the missing tables, with DynamoDB's TTL enabled
     Create(Tables),
     /// Show the state of the tables
-    Show(TablesShown),
+    Show(ShowTables),
     /// Print the minimal IAM policy for the gateway, as JSON
     Policy(Tables),
 }
@@ -92,7 +92,7 @@ pub(crate) struct Tables {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct TablesShown {
+pub(crate) struct ShowTables {
     #[command(flatten)]
     pub(crate) tables: Tables,
     /// Print one JSON object per line
@@ -136,7 +136,7 @@ pub(crate) struct Create {
     pub(crate) json: bool,
 }
 
-/// The session that a command is about, by its ref or by its cookie.
+/// The session that a command operates on, selected by its ref or by its cookie.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct SessionSelector {
@@ -164,7 +164,7 @@ pub(crate) struct List {
     #[command(flatten)]
     pub(crate) realm: RealmChoice,
     /// Only sessions with this claim: the claim is the value, or a list that contains it. The value is JSON if it is valid
-    /// JSON, else a string. With several, all must match
+    /// JSON, else a string. If repeated, all must match
     #[arg(long = "claim", value_name = "PATH=VALUE", value_parser = claim_filter)]
     pub(crate) claim_filters: Vec<Requirement>,
     /// Only live sessions
@@ -274,8 +274,8 @@ fn invalid_json(name: &str, value: &str) -> String {
             )
         }
         None => format!(
-            "this looks like JSON but is not valid: names and strings need double quotes, and single quotes around the whole \
-             argument to keep them from the shell; write {as_text} for a string"
+            "this looks like JSON but is not valid: put names and strings in double quotes, and the whole argument in single \
+             quotes to protect it from the shell; write {as_text} for a string"
         ),
     }
 }

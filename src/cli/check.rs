@@ -51,7 +51,7 @@ async fn check_connections(config: &Config) -> Result<usize, Failure> {
 }
 
 async fn check_tables(config: &Config) -> Vec<Finding> {
-    // An embedded store that is not in a file yet is created when the gateway starts.
+    // An embedded store in memory, or whose file does not exist yet, is created when the gateway starts.
     if let StoreConfig::Embedded { path, .. } = &config.store
         && path.as_ref().is_none_or(|path| !path.exists())
     {

@@ -1,4 +1,4 @@
-//! The context of a command: the configuration, a realm of it, and the store that the running gateway uses.
+//! The context of a command: the configuration, one of its realms, and the store that the running gateway uses.
 //!
 //! If the store is embedded in the gateway's process, commands reach it through the address on which the gateway serves it
 //! (`listen`), or through its file. An embedded store that has neither cannot be reached, and the error says so.
@@ -46,7 +46,7 @@ pub(super) fn load(file: &ConfigFile) -> Result<Config, Failure> {
     Ok(load_watched(file)?.0)
 }
 
-/// Loads the configuration, and returns a watcher of its files with it.
+/// Loads the configuration, and also returns a watcher of its files.
 pub(super) fn load_watched(file: &ConfigFile) -> Result<(Config, SourceWatcher), Failure> {
     let path = &file.path();
     let (sources, loaded) = config::load_sources(path);
@@ -110,13 +110,13 @@ pub(super) async fn open_store(config: &StoreConfig, if_missing: IfMissing) -> R
     match path {
         Some(path) if if_missing == IfMissing::Fail && !path.exists() => {
             Err(Failure::refused(format!("there is no database `{}` yet", path.display()))
-                .hint("the gateway creates it when it starts; `sessiongate table create` does, too"))
+                .hint("the gateway creates it when it starts; so does `sessiongate table create`"))
         }
         // Without `listen`, because only the running gateway serves the API.
         Some(path) => Ok(Store::open(&StoreConfig::Embedded { path: Some(path.clone()), listen: None }).await?),
         None if listen.is_some() => {
             Err(Failure::refused("the store is in the gateway's memory, and the gateway is not running")
-                .hint("start it with `sessiongate serve`, or give [store.embedded] a `path`"))
+                .hint("start it with `sessiongate serve`, or set `path` in [store.embedded]"))
         }
         None => Err(Failure::refused("the store is in the gateway's memory, which this command cannot reach")
             .hint("set `listen` in [store.embedded] to reach it while the gateway runs, or `path` to store it in a file")),
@@ -124,7 +124,7 @@ pub(super) async fn open_store(config: &StoreConfig, if_missing: IfMissing) -> R
 }
 
 /// Returns whether the store is in the memory of a gateway that is not running, or that does not serve the store.
-pub(super) async fn is_unreachable_memory(config: &StoreConfig) -> bool {
+pub(super) async fn is_unreachable(config: &StoreConfig) -> bool {
     match config {
         StoreConfig::Embedded { path: None, listen: None } => true,
         StoreConfig::Embedded { path: None, listen: Some(address) } => !accepts_connections(*address).await,

@@ -34,7 +34,7 @@ use welcome::Welcome;
 
 const CONFIG: &str = include_str!("demo/gateway.toml");
 
-/// Limit of events that wait to be printed. Further events are dropped.
+/// Maximum number of events that wait to be printed. Further events are dropped.
 const EVENT_QUEUE: usize = 4096;
 
 /// A loopback address with a port that the system chooses.
@@ -98,7 +98,7 @@ async fn demo(port: u16) -> CommandResult {
     Ok(())
 }
 
-/// Starts the gateway, on a free port if the configured one is in use. Returns the server and whether it was.
+/// Starts the gateway, on a free port if the configured one is in use. Returns the server, and whether the port was in use.
 async fn start(
     config: &Config,
     store: &Store,
@@ -173,7 +173,8 @@ fn temporary_directory() -> Result<TempDir, Failure> {
 
 fn token() -> Result<String, Failure> {
     let mut bytes = [0; 12];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::internal(format!("no random bytes: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::internal(format!("cannot generate random bytes: {error}")))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 

@@ -40,9 +40,9 @@ struct Explanation {
 /// One cookie with the realm's cookie name.
 enum Cookie {
     /// A cookie that the format rejects, with the reason.
-    Refused(String),
+    Invalid(String),
     /// A valid cookie: the session's ref, the version in the cookie, and the session's row.
-    Names(Ref, u64, Box<Result<Option<JudgedRow>, String>>),
+    Valid(Ref, u64, Box<Result<Option<JudgedRow>, String>>),
 }
 
 pub(super) fn run(args: &Explain, file: &ConfigFile) -> CommandResult {
@@ -64,7 +64,7 @@ async fn explain(config: &Config, args: &Explain, cookie: Option<&str>) -> Resul
     let tasks = TaskTracker::new();
     let telemetry = Telemetry::without_access_log().map_err(|error| Failure::internal(error.to_string()))?;
     let evaluator = Evaluator { config, store: &store, tasks: &tasks, telemetry: &telemetry, now };
-    // A first run without a cookie finds the route and so the realm, whose cookie name is needed.
+    // A first run without the cookie finds the route, and with it the realm and the name of its cookie.
     let first = evaluator.evaluate(&request(args, None, None)?).await?;
     let realm = first.route.as_ref().and_then(|route| route.realm.as_ref());
     let (Some(cookie), Some(realm)) = (cookie, realm) else {
@@ -122,7 +122,9 @@ async fn browser_refusal(
 /// Returns the head of the request, as a client would send it.
 fn request(args: &Explain, cookie: Option<&str>, accept: Option<&str>) -> Result<Vec<u8>, Failure> {
     if args.path.bytes().chain(args.host.bytes()).any(|byte| byte <= b' ') {
-        return Err(Failure::usage("invalid request: the path or the host contains a space"));
+        return Err(Failure::usage(
+            "invalid request: the path or the host contains a space or a control character",
+        ));
     }
     let mut head = format!("{} {} HTTP/1.1\r\n", args.method, args.path).into_bytes();
     write_field(HOST.as_str(), args.host.as_bytes(), &mut head);
@@ -132,7 +134,7 @@ fn request(args: &Explain, cookie: Option<&str>, accept: Option<&str>) -> Result
     if let Some(cookie) = cookie {
         // The message must not quote the value, which is a secret.
         let cookie = HeaderValue::from_str(cookie)
-            .map_err(|_| Failure::usage("the cookie contains characters that a header cannot have"))?;
+            .map_err(|_| Failure::usage("the cookie contains characters that a header cannot contain"))?;
         write_field(COOKIE.as_str(), cookie.as_bytes(), &mut head);
     }
     if let Some(accept) = accept {
@@ -142,7 +144,7 @@ fn request(args: &Explain, cookie: Option<&str>, accept: Option<&str>) -> Result
     Ok(head)
 }
 
-/// Evaluates requests. Each gets a gateway of its own, so that it does not count against the rate limits of the next one.
+/// Evaluates requests. Each gets its own gateway, so that it does not count against the rate limits of the next one.
 struct Evaluator<'c> {
     config: &'c Config,
     store: &'c Store,
@@ -172,12 +174,12 @@ impl Evaluator<'_> {
 /// Parses one cookie value and reads its row.
 async fn look_up(realm: &RealmContext, value: &[u8], now: Now) -> Cookie {
     match realm.format.parse_cookie(value) {
-        Err(fault) => Cookie::Refused(describe_fault(fault, realm.format.as_ref())),
+        Err(fault) => Cookie::Invalid(describe_fault(fault, realm.format.as_ref())),
         Ok(reference) => {
             let key = realm.format.key(&reference.id);
             let row = realm.table.get(&key, Read::Strong).await;
             let row = row.map(|row| row.map(|item| JudgedRow::judge(realm, &key, &item, now.wall)));
-            Cookie::Names(
+            Cookie::Valid(
                 Ref::from_key(&key),
                 reference.version,
                 Box::new(row.map_err(|error| error.to_string())),

@@ -1,4 +1,4 @@
-//! The error of a command: a message, sometimes a hint, and the exit code. Commands return a [`Failure`]; only
+//! The error of a command: a message, an optional hint, and the exit code. Commands return a [`Failure`]; only
 //! [`super::run`] prints it.
 
 use std::io;
@@ -59,7 +59,7 @@ impl Kind {
     }
 }
 
-/// An error of writing to stdout or stderr. Other IO errors get messages of their own.
+/// Converts an error from writing to stdout or stderr. Other IO errors have their own messages.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::BrokenPipe } else { Kind::Internal };

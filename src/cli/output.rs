@@ -1,5 +1,5 @@
 //! Output of the commands: data goes to stdout, everything else to stderr. Colours are used on terminals only, and never
-//! carry information that the text lacks. Foreign text (claims, headers, paths) is escaped, so that it cannot control the
+//! carry information that the text lacks. Untrusted text (claims, headers, paths) is escaped, so that it cannot control the
 //! terminal.
 
 use std::fmt::{self, Write as _};
@@ -46,16 +46,16 @@ pub(crate) fn print_diagnostics(problems: &DiagnosticReport) -> io::Result<()> {
     writeln!(stderr, "{}", problems.render(colour))
 }
 
-/// Escapes the characters of foreign text that a terminal would interpret.
+/// Escapes the characters of untrusted text that a terminal would interpret.
 pub(crate) fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
+    for character in text.chars() {
         // U+202A–202E and U+2066–2069 reorder the text around them.
-        if letter.is_control() || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             // Writing to a string does not fail.
-            let _ = write!(shown, "{}", letter.escape_unicode());
+            let _ = write!(shown, "{}", character.escape_unicode());
         } else {
-            shown.push(letter);
+            shown.push(character);
         }
     }
     shown
@@ -79,7 +79,7 @@ pub(crate) fn unix_seconds(time: Timestamp) -> Option<i64> {
 
 /// Formats a time as a date and time in UTC.
 pub(crate) fn utc(time: Timestamp) -> String {
-    // RFC 3339 covers the years up to 9999, and `SystemTime` here those from 1970.
+    // RFC 3339 ends with the year 9999. Times before 1970 are not formatted either.
     let seconds = u64::try_from(time.as_secs()).ok().filter(|seconds| *seconds < 253_402_300_800);
     match seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))) {
         Some(date_time) => humantime::format_rfc3339_seconds(date_time).to_string(),

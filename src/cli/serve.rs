@@ -22,17 +22,17 @@ use successor::{HandoverError, Successor};
 const CONTROL_THREADS: usize = 2;
 
 pub(super) fn run(file: &ConfigFile) -> CommandResult {
-    // Changes environment variables, so it must come before the first thread is started.
+    // This changes environment variables, so it must come before any thread is started.
     let inherited = Inherited::from_environment()
         .map_err(|error| Failure::refused(format!("an inherited socket cannot be used: {error}")))?;
     let (config, watcher) = context::load_watched(file)?;
     telemetry::init(config.server.log);
     on_control_runtime(async {
-        // First, so that a signal during the start is handled in order.
+        // First, so that signals during the start are handled after it.
         let mut signals = Signals::listen()?;
         let store = Store::open(&config.store).await?;
         let telemetry = Telemetry::open(&config.server)
-            .map_err(|error| Failure::refused(format!("the access log: {error}")))?;
+            .map_err(|error| Failure::refused(format!("cannot start the access log: {error}")))?;
         let mut server = Server::start(&config, &store, &telemetry, inherited).await?;
         if let Err(error) = successor::announce() {
             tracing::warn!(%error, "the previous process could not be notified that this one serves");
@@ -43,7 +43,7 @@ pub(super) fn run(file: &ConfigFile) -> CommandResult {
         let end = loop {
             let stop = &mut signals.stop;
             let is_watched = server.config().server.watch;
-            // Signals that arrive during a command are handled after it, several of the same kind as one.
+            // Signals that arrive during a command are handled after it. Several of one kind count as one.
             let command = tokio::select! {
                 () = stop.recv() => break End::Stopped,
                 _ = signals.hangup.recv() => ServerCommand::Reload,

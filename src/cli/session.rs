@@ -24,10 +24,10 @@ use super::failure::{CommandResult, Failure};
 use super::output::{self, GOOD};
 use super::row::{ClaimsDisplay, JudgedRow};
 
-/// Pages of a scan, small enough to show the first rows soon.
+/// Scan options: the pages are small enough to show the first rows soon.
 const PAGE: ScanOptions = ScanOptions { page_size: 500, segment: None };
 
-/// Limit of claims and cookies that are read: more than a session or a Cookie header may have.
+/// Maximum size of claims or a cookie that a command reads, in bytes: more than a session or a Cookie header may have.
 const MAX_INPUT: u64 = 1024 * 1024;
 
 pub(super) fn create(args: Create, file: &ConfigFile) -> CommandResult {
@@ -39,15 +39,15 @@ pub(super) fn create(args: Create, file: &ConfigFile) -> CommandResult {
     claims.extend(args.claims);
     let now = Clock.now().wall;
     super::block_on(async {
-        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Create).await?;
-        let policy = Policy::new(&site.config);
-        let created = session::create(site.format.as_ref(), &site.table, &policy, claims, now).await?;
-        let name = &site.config.cookie.name;
+        let realm = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Create).await?;
+        let policy = Policy::new(&realm.config);
+        let created = session::create(realm.format.as_ref(), &realm.table, &policy, claims, now).await?;
+        let name = &realm.config.cookie.name;
         let value = String::from_utf8_lossy(created.cookie.expose()).into_owned();
         let mut stdout = output::stdout();
         if args.json {
             let line = json!({
-                "realm": site.config.name,
+                "realm": realm.config.name,
                 "ref": created.reference.to_string(),
                 "cookie": { "name": name, "value": value },
                 "expires": output::unix_seconds(created.record.expires),
@@ -66,9 +66,9 @@ pub(super) fn create(args: Create, file: &ConfigFile) -> CommandResult {
 pub(super) fn show(args: &Show, file: &ConfigFile) -> CommandResult {
     let config = context::load(file)?;
     super::block_on(async {
-        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
-        let (key, item) = find(&site, &args.selector).await?;
-        let row = JudgedRow::judge(&site, &key, &item, Clock.now().wall);
+        let realm = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
+        let (key, item) = find(&realm, &args.selector).await?;
+        let row = JudgedRow::judge(&realm, &key, &item, Clock.now().wall);
         let mut stdout = output::stdout();
         if args.json {
             writeln!(stdout, "{}", row.to_json(ClaimsDisplay::Show))?;
@@ -83,15 +83,15 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
     let config = context::load(file)?;
     let claims = if args.claims { ClaimsDisplay::Show } else { ClaimsDisplay::Hide };
     super::block_on(async {
-        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
+        let realm = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
         let (mut read, mut matching, mut live) = (0_usize, 0_usize, 0_usize);
-        let mut scan = site.table.scan(PAGE);
+        let mut scan = realm.table.scan(PAGE);
         while let Some(page) = scan.next_page().await? {
             let now = Clock.now().wall;
             let mut stdout = output::stdout();
             for item in &page {
-                let Some(key) = key_of(&site, item) else { continue };
-                let row = JudgedRow::judge(&site, &key, item, now);
+                let Some(key) = key_of(&realm, item) else { continue };
+                let row = JudgedRow::judge(&realm, &key, item, now);
                 read += 1;
                 if !matches_filters(args, &row) {
                     continue;
@@ -106,7 +106,7 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
             }
         }
         let noun = if read == 1 { "session" } else { "sessions" };
-        let read = format!("{read} {noun} in table `{}`", site.table.name());
+        let read = format!("{read} {noun} in table `{}`", realm.table.name());
         if args.claim_filters.is_empty() && !args.live && !args.expired {
             output::print_status(format_args!("{read}, {live} of them live"))?;
         } else {
@@ -127,21 +127,21 @@ fn matches_filters(args: &List, row: &JudgedRow) -> bool {
 pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
     let config = context::load(file)?;
     super::block_on(async {
-        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
-        let (key, row) = find(&site, &args.selector).await?;
+        let realm = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
+        let (key, row) = find(&realm, &args.selector).await?;
         let reference = Ref::from_key(&key);
-        let predecessor = site.format.decode(&row).ok().and_then(|record| record.predecessor);
-        match destroy(&*site.format, &site.table, &key, predecessor.as_deref()).await? {
+        let predecessor = realm.format.decode(&row).ok().and_then(|record| record.predecessor);
+        match destroy(&*realm.format, &realm.table, &key, predecessor.as_deref()).await? {
             Destroyed::Deleted(deleted) => {
                 let deleted = Ref::from_key(&deleted);
                 if deleted == reference {
                     output::print_status(format_args!("{GOOD}session {reference}{GOOD:#} revoked"))?;
                 } else {
                     output::print_status(format_args!(
-                        "{GOOD}session {reference}{GOOD:#} revoked; it had changed its id, and its ref was {deleted}"
+                        "{GOOD}session {reference}{GOOD:#} revoked; it had changed its id, and its new ref was {deleted}"
                     ))?;
                 }
-                let ttl = site.config.cache.ttl;
+                let ttl = realm.config.cache.ttl;
                 if !ttl.is_zero() {
                     let ttl = humantime::format_duration(ttl);
                     output::print_status(format_args!(
@@ -160,28 +160,28 @@ pub(super) fn revoke(args: &Revoke, file: &ConfigFile) -> CommandResult {
 }
 
 /// Reads the row of the selected session.
-async fn find(site: &RealmContext, selector: &SessionSelector) -> Result<(Key, Item), Failure> {
+async fn find(realm: &RealmContext, selector: &SessionSelector) -> Result<(Key, Item), Failure> {
     match (&selector.reference, &selector.cookie) {
         (Some(reference), _) => {
             let wanted = Ref::parse(reference).ok_or_else(|| {
                 Failure::usage("a ref has 16 hex digits")
                     .hint("`sessiongate session list` shows refs; a cookie is given with `--cookie`")
             })?;
-            find_by_ref(site, wanted).await
+            find_by_ref(realm, wanted).await
         }
-        (None, Some(cookie)) => find_by_cookie(site, cookie).await,
+        (None, Some(cookie)) => find_by_cookie(realm, cookie).await,
         (None, None) => Err(Failure::usage("neither a ref nor a cookie was given")),
     }
 }
 
 /// Finds a session by its ref. Scans the whole table, because refs are not stored, and because a second session could
 /// have the same ref.
-async fn find_by_ref(site: &RealmContext, wanted: Ref) -> Result<(Key, Item), Failure> {
+async fn find_by_ref(realm: &RealmContext, wanted: Ref) -> Result<(Key, Item), Failure> {
     let mut found: Option<(Key, Item)> = None;
-    let mut scan = site.table.scan(PAGE);
+    let mut scan = realm.table.scan(PAGE);
     while let Some(page) = scan.next_page().await? {
         for item in page {
-            let Some(key) = key_of(site, &item).filter(|key| Ref::from_key(key) == wanted) else { continue };
+            let Some(key) = key_of(realm, &item).filter(|key| Ref::from_key(key) == wanted) else { continue };
             if found.as_ref().is_some_and(|(other, _)| *other != key) {
                 return Err(Failure::refused(format!("two sessions have the ref {wanted}"))
                     .hint("select the session by its cookie, with `--cookie`"));
@@ -190,29 +190,29 @@ async fn find_by_ref(site: &RealmContext, wanted: Ref) -> Result<(Key, Item), Fa
         }
     }
     found.ok_or_else(|| {
-        Failure::refused(format!("there is no session {wanted} in table `{}`", site.table.name()))
+        Failure::refused(format!("there is no session {wanted} in table `{}`", realm.table.name()))
     })
 }
 
-async fn find_by_cookie(site: &RealmContext, argument: &str) -> Result<(Key, Item), Failure> {
+async fn find_by_cookie(realm: &RealmContext, argument: &str) -> Result<(Key, Item), Failure> {
     let text = cookie_text(argument)?;
-    let values = cookie_values(&text, &site.config.cookie.name);
+    let values = cookie_values(&text, &realm.config.cookie.name);
     let [value] = values.as_slice() else {
         let count = values.len();
         return Err(Failure::refused(format!(
-            "the Cookie header has {count} cookies `{}` instead of one",
-            site.config.cookie.name
+            "the Cookie header has {count} cookies named `{}` instead of one",
+            realm.config.cookie.name
         )));
     };
-    let refused = |fault| Failure::refused(describe_fault(fault, site.format.as_ref()));
-    let reference = site.format.parse_cookie(value).map_err(refused)?;
-    let key = site.format.key(&reference.id);
-    match site.table.get(&key, Read::Strong).await? {
+    let refused = |fault| Failure::refused(describe_fault(fault, realm.format.as_ref()));
+    let reference = realm.format.parse_cookie(value).map_err(refused)?;
+    let key = realm.format.key(&reference.id);
+    match realm.table.get(&key, Read::Strong).await? {
         Some(item) => Ok((key, item)),
         None => Err(Failure::refused(format!(
             "session {} is not in table `{}`",
             Ref::from_key(&key),
-            site.table.name()
+            realm.table.name()
         ))),
     }
 }
@@ -244,12 +244,12 @@ pub(super) fn cookie_values<'t>(text: &'t str, name: &str) -> Vec<&'t [u8]> {
 
 /// Returns whether `text` is the bare value of a cookie rather than a `Cookie` header.
 pub(super) fn is_bare_value(text: &str, name: &str) -> bool {
-    // A text with a semicolon is a header, even if it has no cookie of this name.
+    // Text with a semicolon is a header, even if it has no cookie of this name.
     !text.contains(';') && cookie::values(text.as_bytes(), name).next().is_none()
 }
 
-fn key_of(site: &RealmContext, item: &Item) -> Option<Key> {
-    item.get(site.table.key_attribute()).and_then(Key::from_attribute)
+fn key_of(realm: &RealmContext, item: &Item) -> Option<Key> {
+    item.get(realm.table.key_attribute()).and_then(Key::from_attribute)
 }
 
 fn read_claims(source: &Path) -> Result<Claims, Failure> {

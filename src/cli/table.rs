@@ -8,7 +8,7 @@ use crate::format;
 use crate::store::policy;
 use crate::store::schema::TableState;
 
-use super::args::{ConfigFile, Tables, TablesShown};
+use super::args::{ConfigFile, ShowTables, Tables};
 use super::context::{self, IfMissing};
 use super::failure::{CommandResult, Failure};
 use super::output::{self, BOLD, GOOD};
@@ -17,7 +17,7 @@ pub(super) fn create(args: &Tables, file: &ConfigFile) -> CommandResult {
     let config = context::load(file)?;
     let realms = context::table_realms(&config, args.realm.as_deref())?;
     super::block_on(async {
-        if context::is_unreachable_memory(&config.store).await {
+        if context::is_unreachable(&config.store).await {
             for realm in realms {
                 let table = &realm.table;
                 output::print_status(format_args!(
@@ -39,7 +39,7 @@ pub(super) fn create(args: &Tables, file: &ConfigFile) -> CommandResult {
     })
 }
 
-pub(super) fn show(args: &TablesShown, file: &ConfigFile) -> CommandResult {
+pub(super) fn show(args: &ShowTables, file: &ConfigFile) -> CommandResult {
     let config = context::load(file)?;
     let realms = context::table_realms(&config, args.tables.realm.as_deref())?;
     let missing = super::block_on(async {

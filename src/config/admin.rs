@@ -74,7 +74,7 @@ pub(super) fn read(
 fn address(text: &str, directory: &Path) -> Result<AdminAddress, Fault> {
     match text.strip_prefix("unix:") {
         Some("") => {
-            Err(Fault::new("has no socket path").hint("such as \"unix:/run/sessiongate/admin.sock\""))
+            Err(Fault::new("has no socket path").hint("for example \"unix:/run/sessiongate/admin.sock\""))
         }
         Some(path) => Ok(AdminAddress::Unix(directory.join(path))),
         None => value::address(text).map(AdminAddress::Tcp),

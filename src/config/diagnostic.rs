@@ -1,6 +1,6 @@
 //! Problems of a configuration file, and their rendering: message, location, the source line with a caret, a hint.
 //!
-//! A report has its own copy of the source with secrets masked, so that no rendering shows one.
+//! A report has its own copy of the source, with secrets masked, so that rendering it never shows a secret.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use annotate_snippets::{
     Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
 };
 
-/// Maximum number of problems in a rendering. A file with more of them most likely has one cause.
-const SHOWN: usize = 100;
+/// Maximum number of problems in a rendering. If there are more, they most likely have a single cause.
+const MAX_RENDERED: usize = 100;
 
 /// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,14 +127,14 @@ impl DiagnosticReport {
             Colour::Plain => Renderer::plain(),
         };
         let mut text = String::new();
-        for diagnostic in self.diagnostics.iter().take(SHOWN) {
+        for diagnostic in self.diagnostics.iter().take(MAX_RENDERED) {
             if !text.is_empty() {
                 text.push('\n');
             }
             text.push_str(&renderer.render(&[self.group(diagnostic)]));
             text.push('\n');
         }
-        let more = self.diagnostics.len().saturating_sub(SHOWN);
+        let more = self.diagnostics.len().saturating_sub(MAX_RENDERED);
         if more > 0 {
             text.push_str(&format!("\n{more} more problems are not shown\n"));
         }

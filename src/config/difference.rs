@@ -8,7 +8,7 @@ use std::fmt;
 use super::{Config, Limits, ListenerConfig, RouteConfig, ServerConfig, Timeouts};
 
 /// Maximum number of names that are listed for one kind of section.
-const NAMED: usize = 10;
+const MAX_NAMES: usize = 10;
 
 /// The changes of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,17 +32,17 @@ pub struct Difference {
 pub struct SectionChange {
     /// The names of new sections.
     pub added: Vec<String>,
-    /// The names of sections with other settings.
+    /// The names of sections whose settings have changed.
     pub changed: Vec<String>,
     /// The names of removed sections.
     pub removed: Vec<String>,
 }
 
 impl Difference {
-    /// Returns what a process that runs `current` changes to on a reload of `wanted`: `wanted`, except for settings that
-    /// need a restart, which keep their current values.
+    /// Returns the configuration that replaces `current` on a reload of `wanted`, and the changes. Settings that need a
+    /// restart keep their current values.
     pub fn apply(current: &Config, wanted: &Config) -> (Config, Self) {
-        // `source` is the text of the other fields.
+        // `source` is the text that the other fields come from.
         let Config { server, admin, listeners, store, realms, upstreams, routes, source: _ } = wanted;
         let mut difference = Self {
             listeners: SectionChange::between(&current.listeners, listeners, address, PartialEq::eq),
@@ -55,7 +55,7 @@ impl Difference {
             upstreams: SectionChange::between(
                 &current.upstreams,
                 upstreams,
-                |it| it.name.clone(),
+                |upstream| upstream.name.clone(),
                 PartialEq::eq,
             ),
             routes: SectionChange::between(
@@ -139,7 +139,7 @@ impl Difference {
 }
 
 impl SectionChange {
-    /// Compares the sections of the same name. If several have one name, the first is compared with the first, and so on.
+    /// Compares the sections of the same name. If several have the same name, they are compared in order.
     fn between<T>(
         before: &[T],
         after: &[T],
@@ -171,7 +171,7 @@ impl fmt::Display for SectionChange {
         let signed = [('+', &self.added), ('~', &self.changed), ('-', &self.removed)];
         let mut changes =
             signed.into_iter().flat_map(|(sign, names)| names.iter().map(move |name| (sign, name)));
-        for (index, (sign, name)) in changes.by_ref().take(NAMED).enumerate() {
+        for (index, (sign, name)) in changes.by_ref().take(MAX_NAMES).enumerate() {
             let space = if index == 0 { "" } else { " " };
             write!(f, "{space}{sign}{name}")?;
         }
@@ -186,8 +186,8 @@ fn address(listener: &ListenerConfig) -> String {
     listener.address.to_string()
 }
 
-/// Returns whether two routes are the same. Their realms and upstreams are compared by name, since an index is only valid in its
-/// own configuration.
+/// Returns whether two routes are the same. Their realms and upstreams are compared by name, since an index is only valid
+/// in its own configuration.
 fn same_route(current: &Config, before: &RouteConfig, wanted: &Config, after: &RouteConfig) -> bool {
     let realm = |config: &Config, route: &RouteConfig| {
         route.realm.and_then(|index| config.realms.get(index)).map(|realm| realm.name.clone())

@@ -1,4 +1,4 @@
-//! Access of a configuration to variables, other files and the time, behind a trait, so that parsing a file into a
+//! Access to environment variables, files and the time, behind a trait, so that parsing a file into a
 //! [`Config`](super::Config) does no IO itself.
 
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::time::{Clock, Timestamp};
 
-/// Access to the secrets and certificates that a file refers to, the number of cores, and the time.
+/// Access to the secrets and certificates that a configuration file refers to, the number of cores, and the time.
 pub trait Environment {
     /// Returns the number of cores that this process may use.
     fn cores(&self) -> usize;
@@ -24,8 +24,8 @@ pub trait Environment {
     /// Returns an error if the file cannot be read or is too large.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// Returns the content of a certificate or key file. The listener reloads such a file when it changes, so its change is
-    /// not a change of the configuration.
+    /// Returns the content of a certificate or key file. The listener reloads such a file when it changes, so the
+    /// change does not reload the configuration.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or is too large.
@@ -48,13 +48,13 @@ impl Environment for System {
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
-        // No variable can have such a name, and some functions of the standard library panic on it.
+        // No variable can have an invalid name, and some functions of the standard library panic on such a name.
         let is_valid = !name.is_empty() && !name.contains(['=', '\0']);
         is_valid.then(|| std::env::var_os(name))?.map(|value| value.into_encoded_bytes())
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        /// Maximum size: more than any configuration or key needs. A wrong path may name an endless device.
+        /// Maximum size: more than any configuration or key needs. A wrong path may refer to an endless device.
         const LIMIT: u64 = 1024 * 1024;
 
         let mut content = Vec::new();

@@ -26,7 +26,7 @@ pub struct LayoutConfig {
     pub marker: Option<(&'static str, &'static str)>,
     /// The attribute with the version. `None` uses a fingerprint of the payload as the version.
     pub version: Option<String>,
-    /// The attribute with the idle deadline. `None` ends a session its timeout after its creation.
+    /// The attribute with the idle deadline. `None` ends a session `timeout` after its creation.
     pub expires: Option<String>,
     /// The attribute with the time of creation.
     pub created: Option<String>,
@@ -38,7 +38,7 @@ pub struct LayoutConfig {
 
 impl LayoutConfig {
     /// Maximum length of an id. A partition key in DynamoDB has at most 2048 bytes.
-    pub const LONGEST_ID: usize = 1024;
+    pub const MAX_ID_LENGTH: usize = 1024;
 }
 
 /// An encoding of the cookie.
@@ -74,7 +74,7 @@ pub enum Signer {
 /// The form of session ids: how new ones are generated, and which unsigned ones are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdKind {
-    /// 24 random bytes in base64url, like uid-safe of Node.js.
+    /// 24 random bytes in base64url, like Node.js's uid-safe.
     Uid,
     /// 32 random bytes in base64url, like Python's `token_urlsafe()`.
     Token,
@@ -92,9 +92,9 @@ pub enum IdKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeclaredIds {
     /// Minimum length of an id.
-    pub shortest: usize,
+    pub min_length: usize,
     /// Maximum length of an id.
-    pub longest: usize,
+    pub max_length: usize,
     /// The characters of ids.
     pub alphabet: Alphabet,
 }

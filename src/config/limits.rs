@@ -76,7 +76,7 @@ pub(super) fn rate(section: &mut Section<'_, '_>, key: &'static str) -> Option<R
     })
 }
 
-/// Reads a rate that is `default` if the key is absent, and off if it is `"unlimited"`.
+/// Reads a rate. Returns `default` if the key is absent, and `None` if it is `"unlimited"`.
 fn rate_or_default(limits: &mut Section<'_, '_>, key: &'static str, default: Rate) -> Option<Rate> {
     let is_off = limits.get(key, |value| match value.as_table() {
         Some(_) => Ok(false),

@@ -21,7 +21,7 @@ use super::value::{Fault, address, boolean, text};
 
 /// Maximum length of a Unix socket's path in bytes (`sun_path`).
 const MAX_SOCKET_PATH: usize = 107;
-/// The default permissions of a Unix socket. Whoever can write to it can send requests, so not every user of the machine.
+/// The default permissions of a Unix socket: owner and group, since any user who can write to it can send requests.
 const DEFAULT_MODE: u32 = 0o660;
 
 /// One of `[[listeners]]`.
@@ -169,7 +169,7 @@ fn is_same(one: &ListenerAddress, other: &ListenerAddress) -> bool {
 fn listener_address(text: &str, directory: &Path) -> Result<ListenerAddress, Fault> {
     let Some(path) = text.strip_prefix("unix:") else { return Ok(ListenerAddress::Tcp(address(text)?)) };
     if path.is_empty() || path.ends_with('/') {
-        return Err(Fault::new("has no socket path").hint("such as \"unix:/run/sessiongate/http.sock\""));
+        return Err(Fault::new("has no socket path").hint("for example \"unix:/run/sessiongate/http.sock\""));
     }
     let path = directory.join(path);
     if path.as_os_str().len() > MAX_SOCKET_PATH {
@@ -183,5 +183,5 @@ fn listener_address(text: &str, directory: &Path) -> Result<ListenerAddress, Fau
 fn mode(text: &str) -> Result<u32, Fault> {
     let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
-    mode.ok_or_else(|| Fault::new("must be file permissions").hint("in octal digits, such as \"0660\""))
+    mode.ok_or_else(|| Fault::new("must be file permissions").hint("write octal digits, such as \"0660\""))
 }

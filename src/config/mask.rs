@@ -1,7 +1,8 @@
-//! Masking of secrets in a configuration file, so that no diagnostic shows one with its source line.
+//! Masking of secrets in a configuration file, so that no diagnostic shows a secret in its source line.
 //!
-//! The rule prefers to mask too much. Under a key of [`SECRET_KEYS`], at any depth and in any section, everything is masked
-//! except the names of variables and files, and of headers that are removed. URLs with a user or password are masked too.
+//! The rules mask too much rather than too little. Under a key of [`SECRET_KEYS`], at any depth and in any section,
+//! everything is masked except the names of variables and files, and of headers that are removed. URLs with a user or
+//! password are masked too.
 
 use std::ops::Range;
 
@@ -27,8 +28,9 @@ pub(super) fn mask_parsed(source: &str, document: &DeTable<'_>) -> String {
     into_text(bytes)
 }
 
-/// Masks a file that is not valid TOML, line by line: from a line that contains one of [`SECRET_KEYS`] to the next table
-/// header that does not, everything after the first `=` is masked, or the whole line if it has none.
+/// Masks a file that is not valid TOML, line by line. Masking starts at a line that contains one of [`SECRET_KEYS`], and
+/// ends at the next table header that contains none. It covers everything after a line's first `=`, or the whole line if
+/// there is no `=`.
 pub(super) fn mask_unparsed(source: &str) -> String {
     let mut bytes = Vec::with_capacity(source.len());
     let mut secret = false;
@@ -78,11 +80,11 @@ fn value_to_json(value: &DeValue<'_>, secret: bool) -> Value {
         DeValue::Boolean(flag) => (*flag).into(),
         DeValue::Integer(integer) => number(integer.as_str()),
         DeValue::Float(float) => number(float.as_str()),
-        DeValue::Datetime(moment) => moment.to_string().into(),
+        DeValue::Datetime(time) => time.to_string().into(),
     }
 }
 
-/// Returns whether the value is the name of a variable or a file, or names of headers: those are not secret.
+/// Returns whether the value is the name of a variable or a file, or a list of header names, which are not secret.
 fn is_reference(key: &str, value: &Spanned<DeValue<'_>>) -> bool {
     let value = value.get_ref();
     matches!(key, "env" | "file") && value.is_str() || key == "remove" && value.is_array()

@@ -17,7 +17,8 @@ use super::environment::Environment;
 use super::layout::{CookieCodec, IdKind};
 use super::section::Section;
 use super::value::{
-    Fault, LONGEST_SESSION, attribute_name, boolean, duration, integer, one_of, table_name, text, wrong_type,
+    Fault, MAX_SESSION_DURATION, attribute_name, boolean, duration, integer, one_of, table_name, text,
+    wrong_type,
 };
 use super::{CacheConfig, Consistency, FormatKind, OnStoreError, RealmConfig};
 use crate::claims::{ClaimPath, UserClaim};
@@ -33,13 +34,12 @@ pub(super) fn read(
         let other = seen.iter().find(|other| other.cookie.name == realm.cookie.name);
         if let Some(other) = other.filter(|other| other.table != realm.table || other.format != realm.format)
         {
-            // The keys that the comparison depends on.
             let needs = [name, &other.name].into_iter().flat_map(|name| {
                 ["format", "table", "layout/", "cookie/name"].map(|key| format!("/sessions/{name}/{key}"))
             });
             let needs: Vec<_> = needs.collect();
             let message = format!(
-                "`sessions.{}` has the same cookie as `sessions.{name}`, but another table or format",
+                "`sessions.{}` has the same cookie as `sessions.{name}`, but a different table or format",
                 other.name
             );
             let hint = format!("use a `cookie.name` other than `{}` for one of them", realm.cookie.name);
@@ -75,9 +75,9 @@ fn realm(
     }
 
     let user = section.get("user", user_claim);
-    let timeout = section.get("timeout", duration(Duration::from_secs(1)..=LONGEST_SESSION));
+    let timeout = section.get("timeout", duration(Duration::from_secs(1)..=MAX_SESSION_DURATION));
     let timeout = timeout.unwrap_or(preset.timeout);
-    let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=LONGEST_SESSION));
+    let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=MAX_SESSION_DURATION));
     let reissue_time = reissue_time.unwrap_or(preset.reissue_time);
     if reissue_time >= timeout {
         let (given, limit) = (format_duration(reissue_time), format_duration(timeout));
@@ -94,7 +94,7 @@ fn realm(
         let fault = Fault::new("is only for `django`: rows of other formats have a deadline");
         section.refuse("enforce_age", &["format"], fault);
     }
-    let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=LONGEST_SESSION));
+    let lifetime = section.get("lifetime", duration(Duration::from_secs(1)..=MAX_SESSION_DURATION));
     if lifetime.is_some() && !settings.records_creation {
         let fault =
             format!("cannot be enforced: {} rows do not record when a session was created", preset.name);

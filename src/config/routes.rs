@@ -73,9 +73,9 @@ pub struct RouteConfig {
     pub destination: Destination,
     /// Whether `%2F` is allowed in the path.
     pub encoded_slashes: bool,
-    /// Whether `//` in the path is merged to `/`. Otherwise such a path is rejected.
+    /// Whether `//` in the path is merged into `/`. Otherwise such a path is rejected.
     pub merge_slashes: bool,
-    /// Whether the path is matched without case.
+    /// Whether the path is matched case-insensitively.
     pub ignore_case: bool,
 }
 
@@ -85,7 +85,7 @@ pub enum HostPattern {
     /// One host: lower case, no port, no trailing dot.
     Exact(String),
     /// Any subdomain of this host: `example.com` for `*.example.com`.
-    Below(String),
+    Subdomains(String),
 }
 
 /// An access rule.
@@ -103,7 +103,7 @@ pub enum Access {
 
 impl Access {
     /// Returns the value in the configuration.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Required => "required",
             Self::Session => "session",
@@ -127,9 +127,9 @@ pub struct LoginTemplate {
     pub after: Option<String>,
 }
 
-/// The keys that decide about access.
+/// The keys that determine the access rule.
 const ACCESS: [&str; 2] = ["access", "session"];
-/// The keys that decide which requests a route matches.
+/// The keys that determine which requests a route matches.
 const MATCH: [&str; 4] = ["host", "path", "methods", "ignore_case"];
 
 /// A route with the positions of the keys that are checked against other routes.
@@ -184,7 +184,7 @@ pub(super) fn read(
         if let Some((diagnostic, needs)) = check_overrides(located, &routes) {
             root.report_unless_broken(&needs, diagnostic, located.allow_overrides.clone());
         }
-        // The route of the login page may be an invalid one.
+        // The login page's route may be among the invalid ones.
         if let Some((diagnostic, needs)) = login::check(located, &routes).filter(|_| all_valid) {
             root.report_unless_broken(&needs, diagnostic, located.login.clone());
         }
@@ -287,7 +287,7 @@ impl LocatedRoute {
 
 fn access(section: &mut Section<'_, '_>) -> Access {
     let words = [Access::Required, Access::Session, Access::Optional, Access::Public];
-    let given = section.get("access", one_of(&words.map(|access| (access.word(), access))));
+    let given = section.get("access", one_of(&words.map(|access| (access.as_str(), access))));
     match (section.has("session"), given) {
         (false, Some(Access::Required | Access::Session | Access::Optional)) => {
             let fault = Fault::new("needs a session, but the route has none");
@@ -310,14 +310,13 @@ fn access(section: &mut Section<'_, '_>) -> Access {
 
 /// Returns the fault of a setting that has no effect on a public route.
 fn needs_session() -> Fault {
-    Fault::new("needs a session, but a public route looks up none").hint(
-        "`access = \"optional\"` also lets everyone through, and looks up the session; a login page needs it",
-    )
+    Fault::new("needs a session, which a public route does not look up")
+        .hint("use `access = \"optional\"`, which also lets everyone through, for example for a login page")
 }
 
 /// Returns an error if the route is for logged-in users, but its realm has no claim that names the user.
 fn check_user(route: &RouteConfig, realm: &RealmConfig) -> Option<Diagnostic> {
-    if route.access != Access::Required || !realm.user.is_unknown() {
+    if route.access != Access::Required || !realm.user.is_unset() {
         return None;
     }
     let name = &realm.name;
@@ -330,7 +329,7 @@ fn check_user(route: &RouteConfig, realm: &RealmConfig) -> Option<Diagnostic> {
     Some(Diagnostic::error(message).hint(hint))
 }
 
-/// Returns an error, and the locations that it depends on, if `located` allows clients a header that a route sets itself.
+/// Returns an error, and the locations that it depends on, if `located` lets clients send a header that a route sets.
 fn check_overrides(located: &LocatedRoute, routes: &[LocatedRoute]) -> Option<(Diagnostic, Vec<String>)> {
     let allowed = &located.route.allow_overrides;
     let writes = |other: &LocatedRoute| {
@@ -340,15 +339,15 @@ fn check_overrides(located: &LocatedRoute, routes: &[LocatedRoute]) -> Option<(D
     };
     let (writer, name) = routes.iter().find_map(|other| Some((other, writes(other)?)))?;
     let message = format!(
-        "`routes.allow_overrides` contains `{name}`, which is removed from requests on every route, since one sets it"
+        "`routes.allow_overrides` contains `{name}`, which is removed from requests on every route, since a route sets it"
     );
     let mut needs = located.locations(&["allow_overrides"]);
     needs.extend(writer.locations(&["headers/", "request_headers/"]));
     Some((Diagnostic::error(message), needs))
 }
 
-/// Sets each route's `ignore_case` to that of the longest route that sets it and has the same host and a prefix of its
-/// path. An upstream that ignores case does so for all paths below, too.
+/// Sets each route's `ignore_case` to the value of the nearest route that sets it: the one with the same host and the
+/// longest prefix of the route's path. An upstream that ignores case does so for all paths below.
 fn inherit_ignore_case(mut routes: Vec<LocatedRoute>) -> Vec<LocatedRoute> {
     let ignored: Vec<bool> = routes
         .iter()
@@ -368,11 +367,12 @@ fn inherit_ignore_case(mut routes: Vec<LocatedRoute>) -> Vec<LocatedRoute> {
     routes
 }
 
-/// Returns whether a request could match both routes with the same priority. A route with methods has priority over one without.
+/// Returns whether a request could match both routes with the same priority. A route with methods has priority over one
+/// without.
 fn overlap(one: &RouteConfig, other: &RouteConfig) -> bool {
-    let both_take_all = one.methods.is_empty() && other.methods.is_empty();
+    let both_match_all = one.methods.is_empty() && other.methods.is_empty();
     let ignore_case = one.ignore_case || other.ignore_case;
     one.host == other.host
         && (one.path == other.path || ignore_case && one.path.eq_ignore_ascii_case(&other.path))
-        && (both_take_all || one.methods.iter().any(|method| other.methods.contains(method)))
+        && (both_match_all || one.methods.iter().any(|method| other.methods.contains(method)))
 }

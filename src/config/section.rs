@@ -1,9 +1,8 @@
-//! A reader of one table of the file. Reading a key records its problem and continues, and leaving the table reports the
-//! keys that were not read. So one run finds every problem, and no unknown key is accepted.
+//! Reads one table of the file. A problem with a key is recorded, and reading continues. At the end of the table, the keys
+//! that were not read are reported as unknown. So one run finds every problem, and no unknown key is accepted.
 //!
-//! A check that compares values names the keys that it depends on. If one of them is broken (rejected, missing or
-//! misspelt), a default stands in for its value and the result of the check is dropped: it would follow from an error
-//! that is reported already.
+//! A check that compares values lists the keys that it depends on. If one of these keys is broken (rejected, missing or
+//! misspelt), the check runs on a default, so its result is dropped: the error behind it is already reported.
 //!
 //! 1. A key becomes broken only together with a reported error, so dropping a dependent problem never accepts a bad file.
 //! 2. Contradictions between values do not break keys, so two of them cannot hide each other.
@@ -20,7 +19,7 @@ use super::value::{self, Fault};
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     diagnostics: Vec<Diagnostic>,
-    /// Problems that are reported only if none of the keys with them is broken.
+    /// Problems that are reported only if none of the keys listed with them is broken.
     dependent: Vec<(Diagnostic, Vec<String>)>,
     /// The locations of broken keys: rejected, missing or misspelt.
     broken: Vec<String>,
@@ -70,7 +69,8 @@ impl Problems {
     }
 }
 
-/// Returns whether the key at `need` or a table around it is broken. If `need` ends with `/`, also whether anything below it is.
+/// Returns whether the key at `need` or a table around it is broken. If `need` ends with `/`, a broken key below it counts
+/// too.
 fn is_broken(broken: &[String], need: &str) -> bool {
     let is_below = |location: &str, above: &str| {
         location.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -130,7 +130,7 @@ impl<'d, 'p> Section<'d, 'p> {
         self.get(key, parse)
     }
 
-    /// Returns the elements of a list, if `parse` accepts all of them. Reports each that it rejects.
+    /// Returns the elements of a list, if `parse` accepts all of them. Reports each rejected element.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -151,7 +151,7 @@ impl<'d, 'p> Section<'d, 'p> {
         (elements.len() == array.len()).then_some(elements)
     }
 
-    /// Reads a table inside this one. An absent table is read too, as one without keys, for its defaults.
+    /// Reads a table inside this one. An absent table is read as one without keys, which yields the defaults.
     pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'d, '_>) -> T) -> T {
         let names = (self.name(key), self.location(key));
         let Some(value) = self.value(key) else {
@@ -164,7 +164,7 @@ impl<'d, 'p> Section<'d, 'p> {
         Section::open(table, names, Some(value.span()), self.problems, read)
     }
 
-    /// Reads a value that is a string or, for more options, a table. An absent one is read as a table without keys.
+    /// Reads a value that is a string or, for more options, a table. An absent value is read as a table without keys.
     pub(super) fn text_or_table<T>(
         &mut self,
         key: &'static str,
@@ -225,7 +225,7 @@ impl<'d, 'p> Section<'d, 'p> {
         mut read: impl FnMut(&mut Self, TableEntry<'d>) -> Option<T>,
     ) -> Vec<T> {
         let entries = self.table.map(entries).unwrap_or_default();
-        // Removed, so that `finish` reports none of them as unknown.
+        // Removed, so that `finish` does not report the entries as unknown keys.
         self.table = None;
         entries.into_iter().filter_map(|entry| read(self, entry)).collect()
     }

@@ -19,11 +19,11 @@ pub struct ServerConfig {
     pub log: LogFormat,
     /// The destination of the access log.
     pub access_log: AccessLogTarget,
-    /// The treatment of requests without a usable `traceparent`.
+    /// How requests without a usable `traceparent` are handled.
     pub traces: Traces,
     /// Maximum size of all injected headers of a request: the sum of their names and values.
     pub max_header_bytes: usize,
-    /// The treatment of client headers with unusual names.
+    /// How client headers with unusual names are handled.
     pub odd_headers: OddHeaders,
     /// Timeouts for clients.
     pub timeouts: Timeouts,
@@ -31,9 +31,9 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Whether a change of the configuration's files triggers a reload.
     pub watch: bool,
-    /// How long new requests are accepted after SIGTERM, while the readiness probe fails already.
+    /// How long new requests are accepted after SIGTERM, while the readiness check already fails.
     pub drain_delay: Duration,
-    /// Timeout for requests in flight to finish after that.
+    /// Timeout for requests in flight to finish after `drain_delay`.
     pub drain: Duration,
 }
 
@@ -46,8 +46,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// Timeout for the next piece of a request body.
     pub body: Duration,
-    /// Minimum rate of a request body in bytes per second, once the gateway has waited for `body` in total. 0 turns the
-    /// check off.
+    /// Minimum rate of a request body, in bytes per second. It applies once the gateway has waited for the body for a total
+    /// of `body`. 0 turns it off.
     pub body_rate: usize,
     /// Timeout for a client that does not read its response.
     pub send: Duration,
@@ -75,7 +75,7 @@ pub enum AccessLogTarget {
     File(PathBuf),
 }
 
-/// The treatment of requests without a usable `traceparent`.
+/// How requests without a usable `traceparent` are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traces {
     /// Start a new trace with the `sampled` flag.
@@ -86,7 +86,7 @@ pub enum Traces {
     Pass,
 }
 
-/// The treatment of client headers whose names contain anything but letters, digits and `-`.
+/// How client headers with names that contain anything but letters, digits and `-` are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OddHeaders {
     /// Remove them.

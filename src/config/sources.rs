@@ -1,12 +1,12 @@
 //! The files of a configuration: the file itself, and those that it refers to. A [`SourceWatcher`] detects changes by
 //! polling.
 //!
-//! 1. Changes are relative to the content that was read: a file that changes during the read, or right after, has changed.
+//! 1. Files are compared with the content that was read, so a change during the read, or right after it, is detected.
 //! 2. A change is reported only once the files look the same in two polls in a row, so that a file that is still being
 //!    written is not read. Half of a file may be a valid configuration.
 //! 3. A file with the same content has not changed, whatever its modification time.
 //!
-//! Symbolic links are followed in every poll, so that pointing one at another file is a change.
+//! Symbolic links are followed in every poll, so pointing a link at another file is a change.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,7 +48,7 @@ pub(super) struct Recorder {
 #[derive(Debug)]
 pub struct SourceWatcher {
     known: Sources,
-    /// The metadata in the last poll, if it differs from `known`.
+    /// The metadata at the last poll, if it differed from `known`.
     pending: Option<Vec<Option<Stamp>>>,
 }
 
@@ -77,7 +77,7 @@ impl Environment for Recorder {
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         // Taken before the read, so that a write during it is detected.
-        let stamp = Stamp::of(path);
+        let stamp = Stamp::read(path);
         let read = System.file(path);
         let content = read.as_ref().ok().map(|bytes| Sha256::digest(bytes).into());
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ impl SourceWatcher {
 
     /// Checks the files. Returns whether they have changed, and look the same as in the last poll.
     pub fn poll(&mut self) -> bool {
-        let now: Vec<_> = self.known.files.keys().map(|path| Stamp::of(path)).collect();
+        let now: Vec<_> = self.known.files.keys().map(|path| Stamp::read(path)).collect();
         if now.iter().eq(self.known.files.values().map(|(stamp, _)| stamp)) {
             self.pending = None;
             return false;
@@ -116,7 +116,7 @@ impl SourceWatcher {
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
+    fn read(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {
             device: metadata.dev(),

@@ -11,7 +11,7 @@ use super::section::Section;
 use super::value::{self, Fault, duration, integer, string, text};
 use super::{DynamodbConfig, StoreConfig};
 
-/// Reads the store. Returns `None` if the file configures none, or both.
+/// Reads the store. Returns `None` if the file configures no store or both stores.
 pub(super) fn read(root: &mut Section<'_, '_>, directory: &Path) -> Option<StoreConfig> {
     root.table("store", |store| {
         let both = store.has("embedded") && store.has("dynamodb");
@@ -29,7 +29,7 @@ pub(super) fn read(root: &mut Section<'_, '_>, directory: &Path) -> Option<Store
             (Some(_), Some(_)) => None,
             (Some(one), None) | (None, Some(one)) => Some(one),
             (None, None) => {
-                // An invalid one has been reported already.
+                // An invalid store has been reported already.
                 if !store.has("embedded") && !store.has("dynamodb") {
                     let missing = Diagnostic::error("no store is configured");
                     let hint =
@@ -83,18 +83,20 @@ fn region(text: &str) -> Result<String, Fault> {
     if text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is not a valid AWS region name").hint("such as \"eu-central-1\""))
+    Err(Fault::new("is not a valid AWS region name").hint("for example \"eu-central-1\""))
 }
 
 fn role_arn(text: &str) -> Result<String, Fault> {
     if text.starts_with("arn:") && text.contains(":role/") {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is not a valid role ARN").hint("such as \"arn:aws:iam::123456789012:role/sessiongate\""))
+    Err(Fault::new("is not a valid role ARN")
+        .hint("for example \"arn:aws:iam::123456789012:role/sessiongate\""))
 }
 
 fn endpoint(text: &str) -> Result<String, Fault> {
-    let fault = || Fault::new("must be an `http` or `https` URL").hint("such as \"http://127.0.0.1:8000\"");
+    let fault =
+        || Fault::new("must be an `http` or `https` URL").hint("for example \"http://127.0.0.1:8000\"");
     let url: Uri = text.parse().map_err(|_| fault())?;
     let authority = url.authority().ok_or_else(fault)?;
     if !matches!(url.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {

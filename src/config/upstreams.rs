@@ -28,7 +28,7 @@ pub struct UpstreamConfig {
     pub protocol: UpstreamProtocol,
     /// Timeout for connecting to a server, TLS handshake included.
     pub connect_timeout: Duration,
-    /// Timeout for the response head, and for each next piece of the body.
+    /// Timeout for the response head, and for each further piece of the body.
     pub response_timeout: Duration,
     /// Maximum idle connections to each server, per worker.
     pub keep_alive: usize,
@@ -63,10 +63,10 @@ pub enum BalanceMethod {
     Sticky,
 }
 
-/// The protocol for servers whose URL leaves a choice.
+/// The protocol for servers whose URL allows more than one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamProtocol {
-    /// Over TLS the one that ALPN selects; over a Unix socket HTTP/1.1.
+    /// Over TLS, the one that ALPN selects; over a Unix socket, HTTP/1.1.
     Auto,
     /// HTTP/1.1
     Http1,
@@ -107,7 +107,7 @@ pub struct Health {
     pub healthy: u32,
     /// Consecutive failures after which a healthy server is unhealthy.
     pub unhealthy: u32,
-    /// The statuses that are a success.
+    /// The statuses that count as success.
     pub status: StatusRanges,
 }
 
@@ -271,12 +271,12 @@ fn path(text: &str) -> Result<String, Fault> {
     if is_valid {
         Ok(text.to_owned())
     } else {
-        Err(Fault::new("must be a path").hint("such as \"/healthz\""))
+        Err(Fault::new("must be a path").hint("for example \"/healthz\""))
     }
 }
 
 fn host(text: &str) -> Result<String, Fault> {
     let authority = text.parse::<http::uri::Authority>().ok().filter(|_| !text.contains('@'));
-    let fault = || Fault::new("must be a host with an optional port").hint("such as \"app.internal\"");
+    let fault = || Fault::new("must be a host with an optional port").hint("for example \"app.internal\"");
     authority.map(|_| text.to_owned()).ok_or_else(fault)
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use toml::de::DeValue;
 
-/// The longest time that a session or its cookie may last: ten years. A longer one is a mistake, and could exceed what
-/// clocks represent.
-pub(super) const LONGEST_SESSION: Duration = Duration::from_secs(10 * 31_557_600);
+/// Maximum duration of a session or its cookie: ten years. A longer duration is a mistake, and could exceed what clocks
+/// can represent.
+pub(super) const MAX_SESSION_DURATION: Duration = Duration::from_secs(10 * 31_557_600);
 
-/// Why a value is rejected.
+/// The reason why a value is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) message: String,
@@ -48,7 +48,7 @@ pub(super) fn wrong_type(value: &DeValue<'_>, wanted: &str) -> Fault {
     Fault::new(format!("must be {wanted}, not {found}"))
 }
 
-/// Parses a string. Rejects empty ones and control characters, which no setting needs.
+/// Parses a string. Rejects empty strings and control characters, which no setting needs.
 pub(super) fn string(value: &DeValue<'_>) -> Result<String, Fault> {
     let text = value.as_str().ok_or_else(|| wrong_type(value, "a string"))?;
     if text.is_empty() {
@@ -152,13 +152,13 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Fault> {
     let fault = Fault::new("must be an IP address, or `localhost`, and a port");
     match text.rsplit_once(':') {
         Some(("localhost", port)) => {
-            let port = port.parse().map_err(|_| fault.hint("such as \"localhost:8080\""))?;
+            let port = port.parse().map_err(|_| fault.hint("for example \"localhost:8080\""))?;
             Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
         }
         Some(("" | "*", port)) => {
             Err(fault.hint(format!("\"0.0.0.0:{port}\" listens on every address of this machine")))
         }
-        Some(_) | None => Err(fault.hint("such as \"127.0.0.1:8080\" or \"[::1]:8080\"")),
+        Some(_) | None => Err(fault.hint("for example \"127.0.0.1:8080\" or \"[::1]:8080\"")),
     }
 }
 

@@ -10,9 +10,9 @@ use serde_json::json;
 use super::received::Received;
 use crate::headers::{SESSION_ACTION, SESSION_FLASH, SESSION_PATCH};
 
-/// Limit of a form's size in bytes.
+/// Maximum size of a form, in bytes.
 const MAX_BYTES: usize = 4096;
-/// Limit of a name's length in characters.
+/// Maximum length of a name, in characters.
 pub(super) const MAX_NAME: usize = 100;
 
 /// A submitted form.
@@ -73,9 +73,9 @@ fn name(form: &str) -> Option<String> {
     let name = percent_decode_str(&name).decode_utf8().ok()?;
     let name = name.trim();
     // Control characters, Unicode line breaks, and bidirectional marks.
-    let is_invalid = |letter: char| {
-        letter.is_control()
-            || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let is_invalid = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let is_valid = (1..=MAX_NAME).contains(&name.chars().count()) && !name.contains(is_invalid);
     is_valid.then(|| name.to_owned())

@@ -16,7 +16,7 @@ const FORMS: &str = include_str!("forms.html");
 /// Text above the forms if the app may change sessions.
 const ENABLED: &str = "The app sets no cookie and has no store. It responds to each form with one or more headers, and the \
     gateway changes the session.";
-/// Text above the forms if it may not.
+/// Text above the forms if the app may not change sessions.
 const DISABLED: &str = "Disabled: this route does not let the app change sessions. To enable the forms, set \
     <code>writes = true</code>, and <code>X-Visits = &quot;visits&quot;</code> among the route's headers.";
 
@@ -54,7 +54,7 @@ impl Page {
     pub(super) fn render(&self, kind: PageKind, received: &Received, links: &Links) -> String {
         let user = received.user();
         let name = user.as_deref().unwrap_or("anonymous");
-        fill(TEMPLATE, |slot| match slot {
+        fill(TEMPLATE, |placeholder| match placeholder {
             "user" => if user.is_some() { "known" } else { "unknown" }.to_owned(),
             "flash" => received.flash().map(|message| flash(&message)).collect(),
             "forms" => forms(kind, received, links),
@@ -77,8 +77,8 @@ fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
     let mut rest = template;
     while let Some((text, after)) = rest.split_once("{{") {
         page.push_str(text);
-        let Some((slot, after)) = after.split_once("}}") else { break };
-        page.push_str(&value(slot));
+        let Some((placeholder, after)) = after.split_once("}}") else { break };
+        page.push_str(&value(placeholder));
         rest = after;
     }
     page.push_str(rest);
@@ -108,7 +108,7 @@ fn forms(kind: PageKind, received: &Received, links: &Links) -> String {
     if !matches!(kind, PageKind::Home | PageKind::Login) {
         return String::new();
     }
-    fill(FORMS, |slot| match slot {
+    fill(FORMS, |placeholder| match placeholder {
         "log-in" => escape(&links.log_in),
         "visits" => received.visits().to_string(),
         "disabled" if !links.may_write => " disabled".to_owned(),
@@ -135,8 +135,8 @@ fn row((origin, name, value): (HeaderOrigin, &str, &str)) -> String {
 /// Escapes text for an HTML element or a quoted attribute.
 fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
+    for character in text.chars() {
+        match character {
             '&' => html.push_str("&amp;"),
             '<' => html.push_str("&lt;"),
             '>' => html.push_str("&gt;"),

@@ -33,7 +33,7 @@ pub struct HeaderOrigins {
 }
 
 impl HeaderOrigin {
-    /// The name in the page's class names and in JSON.
+    /// Returns the CSS class in the page and the value in JSON.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Session => "session",
@@ -44,8 +44,8 @@ impl HeaderOrigin {
 }
 
 impl HeaderOrigins {
-    /// Returns the headers that the routes of `config` set. Does not include headers that ordinary clients send, too, and
-    /// that only some routes set, since the app does not know the route of a request.
+    /// Returns the headers that the routes of `config` set. Excludes edited headers that ordinary clients send too, since
+    /// the app does not know whether the request's route sets them.
     pub fn from_config(config: &Config) -> Self {
         let mut origins = Self::default();
         for route in &config.routes {

@@ -60,10 +60,10 @@ async fn curl_gets_text_and_a_browser_the_page() {
 async fn whoami_below_any_page_is_json() {
     let running = app().spawn().await.unwrap();
     for path in ["/whoami", "/public/whoami"] {
-        let answer =
+        let response =
             get(&running, path, &[("x-user", "alice"), ("via", "1.1 gate"), ("traceparent", "00-0-0-00")])
                 .await;
-        let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&response.body).unwrap();
         assert_eq!(json["user"], "alice");
         assert_eq!(
             json["headers"][0],
@@ -84,10 +84,10 @@ async fn unknown_page_is_404() {
 #[tokio::test]
 async fn login_link_sets_the_cookie_if_its_token_is_right() {
     let running = app().with_login_link(login_link()).spawn().await.unwrap();
-    let answer = get(&running, "/become/t0ken?next=%2Fmembers%3Fa%3D%2520", &[]).await;
-    assert_eq!(answer.status, StatusCode::SEE_OTHER);
-    assert_eq!(answer.headers[header::LOCATION], "/members?a=%20");
-    assert_eq!(answer.headers[header::SET_COOKIE], "s=1; Path=/");
+    let response = get(&running, "/become/t0ken?next=%2Fmembers%3Fa%3D%2520", &[]).await;
+    assert_eq!(response.status, StatusCode::SEE_OTHER);
+    assert_eq!(response.headers[header::LOCATION], "/members?a=%20");
+    assert_eq!(response.headers[header::SET_COOKIE], "s=1; Path=/");
 
     let login = get(&running, "/login?next=%2Fmembers", &[("accept", "text/html")]).await;
     assert!(login.body.contains(r#"href="/become/t0ken?next=%2Fmembers""#));

@@ -20,11 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::upstream::GatewayHeaders;
 use crate::upstream::http1::Http1Connection;
 
-/// Limit of the output of a server that repeats endlessly.
+/// Maximum output of a server that repeats its output endlessly, in bytes.
 const MAX_OUTPUT: usize = 512 * 1024;
 /// Number of body frames after which an endless body is abandoned.
 const MAX_FRAMES: usize = 2_000;
-/// Limit of the client's read buffer: a head that is almost too large, and one read of the largest size.
+/// Maximum size of the client's read buffer, in bytes: a head that is almost too large, and one read of the largest size.
 const MAX_BUFFERED: usize = (64 + 256) * 1024;
 
 /// Parses a response.

@@ -1,4 +1,4 @@
-//! Session cookies and rows in every format. The first byte of the input chooses the format.
+//! Session cookies and rows in every format. The first byte of the input selects the format.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -199,7 +199,7 @@ mod tests {
     use crate::route::ambiguity;
 
     fn rewrite(strip: &str, prefix: &str) -> Rewrite {
-        Rewrite { strip: strip.into(), prefix: prefix.into(), answers: true }
+        Rewrite { strip: strip.into(), prefix: prefix.into(), rewrite_location: true }
     }
 
     fn forwarded(strip: &str, prefix: &str, text: &str) -> String {

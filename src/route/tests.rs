@@ -59,7 +59,7 @@ fn longest_prefix_wins_on_a_segment_boundary() {
 #[test]
 fn host_selects_a_group_without_fallback() {
     let exact = |host: &str| Some(HostPattern::Exact(host.into()));
-    let wildcard = |host: &str| Some(HostPattern::Below(host.into()));
+    let wildcard = |host: &str| Some(HostPattern::Subdomains(host.into()));
     let router = router(&[
         route(None, "/", &[]),
         route(exact("a.example"), "/only", &[]),

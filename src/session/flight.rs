@@ -31,7 +31,7 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Si
     }
 
     /// Returns the number of operations in progress, and its limit.
-    pub(crate) fn fill(&self) -> (u64, u64) {
+    pub(crate) fn usage(&self) -> (u64, u64) {
         let in_progress = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner).len();
         (in_progress as u64, self.capacity as u64)
     }

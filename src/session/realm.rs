@@ -69,7 +69,7 @@ pub enum Reissued {
 
 /// How full a realm's bounded structures are. Each value is the current size and its limit.
 #[derive(Clone, Copy, Debug)]
-pub struct Fill {
+pub struct RealmUsage {
     /// Cached sessions; a large one counts as several.
     pub sessions: (u64, u64),
     /// Negative cache entries.
@@ -126,7 +126,7 @@ impl Realm {
     pub(super) fn session(&self, key: Key, record: SessionRecord, size: usize, known_at: Instant) -> Session {
         let user = match self.user.find(&record.claims) {
             Some(_) => UserState::LoggedIn,
-            None if self.user.is_unknown() => UserState::Unknown,
+            None if self.user.is_unset() => UserState::Unknown,
             None => UserState::Guest,
         };
         Session::new(key, record, size, known_at, user, self.mapping_slots.load(Ordering::Relaxed))
@@ -169,12 +169,12 @@ impl Realm {
     }
 
     /// Returns how full the realm's caches and single flights are.
-    pub fn fill(&self) -> Fill {
-        Fill {
+    pub fn usage(&self) -> RealmUsage {
+        RealmUsage {
             sessions: self.cache.sessions(),
             negatives: self.cache.negatives(),
-            lookups: self.lookups.fill(),
-            reissues: self.reissues.fill(),
+            lookups: self.lookups.usage(),
+            reissues: self.reissues.usage(),
         }
     }
 

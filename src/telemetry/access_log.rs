@@ -1,12 +1,12 @@
 //! The access log: one line per request, written by a dedicated thread.
 //!
 //! Each worker formats its lines into its own buffer. The writer thread swaps the buffers for empty ones and writes them,
-//! so a request waits for no file, pipe or other worker. The lines of one worker stay in order; lines of different
+//! so a request never waits for a file, a pipe or another worker. The lines of one worker stay in order; lines of different
 //! workers may be slightly out of order.
 //!
 //! 1. Each buffer is bounded. If the output is too slow or fails, lines are dropped and counted, and requests go on. When
 //!    lines can be written again, the log says how many were dropped.
-//! 2. Lines are never torn: not when the file is reopened (`SIGUSR1`, a reload), not at exit, and not by a failed write
+//! 2. Lines are written whole, even when the file is reopened (`SIGUSR1`, a reload), at exit, and after a failed write
 //!    (`log_output.rs`).
 
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::time::{Clock, Timestamp};
 
 /// How long the writer collects lines after the first one, before it writes them.
 const FLUSH_DELAY: Duration = Duration::from_millis(10);
-/// Limit of one worker's buffer, in bytes. The last line may exceed it.
+/// Maximum size of one worker's buffer, in bytes. The last line may exceed it.
 const BUFFER_LIMIT: usize = 1024 * 1024;
 
 /// The access log, shared by all workers.
@@ -45,7 +45,7 @@ struct Shared {
     unreported: AtomicU64,
     /// Tells the writer to open the file again.
     reopen: AtomicBool,
-    /// Tells the writer to write the buffers a last time and end.
+    /// Tells the writer to write the buffers one last time and stop.
     stopping: AtomicBool,
 }
 
@@ -115,7 +115,7 @@ impl AccessLog {
         let Some(buffer) = self.shared.buffers.get(worker).or_else(|| self.shared.buffers.first()) else {
             return;
         };
-        // Contended by the writer thread only, which holds the lock for a swap.
+        // Only the writer thread contends for the lock, and it holds the lock only for a swap.
         let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
         let Buffer { text, lines, stamp } = &mut *buffer;
         if text.len() >= BUFFER_LIMIT {
@@ -133,7 +133,7 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file's path again, after log rotation has renamed the old file.
+    /// Reopens the file by its path, after log rotation has renamed the old file.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         self.thread.thread().unpark();
@@ -154,7 +154,7 @@ impl AccessLog {
     }
 
     /// Returns the number of buffered bytes and its limit.
-    pub fn fill(&self) -> (usize, usize) {
+    pub fn usage(&self) -> (usize, usize) {
         let length =
             |buffer: &Mutex<Buffer>| buffer.lock().unwrap_or_else(PoisonError::into_inner).text.len();
         (self.shared.buffers.iter().map(length).sum(), self.shared.buffers.len() * BUFFER_LIMIT)

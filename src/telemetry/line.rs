@@ -1,7 +1,7 @@
 //! Formats a line of the access log, as text or JSON, into an existing buffer.
 //!
-//! Whatever a client sent is quoted, so that it can neither end the line nor begin another field. The code neither
-//! allocates nor uses `std::fmt` where it can do without, since it runs for every request.
+//! Data from clients is quoted, so that it can neither end the line nor begin another field. The code avoids allocations
+//! and `std::fmt` where it can, since it runs for every request.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_json_lines() {
+    fn lines_are_text_or_json() {
         let fill = |line: &mut LogLine<'_>| {
             line.text("path", b"/a")
                 .text_if("absent", None::<&str>)
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn date_times() {
+    fn date_times_are_formatted() {
         for (seconds, expected) in [
             (0, "1970-01-01T00:00:00"),
             (951_782_399, "2000-02-28T23:59:59"),

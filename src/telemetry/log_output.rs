@@ -122,7 +122,7 @@ impl LogOutput {
         error.map_or_else(|| Ok(u64::from(std::mem::take(&mut self.is_line))), Err)
     }
 
-    /// Opens the file's path again, after a log rotation. Returns the number of lines left incomplete in the old file.
+    /// Reopens the file by its path, after a log rotation. Returns the number of lines left incomplete in the old file.
     ///
     /// # Errors
     /// Returns an error if the path cannot be opened. The old file then stays open.
@@ -167,7 +167,7 @@ impl LogTarget {
         }
     }
 
-    /// Writes `bytes`. Returns how many of them were written, and the error if it was not all of them.
+    /// Writes `bytes`. Returns the number of bytes written, and the error if that is not all of them.
     fn write(&mut self, bytes: &[u8]) -> (usize, Option<io::Error>) {
         let writer: &mut dyn Write = match self {
             Self::Stdout(file) | Self::Stderr(file) | Self::File { file, .. } => file,

@@ -1,8 +1,8 @@
 //! Prometheus counters and histograms that are updated by requests.
 //!
-//! 1. The counters of the request path are looked up when the configuration is assembled. Counting is then an atomic add,
+//! 1. The counters of the request path are looked up when a configuration is loaded. Counting is then an atomic add,
 //!    without a lock, a lookup or an allocation. Rare events, such as refusals, may look their counter up.
-//! 2. Label values are configured names and constants, never data of a client, so the number of series is bounded.
+//! 2. Label values are configured names and constants, never client data, so the number of series is bounded.
 //! 3. The counters survive a reload. Routes, realms and tables that keep their names keep their values.
 //!
 //! Gauges, and counters that other modules keep, are read at each scrape: `src/admin/exposition.rs`.
@@ -26,7 +26,7 @@ const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "499"];
 /// Index of `499` in [`STATUS_CLASSES`].
 const DISCONNECTED: usize = 5;
 
-/// Label value for a route that does not exist: `-`.
+/// Label value if no route applies: `-`.
 pub const NONE: &str = "-";
 
 /// All metric families.
@@ -63,7 +63,7 @@ pub struct RouteMetrics {
     upstream: Histogram,
 }
 
-/// How a request was decided, as the label `verdict` has it.
+/// The gateway's decision about a request: the values of the label `verdict`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestVerdict {
     /// Admitted with the session of a logged-in user.
@@ -187,7 +187,7 @@ impl Metrics {
             },
             resolutions: new.counters(
                 "sessiongate_session_resolutions_total",
-                "Session resolutions by outcome: an active session, the reason why there is none, or unavailable.",
+                "Session resolutions by outcome: active, unavailable, or the reason why there is no session.",
                 &["realm", "outcome"],
             )?,
             cache: new.counters(
@@ -224,7 +224,7 @@ impl Metrics {
         })
     }
 
-    /// The registry with all of these metrics.
+    /// Returns the registry with all of these metrics.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -307,7 +307,7 @@ impl RouteMetrics {
     }
 
     /// Records a request whose client disconnected before the response, `after` its head was read. The other histograms
-    /// are left alone, since the durations are not known.
+    /// are not updated, since their durations are not known.
     pub fn record_disconnect(&self, after: Duration) {
         self.count(DISCONNECTED, RequestVerdict::Gone);
         self.request.observe(after.as_secs_f64());
@@ -361,7 +361,7 @@ impl RequestVerdict {
         Self::Gone,
     ];
 
-    /// The verdict as a label value.
+    /// Returns the verdict as a label value.
     pub fn label(self) -> &'static str {
         match self {
             Self::Active => "active",

@@ -1,7 +1,7 @@
 //! Propagation of W3C Trace Context: the headers `traceparent` and `tracestate`.
 //!
 //! 1. A valid `traceparent` is forwarded with the same trace id and flags and a new span id, the gateway's own, which the
-//!    access log has too. Clients may send it, because nothing is decided by it.
+//!    access log has too. Clients may send it, because no decision depends on it.
 //! 2. An invalid `traceparent` is replaced as if it were absent, and the `tracestate` beside it is removed.
 //! 3. A `tracestate` is forwarded unchanged, or removed if it is malformed or longer than `MAX_STATE`.
 //!
@@ -15,9 +15,9 @@ use http::{HeaderMap, HeaderValue};
 use crate::config::Traces;
 use crate::headers::{TRACEPARENT, TRACESTATE};
 
-/// Limit of all `tracestate` lines together, in bytes. Longer ones need not be propagated (W3C Trace Context, 3.3.1.5).
+/// Maximum size of all `tracestate` lines together, in bytes. Longer ones need not be propagated (W3C Trace Context, 3.3.1.5).
 const MAX_STATE: usize = 512;
-/// Limit of the members of a `tracestate` list.
+/// Maximum number of members of a `tracestate` list.
 const MAX_MEMBERS: usize = 32;
 /// The length of a `traceparent` of version 00.
 const LENGTH: usize = 55;
@@ -81,12 +81,12 @@ impl TraceIds {
 }
 
 impl Trace {
-    /// The trace id, 32 hex digits.
+    /// Returns the trace id, 32 hex digits.
     pub fn id(&self) -> &str {
         self.part(3, 35)
     }
 
-    /// The gateway's span id, 16 hex digits. With [`Traces::Pass`] it is the caller's.
+    /// Returns the gateway's span id, 16 hex digits. With [`Traces::Pass`] it is the caller's.
     pub fn span(&self) -> &str {
         self.part(36, 52)
     }

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
-/// A reusable timer, created on first use. When a deadline is met the timer is left armed: a spurious wake-up now and
-/// then costs less than resetting the timer for every deadline.
+/// A reusable timer, created on first use. The timer stays armed when a deadline is met, because an
+/// occasional spurious wake-up costs less than a reset for each deadline.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,

@@ -15,7 +15,7 @@ pub struct HostNames {
 }
 
 impl HostNames {
-    /// Maps `name` to `position`. Returns `false` if `name` is mapped already, which is left as it is.
+    /// Maps `name` to `position`. If `name` is mapped already, keeps the mapping and returns `false`.
     pub fn add(&mut self, name: &str, position: usize) -> bool {
         let name = canonical(name);
         let slot = match name.strip_prefix("*.") {

@@ -201,5 +201,8 @@ async fn writes_on_a_public_route_is_an_error_with_a_hint() {
     workspace.run("openssl rand -hex 32 > session.key").await;
     let (succeeded, _, stderr) = program::run(&mut workspace.shell("sessiongate check"), "").await;
     assert!(!succeeded && stderr.contains("`routes.writes` needs a session"), "{stderr}");
-    assert!(stderr.contains("hint: `access = \"optional\"` also lets everyone through"), "{stderr}");
+    assert!(
+        stderr.contains("hint: use `access = \"optional\"`, which also lets everyone through"),
+        "{stderr}"
+    );
 }

@@ -54,7 +54,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 /// Log message of a successful reload.
 pub(crate) const RELOADED: &str = "configuration reloaded";
 /// Log message of a rejected reload.
-pub(crate) const NOT_RELOADED: &str = "configuration not reloaded: the current one stays in force";
+pub(crate) const NOT_RELOADED: &str = "configuration not reloaded: the current one remains active";
 
 /// A running gateway, which is killed when this value is dropped.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::session::reference::Ref;
 use crate::store::table::Read;
 use crate::time::{Clock, Timestamp};
 
-/// Interval at which a session is reissued to keep it alive: well within its timeout.
+/// Interval at which a session is reissued to keep it alive. It is well below the session's timeout.
 const REISSUE_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Alice {
     link_session: Mutex<Option<DemoSession>>,
 }
 
-/// A session of alice's.
+/// One of alice's sessions.
 #[derive(Clone, Debug)]
 pub(super) struct DemoSession {
     pub(super) reference: Ref,
@@ -101,12 +101,13 @@ impl Alice {
         Ok(self.read(session, now).await?.is_some())
     }
 
-    /// Reissues the session if that is due. Returns whether the session is live.
+    /// Reissues the session if a reissue is due. Returns whether the session is live.
     async fn reissue(&self, session: &DemoSession, now: Timestamp) -> Result<bool, Failure> {
         let Some((record, life)) = self.read(session, now).await? else { return Ok(false) };
         if let Some(due) = life.due {
             let touch = self.realm.format.touch(&record, due.touch_times(now));
-            // If the condition fails, a request has just reissued the session, or it has ended. The next call finds out.
+            // If the condition fails, a request has just reissued the session, or the session has ended. The next call finds
+            // out which.
             self.realm.table.update(&self.realm.format.key(&session.id), &touch.update).await?;
         }
         Ok(true)

@@ -19,7 +19,7 @@ use crate::time::Clock;
 
 use super::welcome::Welcome;
 
-/// Limit of the app's requests that are kept until their access log line is written.
+/// Maximum number of app requests that are kept until their access log line is written.
 const MAX_UNMATCHED: usize = 256;
 
 /// An event that the demo prints.
@@ -47,12 +47,12 @@ pub(super) struct AccessLogEntry {
     change: Option<String>,
 }
 
-/// Prints events on stdout.
+/// Prints events to stdout.
 #[derive(Debug)]
 pub(super) struct EventPrinter {
     welcome: Welcome,
     started: Instant,
-    /// Requests of the app whose access log line has not been written yet.
+    /// Requests that the app has received, and whose access log line has not been written yet.
     unmatched: VecDeque<AppRequest>,
     last_poll: String,
 }
@@ -131,7 +131,7 @@ impl EventPrinter {
         }
     }
 
-    /// Returns the line about a request, or `None` for a poll with the same result as the one before.
+    /// Returns the line about a request, or `None` for a poll with the same result as the previous poll.
     fn line(&mut self, entry: &AccessLogEntry) -> Option<String> {
         let position = self.unmatched.iter().position(|request| request.request_id == entry.id);
         let app_request = position.and_then(|position| self.unmatched.remove(position));

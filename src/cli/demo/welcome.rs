@@ -84,7 +84,7 @@ impl Welcome {
         writeln!(
             out,
             "In a browser, a session expires after 60 s, and the page shows the time left. A request at least 10 s after \
-             the last reissue reissues the session, which moves its deadline.\n{BOLD}Ctrl-C{BOLD:#} ends the demo and \
+             the last reissue reissues the session, which extends its deadline.\n{BOLD}Ctrl-C{BOLD:#} ends the demo and \
              leaves nothing behind. Live:\n"
         )?;
         out.flush()

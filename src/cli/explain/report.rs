@@ -35,8 +35,8 @@ impl Explanation {
         }
         for cookie in &self.cookies {
             match cookie {
-                Cookie::Refused(fault) => line("cookie", &format!("rejected without a read: {fault}"))?,
-                Cookie::Names(reference, version, row) => {
+                Cookie::Invalid(fault) => line("cookie", &format!("rejected without a read: {fault}"))?,
+                Cookie::Valid(reference, version, row) => {
                     line("cookie", &format!("names session {reference}, version {version}"))?;
                     match row.as_ref() {
                         Ok(Some(row)) => line("row", &row.to_line(ClaimsDisplay::Show))?,
@@ -164,8 +164,8 @@ impl Explanation {
 impl Cookie {
     fn to_json(&self) -> Value {
         match self {
-            Self::Refused(fault) => json!({ "refused": fault }),
-            Self::Names(reference, version, row) => {
+            Self::Invalid(fault) => json!({ "refused": fault }),
+            Self::Valid(reference, version, row) => {
                 let (row, error) = match row.as_ref() {
                     Ok(row) => (row.as_ref().map(|row| row.to_json(ClaimsDisplay::Show)), None),
                     Err(error) => (None, Some(error)),
@@ -177,7 +177,7 @@ impl Cookie {
 }
 
 fn describe_route(route: &Route, config: &Config) -> String {
-    let access = route.access.word();
+    let access = route.access.as_str();
     let realm = route.realm.as_ref().map(|realm| format!(", realm `{}`", realm.name())).unwrap_or_default();
     let destination = match &route.destination {
         Destination::Upstream(to) => {
@@ -206,7 +206,7 @@ fn describe_user(user: UserState, claim: &UserClaim) -> String {
     }
 }
 
-/// Returns those headers of the forwarded request that the gateway injects for this route.
+/// Returns the session headers of the forwarded request, and those that the route sets.
 fn injected(outcome: &DryRunOutcome, route: Option<&Route>) -> Vec<(String, String)> {
     let DryRunOutcome::Forwarded { headers, .. } = outcome else { return Vec::new() };
     let is_set_by_route = |route: &Route, name: &HeaderName| {

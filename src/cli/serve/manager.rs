@@ -37,7 +37,7 @@ pub(super) fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("Finishing requests in flight")]);
 }
 
-/// Reports that process `pid` is the service's main process from now on. systemd accepts this only from the old one.
+/// Reports that process `pid` is now the service's main process. systemd accepts this only from the old main process.
 pub(super) fn succeeded_by(pid: u32) {
     notify(&[NotifyState::MainPid(pid), NotifyState::Status("Handed over to the next process")]);
 }

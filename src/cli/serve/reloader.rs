@@ -1,6 +1,6 @@
 //! Reloads of the configuration.
 //!
-//! The new configuration is checked first, as at the start. A file with errors changes nothing.
+//! The new configuration is checked first, as at startup. A file with errors changes nothing.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Creates a reloader of `file`. `watcher` has the sources that were loaded at the start.
+    /// Creates a reloader of `file`. `watcher` watches the sources that were loaded at startup.
     pub(super) fn new(file: PathBuf, watcher: SourceWatcher) -> Self {
         let mut interval = tokio::time::interval(POLL_INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,22 +65,22 @@ impl Reloader {
                 server.state().reload_failed();
                 tracing::error!(
                     reason = "the file has errors",
-                    "configuration not reloaded: the current one stays in force"
+                    "configuration not reloaded: the current one remains active"
                 );
                 return;
             }
         };
         match server.reload(&config, store).await {
-            Ok(difference) => announce(&difference, server.state().reloads().generation),
+            Ok(difference) => log_reload(&difference, server.state().reloads().generation),
             Err(error) => {
                 server.state().reload_failed();
-                tracing::error!(reason = %error, "configuration not reloaded: the current one stays in force");
+                tracing::error!(reason = %error, "configuration not reloaded: the current one remains active");
             }
         }
     }
 }
 
-fn announce(difference: &Difference, generation: u64) {
+fn log_reload(difference: &Difference, generation: u64) {
     let keys = |keys: &[&str]| (!keys.is_empty()).then(|| keys.join(", "));
     tracing::info!(
         generation,

@@ -1,7 +1,7 @@
 //! Starts the next gateway process, which takes over: a binary upgrade without refused connections.
 //!
-//! The next process runs the program that is on disk now, with the same arguments, and reads the configuration file anew.
-//! It gets the sockets that this process listens on. So it also applies settings that need a restart.
+//! The next process runs the program that is on disk now, with the same arguments, and reads the configuration file again,
+//! so it also applies settings that need a restart. It inherits the sockets that this process listens on.
 //!
 //! 1. Both processes hold the same sockets with their accept queues, so no connection is lost meanwhile.
 //! 2. This process serves until the next one reports that it serves. If it does not, it is killed, and nothing changes.
@@ -20,9 +20,9 @@ use tokio::process::Child;
 use crate::config::{Config, StoreConfig};
 use crate::server::Server;
 
-/// Environment variable that is set for a process that is started as successor.
+/// Environment variable that tells a process that it is a successor.
 const VARIABLE: &str = "SESSIONGATE_SUCCESSOR";
-/// Message by which the successor reports that it serves, and this process acknowledges it.
+/// Message with which the successor reports that it serves. This process acknowledges it with the same message.
 const READY: u8 = b'R';
 /// Timeout for the successor to start. It includes the checks of the tables, which have timeouts of their own.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -60,13 +60,13 @@ impl Successor {
     /// Starts the next process. The caller must then call [`Self::take_over`] or [`Self::kill`].
     pub(super) fn start(server: &Server) -> Result<Self, HandoverError> {
         check_store(server.config())?;
-        let (socket, childs_socket) = UnixStream::pair()?;
+        let (socket, child_socket) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
         let socket = tokio::net::UnixStream::from_std(socket)?;
         let mut arguments = std::env::args_os();
         let program = arguments.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::from(OwnedFd::from(childs_socket)));
+        command.args(arguments).stdin(Stdio::from(OwnedFd::from(child_socket)));
         let descriptors = server.descriptors()?;
         command.env(VARIABLE, "1").env("LISTEN_FDS", descriptors.len().to_string());
         // These variables apply to this process only.
@@ -129,7 +129,7 @@ pub(super) fn announce() -> io::Result<()> {
 fn check_store(config: &Config) -> Result<(), HandoverError> {
     match &config.store {
         StoreConfig::Embedded { path: None, .. } => Err(HandoverError::Store(
-            ", and all sessions would be lost with it: give [store.embedded] a `path`",
+            ", and all sessions would be lost with it: set `path` in [store.embedded]",
         )),
         StoreConfig::Embedded { listen: Some(_), .. } => Err(HandoverError::Store(
             " and listens on the address of `listen`, which two processes cannot do at once",

@@ -18,22 +18,22 @@ use crate::session::judge::Policy;
 use crate::session::purge::{EmptyRows, Purge, PurgeEnd, PurgeMode, PurgeRules, PurgeTotals};
 use crate::time::Clock;
 
-/// Interval of progress lines if there is no terminal.
+/// Interval between progress lines if stderr is not a terminal.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 
 pub(in crate::cli) fn run(args: &args::PurgeArgs, file: &args::ConfigFile) -> CommandResult {
     let config = context::load(file)?;
     crate::cli::block_on(async {
         let mut signals = StopSignals::listen()?;
-        let site = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
-        site.table.check_schema().await?;
-        let rows = site.table.describe().await?.map_or(0, |state| state.item_count);
+        let realm = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
+        realm.table.check_schema().await?;
+        let rows = realm.table.describe().await?.map_or(0, |state| state.item_count);
         let mode = if args.dry_run { PurgeMode::Count } else { PurgeMode::Delete };
         let purge = Purge {
-            table: &site.table,
+            table: &realm.table,
             rules: PurgeRules {
-                format: site.format.as_ref(),
-                policy: Policy::new(&site.config),
+                format: realm.format.as_ref(),
+                policy: Policy::new(&realm.config),
                 empty: if args.empty { EmptyRows::Expire } else { EmptyRows::Keep },
             },
             mode,
@@ -41,14 +41,14 @@ pub(in crate::cli) fn run(args: &args::PurgeArgs, file: &args::ConfigFile) -> Co
             max_rcu: args.max_rcu,
         };
         let started = Clock.mono();
-        let display = ProgressDisplay::new(site.table.name(), rows, mode, started)?;
+        let display = ProgressDisplay::new(realm.table.name(), rows, mode, started)?;
         let stop = CancellationToken::new();
         let progress = |totals: &PurgeTotals| display.update(totals);
         let purging = purge.run(&stop, &progress);
         let cancelling = async {
             signals.recv().await;
             stop.cancel();
-            // The purge now ends soon. Further signals are ignored, so that the summary is printed.
+            // The purge stops shortly. Further signals are ignored, so that the summary is printed.
             std::future::pending::<()>().await;
         };
         let (totals, ended) = tokio::select! {
@@ -57,7 +57,7 @@ pub(in crate::cli) fn run(args: &args::PurgeArgs, file: &args::ConfigFile) -> Co
         };
         display.close();
         let stopped = !matches!(ended, Ok(PurgeEnd::Complete));
-        report(args, &site, &totals, stopped, Clock.mono().saturating_duration_since(started))?;
+        report(args, &realm, &totals, stopped, Clock.mono().saturating_duration_since(started))?;
         match ended? {
             PurgeEnd::Complete => Ok(()),
             PurgeEnd::Stopped => Err(Failure::refused("stopped before the end of the table")
@@ -139,15 +139,15 @@ fn result(mode: PurgeMode, totals: &PurgeTotals) -> String {
 
 fn report(
     args: &args::PurgeArgs,
-    site: &RealmContext,
+    realm: &RealmContext,
     totals: &PurgeTotals,
     stopped: bool,
     took: Duration,
 ) -> io::Result<()> {
     if args.json {
         let summary = json!({
-            "realm": site.config.name,
-            "table": site.table.name(),
+            "realm": realm.config.name,
+            "table": realm.table.name(),
             "dry_run": args.dry_run,
             "complete": !stopped,
             "scanned": totals.scanned,
@@ -170,7 +170,7 @@ fn report(
         stderr,
         "{GOOD}{result}{GOOD:#}: {} rows of table `{}` read in {took}, {} live, {} expired; {:.1} read units",
         totals.scanned,
-        site.table.name(),
+        realm.table.name(),
         totals.live,
         totals.expired,
         totals.read_units

@@ -1,6 +1,6 @@
 //! `[listeners.tls]`: server certificates, and authentication of clients by certificates.
 //!
-//! Every file is read here, through the [`Environment`], so that `check` and the start reject unusable ones. The running
+//! Every file is read here, through the [`Environment`], so that `check` and startup reject unusable files. The running
 //! gateway reloads the files when they change.
 
 use std::path::{Path, PathBuf};
@@ -108,7 +108,7 @@ pub(super) fn read(
         });
         if tls.is_present() && tls.is_empty("certificates") {
             let fault = Fault::new("must name at least one certificate");
-            let fault = fault.hint("such as `[{ cert = \"app.pem\", key = \"app.key\" }]`");
+            let fault = fault.hint("for example `[{ cert = \"app.pem\", key = \"app.key\" }]`");
             tls.refuse("certificates", &["certificates"], fault);
         }
         tls.is_present().then_some(TlsConfig { certificates, min_version, handshake_timeout })
@@ -129,7 +129,7 @@ fn certificate(
     match Identity::from_pem(&certificate, &key_pem, &ring::default_provider()) {
         Ok(identity) => {
             warn_of_validity(entry, &identity, files.environment);
-            // Counts instead of stopping at the first new name, since every name must be added.
+            // Counts, instead of stopping at the first new name, because every name must be added.
             let new = identity.names.iter().filter(|name| names.add(name, position)).count();
             if position > 0 && new == 0 {
                 let unused = Diagnostic::warning(format!("`{}` is never used", entry.name("cert")));
@@ -165,7 +165,7 @@ fn client_rule(entry: &mut Section<'_, '_>, files: Files<'_>, listener: &Clients
         let fault = Fault::new("needs `client_ca`, the certificate authorities of clients");
         entry.refuse("client_auth", &["client_ca", &listener.location], fault);
     }
-    // With authorities alone, clients need a certificate.
+    // If only `client_ca` is set, clients must have a certificate.
     let auth = own_auth.or(listener.auth).unwrap_or(ClientAuth::Required);
     Some(ClientRule { ca: ca?, required: auth == ClientAuth::Required })
 }

@@ -1,4 +1,4 @@
-//! `trusted_proxies`: the proxies whose statements about the client are trusted.
+//! `trusted_proxies`: the proxies whose information about the client is trusted.
 
 use std::net::IpAddr;
 
@@ -41,7 +41,7 @@ fn trusted(text: &str) -> Result<Option<IpNet>, Fault> {
         return Ok(Some(address.into()));
     }
     let network: IpNet = text.parse().map_err(|_| {
-        Fault::new("must be an address or a network").hint("such as \"10.0.0.7\" or \"10.0.0.0/8\"")
+        Fault::new("must be an address or a network").hint("for example \"10.0.0.7\" or \"10.0.0.0/8\"")
     })?;
     // `10.1.2.3/8` could mean one address or sixteen million; a trust boundary must not be guessed.
     if network.addr() != network.network() {

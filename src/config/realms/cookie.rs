@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::config::section::Section;
-use crate::config::value::{Fault, LONGEST_SESSION, boolean, duration, one_of, text};
+use crate::config::value::{Fault, MAX_SESSION_DURATION, boolean, duration, one_of, text};
 use crate::config::{CookieConfig, SameSite, SecureAttribute};
 
 use super::presets::CookieDefaults;
@@ -29,7 +29,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, defaults: &CookieDefaults) -> 
         httponly: section.get("httponly", boolean).unwrap_or(true),
         samesite: section.get("samesite", one_of(&sites)).unwrap_or(defaults.samesite),
         max_age: section
-            .get("max_age", duration(Duration::from_secs(1)..=LONGEST_SESSION))
+            .get("max_age", duration(Duration::from_secs(1)..=MAX_SESSION_DURATION))
             .or(defaults.max_age),
         partitioned: section.get("partitioned", boolean).unwrap_or(false),
     };
@@ -38,7 +38,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, defaults: &CookieDefaults) -> 
 }
 
 fn check(cookie: &CookieConfig, section: &mut Section<'_, '_>) {
-    // Browsers match the prefixes without case.
+    // Browsers match the prefixes case-insensitively.
     let has_prefix = |prefix: &str| {
         cookie.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
@@ -108,5 +108,5 @@ fn domain(text: &str) -> Result<String, Fault> {
     if text.len() <= 253 && text.split('.').all(label) {
         return Ok(text.to_ascii_lowercase());
     }
-    Err(Fault::new("is not a valid domain").hint("such as \"example.com\""))
+    Err(Fault::new("is not a valid domain").hint("for example \"example.com\""))
 }

@@ -1,4 +1,4 @@
-//! `[sessions.NAME.keys]`: signing keys, which the file refers to rather than contains.
+//! `[sessions.NAME.keys]`: signing keys, which the file should refer to rather than contain.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use crate::secret::Secret;
 
 /// Minimum length of a key in bytes. Shorter ones can be found by brute force from one cookie.
 const MIN_LENGTH: usize = 16;
-/// The consequence of a key in the file.
+/// The danger of a key in the configuration file.
 const FORGERY: &str = "anyone who can read the file can forge sessions";
 
-/// A secret and the facts to warn about.
+/// A secret, and the properties that cause warnings.
 pub(in crate::config) struct LoadedSecret {
     pub(in crate::config) secret: Secret,
     /// Whether the configuration file itself contains it.
     pub(in crate::config) is_literal: bool,
-    /// Whether it is too short. Only keys that an app uses already may be.
+    /// Whether it is shorter than [`MIN_LENGTH`]. Only keys that an app already uses may be that short.
     is_short: bool,
 }
 

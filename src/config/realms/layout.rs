@@ -48,7 +48,7 @@ pub(super) fn read(realm: &mut Section<'_, '_>, preset: &Preset) -> FormatSettin
         realm.refuse_or("layout", "format", &["layout"], fault);
         // Makes `layout` a known key, so that a misspelt one is reported as such.
         let _absent = realm.get("layout", |_| Ok(()));
-        // Settings that depend on the missing layout are not checked against it.
+        // Prevents errors that would follow from the missing layout.
         (settings.records_creation, settings.signing) = (true, Signing::Optional);
         return settings;
     }
@@ -59,7 +59,7 @@ pub(super) fn read(realm: &mut Section<'_, '_>, preset: &Preset) -> FormatSettin
         let key_attribute = if is_declared { declared(section, layout) } else { None };
         if defaults.has_custom_ids && section.has("ids") {
             let ids = section.table("ids", ids);
-            if let Some(weak) = warn_of_weak(ids, &section.name("ids")) {
+            if let Some(weak) = weak_id_warning(ids, &section.name("ids")) {
                 section.report(weak, section.span("ids"));
             }
             layout.ids = IdKind::Declared(ids);
@@ -138,15 +138,15 @@ fn declared(section: &mut Section<'_, '_>, layout: &mut LayoutConfig) -> Option<
 
 /// Reads `{ length = [8, 64], alphabet = "a-z0-9" }`.
 fn ids(section: &mut Section<'_, '_>) -> DeclaredIds {
-    let (shortest, longest) = section.get("length", length).unwrap_or((16, 256));
+    let (min_length, max_length) = section.get("length", length).unwrap_or((16, 256));
     let alphabet = section.get("alphabet", text(|text| Alphabet::parse(text).map_err(Fault::new)));
     let alphabet = alphabet.unwrap_or(Alphabet::STRICT);
-    DeclaredIds { shortest, longest, alphabet }
+    DeclaredIds { min_length, max_length, alphabet }
 }
 
 /// Returns a warning if ids have fewer than 64 bits and can be guessed.
-fn warn_of_weak(ids: DeclaredIds, name: &str) -> Option<Diagnostic> {
-    let exponent = u32::try_from(ids.longest).unwrap_or(u32::MAX);
+fn weak_id_warning(ids: DeclaredIds, name: &str) -> Option<Diagnostic> {
+    let exponent = u32::try_from(ids.max_length).unwrap_or(u32::MAX);
     u128::from(ids.alphabet.len()).checked_pow(exponent).filter(|count| *count < 1 << 64)?;
     let weak =
         Diagnostic::warning(format!("`{name}` allows ids with fewer than 64 bits, which can be guessed"));
@@ -155,13 +155,13 @@ fn warn_of_weak(ids: DeclaredIds, name: &str) -> Option<Diagnostic> {
 
 /// Parses a length, or a list of the minimum and the maximum length.
 fn length(value: &DeValue<'_>) -> Result<(usize, usize), Fault> {
-    let number = integer(1..=LayoutConfig::LONGEST_ID);
+    let number = integer(1..=LayoutConfig::MAX_ID_LENGTH);
     let Some(list) = value.as_array() else {
         return number(value).map(|length| (length, length));
     };
     let range = match list.iter().map(|element| number(element.get_ref())).collect::<Result<Vec<_>, _>>()?[..]
     {
-        [shortest, longest] if shortest <= longest => (shortest, longest),
+        [min_length, max_length] if min_length <= max_length => (min_length, max_length),
         _ => return Err(Fault::new("must be a number, or a list of the minimum and the maximum")),
     };
     Ok(range)
@@ -174,7 +174,7 @@ fn template(text: &str) -> Result<KeyTemplate, Fault> {
             Ok(KeyTemplate { before: before.to_owned(), after: after.to_owned() })
         }
         Some(_) | None => {
-            Err(Fault::new("must contain `{id}` once, and no other braces").hint("such as \"sess:{id}\""))
+            Err(Fault::new("must contain `{id}` once, and no other braces").hint("for example \"sess:{id}\""))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The session formats: one table, a row for each value of `format = "…"`, with the names and times that its framework
-//! uses by default.
+//! The session formats: a table with one row for each value of `format = "…"`, with the names and times that its
+//! framework uses by default.
 
 use std::time::Duration;
 
@@ -33,9 +33,9 @@ pub(super) enum PresetRows {
     Native,
     Pyramid,
     Django,
-    /// By a layout that the preset fixes.
+    /// With a layout that the preset fixes.
     Preset(PresetLayout),
-    /// By a layout that the configuration declares, starting from this one.
+    /// With a layout that the configuration declares, starting from this one.
     Declared(PresetLayout),
 }
 
@@ -58,7 +58,7 @@ pub(super) struct CookieDefaults {
     pub(super) max_age: Option<Duration>,
 }
 
-/// The plain data of a [`LayoutConfig`].
+/// A [`LayoutConfig`] as a constant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PresetLayout {
     cookie: CookieCodec,
@@ -110,7 +110,7 @@ const LAYOUT: PresetLayout = PresetLayout {
     rule: TimeRule::Deadline,
 };
 
-/// express-session's own: ids, the signed cookie `connect.sid`, and a day without use.
+/// The defaults of express-session: its ids, the signed cookie `connect.sid`, and an idle timeout of a day.
 const EXPRESS_LAYOUT: PresetLayout =
     PresetLayout { cookie: CookieCodec::Express, ids: IdKind::Uid, ..LAYOUT };
 const EXPRESS: Preset = Preset {
@@ -280,7 +280,7 @@ pub(super) static PRESETS: [Preset; 12] = [
         table: Some("sessions"),
         key_attribute: "session_id",
         cookie: CookieDefaults { name: "rack.session", samesite: None, max_age: None },
-        // The library ends no session by default.
+        // The library never expires sessions by default.
         timeout: days(30),
         consistency: Consistency::Strong,
         // Warden, and so Devise, with the scope `user`: `[[id], salt]`.

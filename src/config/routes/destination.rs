@@ -31,7 +31,7 @@ pub struct Forwarding {
     pub host: UpstreamHost,
     /// Maximum size of a request body. `None` uses the limit of `[server.limits]`.
     pub max_body: Option<u64>,
-    /// Timeout for the response head, and for each next piece of the body. `None` uses the upstream's.
+    /// Timeout for the response head, and for each further piece of the body. `None` uses the upstream's.
     pub response_timeout: Option<Duration>,
 }
 

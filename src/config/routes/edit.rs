@@ -2,7 +2,8 @@
 //!
 //! 1. Names that HTTP or the gateway uses are rejected, in both directions: framing, hop-by-hop, cookies, forwarding
 //!    information, `X-Session-*`, and the headers that `[routes.headers]` injects.
-//! 2. A value consists of literal text and variables that cannot end a header: an address, a host, a scheme, an id.
+//! 2. A value consists of literal text and variables that cannot contain a line break: an address, a host, a scheme, an
+//!    id.
 //! 3. Contradictions are errors: a name that is set and removed, or set twice.
 
 use http::{HeaderName, HeaderValue};
@@ -20,7 +21,7 @@ pub struct HeaderEdits {
     pub remove: Vec<HeaderName>,
     /// Headers that are set, replacing other values.
     pub set: Vec<HeaderEdit>,
-    /// Headers that are added to other values.
+    /// Headers that are added after existing ones of the same name.
     pub add: Vec<HeaderEdit>,
 }
 
@@ -49,7 +50,7 @@ pub enum Variable {
     ClientIp,
     /// `{host}`: the request's host, without port.
     Host,
-    /// `{scheme}`: `http` or `https`, as the client used.
+    /// `{scheme}`: the scheme that the client used, `http` or `https`.
     Scheme,
     /// `{request_id}`
     RequestId,
@@ -115,7 +116,7 @@ fn read(section: &mut Section<'_, '_>, direction: Direction, route: &str) -> Hea
     let twice = |name: &&HeaderName| is_set(name) || add.iter().any(|edit| edit.name == **name);
     if let Some(name) = remove.iter().find(twice) {
         let fault = Fault::new(format!("contains `{name}`, which is also set or added"));
-        section.refuse("remove", &[], fault.hint("`set` replaces existing values by itself"));
+        section.refuse("remove", &[], fault.hint("`set` already replaces existing values"));
     }
     if let Some(edit) = add.iter().find(|edit| is_set(&edit.name)) {
         let fault = Fault::new(format!("contains `{}`, which is also set", edit.name));
@@ -162,8 +163,8 @@ fn name(text: &str, direction: Direction) -> Result<HeaderName, Fault> {
     let hint = match (direction, name.as_str()) {
         (Direction::Request, "host") => "use `upstream_host` to change the Host for the upstream",
         (Direction::Request, "cookie") => "use a realm's `forward_cookie` to control its cookie",
-        (Direction::Request, "forwarded" | "via") => "the gateway always sets it itself",
-        (Direction::Request, name) if name.starts_with("x-forwarded-") => "the gateway always sets it itself",
+        (Direction::Request, "forwarded" | "via") => "the gateway always sets it",
+        (Direction::Request, name) if name.starts_with("x-forwarded-") => "the gateway always sets it",
         (Direction::Response, "location") => {
             "use `redirect`, or `rewrite_location` for the upstream's Location"
         }
@@ -173,7 +174,7 @@ fn name(text: &str, direction: Direction) -> Result<HeaderName, Fault> {
     Err(Fault::new(format!("contains `{text}`, which HTTP or sessiongate itself uses")).hint(hint))
 }
 
-/// Returns whether a response header is used for framing, concerns one connection, or depends on the response itself.
+/// Returns whether a response header is used for framing, is hop-by-hop, or depends on the individual response.
 fn is_reserved(name: &HeaderName) -> bool {
     let name_text = name.as_str();
     crate::headers::is_hop_by_hop(name)

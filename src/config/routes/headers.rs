@@ -1,7 +1,7 @@
 //! `[routes.headers]`: headers with claims and client certificate fields for the upstream.
 //!
-//! Names that HTTP or the gateway uses are rejected, and so are two names that an upstream could take for the same. Names
-//! consist of letters, digits and `-`, so two of them are confused only if they differ in case alone.
+//! Names that HTTP or the gateway uses are rejected, and so are two names that an upstream could confuse. Names consist
+//! of letters, digits and `-`, so two of them can be confused only if they differ in case alone.
 
 use http::HeaderName;
 
@@ -139,7 +139,7 @@ fn name(text: &str) -> Result<HeaderName, Fault> {
     Ok(name)
 }
 
-/// Parses a name that no upstream can confuse with another by reading unusual characters as `_`.
+/// Parses a name of letters, digits and `-`. An upstream that reads other characters as `_` could confuse two names.
 pub(super) fn plain(text: &str) -> Result<HeaderName, Fault> {
     let fault = "is not a valid header name";
     if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
@@ -210,17 +210,18 @@ fn rule<'d>(
 
 fn claim(text: &str) -> Result<ClaimPath, Fault> {
     ClaimPath::parse(text)
-        .ok_or_else(|| Fault::new("is not a valid claim path").hint("such as \"user\" or \"user.name\""))
+        .ok_or_else(|| Fault::new("is not a valid claim path").hint("for example \"user\" or \"user.name\""))
 }
 
 /// Parses the separator of a list's elements. Its characters are percent-encoded inside elements, so it must not contain
-/// characters of a percent-encoding.
+/// the characters of percent-encoding itself: `%`, letters and digits.
 fn join(text: &str) -> Result<String, Fault> {
     let allowed = |byte: u8| byte == b' ' || (byte.is_ascii_punctuation() && byte != b'%');
     if text.len() <= 8 && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("must consist of punctuation other than `%`, and spaces").hint("such as \",\" or \"; \""))
+    Err(Fault::new("must consist of punctuation other than `%`, and spaces")
+        .hint("for example \",\" or \"; \""))
 }
 
 /// Parses text with `{claim.path}` in it. `{{` and `}}` are literal braces.
@@ -238,7 +239,7 @@ fn template(text: &str) -> Result<Vec<TemplatePart>, Fault> {
         })
         .collect();
     if !parts.iter().any(|part| matches!(part, TemplatePart::Claim(_))) {
-        return Err(Fault::new("contains no claim").hint("such as \"{user.name} of {tenant}\""));
+        return Err(Fault::new("contains no claim").hint("for example \"{user.name} of {tenant}\""));
     }
     Ok(parts)
 }

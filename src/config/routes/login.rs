@@ -29,7 +29,7 @@ pub(super) fn template(text: &str) -> Result<LoginTemplate, Fault> {
         return Err(Fault::new("may contain `{uri}` once, and no other braces"));
     }
     if after.is_some() && !before.contains('?') {
-        return Err(Fault::new("must have `{uri}` in its query").hint("such as \"/login?next={uri}\""));
+        return Err(Fault::new("must have `{uri}` in its query").hint("for example \"/login?next={uri}\""));
     }
     Ok(LoginTemplate { before: before.to_owned(), after: after.map(str::to_owned) })
 }
@@ -46,17 +46,17 @@ pub(super) fn check(located: &LocatedRoute, routes: &[LocatedRoute]) -> Option<(
     let login = route.login.as_ref()?;
     match matching_route(routes, route.host.as_ref(), path(&login.before)) {
         Some(page) if page.route.access.needs_session() && page.route.realm == route.realm => {
-            let endless = Diagnostic::error("the login page itself requires a login");
+            let redirect_loop = Diagnostic::error("the login page itself requires a login");
             let hint = "add a route for it with `access = \"optional\"` or \"public\"";
-            let endless = endless.hint(hint);
+            let redirect_loop = redirect_loop.hint(hint);
             let other = page.path.clone().filter(|_| !std::ptr::eq(page, located));
-            let endless = other
-                .into_iter()
-                .fold(endless, |endless, span| endless.related(span, "this route matches it"));
+            let redirect_loop = other.into_iter().fold(redirect_loop, |redirect_loop, span| {
+                redirect_loop.related(span, "this route matches it")
+            });
             let mut needs: Vec<_> = routes.iter().flat_map(|route| route.locations(&MATCH)).collect();
             needs.extend(page.locations(&ACCESS));
             needs.extend(located.locations(&["session"]));
-            Some((endless, needs))
+            Some((redirect_loop, needs))
         }
         Some(_) => None,
         None => {
@@ -66,8 +66,8 @@ pub(super) fn check(located: &LocatedRoute, routes: &[LocatedRoute]) -> Option<(
     }
 }
 
-/// Returns the route that matches a GET of `path`: the one with the longest prefix, and of two with the same prefix the one
-/// with methods.
+/// Returns the route that matches a GET of `path`: the one with the longest prefix, and among equal prefixes the one with
+/// methods.
 fn matching_route<'r>(
     routes: &'r [LocatedRoute],
     host: Option<&HostPattern>,

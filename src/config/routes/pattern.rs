@@ -1,4 +1,5 @@
-//! What a route matches: host, path prefix, methods. Each is normalized to the form that requests are compared with.
+//! Parsers for what a route matches: host, path prefix, methods. Each returns the normalized form that requests are
+//! compared with.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -37,16 +38,16 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Fault> {
         );
     }
     let (name, pattern): (&str, fn(String) -> HostPattern) = match bare.strip_prefix("*.") {
-        Some(below) => (below, HostPattern::Below),
+        Some(below) => (below, HostPattern::Subdomains),
         None => (&bare, HostPattern::Exact),
     };
-    // Browsers read a name whose last label is a number as an IPv4 address, and send it in another form.
+    // Browsers parse a name whose last label is a number as an IPv4 address, and send it in a different form.
     let is_name = name.len() <= 253 && name.split('.').all(is_label) && !ends_in_number(name);
     if is_name {
         return Ok(pattern(name.to_owned()));
     }
     Err(Fault::new("is not a valid host")
-        .hint("such as \"app.example.com\", or \"*.example.com\" for every subdomain"))
+        .hint("for example \"app.example.com\", or \"*.example.com\" for every subdomain"))
 }
 
 fn is_label(label: &str) -> bool {
@@ -59,7 +60,7 @@ fn ends_in_number(name: &str) -> bool {
     last.parse::<u128>().is_ok() || name.parse::<Ipv4Addr>().is_ok()
 }
 
-/// Parses a path prefix. Rejects all paths that the gateway rejects in requests because servers interpret them differently.
+/// Parses a path prefix. Rejects the paths that the gateway rejects in requests, because servers interpret them differently.
 pub(super) fn path(text: &str) -> Result<String, Fault> {
     if !text.starts_with('/') {
         return Err(Fault::new("must begin with `/`"));
@@ -82,7 +83,7 @@ pub(super) fn path(text: &str) -> Result<String, Fault> {
     Ok(if bare.is_empty() { "/" } else { bare }.to_owned())
 }
 
-/// Parses a method in upper case, as requests have it.
+/// Parses a method. It must be in upper case, since methods are case-sensitive.
 pub(super) fn method(text: &str) -> Result<Method, Fault> {
     let method = Method::from_bytes(text.as_bytes()).map_err(|_| Fault::new("is not a valid method"))?;
     let upper = text.to_ascii_uppercase();
@@ -100,7 +101,7 @@ impl fmt::Display for HostPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(host) => f.write_str(host),
-            Self::Below(host) => write!(f, "*.{host}"),
+            Self::Subdomains(host) => write!(f, "*.{host}"),
         }
     }
 }

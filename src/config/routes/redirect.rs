@@ -1,7 +1,7 @@
 //! `redirect` and `respond`: routes whose responses the gateway generates.
 //!
-//! These are no open redirects: the host of a location is constant, or the request's own host, and no other part of the
-//! request can become part of it.
+//! A redirect cannot become an open redirect: the host of its location is constant, or the request's own host, and no
+//! other part of the request can change it.
 
 use http::StatusCode;
 
@@ -39,7 +39,7 @@ pub enum RedirectVariable {
 /// `respond = { status = 503, body = "…" }`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Respond {
-    /// The status, 200 to 599 and not a redirect.
+    /// The status: 200 to 599, but not a redirect.
     pub status: StatusCode,
     /// The body. Empty for 204, 205 and 304.
     pub body: String,
@@ -107,7 +107,7 @@ fn content_type(text: &str) -> Result<String, Fault> {
     if has_type && text.chars().all(|c| matches!(c, ' '..='~')) && !text.ends_with(' ') {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is not a valid media type").hint("such as \"text/html; charset=utf-8\""))
+    Err(Fault::new("is not a valid media type").hint("for example \"text/html; charset=utf-8\""))
 }
 
 fn location(text: &str) -> Result<Vec<Piece<RedirectVariable>>, Fault> {
@@ -119,7 +119,7 @@ fn location(text: &str) -> Result<Vec<Piece<RedirectVariable>>, Fault> {
         Some(_) | None if text.starts_with('/') && !text.starts_with("//") => {}
         Some(_) | None => {
             let fault = Fault::new("must begin with `https://`, `http://` or a single `/`");
-            return Err(fault.hint("such as \"https://new.example.com{uri}\""));
+            return Err(fault.hint("for example \"https://new.example.com{uri}\""));
         }
     }
     let mut pieces = template::parse(text, |name| match name {

@@ -1,7 +1,7 @@
 //! Rewriting of the path, by removing and adding constant prefixes, and of the Host.
 //!
-//! Both prefixes end on segment boundaries, and every path that the route matches begins with the removed one. So the path
-//! for the upstream differs from the checked path only in text of the configuration.
+//! Both prefixes end on segment boundaries, and every path that the route matches begins with the removed prefix. So the
+//! path for the upstream differs from the checked path only by text from the configuration.
 
 use toml::de::DeValue;
 
@@ -17,8 +17,8 @@ pub struct Rewrite {
     pub strip: String,
     /// The prefix that is added to the rest.
     pub prefix: String,
-    /// Whether the change is reverted in the Location, Refresh and cookie paths of responses.
-    pub answers: bool,
+    /// Whether the rewriting is reverted in the Location, Refresh and cookie paths of responses.
+    pub rewrite_location: bool,
 }
 
 /// The Host of forwarded requests.
@@ -42,13 +42,13 @@ pub(super) fn read(section: &mut Section<'_, '_>, path: Option<&str>) -> (Rewrit
         section.refuse("prefix", &[], Fault::new("is the same as `strip_prefix`"));
     }
     let changes = !strip.is_empty() || !prefix.is_empty() || host != UpstreamHost::Preserve;
-    let answers = section.get("rewrite_location", boolean);
-    if answers == Some(true) && !changes && !section.has("strip_prefix") && !section.has("prefix") {
+    let rewrite_location = section.get("rewrite_location", boolean);
+    if rewrite_location == Some(true) && !changes && !section.has("strip_prefix") && !section.has("prefix") {
         let fault = Fault::new("has no effect: the route changes neither path nor host");
         let fault = fault.hint("it reverts `strip_prefix`, `prefix` and `upstream_host` in responses");
         section.refuse("rewrite_location", &["strip_prefix", "prefix", "upstream_host"], fault);
     }
-    (Rewrite { strip, prefix, answers: answers.unwrap_or(changes) && changes }, host)
+    (Rewrite { strip, prefix, rewrite_location: rewrite_location.unwrap_or(changes) && changes }, host)
 }
 
 /// Parses `true`, or a path prefix of the route's path.
@@ -100,6 +100,6 @@ pub(super) fn authority(text: &str) -> Result<String, Fault> {
     };
     match pattern::host(host)? {
         HostPattern::Exact(host) => Ok(port.map_or(host.clone(), |port| format!("{host}:{port}"))),
-        HostPattern::Below(_) => Err(Fault::new("must be a single host")),
+        HostPattern::Subdomains(_) => Err(Fault::new("must be a single host")),
     }
 }

@@ -41,7 +41,7 @@ const MAX_AGE: Duration = DAY;
 pub(super) fn read(section: &mut Section<'_, '_>, access: Access) -> StreamsConfig {
     let recheck = section.get("recheck", |value| match duration(Duration::ZERO..=HOUR)(value)? {
         short if !short.is_zero() && short < SECOND => {
-            Err(Fault::new("must be at least 1s, or 0s for never"))
+            Err(Fault::new("must be at least 1s, or 0s to turn it off"))
         }
         recheck => Ok(recheck),
     });
@@ -57,7 +57,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, access: Access) -> StreamsConf
 }
 
 fn websocket(section: &mut Section<'_, '_>) -> Option<WebsocketConfig> {
-    let is_there = section.has("websocket");
+    let is_set = section.has("websocket");
     let switch = section.get("websocket", |value| match value {
         DeValue::Boolean(on) => Ok(Some(*on)),
         DeValue::Table(_) => Ok(None),
@@ -70,21 +70,21 @@ fn websocket(section: &mut Section<'_, '_>) -> Option<WebsocketConfig> {
     let default = || WebsocketConfig { origins: Vec::new(), max_age: MAX_AGE };
     match switch {
         Some(Some(on)) => on.then(default),
-        None if is_there => None,
+        None if is_set => None,
         // An absent table is read too, so that its keys are known.
         Some(None) | None => section.table("websocket", |table| {
             let config = WebsocketConfig {
                 origins: table.list("origins", text(origin)).unwrap_or_default(),
                 max_age: table.get("max_age", duration(SECOND..=30 * DAY)).unwrap_or(MAX_AGE),
             };
-            is_there.then_some(config)
+            is_set.then_some(config)
         }),
     }
 }
 
 /// Parses an origin and serializes it as browsers do (RFC 6454, 6.2).
 fn origin(text: &str) -> Result<String, Fault> {
-    let fault = || Fault::new("must be a scheme and a host").hint("such as \"https://app.example.com\"");
+    let fault = || Fault::new("must be a scheme and a host").hint("for example \"https://app.example.com\"");
     let lower = text.to_ascii_lowercase();
     let (scheme, host) = lower.split_once("://").ok_or_else(fault)?;
     let is_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');

@@ -11,7 +11,7 @@ pub enum Piece<V> {
     Variable(V),
 }
 
-/// Parses `text` into pieces, with `variable` for the names in braces. No literal is empty or follows another.
+/// Parses `text` into pieces; `variable` parses the names in braces. Literals are never empty or adjacent.
 pub(super) fn parse<V>(
     text: &str,
     variable: impl Fn(&str) -> Result<V, Fault>,

@@ -50,7 +50,7 @@ impl UpstreamServer {
         matches!(self.address, ServerAddress::Tcp { scheme: Scheme::Https, .. })
     }
 
-    /// Returns whether the URL leaves a choice of the protocol.
+    /// Returns whether the URL allows more than one protocol.
     pub(super) fn has_protocol_choice(&self) -> bool {
         self.is_tls() || matches!(self.address, ServerAddress::Unix(_))
     }
@@ -92,7 +92,7 @@ pub(super) fn read(value: &DeValue<'_>) -> Result<UpstreamServer, Fault> {
 }
 
 fn address(text: &str) -> Result<ServerAddress, Fault> {
-    let fault = || Fault::new("must be a server URL").hint("such as \"http://127.0.0.1:8000\"");
+    let fault = || Fault::new("must be a server URL").hint("for example \"http://127.0.0.1:8000\"");
     if text == "builtin:demo" {
         return Ok(ServerAddress::Demo);
     }
@@ -144,7 +144,7 @@ fn unix(path: &str) -> Result<ServerAddress, Fault> {
 
     if !path.starts_with('/') || path.starts_with("//") {
         return Err(
-            Fault::new("must have an absolute path after `unix:`").hint("such as \"unix:/run/app.sock\"")
+            Fault::new("must have an absolute path after `unix:`").hint("for example \"unix:/run/app.sock\"")
         );
     }
     if path.len() > MAX_SOCKET_PATH {

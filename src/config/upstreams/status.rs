@@ -23,7 +23,8 @@ impl StatusRanges {
 
 pub(super) fn read(text: &str) -> Result<StatusRanges, Fault> {
     let fault = || {
-        Fault::new("must be statuses from 100 to 599").hint("such as \"200\", \"200-399\" or \"200, 204\"")
+        Fault::new("must be statuses from 100 to 599")
+            .hint("for example \"200\", \"200-399\" or \"200, 204\"")
     };
     let status = |text: &str| {
         let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());

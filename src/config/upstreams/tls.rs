@@ -106,6 +106,6 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
 }
 
 fn name(text: &str) -> Result<ServerName<'static>, Fault> {
-    let fault = |_| Fault::new("must be a host name or an IP address").hint("such as \"app.internal\"");
+    let fault = |_| Fault::new("must be a host name or an IP address").hint("for example \"app.internal\"");
     ServerName::try_from(text.to_owned()).map_err(fault)
 }

@@ -83,7 +83,7 @@ impl Cookie {
             }
             CookieCodec::Adonis => self.unsign_adonis(text)?,
         };
-        if id.is_empty() || id.len() > LayoutConfig::LONGEST_ID || id.chars().any(char::is_control) {
+        if id.is_empty() || id.len() > LayoutConfig::MAX_ID_LENGTH || id.chars().any(char::is_control) {
             return Err(CookieFault::Shape);
         }
         Ok(SessionRef { id: SessionId::new(&id), version: 0 })
@@ -127,7 +127,7 @@ impl Cookie {
                 IdKind::Uid | IdKind::Token | IdKind::Hex | IdKind::Uuid => {
                     return describe(16, 256, Alphabet::STRICT);
                 }
-                IdKind::Declared(ids) => return describe(ids.shortest, ids.longest, ids.alphabet),
+                IdKind::Declared(ids) => return describe(ids.min_length, ids.max_length, ids.alphabet),
             },
             CookieCodec::IdVersion => row::REFERENCE,
             CookieCodec::Express => "`s:ID.MAC`, percent-encoded",
@@ -154,7 +154,7 @@ impl Cookie {
                 let alphabet: Vec<u8> = ids.alphabet.bytes().collect();
                 let needed = NEW_ID_BITS.div_ceil(ids.alphabet.len().ilog2());
                 let length = usize::try_from(needed).unwrap_or(usize::MAX);
-                random_text(&alphabet, length.clamp(ids.shortest, ids.longest))?
+                random_text(&alphabet, length.clamp(ids.min_length, ids.max_length))?
             }
         };
         let key = self.keys.as_ref().map(|keys| &keys.current);
@@ -179,7 +179,7 @@ impl Cookie {
             IdKind::Uid | IdKind::Token | IdKind::Hex | IdKind::Uuid => {
                 matches(text, 16, 256, Alphabet::STRICT)
             }
-            IdKind::Declared(ids) => matches(text, ids.shortest, ids.longest, ids.alphabet),
+            IdKind::Declared(ids) => matches(text, ids.min_length, ids.max_length, ids.alphabet),
         }
     }
 

@@ -182,7 +182,7 @@ pub(in crate::proxy) fn inject(
         }
     }
     let (secure, client) = (origin.secure, origin.client);
-    let site = forwarding.rewrite.answers.then(|| PublicSite::new(origin.site()));
+    let site = forwarding.rewrite.rewrite_location.then(|| PublicSite::new(origin.site()));
     origin.write(&mut headers, &mut added);
     rewrite::add_prefix_header(&forwarding.rewrite, &mut headers, &mut added);
     let target = rewrite::target(&forwarding.rewrite, head.target)?;

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Engine;
-use crate::host::names_this_machine;
+use crate::host::is_loopback_host;
 use crate::store::StoreOpenError;
 
 /// Maximum size of a body. DynamoDB's own limit is 16 MB.
@@ -107,7 +107,7 @@ impl Api {
         if request.headers().contains_key(ORIGIN) {
             return respond(StatusCode::FORBIDDEN, Bytes::new());
         }
-        if !names_this_machine(request.headers()) {
+        if !is_loopback_host(request.headers()) {
             return respond(StatusCode::MISDIRECTED_REQUEST, Bytes::from_static(WRONG_HOST));
         }
         if request.method() != Method::POST {

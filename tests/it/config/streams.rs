@@ -61,7 +61,7 @@ fn invalid_stream_settings_are_errors() {
         (origin("https://*.app.example"), not_only_origin),
         (origin("https://app.example/"), not_only_origin),
         (origin("https://app.example/chat"), not_only_origin),
-        ("recheck = \"500ms\"".to_owned(), "`routes.recheck` must be at least 1s, or 0s for never"),
+        ("recheck = \"500ms\"".to_owned(), "`routes.recheck` must be at least 1s, or 0s to turn it off"),
         ("recheck = \"2h\"".to_owned(), "`routes.recheck` must be from 0s to 1h"),
         ("idle_timeout = \"8days\"".to_owned(), "`routes.idle_timeout` must be from 1s to 7days"),
     ] {
@@ -69,5 +69,5 @@ fn invalid_stream_settings_are_errors() {
     }
     let public = with("[[routes]]", "access = \"public\"|recheck = \"1m\"").replace("[routes.require]\n", "");
     let public = public.replace("[routes.headers]\n", "");
-    assert_eq!(errors(&public), ["`routes.recheck` needs a session, but a public route looks up none"]);
+    assert_eq!(errors(&public), ["`routes.recheck` needs a session, which a public route does not look up"]);
 }

@@ -255,7 +255,7 @@ fn hosts_and_paths_are_normalized() {
     let host = |host: &str| route(&format!("host = \"{host}\"")).host.unwrap();
     let exact = |host: &str| HostPattern::Exact(host.to_owned());
     assert_eq!(host("App.Example.COM."), exact("app.example.com"));
-    assert_eq!(host("*.Example.com"), HostPattern::Below("example.com".to_owned()));
+    assert_eq!(host("*.Example.com"), HostPattern::Subdomains("example.com".to_owned()));
     assert_eq!(host("127.0.0.1"), exact("127.0.0.1"));
     assert_eq!(host("[0:0::1]"), exact("[::1]"));
     assert_eq!(host("localhost"), exact("localhost"));

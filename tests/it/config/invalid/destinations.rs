@@ -172,8 +172,11 @@ fn invalid_rewriting_is_an_error() {
             Destination::Redirect(_) | Destination::Respond(_) => panic!("{lines}"),
         }
     };
-    let rewrite =
-        |strip: &str, prefix: &str, answers| Rewrite { strip: strip.into(), prefix: prefix.into(), answers };
+    let rewrite = |strip: &str, prefix: &str, rewrite_location| Rewrite {
+        strip: strip.into(),
+        prefix: prefix.into(),
+        rewrite_location,
+    };
     assert_eq!(read("strip_prefix = true"), (rewrite("/app", "", true), UpstreamHost::Preserve));
     assert_eq!(read("strip_prefix = false"), (rewrite("", "", false), UpstreamHost::Preserve));
     assert_eq!(

@@ -69,7 +69,7 @@ fn invalid_routes_are_errors() {
         (
             "allow_overrides = [\"X-HTTP-Method\"]|request_headers.set.X-HTTP-Method = \"GET\"",
             "`routes.allow_overrides` contains `x-http-method`, which is removed from requests on every route, \
-             since one sets it"
+             since a route sets it"
                 .to_owned(),
         ),
         ("access = \"optional\"|login = \"/login\"", format!("`routes.login` {inert}")),
@@ -93,11 +93,11 @@ fn invalid_routes_are_errors() {
     }
     let public = public.replace("path = \"/\"", "path = \"/\"\naccess = \"public\"");
     assert_eq!(errors(&public), [""; 0]);
-    let headers = "`routes.headers` needs a session, but a public route looks up none";
+    let headers = "`routes.headers` needs a session, which a public route does not look up";
     assert_eq!(errors(&format!("{public}headers.X-User = \"user\"")), [headers]);
     assert_eq!(errors(&format!("{public}require.role = \"a\"")), [format!("`routes.require` {inert}")]);
     for key in ["writes", "flash", "csrf"] {
-        let expected = format!("`routes.{key}` needs a session, but a public route looks up none");
+        let expected = format!("`routes.{key}` needs a session, which a public route does not look up");
         assert_eq!(errors(&format!("{public}{key} = true")), [expected]);
         assert_eq!(errors(&format!("{public}{key} = false")), [""; 0]);
     }

@@ -166,7 +166,7 @@ fn realms_with_one_cookie_need_the_same_table_and_format() {
         let route = "[[routes]]|path = \"/b\"|session = \"b\"|upstream = \"app\"";
         with("", &format!("[sessions.b]|{lines}|{route}"))
     };
-    let expected = "`sessions.main` has the same cookie as `sessions.b`, but another table or format";
+    let expected = "`sessions.main` has the same cookie as `sessions.b`, but a different table or format";
     assert_eq!(errors(&other("format = \"native\"|table = \"others\"")), [expected]);
     assert_eq!(errors(&other("format = \"pyramid\"|table = \"sessions\"")), [expected]);
     accepted(&other("format = \"native\"|table = \"sessions\"|timeout = \"1h\""));
