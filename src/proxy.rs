@@ -1,9 +1,9 @@
 //! A request's path through the gateway, from its head to the response.
 //!
-//! `decide` takes every step that could turn the request away, and writes nothing. `execute` does what was decided:
-//! it prepares and forwards the request, and applies what the response says of the session. Each step is a file in
-//! `request/`, `response/` or `long_lived/`, and returns a type that only it can make and that the next step consumes;
-//! [`request`] lists them and proves that none can be left out.
+//! `decide` takes every step that could refuse the request, and writes nothing. `execute` carries out the decision: it
+//! prepares and forwards the request, and applies the session commands of the response. Each step is a file in
+//! `request/`, `response/` or `long_lived/`. A step of `decide` returns a type that only it can make and that the next
+//! step consumes; [`request`] lists these steps and proves that none can be left out.
 
 mod dry_run;
 mod forward;
@@ -49,24 +49,24 @@ use request::{
 };
 use response::{AcceptedErrors, CookieAction};
 
-/// A request as it arrived.
+/// The client, id and arrival time of a request.
 #[derive(Clone, Copy, Debug)]
-struct Arrival<'r> {
+struct RequestContext<'r> {
     peer: &'r Peer,
     id: &'r HeaderValue,
     now: Now,
 }
 
-/// What happens to a request that no step turned away.
+/// The decision on a request that no step refused.
 #[derive(Debug)]
 enum Decision {
-    /// It is forwarded to the route's upstream.
+    /// Forward the request to the route's upstream.
     Forward(Forwardable),
-    /// The route answers it without an upstream.
+    /// Send this response, since the route has no upstream.
     Respond(Box<Response<ResponseBody>>),
 }
 
-/// Handles a request of `peer`. Never fails: errors and panics become responses.
+/// Handles a request from `peer`. Never fails, since errors and panics become responses.
 pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) -> Response<ResponseBody> {
     let now = Clock.now();
     let snapshot = worker.snapshot();
@@ -80,10 +80,10 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     let may_send_early = request::may_send_early(&request);
     let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
     let pending = PendingResponse::new(&mut record, gateway, worker.number());
-    let arrival = Arrival { peer, id: &id, now };
-    // Pinned, here and below: to wrap a future in its span would move it, and they are large.
+    let context = RequestContext { peer, id: &id, now };
+    // The futures are pinned, here and below, because wrapping a future in its span would move it, and they are large.
     let served = AssertUnwindSafe(
-        pin!(serve(worker, &snapshot, request, arrival, &mut edits, pending.record)).instrument(span),
+        pin!(serve(worker, &snapshot, request, context, &mut edits, pending.record)).instrument(span),
     )
     .catch_unwind()
     .await;
@@ -94,40 +94,39 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     });
     pending.complete();
     let (mut response, tunnel) = served.unwrap_or_else(|refusal| {
-        record.refused(gateway, refusal.label(), refusal.status());
+        record.record_refusal(gateway, refusal.label(), refusal.status());
         let mut response = response::refuse(refusal, &id, &accepted);
-        edits.complete(response.headers_mut());
+        edits.apply_to_local_response(response.headers_mut());
         (response, None)
     });
-    record.answered(gateway, response.status());
+    record.record_response(gateway, response.status());
     response.headers_mut().insert(REQUEST_ID, id);
     peer.listener_policy().add_headers(response.headers_mut());
     if version == Version::HTTP_2 {
-        // HTTP/2 has no Connection header; what a refusal leaves unread of a body is reset.
+        // HTTP/2 has no Connection header. If a refusal leaves a body unread, its stream is reset.
         response.headers_mut().remove(CONNECTION);
     } else if may_send_early && tunnel.is_none() {
-        // What may have come after such a request was not meant as the next one.
+        // Bytes after such a request may belong to a tunnel and not to another request.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let entry = gateway.access_log.as_ref().map(|log| Box::new(record.into_entry(log, worker.number())));
     match tunnel {
-        Some(tunnel) => worker.open(tunnel, entry),
+        Some(tunnel) => worker.open_tunnel(tunnel, entry),
         None => entry.into_iter().for_each(|entry| response.body_mut().record(entry)),
     }
     response
 }
 
-/// Returns the response to what a client of HTTP/1.1 sent instead of a valid request head; the connection is closed after
-/// it.
+/// Returns the response to an invalid request head of an HTTP/1.1 client. The caller closes the connection after it.
 pub(crate) fn reject(worker: &Worker, peer: &Peer, refusal: Refusal) -> Response<ResponseBody> {
     let snapshot = worker.snapshot();
     let gateway = &snapshot.gateway;
     let id = worker.ids().for_request(&HeaderMap::new());
     let mut record = RequestRecord::new(id.clone(), None, Clock.now(), gateway.access_log.is_some());
-    record.rejected(peer.address());
-    record.refused(gateway, refusal.label(), refusal.status());
+    record.record_rejection(peer.address());
+    record.record_refusal(gateway, refusal.label(), refusal.status());
     let mut response = response::refuse(refusal, &id, &AcceptedErrors::default());
-    record.answered(gateway, response.status());
+    record.record_response(gateway, response.status());
     response.headers_mut().insert(REQUEST_ID, id);
     peer.listener_policy().add_headers(response.headers_mut());
     if let Some(log) = &gateway.access_log {
@@ -136,37 +135,38 @@ pub(crate) fn reject(worker: &Worker, peer: &Peer, refusal: Refusal) -> Response
     response
 }
 
-/// Decides and executes. Once the route is known, `edits` are those of its responses.
+/// Decides and executes. Sets `edits` to the response edits of the route once it is known.
 async fn serve<'g>(
     worker: &Worker,
     snapshot: &'g Snapshot,
     request: Request<ClientBody>,
-    arrival: Arrival<'_>,
+    context: RequestContext<'_>,
     edits: &mut PreparedEdits<'g>,
     record: &mut RequestRecord,
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
-    let decision = pin!(decide(&snapshot.gateway, request, arrival, edits, record)).await?;
+    let decision = pin!(decide(&snapshot.gateway, request, context, edits, record)).await?;
     match decision {
         Decision::Forward(forwardable) => {
-            pin!(execute(worker, snapshot, forwardable, arrival, edits, record)).await
+            pin!(execute(worker, snapshot, forwardable, context, edits, record)).await
         }
         Decision::Respond(mut response) => {
-            edits.complete(response.headers_mut());
+            edits.apply_to_local_response(response.headers_mut());
             Ok((*response, None))
         }
     }
 }
 
-/// Decides what happens to a request: takes every step that can refuse it before anything is written or sent.
+/// Takes every step that can refuse a request before anything is written or sent.
 ///
-/// The store is read, and the request counts against its client's rates. `observer` learns what each step finds.
+/// Reads the store, and counts the request against the rate limits of its client. `observer` receives the result of each
+/// step.
 ///
 /// # Errors
-/// Returns the refusal of the first step that turns the request away.
+/// Returns the refusal of the first step that refuses the request.
 async fn decide<'g>(
     gateway: &'g Gateway,
     request: Request<ClientBody>,
-    Arrival { peer, id, now }: Arrival<'_>,
+    RequestContext { peer, id, now }: RequestContext<'_>,
     edits: &mut PreparedEdits<'g>,
     observer: &mut impl Observer,
 ) -> Result<Decision, Refusal> {
@@ -184,14 +184,14 @@ async fn decide<'g>(
         &routed.route().response_headers,
         &EditVariables::from_request(routed.request(), id),
     );
-    routed.check_spelling()?;
+    routed.check_canonical_path()?;
     let checked = LimitsChecked::check(routed, now)?;
     let resolved = pin!(Resolved::resolve(checked, gateway.misses.as_ref(), now, observer))
         .instrument(debug_span!("resolve"))
         .await;
     let admitted = debug_span!("admit").in_scope(|| Admitted::check(resolved))?;
     observer.admitted(admitted.visitor());
-    // Before a response of the route's own: a rejected upgrade must not look accepted.
+    // Checked before the local response, because a rejected upgrade must not look accepted.
     let checked = UpgradeChecked::check(admitted)?;
     if let Some(response) = response::local(&checked)? {
         return Ok(Decision::Respond(Box::new(response)));
@@ -199,8 +199,8 @@ async fn decide<'g>(
     Ok(Decision::Forward(Forwardable::check(checked)?))
 }
 
-/// Forwards a request and makes the client's response: prepares the session, injects its headers, sends the request,
-/// and applies what the upstream's response says of the session before any of it is passed on.
+/// Forwards a request and returns the client's response: prepares the session, injects its headers, sends the request,
+/// and applies the session commands of the upstream's response before any of it is forwarded.
 ///
 /// # Errors
 /// Returns the refusal to send instead of a response.
@@ -208,7 +208,7 @@ async fn execute(
     worker: &Worker,
     snapshot: &Snapshot,
     mut forwardable: Forwardable,
-    Arrival { peer, id, now }: Arrival<'_>,
+    RequestContext { peer, id, now }: RequestContext<'_>,
     edits: &PreparedEdits<'_>,
     record: &mut RequestRecord,
 ) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
@@ -229,17 +229,17 @@ async fn execute(
     };
     let (outbound, handshake, exchange) = request::inject(forwardable, &injection)?;
     let Some(pool) = snapshot.pools.get(outbound.upstream()) else { return Err(Refusal::Internal) };
-    record.sent = Some(Clock.mono());
-    let answer = pin!(forward::forward(pool, outbound, || exchange.affinity()))
+    record.sent_at = Some(Clock.mono());
+    let upstream_response = pin!(forward::forward(pool, outbound, || exchange.affinity()))
         .instrument(debug_span!("forward"))
         .await;
-    record.heard = Some(Clock.mono());
-    let mut answer = answer.map_err(|error| {
+    record.responded_at = Some(Clock.mono());
+    let mut upstream_response = upstream_response.map_err(|error| {
         record.detail = Some(error.to_string());
         error.refusal()
     })?;
-    record.upstream = Some(Arc::clone(&answer.server));
-    let mutated = pin!(response::apply_commands(answer.response.headers(), &exchange, record))
+    record.upstream = Some(Arc::clone(&upstream_response.server));
+    let mutated = pin!(response::apply_commands(upstream_response.response.headers(), &exchange, record))
         .instrument(debug_span!("commands"))
         .await?;
     let is_reissued = preparation.written || reissuing.is_some_and(|reissuing| !reissuing.is_gone());
@@ -248,8 +248,8 @@ async fn execute(
         None if is_reissued => CookieAction::Reissue,
         None => CookieAction::None,
     };
-    let upstream_io = answer.upgraded.take();
-    let mut response = response::respond(answer, &exchange, &cookie, edits);
+    let upstream_io = upstream_response.upgraded.take();
+    let mut response = response::respond(upstream_response, &exchange, &cookie, edits);
     let route = Arc::clone(&exchange.route);
     let binding = SessionBinding::new(exchange, &cookie, now.mono);
     let tunnel = match handshake {
@@ -264,7 +264,7 @@ async fn execute(
     Ok((response, tunnel))
 }
 
-/// Starts the reissue of a session that is due, to run while the upstream works.
+/// Starts the reissue of a session that is due. It runs while the upstream handles the request.
 fn start_reissue(forwardable: &Forwardable, now: Now) -> Option<PendingReissue> {
     let active = forwardable.visitor().active()?;
     let realm = forwardable.route().realm.as_ref()?;

@@ -1,5 +1,5 @@
-//! Dry runs: what would happen to a request, without anything being written or sent. It is [`decide`] itself, and then the
-//! request that the upstream would receive.
+//! Dry runs: evaluates a request without writing or sending anything. A dry run calls [`decide`] itself, and then builds
+//! the request that the upstream would receive.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::model::{Gateway, Route, Visitor};
 use super::observer::Observer;
 use super::refusal::Refusal;
 use super::request::{Forwardable, Injection, Outbound, Peer, Sanitized};
-use super::{Arrival, Decision, decide};
+use super::{Decision, RequestContext, decide};
 use crate::config::Access;
 use crate::headers;
 use crate::route::Router;
@@ -21,58 +21,58 @@ use crate::session::{Anonymous, LookupSource, Resolution, UserState};
 use crate::time::Now;
 use crate::upstream::ClientBody;
 
-/// What would happen to a request.
+/// The result of a dry run.
 #[derive(Debug)]
 pub(crate) struct DryRun {
     /// The request headers that clients may not send.
     pub(crate) scrubbed: Vec<HeaderName>,
-    /// The route, if one takes the request.
+    /// The matching route, if any.
     pub(crate) route: Option<Arc<Route>>,
-    /// What the cookies resolve to, if they are looked up.
+    /// The result of looking up the cookies, if the route does so.
     pub(crate) resolved: Option<ResolvedCookies>,
-    /// What an upstream that ignores case could make of the request, if its routes do not.
+    /// A route that a change of case bypasses, if the upstream ignores case and the routes do not.
     pub(crate) other_case: Option<OtherCase>,
-    /// The outcome of a request that is let through, or the refusal.
+    /// The outcome of an admitted request, or the refusal.
     pub(crate) outcome: Result<DryRunOutcome, Refusal>,
 }
 
-/// A path that takes one route, and another one in another case, where both lead to the same upstream.
+/// A path that matches one route, and in another case a stricter route to the same upstream.
 #[derive(Debug)]
 pub(crate) struct OtherCase {
-    /// The path as the gateway would judge it.
+    /// The path that bypasses `guard`.
     pub(crate) path: String,
-    /// The route that takes it.
+    /// The route that matches the path.
     pub(crate) takes: Arc<Route>,
-    /// The route that would, if case were ignored.
+    /// The stricter route, which would match if case were ignored.
     pub(crate) guard: Arc<Route>,
 }
 
-/// The outcome of a request that is let through.
+/// The outcome of an admitted request.
 #[derive(Debug)]
 pub(crate) enum DryRunOutcome {
-    /// The upstream would receive this.
+    /// The request that the upstream would receive.
     Forwarded {
         /// Path and query.
         target: String,
         /// The headers.
         headers: HeaderMap,
     },
-    /// The route responds without an upstream: with this status, and a location if it redirects.
+    /// The status of the route's local response, and its location if it is a redirect.
     Local(StatusCode, Option<HeaderValue>),
 }
 
-/// What the cookies of a request resolve to.
+/// The result of looking up a request's cookies.
 #[derive(Debug)]
 pub(crate) enum ResolvedCookies {
-    /// A live session, and whether a user is logged in.
+    /// An active session, and whether a user is logged in.
     Active(Ref, Life, UserState),
-    /// No session, and why.
+    /// No session, with the reason.
     Anonymous(Anonymous),
     /// The session could not be looked up.
     Unavailable,
 }
 
-/// Decides `request` of `peer` as [`handle`](super::handle) would, and stops.
+/// Evaluates `request` from `peer` as [`handle`](super::handle) would, without executing it.
 pub(crate) async fn dry_run(
     gateway: &Gateway,
     peer: &Peer,
@@ -85,50 +85,54 @@ pub(crate) async fn dry_run(
     let overrides: Vec<_> = overrides.filter(|name| !observed.scrubbed.contains(name)).cloned().collect();
     let id = HeaderValue::from_static("dry-run");
     let mut edits = PreparedEdits::none();
-    let arrival = Arrival { peer, id: &id, now };
-    let outcome = match decide(gateway, request, arrival, &mut edits, &mut observed).await {
+    let context = RequestContext { peer, id: &id, now };
+    let outcome = match decide(gateway, request, context, &mut edits, &mut observed).await {
         Ok(Decision::Forward(forwardable)) => outbound(gateway, peer, forwardable, &id),
         Ok(Decision::Respond(response)) => {
             Ok(DryRunOutcome::Local(response.status(), response.headers().get(LOCATION).cloned()))
         }
         Err(refusal) => Err(refusal),
     };
-    let Observed { mut scrubbed, route, resolved, asked } = observed;
+    let Observed { mut scrubbed, route, resolved, target } = observed;
     let other_case =
-        asked.and_then(|(host, path, method)| other_case(&gateway.router, &host, &path, &method));
+        target.and_then(|(host, path, method)| other_case(&gateway.router, &host, &path, &method));
     if let Some(route) = &route {
-        // Another route lets these through.
+        // Only another route allows these headers.
         let is_removed = |name: &HeaderName| route.request_headers.remove.contains(name);
         scrubbed.extend(overrides.into_iter().filter(is_removed));
     }
     DryRun { scrubbed, route, resolved, other_case, outcome }
 }
 
-/// Returns what an upstream that ignores case could serve past the rule of the route that is meant for it: this path, or the
-/// same one in another case.
+/// Returns how a client could bypass a stricter route if the upstream ignores case: by this path, or by the same path in
+/// another case.
 fn other_case(router: &Router<Route>, host: &str, path: &str, method: &Method) -> Option<OtherCase> {
     let found = router.find(host, path, method).ok()?;
     let upstream = found.route.destination.upstream()?;
-    let is_hole = |takes: &Arc<Route>, guard: &Arc<Route>| {
+    let is_bypass = |takes: &Arc<Route>, guard: &Arc<Route>| {
         let is_same_upstream =
             [takes, guard].iter().all(|route| route.destination.upstream() == Some(upstream));
-        let asks_more =
+        let requires_more =
             guard.access.needs_session() && !guard.require.is_empty() && guard.require != takes.require;
-        is_same_upstream && (strictness(guard.access) > strictness(takes.access) || asks_more)
+        is_same_upstream && (strictness(guard.access) > strictness(takes.access) || requires_more)
     };
-    let hole = |path: String, takes: &Arc<Route>, guard: &Arc<Route>| {
-        is_hole(takes, guard).then(|| OtherCase { path, takes: Arc::clone(takes), guard: Arc::clone(guard) })
+    let bypass = |path: String, takes: &Arc<Route>, guard: &Arc<Route>| {
+        is_bypass(takes, guard).then(|| OtherCase {
+            path,
+            takes: Arc::clone(takes),
+            guard: Arc::clone(guard),
+        })
     };
     let path = found.merged.unwrap_or_else(|| path.to_owned());
     let swapped = swap_case(&path);
     let guard = router.find_ignoring_case(host, &path, method);
-    guard.and_then(|guard| hole(path, found.route, guard)).or_else(|| {
+    guard.and_then(|guard| bypass(path, found.route, guard)).or_else(|| {
         let takes = router.find(host, &swapped, method).ok()?.route;
-        hole(swapped, takes, found.route)
+        bypass(swapped, takes, found.route)
     })
 }
 
-/// Returns how much an access rule asks for.
+/// Returns the rank of an access rule; a higher rank requires more.
 fn strictness(access: Access) -> u8 {
     match access {
         Access::Public | Access::Optional => 0,
@@ -142,7 +146,7 @@ fn swap_case(path: &str) -> String {
     path.chars().map(swap).collect()
 }
 
-/// Makes the request that the upstream would receive.
+/// Returns the request that the upstream would receive.
 fn outbound(
     gateway: &Gateway,
     peer: &Peer,
@@ -166,20 +170,20 @@ fn outbound(
     Ok(DryRunOutcome::Forwarded { target, headers })
 }
 
-/// What the steps found out.
+/// The results of the steps.
 #[derive(Debug, Default)]
 struct Observed {
     scrubbed: Vec<HeaderName>,
     route: Option<Arc<Route>>,
     resolved: Option<ResolvedCookies>,
     /// Host, path and method.
-    asked: Option<(String, String, Method)>,
+    target: Option<(String, String, Method)>,
 }
 
 impl Observer for Observed {
     fn sanitized(&mut self, request: &Sanitized) {
         let (host, path) = (request.host().to_owned(), request.path().to_owned());
-        self.asked = Some((host, path, request.method().clone()));
+        self.target = Some((host, path, request.method().clone()));
     }
 
     fn routed(&mut self, route: &Arc<Route>) {

@@ -1,4 +1,4 @@
-//! Forwarding: the request is sent to a server of its upstream, up to the head of the response.
+//! Forwarding: sends the request to a server of its upstream, and returns the response once its head has arrived.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::upstream::{
     BodyProgress, ConnectError, Connection, Incoming, Lease, Pool, RequestBody, SendError,
 };
 
-/// An upstream's response, whose body is still to be read.
+/// An upstream's response. Its body has not been read yet.
 #[derive(Debug)]
 pub(super) struct UpstreamResponse {
     pub(super) response: Response<ResponseBody>,
@@ -25,11 +25,11 @@ pub(super) struct UpstreamResponse {
     pub(super) server: Arc<str>,
     /// The server's host and port.
     pub(super) authority: Authority,
-    /// The upstream's end of the tunnel, if it switches protocols.
+    /// The upstream's end of the tunnel, if the response switches protocols.
     pub(super) upgraded: Option<Lease>,
 }
 
-/// Why there is no response.
+/// The reason why forwarding failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForwardError {
     /// No server accepted a connection.
@@ -38,25 +38,25 @@ pub(super) enum ForwardError {
     /// The connection broke, or the response is not valid HTTP.
     #[error("{server}: {error}")]
     Broken {
-        /// Which server.
+        /// The server.
         server: Arc<str>,
-        /// What was wrong.
+        /// The error.
         error: String,
     },
-    /// The response switches to a protocol that was not asked for.
+    /// The response switches protocols in an invalid way, or without a request to do so.
     #[error("{server}: the response {what}")]
     Malformed {
-        /// Which server.
+        /// The server.
         server: Arc<str>,
-        /// What is wrong with it.
+        /// The fault of the response, for the message.
         what: &'static str,
     },
-    /// No response in time.
+    /// No response arrived before the timeout.
     #[error("{server}: no response within {limit:?}")]
     Timeout {
-        /// Which server.
+        /// The server.
         server: Arc<str>,
-        /// The limit.
+        /// The timeout.
         limit: Duration,
     },
     /// The request's body is larger than the route's limit.
@@ -71,13 +71,13 @@ pub(super) enum ForwardError {
 }
 
 impl ForwardError {
-    /// Returns the refusal that the client is sent.
+    /// Returns the refusal for the client.
     pub(super) fn refusal(&self) -> Refusal {
         match self {
             Self::Connect(ConnectError::Failed { .. }) => Refusal::Unreachable,
             Self::Connect(ConnectError::NoServer(_)) => Refusal::NoServer,
             Self::Connect(ConnectError::Busy { .. }) => Refusal::Busy,
-            Self::Broken { .. } | Self::Malformed { .. } => Refusal::BadAnswer,
+            Self::Broken { .. } | Self::Malformed { .. } => Refusal::BadResponse,
             Self::Timeout { .. } => Refusal::Timeout,
             Self::BodyTooLarge => Refusal::BodyTooLarge,
             Self::ClientStalled => Refusal::BodyTimeout,
@@ -90,14 +90,14 @@ impl ForwardError {
 ///
 /// A request is retried in three cases:
 ///
-/// 1. Nothing of it was written, whatever its method: on another server if the connection could not be opened, on another
-///    connection if an idle one was closed.
-/// 2. The server says that it has not processed it (REFUSED_STREAM or a GOAWAY of HTTP/2).
-/// 3. Its method is idempotent (RFC 9110, 9.2.2), and the connection broke before any of the response arrived.
+/// 1. No byte of the request was sent, whatever its method. It is sent to another server if the connection could not be
+///    opened, and over another connection if an idle one was closed.
+/// 2. The server states that it has not processed the request (REFUSED_STREAM or GOAWAY in HTTP/2).
+/// 3. The method is idempotent (RFC 9110, 9.2.2), and the connection broke before any byte of the response arrived.
 ///
-/// The last two only if nothing of the body was read from the client, at most `attempts` times, and within the
-/// upstream's retry budget. No response, and so no session command, has been seen by then. A server may have acted on
-/// any other request, so it is not retried.
+/// Cases 2 and 3 also require that no part of the body was read from the client. They are limited to `attempts` and to
+/// the upstream's retry budget. In all cases, no response and so no session command has been received. Other requests
+/// are not retried, because a server may have acted on them.
 ///
 /// # Errors
 /// See [`ForwardError`].
@@ -127,7 +127,7 @@ pub(super) async fn forward(
             (attempts_left > 0 && connection.is_http2()).then(|| RetryTemplate::copy(&request));
         let Some(sent) = connection.send(request, &added, limit).await else {
             let server = connection.server();
-            // An upstream that does not read keeps the client from sending.
+            // The timeout is the client's fault only if the upstream waits for its body.
             let stalled = progress.is_waiting();
             if stalled {
                 return Err(ForwardError::ClientStalled);
@@ -139,7 +139,7 @@ pub(super) async fn forward(
             Ok(response) => {
                 connection.record_response(response.status());
                 progress.response_started();
-                return answer(response, connection, &progress, limit, accept.as_deref());
+                return upstream_response(response, connection, &progress, limit, accept.as_deref());
             }
             Err(failed) => failed,
         };
@@ -184,7 +184,7 @@ pub(super) async fn forward(
     }
 }
 
-/// The head of a request, kept to send it again.
+/// The head of a request, kept for a retry.
 #[derive(Debug)]
 struct RetryTemplate {
     method: Method,
@@ -198,7 +198,7 @@ impl RetryTemplate {
         Self { method, uri, headers: request.headers().clone() }
     }
 
-    /// Returns the request, if nothing of its body has been read.
+    /// Returns the request, or `None` if part of its body has been read.
     fn request(self, progress: &Rc<BodyProgress>) -> Option<Request<RequestBody>> {
         let mut request = Request::new(progress.retry()?);
         *request.method_mut() = self.method;
@@ -215,14 +215,15 @@ impl From<Parts> for RetryTemplate {
 }
 
 fn is_idempotent(method: &Method) -> bool {
-    // Not `Method::is_idempotent`, to which methods may be added.
+    // `Method::is_idempotent` is not used, because later versions of the crate may add methods to it.
     matches!(
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
     )
 }
 
-fn answer(
+/// Checks a response that switches protocols, and wraps the body of any other response.
+fn upstream_response(
     response: Response<Incoming>,
     connection: Connection,
     progress: &Rc<BodyProgress>,
@@ -241,12 +242,15 @@ fn answer(
         });
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(ForwardError::Malformed { server, what: "switches protocols without being asked to" });
+        return Err(ForwardError::Malformed {
+            server,
+            what: "switches protocols without a request to do so",
+        });
     }
     let progress = Rc::clone(progress);
     let mut response =
         response.map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
-    // The version of the client's connection, whichever the upstream's is (RFC 9110, 2.5).
+    // The upstream's HTTP version does not apply to the client's connection (RFC 9110, 2.5).
     *response.version_mut() = Version::HTTP_11;
     Ok(UpstreamResponse { response, server, authority, upgraded: None })
 }

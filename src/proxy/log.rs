@@ -1,9 +1,8 @@
-//! The record of a request: what the metrics count when it is answered, and one line of the access log when its response
-//! has been sent. If the client disconnects before there is a response ([`PendingResponse`]), both say so with nginx's
-//! status 499; nothing is sent.
+//! The record of a request. It updates the metrics when the response head is complete, and writes one line of the access
+//! log when the response has been sent. If the client disconnects before that ([`PendingResponse`]), both record nginx's
+//! status 499.
 //!
-//! The record reads no clock that handling the request does not read anyway, except once at the end if there is a line
-//! to write.
+//! The record uses times that handling the request reads anyway. It reads the clock only once more, to write the line.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,8 +20,8 @@ use crate::telemetry::metrics::{RequestTimes, RequestVerdict, RouteMetrics};
 use crate::telemetry::trace::Trace;
 use crate::time::{Clock, Now};
 
-/// The status of a request whose client disconnected before there was a response.
-const GONE: u16 = 499;
+/// The status of a request whose client disconnected before the response began, as in nginx.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The record of a request that is being handled.
 #[derive(Debug)]
@@ -30,17 +29,17 @@ pub(super) struct RequestRecord {
     id: HeaderValue,
     trace: Option<Trace>,
     started: Now,
-    /// Whether there will be a line of the access log.
+    /// Whether a line of the access log will be written.
     is_logged: bool,
-    /// The client's address, if the line shows it.
+    /// The client's address, if the access log is on.
     client: Option<IpAddr>,
     request: Option<RequestFacts>,
     route: Option<Arc<Route>>,
     status: u16,
     verdict: RequestVerdict,
-    /// The verdict in one word, or the cause of a refusal.
+    /// The label of the verdict, or of the refusal.
     label: Option<&'static str>,
-    /// Why the request is not let through with a session.
+    /// The reason why the request has no session or no user.
     reason: Option<&'static str>,
     /// The session's public reference.
     session: Option<HeaderValue>,
@@ -51,21 +50,21 @@ pub(super) struct RequestRecord {
     pub(super) upstream: Option<Arc<str>>,
     /// The bytes that the client sent through a tunnel.
     received: Option<u64>,
-    /// Why a tunnel, or a body that the gateway ended, was closed.
+    /// The reason why a tunnel was closed, or why the gateway ended a body.
     closed: Option<&'static str>,
-    /// Details that the client is not sent.
+    /// Details for the log only.
     pub(super) detail: Option<String>,
     /// The time spent waiting for the store.
     pub(super) store: Duration,
     /// When the request was sent to the upstream.
-    pub(super) sent: Option<Instant>,
-    /// When the upstream's response head arrived, or its failure was known.
-    pub(super) heard: Option<Instant>,
+    pub(super) sent_at: Option<Instant>,
+    /// When the upstream's response head arrived, or forwarding failed.
+    pub(super) responded_at: Option<Instant>,
     /// When the upstream's session commands were applied.
-    answered: Option<Instant>,
+    commands_applied_at: Option<Instant>,
 }
 
-/// The request itself, for the access log.
+/// The fields of the request for the access log.
 #[derive(Debug)]
 struct RequestFacts {
     method: Method,
@@ -74,8 +73,8 @@ struct RequestFacts {
     protocol: Version,
 }
 
-/// A client that waits for its response. If it is dropped before [`PendingResponse::complete`], the client has
-/// disconnected.
+/// A guard that exists while a client waits for its response. Dropping it without calling [`PendingResponse::complete`]
+/// means that the client has disconnected.
 #[derive(Debug)]
 pub(super) struct PendingResponse<'r> {
     pub(super) record: &'r mut RequestRecord,
@@ -83,7 +82,7 @@ pub(super) struct PendingResponse<'r> {
     worker: usize,
 }
 
-/// A record that is written to the access log when its response has been sent.
+/// A record to be written to the access log when its response has been sent.
 #[derive(Debug)]
 pub(super) struct LogEntry {
     record: RequestRecord,
@@ -114,9 +113,9 @@ impl RequestRecord {
             closed: None,
             detail: None,
             store: Duration::ZERO,
-            sent: None,
-            heard: None,
-            answered: None,
+            sent_at: None,
+            responded_at: None,
+            commands_applied_at: None,
         }
     }
 
@@ -130,8 +129,8 @@ impl RequestRecord {
         self.trace.as_ref().map(Trace::id)
     }
 
-    /// Records that the request is refused. Server errors are logged, unless the access log has them already.
-    pub(super) fn refused(&mut self, gateway: &Gateway, label: &'static str, status: StatusCode) {
+    /// Records a refusal. Logs server errors, unless the access log records them anyway.
+    pub(super) fn record_refusal(&mut self, gateway: &Gateway, label: &'static str, status: StatusCode) {
         self.verdict = RequestVerdict::Refused;
         self.label = Some(label);
         gateway.metrics.count_refusal(label);
@@ -145,25 +144,25 @@ impl RequestRecord {
         }
     }
 
-    /// Records that the client at `address` sent no valid request head.
-    pub(super) fn rejected(&mut self, address: Option<IpAddr>) {
+    /// Records that the client at `address` sent an invalid request head.
+    pub(super) fn record_rejection(&mut self, address: Option<IpAddr>) {
         self.client = address.filter(|_| self.is_logged);
     }
 
-    /// Records that the upstream's session commands were applied, which took the store some time.
-    pub(super) fn session_written(&mut self) {
+    /// Records that the upstream's session commands were applied, and the time that the store took.
+    pub(super) fn record_session_write(&mut self) {
         let now = Clock.mono();
-        self.store += now.saturating_duration_since(self.heard.unwrap_or(now));
-        self.answered = Some(now);
+        self.store += now.saturating_duration_since(self.responded_at.unwrap_or(now));
+        self.commands_applied_at = Some(now);
     }
 
-    /// Counts the request: its response head is complete.
-    pub(super) fn answered(&mut self, gateway: &Gateway, status: StatusCode) {
+    /// Updates the metrics, when the response head is complete.
+    pub(super) fn record_response(&mut self, gateway: &Gateway, status: StatusCode) {
         self.status = status.as_u16();
-        // What follows the upstream's response takes a microsecond, which is not worth reading the clock.
-        let answered = self.answered.or(self.heard).unwrap_or_else(|| Clock.mono());
+        // The steps after the upstream's response take about a microsecond, so the clock is not read again.
+        let completed_at = self.commands_applied_at.or(self.responded_at).unwrap_or_else(|| Clock.mono());
         let times = RequestTimes {
-            total: answered.saturating_duration_since(self.started.mono),
+            total: completed_at.saturating_duration_since(self.started.mono),
             store: self.store,
             upstream: self.upstream_time(),
         };
@@ -171,12 +170,12 @@ impl RequestRecord {
     }
 
     /// Counts a request whose client has disconnected.
-    fn gone(&mut self, gateway: &Gateway) {
+    fn record_disconnect(&mut self, gateway: &Gateway) {
         let now = Clock.mono();
-        self.status = GONE;
+        self.status = CLIENT_CLOSED_REQUEST;
         self.verdict = RequestVerdict::Gone;
         self.label = Some(self.verdict.label());
-        self.heard = self.heard.or(self.sent.map(|_| now));
+        self.responded_at = self.responded_at.or(self.sent_at.map(|_| now));
         self.metrics(gateway).record_disconnect(now.saturating_duration_since(self.started.mono));
     }
 
@@ -185,10 +184,10 @@ impl RequestRecord {
     }
 
     fn upstream_time(&self) -> Option<Duration> {
-        Some(self.heard?.saturating_duration_since(self.sent?))
+        Some(self.responded_at?.saturating_duration_since(self.sent_at?))
     }
 
-    /// Writes the line of the access log, as one of `worker`.
+    /// Writes the line of the access log for worker number `worker`.
     fn write(&self, log: &AccessLog, worker: usize, bytes: u64, complete: bool) {
         let took = Clock.mono().saturating_duration_since(self.started.mono);
         log.write(worker, self.started.wall.plus(took), |line| {
@@ -203,7 +202,7 @@ impl RequestRecord {
                 line.text("method", request.method.as_str().as_bytes())
                     .text("protocol", protocol(request.protocol))
                     .text("host", request.host.as_bytes())
-                    // Without the query, which may hold secrets.
+                    // The query is omitted, since it may contain secrets.
                     .text("path", request.target.path().as_bytes());
             }
             line.text_if("route", self.route.as_deref().map(|route| &route.name))
@@ -228,7 +227,7 @@ impl RequestRecord {
         });
     }
 
-    /// Returns the entry of `log` that is written, as a line of `worker`, when the response has been sent.
+    /// Returns the entry to be written to `log` when the response has been sent.
     pub(super) fn into_entry(self, log: &Arc<AccessLog>, worker: usize) -> LogEntry {
         LogEntry { record: self, log: Arc::clone(log), worker }
     }
@@ -280,7 +279,7 @@ impl<'r> PendingResponse<'r> {
         Self { record, gateway, worker }
     }
 
-    /// Records that there is a response. Whether it reaches the client is recorded by its body.
+    /// Records that the response has begun. Its body records whether it reaches the client.
     pub(super) fn complete(self) {
         std::mem::forget(self);
     }
@@ -288,7 +287,7 @@ impl<'r> PendingResponse<'r> {
 
 impl Drop for PendingResponse<'_> {
     fn drop(&mut self) {
-        self.record.gone(self.gateway);
+        self.record.record_disconnect(self.gateway);
         if let Some(log) = &self.gateway.access_log {
             self.record.write(log, self.worker, 0, false);
         }
@@ -296,12 +295,12 @@ impl Drop for PendingResponse<'_> {
 }
 
 impl LogEntry {
-    /// Records why a tunnel, or a body that the gateway ended, was closed.
-    pub(super) fn set_closed(&mut self, why: &'static str) {
-        self.record.closed = Some(why);
+    /// Records the reason why a tunnel was closed, or why the gateway ended a body.
+    pub(super) fn set_closed(&mut self, reason: &'static str) {
+        self.record.closed = Some(reason);
     }
 
-    /// Records how many bytes a tunnel's client has sent.
+    /// Records the number of bytes that a tunnel's client has sent.
     pub(super) fn set_received(&mut self, bytes: u64) {
         self.record.received = Some(bytes);
     }

@@ -1,5 +1,4 @@
-//! What outlasts an ordinary response: event streams, long downloads and WebSocket tunnels. They end when their session
-//! ends.
+//! Long-lived responses: event streams, long downloads and WebSocket tunnels. They end when their session ends.
 
 mod bind;
 mod binding;

@@ -1,4 +1,4 @@
-//! What a request meets: the gateway's configuration in force, the routes, and what a response needs of its request.
+//! The objects that requests use: the gateway as configured, its routes, and the visitor and exchange of a request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,13 +34,13 @@ pub struct Gateway {
     pub max_header_bytes: usize,
     /// The access log, if one is configured.
     pub access_log: Option<Arc<AccessLog>>,
-    /// What requests without trace context get.
+    /// The treatment of requests without trace context.
     pub traces: Traces,
     /// Counters and timers of the whole gateway.
     pub metrics: Arc<Metrics>,
-    /// Counters and timers of the requests that no route takes.
+    /// Counters and timers of requests that match no route.
     pub unrouted: RouteMetrics,
-    /// Limits how often a failed request is logged when there is no access log to say what failed.
+    /// Limits how often a failed request is logged without an access log.
     pub failures: Throttle,
     /// The session realms.
     pub realms: Vec<Arc<Realm>>,
@@ -59,50 +59,51 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Returns every per-client limiter: the name of its route (`None` for the gateway's own), its kind, and itself.
+    /// Returns every per-client limiter with the name of its route (`None` for the whole gateway) and its kind.
     pub fn limiters(&self) -> impl Iterator<Item = (Option<&str>, &'static str, &Limiter)> {
         let (rate, misses, resets) = (self.rate.as_ref(), self.misses.as_ref(), self.resets.as_deref());
         let general = [("rate", rate), ("misses", misses), ("reset_rate", resets)];
         let general = general.into_iter().map(|(which, limiter)| (None, which, limiter));
-        let own = self.router.all().map(|route| (Some(route.name.as_str()), "rate", route.rate.as_ref()));
-        let all = general.chain(own);
+        let of_routes =
+            self.router.all().map(|route| (Some(route.name.as_str()), "rate", route.rate.as_ref()));
+        let all = general.chain(of_routes);
         all.filter_map(|(route, which, limiter)| Some((route, which, limiter?)))
     }
 
-    /// Returns the minimum speed at which clients must send bodies.
+    /// Returns the minimum rate at which clients must send bodies.
     pub(super) fn min_rate(&self) -> MinBodyRate {
         MinBodyRate { limit: self.timeouts.body, rate: self.timeouts.body_rate }
     }
 }
 
-/// A route: who may use it, and what happens to its requests.
+/// A route: its access rule, and the handling of its requests.
 #[derive(Debug)]
 pub struct Route {
-    /// Its name in logs and metrics.
+    /// The name in logs and metrics.
     pub name: String,
-    /// Its counters and timers.
+    /// Counters and timers of its requests.
     pub metrics: RouteMetrics,
-    /// Who gets through.
+    /// The access rule.
     pub access: Access,
     /// The session realm of this route.
     pub realm: Option<Arc<Realm>>,
     /// Conditions that the session's claims must meet.
     pub require: Vec<Requirement>,
-    /// Where a browser that is not logged in is redirected to.
+    /// The log-in page to which browsers without a logged-in user are redirected.
     pub login: Option<LoginTemplate>,
     /// Headers injected from the session's claims.
     pub headers: Vec<HeaderRule>,
     /// Headers injected from the client's certificate.
     pub certificate_headers: Vec<HeaderRule>,
-    /// The slot in which sessions of the realm keep the headers that `headers` makes of them.
+    /// The slot in which a cached session keeps the headers that this route's `headers` map it to.
     pub mapping: Option<MappingSlot>,
     /// Whether the upstream may change the session.
     pub writes: bool,
-    /// Whether flash messages are taken out of the session and sent to the upstream.
+    /// Whether flash messages are removed from the session and sent to the upstream.
     pub flash: bool,
-    /// Whether unsafe methods must prove that they come from this site.
+    /// Whether requests with unsafe methods must prove that they come from this site.
     pub csrf: bool,
-    /// WebSockets and event streams.
+    /// Settings of WebSockets and event streams.
     pub streams: StreamsConfig,
     /// Edits of the headers of forwarded requests.
     pub request_headers: HeaderEdits,
@@ -110,14 +111,14 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     /// Limit on requests for this route, per client.
     pub rate: Option<Limiter>,
-    /// Where requests go.
+    /// The upstream, redirect or constant response.
     pub destination: Destination,
 }
 
-/// Who a request comes from, as its route's access rule sees it.
+/// The sender of a request, as determined by the route's access rule.
 #[derive(Debug)]
 pub enum Visitor {
-    /// On a public route: sessions are not looked up.
+    /// A client on a public route, where sessions are not looked up.
     Public,
     /// A client without a session.
     Anonymous,
@@ -158,23 +159,23 @@ impl Visitor {
     }
 }
 
-/// What the response needs to know of the request that was forwarded.
+/// The properties of a forwarded request that its response depends on.
 #[derive(Debug)]
 pub struct Exchange {
     pub(super) visitor: Visitor,
     pub(super) route: Arc<Route>,
     /// Whether the client used TLS.
     pub(super) secure: bool,
-    /// The client's address, if it has one.
+    /// The client's address, if it is known.
     pub(super) client: Option<IpAddr>,
-    /// The site that paths in the response are rewritten for; `None` if the route rewrites none.
+    /// The public site for which paths in the response are rewritten; `None` if the route does not rewrite them.
     pub(super) site: Option<PublicSite>,
     /// Whether the client accepts trailers.
     pub(super) trailers: bool,
 }
 
 impl Exchange {
-    /// Returns the hash that keeps a session, or without one a client's address, on one server.
+    /// Returns the affinity key that keeps a session, or a client without a session, on one server.
     pub(super) fn affinity(&self) -> u64 {
         match self.visitor.active() {
             Some(active) => active.session.reference().affinity(),

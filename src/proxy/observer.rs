@@ -1,4 +1,4 @@
-//! What watches a request being decided: the access log's record of it, or `sessiongate explain`.
+//! Observers of the decision on a request: the record for the access log, and `sessiongate explain`.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::time::Now;
 use super::model::{Route, Visitor};
 use super::request::Sanitized;
 
-/// Receives what each step of [`decide`](super::decide) finds out.
+/// Receives the results of the steps of [`decide`](super::decide).
 pub(super) trait Observer {
-    /// The request without the headers that clients may not send.
+    /// Receives the request without the headers that clients may not send.
     fn sanitized(&mut self, request: &Sanitized);
-    /// The route that takes the request.
+    /// Receives the route that matches the request.
     fn routed(&mut self, route: &Arc<Route>);
-    /// What the request's cookies resolved to, and where the row came from. The lookup began at `began`.
+    /// Receives the resolution of the request's cookies, and the source of the row. The lookup began at `began`.
     fn resolved(&mut self, route: &Route, resolution: &Resolution, source: LookupSource, began: Now);
-    /// The access rule lets the request through, as this visitor's.
+    /// Receives the visitor of a request that the access rule admits.
     fn admitted(&mut self, visitor: &Visitor);
 }

@@ -1,5 +1,5 @@
-//! The reasons for which a request is not answered by its upstream, each with its status, its label in the log and the
-//! sentence that its client reads. `response/refused.rs` makes the responses.
+//! The reasons for refusing a request, each with the status and title of the response and the label in logs and metrics.
+//! `response/refused.rs` makes the responses.
 
 use std::time::Duration;
 
@@ -8,77 +8,77 @@ use http::{HeaderValue, Method, StatusCode};
 use crate::http1::BadRequest;
 use crate::route::{Ambiguity, NoRoute};
 
-/// Why a request is not answered by its upstream.
+/// The reason why the gateway responds instead of the upstream.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The request's head or framing could be read in two ways.
+    /// The request head or the framing is invalid or ambiguous.
     Malformed(Malformed),
-    /// The path could be read as another path.
+    /// Servers could interpret the path differently.
     Ambiguous(Ambiguity),
-    /// The connection was made for another host.
+    /// The connection was made under another host's client certificate rule.
     Misdirected,
     /// The request must be sent over TLS: a redirect with this status and location.
     Https(StatusCode, HeaderValue),
-    /// A browser asked for a page by a path with `//`: a redirect to this location, without.
+    /// A browser loads a page by a path with `//`: a redirect to this location, which has the merged path.
     Merged(HeaderValue),
-    /// No route takes it.
+    /// No route matches the host and path.
     NotFound,
-    /// A route takes it with other methods.
+    /// The path allows only these methods.
     Method(Vec<Method>),
     /// The request's target is too long.
     UriTooLong,
-    /// The request has too many header lines.
+    /// The request head is too large or has too many lines.
     TooManyHeaders,
-    /// `Expect` with anything but `100-continue`.
+    /// `Expect` has a value other than `100-continue`.
     Expectation,
-    /// The route requires a log-in or a session, and the request has none.
+    /// The route requires a user or a session, and the request has none.
     Unauthenticated(Challenge),
-    /// The route requires a log-in, and a browser is redirected to this log-in page.
+    /// As `Unauthenticated`, but a browser is redirected to this log-in page.
     Login(HeaderValue),
     /// The session's claims do not meet the route's requirements.
     Forbidden,
-    /// An unsafe method that may come from another site.
+    /// A request with an unsafe method, or a WebSocket handshake, may come from another site.
     CrossSite,
-    /// The session was modified concurrently with the upstream's change of it.
+    /// The session was modified concurrently with the upstream's change.
     Conflict,
-    /// The upstream's change makes a session that its format or DynamoDB cannot store.
+    /// The upstream's change results in a session that its format or DynamoDB cannot store.
     Unwritable,
-    /// DynamoDB did not answer.
+    /// The session cannot be looked up or written, because the store is unavailable.
     StoreUnavailable,
     /// The request's body is larger than the route's limit.
     BodyTooLarge,
-    /// The client is over its request rate, for so long.
+    /// The client exceeds a rate limit; it may retry after this time.
     TooMany(Duration),
-    /// The client stopped sending its request's body.
+    /// The client sends the request body too slowly.
     BodyTimeout,
     /// No server of the upstream accepted a connection.
     Unreachable,
     /// No server of the upstream is healthy.
     NoServer,
-    /// Every server of the upstream is at its limit of requests.
+    /// Every server of the upstream has reached its limit of requests in flight.
     Busy,
     /// The upstream closed the connection early, or its response is not valid HTTP.
-    BadAnswer,
-    /// The upstream sent no response in time.
+    BadResponse,
+    /// The upstream sent no response before the timeout.
     Timeout,
-    /// The injected headers exceed their limit.
+    /// The injected headers exceed their size limit.
     MappingTooLarge,
     /// A defect of the gateway.
     Internal,
 }
 
-/// What makes a request malformed.
+/// The fault of a malformed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// The head has invalid syntax.
     Syntax,
-    /// No Host, two, or one that is not a host.
+    /// Host is missing, repeated or invalid.
     Host,
-    /// Transfer-Encoding or Content-Length that can be read in two ways.
+    /// Transfer-Encoding or Content-Length is invalid or ambiguous.
     Framing,
     /// The request target is not a path.
     Target,
-    /// A WebSocket handshake without a valid key.
+    /// The WebSocket handshake has no valid key.
     Handshake,
 }
 
@@ -87,7 +87,7 @@ pub enum Malformed {
 pub struct Challenge {
     /// The realm's name.
     pub realm: String,
-    /// Its cookie's name.
+    /// The name of the realm's cookie.
     pub cookie: String,
 }
 
@@ -122,13 +122,13 @@ impl Refusal {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::Unreachable | Self::BadResponse => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::MappingTooLarge | Self::Unwritable | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// Returns the cause in one word, for logs and metrics.
+    /// Returns the label for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Malformed(Malformed::Syntax) => "bad-syntax",
@@ -158,39 +158,39 @@ impl Refusal {
             Self::Unreachable => "upstream-unreachable",
             Self::NoServer => "upstream-no-server",
             Self::Busy => "upstream-busy",
-            Self::BadAnswer => "upstream-bad-answer",
+            Self::BadResponse => "upstream-bad-answer",
             Self::Timeout => "upstream-timeout",
             Self::MappingTooLarge => "headers-too-large",
             Self::Internal => "internal",
         }
     }
 
-    /// Returns the sentence that the response's body says. It holds no detail of the store, the upstream or the
-    /// configuration; the log has those under the request's id.
+    /// Returns the title in the response body. It reveals no detail of the store, the upstream or the configuration.
+    /// The log has those details under the request's id.
     pub(super) fn title(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "The request is malformed",
             Self::Ambiguous(_) => "The path is ambiguous",
-            Self::Misdirected => "The request came to the wrong place",
-            Self::Https(..) => "This site is visited over HTTPS",
-            Self::Merged(_) => "This page has another address",
-            Self::NotFound => "There is nothing here",
+            Self::Misdirected => "The request was sent on the wrong connection",
+            Self::Https(..) => "This site requires HTTPS",
+            Self::Merged(_) => "This page has moved",
+            Self::NotFound => "Nothing was found at this address",
             Self::Method(_) => "The method is not allowed here",
             Self::UriTooLong => "The address is too long",
             Self::TooManyHeaders => "The request has too many headers",
             Self::Expectation => "The expectation cannot be met",
             Self::Unauthenticated(_) | Self::Login(_) => "You are not logged in",
-            Self::Forbidden => "You may not see this",
+            Self::Forbidden => "You do not have access to this page",
             Self::CrossSite => "The request may come from another site",
-            Self::Conflict => "Your session has changed meanwhile",
-            Self::StoreUnavailable | Self::NoServer => "The service is unavailable for the moment",
+            Self::Conflict => "Your session was changed by another request",
+            Self::StoreUnavailable | Self::NoServer => "The service is temporarily unavailable",
             Self::Busy => "The service is busy",
             Self::BodyTooLarge => "The request is too large",
-            Self::TooMany(_) => "There are too many requests from your address",
+            Self::TooMany(_) => "Too many requests from your address",
             Self::BodyTimeout => "The request took too long to arrive",
             Self::Unreachable => "The application cannot be reached",
-            Self::BadAnswer => "The application gave no usable answer",
-            Self::Timeout => "The application took too long to answer",
+            Self::BadResponse => "The application sent an invalid response",
+            Self::Timeout => "The application took too long to respond",
             Self::MappingTooLarge | Self::Unwritable | Self::Internal => "Something went wrong",
         }
     }

@@ -1,4 +1,4 @@
-//! The steps of a request, in order. Each consumes what only the step before it can make:
+//! The steps of a request, in order. Each step consumes a type that only the previous step can make:
 //!
 //! | step | makes |
 //! | --- | --- |
@@ -14,7 +14,7 @@
 //! | [`Forwardable::check`] | [`Forwardable`] |
 //! | `inject` | [`Outbound`] |
 //!
-//! So a step that is left out does not compile. For each link, an example with the step and one without it:
+//! So code that leaves out a step does not compile. For each step, an example that takes it and one that leaves it out:
 //!
 //! ```
 //! # use sessiongate::{proxy::{Peer, Refusal, request::*}, rate::Limiter, time::Now};

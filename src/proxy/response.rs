@@ -1,4 +1,4 @@
-//! Responses: the upstream's on its way to the client, and the gateway's own.
+//! Responses to clients: those of upstreams, and those that the gateway generates.
 
 mod body;
 mod commands;

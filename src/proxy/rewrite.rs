@@ -1,10 +1,9 @@
-//! A route's path rewriting: a constant prefix of the path is replaced on the way to the upstream, and restored in the
-//! response.
+//! A route's path rewriting: replaces a constant prefix of the path in requests, and restores it in responses.
 //!
-//! 1. The path was judged as the client sent it. The upstream receives it with one constant prefix removed and another
-//!    added: nothing is decoded, encoded or normalised, and both prefixes end at a segment boundary.
-//! 2. In responses, Location, Content-Location and Refresh are rewritten if they lead to this site or to the server
-//!    itself, and so is the Path of a cookie. Other locations stay as they are.
+//! 1. Access is decided on the path before rewriting. The upstream receives it with one constant prefix removed and
+//!    another added. Nothing is decoded, encoded or normalised, and both prefixes end at a segment boundary.
+//! 2. In responses, Location, Content-Location and Refresh are rewritten if they refer to this site or to the server
+//!    itself, and so is the Path of a cookie. Other locations are not changed.
 
 use std::borrow::Cow;
 
@@ -18,7 +17,7 @@ use crate::headers::FORWARDED_PREFIX;
 use crate::path::is_prefix;
 use crate::upstream::GatewayHeaders;
 
-/// This site, as the client sees it.
+/// The public site, as addressed by the client.
 #[derive(Debug)]
 pub(super) struct PublicSite {
     scheme: &'static str,
@@ -40,7 +39,7 @@ pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQ
     if rewrite.strip.is_empty() && rewrite.prefix.is_empty() {
         return Ok(target);
     }
-    // Every path of the route begins with the prefix, perhaps in another case; any other is not forwarded.
+    // Every path of the route begins with the prefix, possibly in another case. Any other path is an internal error.
     let split = target.as_str().split_at_checked(rewrite.strip.len());
     let split = split.filter(|(head, _)| head.eq_ignore_ascii_case(&rewrite.strip));
     let (_, rest) = split.ok_or(Refusal::Internal)?;
@@ -54,7 +53,7 @@ pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQ
         .map_err(|_| Refusal::Malformed(Malformed::Target))
 }
 
-/// Adds X-Forwarded-Prefix: the removed prefix, after those that proxies in front have removed.
+/// Adds X-Forwarded-Prefix: the removed prefix, after the prefixes that preceding proxies have removed.
 pub(super) fn add_prefix_header(rewrite: &Rewrite, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
     if rewrite.strip.is_empty() {
         return;
@@ -74,17 +73,17 @@ pub(super) fn restore_paths(
     site: &PublicSite,
     server: &str,
 ) {
-    let back = Back { forwarding, site, server };
+    let rewriter = LocationRewriter { forwarding, site, server };
     for name in [LOCATION, CONTENT_LOCATION] {
         if let Some(value) = headers.get_mut(name) {
-            replace(value, |text| back.location(text));
+            replace(value, |text| rewriter.location(text));
         }
     }
     if let Some(value) = headers.get_mut(REFRESH) {
         replace(value, |text| {
             let at = text.to_ascii_lowercase().find("url=")? + 4;
             let (before, location) = text.split_at_checked(at)?;
-            Some(format!("{before}{}", back.location(location)?))
+            Some(format!("{before}{}", rewriter.location(location)?))
         });
     }
     for (_, value) in headers.iter_mut().filter(|(name, _)| **name == SET_COOKIE) {
@@ -96,14 +95,15 @@ pub(super) fn restore_paths(
     }
 }
 
-struct Back<'r> {
+/// Rewrites locations in the responses of one server.
+struct LocationRewriter<'r> {
     forwarding: &'r Forwarding,
     site: &'r PublicSite,
     server: &'r str,
 }
 
-impl Back<'_> {
-    /// Returns the location for the client, if it differs.
+impl LocationRewriter<'_> {
+    /// Returns the rewritten location, or `None` if it is not changed.
     fn location(&self, text: &str) -> Option<String> {
         let rewrite = &self.forwarding.rewrite;
         if text.starts_with('/') {
@@ -118,18 +118,18 @@ impl Back<'_> {
         };
         let (authority, tail) = rest.split_at_checked(rest.find(['/', '?', '#']).unwrap_or(rest.len()))?;
         let tail = if tail.starts_with('/') { Cow::from(tail) } else { format!("/{tail}").into() };
-        let is = |other: &str| {
+        let is_authority = |other: &str| {
             let bare = |host: &str| host.strip_suffix(port).unwrap_or(host).to_ascii_lowercase();
             !other.is_empty() && bare(authority) == bare(other)
         };
-        if is(&self.site.host) {
+        if is_authority(&self.site.host) {
             return path(rewrite, &tail).map(|path| format!("{scheme}://{authority}{path}"));
         }
         let named = match &self.forwarding.host {
             UpstreamHost::Name(name) => name.as_str(),
             UpstreamHost::Preserve | UpstreamHost::Server => "",
         };
-        if (is(self.server) || is(named)) && !self.site.host.is_empty() {
+        if (is_authority(self.server) || is_authority(named)) && !self.site.host.is_empty() {
             let path = path(rewrite, &tail).unwrap_or_else(|| tail.into_owned());
             return Some(format!("{}://{}{path}", self.site.scheme, self.site.host));
         }
@@ -137,8 +137,8 @@ impl Back<'_> {
     }
 }
 
-/// Returns an upstream's path, with query and fragment, as the client sees it; `None` if it is the same path (the upstream
-/// knows the client's), or if no request of the route leads to it.
+/// Returns the client's path for an upstream's path, with query and fragment. Returns `None` if the upstream already uses
+/// the client's path, or if no request of the route leads to its path.
 fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
     if rewrite.strip.is_empty() && rewrite.prefix.is_empty() {
         return None;
@@ -151,7 +151,7 @@ fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
     if !rest.is_empty() && !rest.starts_with('/') {
         return None;
     }
-    // Without a prefix, `//host` would lead to another site; browsers read `\` as `/`, and ignore tabs.
+    // Without a prefix, `//host` would lead to another site. Browsers treat `\` as `/`, and ignore tabs.
     if rewrite.strip.is_empty() && rest.get(1..).is_some_and(|rest| rest.starts_with(['/', '\\', '\t'])) {
         return None;
     }
@@ -159,8 +159,8 @@ fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
     Some(format!("{}{root}{rest}{tail}", rewrite.strip))
 }
 
-/// Returns a Set-Cookie with its Path rewritten for the client. `/` stays: it matches the client's paths, too, and `__Host-`
-/// requires it.
+/// Returns a Set-Cookie with its Path rewritten for the client, or `None` if it is not changed. `/` is kept, because it
+/// matches the client's paths as well, and `__Host-` requires it.
 fn cookie(rewrite: &Rewrite, line: &[u8]) -> Option<Vec<u8>> {
     let mut changed = false;
     let parts: Vec<Cow<'_, [u8]>> = line
@@ -272,8 +272,8 @@ mod tests {
             ),
         ] {
             let forwarding = Forwarding { rewrite: rewrite(strip, prefix), host, ..Forwarding::default() };
-            let back = Back { forwarding: &forwarding, site: &site, server: "10.0.0.1:8000" };
-            assert_eq!(back.location(from).as_deref(), to, "{strip} {prefix} {from}");
+            let rewriter = LocationRewriter { forwarding: &forwarding, site: &site, server: "10.0.0.1:8000" };
+            assert_eq!(rewriter.location(from).as_deref(), to, "{strip} {prefix} {from}");
         }
     }
 
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_removed_by_proxies_in_front_are_kept() {
+    fn prefixes_removed_by_preceding_proxies_are_kept() {
         for (before, expected) in [
             (None, "/app"),
             (Some("/outer"), "/outer/app"),
@@ -315,7 +315,6 @@ mod tests {
     }
 
     proptest! {
-        /// A rewritten path is unambiguous, and is restored to the client's.
         #[test]
         fn rewritten_path_is_unambiguous_and_can_be_restored(rest in "(/[a-z0-9%2Ff;=.]{1,6}){0,4}/?", strip in "(/[a-z]{1,5}){0,2}", prefix in "(/[a-z]{1,5}){0,2}") {
             let judged = format!("{strip}{rest}");

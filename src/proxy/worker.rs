@@ -1,8 +1,7 @@
-//! Workers and their configuration snapshots: a request sees one configuration, whatever is loaded while it is handled.
+//! Workers and their configuration snapshots. A request sees a single configuration, even during a reload.
 //!
-//! A worker gives each request the snapshot that is current when it begins, and the request keeps it to its end. An
-//! upstream that a new configuration does not change stays the same [`Upstream`](crate::upstream::Upstream), with its
-//! idle connections.
+//! Each request keeps the snapshot that is current when it begins. An upstream that a new configuration does not change
+//! remains the same [`Upstream`](crate::upstream::Upstream), with its idle connections.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,7 +30,7 @@ pub struct Worker {
     tasks: TaskTracker,
 }
 
-/// One configuration, on one worker.
+/// One configuration on one worker.
 #[derive(Debug)]
 pub struct Snapshot {
     /// The part that all workers share.
@@ -55,15 +54,15 @@ impl Worker {
         Self { number, snapshot, ids, traces: TraceIds::default(), scratch, stopped, tunnels, tasks }
     }
 
-    /// Serves a tunnel in a task of its own.
-    pub(super) fn open(&self, tunnel: Tunnel, record: Option<Box<LogEntry>>) {
+    /// Serves a tunnel in a separate task.
+    pub(super) fn open_tunnel(&self, tunnel: Tunnel, record: Option<Box<LogEntry>>) {
         let (scratch, stopped) = (Rc::clone(&self.scratch), self.stopped.clone());
         let tunnels = Arc::clone(&self.tunnels);
-        // Owned by the tracker, which the worker waits for at its end.
+        // The tracker owns the task, and the worker waits for the tracker before it ends.
         self.tasks.spawn_local(async move { tunnel.serve(scratch, stopped, &tunnels, record).await });
     }
 
-    /// Returns the tasks that outlive their request: tunnels.
+    /// Returns the tasks that outlive their request, which serve tunnels.
     pub fn tasks(&self) -> &TaskTracker {
         &self.tasks
     }
@@ -73,13 +72,13 @@ impl Worker {
         Rc::clone(&self.snapshot.borrow())
     }
 
-    /// Makes `gateway` current. Requests in progress keep their snapshot.
+    /// Makes `gateway` current. Requests in flight keep their snapshot.
     pub fn swap(&self, gateway: Arc<Gateway>) {
         let snapshot = Snapshot::new(gateway, self.number, &self.snapshot().pools);
         self.snapshot.replace(Rc::new(snapshot));
     }
 
-    /// Returns its number among the workers.
+    /// Returns the number of the worker.
     pub fn number(&self) -> usize {
         self.number
     }

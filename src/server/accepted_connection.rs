@@ -47,7 +47,7 @@ pub(super) struct ListenerContext {
 struct ClientIdentity {
     /// The client's address, if it is known.
     address: Option<IpAddr>,
-    /// The address to which limits per client apply; `None` for a trusted proxy, which stands for many clients.
+    /// The address to which limits per client apply; `None` for a trusted proxy, which represents many clients.
     limited_address: Option<IpAddr>,
 }
 
@@ -168,7 +168,7 @@ async fn refuse_plain_http(mut transport: Box<Transport>) {
         transport.shutdown().await?;
         tokio::io::copy(&mut transport.take(MAX_DISCARD), &mut tokio::io::sink()).await
     };
-    // The connection is closed whichever way this ends.
+    // The connection is closed in any case.
     let _ = tokio::time::timeout(REFUSAL_TIMEOUT, respond).await;
 }
 

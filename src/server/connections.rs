@@ -3,7 +3,7 @@
 //! 1. Each connection holds a permit until its socket is closed. Without a free permit nothing is accepted; clients
 //!    wait in the kernel's accept queue.
 //! 2. A connection beyond the limit of its address is closed. An IPv6 address counts as its /64, which usually belongs to
-//!    one customer. Trusted proxies and Unix sockets have no such limit, since they stand for many clients.
+//!    one customer. Trusted proxies and Unix sockets have no such limit, since they represent many clients.
 //! 3. At most a quarter of the connections may be paused (see [`ResetBudget`](super::reset_budget::ResetBudget)), so
 //!    that paused connections of hostile clients cannot hold all permits.
 

@@ -15,7 +15,7 @@ use crate::proxy::Gateway;
 pub(super) struct Generation {
     pub(super) gateway: Arc<Gateway>,
     pub(super) listeners: Vec<Arc<Listener>>,
-    /// How long connections may take to end when the gateway drains.
+    /// Timeout for connections to end when the gateway drains.
     pub(super) drain: Duration,
     /// Each worker adds a permit when it has switched to this generation.
     pub(super) switched: Semaphore,

@@ -1,9 +1,9 @@
-//! A budget for HTTP/2 streams that clients reset. Opening and resetting a stream costs a client almost nothing, and the
-//! gateway a request (rapid reset, CVE-2023-44487).
+//! A budget for HTTP/2 streams that clients reset. Opening and resetting a stream costs a client almost nothing, but
+//! costs the gateway a request (rapid reset, CVE-2023-44487).
 //!
-//! Each such stream takes a token from the client's address, on whichever of its connections it is. An address may go
+//! Each such stream takes a token from the client's address, whichever connection it is on. An address may go
 //! into debt. While it has no token, its connections are paused: nothing is read from them. If too many connections are
-//! paused, further ones are closed. Trusted proxies and Unix sockets have no such limit, since they stand for many
+//! paused, further ones are closed. Trusted proxies and Unix sockets have no such limit, since they represent many
 //! clients.
 
 use std::net::IpAddr;

@@ -280,7 +280,7 @@ impl AcceptorContext {
         }
     }
 
-    /// Serves an accepted connection in a task of its own.
+    /// Serves an accepted connection in a separate task.
     fn serve(&self, (socket, peer_address): Accepted, permit: ConnectionPermit) {
         let accepted = AcceptedConnection { socket, peer_address, permit };
         let listener = Arc::clone(&self.listener.context);

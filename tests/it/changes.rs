@@ -137,7 +137,7 @@ async fn change_with_another_if_version_is_409() {
     };
     let refused = gateway.get(&with("6"), &session.cookie()).await;
     assert_eq!((refused.status, refused.set_cookies().len()), (409, 0));
-    assert_eq!(refused.json()["title"], "Your session has changed meanwhile");
+    assert_eq!(refused.json()["title"], "Your session was changed by another request");
     assert_eq!(gateway.get(&with("7"), &session.cookie()).await.status, 200);
     assert_eq!(gateway.get(&with("7"), &session.cookie()).await.status, 409);
     assert_eq!(number(&session.row(&engine).await, "ver"), 8);

@@ -41,7 +41,7 @@ async fn refusal_is_a_grpc_status() {
     let statuses = client.next_json().await;
     let expected = json!([
         { "code": "UNAUTHENTICATED", "details": "You are not logged in" },
-        { "code": "UNIMPLEMENTED", "details": "There is nothing here" },
+        { "code": "UNIMPLEMENTED", "details": "Nothing was found at this address" },
         { "code": "UNAVAILABLE", "details": "The application cannot be reached" },
         { "code": "INTERNAL", "details": "The path is ambiguous" },
     ]);

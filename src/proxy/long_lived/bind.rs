@@ -1,4 +1,4 @@
-//! Which responses are bound to their session, and from when on.
+//! Binds response bodies to their session.
 
 use http::Response;
 use http::header::CONTENT_TYPE;
@@ -11,8 +11,9 @@ use crate::proxy::response::ResponseBody;
 
 /// Binds a response's body to its session.
 ///
-/// The binding of an event stream is active from the start, since such a stream lasts by nature; it may be silent for
-/// long, and does not delay a drain. Any other body becomes bound when the session is first rechecked.
+/// The binding of an event stream is active from the start, since an event stream is always long-lived. It has its own
+/// idle timeout, and ends when the gateway drains. The binding of any other body becomes active when the session is due
+/// for its first recheck.
 pub(in crate::proxy) fn bind(
     response: &mut Response<ResponseBody>,
     binding: Option<SessionBinding>,

@@ -1,8 +1,8 @@
 //! Session bindings: long-lived responses and WebSockets end when their session ends.
 //!
-//! A binding begins as pending, and costs nothing but its memory: an ordinary response is complete before the session is
-//! first rechecked. After that it is active: it ends when the session ends, when its user changes, or when its claims no
-//! longer meet the route's requirements.
+//! A binding is pending at first, and costs only memory: an ordinary response is complete before the session is first
+//! rechecked. Then it becomes active. An active binding ends the response when the session ends, when its user changes,
+//! or when its claims no longer meet the route's requirements.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,14 +31,14 @@ pub(in crate::proxy) struct ActiveBinding {
     monitor: SessionMonitor,
 }
 
-/// Why the gateway ended a long-lived response or a tunnel.
+/// The reason why the gateway ended a long-lived response or a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// The session has ended.
     SessionEnded,
-    /// The session lives, but its user has logged out, or another one has logged in.
+    /// The session still exists, but its user has logged out or another user has logged in.
     LoggedOut,
-    /// A claim that the route requires no longer holds.
+    /// The claims no longer meet the route's requirements.
     Forbidden,
     /// The gateway is draining.
     Draining,
@@ -69,7 +69,7 @@ impl SessionBinding {
 }
 
 impl ActiveBinding {
-    /// Returns where to record that the session is used.
+    /// Returns a handle that records use of the session.
     pub(super) fn usage(&self) -> Usage {
         self.monitor.usage()
     }
@@ -93,7 +93,7 @@ impl ActiveBinding {
     }
 }
 
-/// Waits until a binding must end; forever without one.
+/// Waits until the response must end. Waits forever without a binding.
 pub(in crate::proxy) async fn session_end(binding: Option<ActiveBinding>) -> EndReason {
     match binding {
         Some(binding) => binding.ended().await,
@@ -101,20 +101,20 @@ pub(in crate::proxy) async fn session_end(binding: Option<ActiveBinding>) -> End
     }
 }
 
-/// Waits until a binding must end, or the gateway drains.
+/// Waits until the response must end, or the gateway drains.
 pub(super) async fn session_end_or_drain(
     binding: Option<ActiveBinding>,
     mut stopped: watch::Receiver<bool>,
 ) -> EndReason {
     tokio::select! {
         reason = session_end(binding) => reason,
-        // A closed channel means that the gateway stops, too.
+        // A closed channel also means that the gateway is stopping.
         _ = stopped.wait_for(|stopped| *stopped) => EndReason::Draining,
     }
 }
 
 impl EndReason {
-    /// Returns the reason in one word, for logs and metrics.
+    /// Returns the label for logs and metrics.
     pub(in crate::proxy) fn label(self) -> &'static str {
         match self {
             Self::SessionEnded => "session-ended",

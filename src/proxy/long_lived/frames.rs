@@ -1,9 +1,9 @@
-//! Finds where WebSocket frames begin and end (RFC 6455, 5.2). Payloads are neither decoded nor kept.
+//! Tracks the boundaries of WebSocket frames (RFC 6455, 5.2). Payloads are neither decoded nor kept.
 //!
-//! The gateway may send a Close frame between two frames and nowhere else. A stream that is not made of frames is relayed
-//! all the same, but the gateway sends nothing of its own on it.
+//! The gateway may send a Close frame only between two frames. A stream with invalid frames is relayed nevertheless, but
+//! the gateway adds no frame to it.
 
-/// Follows one direction of a WebSocket.
+/// The frames in one direction of a WebSocket.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     stage: Stage,
@@ -13,18 +13,18 @@ pub(super) struct Frames {
 /// The position within a frame.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
-    /// In the header, of which these bytes have arrived.
-    Header { bytes: [u8; LONGEST], have: usize },
-    /// In the payload, of which `missing` bytes are still to come.
+    /// In the header, of which `received` bytes have arrived.
+    Header { bytes: [u8; MAX_HEADER], received: usize },
+    /// In the payload, of which `missing` bytes have not arrived.
     Payload { missing: u64, is_data: bool },
-    /// The stream is not made of frames.
-    Lost,
+    /// A frame was invalid, so that the boundaries are unknown.
+    Invalid,
 }
 
-/// Length of the longest header: two bytes, an 8-byte length and a mask.
-const LONGEST: usize = 14;
+/// Length of the longest header: two bytes, an 8-byte length and a 4-byte mask.
+const MAX_HEADER: usize = 14;
 
-/// The gateway's reasons to close a WebSocket (RFC 6455, 7.4.1).
+/// The status code and reason with which the gateway closes a WebSocket (RFC 6455, 7.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Close {
     /// 1001: the client may connect again.
@@ -35,44 +35,45 @@ pub(super) enum Close {
 
 impl Default for Stage {
     fn default() -> Self {
-        Self::Header { bytes: [0; LONGEST], have: 0 }
+        Self::Header { bytes: [0; MAX_HEADER], received: 0 }
     }
 }
 
 impl Frames {
-    /// Goes on by `bytes`; whether any of them belong to a data frame. Pings and pongs come by themselves.
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> bool {
+    /// Advances by `bytes`. Returns whether any of them belong to a data frame. Control frames do not count, since
+    /// browsers send pongs without user activity.
+    pub(super) fn advance(&mut self, mut bytes: &[u8]) -> bool {
         let mut data = false;
         while let [first, rest @ ..] = bytes {
             match &mut self.stage {
-                Stage::Lost => return data,
-                Stage::Header { bytes: header, have } => {
-                    if let Some(place) = header.get_mut(*have) {
-                        *place = *first;
+                Stage::Invalid => return data,
+                Stage::Header { bytes: header, received } => {
+                    if let Some(byte) = header.get_mut(*received) {
+                        *byte = *first;
                     }
-                    *have += 1;
+                    *received += 1;
                     bytes = rest;
-                    let (header, have) = (*header, *have);
-                    if have == header_length(&header, have) {
-                        data |= self.begin(&header);
+                    let (header, received) = (*header, *received);
+                    if received == header_length(&header, received) {
+                        data |= self.begin_payload(&header);
                     }
                 }
                 Stage::Payload { missing, is_data } => {
-                    let here = usize::try_from(*missing).unwrap_or(usize::MAX).min(bytes.len());
+                    let count = usize::try_from(*missing).unwrap_or(usize::MAX).min(bytes.len());
                     data |= *is_data;
-                    *missing -= here as u64;
+                    *missing -= count as u64;
                     if *missing == 0 {
                         self.stage = Stage::default();
                     }
-                    bytes = bytes.get(here..).unwrap_or_default();
+                    bytes = bytes.get(count..).unwrap_or_default();
                 }
             }
         }
         data
     }
 
-    /// A header is complete; whether it is a data frame's.
-    fn begin(&mut self, header: &[u8; LONGEST]) -> bool {
+    /// Begins the payload after a complete header. Returns whether this is a data frame.
+    fn begin_payload(&mut self, header: &[u8; MAX_HEADER]) -> bool {
         let [first, second, a, b, c, d, e, f, g, h, ..] = *header;
         let missing = match second & 0x7f {
             126 => u64::from(u16::from_be_bytes([a, b])),
@@ -85,22 +86,25 @@ impl Frames {
         self.stage = match missing {
             0 => Stage::default(),
             // RFC 6455, 5.2: the most significant bit must be 0.
-            too_long if too_long > i64::MAX as u64 => Stage::Lost,
+            too_long if too_long > i64::MAX as u64 => Stage::Invalid,
             missing => Stage::Payload { missing, is_data },
         };
         is_data
     }
 
-    /// Returns whether the last frame is complete.
-    pub(super) fn is_between(&self) -> bool {
-        matches!(self.stage, Stage::Header { have: 0, .. })
+    /// Returns whether the position is between two frames.
+    pub(super) fn is_between_frames(&self) -> bool {
+        matches!(self.stage, Stage::Header { received: 0, .. })
     }
 
-    /// Returns how many bytes can be read without going beyond the end of the current frame; 0 between frames.
+    /// Returns how many bytes can be read without going beyond the end of the current frame: 0 between frames, or if a
+    /// frame was invalid.
     pub(super) fn missing(&self) -> u64 {
         match &self.stage {
-            Stage::Header { have: 0, .. } | Stage::Lost => 0,
-            Stage::Header { bytes, have } => header_length(bytes, *have).saturating_sub(*have) as u64,
+            Stage::Header { received: 0, .. } | Stage::Invalid => 0,
+            Stage::Header { bytes, received } => {
+                header_length(bytes, *received).saturating_sub(*received) as u64
+            }
             Stage::Payload { missing, .. } => *missing,
         }
     }
@@ -111,10 +115,10 @@ impl Frames {
     }
 }
 
-/// Returns the length of the header, as far as its first `have` bytes determine it.
-fn header_length(header: &[u8; LONGEST], have: usize) -> usize {
+/// Returns the length of a header, as far as its first `received` bytes determine it.
+fn header_length(header: &[u8; MAX_HEADER], received: usize) -> usize {
     let [_, second, ..] = header;
-    if have < 2 {
+    if received < 2 {
         return 2;
     }
     let length = match second & 0x7f {
@@ -126,7 +130,7 @@ fn header_length(header: &[u8; LONGEST], have: usize) -> usize {
 }
 
 impl Close {
-    /// Returns the Close frame: unmasked as a server sends it, or masked as a client does.
+    /// Returns the Close frame. Clients must mask their frames, servers must not.
     pub(super) fn frame(self, mask: Option<[u8; 4]>) -> Vec<u8> {
         let (code, reason) = match self {
             Self::GoingAway(reason) => (1001_u16, reason),
@@ -149,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame with a payload of `length` bytes.
+    /// Returns a frame with a payload of `length` bytes.
     fn frame(opcode: u8, length: usize, masked: bool) -> Vec<u8> {
         let mask = if masked { 0x80 } else { 0 };
         let mut frame = vec![0x80 | opcode];
@@ -177,52 +181,52 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_between_frames_exactly_at_their_ends(frames in frames(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20)) {
+        fn is_between_frames_exactly_at_frame_ends(frames in frames(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20)) {
             let ends: Vec<_> = frames.iter().scan(0, |at, frame| { *at += frame.len(); Some(*at) }).collect();
             let all = frames.concat();
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(all.len() + 1)).chain([all.len()]).collect();
             cuts.sort_unstable();
-            let (mut follower, mut at) = (Frames::default(), 0);
+            let (mut tracker, mut at) = (Frames::default(), 0);
             for cut in cuts {
-                follower.follow(&all[at..cut]);
+                tracker.advance(&all[at..cut]);
                 at = cut;
-                prop_assert_eq!(follower.is_between(), at == 0 || ends.contains(&at), "at {}", at);
+                prop_assert_eq!(tracker.is_between_frames(), at == 0 || ends.contains(&at), "at {}", at);
                 let end = ends.iter().find(|end| **end >= at).copied().unwrap_or(at);
-                prop_assert!(follower.missing() <= (end - at) as u64);
-                prop_assert_eq!(follower.missing() == 0, follower.is_between());
+                prop_assert!(tracker.missing() <= (end - at) as u64);
+                prop_assert_eq!(tracker.missing() == 0, tracker.is_between_frames());
             }
         }
 
         #[test]
-        fn what_is_missing_leads_to_the_end_and_not_beyond(frames in frames(), start in any::<prop::sample::Index>()) {
+        fn missing_bytes_end_exactly_at_the_frame_end(frames in frames(), start in any::<prop::sample::Index>()) {
             let all = frames.concat();
             let mut at = start.index(all.len());
-            let mut follower = Frames::default();
-            follower.follow(&all[..at]);
+            let mut tracker = Frames::default();
+            tracker.advance(&all[..at]);
             let mut steps = 0;
-            while follower.missing() > 0 {
-                let next = at + usize::try_from(follower.missing()).unwrap();
-                follower.follow(&all[at..next]);
+            while tracker.missing() > 0 {
+                let next = at + usize::try_from(tracker.missing()).unwrap();
+                tracker.advance(&all[at..next]);
                 at = next;
                 steps += 1;
             }
-            prop_assert!(follower.is_between() && steps <= 3);
+            prop_assert!(tracker.is_between_frames() && steps <= 3);
         }
 
         #[test]
-        fn anything_can_be_followed(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20)) {
-            let mut follower = Frames::default();
+        fn arbitrary_bytes_do_not_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20)) {
+            let mut tracker = Frames::default();
             for piece in &pieces {
-                follower.follow(piece);
-                prop_assert!(!follower.is_between() || follower.missing() == 0);
+                tracker.advance(piece);
+                prop_assert!(!tracker.is_between_frames() || tracker.missing() == 0);
             }
         }
 
         #[test]
-        fn a_close_is_one_frame(mask in any::<Option<[u8; 4]>>()) {
+        fn close_is_a_single_complete_frame(mask in any::<Option<[u8; 4]>>()) {
             let frame = Close::PolicyViolation("the session has ended").frame(mask);
-            let mut follower = Frames::default();
-            prop_assert!(!follower.follow(&frame) && follower.is_between() && follower.is_closed());
+            let mut tracker = Frames::default();
+            prop_assert!(!tracker.advance(&frame) && tracker.is_between_frames() && tracker.is_closed());
             let (payload, key) = match mask { Some(mask) => (&frame[6..], mask), None => (&frame[2..], [0; 4]) };
             let plain: Vec<_> = payload.iter().zip(key.iter().cycle()).map(|(a, b)| a ^ b).collect();
             prop_assert_eq!(plain, b"\x03\xf0the session has ended");
@@ -230,21 +234,21 @@ mod tests {
     }
 
     #[test]
-    fn data_counts_and_control_does_not() {
+    fn only_data_frames_count_as_data() {
         for (opcode, expected) in [(0, true), (1, true), (2, true), (8, false), (9, false), (10, false)] {
-            assert_eq!(Frames::default().follow(&frame(opcode, 3, true)), expected, "{opcode}");
+            assert_eq!(Frames::default().advance(&frame(opcode, 3, true)), expected, "{opcode}");
         }
-        let mut follower = Frames::default();
-        assert!(follower.follow(&frame(2, 300, true)[..2]) || follower.follow(&frame(2, 300, true)[2..100]));
-        assert!(follower.follow(&[0; 10]), "the middle of a data frame");
+        let mut tracker = Frames::default();
+        assert!(tracker.advance(&frame(2, 300, true)[..2]) || tracker.advance(&frame(2, 300, true)[2..100]));
+        assert!(tracker.advance(&[0; 10]), "the middle of a data frame");
     }
 
     #[test]
-    fn an_impossible_length_is_the_end_of_following() {
-        let mut follower = Frames::default();
-        follower.follow(&[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(!follower.is_between() && follower.missing() == 0);
-        follower.follow(&frame(1, 3, false));
-        assert!(!follower.is_between());
+    fn invalid_length_ends_tracking() {
+        let mut tracker = Frames::default();
+        tracker.advance(&[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(!tracker.is_between_frames() && tracker.missing() == 0);
+        tracker.advance(&frame(1, 3, false));
+        assert!(!tracker.is_between_frames());
     }
 }

@@ -1,9 +1,9 @@
-//! Tunnels, from the 101 to their end.
+//! Tunnels, from the 101 response to their end.
 //!
-//! A tunnel ends when either side closes it, when it has been silent or open for too long, when its session ends, and
-//! when the gateway drains. In the last four cases both sides are sent a Close frame where one may stand: the frame that
-//! is on its way to the client is completed first, if that does not take long. A side that does not speak WebSocket
-//! frames is disconnected.
+//! A tunnel ends when either side closes it, at its idle timeout or maximum age, when its session ends, and when the
+//! gateway drains. Except when a side closes it, the gateway sends a Close frame to both sides. A frame that is being
+//! sent to the client is completed first, within a timeout. A side whose stream is in the middle of a frame, or has
+//! invalid frames, is disconnected without a Close frame.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,21 +16,21 @@ use tokio::sync::{oneshot, watch};
 
 use super::binding::{ActiveBinding, EndReason, SessionBinding, session_end_or_drain};
 use super::frames::Close;
-use super::relay::{Broken, Pipe, Scratch, Side};
+use super::relay::{FailedSide, Pipe, Scratch, Side};
 use super::upgrade::UpgradedIo;
 use crate::proxy::log::LogEntry;
 use crate::session::Usage;
 use crate::time::Clock;
 use crate::upstream::Lease;
 
-/// Timeout for the client's end of the tunnel, after the 101: the time to write a response head.
-const SWITCH: Duration = Duration::from_secs(10);
-/// Timeout for completing the frame on its way, and then for the client to answer the Close frame.
-const GRACE: Duration = Duration::from_secs(1);
-/// Idle timeout after one side has ended its direction.
-const HALF_CLOSED: Duration = Duration::from_secs(30);
+/// Timeout for the client's connection to become a tunnel, which includes writing the head of the 101 response.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for completing the current frame, and then for the client to reply to the Close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Idle timeout after one side has closed its direction.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A tunnel that both sides have agreed to.
+/// A tunnel that both sides have accepted.
 #[derive(Debug)]
 pub(in crate::proxy) struct Tunnel {
     /// The client's end.
@@ -41,12 +41,12 @@ pub(in crate::proxy) struct Tunnel {
     pub(super) limits: TunnelLimits,
 }
 
-/// How long a tunnel may last.
+/// Limits on the duration of a tunnel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TunnelLimits {
-    /// Timeout without a byte in either direction.
+    /// Timeout for a byte in either direction.
     pub(super) idle_timeout: Duration,
-    /// Limit in all.
+    /// Limit on the total duration.
     pub(super) max_age: Duration,
 }
 
@@ -57,12 +57,12 @@ pub struct Tunnels {
     closed: [AtomicU64; Cause::ALL.len()],
 }
 
-/// Why a tunnel has ended.
+/// The reason why a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Client,
     Upstream,
-    /// Either side was gone before the tunnel opened.
+    /// Either side had disconnected before the tunnel opened.
     Unopened,
     Idle,
     Age,
@@ -125,12 +125,12 @@ impl From<EndReason> for Cause {
 }
 
 impl Tunnels {
-    /// Returns how many are open.
+    /// Returns the number of open tunnels.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Returns how many have been closed, by cause.
+    /// Returns the number of closed tunnels by cause.
     pub fn closed(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Cause::ALL
             .iter()
@@ -139,31 +139,31 @@ impl Tunnels {
     }
 
     fn count(&self, cause: Cause) {
-        let place = Cause::ALL.iter().position(|other| *other == cause);
-        if let Some(count) = place.and_then(|place| self.closed.get(place)) {
+        let index = Cause::ALL.iter().position(|other| *other == cause);
+        if let Some(count) = index.and_then(|index| self.closed.get(index)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// Counts an open tunnel for as long as it is one, however that ends.
-struct Open<'t>(&'t Tunnels);
+/// Counts a tunnel as open until dropped.
+struct OpenCount<'t>(&'t Tunnels);
 
-impl<'t> Open<'t> {
+impl<'t> OpenCount<'t> {
     fn new(tunnels: &'t Tunnels) -> Self {
         tunnels.open.fetch_add(1, Ordering::Relaxed);
         Self(tunnels)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenCount<'_> {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Tunnel {
-    /// Serves the tunnel to its end, and writes its line of the access log.
+    /// Serves the tunnel until it ends, and writes its line of the access log.
     pub(in crate::proxy) async fn serve(
         self,
         scratch: Rc<Scratch>,
@@ -172,9 +172,9 @@ impl Tunnel {
         record: Option<Box<LogEntry>>,
     ) {
         let Self { client, upstream, binding, limits } = self;
-        let _open = Open::new(tunnels);
+        let _open = OpenCount::new(tunnels);
         let mut moved = Moved::default();
-        let cause = match (tokio::time::timeout(SWITCH, client).await, upstream.tunnel()) {
+        let cause = match (tokio::time::timeout(UPGRADE_TIMEOUT, client).await, upstream.tunnel()) {
             (Ok(Ok(UpgradedIo { stream: client, hold: _hold })), Some(upstream)) => {
                 let binding = binding.and_then(SessionBinding::activate);
                 let usage = binding.as_ref().map(ActiveBinding::usage);
@@ -199,7 +199,7 @@ impl Tunnel {
     }
 }
 
-/// The bytes of each direction.
+/// Number of bytes in each direction.
 #[derive(Clone, Copy, Default)]
 struct Moved {
     received: u64,
@@ -223,16 +223,16 @@ impl Relay {
         Self { client, upstream, up, down, scratch }
     }
 
-    /// Relays until there is a cause to stop.
+    /// Relays bytes until the tunnel must end, and returns the cause.
     async fn run(
         &mut self,
         mut end_reason: std::pin::Pin<&mut impl Future<Output = EndReason>>,
         usage: Option<Usage>,
         limits: TunnelLimits,
     ) -> Cause {
-        let mut quiet_since = Clock.mono();
-        let end = quiet_since + limits.max_age;
-        let mut timer = pin!(tokio::time::sleep_until(wake(quiet_since, limits.idle_timeout, end)));
+        let mut idle_since = Clock.mono();
+        let end = idle_since + limits.max_age;
+        let mut timer = pin!(tokio::time::sleep_until(next_timeout(idle_since, limits.idle_timeout, end)));
         let mut first = None;
         std::future::poll_fn(|cx| {
             let before = self.moved();
@@ -241,10 +241,10 @@ impl Relay {
                 self.down.poll(cx, &mut self.upstream, &mut self.client, &self.scratch),
             );
             match (up, down) {
-                (Poll::Ready(Err(Broken::From)), _) | (_, Poll::Ready(Err(Broken::To))) => {
+                (Poll::Ready(Err(FailedSide::From)), _) | (_, Poll::Ready(Err(FailedSide::To))) => {
                     return Poll::Ready(Cause::Client);
                 }
-                (Poll::Ready(Err(Broken::To)), _) | (_, Poll::Ready(Err(Broken::From))) => {
+                (Poll::Ready(Err(FailedSide::To)), _) | (_, Poll::Ready(Err(FailedSide::From))) => {
                     return Poll::Ready(Cause::Upstream);
                 }
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
@@ -258,19 +258,23 @@ impl Relay {
                 usage.record();
             }
             if self.moved() != before {
-                quiet_since = Clock.mono();
+                idle_since = Clock.mono();
             }
-            // The timer is only reset when it fires: most of the time there is traffic before it does.
-            let half = self.up.is_ended() || self.down.is_ended();
-            let idle_timeout = if half { limits.idle_timeout.min(HALF_CLOSED) } else { limits.idle_timeout };
-            let due = wake(quiet_since, idle_timeout, end);
+            // The timer is only reset when it fires, since there is usually traffic before that.
+            let is_half_closed = self.up.is_ended() || self.down.is_ended();
+            let idle_timeout = if is_half_closed {
+                limits.idle_timeout.min(HALF_CLOSED_TIMEOUT)
+            } else {
+                limits.idle_timeout
+            };
+            let due = next_timeout(idle_since, idle_timeout, end);
             if due < timer.deadline() {
                 timer.as_mut().reset(due);
             }
             while timer.as_mut().poll(cx).is_ready() {
                 if due <= timer.deadline() {
-                    let is_old = timer.deadline() >= end.into();
-                    return Poll::Ready(if is_old { Cause::Age } else { first.unwrap_or(Cause::Idle) });
+                    let is_expired = timer.deadline() >= end.into();
+                    return Poll::Ready(if is_expired { Cause::Age } else { first.unwrap_or(Cause::Idle) });
                 }
                 timer.as_mut().reset(due);
             }
@@ -283,23 +287,23 @@ impl Relay {
         self.up.moved() + self.down.moved()
     }
 
-    /// Sends a Close frame to both sides, where one may stand.
+    /// Sends a Close frame to each side whose stream is between two frames.
     async fn close(&mut self, close: Close) {
         let finished = std::future::poll_fn(|cx| {
-            self.down.poll_finish(cx, &mut self.upstream, &mut self.client, &self.scratch)
+            self.down.poll_finish_frame(cx, &mut self.upstream, &mut self.client, &self.scratch)
         });
-        let _ = tokio::time::timeout(GRACE, finished).await;
-        // A write fails if the other end is gone or does not read; the tunnel ends in either case.
-        let _ = tokio::time::timeout(GRACE, async {
-            if self.up.takes_frame() {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, finished).await;
+        // A write fails if the other end has disconnected or does not read. The tunnel ends in either case.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, async {
+            if self.up.can_send_frame() {
                 let mask = getrandom::u32().unwrap_or_default().to_be_bytes();
                 let _ = self.upstream.write_all(&close.frame(Some(mask))).await;
                 let _ = self.upstream.flush().await;
             }
-            if self.down.takes_frame() {
+            if self.down.can_send_frame() {
                 let frame = close.frame(None);
                 if self.client.write_all(&frame).await.is_ok() && self.client.flush().await.is_ok() {
-                    // Closing a connection with unread data resets it, and the Close frame may be lost.
+                    // Closing a connection with unread data would reset it, and the Close frame could be lost.
                     std::future::poll_fn(|cx| self.up.poll_discard(cx, &mut self.client, &self.scratch))
                         .await;
                 }
@@ -310,7 +314,7 @@ impl Relay {
     }
 }
 
-/// Returns when the next timeout is due.
-fn wake(quiet_since: Instant, idle_timeout: Duration, end: Instant) -> tokio::time::Instant {
-    (quiet_since + idle_timeout).min(end).into()
+/// Returns the time of the next timeout.
+fn next_timeout(idle_since: Instant, idle_timeout: Duration, end: Instant) -> tokio::time::Instant {
+    (idle_since + idle_timeout).min(end).into()
 }

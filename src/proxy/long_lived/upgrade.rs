@@ -1,6 +1,6 @@
 //! Upgraded IO: the client's end of a tunnel, passed from the connection that served HTTP to the tunnel.
 //!
-//! Over HTTP/1.1 that is the whole connection, once its 101 is written; over HTTP/2, one stream of it.
+//! Over HTTP/1.1 that is the whole connection, once the 101 response is written. Over HTTP/2 it is one stream.
 
 use std::any::Any;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
-/// A stream of bytes in both directions.
+/// A bidirectional byte stream.
 pub trait Duplex: AsyncRead + AsyncWrite {}
 
 impl<S: AsyncRead + AsyncWrite> Duplex for S {}
@@ -33,7 +33,8 @@ impl Upgrade {
         (Self(sender), receiver)
     }
 
-    /// Sends `stream`, and `hold` to be kept with it. If the tunnel is gone, both are dropped, which closes the stream.
+    /// Sends `stream` to the tunnel, which keeps `hold` as long as the stream. If the tunnel has ended, both are dropped,
+    /// which closes the stream.
     pub fn complete<S: Duplex + 'static>(self, stream: S, hold: impl Any) {
         let _ = self.0.send(UpgradedIo { stream: Box::pin(stream), hold: Box::new(hold) });
     }

@@ -1,7 +1,7 @@
-//! The end of a WebSocket handshake: from an upstream's 101 to a tunnel.
+//! Concludes a WebSocket handshake: from the upstream's 101 response to a tunnel.
 //!
-//! Nothing of the tunnel reaches the upstream before its 101, and nothing at all if it sends anything else. The client's
-//! key is answered by the server at the other end of the tunnel, never by the gateway.
+//! The upstream receives no bytes of the tunnel before its 101 response, and none if it sends another response. Over
+//! HTTP/1.1, the upstream itself proves that it accepts the client's key. The gateway never computes that proof for it.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{Response, StatusCode};
@@ -15,10 +15,11 @@ use crate::proxy::request::{Handshake, UpgradeMethod};
 use crate::proxy::response::ResponseBody;
 use crate::upstream::Lease;
 
-/// Makes the tunnel of a response that accepts `handshake`; `upstream` is the upstream's end of it if it does.
+/// Returns the tunnel if the response accepts `handshake`. `upstream` is the upstream's end of the tunnel in that case.
 ///
 /// # Errors
-/// Returns [`Refusal::BadAnswer`] if the client would take the response for an acceptance, and it is none.
+/// Returns [`Refusal::BadResponse`] if the response rejects the handshake but would look like an acceptance to the
+/// client.
 pub(in crate::proxy) fn conclude_handshake(
     handshake: &Handshake,
     response: &mut Response<ResponseBody>,
@@ -35,13 +36,13 @@ pub(in crate::proxy) fn conclude_handshake(
             Ok(Some(Tunnel { client, upstream, binding, limits }))
         }
         (_, _) if handshake.method() == UpgradeMethod::Connect && response.status().is_success() => {
-            Err(Refusal::BadAnswer)
+            Err(Refusal::BadResponse)
         }
         (_, _) => Ok(None),
     }
 }
 
-/// Writes the acceptance in the form that the client asked in.
+/// Writes the acceptance in the form of the client's HTTP version.
 fn accept(handshake: &Handshake, response: &mut Response<ResponseBody>) {
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
@@ -50,7 +51,7 @@ fn accept(handshake: &Handshake, response: &mut Response<ResponseBody>) {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
-        // RFC 8441, 5: a 2xx status is the whole acceptance.
+        // Over HTTP/2, a 2xx status alone is the acceptance (RFC 8441, 5).
         UpgradeMethod::Connect => {
             headers.remove(SEC_WEBSOCKET_ACCEPT);
             *response.status_mut() = StatusCode::OK;

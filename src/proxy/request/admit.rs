@@ -1,7 +1,7 @@
-//! The route's access rule: who gets through.
+//! Applies the route's access rule.
 //!
-//! [`Admitted`] is the only way on. That a route is public, or that a request without a session gets through, is always
-//! stated by the rule, never the result of a missing check.
+//! The next step requires an [`Admitted`]. A route is public, or admits requests without a session, only if its rule says
+//! so, never because a check is missing.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::proxy::model::{Route, Visitor};
 use crate::proxy::refusal::{Challenge, Refusal};
 use crate::session::{Realm, Resolution, UserState};
 
-/// The characters that JavaScript's `encodeURIComponent` leaves alone, less `!*'()`.
+/// The characters to percent-encode in a URI component: those of JavaScript's `encodeURIComponent`, and `!*'()`.
 pub(in crate::proxy) const URI_COMPONENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A request that its route's access rule lets through. Only [`Admitted::check`] makes one.
+/// A request that its route's access rule admits. Only [`Admitted::check`] makes one.
 #[derive(Debug)]
 pub struct Admitted {
     request: Sanitized,
@@ -32,14 +32,14 @@ impl Admitted {
     /// Applies the route's access rule.
     ///
     /// # Errors
-    /// Returns the refusal that the rule makes of the request.
+    /// Returns the refusal if the rule does not admit the request.
     pub fn check(resolved: Resolved<'_>) -> Result<Self, Refusal> {
         let (request, route, resolution) = resolved.into_parts();
         let visitor = visitor(&request, route, resolution)?;
         Ok(Self { request, route: Arc::clone(route), visitor })
     }
 
-    /// Returns who the request comes from.
+    /// Returns the visitor.
     pub fn visitor(&self) -> &Visitor {
         &self.visitor
     }
@@ -61,7 +61,7 @@ fn visitor(request: &Sanitized, route: &Route, resolution: Option<Resolution>) -
                 UserState::Guest if is_required || !meets_requirements => {
                     return Err(unauthenticated(request, route, realm));
                 }
-                // No configuration gets here: such a realm cannot be used with `required`.
+                // Unreachable, since the configuration rejects `required` with such a realm.
                 UserState::Unknown if is_required => return Err(unauthenticated(request, route, realm)),
                 UserState::LoggedIn | UserState::Unknown if !meets_requirements => {
                     return Err(Refusal::Forbidden);
@@ -84,7 +84,7 @@ fn visitor(request: &Sanitized, route: &Route, resolution: Option<Resolution>) -
         (_, Some(Resolution::Throttled(wait)), _) => {
             return Err(Refusal::TooMany(wait));
         }
-        // A client whose session cannot be looked up is neither let through nor logged out.
+        // A client whose session cannot be looked up is neither admitted nor logged out.
         (Access::Required | Access::Session | Access::Optional, _, _) => {
             return Err(Refusal::StoreUnavailable);
         }
@@ -107,7 +107,7 @@ fn unauthenticated(request: &Sanitized, route: &Route, realm: &Realm) -> Refusal
 fn location(login: &LoginTemplate, request: &Sanitized) -> Option<HeaderValue> {
     let text = match &login.after {
         None => login.before.clone(),
-        // A path that is not refused begins with one `/`, so what comes back from the log-in page stays on this host.
+        // A routed path begins with a single `/`, so the log-in page redirects back to this host.
         Some(after) => {
             let uri = utf8_percent_encode(request.target().as_str(), URI_COMPONENT);
             format!("{}{uri}{after}", login.before)

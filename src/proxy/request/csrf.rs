@@ -1,10 +1,10 @@
-//! Cross-site request forgery: on a route with `csrf = true`, an unsafe method must prove where it comes from.
+//! Cross-site request forgery: on a route with `csrf = true`, a request with an unsafe method must prove its origin.
 //!
 //! 1. GET, HEAD and OPTIONS are safe (RFC 9110, 9.2.1) and need no proof.
 //! 2. `Sec-Fetch-Site: same-origin`, or `none` (a typed address or a bookmark), is proof: only the browser sets it.
 //! 3. Without that header, an `Origin` with this site's scheme, host and port is proof.
-//! 4. Any other request needs the session's token in `X-CSRF-Token`. It is the token that Pyramid keeps in `_csrft_`; the
-//!    upstream receives it as `X-Session-CSRF` to write into its pages.
+//! 4. Any other request needs the session's token in `X-CSRF-Token`. The session keeps it in `_csrft_`, as Pyramid does.
+//!    The upstream receives it as `X-Session-CSRF`, to write it into its pages.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Forwardable {
         &self.route
     }
 
-    /// Returns who the request comes from.
+    /// Returns the visitor.
     pub fn visitor(&self) -> &Visitor {
         &self.visitor
     }
@@ -72,8 +72,7 @@ fn check(request: &Sanitized, visitor: &Visitor) -> Result<(), Refusal> {
     }
 }
 
-/// Returns whether the request was made by a page of this site, given as its scheme, and its host and port as the
-/// browser wrote them.
+/// Returns whether the request was made by a page of this site, which is given as its scheme, and its host and port.
 fn is_same_origin(headers: &HeaderMap, (scheme, host): (&str, &[u8])) -> bool {
     debug_assert!(!headers.contains_key(HOST), "Host is removed from a sanitized request");
     if headers.contains_key(SEC_FETCH_SITE) {

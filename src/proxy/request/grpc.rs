@@ -1,4 +1,4 @@
-//! gRPC calls: how they are told from other requests.
+//! Detection of gRPC calls.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};

@@ -1,11 +1,11 @@
-//! WebSocket handshakes: which requests may become a tunnel.
+//! Checks WebSocket handshakes.
 //!
-//! 1. The route must allow WebSockets. The Upgrade header of any other request is removed, and the request goes on as an
+//! 1. The route must allow WebSockets. On other routes, the Upgrade header is removed, and the request is handled as an
 //!    ordinary one.
-//! 2. A handshake passes the same checks as every other request. The headers that make it a handshake to the upstream
-//!    are written by the gateway.
-//! 3. Where sessions are looked up, a page of another site cannot open a WebSocket: browsers send cookies with a
-//!    handshake whichever page asks for it, and let that page read what comes back.
+//! 2. A handshake passes the same checks as every other request. The gateway writes the headers of the handshake with
+//!    the upstream.
+//! 3. Where sessions are looked up, a page of another site cannot open a WebSocket, because browsers send cookies with
+//!    the handshakes of any page, and let that page read the messages (cross-site WebSocket hijacking).
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use crate::config::{Access, WebsocketConfig};
 use crate::proxy::model::{Route, Visitor};
 use crate::proxy::refusal::{Malformed, Refusal};
 
-/// A request whose handshake, if it is one, its route allows. Only [`UpgradeChecked::check`] makes one.
+/// A request that is not a WebSocket handshake, or whose route allows the handshake. Only [`UpgradeChecked::check`]
+/// makes one.
 #[derive(Debug)]
 pub struct UpgradeChecked {
     request: Sanitized,
@@ -33,15 +34,15 @@ pub struct UpgradeChecked {
 #[derive(Debug)]
 pub(in crate::proxy) struct Handshake {
     method: UpgradeMethod,
-    /// The key that the upstream must answer, and through it the gateway.
+    /// The Sec-WebSocket-Key that the upstream must accept: the client's key, or over HTTP/2 one of the gateway.
     key: HeaderValue,
 }
 
 impl UpgradeChecked {
-    /// Checks a request that asks for a WebSocket.
+    /// Checks a request that may be a WebSocket handshake.
     ///
     /// # Errors
-    /// Returns a refusal if the handshake could not succeed, or if a page of another site asks for it.
+    /// Returns a refusal if the handshake is invalid, or if it comes from a page of another site.
     pub fn check(admitted: Admitted) -> Result<Self, Refusal> {
         let (request, route, visitor) = admitted.into_parts();
         let handshake = Handshake::check(&request, &route)?;
@@ -65,7 +66,7 @@ impl Handshake {
     fn check(request: &Sanitized, route: &Route) -> Result<Option<Self>, Refusal> {
         let Some(config) = &route.streams.websocket else {
             return match request.upgrade() {
-                // Without its tunnel, a CONNECT is no request that could be forwarded.
+                // An extended CONNECT has no meaning without a tunnel, so it is not forwarded.
                 UpgradeRequest::Websocket(UpgradeMethod::Connect) => Err(Refusal::Method(Vec::new())),
                 UpgradeRequest::None
                 | UpgradeRequest::Other
@@ -92,7 +93,7 @@ impl Handshake {
         Ok(Some(Self { method, key }))
     }
 
-    /// Returns how the client asked.
+    /// Returns how the client requests the WebSocket.
     pub(in crate::proxy) fn method(&self) -> UpgradeMethod {
         self.method
     }
@@ -107,14 +108,14 @@ impl Handshake {
     }
 }
 
-/// Returns whether a page of the request's Origin may open a WebSocket. A request without one is not a page's: browsers
-/// always send it with a handshake.
+/// Returns whether a page of the request's Origin may open a WebSocket. A request without Origin is allowed, since
+/// browsers always send Origin with a handshake.
 fn is_allowed_origin(headers: &HeaderMap, config: &WebsocketConfig, (scheme, host): (&str, &[u8])) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter();
     let (origin, more) = (origins.next(), origins.next());
     let Some(origin) = origin.map(HeaderValue::as_bytes) else { return true };
-    let implied: &[u8] = if scheme == "https" { b":443" } else { b":80" };
-    let host = host.strip_suffix(implied).unwrap_or(host);
+    let default_port: &[u8] = if scheme == "https" { b":443" } else { b":80" };
+    let host = host.strip_suffix(default_port).unwrap_or(host);
     let rest = origin.strip_prefix(scheme.as_bytes()).and_then(|rest| rest.strip_prefix(b"://"));
     let is_ours = rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host));
     let is_listed = config.origins.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(origin));

@@ -1,16 +1,16 @@
-//! The first two steps of a request: its head is checked, and what clients may not send is removed.
+//! The first two steps of a request: its head is checked, and headers that clients may not send are removed.
 //!
-//! [`http1`](crate::http1) and h2 parse heads. What they accept and an upstream could read differently is refused here
-//! ([`Inbound::read`]), and what a client may not send is removed ([`Inbound::sanitize`]), before anything is decided:
+//! [`http1`](crate::http1) and h2 parse heads. Before any decision, [`Inbound::read`] refuses heads that they accept
+//! but an upstream could interpret differently, and [`Inbound::sanitize`] removes headers that clients may not send:
 //!
 //! 1. There is exactly one valid Host, and it agrees with an absolute request target.
 //! 2. There is at most one framing header: exactly `Transfer-Encoding: chunked`, or a Content-Length of 1 to 15 digits.
-//! 3. The target is a path. TRACE is refused, and so is CONNECT except for a WebSocket; a requested upgrade is kept aside
-//!    (`upgrade.rs`). Characters outside ASCII and quotes are percent-encoded before anything is judged by the target.
+//! 3. The target is a path. TRACE is refused, and so is CONNECT except for a WebSocket; a requested upgrade is recorded
+//!    separately (`upgrade.rs`). Non-ASCII characters are percent-encoded before the target is used.
 //! 4. The target and the number of header lines are within the limits; the parsers limit their bytes.
 //! 5. Hop-by-hop headers are removed, with those that Connection nominates. A Connection header cannot nominate end-to-end
 //!    headers such as Content-Length, Cookie or the forwarding headers.
-//! 6. Every header that an upstream could take for one of the gateway's own is removed, in every spelling.
+//! 6. Every header that an upstream could take for one of the gateway's is removed, in every spelling.
 
 use std::rc::Rc;
 
@@ -30,7 +30,7 @@ use crate::host::is_same_authority;
 use crate::proxy::refusal::{Malformed, Refusal};
 use crate::upstream::ClientBody;
 
-/// A request whose head can be read in one way only. Only [`Inbound::read`] makes one.
+/// A request whose head is unambiguous. Only [`Inbound::read`] makes one.
 #[derive(Debug)]
 pub struct Inbound {
     head: InboundParts,
@@ -40,7 +40,7 @@ pub struct Inbound {
 #[derive(Debug)]
 pub struct Sanitized(Box<SanitizedRequest>);
 
-/// What [`Sanitized`] holds. Boxed, since every later step moves it.
+/// The contents of [`Sanitized`]. Boxed, since every later step moves them.
 #[derive(Debug)]
 struct SanitizedRequest {
     head: InboundParts,
@@ -56,7 +56,7 @@ pub(super) struct InboundParts {
     pub(super) host: Host,
     pub(super) headers: HeaderMap,
     pub(super) body: ClientBody,
-    /// The protocol that the client asks to switch to, if any.
+    /// The protocol that the client requests to switch to, if any.
     pub(super) upgrade: UpgradeRequest,
     /// The HTTP version of the client.
     pub(super) version: Version,
@@ -67,17 +67,18 @@ pub(super) struct InboundParts {
 /// The host of a request.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// As the client sent it.
+    /// The value that the client sent.
     pub(super) header: HeaderValue,
     /// In lower case, without port and trailing dot; empty for HTTP/1.0 without Host.
     name: Rc<str>,
 }
 
 impl Inbound {
-    /// Reads the head of a request of `peer`.
+    /// Checks the head of a request from `peer`.
     ///
     /// # Errors
-    /// Returns a refusal if the head can be read in two ways, or asks for something that the gateway does not do.
+    /// Returns a refusal if the head is ambiguous or over a limit, or requests something that the gateway does not
+    /// support.
     pub fn read(request: Request<ClientBody>, limits: &Limits, peer: &Peer) -> Result<Self, Refusal> {
         let (mut parts, body) = request.into_parts();
         let version = parts.version;
@@ -90,7 +91,7 @@ impl Inbound {
         check_framing(&parts.headers, version)?;
         let upgrade = UpgradeRequest::read(&parts);
         match (&parts.method, upgrade) {
-            // The method of the handshake that the upstream receives.
+            // The upstream receives the handshake as a GET.
             (&Method::CONNECT, UpgradeRequest::Websocket(_)) => parts.method = Method::GET,
             (&(Method::CONNECT | Method::TRACE), _) => return Err(Refusal::Method(Vec::new())),
             (_, _) => {}
@@ -113,12 +114,12 @@ impl Inbound {
         Ok(Self { head: InboundParts { method, target, host, headers, body, upgrade, version, trailers } })
     }
 
-    /// Removes what the client may not send, and reads where the request comes from.
+    /// Removes headers that the client may not send, and determines the origin of the request.
     #[must_use]
     pub fn sanitize(self, scrub: &Scrub, peer: &Peer) -> Sanitized {
         let Self { mut head } = self;
         let origin = peer.origin(&head.headers, &head.host.header);
-        // In canonical form: `007` is a valid length, too.
+        // Written in canonical form, since `007` is also a valid length.
         if let Some(length) = head.headers.get_mut(CONTENT_LENGTH) {
             *length = HeaderValue::from(head.body.size_hint().exact().unwrap_or(0));
         }
@@ -136,15 +137,15 @@ impl Sanitized {
         &self.0.head.method
     }
 
-    /// Returns the path, as it is forwarded.
+    /// Returns the path on which decisions are made.
     pub fn path(&self) -> &str {
         self.0.head.target.path()
     }
 
-    /// Puts `path` in place of the path; the query stays.
+    /// Replaces the path by `path`, and keeps the query.
     ///
     /// # Errors
-    /// Returns a refusal if that is no path.
+    /// Returns a refusal if `path` is not a valid path.
     pub(super) fn replace_path(&mut self, path: &str) -> Result<(), Refusal> {
         let target = match self.0.head.target.query() {
             Some(query) => format!("{path}?{query}"),
@@ -175,12 +176,12 @@ impl Sanitized {
         &self.0.head.headers
     }
 
-    /// Returns where the request comes from.
+    /// Returns the origin of the request.
     pub fn origin(&self) -> &RequestOrigin {
         &self.0.origin
     }
 
-    /// Returns how many headers were removed because an upstream could have taken them for the gateway's own.
+    /// Returns the number of removed headers that an upstream could have taken for the gateway's.
     pub fn scrubbed(&self) -> u64 {
         self.0.scrubbed
     }
@@ -190,7 +191,7 @@ impl Sanitized {
         self.0.head.version
     }
 
-    /// Returns whether the client asked to switch to another protocol.
+    /// Returns whether the client requests to switch to another protocol.
     pub fn wants_upgrade(&self) -> bool {
         !matches!(self.0.head.upgrade, UpgradeRequest::None)
     }
@@ -208,7 +209,7 @@ impl Sanitized {
     }
 }
 
-/// Returns the names of the headers to remove, and how many of them could have been taken for the gateway's own.
+/// Returns the names of the headers to remove, and the number of those that could have been taken for the gateway's.
 fn names_to_remove(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec<[HeaderName; 8]>, u64) {
     let nominated = nominated(headers);
     let mut scrubbed = 0;
@@ -227,35 +228,35 @@ fn names_to_remove(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec
     (removed, scrubbed)
 }
 
-/// Returns the names that Connection nominates, in all its lines.
+/// Returns the names that are nominated by all Connection lines.
 fn nominated(headers: &HeaderMap) -> SmallVec<[&[u8]; 4]> {
     let lines = headers.get_all(CONNECTION).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
-    // The two most frequent ones name no header.
+    // The two most frequent options do not name headers.
     names
         .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
         .collect()
 }
 
-/// Joins the Cookie fields of an HTTP/2 request to one, as RFC 9113, 8.2.3 requires before they are passed on.
+/// Joins the Cookie fields of an HTTP/2 request into one, as RFC 9113, 8.2.3 requires before they are forwarded.
 fn join_cookie_fields(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
-    // The bytes of header values are valid in a header value.
-    if let Ok(mut line) = HeaderValue::from_maybe_shared(Bytes::from(join(headers))) {
+    // Joined header values are a valid header value.
+    if let Ok(mut line) = HeaderValue::from_maybe_shared(Bytes::from(joined_cookies(headers))) {
         line.set_sensitive(true);
         headers.insert(COOKIE, line);
     }
 }
 
-/// Returns all Cookie fields as one.
-pub(super) fn join(headers: &HeaderMap) -> Vec<u8> {
+/// Returns all Cookie fields joined into one.
+pub(super) fn joined_cookies(headers: &HeaderMap) -> Vec<u8> {
     headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..])
 }
 
-/// Percent-encodes the characters outside ASCII. The parsers accept them if they are UTF-8, and upstreams would read them
-/// in different ways.
+/// Percent-encodes non-ASCII characters. The parsers accept them if they are UTF-8, and upstreams would interpret them
+/// differently.
 fn encode_non_ascii(target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
     if target.as_str().is_ascii() {
         return Ok(target);
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn framing_that_can_be_read_in_two_ways_is_refused() {
+    fn ambiguous_framing_is_refused() {
         for good in [&[][..], &[("transfer-encoding", "Chunked")], &[("content-length", "0")]] {
             assert!(check_framing(&headers(good), Version::HTTP_11).is_ok(), "{good:?}");
         }

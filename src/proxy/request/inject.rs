@@ -1,7 +1,7 @@
-//! The headers that the gateway adds: what it knows of the session, the client and the request.
+//! Injects the headers that the gateway adds, about the session, the client and the request.
 //!
-//! By now every client header that could be mistaken for one of these is gone, and so are the hop-by-hop ones, so what
-//! is set here stays. An [`Outbound`] is the only thing that can be forwarded.
+//! The earlier steps have removed every client header that could be mistaken for one of these, and all hop-by-hop
+//! headers, so no later step removes an injected header. Only an [`Outbound`] can be forwarded.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 
 use super::csrf::Forwardable;
 use super::handshake::Handshake;
-use super::inbound::join;
+use super::inbound::joined_cookies;
 use super::{grpc, mapping, preparation};
 use crate::config::{Destination, UpstreamHost};
 use crate::headers::{
@@ -30,8 +30,8 @@ use crate::time::Timestamp;
 use crate::tls::ClientCertificate;
 use crate::upstream::{GatewayHeaders, MinBodyRate, RequestBody};
 
-/// Room for the headers that most requests get.
-const USUAL: usize = 20;
+/// Initial capacity for injected headers, enough for most requests.
+const USUAL_HEADERS: usize = 20;
 
 /// A request that is ready to be sent to its upstream. Only `inject` makes one.
 #[derive(Debug)]
@@ -50,16 +50,16 @@ pub(in crate::proxy) struct OutboundParts {
     pub(in crate::proxy) request: Request<RequestBody>,
     /// The headers added by the gateway.
     pub(in crate::proxy) added: GatewayHeaders,
-    /// Whether its Host is that of the server that it is sent to.
+    /// Whether Host is replaced by the host of the chosen server.
     pub(in crate::proxy) host_is_server: bool,
-    /// The route's timeout for the response head, if it has its own.
+    /// The route's timeout for the response head, if it overrides the upstream's.
     pub(in crate::proxy) response_timeout: Option<Duration>,
-    /// The `Sec-WebSocket-Accept` that a 101 must carry, if the request is a handshake.
+    /// The `Sec-WebSocket-Accept` that a 101 response must have, if the request is a handshake.
     pub(in crate::proxy) accept: Option<String>,
 }
 
 impl Outbound {
-    /// Returns the request that `inject` makes, for a caller that handles no response.
+    /// Calls `inject`, for a caller that handles no response.
     ///
     /// # Errors
     /// See `inject`.
@@ -78,7 +78,7 @@ impl Outbound {
     }
 }
 
-/// What injection needs besides the request.
+/// The arguments of injection besides the request.
 #[derive(Debug)]
 pub struct Injection<'g> {
     /// Limit on the injected headers, names and values together, in bytes.
@@ -89,18 +89,18 @@ pub struct Injection<'g> {
     pub request_id: &'g HeaderValue,
     /// The request's trace context.
     pub trace: Option<&'g Trace>,
-    /// The flash messages that were taken out of the session.
+    /// The flash messages that were removed from the session.
     pub flash: &'g [String],
     /// The names of the cookies that no upstream receives, whichever route a request takes.
     pub hidden: &'g [String],
-    /// The minimum speed at which the client must send the body.
+    /// The minimum rate at which the client must send the body.
     pub min_rate: MinBodyRate,
-    /// The header fields that clients may not send, in trailers too.
+    /// The header fields that clients may not send, also in trailers.
     pub scrub: &'g Arc<Scrub>,
 }
 
-/// Makes the request that the upstream receives. Also returns the request's handshake, if it is one, and what the
-/// response needs to know of the request.
+/// Returns the request that the upstream receives, its WebSocket handshake, if it is one, and the exchange for its
+/// response.
 ///
 /// # Errors
 /// Returns a refusal if the injected headers exceed their limit, or if the route has no upstream.
@@ -117,7 +117,7 @@ pub(in crate::proxy) fn inject(
     let (head, origin) = request.into_parts();
     let mut headers = head.headers;
     edits.apply_to_request(&mut headers);
-    let mut added = GatewayHeaders::with_capacity(USUAL);
+    let mut added = GatewayHeaders::with_capacity(USUAL_HEADERS);
     let host = match &forwarding.host {
         UpstreamHost::Preserve | UpstreamHost::Server => head.host.header,
         UpstreamHost::Name(name) => HeaderValue::from_str(name).map_err(|_| Refusal::Internal)?,
@@ -131,7 +131,7 @@ pub(in crate::proxy) fn inject(
     if headers.contains_key(COOKIE) {
         forward_cookies(&mut headers, route.realm.as_deref(), &visitor, injection.hidden);
     }
-    // Headers of these names that the client sent have been removed, on every route.
+    // Client headers of these names have been removed, on every route.
     if let Some(certificate) = injection.certificate.filter(|_| !route.certificate_headers.is_empty()) {
         let (rules, budget) = (&route.certificate_headers, injection.max_header_bytes);
         mapping::certificate(rules, certificate, budget, &mut added).map_err(|MappingTooLarge(name)| {
@@ -154,16 +154,16 @@ pub(in crate::proxy) fn inject(
             added.insert(SESSION_FLASH, flash);
         }
         if let Some(token) = csrf::token(&session.record().claims).filter(|_| route.csrf) {
-            // A token of the gateway's is hexadecimal; an app's own may not be valid in a header, and is not sent then.
+            // The gateway's tokens are hexadecimal. An app's own token is not sent if it is invalid in a header.
             if let Ok(token) = HeaderValue::from_str(token) {
                 added.insert(SESSION_CSRF, token);
             }
         }
         if let Some(mapping) = route.mapping {
-            let make = |record: &crate::format::SessionRecord| {
+            let map = |record: &crate::format::SessionRecord| {
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)
             };
-            match session.mapped(mapping, make).as_ref() {
+            match session.mapped(mapping, map).as_ref() {
                 Ok(mapped) => {
                     for (name, value) in mapped {
                         added.insert(name.clone(), value.clone());
@@ -186,17 +186,17 @@ pub(in crate::proxy) fn inject(
     origin.write(&mut headers, &mut added);
     rewrite::add_prefix_header(&forwarding.rewrite, &mut headers, &mut added);
     let target = rewrite::target(&forwarding.rewrite, head.target)?;
-    // Via is a list: the gateway appends its element.
+    // Via is a list, to which the gateway appends its element.
     match headers.entry(VIA) {
         Entry::Occupied(mut before) => before.append(via(head.version)),
         Entry::Vacant(_) => added.insert(VIA, via(head.version)),
     }
     if !route.request_headers.is_empty() {
-        // The configuration refuses edits of these names; if one passed all the same, the gateway's value would stand.
+        // The configuration rejects edits of these names. If one got through, the gateway's value would take precedence.
         added.remove_from(&mut headers);
     }
     debug_assert!(added.iter().all(|(name, _)| !headers.contains_key(name)), "added twice");
-    // A gRPC call may be silent for as long as its client and server like.
+    // A gRPC call may be idle for any time, so it has no minimum rate.
     let min_rate = (!grpc::is_call(&head.method, &headers)).then_some(injection.min_rate);
     let mut outbound =
         Request::new(RequestBody::new(head.body, forwarding.max_body, min_rate, injection.scrub));
@@ -228,35 +228,35 @@ fn via(version: Version) -> HeaderValue {
 
 /// Removes the session cookies that the upstream may not receive.
 ///
-/// Of the route's realm the upstream receives no cookie if the realm does not forward it, the one that names the session
-/// if there are several, and one that names no live session if it is well formed, since an app may know more of its
-/// cookie than its row says. Of other realms it receives those that are not hidden. All other cookies stay byte for
-/// byte.
+/// If the route's realm forwards its cookie, the upstream receives the one that names the session. Without a session, it
+/// receives the realm's cookie if there is only one well-formed value, since the app may know more about its cookie than
+/// the row does. Cookies named in `hidden` are removed. All other cookies are forwarded byte for byte.
 fn forward_cookies(headers: &mut HeaderMap, realm: Option<&Realm>, visitor: &Visitor, hidden: &[String]) {
     let mut lines = headers.get_all(COOKIE).iter();
     let Some(first) = lines.next() else { return };
-    // RFC 6265, 5.4 allows one line: an app that reads only one must read the same cookies as the gateway.
+    // RFC 6265, 5.4 allows one line. An app that reads only one line must read the same cookies as the gateway.
     let several = lines.next().is_some();
-    let mut header: Cow<'_, [u8]> = if several { join(headers).into() } else { first.as_bytes().into() };
+    let mut header: Cow<'_, [u8]> =
+        if several { joined_cookies(headers).into() } else { first.as_bytes().into() };
     if let Some(realm) = realm.filter(|realm| realm.forwards_cookie()) {
         let name = realm.cookie_name();
         let keep = match visitor {
             Visitor::Session(active) => values(&header, name).nth(active.cookie_index),
-            Visitor::Public | Visitor::Anonymous | Visitor::Unknown => sole(&header, realm),
+            Visitor::Public | Visitor::Anonymous | Visitor::Unknown => only_well_formed(&header, realm),
         };
         let stripped = without(&header, name, keep);
-        take(&mut header, stripped);
+        update(&mut header, stripped);
     }
     for name in hidden {
         let stripped = without(&header, name, None);
-        take(&mut header, stripped);
+        update(&mut header, stripped);
     }
     if !several && matches!(header, Cow::Borrowed(_)) {
         return;
     }
     let line = header.into_owned();
     headers.remove(COOKIE);
-    // The bytes of header values are valid in a header value.
+    // The cookies come from header values, so they are a valid header value.
     if let Ok(mut line) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line))
         && !line.is_empty()
     {
@@ -265,7 +265,8 @@ fn forward_cookies(headers: &mut HeaderMap, realm: Option<&Realm>, visitor: &Vis
     }
 }
 
-fn take(header: &mut Cow<'_, [u8]>, stripped: Stripped) {
+/// Replaces `header` by the result of removing cookies from it.
+fn update(header: &mut Cow<'_, [u8]>, stripped: Stripped) {
     match stripped {
         Stripped::Unchanged => {}
         Stripped::Rest(rest) => *header = rest.into(),
@@ -273,9 +274,9 @@ fn take(header: &mut Cow<'_, [u8]>, stripped: Stripped) {
     }
 }
 
-/// Returns the only well-formed cookie of the realm, or `None` if there are several.
-fn sole<'h>(header: &'h [u8], realm: &Realm) -> Option<&'h [u8]> {
-    let mut formed = values(header, realm.cookie_name()).filter(|value| realm.accepts(value));
-    let first = formed.next()?;
-    formed.all(|other| other == first).then_some(first)
+/// Returns the well-formed cookie of the realm, or `None` if there is none or several that differ.
+fn only_well_formed<'h>(header: &'h [u8], realm: &Realm) -> Option<&'h [u8]> {
+    let mut well_formed = values(header, realm.cookie_name()).filter(|value| realm.accepts(value));
+    let first = well_formed.next()?;
+    well_formed.all(|other| other == first).then_some(first)
 }

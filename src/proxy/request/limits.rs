@@ -18,8 +18,8 @@ pub struct LimitsChecked<'g> {
 }
 
 impl<'g> LimitsChecked<'g> {
-    /// Counts a request against its route's rate, and checks the size that its body announces. A body that announces no
-    /// size is measured while it is sent.
+    /// Counts a request against the route's rate limit, and checks the announced size of its body. A body without an
+    /// announced size is measured while it is sent.
     ///
     /// # Errors
     /// Returns [`Refusal::TooMany`] or [`Refusal::BodyTooLarge`].
@@ -38,7 +38,7 @@ impl<'g> LimitsChecked<'g> {
 fn check_body(destination: &Destination, request: &Sanitized) -> Result<(), Refusal> {
     let Destination::Upstream(forwarding) = destination else { return Ok(()) };
     match forwarding.max_body {
-        Some(most) if request.announced_size() > most => Err(Refusal::BodyTooLarge),
+        Some(max) if request.announced_size() > max => Err(Refusal::BodyTooLarge),
         Some(_) | None => Ok(()),
     }
 }

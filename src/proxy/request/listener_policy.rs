@@ -1,4 +1,5 @@
-//! What a listener requires of its requests, and adds to its responses. `policy_check.rs` applies the requirements.
+//! The policy of a listener: its requirements on requests, and the headers that it adds to responses. `policy_check.rs`
+//! applies the requirements.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ pub struct ListenerPolicy {
     hsts: Option<HeaderValue>,
 }
 
-/// What the TLS handshake of a connection established.
+/// The results of the TLS handshake of a connection.
 #[derive(Debug)]
 pub struct TlsFacts {
     /// The client's certificate, if it presented one.
@@ -49,17 +50,17 @@ impl ListenerPolicy {
         Self { proxies, redirect: None, hsts: None }
     }
 
-    /// Returns the proxies that are trusted to say where a request comes from.
+    /// Returns the proxies whose forwarding headers are trusted.
     pub fn proxies(&self) -> &TrustedProxies {
         &self.proxies
     }
 
-    /// Returns how requests are redirected to HTTPS, if they are.
+    /// Returns the redirect to HTTPS, if one is configured.
     pub(super) fn https_redirect(&self) -> Option<&HttpsRedirect> {
         self.redirect.as_ref()
     }
 
-    /// Adds the headers that every response carries. A header that the upstream sent stays.
+    /// Adds the headers of every response. A header that the upstream sent is kept.
     pub(in crate::proxy) fn add_headers(&self, headers: &mut HeaderMap) {
         if let Some(hsts) = &self.hsts {
             headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());

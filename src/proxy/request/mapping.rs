@@ -1,10 +1,10 @@
-//! Header values made of claims and of the client's certificate.
+//! Maps claims and the fields of the client's certificate to header values.
 //!
-//! 1. A claim that is missing, null, an empty list or an empty string makes no header.
-//! 2. No claim can end a header, start another, or forge an element of a list: controls, `%`, non-ASCII, blanks at the
-//!    ends of the value and of each element of a list, and in elements the characters that join them, are written as
-//!    `%XX`.
-//! 3. If the headers of a route exceed the limit, the request is refused. No value is ever truncated.
+//! 1. A claim that is missing, null, an empty list or an empty string results in no header.
+//! 2. No claim can end a header, start another, or forge an element of a list. Control characters, `%`, non-ASCII
+//!    characters, whitespace at both ends of the value and of each list element, and the characters of the separator
+//!    within list elements are percent-encoded.
+//! 3. If the headers of a route exceed the limit, the request is refused. No value is truncated.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ use crate::session::{Mapped, MappingTooLarge};
 use crate::tls::ClientCertificate;
 use crate::upstream::GatewayHeaders;
 
-/// Returns the headers that `rules` make of `claims`, of at most `budget` bytes in names and values.
+/// Returns the headers to which `rules` map `claims`, of at most `budget` bytes in names and values.
 ///
 /// # Errors
 /// Returns the name of the header that exceeds the budget.
@@ -63,13 +63,13 @@ fn value(rule: &HeaderRule, claims: &Claims) -> Option<String> {
             }
             text
         }
-        // See `certificate`.
+        // Handled by `certificate`.
         HeaderSource::Certificate(_) => return None,
     };
     finish(text, rule.encoding)
 }
 
-/// Adds the headers that `rules` make of a client's certificate, of at most `budget` bytes in names and values.
+/// Adds the headers to which `rules` map a client's certificate, of at most `budget` bytes in names and values.
 ///
 /// # Errors
 /// Returns the name of the header that exceeds the budget.
@@ -119,7 +119,7 @@ fn finish(text: String, encoding: Encoding) -> Option<String> {
     })
 }
 
-/// Writes a claim; `None` if there is nothing to write.
+/// Writes a claim. Returns `None` if the claim is null or empty.
 fn write_claim(out: &mut String, value: &Value, join: &str, encoding: Encoding) -> Option<()> {
     let before = out.len();
     match value {
@@ -149,10 +149,10 @@ fn text(value: &Value) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// Writes `text` with what a header cannot carry, and every character of `join`, as `%XX`.
+/// Writes `text`, percent-encoding characters that are invalid in a header, and every character of the separator `join`.
 ///
-/// With `utf8` and `base64`, `%` is encoded in a list alone, where it is what keeps elements apart. So are blanks at the
-/// ends, for who reads a list trims its elements: ` admin` would be `admin`.
+/// With `utf8` and `base64`, `%` is encoded only in list elements, so that encoded separators are unambiguous. Whitespace
+/// at both ends of an element is encoded, because readers of a list trim its elements: ` admin` would become `admin`.
 fn encode(out: &mut String, text: &str, join: &str, encoding: Encoding) {
     if join.is_empty() {
         return encode_inner(out, text, join, encoding);
@@ -178,7 +178,8 @@ fn encode_inner(out: &mut String, text: &str, join: &str, encoding: Encoding) {
     }
 }
 
-/// Writes blanks at the ends as `%XX`: HTTP takes spaces off a value, and apps other blanks, so ` admin` would be `admin`.
+/// Percent-encodes whitespace at both ends. HTTP removes spaces there, and apps remove other whitespace, so that ` admin`
+/// would become `admin`.
 fn encode_ends(text: String) -> String {
     let (leading, inner, trailing) = split_ends(&text);
     if inner.len() == text.len() {
@@ -191,7 +192,7 @@ fn encode_ends(text: String) -> String {
     out
 }
 
-/// Splits `text` into leading blanks, the rest, and trailing blanks.
+/// Splits `text` into leading whitespace, the rest, and trailing whitespace.
 fn split_ends(text: &str) -> (&str, &str, &str) {
     let rest = text.trim_start_matches(is_blank);
     let inner = rest.trim_end_matches(is_blank);
@@ -200,9 +201,9 @@ fn split_ends(text: &str) -> (&str, &str, &str) {
     (leading, inner, trailing)
 }
 
-/// Returns whether some language trims `c` off the ends of a text.
+/// Returns whether the trim function of any common language removes `c`.
 fn is_blank(c: char) -> bool {
-    // Java trims controls, JavaScript U+FEFF, and Unicode had U+180E among the spaces until 6.3.
+    // Java trims control characters, JavaScript trims U+FEFF, and U+180E was a space until Unicode 6.3.
     c.is_whitespace() || c.is_control() || matches!(c, '\u{feff}' | '\u{180e}')
 }
 
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn template_with_a_missing_claim_makes_no_header() {
+    fn template_with_a_missing_claim_adds_no_header() {
         let path = |text| TemplatePart::Claim(ClaimPath::parse(text).unwrap());
         let parts = vec![path("user.name"), TemplatePart::Text(" of ".into()), path("tenant")];
         let name = HeaderName::from_static("x-greeting");
@@ -310,7 +311,7 @@ mod tests {
                 Encoding::Base64 => String::from_utf8(STANDARD.decode(value).unwrap()).unwrap(),
                 Encoding::Percent | Encoding::Utf8 => value,
             };
-            // As lists are read: with blanks around their elements taken off.
+            // Readers of a list trim the whitespace around its elements.
             let back: Vec<_> = value
                 .split(',')
                 .map(|element| element.trim_matches(|c: char| c <= ' ' || c.is_whitespace() || c == '\u{feff}'))

@@ -1,4 +1,4 @@
-//! Whether a request is a browser's, loading a page.
+//! Detection of browsers that load a page.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -9,13 +9,13 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// Returns whether a browser is loading a page with this request: only then is a redirect to a log-in page of use.
+/// Returns whether a browser loads a page with this request. Only then is a redirect to a log-in page useful.
 ///
-/// Browsers say so in Fetch Metadata. Without it, a request that accepts `text/html` and is not a script's counts.
+/// Fetch Metadata decides if it is present. Otherwise, the request must prefer HTML to JSON and not come from a script.
 pub(super) fn is_navigation(request: &Sanitized) -> bool {
     let headers = request.headers();
-    let is = |name: &HeaderName, wanted: &[&str]| {
-        first(headers, name).is_some_and(|value| wanted.contains(&value))
+    let is = |name: &HeaderName, expected: &[&str]| {
+        first(headers, name).is_some_and(|value| expected.contains(&value))
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD)
         || request.wants_upgrade()
@@ -32,8 +32,8 @@ pub(super) fn is_navigation(request: &Sanitized) -> bool {
     prefers_html(headers.get_all(ACCEPT))
 }
 
-/// Returns whether the client prefers HTML to JSON (RFC 9110, 12.5.1). A client that sends only `*/*` is a program.
-/// `accept` are its Accept lines.
+/// Returns whether the client prefers HTML to JSON (RFC 9110, 12.5.1). A client that sends only `*/*` is not a browser.
+/// `accept` has the values of its Accept lines.
 pub(in crate::proxy) fn prefers_html<'h>(accept: impl IntoIterator<Item = &'h HeaderValue>) -> bool {
     let (mut html, mut json) = (0.0, 0.0);
     let lines = accept.into_iter().filter_map(|line| line.to_str().ok());

@@ -1,8 +1,9 @@
-//! The peer of a connection, and where its requests come from.
+//! The peer of a connection, and the origin of its requests.
 //!
-//! Only the listener's `trusted_proxies` may say where a request comes from: from any other peer, `X-Forwarded-*` and
-//! `Forwarded` are removed and written anew. The addresses of X-Forwarded-For are read from right to left, past trusted
-//! proxies only, so that a client cannot prepend one. A peer on a unix socket has no address: `unknown`.
+//! Only the listener's `trusted_proxies` may forward the origin of a request. The `X-Forwarded-*` and `Forwarded`
+//! headers of any other peer are removed and replaced. The addresses in X-Forwarded-For are read from right to left,
+//! past trusted proxies only, so that a client cannot forge its address. A peer on a Unix socket has no address, and is
+//! `unknown`.
 
 use std::cell::{RefCell, RefMut};
 use std::fmt::Write as _;
@@ -22,31 +23,32 @@ use crate::upstream::GatewayHeaders;
 /// The peer of a connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// `None` for a unix socket.
+    /// `None` for a Unix socket.
     address: Option<IpAddr>,
-    /// `address` as header values, made once for all requests of the connection.
+    /// `address` as an element of X-Forwarded-For, formatted once for all requests of the connection.
     text: HeaderValue,
+    /// `address` as a node of Forwarded.
     node: String,
     trusted: bool,
     policy: Arc<ListenerPolicy>,
-    /// What the TLS handshake established; `None` if the connection is not encrypted.
+    /// The results of the TLS handshake; `None` if the connection is not encrypted.
     tls: Option<TlsFacts>,
-    /// The host of its last request, which is usually that of the next one, too.
-    last: RefCell<Option<Named>>,
+    /// The host of the last request. The next request usually has the same host.
+    last_host: RefCell<Option<CachedHost>>,
 }
 
 /// A host, and the values derived from it.
 #[derive(Debug)]
-struct Named {
-    /// As the client sent it. A copy: a header value shares the read buffer, and would keep all of it in memory.
+struct CachedHost {
+    /// A copy of the client's header. The header value itself would keep the whole read buffer allocated.
     header: HeaderValue,
-    /// In lower case, without port and trailing dot, as routes are compared.
+    /// The host for routing: in lower case, without port and trailing dot.
     name: Rc<str>,
     /// The `Forwarded` element of this hop.
     forwarded: HeaderValue,
 }
 
-/// Where a request comes from, as far as trusted proxies say it.
+/// The origin of a request, according to the connection and trusted proxies.
 #[derive(Debug)]
 pub struct RequestOrigin {
     /// The client's address; `None` if it is unknown.
@@ -56,12 +58,12 @@ pub struct RequestOrigin {
     forwarded_for: HeaderValue,
     forwarded_host: HeaderValue,
     forwarded: HeaderValue,
-    /// Whether the request's own headers are replaced: those of a trusted proxy are not removed before.
+    /// Whether the request has forwarding headers of a trusted proxy to replace.
     replaces: bool,
 }
 
 impl Peer {
-    /// Returns the peer at `address` (`None` for a unix socket) of a listener with `policy`.
+    /// Returns the peer at `address` (`None` for a Unix socket) of a listener with `policy`.
     pub fn new(address: Option<IpAddr>, policy: &Arc<ListenerPolicy>, tls: Option<TlsFacts>) -> Self {
         let address = address.map(|address| address.to_canonical());
         let text = address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok());
@@ -74,11 +76,11 @@ impl Peer {
             trusted,
             policy: Arc::clone(policy),
             tls,
-            last: RefCell::default(),
+            last_host: RefCell::default(),
         }
     }
 
-    /// Returns the address of the connection's other end; `None` for a Unix socket.
+    /// Returns the address; `None` for a Unix socket.
     pub(in crate::proxy) fn address(&self) -> Option<IpAddr> {
         self.address
     }
@@ -88,7 +90,7 @@ impl Peer {
         &self.policy
     }
 
-    /// Returns what the TLS handshake established, if the connection is encrypted.
+    /// Returns the results of the TLS handshake, if the connection is encrypted.
     pub(super) fn tls(&self) -> Option<&TlsFacts> {
         self.tls.as_ref()
     }
@@ -100,27 +102,27 @@ impl Peer {
 
     /// Returns the host of a Host header in lower case, without port and trailing dot, or `None` if it is invalid.
     pub(super) fn host(&self, header: &HeaderValue) -> Option<Rc<str>> {
-        self.named(header).map(|named| Rc::clone(&named.name))
+        self.cached_host(header).map(|host| Rc::clone(&host.name))
     }
 
-    fn named(&self, header: &HeaderValue) -> Option<RefMut<'_, Named>> {
-        let mut last = self.last.borrow_mut();
+    fn cached_host(&self, header: &HeaderValue) -> Option<RefMut<'_, CachedHost>> {
+        let mut last = self.last_host.borrow_mut();
         if last.as_ref().is_none_or(|last| last.header != *header) {
             let name = canonical_host(header.as_bytes())?.into();
             let forwarded = forwarded(None, &self.node, header, self.tls.is_some());
             let header = HeaderValue::from_bytes(header.as_bytes()).ok()?;
-            *last = Some(Named { header, name, forwarded });
+            *last = Some(CachedHost { header, name, forwarded });
         }
         RefMut::filter_map(last, Option::as_mut).ok()
     }
 
-    /// Returns whether the peer may send the header `name` although clients may not: a trusted proxy's forwarding
+    /// Returns whether the peer may send the header `name` although clients may not. Trusted proxies may send forwarding
     /// headers.
     pub(super) fn may_send(&self, name: &HeaderName) -> bool {
         self.trusted && (name.as_str().starts_with("x-forwarded-") || *name == FORWARDED)
     }
 
-    /// Returns where a request with these headers comes from.
+    /// Returns the origin of a request with these headers.
     pub(crate) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> RequestOrigin {
         let secure = self.tls.is_some();
         if !self.trusted {
@@ -129,15 +131,14 @@ impl Peer {
                 secure,
                 forwarded_for: self.text.clone(),
                 forwarded_host: host.clone(),
-                forwarded: self.named(host).map_or_else(
-                    || forwarded(None, &self.node, host, secure),
-                    |named| named.forwarded.clone(),
-                ),
+                forwarded: self
+                    .cached_host(host)
+                    .map_or_else(|| forwarded(None, &self.node, host, secure), |host| host.forwarded.clone()),
                 replaces: false,
             };
         }
         let addresses = list(headers, &FORWARDED_FOR);
-        // A proxy without X-Forwarded-Proto uses the client's own scheme.
+        // A proxy that sends no X-Forwarded-Proto is assumed to use the client's scheme.
         let proto = last(headers, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
         let secure = proto.unwrap_or(secure);
         let named = last(headers, &FORWARDED_HOST).filter(|name| canonical_host(name.as_bytes()).is_some());
@@ -163,7 +164,7 @@ impl Peer {
             if !self.policy.proxies().contains(client) {
                 break;
             }
-            // What stands before an invalid address cannot be trusted.
+            // Addresses before an invalid one cannot be trusted.
             let Some(address) = parse_address(address) else { break };
             client = Some(address);
         }
@@ -172,12 +173,12 @@ impl Peer {
 }
 
 impl RequestOrigin {
-    /// Returns this site as the client sees it: its scheme, and its host with the port.
+    /// Returns the public site: its scheme, and its host with the port.
     pub(in crate::proxy) fn site(&self) -> (&'static str, &[u8]) {
         (if self.secure { "https" } else { "http" }, self.forwarded_host.as_bytes())
     }
 
-    /// Writes the forwarding headers of a request with these `headers`.
+    /// Writes the forwarding headers to `added`, and removes those that they replace from `headers`.
     pub(crate) fn write(self, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
         let proto = HeaderValue::from_static(if self.secure { "https" } else { "http" });
         if self.replaces {
@@ -207,7 +208,7 @@ fn node(address: Option<IpAddr>) -> String {
     }
 }
 
-/// Returns the value of Forwarded (RFC 7239): the elements that were there, and this hop's.
+/// Returns the value of Forwarded (RFC 7239): the existing elements and the element of this hop.
 fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool) -> HeaderValue {
     let mut text = String::with_capacity(64);
     if let Some(before) = before.filter(|before| !before.is_empty()) {
@@ -215,7 +216,7 @@ fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool)
         text.push_str(", ");
     }
     let host = host.to_str().unwrap_or_default();
-    // A host has been checked to be letters, digits and `-._:[]`: a quoted string needs no escaping.
+    // A valid host has only letters, digits and `-._:[]`, so it needs no escaping in a quoted string.
     let _ = write!(text, "for={node};host=\"{host}\";proto={}", if secure { "https" } else { "http" });
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
         .unwrap_or(HeaderValue::from_static("for=unknown"))
@@ -256,7 +257,7 @@ mod tests {
         origin.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string())
     }
 
-    const SAID: &[(&str, &str)] = &[
+    const FORWARDED_HEADERS: &[(&str, &str)] = &[
         ("x-forwarded-for", "6.6.6.6, 9.9.9.9, 10.0.0.7"),
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "public.example"),
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn untrusted_peer_sets_no_forwarding_headers() {
-        let origin = origin(Some("1.2.3.4"), &["10.0.0.0/8"], SAID);
+        let origin = origin(Some("1.2.3.4"), &["10.0.0.0/8"], FORWARDED_HEADERS);
         assert_eq!((client(&origin).as_str(), origin.secure), ("1.2.3.4", false));
         assert_eq!(origin.forwarded_for, "1.2.3.4");
         assert_eq!(origin.forwarded_host, "app.example:8080");
@@ -274,11 +275,11 @@ mod tests {
 
     #[test]
     fn trusted_proxy_sets_the_client_up_to_the_last_untrusted_address() {
-        let origin = origin(Some("10.0.0.1"), &["10.0.0.0/8"], SAID);
+        let origin = origin(Some("10.0.0.1"), &["10.0.0.0/8"], FORWARDED_HEADERS);
         assert_eq!(
             (client(&origin).as_str(), origin.secure),
             ("9.9.9.9", true),
-            "not what the client put first"
+            "the address that the client prepended is ignored"
         );
         assert_eq!(origin.forwarded_for, "6.6.6.6, 9.9.9.9, 10.0.0.7, 10.0.0.1");
         assert_eq!(origin.forwarded_host, "public.example");
@@ -308,11 +309,11 @@ mod tests {
 
     #[test]
     fn peer_on_a_unix_socket_has_no_address() {
-        let stranger = origin(None, &[], SAID);
+        let stranger = origin(None, &[], FORWARDED_HEADERS);
         assert_eq!((client(&stranger).as_str(), stranger.secure), ("unknown", false));
         assert_eq!(stranger.forwarded_for, "unknown");
         assert_eq!(stranger.forwarded, "for=unknown;host=\"app.example:8080\";proto=http");
-        let proxy = origin(None, &["unix:", "10.0.0.0/8"], SAID);
+        let proxy = origin(None, &["unix:", "10.0.0.0/8"], FORWARDED_HEADERS);
         assert_eq!((client(&proxy).as_str(), proxy.secure), ("9.9.9.9", true));
         assert_eq!(proxy.forwarded_for, "6.6.6.6, 9.9.9.9, 10.0.0.7, unknown");
         assert_eq!(proxy.forwarded, "for=9.9.9.9, for=unknown;host=\"public.example\";proto=https");

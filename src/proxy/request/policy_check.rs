@@ -1,4 +1,4 @@
-//! The requirements of a listener.
+//! Checks the requirements of a listener.
 //!
 //! 1. A listener that redirects to HTTPS redirects every request that did not arrive over TLS.
 //! 2. Where hosts differ in the client certificates that they require, a request must be for a host with the rule under
@@ -13,7 +13,7 @@ use super::rate_limit::RateChecked;
 use crate::config::HttpsRedirect;
 use crate::proxy::refusal::{Malformed, Refusal};
 
-/// A request that its listener's policy lets through. Only [`PolicyChecked::check`] makes one.
+/// A request that meets its listener's policy. Only [`PolicyChecked::check`] makes one.
 #[derive(Debug)]
 pub struct PolicyChecked(Sanitized);
 

@@ -1,5 +1,5 @@
-//! Flash and CSRF preparation: flash messages are taken out of the session for the upstream, and a CSRF token is made
-//! where there is none. It is one conditional write, or none.
+//! Flash and CSRF preparation: removes flash messages from the session for the upstream, and creates a CSRF token if the
+//! session has none. Makes at most one conditional write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::proxy::model::Visitor;
 use crate::session::{Edit, MutationOutcome, SessionMutation, csrf, flash};
 use crate::time::Clock;
 
-/// What the preparation of a session did.
+/// The result of preparing a session.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct SessionPreparation {
-    /// The messages that were taken out.
+    /// The flash messages that were removed from the session.
     pub(in crate::proxy) flash: Vec<String>,
     /// Whether the session was written, so that the browser must be sent its cookie again.
     pub(in crate::proxy) written: bool,
-    /// The time that the store took.
+    /// The time spent waiting for the store.
     pub(in crate::proxy) took: Duration,
 }
 
 impl SessionPreparation {
-    /// Takes out the flash messages, of at most `budget` bytes, and makes the token. If the write fails, the request goes
-    /// on without: the messages stay in the session, and the app has no token to write into its page.
+    /// Removes flash messages of at most `budget` bytes, and creates the token. If the write fails, the request is
+    /// forwarded without them: the messages stay in the session, and the app has no token to write into its page.
     pub(in crate::proxy) async fn run(forwardable: &mut Forwardable, budget: usize) -> Self {
         if !forwardable.route().flash && !forwardable.route().csrf {
             return Self::default();
@@ -42,26 +42,26 @@ impl SessionPreparation {
             return Self::default();
         }
         let edit = Edit::Prepare { flash: takes_flash.then_some(budget), csrf: token };
-        let order = SessionMutation { edits: vec![edit], ..SessionMutation::default() };
+        let mutation = SessionMutation { edits: vec![edit], ..SessionMutation::default() };
         let began = Clock.mono();
-        let changed = realm.change(Some(active), order).await;
+        let changed = realm.change(Some(active), mutation).await;
         let unwritten = Self { took: Clock.mono().saturating_duration_since(began), ..Self::default() };
         match changed {
-            Ok(MutationOutcome::Updated(going)) => {
-                active.session = going.session;
-                Self { flash: going.flash, written: true, ..unwritten }
+            Ok(MutationOutcome::Updated(updated)) => {
+                active.session = updated.session;
+                Self { flash: updated.flash, written: true, ..unwritten }
             }
             Ok(MutationOutcome::Ended | MutationOutcome::Unchanged) => unwritten,
             Err(error) => {
                 let session = active.session.reference();
-                tracing::warn!(route = %route.name, %session, %error, "flash messages and token could not be taken");
+                tracing::warn!(route = %route.name, %session, %error, "the session could not be prepared with flash messages and CSRF token");
                 unwritten
             }
         }
     }
 }
 
-/// Returns the messages as one header: percent-encoded, with commas between them.
+/// Returns the messages as one header value, percent-encoded and separated by commas.
 pub(super) fn flash_header(messages: &[String]) -> Option<HeaderValue> {
     let list: Vec<_> = messages.iter().cloned().map(serde_json::Value::String).collect();
     mapping::list(&list)

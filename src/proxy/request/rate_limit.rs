@@ -1,4 +1,4 @@
-//! The gateway's request rate, per client, checked before anything is done for the client.
+//! The gateway's request rate limit, per client, which is checked before any other work for the client.
 
 use std::net::Ipv4Addr;
 
@@ -7,15 +7,15 @@ use crate::proxy::refusal::Refusal;
 use crate::rate::{ClientLimiter, Limiter};
 use crate::time::Now;
 
-/// A request of a client that is within the gateway's request rate. Only [`RateChecked::check`] makes one.
+/// A request of a client that is within the gateway's rate limit. Only [`RateChecked::check`] makes one.
 #[derive(Debug)]
 pub struct RateChecked(Sanitized);
 
 impl RateChecked {
-    /// Counts `request` against the gateway's rate of its client.
+    /// Counts `request` against the gateway's rate limit for its client.
     ///
     /// # Errors
-    /// Returns [`Refusal::TooMany`] if the client is over it.
+    /// Returns [`Refusal::TooMany`] if the client exceeds the limit.
     pub fn check(request: Sanitized, limiter: Option<&Limiter>, now: Now) -> Result<Self, Refusal> {
         count(limiter, &request, now)?;
         Ok(Self(request))
@@ -26,10 +26,10 @@ impl RateChecked {
     }
 }
 
-/// Counts `request` against what `limiter` allows its client.
+/// Counts `request` against the limit of its client.
 ///
 /// # Errors
-/// Returns [`Refusal::TooMany`] if the client is over the limit.
+/// Returns [`Refusal::TooMany`] if the client exceeds the limit.
 pub(super) fn count(limiter: Option<&Limiter>, request: &Sanitized, now: Now) -> Result<(), Refusal> {
     client_limiter(limiter, request).try_acquire(now.mono).map_err(Refusal::TooMany)
 }
@@ -38,7 +38,7 @@ pub(super) fn count(limiter: Option<&Limiter>, request: &Sanitized, now: Now) ->
 pub(super) fn client_limiter<'l>(limiter: Option<&'l Limiter>, request: &Sanitized) -> ClientLimiter<'l> {
     match request.origin().client {
         Some(client) => ClientLimiter::new(limiter, client),
-        // A client on a unix socket has no address to be limited by.
+        // A client on a Unix socket has no address, and is not limited.
         None => ClientLimiter::new(None, Ipv4Addr::UNSPECIFIED.into()),
     }
 }

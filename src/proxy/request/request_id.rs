@@ -1,4 +1,4 @@
-//! Request ids: a request has the same id in every log on its path.
+//! Request ids, by which a request can be found in the logs of all servers on its path.
 
 use std::cell::Cell;
 
@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderValue};
 use crate::headers::REQUEST_ID;
 use crate::telemetry::trace::hex;
 
-/// Makes request ids: unique, not secret.
+/// A source of request ids. They are unique, but not secret.
 #[derive(Debug)]
 pub struct RequestIds {
-    /// Random, once per worker.
+    /// A random number, chosen once per worker.
     prefix: u64,
     next: Cell<u64>,
 }
@@ -24,10 +24,10 @@ impl RequestIds {
         Ok(Self { prefix: getrandom::u64()?, next: Cell::new(getrandom::u64()?) })
     }
 
-    /// Returns the id that a request has, if it is 1 to 128 letters, digits and `-_.`; a new one otherwise.
+    /// Returns the id in the request's headers, if it has 1 to 128 letters, digits and `-_.`, or else a new id.
     pub fn for_request(&self, headers: &HeaderMap) -> HeaderValue {
-        let mut brought = headers.get_all(REQUEST_ID).iter();
-        if let (Some(id), None) = (brought.next(), brought.next())
+        let mut received = headers.get_all(REQUEST_ID).iter();
+        if let (Some(id), None) = (received.next(), received.next())
             && (1..=128).contains(&id.len())
             && id.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         {
@@ -37,7 +37,7 @@ impl RequestIds {
         let mut id = Vec::with_capacity(32);
         hex(&mut id, self.prefix);
         hex(&mut id, count);
-        // Hex digits are a header value.
+        // Hex digits are valid in a header value.
         HeaderValue::from_maybe_shared(bytes::Bytes::from(id)).unwrap_or(HeaderValue::from_static("-"))
     }
 }
@@ -49,15 +49,15 @@ mod tests {
     #[test]
     fn valid_id_is_kept_and_any_other_replaced() {
         let ids = RequestIds::new().unwrap();
-        let of = |values: &[&'static str]| {
+        let id_for = |values: &[&'static str]| {
             let values = values.iter().map(|value| (REQUEST_ID, HeaderValue::from_static(value)));
             ids.for_request(&HeaderMap::from_iter(values)).to_str().unwrap().to_owned()
         };
-        assert_eq!(of(&["aB1-_.x"]), "aB1-_.x");
-        for made in [of(&[]), of(&[""]), of(&["a b"]), of(&["<script>"]), of(&["a\t"])] {
-            assert!(made.len() == 32 && made.bytes().all(|b| b.is_ascii_hexdigit()), "{made}");
+        assert_eq!(id_for(&["aB1-_.x"]), "aB1-_.x");
+        for new in [id_for(&[]), id_for(&[""]), id_for(&["a b"]), id_for(&["<script>"]), id_for(&["a\t"])] {
+            assert!(new.len() == 32 && new.bytes().all(|b| b.is_ascii_hexdigit()), "{new}");
         }
-        assert_ne!(of(&[]), of(&[]));
+        assert_ne!(id_for(&[]), id_for(&[]));
         let long = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(&[b'a'; 129]).unwrap())]);
         assert_eq!(ids.for_request(&long).len(), 32);
         let mut two = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static("a"))]);

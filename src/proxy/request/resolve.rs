@@ -1,4 +1,4 @@
-//! The session that a request's cookies name.
+//! Looks up the session that a request's cookies name.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! The route that takes a request.
+//! Finds the route of a request.
 //!
-//! Where the route merges slashes, the merged path takes the place of the request's own here, and every later step knows
-//! only that one: it is what is judged and what is forwarded.
+//! If the route merges slashes, the merged path replaces the path of the request. Every later step sees only the merged
+//! path, so that access is decided on the path that is forwarded.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::proxy::model::Route;
 use crate::proxy::refusal::Refusal;
 use crate::route::{RouteMatch, Router};
 
-/// The characters that a request target may hold and a Location may not: those outside ASCII, and those that end a quoted
-/// attribute.
+/// The characters to percent-encode in a Location that is built from a request target: control and non-ASCII characters,
+/// and characters with a special meaning in HTML or in browsers' URLs.
 pub(in crate::proxy) const LOCATION_UNSAFE: &AsciiSet = &CONTROLS.add(b'"').add(b'<').add(b'>').add(b'\\');
 
-/// A request with the route that takes it. Only [`Routed::find`] makes one.
+/// A request with its route. Only [`Routed::find`] makes one.
 #[derive(Debug)]
 pub struct Routed<'g> {
     request: Sanitized,
@@ -31,7 +31,7 @@ impl<'g> Routed<'g> {
     /// Finds the route of a request by its host, path and method.
     ///
     /// # Errors
-    /// Returns a refusal if no route takes it, or if its path could be read as another path.
+    /// Returns a refusal if no route matches, or if the path is ambiguous.
     pub fn find(checked: PolicyChecked, router: &'g Router<Route>) -> Result<Self, Refusal> {
         let mut request = checked.into_request();
         let RouteMatch { route, merged } = router.find(request.host(), request.path(), request.method())?;
@@ -42,15 +42,15 @@ impl<'g> Routed<'g> {
         Ok(Self { request, route, is_merged })
     }
 
-    /// Sends browsers that load a page to its merged path, so that there is one address for it and relative links hold.
+    /// Redirects browsers that load a page to its merged path, so that each page has one URL and relative links work.
     ///
     /// # Errors
     /// Returns the redirect.
-    pub(in crate::proxy) fn check_spelling(&self) -> Result<(), Refusal> {
+    pub(in crate::proxy) fn check_canonical_path(&self) -> Result<(), Refusal> {
         if !self.is_merged || !is_navigation(&self.request) {
             return Ok(());
         }
-        // Begins with one `/`, so it stays on this host.
+        // The location begins with a single `/`, so it stays on this host.
         let location = utf8_percent_encode(self.request.target().as_str(), LOCATION_UNSAFE).to_string();
         match HeaderValue::from_str(&location) {
             Ok(location) => Err(Refusal::Merged(location)),

@@ -1,7 +1,7 @@
-//! The protocol that a request asks to switch to, and the pieces of a WebSocket handshake.
+//! Requests to switch protocols, and the parts of a WebSocket handshake.
 //!
-//! A client asks for a WebSocket with an Upgrade header over HTTP/1.1 (RFC 6455), or with an extended CONNECT over HTTP/2
-//! (RFC 8441). The upstream is asked over HTTP/1.1 in both cases.
+//! A client requests a WebSocket by an Upgrade header over HTTP/1.1 (RFC 6455), or by an extended CONNECT over HTTP/2
+//! (RFC 8441). The handshake with the upstream uses HTTP/1.1 in both cases.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -22,28 +22,29 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub(super) enum UpgradeRequest {
     /// None.
     None,
-    /// Another one than WebSocket, which it never gets.
+    /// A protocol other than WebSocket, which the gateway does not support.
     Other,
     /// WebSocket.
     Websocket(UpgradeMethod),
 }
 
-/// How a client asks for a WebSocket.
+/// The method by which a client requests a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum UpgradeMethod {
-    /// With an Upgrade header (RFC 6455).
+    /// An Upgrade header (RFC 6455).
     Upgrade,
-    /// With an extended CONNECT (RFC 8441).
+    /// An extended CONNECT (RFC 8441).
     Connect,
 }
 
-/// Returns whether the bytes after the request's head may be a tunnel's, from a client that did not wait for the 101.
+/// Returns whether the bytes after the request head may belong to a tunnel, since the client may not wait for the 101
+/// response.
 pub(in crate::proxy) fn may_send_early<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::CONNECT || names(request.headers(), &UPGRADE, WEBSOCKET)
+    *request.method() == Method::CONNECT || has_element(request.headers(), &UPGRADE, WEBSOCKET)
 }
 
 impl UpgradeRequest {
-    /// Reads the protocol that a request asks for.
+    /// Returns the protocol that a request asks to switch to.
     pub(super) fn read(parts: &Parts) -> Self {
         let Parts { method, headers, extensions, version, .. } = parts;
         if *method == Method::CONNECT {
@@ -55,37 +56,38 @@ impl UpgradeRequest {
         }
         let is_websocket = *method == Method::GET
             && *version == Version::HTTP_11
-            && names(headers, &UPGRADE, WEBSOCKET)
-            && names(headers, &CONNECTION, b"upgrade");
+            && has_element(headers, &UPGRADE, WEBSOCKET)
+            && has_element(headers, &CONNECTION, b"upgrade");
         if is_websocket { Self::Websocket(UpgradeMethod::Upgrade) } else { Self::Other }
     }
 }
 
-/// Checks that an upstream's 101 accepts the handshake that it was sent.
+/// Checks that an upstream's 101 response accepts the handshake whose Sec-WebSocket-Accept must be `accept`.
 ///
 /// # Errors
-/// Returns what is wrong with it.
+/// Returns the fault of the response.
 pub(in crate::proxy) fn check_switch(headers: &HeaderMap, accept: &str) -> Result<(), &'static str> {
-    let mut shown = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
-    if !names(headers, &UPGRADE, WEBSOCKET) || !names(headers, &CONNECTION, b"upgrade") {
-        Err("switches to another protocol than WebSocket")
-    } else if (shown.next().map(HeaderValue::as_bytes), shown.next()) != (Some(accept.as_bytes()), None) {
-        Err("has a Sec-WebSocket-Accept that is not the key's")
+    let mut received = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
+    if !has_element(headers, &UPGRADE, WEBSOCKET) || !has_element(headers, &CONNECTION, b"upgrade") {
+        Err("switches to a protocol other than WebSocket")
+    } else if (received.next().map(HeaderValue::as_bytes), received.next()) != (Some(accept.as_bytes()), None)
+    {
+        Err("has a Sec-WebSocket-Accept that does not match the key")
     } else if headers.contains_key(TRANSFER_ENCODING) {
-        Err("has a body, and switches protocols")
+        Err("switches protocols and has a Transfer-Encoding")
     } else {
         Ok(())
     }
 }
 
 /// Returns whether the list in header `name` has `element`.
-fn names(headers: &HeaderMap, name: &HeaderName, element: &[u8]) -> bool {
+fn has_element(headers: &HeaderMap, name: &HeaderName, element: &[u8]) -> bool {
     let lines = headers.get_all(name).iter();
     let mut elements = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
     elements.any(|other| other.trim_ascii().eq_ignore_ascii_case(element))
 }
 
-/// Returns the client's key if there is one of 16 bytes in base64 (RFC 6455, 4.1).
+/// Returns the client's key, or `None` unless there is exactly one, with 16 bytes in base64 (RFC 6455, 4.1).
 pub(super) fn key(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let (key, None) = (keys.next()?, keys.next()) else { return None };
@@ -93,18 +95,18 @@ pub(super) fn key(headers: &HeaderMap) -> Option<HeaderValue> {
     (bytes.len() == 16).then(|| key.clone())
 }
 
-/// Returns a new key, for a client that sends none.
+/// Returns a new key, for a handshake over HTTP/2, which has none.
 ///
 /// # Errors
-/// If the operating system has no randomness to give.
+/// Returns an error if the operating system provides no randomness.
 pub(super) fn new_key() -> Result<HeaderValue, getrandom::Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)?;
-    // Base64 is a header's value.
+    // Base64 is valid in a header value.
     Ok(HeaderValue::try_from(BASE64_STANDARD.encode(bytes)).unwrap_or(HeaderValue::from_static("")))
 }
 
-/// Returns the `Sec-WebSocket-Accept` that answers `key`.
+/// Returns the `Sec-WebSocket-Accept` for `key`.
 pub(super) fn accept(key: &HeaderValue) -> String {
     BASE64_STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
@@ -118,13 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_a_key_is_that_of_the_rfc() {
+    fn accept_value_matches_the_example_of_the_rfc() {
         let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn a_key_is_sixteen_bytes_and_alone() {
+    fn key_must_be_single_and_have_sixteen_bytes() {
         let one = headers(&[(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==")]);
         assert!(key(&one).is_some());
         let mut two = one.clone();
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_101_must_accept_the_handshake_exactly() {
+    fn switch_without_a_matching_accept_value_is_rejected() {
         let good =
             [(UPGRADE, "WebSocket"), (CONNECTION, "keep-alive, Upgrade"), (SEC_WEBSOCKET_ACCEPT, "abc=")];
         assert_eq!(check_switch(&headers(&good), "abc="), Ok(()));

@@ -1,4 +1,4 @@
-//! Response bodies: streamed, never collected, and never ended as complete when they are not.
+//! Response bodies. They are streamed, never collected. An incomplete body never looks complete to the client.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,16 +16,16 @@ use crate::proxy::long_lived::{self, EndReason, SessionBinding, Upgrade};
 use crate::time::Clock;
 use crate::upstream::{BodyProgress, Incoming, IncomingError, Lease, RequestSender};
 
-/// A response's body on its way to the client.
+/// The body of a response to a client.
 #[derive(Debug)]
 pub struct ResponseBody {
     source: Source,
     sent: u64,
-    /// Whether it was read to its end; a chunked body shows its end in no other way.
+    /// Whether the body was read to its end. `is_end_stream` does not tell this for a chunked body.
     ended: bool,
-    /// The line of the access log that is written when the body has been sent, or the client has gone.
+    /// The entry of the access log, which is written when the body has been sent or the client has disconnected.
     record: Option<Box<LogEntry>>,
-    /// Receives the client's connection once the head of this response, a 101, is written.
+    /// Receives the client's connection once the head of this 101 response is written.
     upgrade: Option<Box<Upgrade>>,
 }
 
@@ -35,18 +35,18 @@ enum Source {
     Upstream(Upstream),
 }
 
-/// A body that comes from an upstream.
+/// The body of an upstream's response.
 #[derive(Debug)]
 struct Upstream {
     incoming: Incoming,
     /// The connection, until the body has ended.
     lease: Option<Lease>,
-    /// How much of the request's body has been sent.
+    /// The progress of sending the request body.
     request: Rc<BodyProgress>,
     idle: Idle,
     binding: Binding,
-    /// Whether the client accepts trailers.
-    carries_trailers: bool,
+    /// Whether trailers are forwarded, because the client accepts them.
+    forwards_trailers: bool,
 }
 
 /// The timeout for the next piece of the body.
@@ -54,21 +54,21 @@ struct Upstream {
 struct Idle {
     limit: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// When the next piece is late.
+    /// The end of the timeout for the next piece.
     deadline: Option<Instant>,
 }
 
-/// Whether the end of a session ends the body.
+/// The binding of a body to its session.
 enum Binding {
-    /// It does not.
+    /// The body is not bound.
     None,
-    /// It will, if the body still streams when the session is first rechecked.
+    /// The binding becomes active if the body still streams when the session is due for its first recheck.
     Pending(SessionBinding),
-    /// It does, or whatever else this future waits for.
+    /// The body ends when this future is ready.
     Active(Pin<Box<dyn Future<Output = EndReason>>>),
 }
 
-/// Why a response's body was cut off.
+/// The reason why a response body was cut off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The upstream closed the connection, or sent invalid HTTP.
@@ -77,7 +77,7 @@ pub enum BodyError {
     /// The upstream sent nothing for too long.
     #[error("the upstream stopped sending")]
     Idle,
-    /// The gateway ended it.
+    /// The gateway ended the body.
     #[error("{}", .0.label())]
     Ended(EndReason),
 }
@@ -97,15 +97,15 @@ impl ResponseBody {
     ) -> Self {
         let idle = Idle { limit: idle_limit, sleep: None, deadline: None };
         let (lease, binding) = (Some(lease), Binding::None);
-        let mut upstream = Upstream { incoming, lease, request, idle, binding, carries_trailers: false };
+        let mut upstream = Upstream { incoming, lease, request, idle, binding, forwards_trailers: false };
         if upstream.incoming.is_end_stream() {
             upstream.end();
         }
         Self { source: Source::Upstream(upstream), sent: 0, ended: false, record: None, upgrade: None }
     }
 
-    /// Returns what sends the rest of the request, if not all of it has been sent. It is polled while the client does not
-    /// read this body.
+    /// Returns a handle that sends the rest of the request, if the request is incomplete. The caller polls it while the
+    /// client does not read this body.
     pub(crate) fn request_sender(&self) -> Option<RequestSender> {
         match &self.source {
             Source::Upstream(upstream) if !upstream.request.is_done() => upstream.incoming.sender(),
@@ -113,31 +113,31 @@ impl ResponseBody {
         }
     }
 
-    /// Passes trailers on, to a client that accepts them.
-    pub(super) fn carry_trailers(&mut self) {
+    /// Forwards trailers to the client.
+    pub(super) fn forward_trailers(&mut self) {
         if let Source::Upstream(upstream) = &mut self.source {
-            upstream.carries_trailers = true;
+            upstream.forwards_trailers = true;
         }
     }
 
-    /// Gives the client's connection to `upgrade` once the head of this response, a 101, is written.
+    /// Passes the client's connection to `upgrade` once the head of this 101 response is written.
     pub(in crate::proxy) fn upgrade_with(&mut self, upgrade: Upgrade) {
         self.upgrade = Some(Box::new(upgrade));
     }
 
-    /// Takes what receives the client's connection.
+    /// Takes the receiver of the client's connection.
     pub fn take_upgrade(&mut self) -> Option<Box<Upgrade>> {
         self.upgrade.take()
     }
 
-    /// Ends the body with its session, if it still streams when the session is first rechecked.
+    /// Binds the body to its session, from the first recheck of the session on.
     pub(in crate::proxy) fn bind(&mut self, binding: SessionBinding) {
         if let Source::Upstream(upstream) = &mut self.source {
             upstream.binding = Binding::Pending(binding);
         }
     }
 
-    /// Lets the body be silent for `idle_limit`, and ends it when `end` is ready.
+    /// Sets the idle timeout of the body, and ends the body when `end` is ready.
     pub(in crate::proxy) fn stream_until(
         &mut self,
         idle_limit: Duration,
@@ -156,7 +156,7 @@ impl ResponseBody {
 }
 
 impl Upstream {
-    /// The body has ended. What is missing of the request's is not waited for: its connection is closed.
+    /// Ends the body: returns the connection to the pool if the request is complete, and closes it otherwise.
     fn end(&mut self) {
         if let Some(lease) = self.lease.take()
             && self.request.is_done()
@@ -180,11 +180,11 @@ impl Upstream {
                     let frame = match frame.into_data() {
                         Ok(data) => Frame::data(data),
                         Err(frame) => {
-                            let trailers = frame.into_trailers().ok().filter(|_| self.carries_trailers);
+                            let trailers = frame.into_trailers().ok().filter(|_| self.forwards_trailers);
                             let trailers =
                                 trailers.and_then(|trailers| headers::retain(trailers, headers::is_trailer));
                             let Some(trailers) = trailers else { continue };
-                            // Nothing follows trailers, and the caller does not poll again to find out.
+                            // Trailers are the last frame, and the caller may not poll again.
                             self.end();
                             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                         }
@@ -216,7 +216,7 @@ impl Upstream {
 }
 
 impl Idle {
-    /// Ready when nothing has come for too long, or the session is due for its first recheck. One timer serves the whole
+    /// Ready when the next piece is late, or when the session is due for its first recheck. One timer serves the whole
     /// body.
     fn poll(&mut self, cx: &mut Context<'_>, recheck: Option<Instant>) -> Poll<Due> {
         let limit = self.limit;
@@ -233,7 +233,7 @@ impl Idle {
     }
 }
 
-/// Why a body's timer fired.
+/// The reason why a body's timer fired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     /// The next piece is late.
@@ -251,7 +251,7 @@ impl Binding {
         }
     }
 
-    /// Monitors the session from now on: the body streams for long.
+    /// Monitors the session from now on, since the body is long-lived.
     fn activate(&mut self) {
         if let Self::Pending(binding) = std::mem::replace(self, Self::None)
             && let Some(active) = binding.activate()

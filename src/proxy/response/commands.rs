@@ -1,11 +1,11 @@
-//! Session commands: what an upstream's response headers say is to be done to the session.
+//! Session commands: response headers by which an upstream changes the session.
 //!
 //! | header | effect |
 //! | --- | --- |
-//! | `X-Session-Patch: {"user":"alice","cart":null}` | RFC 7396 merge patch of the claims; without a session, makes one |
+//! | `X-Session-Patch: {"user":"alice","cart":null}` | RFC 7396 merge patch of the claims; creates a session if there is none |
 //! | `X-Session-Flash: Saved` | appends a message, percent-decoded; any number of lines |
-//! | `X-Session-Action: rotate` or `destroy` | gives the session a new id; or ends it |
-//! | `X-Session-If-Version: 7` | only if the session has this version; else 409 |
+//! | `X-Session-Action: rotate` or `destroy` | gives the session a new id, or ends it |
+//! | `X-Session-If-Version: 7` | applies the commands only if the session has this version, else 409 |
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
@@ -52,11 +52,11 @@ fn read(headers: &HeaderMap) -> Result<Option<SessionMutation>, HeaderName> {
     Ok(Some(SessionMutation { edits, action, if_version }))
 }
 
-/// Applies the commands of a response before any of it is passed on, so that a client that sees the response can rely on
+/// Applies the commands of a response before any of it is forwarded, so that a client that sees the response can rely on
 /// them.
 ///
 /// # Errors
-/// Returns a refusal if they cannot be applied. The session is as it was.
+/// Returns a refusal if the commands cannot be applied.
 pub(in crate::proxy) async fn apply_commands(
     headers: &HeaderMap,
     exchange: &Exchange,
@@ -71,19 +71,19 @@ pub(in crate::proxy) async fn apply_commands(
         tracing::warn!(trace, route = %route.name, "an upstream sent a session command on a route without `writes`");
         return Ok(None);
     };
-    let order = read(headers).map_err(|name| {
+    let mutation = read(headers).map_err(|name| {
         record.detail = Some(format!("the upstream's `{name}` is invalid"));
-        Refusal::BadAnswer
+        Refusal::BadResponse
     })?;
-    let Some(order) = order else { return Ok(None) };
+    let Some(mutation) = mutation else { return Ok(None) };
     let active = match &exchange.visitor {
         Visitor::Session(active) => Some(&**active),
         Visitor::Anonymous => None,
-        // It is not known whether there is a session to change.
+        // Whether the client has a session is unknown.
         Visitor::Unknown | Visitor::Public => return Err(Refusal::StoreUnavailable),
     };
-    let changed = realm.change(active, order).await;
-    record.session_written();
+    let changed = realm.change(active, mutation).await;
+    record.record_session_write();
     match changed {
         Ok(outcome) => {
             record.change = Some(outcome.label());
@@ -105,7 +105,7 @@ pub(in crate::proxy) async fn apply_commands(
 
 /// Returns whether a response has commands, valid or not.
 fn has_commands(headers: &HeaderMap) -> bool {
-    // Few responses have any, and to look up three names takes longer than to look at all names once.
+    // Few responses have commands, and three lookups take longer than one pass over all names.
     headers.keys().any(|name| [SESSION_PATCH, SESSION_FLASH, SESSION_ACTION].contains(name))
 }
 
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    fn order(lines: &[(&HeaderName, &str)]) -> Result<Option<SessionMutation>, HeaderName> {
+    fn mutation(lines: &[(&HeaderName, &str)]) -> Result<Option<SessionMutation>, HeaderName> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append((*name).clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -162,7 +162,7 @@ mod tests {
                 Some(SessionMutation { edits: vec![], action: Some(Action::Rotate), if_version: None }),
             ),
         ] {
-            assert_eq!(order(lines), Ok(expected), "{lines:?}");
+            assert_eq!(mutation(lines), Ok(expected), "{lines:?}");
         }
     }
 
@@ -177,9 +177,9 @@ mod tests {
             (&[(&SESSION_IF_VERSION, "-1"), (&SESSION_ACTION, "rotate")], SESSION_IF_VERSION),
             (&[(&SESSION_FLASH, "%ff")], SESSION_FLASH),
         ] {
-            assert_eq!(order(lines), Err(expected), "{lines:?}");
+            assert_eq!(mutation(lines), Err(expected), "{lines:?}");
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(order(&[(&SESSION_PATCH, &format!("{{\"a\":{deep}"))]), Err(SESSION_PATCH));
+        assert_eq!(mutation(&[(&SESSION_PATCH, &format!("{{\"a\":{deep}"))]), Err(SESSION_PATCH));
     }
 }

@@ -1,23 +1,24 @@
-//! What a response does with the session cookie.
+//! The effect of a response on the session cookie.
 
 use std::sync::Arc;
 
 use crate::proxy::model::Visitor;
 use crate::session::{MutationOutcome, Session};
 
-/// What a response does with the session cookie.
+/// The effect of a response on the session cookie.
 #[derive(Debug)]
 pub(in crate::proxy) enum CookieAction {
-    /// Nothing.
+    /// The response has no effect on the cookie.
     None,
-    /// The browser is sent its cookie again: the session was reissued, or written before the request was forwarded.
+    /// The response sends the cookie again, because the session was reissued, or written before the request was
+    /// forwarded.
     Reissue,
-    /// The browser is sent the cookie of the session that the upstream's commands made, or its removal.
+    /// The response sends the cookie of the session as changed by the upstream's commands, or removes it.
     Mutated(MutationOutcome),
 }
 
 impl CookieAction {
-    /// Returns the session that the response belongs to: the visitor's, or the one that the upstream's commands made.
+    /// Returns the session of the response: the visitor's, or the result of the upstream's commands.
     pub(in crate::proxy) fn session(&self, visitor: Visitor) -> Option<Arc<Session>> {
         match (self, visitor) {
             (Self::Mutated(MutationOutcome::Updated(updated)), _) => Some(Arc::clone(&updated.session)),

@@ -1,7 +1,7 @@
 //! Refusals of gRPC calls.
 //!
-//! A gRPC client reads the status of a call in `grpc-status`, under an HTTP status that is always 200; a redirect or a
-//! page means nothing to it. Calls are forwarded like any other request.
+//! A gRPC client reads the status of a call from `grpc-status`, with an HTTP status that is always 200. It cannot use a
+//! redirect or a page. Calls that are not refused are forwarded like any other request.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -15,7 +15,7 @@ const GRPC: &str = "application/grpc";
 /// The characters that are percent-encoded in `grpc-message`.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Returns the response to a call that is refused with `status` and `message`: trailers only.
+/// Returns the Trailers-Only response to a call that is refused with `status` and `message`.
 pub(super) fn refuse(status: StatusCode, message: &str) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::full(bytes::Bytes::new()));
     let headers = response.headers_mut();
@@ -29,8 +29,8 @@ pub(super) fn refuse(status: StatusCode, message: &str) -> Response<ResponseBody
     response
 }
 
-/// Returns the gRPC status code of an HTTP status: gRPC's own mapping where it has one, and a more precise code where that
-/// says *unknown*.
+/// Returns the gRPC status code of an HTTP status: the code of gRPC's mapping, or a more precise code where the mapping
+/// yields UNKNOWN.
 fn code(status: StatusCode) -> u16 {
     const UNKNOWN: u16 = 2;
     const DEADLINE_EXCEEDED: u16 = 4;

@@ -1,7 +1,6 @@
-//! Responses of routes that have no upstream: redirects and constant responses.
+//! Local responses, of routes without an upstream: redirects and constant responses.
 //!
-//! The route's access rule applies as for any other request. Responses of routes that are not public are kept out of
-//! caches.
+//! The route's access rule applies as on any other route. Responses of routes that are not public are not cacheable.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response};
@@ -12,7 +11,7 @@ use crate::config::{Access, Destination, Piece, Redirect, RedirectVariable, Resp
 use crate::proxy::refusal::{Malformed, Refusal};
 use crate::proxy::request::{LOCATION_UNSAFE, Sanitized, URI_COMPONENT, UpgradeChecked};
 
-/// Returns the route's own response, or `None` if it has an upstream.
+/// Returns the route's local response, or `None` if the route has an upstream.
 ///
 /// # Errors
 /// Returns a refusal if a redirect needs a host that the request does not name.
@@ -49,7 +48,7 @@ fn constant(respond: &Respond) -> Response<ResponseBody> {
     response
 }
 
-/// Returns the location that `pieces` make of a request, or `None` if it names the host and there is none.
+/// Returns the location for a request, or `None` if `pieces` refer to the host and the request has none.
 fn location(
     pieces: &[Piece<RedirectVariable>],
     host: &str,
@@ -78,7 +77,7 @@ fn location(
             }
             Piece::Variable(RedirectVariable::Query) => match query {
                 Some(query) => text.extend(utf8_percent_encode(query, LOCATION_UNSAFE)),
-                // The separator before an absent query goes too.
+                // Without a query, its separator is removed.
                 None => text.truncate(text.trim_end_matches(['?', '&']).len()),
             },
         }

@@ -1,6 +1,6 @@
-//! Responses of the gateway's own to requests that it refuses.
+//! Responses to requests that the gateway refuses.
 //!
-//! A body says what happened in a constant sentence, and under which request id.
+//! The body has a constant title and the request id.
 
 use bytes::Bytes;
 use http::header::{
@@ -26,7 +26,7 @@ enum ErrorFormat {
     Grpc,
 }
 
-/// What a request accepts as the body of a refusal. Most requests are not refused, so only its headers are kept.
+/// The formats that a client accepts for the body of a refusal. The format is chosen only if the request is refused.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct AcceptedErrors {
     is_grpc: bool,
@@ -35,7 +35,7 @@ pub(in crate::proxy) struct AcceptedErrors {
 }
 
 impl AcceptedErrors {
-    /// Returns what a request with this method and these headers accepts.
+    /// Returns the formats that a request with this method and these headers accepts.
     pub(in crate::proxy) fn of_request(method: &Method, headers: &HeaderMap) -> Self {
         let accept = headers.get_all(ACCEPT).iter().cloned().collect();
         Self { is_grpc: is_grpc_call(method, headers), accept }
@@ -52,7 +52,7 @@ impl AcceptedErrors {
     }
 }
 
-/// Returns the response to the request `id`, with a body that it accepts.
+/// Returns the response to the refused request `id`, in a format that the client accepts.
 pub(in crate::proxy) fn refuse(
     refusal: Refusal,
     id: &HeaderValue,
@@ -66,8 +66,8 @@ pub(in crate::proxy) fn refuse(
     response
 }
 
-/// Returns whether the connection is closed after the response: what follows a head that can be read in two ways, or a body
-/// that was not read, is not known to be a request.
+/// Returns whether the connection is closed after the response. After an ambiguous head or an unread body, the next bytes
+/// may not be a request.
 fn closes_connection(refusal: &Refusal) -> bool {
     matches!(
         refusal,
@@ -123,7 +123,7 @@ fn respond(refusal: Refusal, id: &HeaderValue, format: ErrorFormat) -> Response<
         | Refusal::BodyTooLarge
         | Refusal::BodyTimeout
         | Refusal::Unreachable
-        | Refusal::BadAnswer
+        | Refusal::BadResponse
         | Refusal::Timeout
         | Refusal::MappingTooLarge
         | Refusal::Internal => {}
@@ -143,7 +143,7 @@ fn body(refusal: &Refusal, status: StatusCode, id: &str, format: ErrorFormat) ->
             });
             (HeaderValue::from_static("application/problem+json"), Bytes::from(problem.to_string()))
         }
-        // A request id is letters, digits and `-_.`: nothing needs escaping.
+        // A request id has only letters, digits and `-_.`, so it needs no escaping.
         ErrorFormat::Page => {
             let page = format!(
                 "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\

@@ -1,11 +1,11 @@
-//! The client's response, made of the upstream's.
+//! Turns the upstream's response into the client's.
 //!
 //! 1. Hop-by-hop headers and every `X-Session-*` are removed, on every status.
-//! 2. A Set-Cookie of the session cookie is the app's own decision: it is passed on with the realm's attributes, and the
-//!    gateway adds none. Every other Set-Cookie is passed on byte for byte, in order.
-//! 3. Trailers are passed on to clients that accept them, with the same names removed.
+//! 2. If the upstream sets the session cookie itself, its Set-Cookie is forwarded with the realm's attributes, and a
+//!    reissue adds none. Every other Set-Cookie is forwarded byte for byte, in order.
+//! 3. Trailers are forwarded to clients that accept them, without the names of rule 1.
 //! 4. Paths are rewritten for the client and the route's edits are made before the session cookie is written.
-//! 5. A response that carries the session cookie is kept out of shared caches.
+//! 5. A response that sets the session cookie is kept out of shared caches.
 
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, Entry, SET_COOKIE, TRAILER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -21,43 +21,43 @@ use crate::proxy::model::Exchange;
 use crate::proxy::rewrite;
 use crate::session::{MutationOutcome, Realm};
 
-/// Makes the client's response of the upstream's.
+/// Returns the client's response, made from the upstream's.
 pub(in crate::proxy) fn respond(
-    answer: UpstreamResponse,
+    upstream_response: UpstreamResponse,
     exchange: &Exchange,
     cookie: &CookieAction,
     edits: &PreparedEdits<'_>,
 ) -> Response<ResponseBody> {
-    let mut response = answer.response;
+    let mut response = upstream_response.response;
     let announced = response.headers_mut().remove(TRAILER).filter(|_| exchange.trailers);
     if exchange.trailers {
-        response.body_mut().carry_trailers();
+        response.body_mut().forward_trailers();
     }
     let headers = response.headers_mut();
-    clean(headers);
+    remove_control_headers(headers);
     if let Some(names) = announced.as_ref().and_then(trailer_names) {
         headers.insert(TRAILER, names);
     }
     if let (Destination::Upstream(forwarding), Some(site)) = (&exchange.route.destination, &exchange.site) {
-        rewrite::restore_paths(headers, forwarding, site, answer.authority.as_str());
+        rewrite::restore_paths(headers, forwarding, site, upstream_response.authority.as_str());
     }
     edits.apply_to_response(headers);
     let Some(realm) = &exchange.route.realm else { return response };
-    let ours = match cookie {
-        CookieAction::Mutated(MutationOutcome::Updated(going)) => {
-            Some(realm.updated_cookie(going, exchange.secure))
+    let new_cookie = match cookie {
+        CookieAction::Mutated(MutationOutcome::Updated(updated)) => {
+            Some(realm.updated_cookie(updated, exchange.secure))
         }
         CookieAction::Mutated(MutationOutcome::Ended) => Some(realm.cookie_removal(exchange.secure)),
         CookieAction::None | CookieAction::Reissue | CookieAction::Mutated(MutationOutcome::Unchanged) => {
             None
         }
     };
-    let carries = if let Some(ours) = ours {
-        // A session command takes precedence over a session cookie of the upstream's.
-        adopt(headers, realm, exchange, |_| None);
-        headers.append(SET_COOKIE, ours);
+    let sets_cookie = if let Some(new_cookie) = new_cookie {
+        // A session command takes precedence over a session cookie that the upstream sets.
+        rewrite_session_cookies(headers, realm, exchange, |_| None);
+        headers.append(SET_COOKIE, new_cookie);
         true
-    } else if adopt(headers, realm, exchange, Some) {
+    } else if rewrite_session_cookies(headers, realm, exchange, Some) {
         true
     } else if let (CookieAction::Reissue, Some(active)) = (cookie, exchange.visitor.active()) {
         headers.append(SET_COOKIE, realm.renewed_cookie(active, exchange.secure));
@@ -65,14 +65,14 @@ pub(in crate::proxy) fn respond(
     } else {
         false
     };
-    if carries {
+    if sets_cookie {
         keep_private(headers);
     }
     response
 }
 
 /// Applies `with` to every Set-Cookie of the session cookie. Returns whether there was one.
-fn adopt(
+fn rewrite_session_cookies(
     headers: &mut HeaderMap,
     realm: &Realm,
     exchange: &Exchange,
@@ -85,9 +85,9 @@ fn adopt(
         .filter_map(|cookie| {
             match realm.rewrite_cookie(&cookie, exchange.visitor.active(), exchange.secure) {
                 None => Some(cookie),
-                Some(adopted) => {
+                Some(rewritten) => {
                     found = true;
-                    with(adopted.header)
+                    with(rewritten.header)
                 }
             }
         })
@@ -99,13 +99,13 @@ fn adopt(
 }
 
 /// Removes the hop-by-hop headers and the gateway's control headers.
-fn clean(headers: &mut HeaderMap) {
+fn remove_control_headers(headers: &mut HeaderMap) {
     let nominated: SmallVec<[HeaderName; 4]> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&b| b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        // An upstream that nominates these would remove the length or the session.
+        // These are kept, so that an upstream cannot remove the length or the session cookie.
         .filter(|name| !matches!(*name, CONTENT_LENGTH | SET_COOKIE | CACHE_CONTROL))
         .collect();
     let mut removed: SmallVec<[HeaderName; 8]> = SmallVec::new();
@@ -119,7 +119,7 @@ fn clean(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns the announced trailers that will be passed on.
+/// Returns the announced trailers that will be forwarded.
 fn trailer_names(announced: &HeaderValue) -> Option<HeaderValue> {
     let names = announced.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii);
     let names = names.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(headers::is_trailer);
@@ -140,7 +140,7 @@ fn keep_private(headers: &mut HeaderMap) {
         let name = directive.split('=').next().unwrap_or_default().trim();
         !name.eq_ignore_ascii_case("public") && !name.eq_ignore_ascii_case("s-maxage")
     });
-    // `private="field"` makes only that field private.
+    // `private="field"` does not count, since it makes only that field private.
     if !directives.iter().any(|directive| directive.eq_ignore_ascii_case("private")) {
         directives.push("private");
     }
@@ -160,7 +160,7 @@ fn keep_private(headers: &mut HeaderMap) {
     }
 }
 
-/// The elements of a list in which a comma may stand in a quoted string.
+/// Returns the elements of a list. Commas in quoted strings do not separate elements.
 fn split_list(list: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let mut escaped = false;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_with_the_cookie_is_private() {
+    fn response_with_a_session_cookie_is_private() {
         for (lines, expected) in [
             (&[][..], "private"),
             (&["public, max-age=60"], "max-age=60, private"),

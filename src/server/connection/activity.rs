@@ -34,7 +34,7 @@ pub(super) struct Activity {
 /// Distinguishes successive waits of the same kind.
 pub(super) type WaitId = u64;
 
-/// What a connection waits for.
+/// The event that a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     /// Nothing from the client: the gateway works, or a request body is received, which has its own timeout.

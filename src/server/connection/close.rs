@@ -7,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Timeout for shutting a connection down, TLS close_notify included.
 pub(super) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Limit on how long the rest of a request body is read and discarded after the response. This lets clients read the
-/// response that send the whole request first, or that a reset would make lose the response.
+/// Limit on how long the rest of a request body is read and discarded after the response. Some clients read the response
+/// only after sending the whole request, and a reset could make a client lose the response.
 pub(super) const MAX_DISCARD: Duration = Duration::from_secs(10);
 
 /// Closes a connection on which nothing is in flight.
@@ -27,6 +27,6 @@ pub(super) async fn close_lingering<S: AsyncRead + AsyncWrite + Unpin>(stream: &
         while stream.read(&mut buffer).await? > 0 {}
         io::Result::Ok(())
     };
-    // The connection is closed whichever way this ends.
+    // The connection is closed in any case.
     let _ = tokio::time::timeout(limit, discard).await;
 }

@@ -12,8 +12,8 @@ use super::scratch;
 
 /// The connection preface of HTTP/2 clients (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Timeout for a last request on a connection that is about to close. A request may already be on its way, and closing at
-/// once would fail it. The response to a request within this time says `Connection: close`.
+/// Timeout for a last request on a connection that is about to close. A request may already be in transit, and would fail
+/// if the connection were closed at once. Its response has `Connection: close`.
 pub(super) const LAST_REQUEST: Duration = Duration::from_secs(2);
 
 /// The first bytes of a connection.
@@ -26,7 +26,7 @@ pub(super) enum FirstBytes {
     Bytes(Bytes),
 }
 
-/// Reads at least one byte, and on until it is known whether the client sends `preface`.
+/// Reads at least one byte, and continues until it is known whether the client sends `preface`.
 pub(super) async fn read_first_bytes<S: AsyncRead + Unpin>(
     stream: &mut S,
     preface: &[u8],

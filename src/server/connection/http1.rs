@@ -1,8 +1,8 @@
-//! HTTP/1.1 on a client's connection.
+//! HTTP/1.1 on a client connection.
 //!
-//! A connection that stays idle is parked: the state that serving requests needs is dropped, and made again when the
-//! next byte arrives. No read buffer is kept for an idle connection: heads are read into a buffer that all connections
-//! of a thread share ([`scratch`](super::scratch)).
+//! A connection that stays idle is parked: the state for serving requests is dropped, and created again when the next
+//! byte arrives. An idle connection has no read buffer, since heads are read into a buffer that all connections of a
+//! thread share ([`scratch`](super::scratch)).
 
 mod encode;
 mod io;
@@ -24,12 +24,13 @@ use super::first_bytes::{FirstBytes, read_first_bytes};
 use super::tracked_io::TrackedIo;
 use crate::proxy::Upgrade;
 
-/// How long a connection is idle before it is parked.
-const PARK: Duration = Duration::from_secs(1);
-/// The response to a client that does not complete a request's head in time.
-const SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// Idle time after which a connection is parked.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+/// The response to a client that does not complete a request head before the timeout.
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Why serving requests has ended.
+/// The reason why serving requests ended.
 enum Outcome {
     /// Nothing is in flight, and the connection is to be closed.
     Closed,
@@ -37,15 +38,15 @@ enum Outcome {
     MayBeSending,
     /// The connection is broken, or its response is incomplete.
     Broken,
-    /// A request's head was not complete in time.
+    /// A request head was not complete before the timeout.
     SlowHead,
-    /// No request came for [`PARK`].
+    /// No request arrived for [`PARK_AFTER`].
     Idle,
     /// The connection becomes a tunnel.
     Upgraded(Box<Upgrade>),
 }
 
-/// Serves `stream`, of which the bytes `first` were read.
+/// Serves `stream`, from which `first` has already been read.
 pub(super) async fn serve<S>(
     mut stream: S,
     mut first: Bytes,
@@ -75,7 +76,7 @@ pub(super) async fn serve<S>(
             }
         }
         tracing::debug!("an idle connection is parked");
-        let rest = context.timeouts.idle.saturating_sub(PARK);
+        let rest = context.timeouts.idle.saturating_sub(PARK_AFTER);
         first = match read_first_bytes(&mut stream, &[], rest, &mut stopped).await {
             FirstBytes::Bytes(bytes) => bytes,
             FirstBytes::None | FirstBytes::Partial => return close(&mut stream).await,
@@ -83,9 +84,9 @@ pub(super) async fn serve<S>(
     }
 }
 
-/// Responds to a client that does not complete a request's head in time, and closes its connection.
+/// Responds to a client that does not complete a request head before the timeout, and closes its connection.
 pub(super) async fn refuse_slow<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
-    if matches!(tokio::time::timeout(SHUTDOWN_TIMEOUT, stream.write_all(SLOW)).await, Ok(Ok(()))) {
+    if matches!(tokio::time::timeout(SHUTDOWN_TIMEOUT, stream.write_all(REQUEST_TIMEOUT)).await, Ok(Ok(()))) {
         close_lingering(stream, SHUTDOWN_TIMEOUT).await;
     }
 }

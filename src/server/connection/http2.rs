@@ -41,7 +41,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Limit on the buffered bytes of one response.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Number of streams reset for a protocol error by which a connection is closed (CVE-2025-8671).
+/// Limit on streams that the server resets because of protocol errors. Beyond it, the connection is closed
+/// (CVE-2025-8671).
 const MAX_STREAM_ERRORS: usize = 100;
 /// Interval of PING frames to a silent client.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -159,17 +160,16 @@ fn is_client_fault(error: &hyper::Error) -> bool {
     error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()).is_some_and(h2::Error::is_library)
 }
 
-/// What the service has created for a stream, for the stream's task: the response's activity, and the request body if
-/// there is one.
+/// The objects that the service passes to a stream's task: the response's activity, and the request body if there is one.
 type StreamState = (Rc<ResponseActivity>, Option<Rc<UnreadBody>>);
 
-/// Runs each stream as a task of its own on the connection's thread.
+/// Runs each stream as a separate task on the connection's thread.
 #[derive(Clone, Debug)]
 struct StreamExecutor {
     /// The state of the next stream to be executed: hyper executes it right after it has called the service.
     next: Rc<RefCell<Option<StreamState>>>,
     send_timeout: Duration,
-    /// How long the rest of a request body is read and discarded after the response.
+    /// Limit on how long the rest of a request body is read and discarded after the response.
     discard: Duration,
     budget: Rc<ReadBudget>,
 }
@@ -218,7 +218,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         } else if let Some(response) = this.response {
             response.poll_request(cx);
         }
-        // Discarding reopens the flow-control window, for which clients wait that send everything before they read.
+        // Discarding reopens the flow-control window. Clients that send the whole request before they read wait for it.
         let rest = this.unread.as_ref().filter(|unread| unread.poll_discard(cx).is_pending());
         if is_over {
             if this.response.as_ref().is_some_and(|response| !response.is_done()) {

@@ -1,5 +1,4 @@
-//! The buffer into which a thread reads from connections that are idle most of the time, so that they need none of their
-//! own.
+//! A read buffer that all connections of a thread share, so that idle connections need no buffer.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,14 +7,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Size of a read, in bytes: more than usual request heads have.
+/// Size of a read, in bytes. It is larger than usual request heads.
 const SIZE: usize = 16 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SIZE].into());
 }
 
-/// Reads from `stream` and calls `consume` with the bytes, which are none at the end of the stream.
+/// Reads from `stream` and calls `consume` with the bytes, or with an empty slice at the end of the stream.
 pub(super) fn poll_read<S: AsyncRead + Unpin, T>(
     stream: &mut S,
     cx: &mut Context<'_>,

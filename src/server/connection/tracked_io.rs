@@ -1,5 +1,5 @@
-//! A connection's stream under HTTP/2 or a tunnel: it yields first what was read ahead, and records reads and blocked
-//! writes.
+//! The stream of an HTTP/2 connection or of a tunnel. It first returns bytes that were read ahead, and records reads and
+//! blocked writes.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use super::activity::Activity;
 #[derive(Debug)]
 pub(super) struct TrackedIo<S> {
     stream: S,
-    /// Bytes that were read already, and are yielded first.
+    /// Bytes that were read ahead, and are returned first.
     ahead: Bytes,
     activity: Rc<Activity>,
 }
@@ -48,8 +48,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
             let count = this.ahead.len().min(buffer.remaining());
             buffer.put_slice(&this.ahead.split_to(count));
             if !this.ahead.has_remaining() && buffer.remaining() > 0 {
-                // What is here of the rest comes along, which saves a parser a try at a part. An end or an error shows
-                // again at the next read.
+                // Also returns bytes that have arrived since, so that the parser sees more than a part of a frame. The
+                // next read reports the end of the stream or an error again.
                 let _ = Pin::new(&mut this.stream).poll_read(cx, buffer);
             }
         }

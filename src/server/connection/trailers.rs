@@ -1,9 +1,10 @@
-//! Pseudo-header fields in the trailers of HTTP/2 requests.
+//! Makes h2 reject pseudo-header fields in the trailers of HTTP/2 requests.
 //!
-//! They make a request malformed (RFC 9113, 8.1), but h2 drops them and hands over the rest. What h2 does refuse is a
-//! pseudo-header field after a regular one. So a regular field is put in front of all trailers on their way to it: one
-//! byte, an entry of HPACK's static table, which changes no state of the compression. Nothing but frame heads has to
-//! be read for that, and h2 judges each field as it always does. The field goes with those that no trailers may hold.
+//! Such a field makes a request malformed (RFC 9113, 8.1), but h2 drops it and delivers the other fields. However, h2
+//! rejects a pseudo-header field after a regular field. So a regular field, the marker, is inserted before the fields of
+//! all trailers. The marker is one byte that refers to HPACK's static table, and does not change the compression state.
+//! Only frame headers and the start of a header block are parsed here. h2 still validates each field. The marker is later
+//! removed, together with other fields that are not allowed in trailers.
 
 use std::io;
 use std::pin::Pin;
@@ -15,71 +16,71 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::first_bytes::PREFACE;
 use super::write_through::write_through;
 
-/// A frame's head: three bytes of length, the type, the flags, and four of the stream's id.
-const HEAD: usize = 9;
-/// The largest frame that h2 takes; beyond it, it ends the connection.
+/// Length of a frame header: three bytes of length, the type, the flags, and four bytes of the stream id.
+const FRAME_HEADER: usize = 9;
+/// The largest payload that h2 accepts. It ends the connection after a larger one.
 const MAX_FRAME: usize = 16 * 1024;
-/// A frame's type that begins a header block.
+/// The type of HEADERS frames, which begin a header block.
 const HEADERS: u8 = 1;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
-/// `host` without a value, by its index in the static table (RFC 7541, A). `headers::is_trailer` takes none.
-const MARK: u8 = 0x80 | 38;
+/// An empty `host` field, by its index in the static table (RFC 7541, A). `headers::is_trailer` does not allow `host`.
+const MARKER: u8 = 0x80 | 38;
 
-/// A client's frames, with a mark in front of the fields of all trailers.
+/// A stream that inserts the marker before the fields of all trailers that a client sends.
 #[derive(Debug)]
 pub(super) struct MarkedTrailers<S> {
     stream: S,
-    frames: Frames,
-    /// What was read and not passed on: the beginning of a frame's head, or trailers and what came with them.
+    frames: FramePosition,
+    /// Bytes that were read but not passed on: an incomplete frame header, or trailers and the bytes after them.
     held: BytesMut,
-    /// How much of that may be passed on.
+    /// Number of held bytes that may be passed on.
     ready: usize,
 }
 
-/// How far the frames were followed.
+/// The position among the client's frames.
 #[derive(Debug)]
-struct Frames {
-    /// What is left of the preface, or of a frame.
+struct FramePosition {
+    /// Number of bytes that are left of the preface or of the current frame.
     left: usize,
-    /// The latest stream: a client opens each with a higher number than the one before, by its first header block.
+    /// The highest stream id so far. The first header block of each stream has a higher id than all earlier streams.
     latest: u32,
 }
 
 impl<S> MarkedTrailers<S> {
-    /// The frames that come over `stream`, of which nothing has been read.
+    /// Wraps `stream`, from which nothing has been read.
     pub(super) fn new(stream: S) -> Self {
-        let frames = Frames { left: PREFACE.len(), latest: 0 };
+        let frames = FramePosition { left: PREFACE.len(), latest: 0 };
         Self { stream, frames, held: BytesMut::new(), ready: 0 }
     }
 
-    /// Finds out how much of what is held may be passed on, and marks trailers that are there as a whole.
-    fn follow(&mut self) {
+    /// Updates the number of held bytes that may be passed on, and marks trailers that have arrived completely.
+    fn process_held(&mut self) {
         loop {
             let rest = self.held.get(self.ready..).unwrap_or_default();
             self.ready += self.frames.skip(rest);
             let rest = self.held.get(self.ready..).unwrap_or_default();
-            let Some(length) = frame_length(rest).filter(|length| rest.len() >= HEAD + length) else {
+            let Some(length) = frame_length(rest).filter(|length| rest.len() >= FRAME_HEADER + length) else {
                 return;
             };
-            let mark = mark_at(rest.get(..HEAD + length).unwrap_or_default());
-            let Some(mark) = mark else {
-                self.ready += HEAD + length;
+            let position = marker_position(rest.get(..FRAME_HEADER + length).unwrap_or_default());
+            let Some(position) = position else {
+                self.ready += FRAME_HEADER + length;
                 continue;
             };
-            let after = self.held.split_off(self.ready + mark);
+            let after = self.held.split_off(self.ready + position);
             for (byte, new) in self.held.iter_mut().skip(self.ready).zip(length_bytes(length + 1)) {
                 *byte = new;
             }
-            self.held.extend_from_slice(&[MARK]);
+            self.held.extend_from_slice(&[MARKER]);
             self.held.extend_from_slice(&after);
-            self.ready += HEAD + length + 1;
+            self.ready += FRAME_HEADER + length + 1;
         }
     }
 }
 
-impl Frames {
-    /// How many of `bytes` may be passed on: up to a head that is not there as a whole, or trailers.
+impl FramePosition {
+    /// Returns how many of `bytes` may be passed on: all before an incomplete frame header or trailers.
     fn skip(&mut self, bytes: &[u8]) -> usize {
         let mut passed = 0;
         loop {
@@ -97,28 +98,29 @@ impl Frames {
                 }
                 self.latest = self.latest.max(id);
             }
-            passed += HEAD;
+            passed += FRAME_HEADER;
             self.left = length;
         }
     }
 }
 
-/// The length of the frame whose head `bytes` begins with.
+/// Returns the payload length of the frame at the beginning of `bytes`, or `None` if its header is incomplete.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
-    let [a, b, c, ..] = bytes.get(..HEAD)? else { return None };
+    let [a, b, c, ..] = bytes.get(..FRAME_HEADER)? else { return None };
     Some(usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c))
 }
 
+/// Returns the length field of a frame header.
 fn length_bytes(length: usize) -> impl Iterator<Item = u8> {
     let [.., a, b, c] = length.to_be_bytes();
     [a, b, c].into_iter()
 }
 
-/// Where in a frame of headers its first field begins: behind padding, priority, and what is said of the table's size.
-/// None: the frame is broken, as h2 will find.
-fn mark_at(frame: &[u8]) -> Option<usize> {
+/// Returns the position of the first field in a HEADERS frame: after the pad length, the priority, and updates of the
+/// dynamic table's size. Returns `None` if the frame is invalid, which h2 reports.
+fn marker_position(frame: &[u8]) -> Option<usize> {
     let flags = *frame.get(4)?;
-    let mut at = HEAD;
+    let mut at = FRAME_HEADER;
     let mut end = frame.len();
     if flags & PADDED != 0 {
         end = end.checked_sub(usize::from(*frame.get(at)?))?;
@@ -128,13 +130,14 @@ fn mark_at(frame: &[u8]) -> Option<usize> {
         at += 5;
     }
     let mut block = frame.get(at..end)?;
-    // A size is 001 and five bits, or all of these set and more bytes, of which the last has no highest bit.
+    // A size update (RFC 7541, 6.3) has the prefix 001 and five bits. If all five are set, more bytes follow, and the
+    // last of them has its highest bit clear.
     while let Some((first, more)) = block.split_first().filter(|(first, _)| **first & 0xe0 == 0x20) {
         let count = match first & 0x1f {
             0x1f => more.iter().position(|byte| byte & 0x80 == 0).map(|last| last + 1),
             _ => Some(0),
         };
-        // One that goes on in the next frame comes after the mark, where h2 may refuse it.
+        // An update that continues in the next frame ends up after the marker, where h2 may reject it.
         let Some(after) = count.and_then(|count| more.get(count..)) else { break };
         block = after;
     }
@@ -166,7 +169,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MarkedTrailers<S> {
                 }
                 this.held.extend_from_slice(read.get(passed..).unwrap_or_default());
                 buffer.set_filled(before + passed);
-                this.follow();
+                this.process_held();
                 if passed > 0 {
                     return Poll::Ready(Ok(()));
                 }
@@ -176,10 +179,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for MarkedTrailers<S> {
                 ready!(Pin::new(&mut this.stream).poll_read(cx, &mut more))?;
                 this.held.extend_from_slice(more.filled());
                 if more.filled().is_empty() {
-                    // The client has ended in the middle of a frame.
+                    // The client has closed the stream in the middle of a frame.
                     this.ready = this.held.len();
                 } else {
-                    this.follow();
+                    this.process_held();
                 }
             }
         }
@@ -200,8 +203,8 @@ mod tests {
         [&length[..], &[kind, flags], &id.to_be_bytes(), payload].concat()
     }
 
-    /// What comes out when `pieces` go in.
-    fn through(pieces: &[&[u8]]) -> Vec<u8> {
+    /// Returns the bytes that are passed on after `pieces` arrive one by one.
+    fn pass_through(pieces: &[&[u8]]) -> Vec<u8> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (near, mut far) = tokio::io::duplex(1 << 20);
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trailers_are_marked_behind_what_comes_before_their_fields() {
+    fn marker_is_inserted_before_the_first_field_of_trailers_only() {
         let data = [frame(4, 0, 0, b"settings"), frame(0, 0, 1, b"data")].concat();
         for (flags, payload, marked) in [
             (0, &b"\x81"[..], &b"\xa6\x81"[..]),
@@ -251,15 +254,15 @@ mod tests {
                 [&sent[..], &trailers(payload), &rest, &frame(HEADERS, 0, 1, b"")].concat(),
                 [&sent[..], &trailers(marked), &rest, &frame(HEADERS, 0, 1, b"\xa6")].concat(),
             );
-            assert_eq!(through(&[&sent]), expected, "{flags} {payload:?}");
+            assert_eq!(pass_through(&[&sent]), expected, "{flags} {payload:?}");
             let bytes: Vec<&[u8]> = sent.chunks(1).collect();
-            assert_eq!(through(&bytes), expected, "{flags} {payload:?}");
+            assert_eq!(pass_through(&bytes), expected, "{flags} {payload:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference_and_nothing_else_is_changed(
+        fn output_does_not_depend_on_splitting_and_has_only_markers_added(
             frames in prop::collection::vec((0_u8..3, any::<u8>(), 0_u32..5, 0_usize..40), 0..20),
             cuts in prop::collection::vec(1_usize..60, 0..30),
             end in 0_usize..30,
@@ -267,7 +270,7 @@ mod tests {
             let frames = frames.iter().map(|(kind, flags, id, length)| frame(*kind, *flags, *id, &vec![0x81; *length]));
             let mut sent = [PREFACE, &frames.collect::<Vec<_>>().concat()].concat();
             sent.truncate(sent.len() - end.min(sent.len()));
-            let whole = through(&[&sent]);
+            let whole = pass_through(&[&sent]);
             let (mut pieces, mut rest) = (Vec::new(), &sent[..]);
             for cut in cuts {
                 let (piece, after) = rest.split_at(cut.min(rest.len()));
@@ -275,15 +278,15 @@ mod tests {
                 rest = after;
             }
             pieces.push(rest);
-            prop_assert_eq!(&through(&pieces), &whole);
+            prop_assert_eq!(&pass_through(&pieces), &whole);
             prop_assert!(whole.len() >= sent.len());
-            let marks = whole.iter().filter(|byte| **byte == MARK).count();
-            prop_assert_eq!(whole.len() - marks, sent.len() - sent.iter().filter(|byte| **byte == MARK).count());
+            let marks = whole.iter().filter(|byte| **byte == MARKER).count();
+            prop_assert_eq!(whole.len() - marks, sent.len() - sent.iter().filter(|byte| **byte == MARKER).count());
         }
 
         #[test]
-        fn any_bytes_pass(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
-            prop_assert!(through(&[&bytes]).len() >= bytes.len());
+        fn arbitrary_bytes_are_passed_on(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            prop_assert!(pass_through(&[&bytes]).len() >= bytes.len());
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Wrappers that change how a stream is read, and write through to it.
+//! A macro for wrappers that change only how a stream is read.
 
-/// Implements `AsyncWrite` for a wrapper by its field `stream`.
+/// Implements `AsyncWrite` for a wrapper by delegating to its field `stream`.
 macro_rules! write_through {
     ($wrapper:ident) => {
         impl<S: ::tokio::io::AsyncWrite + Unpin> ::tokio::io::AsyncWrite for $wrapper<S> {

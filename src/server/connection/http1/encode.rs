@@ -14,12 +14,12 @@ use hyper::ext::ReasonPhrase;
 use crate::http1::{has_option, parse_decimal, write_chunk_size, write_field, write_status_line};
 use crate::time::Clock;
 
-/// The request that a response answers.
+/// The properties of a request that determine the encoding of its response.
 #[derive(Clone, Debug)]
-pub(super) struct Answered {
+pub(super) struct RequestInfo {
     pub(super) method: Method,
     pub(super) version: Version,
-    /// Whether the client allows another request after this one.
+    /// Whether another request may follow on the connection.
     pub(super) keep_alive: bool,
 }
 
@@ -31,30 +31,30 @@ pub(super) struct Encoder {
     pub(super) keep_alive: bool,
 }
 
-/// How a response's body is framed.
+/// The framing of a response body.
 #[derive(Debug)]
 enum Framing {
-    /// There is no body, whatever the headers say.
+    /// No body is sent, regardless of the headers.
     None,
-    /// By Content-Length; this many bytes are missing.
+    /// Content-Length, with this number of missing bytes.
     Length(u64),
     Chunked,
-    /// By the end of the connection.
+    /// The end of the connection.
     UntilClose,
 }
 
-/// The body is not as long as its Content-Length.
+/// Error of a body whose length differs from its Content-Length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the response's body is not as long as its Content-Length")]
+#[error("the length of the response's body differs from its Content-Length")]
 pub(super) struct WrongLength;
 
 impl Encoder {
-    /// Writes the head of a response with this body to `head`, up to and with the empty line. Returns the encoder of its
+    /// Appends the head of a response with this body to `head`, including the empty line. Returns the encoder of the
     /// body.
-    pub(super) fn start<B: Body>(parts: &Parts, body: &B, answered: &Answered, head: &mut Vec<u8>) -> Self {
+    pub(super) fn start<B: Body>(parts: &Parts, body: &B, request: &RequestInfo, head: &mut Vec<u8>) -> Self {
         let Parts { status, headers, .. } = parts;
         head.reserve(32 * headers.len() + 256);
-        write_status_line(answered.version, *status, parts.extensions.get::<ReasonPhrase>(), head);
+        write_status_line(request.version, *status, parts.extensions.get::<ReasonPhrase>(), head);
         let switches = *status == StatusCode::SWITCHING_PROTOCOLS;
         let mut announced = None;
         let (mut closes, mut has_date) = (false, status.is_informational());
@@ -78,13 +78,13 @@ impl Encoder {
         let exact = body.size_hint().exact();
         let (framing, length) = if status.is_informational() || *status == StatusCode::NO_CONTENT {
             (Framing::None, None)
-        } else if answered.method == Method::HEAD || *status == StatusCode::NOT_MODIFIED {
-            // A response of the gateway's own has a body here, whose length a GET would be told (RFC 9110, 8.6).
-            let own = exact.filter(|length| *length > 0 && answered.method == Method::HEAD);
-            (Framing::None, announced.or(own))
+        } else if request.method == Method::HEAD || *status == StatusCode::NOT_MODIFIED {
+            // The length of the body of a response that the gateway generates (RFC 9110, 8.6).
+            let generated = exact.filter(|length| *length > 0 && request.method == Method::HEAD);
+            (Framing::None, announced.or(generated))
         } else if let Some(length) = exact.or(announced) {
             (Framing::Length(length), Some(length))
-        } else if answered.version == Version::HTTP_10 {
+        } else if request.version == Version::HTTP_10 {
             closes = true;
             (Framing::UntilClose, None)
         } else {
@@ -95,10 +95,10 @@ impl Encoder {
             // Writing to memory never fails.
             let _ = write!(head, "content-length: {length}\r\n");
         }
-        let keep_alive = answered.keep_alive && !closes && !switches;
+        let keep_alive = request.keep_alive && !closes && !switches;
         if !keep_alive && !switches {
             write_field(CONNECTION.as_str(), b"close", head);
-        } else if keep_alive && answered.version == Version::HTTP_10 {
+        } else if keep_alive && request.version == Version::HTTP_10 {
             write_field(CONNECTION.as_str(), b"keep-alive", head);
         }
         if !has_date {
@@ -113,7 +113,7 @@ impl Encoder {
         !matches!(self.framing, Framing::None)
     }
 
-    /// Encodes a piece of the body, and passes what is to be written to `push`.
+    /// Encodes a piece of the body, and passes the bytes to write to `push`.
     pub(super) fn encode(
         &mut self,
         frame: Frame<Bytes>,
@@ -129,7 +129,7 @@ impl Encoder {
         match &mut self.framing {
             Framing::None => return Ok(()),
             Framing::Length(left) => {
-                // The client would take what exceeds Content-Length for the next response.
+                // The client would interpret bytes beyond Content-Length as the next response.
                 *left = left.checked_sub(data.len() as u64).ok_or(WrongLength)?;
             }
             Framing::Chunked => {
@@ -177,16 +177,16 @@ impl Encoder {
 }
 
 thread_local! {
-    /// The Date of responses: a second since the epoch, and its text.
+    /// The current Date of responses: the second since the epoch, and its text.
     static DATE_NOW: RefCell<(i64, String)> = const { RefCell::new((-1, String::new())) };
 }
 
-/// Writes a Date field (RFC 9110, 6.6.1), whose text is made once a second.
+/// Appends a Date field (RFC 9110, 6.6.1). Its text is formatted once per second.
 fn write_date(head: &mut Vec<u8>) {
     let second = Clock.now().wall.as_secs();
-    DATE_NOW.with_borrow_mut(|(made, text)| {
-        if *made != second {
-            *made = second;
+    DATE_NOW.with_borrow_mut(|(formatted, text)| {
+        if *formatted != second {
+            *formatted = second;
             let since_epoch = Duration::from_secs(u64::try_from(second).unwrap_or_default());
             *text = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since_epoch);
         }

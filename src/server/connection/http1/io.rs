@@ -1,7 +1,7 @@
-//! The bytes of a client's HTTP/1.1 connection: request heads and bodies are read, and queued bytes are written.
+//! The IO of a client's HTTP/1.1 connection: reads request heads and bodies, and writes queued bytes.
 //!
-//! The connection's task and the body of the current request share it. The task reads heads and writes responses; whoever
-//! polls the body reads that.
+//! It is shared by the connection's task, which reads heads and writes responses, and by the body of the current request,
+//! which reads itself when it is polled.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,7 +17,7 @@ use crate::upstream::{BodyReader, ClientBodyError};
 
 /// Limit on the bytes of later requests that are read while one is handled.
 const MAX_AHEAD: usize = 64 * 1024;
-/// What a client is sent that waits before it sends a request's body (RFC 9110, 15.2.1).
+/// The interim response to a client that waits for it before it sends the request body (RFC 9110, 15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A client's connection.
@@ -35,7 +35,7 @@ pub(super) struct ConnectionIo<S> {
     body: Decoder,
     /// Whether the body has invalid framing.
     is_body_broken: bool,
-    /// Whether the client waits for a 100 before it sends the body.
+    /// Whether the client waits for a 100 response before it sends the body.
     is_continue_due: bool,
     /// Whether interim responses can be sent: to a client of HTTP/1.1, until its final response begins.
     accepts_interim: bool,
@@ -43,7 +43,7 @@ pub(super) struct ConnectionIo<S> {
     task: Option<Waker>,
 }
 
-/// Why there is no request.
+/// The reason why no request head was read.
 #[derive(Debug)]
 pub(super) enum NoRequest {
     /// The client has closed the connection, or it broke.
@@ -53,7 +53,7 @@ pub(super) enum NoRequest {
 }
 
 impl<S> ConnectionIo<S> {
-    /// Returns a connection over `stream`, of which the bytes `first` were read.
+    /// Returns a connection over `stream`, from which `first` has already been read.
     pub(super) fn new(stream: S, first: Bytes) -> Self {
         let mut read = ReadBuffer::new();
         read.bytes = BytesMut::from(first);
@@ -72,12 +72,12 @@ impl<S> ConnectionIo<S> {
         }
     }
 
-    /// Returns the stream, and what was read of it and not parsed.
+    /// Returns the stream, and the bytes that were read from it but not parsed.
     pub(super) fn into_parts(self) -> (S, Bytes) {
         (self.stream, self.read.bytes.freeze())
     }
 
-    /// Returns whether a part of a request's head has arrived.
+    /// Returns whether any unparsed bytes have arrived.
     pub(super) fn has_bytes(&self) -> bool {
         !self.read.bytes.is_empty()
     }
@@ -96,18 +96,18 @@ impl<S> ConnectionIo<S> {
         self.write.push(piece);
     }
 
-    /// Returns the number of bytes that wait to be written.
+    /// Returns the number of queued bytes.
     pub(super) fn queued(&self) -> usize {
         self.write.bytes()
     }
 
-    /// Begins the final response, after which there is no interim response.
+    /// Begins the final response. No interim response is sent after that.
     pub(super) fn begin_response(&mut self) {
         self.accepts_interim = false;
         self.is_continue_due = false;
     }
 
-    /// Discards what has arrived of the request's body. Returns whether that is all of it.
+    /// Discards the part of the request body that has arrived. Returns whether the body is complete.
     pub(super) fn discard_body(&mut self) -> bool {
         while !self.is_body_broken {
             match self.body.next(&mut self.read.bytes, self.closed) {
@@ -120,7 +120,7 @@ impl<S> ConnectionIo<S> {
         false
     }
 
-    /// Returns whether closing the connection could cost the client its response: it may still be sending.
+    /// Returns whether the client may still be sending, so that it could lose the response if the connection were closed.
     pub(super) fn may_be_sending(&self) -> bool {
         !self.closed && (!self.body.is_ended() || self.has_bytes())
     }
@@ -172,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
         }
     }
 
-    /// Writes what is queued. Ready when all of it is written. `wrote` is called after each write.
+    /// Writes the queued bytes. Ready when all are written. Calls `wrote` after each write.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -186,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Flushes what a layer below, such as TLS, may buffer.
+    /// Flushes bytes that a lower layer, such as TLS, may buffer.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unflushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
@@ -195,8 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the client has disconnected. What it sends of later requests is read ahead, up to a limit. While the body
-    /// of the current request is incomplete, whoever reads that notices.
+    /// Ready when the client has disconnected. Later requests are read ahead, up to a limit. While the body of the
+    /// current request is incomplete, reading the body detects the disconnection instead.
     pub(super) fn poll_disconnected(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.body.is_ended() {
             if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
@@ -223,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
             self.is_continue_due = false;
             self.queue(Bytes::from_static(CONTINUE));
         }
-        // The connection's task writes what does not fit now.
+        // The connection's task writes the rest.
         if self.poll_write(cx, || ())?.is_ready() {
             let _ = self.poll_flush(cx)?;
         }

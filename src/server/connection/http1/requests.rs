@@ -1,4 +1,4 @@
-//! The requests of a client's HTTP/1.1 connection, one after another: read, handled and answered.
+//! Reads and handles the requests of a client's HTTP/1.1 connection, and sends the responses, one after the other.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -16,29 +16,29 @@ use tokio::sync::watch;
 
 use super::super::context::ConnectionContext;
 use super::super::first_bytes::LAST_REQUEST;
-use super::encode::{Answered, Encoder};
+use super::encode::{Encoder, RequestInfo};
 use super::io::{ConnectionIo, NoRequest};
-use super::{Outcome, PARK};
+use super::{Outcome, PARK_AFTER};
 use crate::http1::{BadRequest, Decoder, HeadLimits, RequestHead};
 use crate::proxy::{ResponseBody, handle, reject};
 use crate::time::{Alarm, Clock};
 use crate::upstream::{ClientBody, RequestSender};
 
-/// Limit on the bytes of a response that wait to be written before more of it is read.
+/// Limit on the queued bytes of a response. More of the response is read only below it.
 const MAX_QUEUED: usize = 64 * 1024;
-/// First pieces of a body up to this size are copied behind the head: one write of one buffer is cheapest.
+/// A first piece of a body up to this size is copied behind the head, since one write of one buffer is cheapest.
 const MAX_COPY: usize = 8 * 1024;
 
 /// A connection, shared with the body of its current request.
 type Io<S> = Rc<RefCell<ConnectionIo<S>>>;
 
-/// Why there is no further request.
+/// The reason why no request head was read.
 enum NoHead {
     Ended(Outcome),
     Rejected(BadRequest),
 }
 
-/// The connection broke, or its response did.
+/// Error of a response that could not be sent completely.
 struct Broken;
 
 /// Whether the server is stopping, so that the next response is the last.
@@ -73,8 +73,9 @@ where
             Err(NoHead::Ended(outcome)) => return outcome,
             Err(NoHead::Rejected(bad)) => {
                 let response = reject(&context.worker, &context.peer, bad.into());
-                let answered = Answered { method: Method::GET, version: Version::HTTP_11, keep_alive: false };
-                let sent = send(io, response, answered, context, &mut alarm).await;
+                let request_info =
+                    RequestInfo { method: Method::GET, version: Version::HTTP_11, keep_alive: false };
+                let sent = send(io, response, request_info, context, &mut alarm).await;
                 return if sent.is_ok() { Outcome::MayBeSending } else { Outcome::Broken };
             }
         };
@@ -88,11 +89,11 @@ where
             StatusCode::SWITCHING_PROTOCOLS => response.body_mut().take_upgrade(),
             _ => None,
         };
-        // If nobody reads the rest of the request's body any more, the client had better not send it.
+        // If the rest of the request body will not be read, the connection is closed after the response.
         let is_rest_unread = Rc::weak_count(io) == 0 && !io.borrow_mut().discard_body();
         keep_alive &= !stop.stopping && !is_rest_unread;
-        let answered = Answered { method, version, keep_alive };
-        let Ok(keep_alive) = send(io, response, answered, context, &mut alarm).await else {
+        let request_info = RequestInfo { method, version, keep_alive };
+        let Ok(keep_alive) = send(io, response, request_info, context, &mut alarm).await else {
             return Outcome::Broken;
         };
         if let Some(upgrade) = upgrade {
@@ -134,7 +135,7 @@ async fn next_head<S: AsyncRead + AsyncWrite + Unpin>(
         let (limit, outcome) = match (has_begun, stop.stopping) {
             (true, _) => (timeouts.header, Outcome::SlowHead),
             (false, true) => (timeouts.idle.min(LAST_REQUEST), Outcome::Closed),
-            (false, false) => (timeouts.idle.min(PARK), Outcome::Idle),
+            (false, false) => (timeouts.idle.min(PARK_AFTER), Outcome::Idle),
         };
         let due = *due.get_or_insert_with(|| Clock.mono() + limit);
         alarm.poll(cx, due).map(|()| Err(NoHead::Ended(outcome)))
@@ -172,7 +173,7 @@ async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
         }
         stop.poll(cx);
         let mut io = io.borrow_mut();
-        // Interim responses.
+        // Writes interim responses.
         let written = io.poll_write(cx, || ());
         let written = if let Poll::Ready(Ok(())) = written { io.poll_flush(cx) } else { written };
         let is_broken = matches!(written, Poll::Ready(Err(_)));
@@ -185,13 +186,13 @@ async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
 async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     io: &Io<S>,
     response: Response<ResponseBody>,
-    answered: Answered,
+    request_info: RequestInfo,
     context: &ConnectionContext,
     alarm: &mut Alarm,
 ) -> Result<bool, Broken> {
     let (parts, body) = response.into_parts();
     let mut head = Vec::new();
-    let encoder = Encoder::start(&parts, &body, &answered, &mut head);
+    let encoder = Encoder::start(&parts, &body, &request_info, &mut head);
     let keep_alive = encoder.keep_alive;
     // Sends the rest of the request while the client does not read its response.
     let sender = body.request_sender();
@@ -246,17 +247,17 @@ struct Sending {
     head: Vec<u8>,
     body: ResponseBody,
     encoder: Encoder,
-    /// Whether all of the body is queued, or what there is of one that failed.
+    /// Whether the body is queued completely, or as far as it was received before it failed.
     ended: bool,
-    /// Whether the body failed: the connection is closed, so that the client does not take it for complete.
+    /// Whether the body failed. The connection is then closed, so that the client notices that the body is incomplete.
     is_broken: bool,
 }
 
 impl Sending {
-    /// Queues what there is of the response, up to a limit. Returns whether it waits for more of the body.
+    /// Queues the available part of the response, up to [`MAX_QUEUED`]. Returns whether more of the body must be awaited.
     fn poll_fill<S: AsyncRead + AsyncWrite + Unpin>(&mut self, io: &Io<S>, cx: &mut Context<'_>) -> bool {
         let mut is_waiting = false;
-        // The body may read from the connection: it sends the rest of the request.
+        // `io` must not be borrowed here, because polling the body may read the rest of the request from it.
         while !self.ended && self.head.len() + io.borrow().queued() < MAX_QUEUED {
             let Self { head, body, encoder, .. } = self;
             let frame = match Pin::new(body).poll_frame(cx) {
