@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use super::dispatch::{EngineResponse, Operation};
 use crate::store::StoreOpenError;
 
-/// Interval of the removal of rows whose TTL has passed. DynamoDB may take days, so nobody relies on it.
+/// Interval of the removal of rows whose TTL has passed. DynamoDB may take days, so no caller relies on it.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Maximum number of concurrent calls. The engine executes one at a time; with two more, decoding and encoding of JSON
