@@ -32,7 +32,7 @@ pub(super) struct RealmContext {
     _store: Option<Store>,
 }
 
-/// What to do if the database of the embedded store does not exist.
+/// The action to take if the database of the embedded store does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IfMissing {
     /// Return an error.

@@ -69,7 +69,7 @@ pub fn response(input: &[u8]) {
     }
 }
 
-/// What the server does after its output.
+/// The server's behavior after its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Closes,

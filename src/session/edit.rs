@@ -13,7 +13,7 @@ pub enum Edit {
         /// The messages.
         flash: Vec<String>,
     },
-    /// Prepares a request: takes flash messages out of the session, and adds a CSRF token if there is none.
+    /// Prepares a request: takes flash messages out of the session, and adds a CSRF token to one without.
     Prepare {
         /// The messages to take out: as many as fit into a header of this many bytes. `None` takes none out.
         flash: Option<usize>,

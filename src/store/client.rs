@@ -47,7 +47,7 @@ pub enum StoreOpenError {
     NoCredentials {
         /// The chain's error.
         reason: String,
-        /// What to set.
+        /// The settings that provide credentials.
         hint: &'static str,
     },
     /// The endpoint is not an HTTP URL.

@@ -11,13 +11,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, SET_COOKIE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, SET_COOKIE};
 use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_body::{ClientBody, ClientBodyError};
 use crate::headers::{self, Scrub};
-use crate::http1::{write_field, write_status_line};
+use crate::http1::{has_option, write_field, write_status_line};
 use crate::time::{Alarm, Clock};
 
 /// Limit on the interim responses that are forwarded for a request.
@@ -225,10 +225,18 @@ impl BodyProgress {
             return;
         };
         self.interim.set(count + 1);
+        // Fields that Connection names are hop-by-hop, too (RFC 9110, 7.6.1).
+        let is_nominated = |name: &HeaderName| {
+            headers
+                .get_all(CONNECTION)
+                .iter()
+                .any(|line| has_option(line.as_bytes(), name.as_str().as_bytes()))
+        };
         let mut head = Vec::new();
         write_status_line(Version::HTTP_11, status, None, &mut head);
         for (name, value) in headers {
-            let is_forwarded = !(headers::is_hop_by_hop(name)
+            let is_forwarded = !(is_nominated(name)
+                || headers::is_hop_by_hop(name)
                 || headers::is_control(name)
                 || matches!(*name, SET_COOKIE | CONTENT_LENGTH));
             if is_forwarded {

@@ -31,6 +31,11 @@ fn text<'e>(event: &'e Value, name: &str) -> &'e str {
     gateway::field(event, name).as_str().unwrap_or_else(|| panic!("no text `{name}`: {event}"))
 }
 
+/// Starts a gateway that reloads on a signal only, with one public route.
+async fn public_gateway(upstream: &Upstream) -> Gateway {
+    Gateway::builder().server(ON_SIGNAL).upstream("app", upstream).route("/", "public", "").start().await
+}
+
 #[tokio::test]
 async fn reload_adds_and_changes_routes_and_logs_which() {
     let (upstream, engine) = (Upstream::start(), table::engine().await);
@@ -134,12 +139,7 @@ async fn request_is_finished_with_the_configuration_it_began_with() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::responding(move |_| ScriptedResponse::ok("12345").paused_after(2, &held));
-    let gateway = Gateway::builder()
-        .server(ON_SIGNAL)
-        .upstream("app", &upstream)
-        .route("/", "public", "")
-        .start()
-        .await;
+    let gateway = public_gateway(&upstream).await;
     let mut client = Client::connect(gateway.address()).await;
     client.send_request(&Request::get("/")).await;
     gate.wait_for_arrival().await;
@@ -268,12 +268,7 @@ async fn listeners_are_added_and_removed() {
 #[tokio::test]
 async fn changed_trusted_proxies_apply_to_new_connections_and_close_old_ones() {
     let upstream = Upstream::start();
-    let gateway = Gateway::builder()
-        .server(ON_SIGNAL)
-        .upstream("app", &upstream)
-        .route("/", "public", "")
-        .start()
-        .await;
+    let gateway = public_gateway(&upstream).await;
     let request = Request::get("/").header("X-Forwarded-For", "192.0.2.7");
     let mut old = Client::connect(gateway.address()).await;
     old.request(&request).await;

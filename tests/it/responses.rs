@@ -44,7 +44,7 @@ async fn control_headers_are_removed_from_responses_of_every_status() {
 
 #[tokio::test]
 async fn interim_responses_are_forwarded_without_session_headers_and_an_unrequested_101_is_502() {
-    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nX-Session-Ref: x\r\nSet-Cookie: a=b\r\n\r\n";
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: X-Hop\r\nX-Hop: 1\r\nX-Session-Ref: x\r\nSet-Cookie: a=b\r\n\r\n";
     let many = format!("HTTP/1.1 100 Continue\r\n\r\n{}", early.repeat(20));
     let upstream = Upstream::responding(move |request| match request.target.as_str() {
         "/101" => ScriptedResponse::upgrade("websocket"),

@@ -274,7 +274,7 @@ fn update(header: &mut Cow<'_, [u8]>, stripped: Stripped) {
     }
 }
 
-/// Returns the well-formed cookie of the realm, or `None` if there is none or several that differ.
+/// Returns the well-formed cookie of the realm. Returns `None` if no cookie is well formed, or if well-formed cookies differ.
 fn only_well_formed<'h>(header: &'h [u8], realm: &Realm) -> Option<&'h [u8]> {
     let mut well_formed = values(header, realm.cookie_name()).filter(|value| realm.accepts(value));
     let first = well_formed.next()?;

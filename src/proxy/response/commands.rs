@@ -2,7 +2,7 @@
 //!
 //! | header | effect |
 //! | --- | --- |
-//! | `X-Session-Patch: {"user":"alice","cart":null}` | RFC 7396 merge patch of the claims; creates a session if there is none |
+//! | `X-Session-Patch: {"user":"alice","cart":null}` | RFC 7396 merge patch of the claims; creates a session for a visitor without one |
 //! | `X-Session-Flash: Saved` | appends a message, percent-decoded; any number of lines |
 //! | `X-Session-Action: rotate` or `destroy` | gives the session a new id, or ends it |
 //! | `X-Session-If-Version: 7` | applies the commands only if the session has this version, else 409 |

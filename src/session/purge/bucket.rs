@@ -20,7 +20,7 @@ impl Bucket {
         Self { rate: f64::from(rate.get()), balance: 0.0, updated_at: now }
     }
 
-    /// Returns the wait until the debt is paid; zero if there is none.
+    /// Returns the time until the bucket has no debt, which may be zero.
     pub(super) fn wait(&mut self, now: Instant) -> Duration {
         let refill = self.rate * now.saturating_duration_since(self.updated_at).as_secs_f64();
         self.balance = (self.balance + refill).min(self.rate);

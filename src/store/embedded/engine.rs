@@ -133,7 +133,7 @@ fn open(path: PathBuf) -> Result<Engine, StoreOpenError> {
     Ok(Engine::new(database))
 }
 
-/// What a database path contains.
+/// The content of the file at a database path.
 enum FileKind {
     Database,
     Other,

@@ -15,7 +15,7 @@ struct File {
     children: BTreeSet<String>,
     /// The full paths that it imports or names.
     imports: Vec<Module>,
-    /// What it re-exports: name to full path.
+    /// The names that it re-exports, with their full paths.
     exports: BTreeMap<String, Module>,
 }
 

@@ -22,7 +22,7 @@ use super::{Outcome, PARK_AFTER};
 use crate::http1::{BadRequest, Decoder, HeadLimits, RequestHead};
 use crate::proxy::{ResponseBody, handle, reject};
 use crate::time::{Alarm, Clock};
-use crate::upstream::{ClientBody, RequestSender};
+use crate::upstream::ClientBody;
 
 /// Limit on the queued bytes of a response. More of the response is read only below it.
 const MAX_QUEUED: usize = 64 * 1024;
@@ -212,7 +212,9 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken)),
                 Poll::Pending => {
                     drop(borrowed);
-                    sender.iter().for_each(|sender: &RequestSender| sender.poll_send(cx));
+                    if let Some(sender) = &sender {
+                        sender.poll_send(cx);
+                    }
                     let due = *due.get_or_insert_with(|| Clock.mono() + send_timeout);
                     return alarm.poll(cx, due).map(|()| Err(Broken));
                 }
@@ -228,6 +230,8 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
                     return alarm.poll(cx, due).map(|()| Err(Broken));
                 }
             }
+            // The next blocked write gets the whole timeout, also after a blocked flush.
+            due = None;
             if sending.is_broken {
                 return Poll::Ready(Err(Broken));
             }
