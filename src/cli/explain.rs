@@ -166,7 +166,10 @@ impl Evaluator<'_> {
         let invalid = |error: &str| Failure::usage(format!("invalid request: {error}"));
         let parsed = RequestHead::parse(head, limits).map_err(|error| invalid(&error.to_string()))?;
         let (head, _) = parsed.ok_or_else(|| invalid("the request's head is incomplete"))?;
-        let body = ClientBody::announced(head.body.remaining());
+        let body = match &head.body {
+            Some(decoder) => ClientBody::announced(decoder.remaining()),
+            None => ClientBody::with_invalid_framing(),
+        };
         Ok(dry_run(&gateway, &peer, head.into_request(body), self.now).await)
     }
 }

@@ -102,7 +102,10 @@ impl Parser {
             Ok(Some((mut head, length))) => {
                 self.buffer.bytes.advance(length);
                 self.buffer.reset_search();
-                let decoder = std::mem::replace(&mut head.body, Decoder::empty());
+                let Some(decoder) = head.body.take() else {
+                    self.is_ended = true;
+                    return true;
+                };
                 let keep_alive = head.keep_alive;
                 self.current = Some((head.into_request(()), decoder, Vec::new(), keep_alive));
             }

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | bare CR or LF, obs-fold, control characters, whitespace in or after a name | this parser: 400 |
 //! | a head over the limits | this parser: 414 or 431 |
-//! | conflicting or invalid framing, an absent or repeated Host | the proxy, by the headers; [`RequestHead::body`] is then empty |
+//! | conflicting or invalid framing, an absent or repeated Host | the proxy, by the headers; [`RequestHead::body`] says if the framing is invalid |
 //!
 //! The one exception is `"`, `<` and `>` in a query, which are percent-encoded. RFC 3986, 3.4 does not allow them.
 //! Browsers percent-encode them, but curl and old clients do not.
@@ -25,6 +25,9 @@ use super::response::{has_option, parse_decimal};
 /// Number of header lines for which space is allocated on the stack.
 const USUAL_LINES: usize = 100;
 
+/// Maximum number of digits of a Content-Length. Every such number is exact in all programming languages.
+const MAX_LENGTH_DIGITS: usize = 15;
+
 /// Limits on a request head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadLimits {
@@ -41,8 +44,8 @@ pub(crate) struct RequestHead {
     pub(crate) uri: Uri,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
-    /// Decodes the body that follows. If the framing is invalid, the body is empty and the proxy refuses the request.
-    pub(crate) body: Decoder,
+    /// Decodes the body that follows. `None` if the framing is invalid: the proxy refuses the request.
+    pub(crate) body: Option<Decoder>,
     /// Whether another request may follow on the connection (RFC 9112, 9.3).
     pub(crate) keep_alive: bool,
     /// Whether the client waits for a 100 response before it sends the body (RFC 9110, 10.1.1).
@@ -143,8 +146,8 @@ fn parse<'b>(
     }
     let body = framing.decoder(version);
     let keep_alive = body.is_some() && !closes && (version == Version::HTTP_11 || keeps_alive);
-    let body = body.unwrap_or_else(Decoder::empty);
-    let expects_continue = expects && version == Version::HTTP_11 && !body.is_ended();
+    let has_body = body.as_ref().is_some_and(|body| !body.is_ended());
+    let expects_continue = expects && version == Version::HTTP_11 && has_body;
     Ok(Some((RequestHead { method, uri, version, headers, body, keep_alive, expects_continue }, length)))
 }
 
@@ -165,7 +168,8 @@ enum AnnouncedFraming {
 impl FramingFields {
     fn add_length(&mut self, value: &[u8]) {
         self.count += 1;
-        self.framing = parse_decimal(value).map(AnnouncedFraming::Length);
+        let length = parse_decimal(value).filter(|_| value.len() <= MAX_LENGTH_DIGITS);
+        self.framing = length.map(AnnouncedFraming::Length);
     }
 
     fn add_coding(&mut self, value: &[u8]) {

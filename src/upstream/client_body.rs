@@ -24,6 +24,8 @@ pub struct ClientBody(VersionedBody);
 #[derive(Debug)]
 enum VersionedBody {
     Empty,
+    /// The framing is invalid, so that the request is refused and nothing is read.
+    InvalidFraming,
     /// A body of this length, if that is known, that is never sent.
     Announced(Option<u64>),
     Http1(Http1ClientBody),
@@ -84,6 +86,16 @@ impl ClientBody {
     #[must_use]
     pub fn empty() -> Self {
         Self(VersionedBody::Empty)
+    }
+
+    /// Returns the body of a request whose framing is invalid.
+    pub(crate) fn with_invalid_framing() -> Self {
+        Self(VersionedBody::InvalidFraming)
+    }
+
+    /// Returns whether it is known where the body ends.
+    pub(crate) fn has_valid_framing(&self) -> bool {
+        !matches!(self.0, VersionedBody::InvalidFraming)
     }
 
     /// Returns the body of a request in a dry run. It announces `length`, if that is known, and reading it fails.
@@ -174,13 +186,15 @@ impl Body for ClientBody {
                 Pin::new(incoming).poll_frame(cx).map_err(ClientBodyError::Http2)
             }
             VersionedBody::Announced(_) => Poll::Ready(Some(Err(ClientBodyError::Ended))),
-            VersionedBody::Empty | VersionedBody::Http2 { incoming: None, .. } => Poll::Ready(None),
+            VersionedBody::Empty
+            | VersionedBody::InvalidFraming
+            | VersionedBody::Http2 { incoming: None, .. } => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            VersionedBody::Empty => true,
+            VersionedBody::Empty | VersionedBody::InvalidFraming => true,
             VersionedBody::Announced(_) => false,
             VersionedBody::Http1(body) => body.ended,
             VersionedBody::Http2 { incoming, .. } => incoming.as_ref().is_none_or(Body::is_end_stream),
@@ -189,7 +203,7 @@ impl Body for ClientBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            VersionedBody::Empty => SizeHint::with_exact(0),
+            VersionedBody::Empty | VersionedBody::InvalidFraming => SizeHint::with_exact(0),
             VersionedBody::Announced(length)
             | VersionedBody::Http1(Http1ClientBody { remaining: length, .. }) => {
                 length.map_or_else(SizeHint::default, SizeHint::with_exact)

@@ -88,7 +88,12 @@ impl Inbound {
         if parts.headers.len() > limits.headers {
             return Err(Refusal::TooManyHeaders);
         }
-        check_framing(&parts.headers, version)?;
+        // Of an HTTP/1.1 request, the parser has determined the framing.
+        let is_framed =
+            if version == Version::HTTP_2 { is_framed(&parts.headers) } else { body.has_valid_framing() };
+        if !is_framed {
+            return Err(Refusal::Malformed(Malformed::Framing));
+        }
         let upgrade = UpgradeRequest::read(&parts);
         match (&parts.method, upgrade) {
             // The upstream receives the handshake as a GET.
@@ -273,24 +278,21 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
-    let malformed = Err(Refusal::Malformed(Malformed::Framing));
+/// Returns whether the headers of an HTTP/2 request announce its body unambiguously.
+fn is_framed(headers: &HeaderMap) -> bool {
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     match (encodings.next(), lengths.next()) {
-        (None, None) => Ok(()),
+        (None, None) => true,
         (Some(encoding), None) => {
-            let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
-            // HTTP/1.0 has no transfer codings (RFC 9112, 6.1).
-            let allowed = chunked && version != Version::HTTP_10;
-            if allowed && encodings.next().is_none() { Ok(()) } else { malformed }
+            encoding.as_bytes().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none()
         }
         (None, Some(length)) => {
             let digits = length.as_bytes();
             let plain = (1..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-            if plain && lengths.next().is_none() { Ok(()) } else { malformed }
+            plain && lengths.next().is_none()
         }
-        (Some(_), Some(_)) => malformed,
+        (Some(_), Some(_)) => false,
     }
 }
 
@@ -337,7 +339,7 @@ mod tests {
     #[test]
     fn ambiguous_framing_is_refused() {
         for good in [&[][..], &[("transfer-encoding", "Chunked")], &[("content-length", "0")]] {
-            assert!(check_framing(&headers(good), Version::HTTP_11).is_ok(), "{good:?}");
+            assert!(is_framed(&headers(good)), "{good:?}");
         }
         for bad in [
             &[("transfer-encoding", "gzip, chunked")][..],
@@ -353,16 +355,14 @@ mod tests {
             &[("content-length", "0x1")],
             &[("content-length", "1234567890123456")],
         ] {
-            assert!(check_framing(&headers(bad), Version::HTTP_11).is_err(), "{bad:?}");
+            assert!(!is_framed(&headers(bad)), "{bad:?}");
         }
-        let chunked = headers(&[("transfer-encoding", "chunked")]);
-        assert!(check_framing(&chunked, Version::HTTP_10).is_err());
         let mut twice = headers(&[("transfer-encoding", "chunked")]);
         twice.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        assert!(check_framing(&twice, Version::HTTP_11).is_err());
+        assert!(!is_framed(&twice));
         let mut twice = headers(&[("content-length", "1")]);
         twice.append(CONTENT_LENGTH, HeaderValue::from_static("1"));
-        assert!(check_framing(&twice, Version::HTTP_11).is_err());
+        assert!(!is_framed(&twice));
     }
 
     #[test]

@@ -148,9 +148,14 @@ fn begin<S>(io: &Io<S>, mut head: RequestHead) -> Request<ClientBody>
 where
     S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
 {
-    let remaining = head.body.remaining();
-    let decoder = std::mem::replace(&mut head.body, Decoder::empty());
+    let decoder = head.body.take();
+    let has_valid_framing = decoder.is_some();
+    let decoder = decoder.unwrap_or_else(Decoder::empty);
+    let remaining = decoder.remaining();
     let number = io.borrow_mut().begin(decoder, head.expects_continue, head.version == Version::HTTP_11);
+    if !has_valid_framing {
+        return head.into_request(ClientBody::with_invalid_framing());
+    }
     if remaining == Some(0) && head.version == Version::HTTP_10 {
         // HTTP/1.0 has no interim responses (RFC 9110, 15.2), and there is nothing to read.
         return head.into_request(ClientBody::empty());
