@@ -13,13 +13,15 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use percent_encoding::percent_decode_str;
 
 use crate::claims::Claims;
 use crate::config::diagnostic::Colour;
 use crate::config::environment::Environment;
 use crate::config::{self, Config, RealmConfig, TrustedProxies};
+use crate::fields::{Fields, visible_ascii};
+use crate::headers::FORWARDED_FOR;
 use crate::host::canonical_host;
 use crate::path::{is_prefix, is_prefix_ignoring_case};
 use crate::proxy::{self, ListenerPolicy, Peer};
@@ -225,7 +227,7 @@ pub fn configuration(source: &[u8]) {
 /// Parses the forwarding headers of a proxy. Each line of the input is a letter, which stands for the header's name, and
 /// the value.
 pub fn forwarded(lines: &[u8]) {
-    let mut headers = HeaderMap::new();
+    let mut fields = Fields::new();
     for line in lines.split(|&byte| byte == b'\n') {
         let name = match line.first() {
             Some(b'f') => HeaderName::from_static("x-forwarded-for"),
@@ -235,13 +237,13 @@ pub fn forwarded(lines: &[u8]) {
             None => continue,
         };
         let Ok(value) = HeaderValue::from_bytes(line.get(1..).unwrap_or_default()) else { continue };
-        headers.append(name, value);
+        fields.append(name, value);
     }
     let networks = "10.0.0.0/8".parse().into_iter().collect();
     let policy = Arc::new(ListenerPolicy::trusting(TrustedProxies { networks, unix: false }));
     let host = HeaderValue::from_static("app.example");
     let [untrusted, proxy] = [[192, 0, 2, 1], [10, 0, 0, 1]].map(IpAddr::from);
-    let origin = |address| Peer::new(Some(address), &policy, None).origin(&headers, &host);
+    let origin = |address| Peer::new(Some(address), &policy, None).origin(&fields, &host);
 
     let from_untrusted = origin(untrusted);
     assert!(
@@ -249,19 +251,22 @@ pub fn forwarded(lines: &[u8]) {
         "headers of an untrusted client are ignored"
     );
     let origin = origin(proxy);
-    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+    let name = FORWARDED_FOR;
+    let lines = fields.get_all(&name).filter_map(visible_ascii);
     let addresses = lines.flat_map(|line| line.split(',')).map(str::trim);
-    let mut addresses = addresses
+    let addresses: Vec<IpAddr> = addresses
         .filter_map(|text| {
             text.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip())).ok()
         })
-        .map(|address: IpAddr| address.to_canonical());
+        .map(|address: IpAddr| address.to_canonical())
+        .collect();
     assert!(
-        origin.client == Some(proxy) || addresses.any(|address| Some(address) == origin.client),
+        origin.client == Some(proxy) || origin.client.is_some_and(|client| addresses.contains(&client)),
         "the client's address comes from the header"
     );
-    let (mut added, mut written) = (GatewayHeaders::default(), headers.clone());
-    origin.write(&mut written, &mut added);
+    let mut added = GatewayHeaders::default();
+    origin.write(&mut fields, &mut added);
+    let mut written = fields.into_map();
     added.insert_into(&mut written);
     let host = written.get("x-forwarded-host").and_then(|host| canonical_host(host.as_bytes()));
     assert!(host.is_some(), "the forwarded host is valid");

@@ -4,10 +4,12 @@
 //! Dependencies point one way: `cli, server, admin → proxy → session → {format, store} → value types`.
 
 pub mod claims;
+pub mod fields;
 pub mod headers;
 mod host;
 mod http1;
 pub mod item;
+pub mod message;
 pub mod path;
 pub mod rate;
 pub mod secret;

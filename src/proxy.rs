@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Version};
 use tracing::{Instrument as _, debug_span};
 
 pub(crate) use dry_run::{DryRun, DryRunOutcome, OtherCase, ResolvedCookies, dry_run};
@@ -35,7 +35,9 @@ pub use request::{CertificateRule, ListenerPolicy, Peer, RequestIds, TlsFacts, m
 pub use response::ResponseBody;
 pub use worker::{Snapshot, Worker};
 
+use crate::fields::Fields;
 use crate::headers::REQUEST_ID;
+use crate::message::{Request, Response};
 use crate::session::PendingReissue;
 use crate::time::{Clock, Now};
 use crate::upstream::ClientBody;
@@ -71,13 +73,13 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     let now = Clock.now();
     let snapshot = worker.snapshot();
     let gateway = &snapshot.gateway;
-    let id = worker.ids().for_request(request.headers());
-    let accepted = AcceptedErrors::of_request(request.method(), request.headers());
-    let version = request.version();
-    let trace = worker.traces().context(request.headers(), gateway.traces);
+    let id = worker.ids().for_request(&request.head.fields);
+    let accepted = AcceptedErrors::of_request(&request.head.method, &request.head.fields);
+    let version = request.head.version;
+    let trace = worker.traces().context(&request.head.fields, gateway.traces);
     let mut record = RequestRecord::new(id.clone(), trace, now, gateway.access_log.is_some());
     let mut edits = PreparedEdits::none();
-    let may_send_early = request::may_send_early(&request);
+    let may_send_early = request::may_send_early(&request.head);
     let span = debug_span!("request", id = id.to_str().unwrap_or_default(), trace = record.trace_id());
     let pending = PendingResponse::new(&mut record, gateway, worker.number());
     let context = RequestContext { peer, id: &id, now };
@@ -96,23 +98,23 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     let (mut response, tunnel) = served.unwrap_or_else(|refusal| {
         record.record_refusal(gateway, refusal.label(), refusal.status());
         let mut response = response::refuse(refusal, &id, &accepted);
-        edits.apply_to_local_response(response.headers_mut());
+        edits.apply_to_local_response(&mut response.fields);
         (response, None)
     });
-    record.record_response(gateway, response.status());
-    response.headers_mut().insert(REQUEST_ID, id);
-    peer.listener_policy().add_headers(response.headers_mut());
+    record.record_response(gateway, response.status);
+    response.fields.insert(REQUEST_ID, id);
+    peer.listener_policy().add_headers(&mut response.fields);
     if version == Version::HTTP_2 {
         // HTTP/2 has no Connection header. If a refusal leaves a body unread, its stream is reset.
-        response.headers_mut().remove(CONNECTION);
+        response.fields.remove(&CONNECTION);
     } else if may_send_early && tunnel.is_none() {
         // Bytes after such a request may belong to a tunnel and not to another request.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let entry = gateway.access_log.as_ref().map(|log| Box::new(record.into_entry(log, worker.number())));
     match tunnel {
         Some(tunnel) => worker.open_tunnel(tunnel, entry),
-        None => entry.into_iter().for_each(|entry| response.body_mut().record(entry)),
+        None => entry.into_iter().for_each(|entry| response.body.record(entry)),
     }
     response
 }
@@ -121,16 +123,16 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
 pub(crate) fn reject(worker: &Worker, peer: &Peer, refusal: Refusal) -> Response<ResponseBody> {
     let snapshot = worker.snapshot();
     let gateway = &snapshot.gateway;
-    let id = worker.ids().for_request(&HeaderMap::new());
+    let id = worker.ids().for_request(&Fields::new());
     let mut record = RequestRecord::new(id.clone(), None, Clock.now(), gateway.access_log.is_some());
     record.record_rejection(peer.address());
     record.record_refusal(gateway, refusal.label(), refusal.status());
     let mut response = response::refuse(refusal, &id, &AcceptedErrors::default());
-    record.record_response(gateway, response.status());
-    response.headers_mut().insert(REQUEST_ID, id);
-    peer.listener_policy().add_headers(response.headers_mut());
+    record.record_response(gateway, response.status);
+    response.fields.insert(REQUEST_ID, id);
+    peer.listener_policy().add_headers(&mut response.fields);
     if let Some(log) = &gateway.access_log {
-        response.body_mut().record(Box::new(record.into_entry(log, worker.number())));
+        response.body.record(Box::new(record.into_entry(log, worker.number())));
     }
     response
 }
@@ -150,7 +152,7 @@ async fn serve<'g>(
             pin!(execute(worker, snapshot, forwardable, context, edits, record)).await
         }
         Decision::Respond(mut response) => {
-            edits.apply_to_local_response(response.headers_mut());
+            edits.apply_to_local_response(&mut response.fields);
             Ok((*response, None))
         }
     }
@@ -239,7 +241,7 @@ async fn execute(
         error.refusal()
     })?;
     record.upstream = Some(Arc::clone(&upstream_response.server));
-    let mutated = pin!(response::apply_commands(upstream_response.response.headers(), &exchange, record))
+    let mutated = pin!(response::apply_commands(&upstream_response.response.fields, &exchange, record))
         .instrument(debug_span!("commands"))
         .await?;
     let is_reissued = preparation.written || reissuing.is_some_and(|reissuing| !reissuing.is_gone());

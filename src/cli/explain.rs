@@ -11,7 +11,8 @@ use http::header::{ACCEPT, COOKIE, HOST, HeaderValue};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, StoreConfig, TrustedProxies};
-use crate::http1::{HeadLimits, RequestHead, write_field};
+use crate::fields::write_field;
+use crate::http1::{HeadLimits, ParsedRequest};
 use crate::proxy::{DryRun, ListenerPolicy, Peer, Refusal, dry_run};
 use crate::server;
 use crate::session::reference::Ref;
@@ -164,13 +165,13 @@ impl Evaluator<'_> {
         let peer = Peer::new(Some(Ipv4Addr::LOCALHOST.into()), &Arc::new(policy), None);
         let limits = HeadLimits { bytes: gateway.limits.header_bytes, lines: gateway.limits.headers };
         let invalid = |error: &str| Failure::usage(format!("invalid request: {error}"));
-        let parsed = RequestHead::parse(head, limits).map_err(|error| invalid(&error.to_string()))?;
-        let (head, _) = parsed.ok_or_else(|| invalid("the request's head is incomplete"))?;
-        let body = match &head.body {
+        let parsed = ParsedRequest::parse(head, limits).map_err(|error| invalid(&error.to_string()))?;
+        let (parsed, _) = parsed.ok_or_else(|| invalid("the request's head is incomplete"))?;
+        let body = match &parsed.body {
             Some(decoder) => ClientBody::announced(decoder.remaining()),
             None => ClientBody::with_invalid_framing(),
         };
-        Ok(dry_run(&gateway, &peer, head.into_request(body), self.now).await)
+        Ok(dry_run(&gateway, &peer, parsed.into_request(body), self.now).await)
     }
 }
 

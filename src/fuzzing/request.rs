@@ -4,15 +4,15 @@
 //! the client.
 
 use bytes::{Buf as _, Bytes};
-use http::Request;
 
-use crate::http1::{Decoder, HeadLimits, ReadBuffer, RequestHead, Step};
+use crate::http1::{Decoder, HeadLimits, ParsedRequest, ReadBuffer, Step};
+use crate::message::RequestHead;
 
 /// The limits of the heads.
 const LIMITS: HeadLimits = HeadLimits { bytes: 8 * 1024, lines: 64 };
 
 /// A request and its body, or the end of the connection.
-type Exchange = (Request<()>, Vec<u8>);
+type Exchange = (RequestHead, Vec<u8>);
 
 /// Parses what a client sends.
 pub fn request(input: &[u8]) {
@@ -22,19 +22,20 @@ pub fn request(input: &[u8]) {
     let pieces = Parser::default().parse(bytes, lengths);
     assert_eq!(whole.len(), pieces.len(), "splitting makes no difference to the number of requests");
     for ((request, body), (other, other_body)) in whole.iter().zip(&pieces) {
-        let head = |request: &Request<()>| {
-            (request.method().clone(), request.uri().clone(), request.version(), request.headers().clone())
+        let head = |request: &RequestHead| {
+            let mut lines = Vec::new();
+            request.fields.write(&mut lines);
+            (request.method.clone(), request.uri.clone(), request.version, lines)
         };
         assert_eq!((head(request), body), (head(other), other_body), "nor to a request");
-        for (name, value) in request.headers() {
-            let value = value.as_bytes();
+        for (name, value) in request.fields.iter() {
             assert!(
                 !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)),
                 "{name} cannot end its line"
             );
             assert!(value.trim_ascii().len() == value.len(), "{name} has no surrounding spaces");
         }
-        let target = request.uri().to_string();
+        let target = request.uri.to_string();
         assert!(!target.bytes().any(|byte| byte <= b' ' || byte == 0x7f), "the target cannot end its line");
     }
 }
@@ -42,7 +43,7 @@ pub fn request(input: &[u8]) {
 #[derive(Debug)]
 struct Parser {
     buffer: ReadBuffer,
-    current: Option<(Request<()>, Decoder, Vec<u8>, bool)>,
+    current: Option<(RequestHead, Decoder, Vec<u8>, bool)>,
     requests: Vec<Exchange>,
     is_ended: bool,
 }
@@ -98,16 +99,15 @@ impl Parser {
         if !self.buffer.may_hold_head(LIMITS.bytes) {
             return false;
         }
-        match RequestHead::parse(&Bytes::copy_from_slice(&self.buffer.bytes), LIMITS) {
-            Ok(Some((mut head, length))) => {
+        match ParsedRequest::parse(&Bytes::copy_from_slice(&self.buffer.bytes), LIMITS) {
+            Ok(Some((mut parsed, length))) => {
                 self.buffer.bytes.advance(length);
                 self.buffer.reset_search();
-                let Some(decoder) = head.body.take() else {
+                let Some(decoder) = parsed.body.take() else {
                     self.is_ended = true;
                     return true;
                 };
-                let keep_alive = head.keep_alive;
-                self.current = Some((head.into_request(()), decoder, Vec::new(), keep_alive));
+                self.current = Some((parsed.head, decoder, Vec::new(), parsed.keep_alive));
             }
             Ok(None) => {
                 self.buffer.set_searched();

@@ -12,11 +12,12 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderValue, Method, Request};
+use http::{HeaderValue, Method, Uri};
 use http_body::Body as _;
 use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::message::{Request, RequestHead};
 use crate::upstream::GatewayHeaders;
 use crate::upstream::http1::Http1Connection;
 
@@ -121,9 +122,9 @@ fn exchange(method: &Method, output: &[u8], ending: Ending, sizes: &[u8]) -> Exc
     let client_end = ClientEnd(Rc::new(RefCell::new(server)));
     let connection = Http1Connection::new(client_end.clone());
     let body = if *method == Method::POST { "name=value" } else { "" };
-    let mut request = Request::new(Full::new(Bytes::from(body)));
-    *request.method_mut() = method.clone();
-    request.headers_mut().insert(HOST, HeaderValue::from_static("app.example"));
+    let mut head = RequestHead { method: method.clone(), ..RequestHead::get(Uri::from_static("/")) };
+    head.fields.append(HOST, HeaderValue::from_static("app.example"));
+    let request = Request { head, body: Full::new(Bytes::from(body)) };
     let request_length = format!("{method} / HTTP/1.1\r\nhost: app.example\r\n\r\n").len()
         + if body.is_empty() { 0 } else { "content-length: 10\r\n".len() + body.len() };
     connection.start(request, &GatewayHeaders::default());
@@ -156,14 +157,14 @@ fn read_response<'s>(
     };
     let response = loop {
         match connection.poll_response(&mut context, &mut |_, _| ()) {
-            Poll::Ready(Ok(response)) => break response,
+            Poll::Ready(Ok((response, _))) => break response,
             Poll::Ready(Err(_)) => return Outcome::Rejected,
             Poll::Pending if has_ended(client_end) => return Outcome::Unfinished,
             Poll::Pending => {}
         }
     };
-    let status = response.status().as_u16();
-    let mut body = response.into_body();
+    let status = response.status.as_u16();
+    let mut body = response.body;
     let (mut content, mut frames, exact) = (Vec::new(), 0, body.size_hint().exact());
     loop {
         let ended = body.is_end_stream();

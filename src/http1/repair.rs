@@ -43,7 +43,7 @@ pub(crate) struct RepairedSection {
 
 /// The fields that have been read so far.
 #[derive(Debug, Default)]
-struct Fields {
+struct RepairedFields {
     bytes: Vec<u8>,
     repairs: Repairs,
     framing: bool,
@@ -84,7 +84,7 @@ pub(crate) fn head(read: &[u8], limit: usize) -> Result<Option<RepairedSection>,
     }
     let Some((line, fields)) = next_line(rest) else { return partial(read, limit) };
     let (status_line, is_repaired) = status_line(line)?;
-    let mut all = Fields { bytes: status_line, ..Fields::default() };
+    let mut all = RepairedFields { bytes: status_line, ..RepairedFields::default() };
     if is_repaired {
         all.note(RepairKind::StatusLine, b"");
     }
@@ -96,7 +96,7 @@ pub(crate) fn head(read: &[u8], limit: usize) -> Result<Option<RepairedSection>,
 
 /// Repairs the trailers at the beginning of `read`. Returns `None` if they are incomplete.
 pub(crate) fn trailers(read: &[u8]) -> Result<Option<RepairedSection>, BadHead> {
-    let mut all = Fields::default();
+    let mut all = RepairedFields::default();
     Ok(all.read(read)?.map(|left| all.into_section(read.len() - left.len())))
 }
 
@@ -136,7 +136,7 @@ fn status_line(line: &[u8]) -> Result<(Vec<u8>, bool), BadHead> {
     Ok(([&repaired, &b"\r\n"[..]].concat(), is_repaired))
 }
 
-impl Fields {
+impl RepairedFields {
     /// Reads fields up to the empty line. Returns the bytes after it, or `None` if it has not arrived.
     fn read<'r>(&mut self, mut read: &'r [u8]) -> Result<Option<&'r [u8]>, BadHead> {
         loop {

@@ -6,21 +6,24 @@
 //! | --- | --- |
 //! | bare CR or LF, obs-fold, control characters, whitespace in or after a name | this parser: 400 |
 //! | a head over the limits | this parser: 414 or 431 |
-//! | conflicting or invalid framing, an absent or repeated Host | the proxy, by the headers; [`RequestHead::body`] says if the framing is invalid |
+//! | conflicting or invalid framing, an absent or repeated Host | the proxy, by the headers; [`ParsedRequest::body`] says if the framing is invalid |
 //!
 //! The one exception is `"`, `<` and `>` in a query, which are percent-encoded. RFC 3986, 3.4 does not allow them.
 //! Browsers percent-encode them, but curl and old clients do not.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderName, Method, Uri, Version};
 use smallvec::SmallVec;
 
 use super::body::Decoder;
 use super::error::BadRequest;
 use super::response::{has_option, parse_decimal};
+use crate::fields::Fields;
+use crate::message::{Request, RequestHead};
 
 /// Number of header lines for which space is allocated on the stack.
 const USUAL_LINES: usize = 100;
@@ -37,13 +40,10 @@ pub(crate) struct HeadLimits {
     pub(crate) lines: usize,
 }
 
-/// A request head.
+/// A request head, and what it says about the connection.
 #[derive(Debug)]
-pub(crate) struct RequestHead {
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) version: Version,
-    pub(crate) headers: HeaderMap,
+pub(crate) struct ParsedRequest {
+    pub(crate) head: RequestHead,
     /// Decodes the body that follows. `None` if the framing is invalid: the proxy refuses the request.
     pub(crate) body: Option<Decoder>,
     /// Whether another request may follow on the connection (RFC 9112, 9.3).
@@ -52,10 +52,7 @@ pub(crate) struct RequestHead {
     pub(crate) expects_continue: bool,
 }
 
-/// The start and end of a part of the head.
-type Span = (usize, usize);
-
-impl RequestHead {
+impl ParsedRequest {
     /// Parses the head at the beginning of `bytes`. Returns it and its length, or `None` if it is incomplete.
     ///
     /// # Errors
@@ -75,17 +72,12 @@ impl RequestHead {
         } else {
             parse(rest, limits, &mut vec![MaybeUninit::uninit(); limits.lines])
         };
-        Ok(parsed?.map(|(head, length)| (head, empty_lines + length)))
+        Ok(parsed?.map(|(request, length)| (request, empty_lines + length)))
     }
 
     /// Returns the request with this head and `body`.
     pub(crate) fn into_request<B>(self, body: B) -> Request<B> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        request
+        Request { head: self.head, body }
     }
 }
 
@@ -93,7 +85,7 @@ fn parse<'b>(
     bytes: &'b [u8],
     limits: HeadLimits,
     lines: &mut [MaybeUninit<httparse::Header<'b>>],
-) -> Result<Option<(RequestHead, usize)>, BadRequest> {
+) -> Result<Option<(ParsedRequest, usize)>, BadRequest> {
     let lines = lines.get_mut(..limits.lines).unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(bytes, lines) {
@@ -114,11 +106,11 @@ fn parse<'b>(
     };
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| BadRequest::Syntax)?;
     let version = if version == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-    // Header values are slices of a copy of the head, since they may be kept for longer than the read buffer.
+    // Fields are positions in a copy of the head, since they may be kept for longer than the read buffer.
     let start = bytes.as_ptr().addr();
     let span = |part: &[u8]| {
         let from = part.as_ptr().addr().wrapping_sub(start);
-        (from, from + part.len())
+        from..from + part.len()
     };
     let shared = Bytes::copy_from_slice(head);
     let uri = match encode_query(target.as_bytes()) {
@@ -126,7 +118,7 @@ fn parse<'b>(
         None => Uri::from_maybe_shared(slice(&shared, span(target.as_bytes()))),
     };
     let uri = uri.map_err(|_| BadRequest::Syntax)?;
-    let mut headers = HeaderMap::with_capacity(request.headers.len());
+    let mut fields = Fields::received_in(shared, request.headers.len());
     let mut framing = FramingFields::default();
     let (mut closes, mut keeps_alive, mut expects) = (false, false, false);
     for line in request.headers.iter() {
@@ -141,14 +133,14 @@ fn parse<'b>(
             TRANSFER_ENCODING => framing.add_coding(line.value),
             _ => {}
         }
-        let value = HeaderValue::from_maybe_shared(slice(&shared, span(line.value)));
-        headers.append(name, value.map_err(|_| BadRequest::Syntax)?);
+        fields.push_received(name, &span(line.name.as_bytes()), &span(line.value));
     }
     let body = framing.decoder(version);
     let keep_alive = body.is_some() && !closes && (version == Version::HTTP_11 || keeps_alive);
     let has_body = body.as_ref().is_some_and(|body| !body.is_ended());
     let expects_continue = expects && version == Version::HTTP_11 && has_body;
-    Ok(Some((RequestHead { method, uri, version, headers, body, keep_alive, expects_continue }, length)))
+    let head = RequestHead { method, uri, version, protocol: None, fields };
+    Ok(Some((ParsedRequest { head, body, keep_alive, expects_continue }, length)))
 }
 
 /// The Content-Length and Transfer-Encoding fields of a request.
@@ -190,8 +182,8 @@ impl FramingFields {
 }
 
 /// Returns a part of `head`. An empty part may be outside it.
-fn slice(head: &Bytes, (from, to): Span) -> Bytes {
-    if from < to && to <= head.len() { head.slice(from..to) } else { Bytes::new() }
+fn slice(head: &Bytes, range: Range<usize>) -> Bytes {
+    if !range.is_empty() && range.end <= head.len() { head.slice(range) } else { Bytes::new() }
 }
 
 /// Returns whether any line feed lacks a preceding CR. httparse accepts such line feeds.

@@ -1,21 +1,23 @@
 //! Parses the response heads of servers, and writes parts of the response heads that clients receive.
 //!
 //! A response is accepted only if its framing is unambiguous (RFC 9112, 6.3): one framing, no transfer coding except
-//! `chunked`, one length. Other unambiguous faults are repaired ([`repair`]). Header values are slices of a copy of the
-//! head, not of the read buffer: a value that is kept for a long time, such as in the compression table of an HTTP/2
-//! connection, would keep the whole buffer allocated.
+//! `chunked`, one length. Other unambiguous faults are repaired ([`repair`]). Fields are positions in a copy of the head,
+//! not in the read buffer: a value that is kept for a long time, such as in the compression table of an HTTP/2 connection,
+//! would keep the whole buffer allocated.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
 use super::body::Decoder;
 use super::error::BadHead;
 use super::repair::{self, RepairedSection, Repairs};
+use crate::fields::Fields;
 
 /// Limit on the size of a response head.
 pub(crate) const MAX_RESPONSE_HEAD: usize = 64 * 1024;
@@ -30,7 +32,7 @@ pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
     /// The reason phrase, if it is not the status code's canonical one.
     pub(crate) reason: Option<ReasonPhrase>,
-    pub(crate) headers: HeaderMap,
+    pub(crate) fields: Fields,
     /// Decodes the body that follows.
     pub(crate) body: Decoder,
     /// Whether the connection may be reused after the response.
@@ -51,8 +53,8 @@ impl ResponseHead {
 
 /// The positions of a header's name and value in the bytes of the head.
 struct Line {
-    name: (usize, usize),
-    value: (usize, usize),
+    name: Range<usize>,
+    value: Range<usize>,
 }
 
 /// A head as parsed by the strict parser.
@@ -62,7 +64,7 @@ struct Parsed {
     status: StatusCode,
     version: Version,
     /// The reason phrase, if it is not the status code's canonical one.
-    reason: Option<(usize, usize)>,
+    reason: Option<Range<usize>>,
     lines: SmallVec<[Line; 24]>,
 }
 
@@ -117,7 +119,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
     let start = bytes.as_ptr().addr();
     let position = |part: &[u8]| {
         let from = part.as_ptr().addr().wrapping_sub(start);
-        (from, from + part.len())
+        from..from + part.len()
     };
     let reason = Some(reason(bytes))
         .filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason().map(str::as_bytes));
@@ -135,50 +137,41 @@ fn reason(head: &[u8]) -> &[u8] {
 }
 
 fn head(parsed: &Parsed, bytes: &Bytes, method: &Method) -> Result<ResponseHead, BadHead> {
-    let mut headers = headers(bytes, &parsed.lines)?;
-    let (body, keep_alive) = framing(parsed.status, parsed.version, &mut headers, method)?;
-    let reason = parsed.reason.map(|(from, to)| bytes.get(from..to).unwrap_or_default());
+    let mut fields = fields(bytes, &parsed.lines)?;
+    let (body, keep_alive) = framing(parsed.status, parsed.version, &mut fields, method)?;
+    let reason = parsed.reason.clone().map(|reason| bytes.get(reason).unwrap_or_default());
     // httparse accepts only bytes that are valid in a reason phrase.
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
-    Ok(ResponseHead { status: parsed.status, reason, headers, body, keep_alive, repairs: Repairs::new() })
+    Ok(ResponseHead { status: parsed.status, reason, fields, body, keep_alive, repairs: Repairs::new() })
 }
 
-fn headers(head: &Bytes, lines: &[Line]) -> Result<HeaderMap, BadHead> {
-    let mut headers = HeaderMap::with_capacity(lines.len() + 4);
+fn fields(head: &Bytes, lines: &[Line]) -> Result<Fields, BadHead> {
+    let mut fields = Fields::received_in(head.clone(), lines.len() + 4);
     for Line { name, value } in lines {
-        let name = head.get(name.0..name.1).and_then(|name| HeaderName::from_bytes(name).ok());
-        let value = if value.0 < value.1 && value.1 <= head.len() {
-            HeaderValue::from_maybe_shared(head.slice(value.0..value.1)).ok()
-        } else {
-            Some(HeaderValue::from_static(""))
-        };
-        match (name, value) {
-            (Some(name), Some(value)) => headers.append(name, value),
-            (Some(_) | None, _) => return Err(BadHead::NotHttp),
-        };
+        let parsed = head.get(name.clone()).and_then(|name| HeaderName::from_bytes(name).ok());
+        fields.push_received(parsed.ok_or(BadHead::NotHttp)?, name, value);
     }
-    Ok(headers)
+    Ok(fields)
 }
 
 /// Returns the decoder of a response's body, and whether its connection may be reused (RFC 9112, 6.3 and 9.3).
 fn framing(
     status: StatusCode,
     version: Version,
-    headers: &mut HeaderMap,
+    fields: &mut Fields,
     method: &Method,
 ) -> Result<(Decoder, bool), BadHead> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = fields.get_all(&TRANSFER_ENCODING);
     let chunked = match (codings.next(), codings.next()) {
         (None, _) => false,
-        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => return Err(BadHead::TwoFramings),
-        (Some(coding), None)
-            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && version == Version::HTTP_11 =>
-        {
+        (Some(_), _) if fields.contains(&CONTENT_LENGTH) => return Err(BadHead::TwoFramings),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && version == Version::HTTP_11 => {
             true
         }
         (Some(_), _) => return Err(BadHead::Coding),
     };
-    let length = length(headers)?;
+    drop(codings);
+    let length = length(fields)?;
     let bodiless = *method == Method::HEAD
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -190,9 +183,9 @@ fn framing(
     };
     let keep_alive = match version {
         Version::HTTP_10 => {
-            has_connection_option(headers, b"keep-alive") && !has_connection_option(headers, b"close")
+            has_connection_option(fields, b"keep-alive") && !has_connection_option(fields, b"close")
         }
-        _ => !has_connection_option(headers, b"close"),
+        _ => !has_connection_option(fields, b"close"),
     };
     // A 204 response has no body. If it announces one nevertheless (RFC 9110, 8.6), bytes may follow.
     let may_have_body =
@@ -202,21 +195,22 @@ fn framing(
 
 /// Returns the Content-Length. Accepts repeated equal values (RFC 9112, 6.3). Replaces repeated values and leading zeros
 /// by a single header in canonical form.
-fn length(headers: &mut HeaderMap) -> Result<Option<u64>, BadHead> {
-    let mut lines = headers.get_all(CONTENT_LENGTH).iter();
+fn length(fields: &mut Fields) -> Result<Option<u64>, BadHead> {
+    let mut lines = fields.get_all(&CONTENT_LENGTH);
     let Some(first) = lines.next() else { return Ok(None) };
-    let single = parse_decimal(first.as_bytes()).filter(|_| lines.next().is_none());
-    if let Some(length) = single.filter(|_| !first.as_bytes().starts_with(b"0") || first.len() == 1) {
+    let single = parse_decimal(first).filter(|_| lines.next().is_none());
+    if let Some(length) = single.filter(|_| !first.starts_with(b"0") || first.len() == 1) {
         return Ok(Some(length));
     }
-    let elements =
-        headers.get_all(CONTENT_LENGTH).iter().flat_map(|line| line.as_bytes().split(|&b| b == b','));
+    let elements = fields.get_all(&CONTENT_LENGTH).flat_map(|line| line.split(|&b| b == b','));
     let mut lengths = elements.map(|element| parse_decimal(element.trim_ascii()));
     let length = lengths.next().flatten().ok_or(BadHead::Length)?;
     if lengths.any(|other| other != Some(length)) {
         return Err(BadHead::Length);
     }
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    drop(lengths);
+    drop(lines);
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(Some(length))
 }
 
@@ -229,8 +223,8 @@ pub(crate) fn parse_decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// Returns whether any Connection header lists `option`.
-fn has_connection_option(headers: &HeaderMap, option: &[u8]) -> bool {
-    headers.get_all(CONNECTION).iter().any(|line| has_option(line.as_bytes(), option))
+fn has_connection_option(fields: &Fields, option: &[u8]) -> bool {
+    fields.get_all(&CONNECTION).any(|line| has_option(line, option))
 }
 
 /// Returns whether the comma-separated list `line` contains `option`, ignoring case.
@@ -250,13 +244,5 @@ pub(crate) fn write_status_line(
     into.push(b' ');
     let canonical = || status.canonical_reason().unwrap_or_default().as_bytes();
     into.extend_from_slice(reason.map_or_else(canonical, ReasonPhrase::as_bytes));
-    into.extend_from_slice(b"\r\n");
-}
-
-/// Appends a header line to `into`.
-pub(crate) fn write_field(name: &str, value: &[u8], into: &mut Vec<u8>) {
-    into.extend_from_slice(name.as_bytes());
-    into.extend_from_slice(b": ");
-    into.extend_from_slice(value);
     into.extend_from_slice(b"\r\n");
 }

@@ -44,17 +44,20 @@ fn read(pieces: &[&[u8]]) -> (Vec<Message>, bool) {
             if !buffer.may_hold_head(LIMITS.bytes) {
                 break;
             }
-            match RequestHead::parse(&buffer.bytes, LIMITS) {
-                Ok(Some((head, length))) => {
+            match ParsedRequest::parse(&buffer.bytes, LIMITS) {
+                Ok(Some((parsed, length))) => {
                     drop(buffer.bytes.split_to(length));
                     buffer.reset_search();
-                    let lines = head.headers.iter();
+                    let head = parsed.head;
+                    // hyper groups the lines of a repeated field as well.
+                    let fields = head.fields.into_map();
+                    let lines = fields.iter();
                     let lines = lines.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
                     let message =
                         (head.method.to_string(), head.uri.to_string(), lines.collect(), Vec::new());
                     // The proxy refuses requests with invalid framing.
-                    let Some(body) = head.body else { return (messages, false) };
-                    current = Some((message, body, head.keep_alive));
+                    let Some(body) = parsed.body else { return (messages, false) };
+                    current = Some((message, body, parsed.keep_alive));
                 }
                 Ok(None) => {
                     buffer.set_searched();
@@ -68,8 +71,8 @@ fn read(pieces: &[&[u8]]) -> (Vec<Message>, bool) {
     (messages, is_complete)
 }
 
-fn head(bytes: &str) -> Result<Option<RequestHead>, BadRequest> {
-    RequestHead::parse(bytes.as_bytes(), LIMITS).map(|parsed| parsed.map(|(head, _)| head))
+fn head(bytes: &str) -> Result<Option<ParsedRequest>, BadRequest> {
+    ParsedRequest::parse(bytes.as_bytes(), LIMITS).map(|parsed| parsed.map(|(head, _)| head))
 }
 
 #[test]
@@ -107,10 +110,10 @@ fn heads_over_the_limits_are_rejected_before_they_are_complete() {
     assert_eq!(head(&value).unwrap_err(), BadRequest::HeadTooLarge);
     let lines = |count| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
     assert_eq!(head(&lines(LIMITS.lines + 1)).unwrap_err(), BadRequest::HeadTooLarge);
-    assert_eq!(head(&lines(LIMITS.lines)).unwrap().unwrap().headers.len(), LIMITS.lines);
+    assert_eq!(head(&lines(LIMITS.lines)).unwrap().unwrap().head.fields.len(), LIMITS.lines);
     let limits = HeadLimits { lines: 300, ..LIMITS };
-    let (many, _) = RequestHead::parse(lines(300).as_bytes(), limits).unwrap().unwrap();
-    assert_eq!(many.headers.len(), 300);
+    let (many, _) = ParsedRequest::parse(lines(300).as_bytes(), limits).unwrap().unwrap();
+    assert_eq!(many.head.fields.len(), 300);
     assert_eq!(head(&"\r\n".repeat(LIMITS.bytes)).unwrap_err(), BadRequest::HeadTooLarge);
 }
 

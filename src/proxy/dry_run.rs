@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::header::LOCATION;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::header_edits::PreparedEdits;
 use super::model::{Gateway, Route, Visitor};
@@ -14,6 +14,7 @@ use super::request::{Forwardable, Injection, Outbound, Peer, Sanitized};
 use super::{Decision, RequestContext, decide};
 use crate::config::Access;
 use crate::headers;
+use crate::message::Request;
 use crate::route::Router;
 use crate::session::judge::Life;
 use crate::session::reference::Ref;
@@ -79,9 +80,10 @@ pub(crate) async fn dry_run(
     request: Request<ClientBody>,
     now: Now,
 ) -> DryRun {
-    let scrubbed = request.headers().keys().filter(|name| gateway.scrub.removes(name));
+    let names = || request.head.fields.names();
+    let scrubbed = names().filter(|name| gateway.scrub.removes(name));
     let mut observed = Observed { scrubbed: scrubbed.cloned().collect(), ..Observed::default() };
-    let overrides = request.headers().keys().filter(|name| headers::is_override(name.as_str()));
+    let overrides = names().filter(|name| headers::is_override(name.as_str()));
     let overrides: Vec<_> = overrides.filter(|name| !observed.scrubbed.contains(name)).cloned().collect();
     let id = HeaderValue::from_static("dry-run");
     let mut edits = PreparedEdits::none();
@@ -89,7 +91,9 @@ pub(crate) async fn dry_run(
     let outcome = match decide(gateway, request, context, &mut edits, &mut observed).await {
         Ok(Decision::Forward(forwardable)) => outbound(gateway, peer, forwardable, &id),
         Ok(Decision::Respond(response)) => {
-            Ok(DryRunOutcome::Local(response.status(), response.headers().get(LOCATION).cloned()))
+            let location =
+                response.fields.get(&LOCATION).and_then(|value| HeaderValue::from_bytes(value).ok());
+            Ok(DryRunOutcome::Local(response.status, location))
         }
         Err(refusal) => Err(refusal),
     };
@@ -164,8 +168,8 @@ fn outbound(
         scrub: &gateway.scrub,
     };
     let outbound = Outbound::new(forwardable, &injection)?.into_parts();
-    let target = outbound.request.uri().to_string();
-    let mut headers = outbound.request.headers().clone();
+    let target = outbound.request.head.uri.to_string();
+    let mut headers = outbound.request.head.fields.into_map();
     outbound.added.insert_into(&mut headers);
     Ok(DryRunOutcome::Forwarded { target, headers })
 }

@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::UPGRADE;
-use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::refusal::{Malformed, Refusal};
 use super::request::{Outbound, OutboundParts, check_switch};
 use super::response::ResponseBody;
-use crate::upstream::{
-    BodyProgress, ConnectError, Connection, Incoming, Lease, Pool, RequestBody, SendError,
-};
+use crate::message::{Request, Response};
+use crate::upstream::{BodyProgress, ConnectError, Connection, Incoming, Lease, Pool, SendError};
 
 /// An upstream's response. Its body has not been read yet.
 #[derive(Debug)]
@@ -112,9 +110,9 @@ pub(super) async fn forward(
     let limit = response_timeout.unwrap_or(upstream.config().response_timeout);
     let mut attempts_left = upstream.config().retries.attempts.saturating_sub(1);
     upstream.count_request();
-    let progress = request.body().progress();
+    let progress = request.body.progress();
     let mut choice = pool.choose(affinity);
-    if request.headers().contains_key(UPGRADE) {
+    if request.head.fields.contains(&UPGRADE) {
         choice.only_http1();
     }
     loop {
@@ -122,9 +120,6 @@ pub(super) async fn forward(
         if host_is_server && let Ok(host) = HeaderValue::from_str(connection.authority().as_str()) {
             added.set_host(host);
         }
-        // HTTP/1.1 connections return the head when sending fails.
-        let mut template =
-            (attempts_left > 0 && connection.is_http2()).then(|| RetryTemplate::copy(&request));
         let Some(sent) = connection.send(request, &added, limit).await else {
             let server = connection.server();
             // The timeout is the client's fault only if the upstream waits for its body.
@@ -135,19 +130,18 @@ pub(super) async fn forward(
             connection.record_failure("no response in time");
             return Err(ForwardError::Timeout { server, limit });
         };
-        let SendError { parts, unsent, cause } = match sent {
+        let SendError { mut head, unsent, cause } = match sent {
             Ok(response) => {
-                connection.record_response(response.status());
+                connection.record_response(response.status);
                 progress.response_started();
                 return upstream_response(response, connection, &progress, limit, accept.as_deref());
             }
             Err(failed) => failed,
         };
-        template = parts.map(RetryTemplate::from).or_else(|| template.take());
         let error = cause.to_string();
         if unsent
-            && let Some(retry) =
-                template.take_if(|_| progress.is_whole()).and_then(|template| template.request(&progress))
+            && let Some(head) = head.take_if(|_| progress.is_whole())
+            && let Some(body) = progress.retry()
         {
             let reused = connection.is_reused();
             let failed = if reused { connection.discard() } else { connection.record_failure(&error) };
@@ -156,7 +150,7 @@ pub(super) async fn forward(
             } else if !choice.retry(&failed, error.clone()) {
                 return Err(ForwardError::Broken { server: failed.server, error });
             }
-            request = retry;
+            request = Request { head, body };
             continue;
         }
         if progress.is_too_large() {
@@ -169,9 +163,8 @@ pub(super) async fn forward(
             return Err(ForwardError::ClientBroken);
         }
         let refused = cause.is_refused();
-        let retry =
-            template.filter(|template| attempts_left > 0 && (refused || is_idempotent(&template.method)));
-        let retry = retry.and_then(|template| template.request(&progress));
+        let head = head.filter(|head| attempts_left > 0 && (refused || is_idempotent(&head.method)));
+        let retry = head.and_then(|head| Some(Request { head, body: progress.retry()? }));
         let failed = if refused { connection.discard() } else { connection.record_failure(&error) };
         match retry {
             Some(retry) if choice.retry(&failed, error.clone()) && upstream.allows_retry() => {
@@ -181,36 +174,6 @@ pub(super) async fn forward(
             }
             Some(_) | None => return Err(ForwardError::Broken { server: failed.server, error }),
         }
-    }
-}
-
-/// The head of a request, kept for a retry.
-#[derive(Debug)]
-struct RetryTemplate {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl RetryTemplate {
-    fn copy(request: &Request<RequestBody>) -> Self {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        Self { method, uri, headers: request.headers().clone() }
-    }
-
-    /// Returns the request, or `None` if part of its body has been read.
-    fn request(self, progress: &Rc<BodyProgress>) -> Option<Request<RequestBody>> {
-        let mut request = Request::new(progress.retry()?);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        Some(request)
-    }
-}
-
-impl From<Parts> for RetryTemplate {
-    fn from(parts: Parts) -> Self {
-        Self { method: parts.method, uri: parts.uri, headers: parts.headers }
     }
 }
 
@@ -231,8 +194,8 @@ fn upstream_response(
     accept: Option<&str>,
 ) -> Result<UpstreamResponse, ForwardError> {
     let (server, authority) = (connection.server(), connection.authority().clone());
-    if let Some(accept) = accept.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-        check_switch(response.headers(), accept)
+    if let Some(accept) = accept.filter(|_| response.status == StatusCode::SWITCHING_PROTOCOLS) {
+        check_switch(&response.fields, accept)
             .map_err(|what| ForwardError::Malformed { server: Arc::clone(&server), what })?;
         return Ok(UpstreamResponse {
             response: response.map(|_| ResponseBody::full(Bytes::new())),
@@ -241,16 +204,14 @@ fn upstream_response(
             upgraded: Some(connection.into_lease()),
         });
     }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(ForwardError::Malformed {
             server,
             what: "switches protocols without a request to do so",
         });
     }
     let progress = Rc::clone(progress);
-    let mut response =
+    let response =
         response.map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));
-    // The upstream's HTTP version does not apply to the client's connection (RFC 9110, 2.5).
-    *response.version_mut() = Version::HTTP_11;
     Ok(UpstreamResponse { response, server, authority, upgraded: None })
 }

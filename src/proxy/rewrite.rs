@@ -7,12 +7,13 @@
 
 use std::borrow::Cow;
 
+use http::HeaderValue;
 use http::header::{CONTENT_LOCATION, LOCATION, REFRESH, SET_COOKIE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue};
 
 use super::refusal::{Malformed, Refusal};
 use crate::config::{Forwarding, Rewrite, UpstreamHost};
+use crate::fields::{Fields, visible_ascii};
 use crate::headers::FORWARDED_PREFIX;
 use crate::path::is_prefix;
 use crate::upstream::GatewayHeaders;
@@ -54,45 +55,34 @@ pub(super) fn target(rewrite: &Rewrite, target: PathAndQuery) -> Result<PathAndQ
 }
 
 /// Adds X-Forwarded-Prefix: the removed prefix, after the prefixes that preceding proxies have removed.
-pub(super) fn add_prefix_header(rewrite: &Rewrite, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
+pub(super) fn add_prefix_header(rewrite: &Rewrite, fields: &mut Fields, added: &mut GatewayHeaders) {
     if rewrite.strip.is_empty() {
         return;
     }
-    let before = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let before = fields.text(&FORWARDED_PREFIX).unwrap_or_default();
     let before = before.trim_end_matches('/');
     let before = if before.starts_with('/') { before } else { "" };
     if let Ok(prefix) = HeaderValue::from_str(&format!("{before}{}", rewrite.strip)) {
-        added.replace(headers, FORWARDED_PREFIX, prefix);
+        added.replace(fields, FORWARDED_PREFIX, prefix);
     }
 }
 
 /// Rewrites the paths in the response of `server` for the client.
-pub(super) fn restore_paths(
-    headers: &mut HeaderMap,
-    forwarding: &Forwarding,
-    site: &PublicSite,
-    server: &str,
-) {
+pub(super) fn restore_paths(fields: &mut Fields, forwarding: &Forwarding, site: &PublicSite, server: &str) {
     let rewriter = LocationRewriter { forwarding, site, server };
     for name in [LOCATION, CONTENT_LOCATION] {
-        if let Some(value) = headers.get_mut(name) {
-            replace(value, |text| rewriter.location(text));
-        }
-    }
-    if let Some(value) = headers.get_mut(REFRESH) {
-        replace(value, |text| {
-            let at = text.to_ascii_lowercase().find("url=")? + 4;
-            let (before, location) = text.split_at_checked(at)?;
-            Some(format!("{before}{}", rewriter.location(location)?))
+        fields.replace_values(&name, |value| {
+            HeaderValue::try_from(rewriter.location(visible_ascii(value)?)?).ok()
         });
     }
-    for (_, value) in headers.iter_mut().filter(|(name, _)| **name == SET_COOKIE) {
-        if let Some(changed) = cookie(&forwarding.rewrite, value.as_bytes())
-            && let Ok(changed) = HeaderValue::from_bytes(&changed)
-        {
-            *value = changed;
-        }
-    }
+    fields.replace_values(&REFRESH, |value| {
+        let text = visible_ascii(value)?;
+        let at = text.to_ascii_lowercase().find("url=")? + 4;
+        let (before, location) = text.split_at_checked(at)?;
+        HeaderValue::try_from(format!("{before}{}", rewriter.location(location)?)).ok()
+    });
+    fields
+        .replace_values(&SET_COOKIE, |value| HeaderValue::try_from(cookie(&forwarding.rewrite, value)?).ok());
 }
 
 /// Rewrites locations in the responses of one server.
@@ -182,13 +172,6 @@ fn cookie(rewrite: &Rewrite, line: &[u8]) -> Option<Vec<u8>> {
         })
         .collect();
     changed.then(|| parts.join(&b';'))
-}
-
-fn replace(value: &mut HeaderValue, change: impl FnOnce(&str) -> Option<String>) {
-    let changed = value.to_str().ok().and_then(change);
-    if let Some(changed) = changed.and_then(|text| HeaderValue::from_str(&text).ok()) {
-        *value = changed;
-    }
 }
 
 #[cfg(test)]
@@ -302,11 +285,11 @@ mod tests {
             (Some("/outer/"), "/outer/app"),
             (Some("x"), "/app"),
         ] {
-            let mut headers = HeaderMap::new();
-            before.map(|before| headers.insert(FORWARDED_PREFIX, HeaderValue::from_static(before)));
+            let mut fields = Fields::new();
+            before.map(|before| fields.insert(FORWARDED_PREFIX, HeaderValue::from_static(before)));
             let mut added = GatewayHeaders::default();
-            add_prefix_header(&rewrite("/app", ""), &mut headers, &mut added);
-            assert!(headers.is_empty());
+            add_prefix_header(&rewrite("/app", ""), &mut fields, &mut added);
+            assert!(fields.is_empty());
             assert_eq!(
                 added.iter().next().unwrap(),
                 (&FORWARDED_PREFIX, &HeaderValue::from_static(expected))

@@ -29,11 +29,11 @@ impl Realm {
     /// invalidated.
     pub fn rewrite_cookie(
         &self,
-        set_cookie: &HeaderValue,
+        set_cookie: &[u8],
         active: Option<&Active>,
         secure: bool,
     ) -> Option<RewrittenCookie> {
-        let rewritten = self.cookie.rewrite(set_cookie.as_bytes(), secure, self.clock.now().wall)?;
+        let rewritten = self.cookie.rewrite(set_cookie, secure, self.clock.now().wall)?;
         if let Some(active) = active {
             self.cache.invalidate(&active.session.key);
             // The app may have ended the session.

@@ -10,9 +10,10 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use crate::config::Traces;
+use crate::fields::Fields;
 use crate::headers::{TRACEPARENT, TRACESTATE};
 
 /// Maximum size of all `tracestate` lines together, in bytes. Longer ones need not be propagated (W3C Trace Context, 3.3.1.5).
@@ -42,13 +43,15 @@ pub struct TraceIds(RefCell<fastrand::Rng>);
 impl TraceIds {
     /// Returns the trace context of a request with these headers, or `None` if it has none and the configuration does
     /// not start traces.
-    pub fn context(&self, headers: &HeaderMap, traces: Traces) -> Option<Trace> {
-        match (received(headers), traces) {
-            (Some((header, _)), Traces::Pass) => Some(Trace { header: header.clone(), keeps_state: true }),
+    pub fn context(&self, fields: &Fields, traces: Traces) -> Option<Trace> {
+        match (received(fields), traces) {
+            (Some((header, _)), Traces::Pass) => {
+                Some(Trace { header: HeaderValue::from_bytes(header).ok()?, keeps_state: true })
+            }
             (None, Traces::Pass) => None,
             (Some((header, flags)), Traces::Sampled | Traces::Unsampled) => {
-                let trace = header.as_bytes().get(3..35)?;
-                let keeps_state = state_is_valid(headers);
+                let trace = header.get(3..35)?;
+                let keeps_state = state_is_valid(fields);
                 Some(Trace { header: self.write(Some(trace), flags & (SAMPLED | RANDOM))?, keeps_state })
             }
             (None, Traces::Sampled) => self.begin(SAMPLED | RANDOM),
@@ -91,12 +94,12 @@ impl Trace {
         self.part(36, 52)
     }
 
-    /// Returns the `traceparent` for the upstream. Removes the old one from `headers`, and `tracestate` if it is not to
+    /// Returns the `traceparent` for the upstream. Removes the old one from `fields`, and `tracestate` if it is not to
     /// be forwarded.
-    pub fn replace(&self, headers: &mut HeaderMap) -> HeaderValue {
-        headers.remove(TRACEPARENT);
+    pub fn replace(&self, fields: &mut Fields) -> HeaderValue {
+        fields.remove(&TRACEPARENT);
         if !self.keeps_state {
-            headers.remove(TRACESTATE);
+            fields.remove(&TRACESTATE);
         }
         self.header.clone()
     }
@@ -108,10 +111,9 @@ impl Trace {
 }
 
 /// Returns the request's `traceparent` and its flags, if there is exactly one and it is valid.
-fn received(headers: &HeaderMap) -> Option<(&HeaderValue, u8)> {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    let (header, None) = (lines.next()?, lines.next()) else { return None };
-    Some((header, flags(header.as_bytes())?))
+fn received(fields: &Fields) -> Option<(&[u8], u8)> {
+    let header = fields.single(&TRACEPARENT)?;
+    Some((header, flags(header)?))
 }
 
 /// Returns the flags of a `traceparent` if it is valid (W3C Trace Context, 3.2.2).
@@ -137,11 +139,11 @@ fn flags(text: &[u8]) -> Option<u8> {
 }
 
 /// Returns whether `tracestate` is valid and may be forwarded (W3C Trace Context, 3.3.1).
-fn state_is_valid(headers: &HeaderMap) -> bool {
+fn state_is_valid(fields: &Fields) -> bool {
     let (mut length, mut members) = (0, 0);
-    for line in headers.get_all(TRACESTATE) {
+    for line in fields.get_all(&TRACESTATE) {
         length += line.len() + 1;
-        for member in line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        for member in line.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             members += usize::from(!member.is_empty());
             if !member.is_empty() && !is_member(member) {
                 return false;
@@ -179,25 +181,25 @@ mod tests {
 
     const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    fn headers(parent: &str, state: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn fields(parent: &str, state: &[&str]) -> Fields {
+        let mut fields = Fields::new();
         if !parent.is_empty() {
-            headers.insert(TRACEPARENT, HeaderValue::from_str(parent).unwrap());
+            fields.insert(TRACEPARENT, HeaderValue::from_str(parent).unwrap());
         }
         for state in state {
-            headers.append(TRACESTATE, HeaderValue::from_str(state).unwrap());
+            fields.append(TRACESTATE, HeaderValue::from_str(state).unwrap());
         }
-        headers
+        fields
     }
 
     /// Returns the `traceparent` and the number of `tracestate` lines that the upstream receives.
-    fn forwarded(mut headers: HeaderMap, traces: Traces) -> (Option<String>, usize) {
-        if let Some(trace) = TraceIds::default().context(&headers, traces) {
-            let parent = trace.replace(&mut headers);
-            headers.insert(TRACEPARENT, parent);
+    fn forwarded(mut fields: Fields, traces: Traces) -> (Option<String>, usize) {
+        if let Some(trace) = TraceIds::default().context(&fields, traces) {
+            let parent = trace.replace(&mut fields);
+            fields.insert(TRACEPARENT, parent);
         }
-        let parent = headers.get(TRACEPARENT).map(|value| value.to_str().unwrap().to_owned());
-        (parent, headers.get_all(TRACESTATE).iter().count())
+        let parent = fields.text(&TRACEPARENT).map(str::to_owned);
+        (parent, fields.get_all(&TRACESTATE).count())
     }
 
     #[test]
@@ -205,14 +207,14 @@ mod tests {
         for (given, flags) in
             [(GIVEN, "01"), (&GIVEN.replace("-01", "-00"), "00"), (&GIVEN.replace("-01", "-ff"), "03")]
         {
-            let (parent, states) = forwarded(headers(given, &["a=1", "b@c=x y"]), Traces::Sampled);
+            let (parent, states) = forwarded(fields(given, &["a=1", "b@c=x y"]), Traces::Sampled);
             let parent = parent.unwrap();
             assert_eq!((&parent[..36], &parent[53..]), (&given[..36], flags));
             assert_ne!(parent[36..52], given[36..52]);
             assert_eq!(states, 2);
         }
         let later = GIVEN.replacen("00", "cc", 1) + "-what-comes";
-        assert_eq!(forwarded(headers(&later, &[]), Traces::Sampled).0.unwrap()[..36], GIVEN[..36]);
+        assert_eq!(forwarded(fields(&later, &[]), Traces::Sampled).0.unwrap()[..36], GIVEN[..36]);
     }
 
     #[test]
@@ -230,13 +232,13 @@ mod tests {
             &GIVEN[..54],
             &GIVEN.replace("-01", "-0g"),
         ] {
-            let (parent, states) = forwarded(headers(bad, &["a=1"]), Traces::Unsampled);
+            let (parent, states) = forwarded(fields(bad, &["a=1"]), Traces::Unsampled);
             let parent = parent.unwrap();
             assert_eq!(flags(parent.as_bytes()), Some(RANDOM), "{parent}");
             assert!(bad.is_empty() || !parent.contains("0af765"), "{bad}");
             assert_eq!(states, 0, "{bad}");
         }
-        let mut two = headers(GIVEN, &[]);
+        let mut two = fields(GIVEN, &[]);
         two.append(TRACEPARENT, HeaderValue::from_static(GIVEN));
         assert!(!forwarded(two, Traces::Sampled).0.unwrap().contains("0af765"));
     }
@@ -255,15 +257,15 @@ mod tests {
             (&["a="], 0),
             (&["a=b=c"], 0),
         ] {
-            assert_eq!(forwarded(headers(GIVEN, state), Traces::Sampled).1, left, "{state:?}");
+            assert_eq!(forwarded(fields(GIVEN, state), Traces::Sampled).1, left, "{state:?}");
         }
     }
 
     #[test]
     fn pass_leaves_trace_headers_unchanged() {
-        assert_eq!(forwarded(headers(GIVEN, &["A=?"]), Traces::Pass), (Some(GIVEN.to_owned()), 1));
-        assert_eq!(forwarded(headers("", &[]), Traces::Pass), (None, 0));
-        assert_eq!(forwarded(headers("odd", &["x"]), Traces::Pass), (Some("odd".to_owned()), 1));
+        assert_eq!(forwarded(fields(GIVEN, &["A=?"]), Traces::Pass), (Some(GIVEN.to_owned()), 1));
+        assert_eq!(forwarded(fields("", &[]), Traces::Pass), (None, 0));
+        assert_eq!(forwarded(fields("odd", &["x"]), Traces::Pass), (Some("odd".to_owned()), 1));
     }
 
     #[test]
@@ -271,7 +273,7 @@ mod tests {
         let ids = TraceIds::default();
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
-            let trace = ids.context(&HeaderMap::new(), Traces::Sampled).unwrap();
+            let trace = ids.context(&Fields::new(), Traces::Sampled).unwrap();
             assert!(seen.insert(trace.id().to_owned()) && seen.insert(trace.span().to_owned()));
         }
     }

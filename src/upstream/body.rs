@@ -16,8 +16,9 @@ use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_body::{ClientBody, ClientBodyError};
+use crate::fields::Fields;
 use crate::headers::{self, Scrub};
-use crate::http1::{has_option, write_field, write_status_line};
+use crate::http1::{has_option, write_status_line};
 use crate::time::{Alarm, Clock};
 
 /// Limit on the interim responses that are forwarded for a request.
@@ -154,11 +155,6 @@ impl RequestBody {
         Rc::clone(&self.progress)
     }
 
-    /// Prepares the body to be sent over HTTP/1.1.
-    pub(super) fn use_http1(&mut self) {
-        self.is_http2 = false;
-    }
-
     /// Prepares the body to be sent over HTTP/2.
     pub(super) fn use_http2(&mut self) -> Attempt {
         self.is_http2 = true;
@@ -217,7 +213,7 @@ impl BodySource {
 impl BodyProgress {
     /// Forwards an interim response (RFC 9110, 15.2) to the client, up to [`MAX_INTERIM`] for each request. A 100
     /// response is not forwarded: the client's connection sends one when the body is read.
-    pub(super) fn send_interim(&self, status: StatusCode, headers: &HeaderMap) {
+    pub(super) fn send_interim(&self, status: StatusCode, fields: &Fields) {
         let count = self.interim.get();
         let source = self.source.borrow();
         let Some(source) = source.as_ref().filter(|_| status != StatusCode::CONTINUE && count < MAX_INTERIM)
@@ -227,22 +223,16 @@ impl BodyProgress {
         self.interim.set(count + 1);
         // Fields that Connection names are hop-by-hop, too (RFC 9110, 7.6.1).
         let is_nominated = |name: &HeaderName| {
-            headers
-                .get_all(CONNECTION)
-                .iter()
-                .any(|line| has_option(line.as_bytes(), name.as_str().as_bytes()))
+            fields.get_all(&CONNECTION).any(|line| has_option(line, name.as_str().as_bytes()))
         };
         let mut head = Vec::new();
         write_status_line(Version::HTTP_11, status, None, &mut head);
-        for (name, value) in headers {
-            let is_forwarded = !(is_nominated(name)
+        fields.write_where(&mut head, |name, _| {
+            !(is_nominated(name)
                 || headers::is_hop_by_hop(name)
                 || headers::is_control(name)
-                || matches!(*name, SET_COOKIE | CONTENT_LENGTH));
-            if is_forwarded {
-                write_field(name.as_str(), value.as_bytes(), &mut head);
-            }
-        }
+                || matches!(*name, SET_COOKIE | CONTENT_LENGTH))
+        });
         head.extend_from_slice(b"\r\n");
         source.incoming.send_interim(head.into());
     }

@@ -1,10 +1,11 @@
 //! The request headers that the gateway adds to the client's.
 //!
-//! They stay a list until the request is written. Inserting them into the client's header map would be the most expensive
-//! part of a request: each name is hashed and looked up, and the map is reallocated.
+//! They stay a list of their own until the request is written.
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::fields::Fields;
 
 /// Headers that the gateway adds to a request. Names here never also appear in the client's headers.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +22,9 @@ impl GatewayHeaders {
         self.0.push((name, value));
     }
 
-    /// Adds a header, and removes headers of the same name from `headers`, the client's.
-    pub(crate) fn replace(&mut self, headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-        headers.remove(&name);
+    /// Adds a header, and removes headers of the same name from `fields`, the client's.
+    pub(crate) fn replace(&mut self, fields: &mut Fields, name: HeaderName, value: HeaderValue) {
+        fields.remove(&name);
         self.insert(name, value);
     }
 
@@ -43,10 +44,10 @@ impl GatewayHeaders {
         self.0.iter().map(|(name, value)| (name, value))
     }
 
-    /// Removes the names of this list from `headers`.
-    pub(crate) fn remove_from(&self, headers: &mut HeaderMap) {
+    /// Removes the names of this list from `fields`.
+    pub(crate) fn remove_from(&self, fields: &mut Fields) {
         for (name, _) in self.iter() {
-            headers.remove(name);
+            fields.remove(name);
         }
     }
 

@@ -20,17 +20,18 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::head::Framing;
 use super::gateway_headers::GatewayHeaders;
+use crate::fields::Fields;
 use crate::http1::{
-    BadBody, BadHead, Decoder, MAX_RESPONSE_HEAD, ReadBuffer, ResponseHead, Step, WriteQueue,
+    BadBody, BadHead, Decoder, MAX_RESPONSE_HEAD, ReadBuffer, Repairs, ResponseHead, Step, WriteQueue,
     write_chunk_size,
 };
+use crate::message::{Request, RequestHead, Response};
 
 /// The largest plaintext of one TLS record (RFC 8446, 5.1). The peer cannot decrypt an incomplete record.
 const MAX_TLS_RECORD: usize = 16 * 1024;
@@ -54,8 +55,8 @@ pub(crate) struct Http1Sender<S, B> {
     inner: Weak<RefCell<Inner<S, B>>>,
 }
 
-/// The result of a request.
-type ResponseResult<S, B> = Result<Response<Http1Body<S, B>>, Http1Error<<B as Body>::Error>>;
+/// The result of a request: the response, and the repairs that were made to its head.
+type ResponseResult<S, B> = Result<(Response<Http1Body<S, B>>, Repairs), Http1Error<<B as Body>::Error>>;
 
 #[derive(Debug)]
 struct Inner<S, B> {
@@ -79,7 +80,7 @@ struct Sending<B> {
     /// Number of bytes that are missing from the announced Content-Length; `None` if the body is chunked.
     remaining: Option<u64>,
     /// The request head, for a retry; `None` once response bytes have arrived or the body has failed.
-    parts: Option<Parts>,
+    head: Option<RequestHead>,
     /// Whether any byte of the request was sent, or may have been.
     started: bool,
     /// The first piece of the body, until any byte is written.
@@ -94,7 +95,7 @@ struct Sending<B> {
 /// The parts of a failed request that a retry needs.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    pub(super) parts: Parts,
+    pub(super) head: RequestHead,
     /// Whether no byte of the request was sent.
     pub(super) unsent: bool,
     /// The first piece of the body, if it was taken and no byte was sent.
@@ -179,33 +180,28 @@ where
         let mut inner = self.inner.borrow_mut();
         // Without a framing, the server would interpret the body as the next request.
         let framing = Framing::for_request(&request);
-        let head = head::write(&request, gateway_headers, framing);
-        inner.method = request.method().clone();
-        let (parts, body) = request.into_parts();
+        let Request { head, body } = request;
+        inner.method = head.method.clone();
         // An empty body with another Content-Length is kept, so that polling it finds the mismatch.
         let body = Some(body).filter(|body| !body.is_end_stream() || framing.length() != Some(0));
         let mut queue = WriteQueue::default();
-        queue.push(head);
+        queue.push(head::write(&head, gateway_headers, framing));
         inner.sending =
-            Sending { queue, body, remaining: framing.length(), parts: Some(parts), ..Sending::nothing() };
+            Sending { queue, body, remaining: framing.length(), head: Some(head), ..Sending::nothing() };
         inner.keep_alive = false;
     }
 
     /// Returns the parts of a failed request that a retry needs, or `None` if it must not be retried.
     pub(super) fn recover(&self) -> Option<Recovered> {
         let sending = &mut self.inner.borrow_mut().sending;
-        Some(Recovered {
-            parts: sending.parts.take()?,
-            unsent: !sending.started,
-            first: sending.first.take(),
-        })
+        Some(Recovered { head: sending.head.take()?, unsent: !sending.started, first: sending.first.take() })
     }
 
     /// Sends the request and reads the response's head. Calls `on_interim` for each interim response (1xx).
     pub(crate) fn poll_response(
         &self,
         cx: &mut Context<'_>,
-        on_interim: &mut dyn FnMut(StatusCode, &HeaderMap),
+        on_interim: &mut dyn FnMut(StatusCode, &Fields),
     ) -> Poll<ResponseResult<S, B>> {
         let mut inner = self.inner.borrow_mut();
         inner.poll_send(cx)?;
@@ -221,16 +217,9 @@ where
             inner.read.free_if_large();
         }
         drop(inner);
-        let mut response = Response::new(Http1Body { inner: Rc::clone(&self.inner), ended });
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
-        if let Some(reason) = head.reason {
-            response.extensions_mut().insert(reason);
-        }
-        if !head.repairs.is_empty() {
-            response.extensions_mut().insert(head.repairs);
-        }
-        Poll::Ready(Ok(response))
+        let ResponseHead { status, reason, fields, repairs, .. } = head;
+        let body = Http1Body { inner: Rc::clone(&self.inner), ended };
+        Poll::Ready(Ok((Response { status, reason, fields, body }, repairs)))
     }
 }
 
@@ -241,7 +230,7 @@ impl<B> Sending<B> {
             queue: WriteQueue::default(),
             body: None,
             remaining: Some(0),
-            parts: None,
+            head: None,
             started: false,
             first: None,
             unflushed: false,
@@ -279,7 +268,7 @@ where
             let filled = self.fill(cx);
             if filled.is_err() {
                 // Without its body, the request cannot be retried.
-                self.sending.parts = None;
+                self.sending.head = None;
             }
             let blocked = !filled?;
             if self.sending.queue.is_empty() {
@@ -377,7 +366,7 @@ where
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-        on_interim: &mut dyn FnMut(StatusCode, &HeaderMap),
+        on_interim: &mut dyn FnMut(StatusCode, &Fields),
     ) -> Poll<Result<ResponseHead, Http1Error<B::Error>>> {
         loop {
             if self.read.may_hold_head(MAX_RESPONSE_HEAD)
@@ -385,7 +374,7 @@ where
             {
                 self.read.reset_search();
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-                    on_interim(head.status, &head.headers);
+                    on_interim(head.status, &head.fields);
                     continue;
                 }
                 return Poll::Ready(Ok(head));
@@ -397,7 +386,7 @@ where
                     return Poll::Ready(Err(failed.map_or(Http1Error::Closed, Http1Error::Io)));
                 }
                 // A server that has begun to respond may have processed the request: it must not be retried.
-                Ok(_) => self.sending.parts = None,
+                Ok(_) => self.sending.head = None,
                 Err(error) => {
                     // The earlier error is more specific.
                     return Poll::Ready(Err(self.sending.failed.take().unwrap_or(error).into()));

@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::{RequestBody, RequestBodyError};
 use super::http1::{self, Http1Error};
 use super::stream::ServerStream;
+use crate::message::RequestHead;
 
 /// The body of an upstream's response.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ enum Cause {
 #[derive(Debug)]
 pub(crate) struct SendError {
     /// The request head for a retry; `None` if the server has begun to respond.
-    pub(crate) parts: Option<Parts>,
+    pub(crate) head: Option<RequestHead>,
     /// Whether no byte of the request was sent. Its body is then still complete.
     pub(crate) unsent: bool,
     pub(crate) cause: IncomingError,

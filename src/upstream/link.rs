@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Uri};
+use http::{HeaderValue, Uri};
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +25,7 @@ use super::gateway_headers::GatewayHeaders;
 use super::http1::Http1Connection;
 use super::stream::{ServerStream, Version};
 use super::target::Target;
+use crate::message::RequestHead;
 use crate::time::{Alarm, Clock};
 
 /// HTTP/2 flow-control window of a stream for the response.
@@ -169,16 +170,16 @@ impl Http2Stream {
         Rc::ptr_eq(&self.link, link)
     }
 
-    /// Prepares `request` for HTTP/2, and returns the handle to send it with.
+    /// Returns the HTTP/2 request with `head`, `body` and `gateway_headers`, and the handle to send it with.
     pub(super) fn prepare(
         &mut self,
-        request: &mut Request<RequestBody>,
+        head: RequestHead,
+        mut body: RequestBody,
         gateway_headers: &GatewayHeaders,
         endpoint: &Endpoint,
-    ) -> http2::SendRequest<RequestBody> {
-        self.body = Some(request.body_mut().use_http2());
-        prepare_http2(request, gateway_headers, endpoint);
-        self.link.sender.clone()
+    ) -> (http2::SendRequest<RequestBody>, http::Request<RequestBody>) {
+        self.body = Some(body.use_http2());
+        (self.link.sender.clone(), http2_request(head, body, gateway_headers, endpoint))
     }
 }
 
@@ -211,36 +212,33 @@ fn spawn(task: impl Future<Output = ()> + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::task::spawn_local(task))
 }
 
-/// Prepares a request for HTTP/1.1. An earlier attempt may have prepared it for HTTP/2.
-pub(super) fn prepare_http1(request: &mut Request<RequestBody>, gateway_headers: &GatewayHeaders) {
-    *request.version_mut() = http::Version::HTTP_11;
-    request.body_mut().use_http1();
-    if request.uri().authority().is_some() {
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
-        gateway_headers.remove_from(request.headers_mut());
-        // Trailers are not sent over HTTP/1.1.
-        request.headers_mut().remove(TE);
-    }
-}
-
-fn prepare_http2(request: &mut Request<RequestBody>, gateway_headers: &GatewayHeaders, endpoint: &Endpoint) {
+fn http2_request(
+    head: RequestHead,
+    body: RequestBody,
+    gateway_headers: &GatewayHeaders,
+    endpoint: &Endpoint,
+) -> http::Request<RequestBody> {
+    let RequestHead { method, uri, fields, .. } = head;
+    let mut request = http::Request::new(body);
+    *request.method_mut() = method;
     *request.version_mut() = http::Version::HTTP_2;
-    request.headers_mut().remove(TRANSFER_ENCODING);
-    gateway_headers.insert_into(request.headers_mut());
+    let headers = request.headers_mut();
+    *headers = fields.into_map();
+    headers.remove(TRANSFER_ENCODING);
+    gateway_headers.insert_into(headers);
     // The gateway accepts trailers, and forwards them to clients that accept them.
-    request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-    request.headers_mut().remove(HOST);
-    let Some(host) = gateway_headers.host() else { return };
-    let authority = Authority::try_from(host.as_bytes()).unwrap_or_else(|_| endpoint.authority.clone());
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    headers.remove(HOST);
+    let host = gateway_headers.host().map(HeaderValue::as_bytes).unwrap_or_default();
+    let authority = Authority::try_from(host).unwrap_or_else(|_| endpoint.authority.clone());
     let scheme = match endpoint.protocol {
         ServerProtocol::Tls(_) => Scheme::HTTPS,
         ServerProtocol::Http1 | ServerProtocol::Http2 => Scheme::HTTP,
     };
-    let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+    let path = uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
     // The parts come from valid URIs, so this does not fail.
-    if let Ok(uri) = uri {
+    if let Ok(uri) = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build() {
         *request.uri_mut() = uri;
     }
+    request
 }

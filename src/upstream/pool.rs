@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,12 +21,13 @@ use super::body::RequestBody;
 use super::endpoint::ServerProtocol;
 use super::gateway_headers::GatewayHeaders;
 use super::incoming::{Incoming, SendError};
-use super::link::{self, Http1Link, Http2Link, Http2Stream, Link};
+use super::link::{Http1Link, Http2Link, Http2Stream, Link};
 use super::queue::{self, Full};
 use super::response_timeout::await_response_head;
 use super::stream::{Offer, ServerStream};
 use super::target::{Target, TargetStatus};
 use crate::config::BalanceMethod;
+use crate::message::{Request, Response};
 use crate::time::{Alarm, Clock};
 
 /// A worker's connections to one upstream.
@@ -460,43 +460,46 @@ impl Connection {
     /// Sends a request and waits for the response head. Returns `None` on timeout.
     pub(crate) async fn send(
         &mut self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         gateway_headers: &GatewayHeaders,
         timeout: Duration,
     ) -> Option<Result<Response<Incoming>, SendError>> {
-        let progress = request.body().progress();
+        let progress = request.body.progress();
         match &mut self.lease.link {
             Leased::Http1(Http1Link { connection, alarm, .. }) => {
-                link::prepare_http1(&mut request, gateway_headers);
                 connection.start(request, gateway_headers);
                 let mut on_interim = |status, headers: &_| progress.send_interim(status, headers);
                 let sending = poll_fn(|cx| connection.poll_response(cx, &mut on_interim));
-                let mut result = await_response_head(sending, timeout, &progress, alarm).await?;
-                if let Ok(response) = &mut result
-                    && let Some(repairs) = response.extensions_mut().remove()
-                {
-                    let upstream = &self.lease.in_flight.pool.upstream.config.name;
-                    self.lease.in_flight.slot.target.log_repairs(upstream, &repairs);
-                }
-                Some(result.map(|response| response.map(Incoming::from_http1)).map_err(|cause| {
-                    let recovered = connection.recover();
-                    let unsent = recovered.as_ref().is_some_and(|recovered| recovered.unsent);
-                    let (parts, first) =
-                        recovered.map(|recovered| (recovered.parts, recovered.first)).unzip();
-                    if unsent {
-                        progress.put_back(first.flatten());
+                Some(match await_response_head(sending, timeout, &progress, alarm).await? {
+                    Ok((response, repairs)) => {
+                        if !repairs.is_empty() {
+                            let upstream = &self.lease.in_flight.pool.upstream.config.name;
+                            self.lease.in_flight.slot.target.log_repairs(upstream, &repairs);
+                        }
+                        Ok(response.map(Incoming::from_http1))
                     }
-                    SendError { parts, unsent, cause: cause.into() }
-                }))
+                    Err(cause) => {
+                        let recovered = connection.recover();
+                        let unsent = recovered.as_ref().is_some_and(|recovered| recovered.unsent);
+                        let (head, first) =
+                            recovered.map(|recovered| (recovered.head, recovered.first)).unzip();
+                        if unsent {
+                            progress.put_back(first.flatten());
+                        }
+                        Err(SendError { head, unsent, cause: cause.into() })
+                    }
+                })
             }
             Leased::Http2(stream) => {
                 let endpoint = &self.lease.in_flight.slot.target.endpoint;
-                let mut sender = stream.prepare(&mut request, gateway_headers, endpoint);
+                let Request { head, body } = request;
+                let (mut sender, request) = stream.prepare(head.clone(), body, gateway_headers, endpoint);
                 let sending = Box::pin(sender.try_send_request(request));
                 let result = await_response_head(sending, timeout, &progress, &mut Alarm::default()).await?;
-                Some(result.map(|response| response.map(Incoming::from_http2)).map_err(|mut failed| {
-                    let parts = failed.take_message().map(|request| request.into_parts().0);
-                    SendError { unsent: parts.is_some(), parts, cause: failed.into_error().into() }
+                let result = result.map(|response| Response::from(response).map(Incoming::from_http2));
+                Some(result.map_err(|mut failed| {
+                    let unsent = failed.take_message().is_some();
+                    SendError { head: Some(head), unsent, cause: failed.into_error().into() }
                 }))
             }
         }
@@ -505,12 +508,6 @@ impl Connection {
     /// Returns whether the connection has carried a request before.
     pub(crate) fn is_reused(&self) -> bool {
         self.reused
-    }
-
-    /// Returns whether the connection uses HTTP/2, where a server can refuse a request unprocessed, so that any method
-    /// can be retried.
-    pub(crate) fn is_http2(&self) -> bool {
-        matches!(self.lease.link, Leased::Http2(_))
     }
 
     /// Returns the server's label in logs.

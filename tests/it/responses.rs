@@ -57,7 +57,7 @@ async fn interim_responses_are_forwarded_without_session_headers_and_an_unreques
     assert_eq!((response.status, response.interim.len()), (200, 1));
     let [interim] = &*response.interim else { unreachable!() };
     assert!(interim.start.starts_with("HTTP/1.1 103"), "{interim:?}");
-    assert_eq!(interim.headers, [("link".to_owned(), "</a.css>".to_owned())]);
+    assert_eq!(interim.headers, [("Link".to_owned(), "</a.css>".to_owned())]);
     let many = gateway.get("/many", "").await;
     assert_eq!((many.status, many.interim.len()), (200, 8), "no more than eight are forwarded");
     let mut client = Client::connect(gateway.address()).await;
@@ -65,6 +65,26 @@ async fn interim_responses_are_forwarded_without_session_headers_and_an_unreques
     let old = String::from_utf8_lossy(&client.read_to_end().await).into_owned();
     assert!(old.starts_with("HTTP/1.0 200") && !old.contains("103"), "{old}");
     assert_eq!(gateway.get("/101", "").await.status, 502);
+}
+
+/// Names in any case are equal, but some legacy apps and clients compare them as text.
+#[tokio::test]
+async fn names_of_unchanged_headers_keep_their_case_in_both_directions() {
+    let upstream = Upstream::responding(|request| {
+        let names: Vec<_> = request.message.headers.iter().map(|(name, _)| name.as_str()).collect();
+        ScriptedResponse::ok(&names.join(" ")).header("X-Powered-BY", "app").header("ETag", "\"1\"")
+    });
+    let engine = table::engine().await;
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    let request = Request::get("/").header("X-API-Key", "k").header("SOAPAction", "a").header("accept", "b");
+    let response = gateway.send(&request).await;
+    let received = response.text();
+    for name in ["X-API-Key", "SOAPAction", "accept"] {
+        assert!(received.split(' ').any(|other| other == name), "{name}: {received}");
+    }
+    for name in ["X-Powered-BY", "ETag"] {
+        assert!(response.message.headers.iter().any(|(other, _)| other == name), "{name}: {response:?}");
+    }
 }
 
 #[tokio::test]

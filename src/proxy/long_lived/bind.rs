@@ -1,12 +1,12 @@
 //! Binds response bodies to their session.
 
-use http::Response;
 use http::header::CONTENT_TYPE;
 use hyper::body::Body as _;
 use tokio::sync::watch;
 
 use super::binding::{SessionBinding, session_end_or_drain};
 use crate::config::StreamsConfig;
+use crate::message::Response;
 use crate::proxy::response::ResponseBody;
 
 /// Binds a response's body to its session.
@@ -20,10 +20,10 @@ pub(in crate::proxy) fn bind(
     streams: &StreamsConfig,
     stopped: &watch::Receiver<bool>,
 ) {
-    let kind = response.headers().get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let kind = response.fields.get(&CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.split(|&byte| byte == b';').next());
     let is_events = kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"));
-    let body = response.body_mut();
+    let body = &mut response.body;
     if is_events && !body.is_end_stream() {
         let end = session_end_or_drain(binding.and_then(SessionBinding::activate), stopped.clone());
         body.stream_until(streams.idle_timeout, Box::pin(end));

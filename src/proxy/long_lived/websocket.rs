@@ -3,13 +3,14 @@
 //! The upstream receives no bytes of the tunnel before its 101 response, and none if it sends another response. Over
 //! HTTP/1.1, the upstream itself proves that it accepts the client's key. The gateway never computes that proof for it.
 
+use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
-use http::{Response, StatusCode};
 
 use super::binding::SessionBinding;
 use super::tunnel::{Tunnel, TunnelLimits};
 use super::upgrade::Upgrade;
 use crate::config::StreamsConfig;
+use crate::message::Response;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::request::{Handshake, UpgradeMethod};
 use crate::proxy::response::ResponseBody;
@@ -31,11 +32,11 @@ pub(in crate::proxy) fn conclude_handshake(
         (Some(upstream), Some(config)) => {
             accept(handshake, response);
             let (upgrade, client) = Upgrade::channel();
-            response.body_mut().upgrade_with(upgrade);
+            response.body.upgrade_with(upgrade);
             let limits = TunnelLimits { idle_timeout: streams.idle_timeout, max_age: config.max_age };
             Ok(Some(Tunnel { client, upstream, binding, limits }))
         }
-        (_, _) if handshake.method() == UpgradeMethod::Connect && response.status().is_success() => {
+        (_, _) if handshake.method() == UpgradeMethod::Connect && response.status.is_success() => {
             Err(Refusal::BadResponse)
         }
         (_, _) => Ok(None),
@@ -44,17 +45,17 @@ pub(in crate::proxy) fn conclude_handshake(
 
 /// Writes the acceptance in the form of the client's HTTP version.
 fn accept(handshake: &Handshake, response: &mut Response<ResponseBody>) {
-    let headers = response.headers_mut();
-    headers.remove(CONTENT_LENGTH);
+    let fields = &mut response.fields;
+    fields.remove(&CONTENT_LENGTH);
     match handshake.method() {
         UpgradeMethod::Upgrade => {
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
         // Over HTTP/2, a 2xx status alone is the acceptance (RFC 8441, 5).
         UpgradeMethod::Connect => {
-            headers.remove(SEC_WEBSOCKET_ACCEPT);
-            *response.status_mut() = StatusCode::OK;
+            fields.remove(&SEC_WEBSOCKET_ACCEPT);
+            response.status = StatusCode::OK;
         }
     }
 }

@@ -9,10 +9,11 @@
 use std::sync::Arc;
 
 use http::header::{HOST, ORIGIN};
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, Method};
 
 use super::handshake::{Handshake, UpgradeChecked};
 use super::inbound::Sanitized;
+use crate::fields::Fields;
 use crate::headers::CSRF_TOKEN;
 use crate::proxy::model::{Route, Visitor};
 use crate::proxy::refusal::Refusal;
@@ -63,32 +64,24 @@ impl Forwardable {
 
 fn check(request: &Sanitized, visitor: &Visitor) -> Result<(), Refusal> {
     let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if is_safe || is_same_origin(request.headers(), request.origin().site()) {
+    if is_safe || is_same_origin(request.fields(), request.origin().site()) {
         return Ok(());
     }
-    match (visitor.active(), single(request.headers(), &CSRF_TOKEN)) {
+    match (visitor.active(), request.fields().single(&CSRF_TOKEN)) {
         (Some(active), Some(token)) if csrf::matches(&active.session.record().claims, token) => Ok(()),
         (_, _) => Err(Refusal::CrossSite),
     }
 }
 
 /// Returns whether the request was made by a page of this site, which is given as its scheme, and its host and port.
-fn is_same_origin(headers: &HeaderMap, (scheme, host): (&str, &[u8])) -> bool {
-    debug_assert!(!headers.contains_key(HOST), "Host is removed from a sanitized request");
-    if headers.contains_key(SEC_FETCH_SITE) {
-        return matches!(single(headers, &SEC_FETCH_SITE), Some(b"same-origin" | b"none"));
+fn is_same_origin(fields: &Fields, (scheme, host): (&str, &[u8])) -> bool {
+    debug_assert!(!fields.contains(&HOST), "Host is removed from a sanitized request");
+    if fields.contains(&SEC_FETCH_SITE) {
+        return matches!(fields.single(&SEC_FETCH_SITE), Some(b"same-origin" | b"none"));
     }
-    let Some(origin) = single(headers, &ORIGIN) else { return false };
+    let Some(origin) = fields.single(&ORIGIN) else { return false };
     let rest = origin.strip_prefix(scheme.as_bytes()).and_then(|rest| rest.strip_prefix(b"://"));
     rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
-}
-
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h [u8]> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => Some(value.as_bytes()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -114,11 +107,11 @@ mod tests {
             (&[("origin", "https://evil/https://app.example")], false),
             (&[("origin", "null")], false),
         ] {
-            let mut headers = HeaderMap::new();
+            let mut fields = Fields::new();
             for (name, value) in lines {
-                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+                fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            assert_eq!(is_same_origin(&headers, ("https", b"app.example")), expected, "{lines:?}");
+            assert_eq!(is_same_origin(&fields, ("https", b"app.example")), expected, "{lines:?}");
         }
     }
 }

@@ -1,19 +1,23 @@
 //! Detection of gRPC calls.
 
+use http::Method;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method};
+
+use crate::fields::Fields;
 
 /// Returns whether a request is a gRPC call. gRPC-Web does not count: its clients read the HTTP status.
-pub(in crate::proxy) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
-    let is_grpc = |value: &HeaderValue| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
+pub(in crate::proxy) fn is_call(method: &Method, fields: &Fields) -> bool {
+    let is_grpc = |value: &[u8]| {
+        let rest = value.strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     };
-    *method == Method::POST && headers.get(CONTENT_TYPE).is_some_and(is_grpc)
+    *method == Method::POST && fields.get(&CONTENT_TYPE).is_some_and(is_grpc)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -26,8 +30,8 @@ mod tests {
             (Method::POST, "application/json", false),
             (Method::GET, "application/grpc", false),
         ] {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
-            assert_eq!(is_call(&method, &headers), expected, "{method} {content_type}");
+            let fields = Fields::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+            assert_eq!(is_call(&method, &fields), expected, "{method} {content_type}");
         }
     }
 }

@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::{CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::body::Body as _;
 
@@ -17,6 +16,7 @@ use super::admit::Admitted;
 use super::inbound::Sanitized;
 use super::upgrade::{self, UpgradeMethod, UpgradeRequest};
 use crate::config::{Access, WebsocketConfig};
+use crate::fields::Fields;
 use crate::proxy::model::{Route, Visitor};
 use crate::proxy::refusal::{Malformed, Refusal};
 
@@ -73,7 +73,7 @@ impl Handshake {
                 | UpgradeRequest::Websocket(UpgradeMethod::Upgrade) => Ok(None),
             };
         };
-        let headers = request.headers();
+        let fields = request.fields();
         let (method, key) = match request.upgrade() {
             UpgradeRequest::None | UpgradeRequest::Other => return Ok(None),
             UpgradeRequest::Websocket(method @ UpgradeMethod::Connect) => {
@@ -83,11 +83,11 @@ impl Handshake {
                 if !request.body().is_end_stream() {
                     return Err(Refusal::Malformed(Malformed::Framing));
                 }
-                (method, upgrade::key(headers).ok_or(Refusal::Malformed(Malformed::Handshake))?)
+                (method, upgrade::key(fields).ok_or(Refusal::Malformed(Malformed::Handshake))?)
             }
         };
         let checks_origin = route.access != Access::Public || !config.origins.is_empty();
-        if checks_origin && !is_allowed_origin(headers, config, request.origin().site()) {
+        if checks_origin && !is_allowed_origin(fields, config, request.origin().site()) {
             return Err(Refusal::CrossSite);
         }
         Ok(Some(Self { method, key }))
@@ -98,22 +98,22 @@ impl Handshake {
         self.method
     }
 
-    /// Makes the request with `headers` a handshake to the upstream, and returns the `Sec-WebSocket-Accept` that a 101
+    /// Makes the request with `fields` a handshake to the upstream, and returns the `Sec-WebSocket-Accept` that a 101
     /// must carry.
-    pub(super) fn write(&self, headers: &mut HeaderMap) -> String {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(SEC_WEBSOCKET_KEY, self.key.clone());
+    pub(super) fn write(&self, fields: &mut Fields) -> String {
+        fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        fields.insert(SEC_WEBSOCKET_KEY, self.key.clone());
         upgrade::accept(&self.key)
     }
 }
 
 /// Returns whether a page of the request's Origin may open a WebSocket. A request without Origin is allowed, since
 /// browsers always send Origin with a handshake.
-fn is_allowed_origin(headers: &HeaderMap, config: &WebsocketConfig, (scheme, host): (&str, &[u8])) -> bool {
-    let mut origins = headers.get_all(ORIGIN).iter();
+fn is_allowed_origin(fields: &Fields, config: &WebsocketConfig, (scheme, host): (&str, &[u8])) -> bool {
+    let mut origins = fields.get_all(&ORIGIN);
     let (origin, more) = (origins.next(), origins.next());
-    let Some(origin) = origin.map(HeaderValue::as_bytes) else { return true };
+    let Some(origin) = origin else { return true };
     let default_port: &[u8] = if scheme == "https" { b":443" } else { b":80" };
     let host = host.strip_suffix(default_port).unwrap_or(host);
     let rest = origin.strip_prefix(scheme.as_bytes()).and_then(|rest| rest.strip_prefix(b"://"));
@@ -146,12 +146,12 @@ mod tests {
             (&[""], false),
             (&["https://app.example", "https://app.example"], false),
         ] {
-            let mut headers = HeaderMap::new();
+            let mut fields = Fields::new();
             for line in lines {
-                headers.append(ORIGIN, HeaderValue::from_static(line));
+                fields.append(ORIGIN, HeaderValue::from_static(line));
             }
             assert_eq!(
-                is_allowed_origin(&headers, &config, ("https", b"app.example:443")),
+                is_allowed_origin(&fields, &config, ("https", b"app.example:443")),
                 expected,
                 "{lines:?}"
             );

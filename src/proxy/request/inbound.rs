@@ -17,7 +17,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
+use http::{HeaderValue, Method, Version};
 use http_body::Body as _;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 use smallvec::SmallVec;
@@ -25,8 +25,11 @@ use smallvec::SmallVec;
 use super::peer::{Peer, RequestOrigin};
 use super::upgrade::UpgradeRequest;
 use crate::config::Limits;
+use crate::fields::Fields;
 use crate::headers::{self, Scrub};
 use crate::host::is_same_authority;
+use crate::http1::{has_option, parse_decimal};
+use crate::message::{Request, RequestHead};
 use crate::proxy::refusal::{Malformed, Refusal};
 use crate::upstream::ClientBody;
 
@@ -54,7 +57,7 @@ pub(super) struct InboundParts {
     pub(super) method: Method,
     pub(super) target: PathAndQuery,
     pub(super) host: Host,
-    pub(super) headers: HeaderMap,
+    pub(super) fields: Fields,
     pub(super) body: ClientBody,
     /// The protocol that the client requests to switch to, if any.
     pub(super) upgrade: UpgradeRequest,
@@ -80,58 +83,58 @@ impl Inbound {
     /// Returns a refusal if the head is ambiguous or over a limit, or requests something that the gateway does not
     /// support.
     pub fn read(request: Request<ClientBody>, limits: &Limits, peer: &Peer) -> Result<Self, Refusal> {
-        let (mut parts, body) = request.into_parts();
-        let version = parts.version;
+        let Request { mut head, body } = request;
+        let version = head.version;
         if version == Version::HTTP_2 {
-            join_cookie_fields(&mut parts.headers);
+            join_cookie_fields(&mut head.fields);
         }
-        if parts.headers.len() > limits.headers {
+        if head.fields.len() > limits.headers {
             return Err(Refusal::TooManyHeaders);
         }
         // Of an HTTP/1.1 request, the parser has determined the framing.
         let is_framed =
-            if version == Version::HTTP_2 { is_framed(&parts.headers) } else { body.has_valid_framing() };
+            if version == Version::HTTP_2 { is_framed(&head.fields) } else { body.has_valid_framing() };
         if !is_framed {
             return Err(Refusal::Malformed(Malformed::Framing));
         }
-        let upgrade = UpgradeRequest::read(&parts);
-        match (&parts.method, upgrade) {
+        let upgrade = UpgradeRequest::read(&head);
+        match (&head.method, upgrade) {
             // The upstream receives the handshake as a GET.
-            (&Method::CONNECT, UpgradeRequest::Websocket(_)) => parts.method = Method::GET,
+            (&Method::CONNECT, UpgradeRequest::Websocket(_)) => head.method = Method::GET,
             (&(Method::CONNECT | Method::TRACE), _) => return Err(Refusal::Method(Vec::new())),
             (_, _) => {}
         }
-        let host = Host::read(&parts.uri, &parts.headers, parts.version, peer)?;
-        let target = match parts.uri.into_parts().path_and_query {
+        let host = Host::read(&head, peer)?;
+        let RequestHead { method, uri, fields, .. } = head;
+        let target = match uri.into_parts().path_and_query {
             Some(target) if target.path().starts_with('/') => encode_non_ascii(target)?,
             _ => return Err(Refusal::Malformed(Malformed::Target)),
         };
         if target.as_str().len() > limits.uri {
             return Err(Refusal::UriTooLong);
         }
-        for expectation in parts.headers.get_all(EXPECT) {
-            if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        for expectation in fields.get_all(&EXPECT) {
+            if !expectation.eq_ignore_ascii_case(b"100-continue") {
                 return Err(Refusal::Expectation);
             }
         }
-        let trailers = version == Version::HTTP_2 || accepts_trailers(&parts.headers);
-        let (method, headers) = (parts.method, parts.headers);
-        Ok(Self { head: InboundParts { method, target, host, headers, body, upgrade, version, trailers } })
+        let trailers = version == Version::HTTP_2 || accepts_trailers(&fields);
+        Ok(Self { head: InboundParts { method, target, host, fields, body, upgrade, version, trailers } })
     }
 
     /// Removes headers that the client may not send, and determines the origin of the request.
     #[must_use]
     pub fn sanitize(self, scrub: &Scrub, peer: &Peer) -> Sanitized {
         let Self { mut head } = self;
-        let origin = peer.origin(&head.headers, &head.host.header);
+        let origin = peer.origin(&head.fields, &head.host.header);
         // Written in canonical form, since `007` is also a valid length.
-        if let Some(length) = head.headers.get_mut(CONTENT_LENGTH) {
-            *length = HeaderValue::from(head.body.size_hint().exact().unwrap_or(0));
-        }
-        let (removed, scrubbed) = names_to_remove(&head.headers, scrub, peer);
-        for name in removed {
-            head.headers.remove(name);
-        }
+        let length = head.body.size_hint().exact().unwrap_or(0);
+        head.fields.replace_values(&CONTENT_LENGTH, |value| {
+            let is_canonical =
+                parse_decimal(value) == Some(length) && (value == b"0" || !value.starts_with(b"0"));
+            (!is_canonical).then(|| HeaderValue::from(length))
+        });
+        let scrubbed = remove_fields(&mut head.fields, scrub, peer);
         Sanitized(Box::new(SanitizedRequest { head, origin, scrubbed }))
     }
 }
@@ -176,9 +179,9 @@ impl Sanitized {
         self.0.head.body.size_hint().lower()
     }
 
-    /// Returns the headers.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.0.head.headers
+    /// Returns the header fields.
+    pub fn fields(&self) -> &Fields {
+        &self.0.head.fields
     }
 
     /// Returns the origin of the request.
@@ -214,50 +217,51 @@ impl Sanitized {
     }
 }
 
-/// Returns the names of the headers to remove, and the number of those that could have been taken for the gateway's.
-fn names_to_remove(headers: &HeaderMap, scrub: &Scrub, peer: &Peer) -> (SmallVec<[HeaderName; 8]>, u64) {
-    let nominated = nominated(headers);
+/// Removes the fields that the client may not send. Returns the number of those that could have been taken for the
+/// gateway's.
+fn remove_fields(fields: &mut Fields, scrub: &Scrub, peer: &Peer) -> u64 {
+    let nominated = nominated(fields);
     let mut scrubbed = 0;
-    let is_removed = |name: &&HeaderName| {
-        if headers::is_hop_by_hop(name) || matches!(**name, EXPECT | HOST) {
-            return true;
+    fields.retain(|name, _| {
+        if headers::is_hop_by_hop(name) || matches!(*name, EXPECT | HOST) {
+            return false;
         }
         if scrub.removes(name) && !peer.may_send(name) {
             scrubbed += 1;
-            return true;
+            return false;
         }
-        nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()))
-            && !headers::is_end_to_end(name)
-    };
-    let removed = headers.keys().filter(is_removed).cloned().collect();
-    (removed, scrubbed)
+        let is_nominated = nominated.iter().any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
+        !is_nominated || headers::is_end_to_end(name)
+    });
+    scrubbed
 }
 
 /// Returns the names that are nominated by all Connection lines.
-fn nominated(headers: &HeaderMap) -> SmallVec<[&[u8]; 4]> {
-    let lines = headers.get_all(CONNECTION).iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+fn nominated(fields: &Fields) -> SmallVec<[Box<[u8]>; 4]> {
+    let lines = fields.get_all(&CONNECTION);
+    let names = lines.flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii);
     // The two most frequent options do not name headers.
     names
         .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
+        .map(Box::from)
         .collect()
 }
 
 /// Joins the Cookie fields of an HTTP/2 request into one, as RFC 9113, 8.2.3 requires before they are forwarded.
-fn join_cookie_fields(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+fn join_cookie_fields(fields: &mut Fields) {
+    if fields.get_all(&COOKIE).nth(1).is_none() {
         return;
     }
     // Joined header values are a valid header value.
-    if let Ok(mut line) = HeaderValue::from_maybe_shared(Bytes::from(joined_cookies(headers))) {
+    if let Ok(mut line) = HeaderValue::from_maybe_shared(Bytes::from(joined_cookies(fields))) {
         line.set_sensitive(true);
-        headers.insert(COOKIE, line);
+        fields.insert(COOKIE, line);
     }
 }
 
 /// Returns all Cookie fields joined into one.
-pub(super) fn joined_cookies(headers: &HeaderMap) -> Vec<u8> {
-    headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..])
+pub(super) fn joined_cookies(fields: &Fields) -> Vec<u8> {
+    fields.get_all(&COOKIE).collect::<Vec<_>>().join(&b"; "[..])
 }
 
 /// Percent-encodes non-ASCII characters. The parsers accept them if they are UTF-8, and upstreams would interpret them
@@ -272,66 +276,57 @@ fn encode_non_ascii(target: PathAndQuery) -> Result<PathAndQuery, Refusal> {
 }
 
 /// Returns whether TE lists `trailers` (RFC 9110, 10.1.4).
-fn accepts_trailers(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(TE).iter();
-    let mut codings = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
-    codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+fn accepts_trailers(fields: &Fields) -> bool {
+    fields.get_all(&TE).any(|line| has_option(line, b"trailers"))
 }
 
-/// Returns whether the headers of an HTTP/2 request announce its body unambiguously.
-fn is_framed(headers: &HeaderMap) -> bool {
-    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    match (encodings.next(), lengths.next()) {
-        (None, None) => true,
-        (Some(encoding), None) => {
-            encoding.as_bytes().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none()
+/// Returns whether the fields of an HTTP/2 request announce its body unambiguously.
+fn is_framed(fields: &Fields) -> bool {
+    match (fields.contains(&TRANSFER_ENCODING), fields.contains(&CONTENT_LENGTH)) {
+        (false, false) => true,
+        (true, false) => {
+            fields.single(&TRANSFER_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"))
         }
-        (None, Some(length)) => {
-            let digits = length.as_bytes();
-            let plain = (1..=15).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-            plain && lengths.next().is_none()
-        }
-        (Some(_), Some(_)) => false,
+        (false, true) => fields
+            .single(&CONTENT_LENGTH)
+            .is_some_and(|digits| digits.len() <= 15 && parse_decimal(digits).is_some()),
+        (true, true) => false,
     }
 }
 
 impl Host {
-    fn read(uri: &http::Uri, headers: &HeaderMap, version: Version, peer: &Peer) -> Result<Self, Refusal> {
+    fn read(head: &RequestHead, peer: &Peer) -> Result<Self, Refusal> {
+        let RequestHead { uri, fields, version, .. } = head;
         let malformed = || Refusal::Malformed(Malformed::Host);
-        let mut lines = headers.get_all(HOST).iter();
-        let (header, more) = (lines.next(), lines.next());
+        let mut lines = fields.get_all(&HOST);
+        let (line, more) = (lines.next(), lines.next());
         if more.is_some() {
             return Err(malformed());
         }
-        let header = match (header, uri.authority()) {
-            (Some(header), None) => header.clone(),
+        let host = match (line, uri.authority().map(|authority| authority.as_str().as_bytes())) {
+            (Some(line), None) => line,
             // RFC 9112, 3.2.2 lets the target take precedence; the gateway refuses a request with two different hosts.
-            (Some(header), Some(authority)) => {
-                if !is_same_authority(uri.scheme(), authority.as_str().as_bytes(), header.as_bytes()) {
-                    return Err(malformed());
-                }
-                header.clone()
-            }
-            (None, None) if version == Version::HTTP_10 => {
+            (Some(line), Some(authority)) if is_same_authority(uri.scheme(), authority, line) => line,
+            (Some(_), Some(_)) => return Err(malformed()),
+            (None, None) if *version == Version::HTTP_10 => {
                 return Ok(Self { header: HeaderValue::from_static(""), name: Rc::from("") });
             }
             // The `:authority` of HTTP/2, or an absolute target in HTTP/1.0.
-            (None, Some(authority)) if version != Version::HTTP_11 => {
-                HeaderValue::from_str(authority.as_str()).map_err(|_| malformed())?
-            }
+            (None, Some(authority)) if *version != Version::HTTP_11 => authority,
             (None, _) => return Err(malformed()),
         };
-        let name = peer.host(&header).ok_or_else(malformed)?;
+        let (header, name) = peer.host(host).ok_or_else(malformed)?;
         Ok(Self { header, name })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn fields(lines: &[(&'static str, &'static str)]) -> Fields {
         let line = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         lines.iter().map(line).collect()
     }
@@ -339,7 +334,7 @@ mod tests {
     #[test]
     fn ambiguous_framing_is_refused() {
         for good in [&[][..], &[("transfer-encoding", "Chunked")], &[("content-length", "0")]] {
-            assert!(is_framed(&headers(good)), "{good:?}");
+            assert!(is_framed(&fields(good)), "{good:?}");
         }
         for bad in [
             &[("transfer-encoding", "gzip, chunked")][..],
@@ -355,21 +350,21 @@ mod tests {
             &[("content-length", "0x1")],
             &[("content-length", "1234567890123456")],
         ] {
-            assert!(!is_framed(&headers(bad)), "{bad:?}");
+            assert!(!is_framed(&fields(bad)), "{bad:?}");
         }
-        let mut twice = headers(&[("transfer-encoding", "chunked")]);
+        let mut twice = fields(&[("transfer-encoding", "chunked")]);
         twice.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         assert!(!is_framed(&twice));
-        let mut twice = headers(&[("content-length", "1")]);
+        let mut twice = fields(&[("content-length", "1")]);
         twice.append(CONTENT_LENGTH, HeaderValue::from_static("1"));
         assert!(!is_framed(&twice));
     }
 
     #[test]
     fn all_connection_lines_are_read() {
-        let mut lines = headers(&[("connection", "close, X-A")]);
+        let mut lines = fields(&[("connection", "close, X-A")]);
         lines.append(CONNECTION, HeaderValue::from_static("x-b ,,X-C"));
         let names: Vec<_> = nominated(&lines).into_iter().filter(|name| !name.is_empty()).collect();
-        assert_eq!(names, [&b"X-A"[..], b"x-b", b"X-C"]);
+        assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), [&b"X-A"[..], b"x-b", b"X-C"]);
     }
 }

@@ -7,18 +7,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, Entry, HOST, VIA};
-use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use http::header::{COOKIE, HOST, VIA};
+use http::{HeaderValue, Uri, Version};
 
 use super::csrf::Forwardable;
 use super::handshake::Handshake;
 use super::inbound::joined_cookies;
 use super::{grpc, mapping, preparation};
 use crate::config::{Destination, UpstreamHost};
+use crate::fields::Fields;
 use crate::headers::{
     REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
     Scrub, TRACEPARENT,
 };
+use crate::message::{Request, RequestHead};
 use crate::proxy::header_edits::{EditVariables, PreparedEdits};
 use crate::proxy::model::{Exchange, Visitor};
 use crate::proxy::refusal::Refusal;
@@ -115,21 +117,21 @@ pub(in crate::proxy) fn inject(
         &EditVariables::from_request(&request, injection.request_id),
     );
     let (head, origin) = request.into_parts();
-    let mut headers = head.headers;
-    edits.apply_to_request(&mut headers);
+    let mut fields = head.fields;
+    edits.apply_to_request(&mut fields);
     let mut added = GatewayHeaders::with_capacity(USUAL_HEADERS);
     let host = match &forwarding.host {
         UpstreamHost::Preserve | UpstreamHost::Server => head.host.header,
         UpstreamHost::Name(name) => HeaderValue::from_str(name).map_err(|_| Refusal::Internal)?,
     };
     added.insert(HOST, host);
-    added.replace(&mut headers, REQUEST_ID, injection.request_id.clone());
+    added.replace(&mut fields, REQUEST_ID, injection.request_id.clone());
     if let Some(trace) = injection.trace {
-        added.insert(TRACEPARENT, trace.replace(&mut headers));
+        added.insert(TRACEPARENT, trace.replace(&mut fields));
     }
     added.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
-    if headers.contains_key(COOKIE) {
-        forward_cookies(&mut headers, route.realm.as_deref(), &visitor, injection.hidden);
+    if fields.contains(&COOKIE) {
+        forward_cookies(&mut fields, route.realm.as_deref(), &visitor, injection.hidden);
     }
     // Client headers of these names have been removed, on every route.
     if let Some(certificate) = injection.certificate.filter(|_| !route.certificate_headers.is_empty()) {
@@ -183,30 +185,30 @@ pub(in crate::proxy) fn inject(
     }
     let (secure, client) = (origin.secure, origin.client);
     let site = forwarding.rewrite.rewrite_location.then(|| PublicSite::new(origin.site()));
-    origin.write(&mut headers, &mut added);
-    rewrite::add_prefix_header(&forwarding.rewrite, &mut headers, &mut added);
+    origin.write(&mut fields, &mut added);
+    rewrite::add_prefix_header(&forwarding.rewrite, &mut fields, &mut added);
     let target = rewrite::target(&forwarding.rewrite, head.target)?;
     // Via is a list, to which the gateway appends its element.
-    match headers.entry(VIA) {
-        Entry::Occupied(mut before) => before.append(via(head.version)),
-        Entry::Vacant(_) => added.insert(VIA, via(head.version)),
+    if fields.contains(&VIA) {
+        fields.append(VIA, via(head.version));
+    } else {
+        added.insert(VIA, via(head.version));
     }
     if !route.request_headers.is_empty() {
         // The configuration rejects edits of these names. If one got through, the gateway's value would take precedence.
-        added.remove_from(&mut headers);
+        added.remove_from(&mut fields);
     }
-    debug_assert!(added.iter().all(|(name, _)| !headers.contains_key(name)), "added twice");
+    debug_assert!(added.iter().all(|(name, _)| !fields.contains(name)), "added twice");
     // A gRPC call may be idle for any time, so it has no minimum rate.
-    let min_rate = (!grpc::is_call(&head.method, &headers)).then_some(injection.min_rate);
-    let mut outbound =
-        Request::new(RequestBody::new(head.body, forwarding.max_body, min_rate, injection.scrub));
-    *outbound.method_mut() = head.method;
-    *outbound.uri_mut() = Uri::from(target);
-    *outbound.version_mut() = Version::HTTP_11;
-    *outbound.headers_mut() = headers;
-    let accept = handshake.as_ref().map(|handshake| handshake.write(outbound.headers_mut()));
+    let min_rate = (!grpc::is_call(&head.method, &fields)).then_some(injection.min_rate);
+    let body = RequestBody::new(head.body, forwarding.max_body, min_rate, injection.scrub);
+    let accept = handshake.as_ref().map(|handshake| handshake.write(&mut fields));
+    let (method, uri) = (head.method, Uri::from(target));
     let outbound = Outbound {
-        request: outbound,
+        request: Request {
+            head: RequestHead { method, uri, version: Version::HTTP_11, protocol: None, fields },
+            body,
+        },
         added,
         upstream: forwarding.upstream,
         host_is_server: forwarding.host == UpstreamHost::Server,
@@ -231,13 +233,12 @@ fn via(version: Version) -> HeaderValue {
 /// If the route's realm forwards its cookie, the upstream receives the one that names the session. Without a session, it
 /// receives the realm's cookie if there is only one well-formed value, since the app may know more about its cookie than
 /// the row does. Cookies named in `hidden` are removed. All other cookies are forwarded byte for byte.
-fn forward_cookies(headers: &mut HeaderMap, realm: Option<&Realm>, visitor: &Visitor, hidden: &[String]) {
-    let mut lines = headers.get_all(COOKIE).iter();
+fn forward_cookies(fields: &mut Fields, realm: Option<&Realm>, visitor: &Visitor, hidden: &[String]) {
+    let mut lines = fields.get_all(&COOKIE);
     let Some(first) = lines.next() else { return };
     // RFC 6265, 5.4 allows one line. An app that reads only one line must read the same cookies as the gateway.
     let several = lines.next().is_some();
-    let mut header: Cow<'_, [u8]> =
-        if several { joined_cookies(headers).into() } else { first.as_bytes().into() };
+    let mut header: Cow<'_, [u8]> = if several { joined_cookies(fields).into() } else { first.into() };
     if let Some(realm) = realm.filter(|realm| realm.forwards_cookie()) {
         let name = realm.cookie_name();
         let keep = match visitor {
@@ -255,13 +256,15 @@ fn forward_cookies(headers: &mut HeaderMap, realm: Option<&Realm>, visitor: &Vis
         return;
     }
     let line = header.into_owned();
-    headers.remove(COOKIE);
+    drop(lines);
     // The cookies come from header values, so they are a valid header value.
     if let Ok(mut line) = HeaderValue::from_maybe_shared(bytes::Bytes::from(line))
         && !line.is_empty()
     {
         line.set_sensitive(true);
-        headers.insert(COOKIE, line);
+        fields.insert(COOKIE, line);
+    } else {
+        fields.remove(&COOKIE);
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::header::STRICT_TRANSPORT_SECURITY;
-use http::{HeaderMap, HeaderValue};
 
 use crate::config::{HttpsRedirect, ListenerConfig, TrustedProxies};
+use crate::fields::Fields;
 use crate::tls::{ClientCertificate, HostNames};
 
 /// The policy of one listener.
@@ -61,9 +62,11 @@ impl ListenerPolicy {
     }
 
     /// Adds the headers of every response. A header that the upstream sent is kept.
-    pub(in crate::proxy) fn add_headers(&self, headers: &mut HeaderMap) {
-        if let Some(hsts) = &self.hsts {
-            headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+    pub(in crate::proxy) fn add_headers(&self, fields: &mut Fields) {
+        if let Some(hsts) = &self.hsts
+            && !fields.contains(&STRICT_TRANSPORT_SECURITY)
+        {
+            fields.append(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Detection of browsers that load a page.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 
 use super::inbound::Sanitized;
+use crate::fields::visible_ascii;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -13,30 +14,29 @@ const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 ///
 /// Fetch Metadata decides if it is present. Otherwise, the request must prefer HTML to JSON and not come from a script.
 pub(super) fn is_navigation(request: &Sanitized) -> bool {
-    let headers = request.headers();
+    let fields = request.fields();
     let is = |name: &HeaderName, expected: &[&str]| {
-        first(headers, name).is_some_and(|value| expected.contains(&value))
+        fields.text(name).is_some_and(|value| expected.contains(&value))
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD)
         || request.wants_upgrade()
         || is(&REQUESTED_WITH, &["XMLHttpRequest"])
-        || first(headers, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/grpc"))
+        || fields.text(&CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/grpc"))
     {
         return false;
     }
-    if headers.contains_key(SEC_FETCH_MODE) || headers.contains_key(SEC_FETCH_DEST) {
-        let dest =
-            !headers.contains_key(SEC_FETCH_DEST) || is(&SEC_FETCH_DEST, &["document", "iframe", "frame"]);
-        return dest && (!headers.contains_key(SEC_FETCH_MODE) || is(&SEC_FETCH_MODE, &["navigate"]));
+    if fields.contains(&SEC_FETCH_MODE) || fields.contains(&SEC_FETCH_DEST) {
+        let dest = !fields.contains(&SEC_FETCH_DEST) || is(&SEC_FETCH_DEST, &["document", "iframe", "frame"]);
+        return dest && (!fields.contains(&SEC_FETCH_MODE) || is(&SEC_FETCH_MODE, &["navigate"]));
     }
-    prefers_html(headers.get_all(ACCEPT))
+    prefers_html(fields.get_all(&ACCEPT))
 }
 
 /// Returns whether the client prefers HTML to JSON (RFC 9110, 12.5.1). A client that sends only `*/*` is not a browser.
 /// `accept` has the values of its Accept lines.
-pub(in crate::proxy) fn prefers_html<'h>(accept: impl IntoIterator<Item = &'h HeaderValue>) -> bool {
+pub(in crate::proxy) fn prefers_html<'h>(accept: impl IntoIterator<Item = &'h [u8]>) -> bool {
     let (mut html, mut json) = (0.0, 0.0);
-    let lines = accept.into_iter().filter_map(|line| line.to_str().ok());
+    let lines = accept.into_iter().filter_map(visible_ascii);
     for range in lines.flat_map(|line| line.split(',')) {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
@@ -54,10 +54,6 @@ pub(in crate::proxy) fn prefers_html<'h>(accept: impl IntoIterator<Item = &'h He
     html > json
 }
 
-fn first<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +69,7 @@ mod tests {
             ("text/html;q=x", false),
             ("", false),
         ] {
-            assert_eq!(prefers_html([&HeaderValue::from_static(accept)]), expected, "{accept}");
+            assert_eq!(prefers_html([accept.as_bytes()]), expected, "{accept}");
         }
     }
 }

@@ -12,9 +12,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::listener_policy::{ListenerPolicy, TlsFacts};
+use crate::fields::{Fields, visible_ascii};
 use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::host::canonical_host;
 use crate::tls::ClientCertificate;
@@ -40,7 +41,7 @@ pub struct Peer {
 /// A host, and the values derived from it.
 #[derive(Debug)]
 struct CachedHost {
-    /// A copy of the client's header. The header value itself would keep the whole read buffer allocated.
+    /// The client's header.
     header: HeaderValue,
     /// The host for routing: in lower case, without port and trailing dot.
     name: Rc<str>,
@@ -100,17 +101,18 @@ impl Peer {
         self.tls.as_ref()?.certificate.as_ref()
     }
 
-    /// Returns the host of a Host header in lower case, without port and trailing dot, or `None` if it is invalid.
-    pub(super) fn host(&self, header: &HeaderValue) -> Option<Rc<str>> {
-        self.cached_host(header).map(|host| Rc::clone(&host.name))
+    /// Returns the value of a Host header, and its host in lower case, without port and trailing dot. Returns `None` if it
+    /// is invalid.
+    pub(super) fn host(&self, header: &[u8]) -> Option<(HeaderValue, Rc<str>)> {
+        self.cached_host(header).map(|host| (host.header.clone(), Rc::clone(&host.name)))
     }
 
-    fn cached_host(&self, header: &HeaderValue) -> Option<RefMut<'_, CachedHost>> {
+    fn cached_host(&self, header: &[u8]) -> Option<RefMut<'_, CachedHost>> {
         let mut last = self.last_host.borrow_mut();
-        if last.as_ref().is_none_or(|last| last.header != *header) {
-            let name = canonical_host(header.as_bytes())?.into();
-            let forwarded = forwarded(None, &self.node, header, self.tls.is_some());
-            let header = HeaderValue::from_bytes(header.as_bytes()).ok()?;
+        if last.as_ref().is_none_or(|last| last.header != header) {
+            let name = canonical_host(header)?.into();
+            let header = HeaderValue::from_bytes(header).ok()?;
+            let forwarded = forwarded(None, &self.node, &header, self.tls.is_some());
             *last = Some(CachedHost { header, name, forwarded });
         }
         RefMut::filter_map(last, Option::as_mut).ok()
@@ -123,7 +125,7 @@ impl Peer {
     }
 
     /// Returns the origin of a request with these headers.
-    pub(crate) fn origin(&self, headers: &HeaderMap, host: &HeaderValue) -> RequestOrigin {
+    pub(crate) fn origin(&self, fields: &Fields, host: &HeaderValue) -> RequestOrigin {
         let secure = self.tls.is_some();
         if !self.trusted {
             return RequestOrigin {
@@ -132,21 +134,21 @@ impl Peer {
                 forwarded_for: self.text.clone(),
                 forwarded_host: host.clone(),
                 forwarded: self
-                    .cached_host(host)
+                    .cached_host(host.as_bytes())
                     .map_or_else(|| forwarded(None, &self.node, host, secure), |host| host.forwarded.clone()),
                 replaces: false,
             };
         }
-        let addresses = list(headers, &FORWARDED_FOR);
+        let addresses = list(fields, &FORWARDED_FOR);
         // A proxy that sends no X-Forwarded-Proto is assumed to use the client's scheme.
-        let proto = last(headers, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
+        let proto = last(fields, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
         let secure = proto.unwrap_or(secure);
-        let named = last(headers, &FORWARDED_HOST).filter(|name| canonical_host(name.as_bytes()).is_some());
+        let named = last(fields, &FORWARDED_HOST).filter(|name| canonical_host(name.as_bytes()).is_some());
         let forwarded_host =
             named.and_then(|name| HeaderValue::from_str(&name).ok()).unwrap_or_else(|| host.clone());
         let chain = addresses.iter().map(String::as_str).chain([self.text.to_str().unwrap_or_default()]);
         let forwarded_for = HeaderValue::from_str(&chain.collect::<Vec<_>>().join(", "));
-        let before = list(headers, &FORWARDED).join(", ");
+        let before = list(fields, &FORWARDED).join(", ");
         RequestOrigin {
             client: self.client(&addresses),
             secure,
@@ -178,12 +180,12 @@ impl RequestOrigin {
         (if self.secure { "https" } else { "http" }, self.forwarded_host.as_bytes())
     }
 
-    /// Writes the forwarding headers to `added`, and removes those that they replace from `headers`.
-    pub(crate) fn write(self, headers: &mut HeaderMap, added: &mut GatewayHeaders) {
+    /// Writes the forwarding headers to `added`, and removes those that they replace from `fields`.
+    pub(crate) fn write(self, fields: &mut Fields, added: &mut GatewayHeaders) {
         let proto = HeaderValue::from_static(if self.secure { "https" } else { "http" });
         if self.replaces {
             for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED] {
-                headers.remove(name);
+                fields.remove(&name);
             }
         }
         added.insert(FORWARDED_FOR, self.forwarded_for);
@@ -223,8 +225,8 @@ fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool)
 }
 
 /// Returns the elements of a list header, from all its lines.
-fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+fn list(fields: &Fields, name: &HeaderName) -> Vec<String> {
+    let lines = fields.get_all(name).filter_map(visible_ascii);
     lines
         .flat_map(|line| line.split(','))
         .map(str::trim)
@@ -233,8 +235,8 @@ fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-fn last(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    list(headers, name).pop()
+fn last(fields: &Fields, name: &HeaderName) -> Option<String> {
+    list(fields, name).pop()
 }
 
 #[cfg(test)]
@@ -245,12 +247,12 @@ mod tests {
     fn origin(from: Option<&str>, trusted: &[&str], lines: &[(&'static str, &'static str)]) -> RequestOrigin {
         let networks = trusted.iter().filter_map(|net| net.parse().ok()).collect();
         let proxies = TrustedProxies { networks, unix: trusted.contains(&"unix:") };
-        let headers = lines
+        let fields = lines
             .iter()
             .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
         Peer::new(from.map(|from| from.parse().unwrap()), &Arc::new(ListenerPolicy::trusting(proxies)), None)
-            .origin(&headers, &HeaderValue::from_static("app.example:8080"))
+            .origin(&fields, &HeaderValue::from_static("app.example:8080"))
     }
 
     fn client(origin: &RequestOrigin) -> String {
@@ -295,16 +297,18 @@ mod tests {
     }
 
     #[test]
-    fn cached_host_does_not_keep_the_read_buffer() {
+    fn host_is_cached_until_another_is_sent() {
         let peer = Peer::new(None, &Arc::new(ListenerPolicy::trusting(TrustedProxies::default())), None);
-        let read = bytes::Bytes::from(b"Host: App.example\r\n".to_vec());
-        let header = HeaderValue::from_maybe_shared(read.slice(6..17)).unwrap();
-        assert_eq!(peer.host(&header).as_deref(), Some("app.example"));
-        drop(header);
-        assert!(read.is_unique());
-        let other = HeaderValue::from_static("other.example:80");
-        assert_eq!(peer.host(&other).as_deref(), Some("other.example"));
-        assert_eq!(peer.host(&HeaderValue::from_static("a b")), None);
+        let name = |header: &str| peer.host(header.as_bytes()).map(|(_, name)| name.to_string());
+        for (header, expected) in [
+            ("App.example", Some("app.example")),
+            ("App.example", Some("app.example")),
+            ("other.example:80", Some("other.example")),
+            ("a b", None),
+            ("App.example", Some("app.example")),
+        ] {
+            assert_eq!(name(header).as_deref(), expected);
+        }
     }
 
     #[test]

@@ -37,9 +37,9 @@ impl<'g> Resolved<'g> {
             return Self { request, route, resolution: None };
         };
         let misses = rate_limit::client_limiter(misses, &request);
-        let lines = request.headers().get_all(COOKIE).iter();
+        let lines = request.fields().get_all(&COOKIE);
         let cookies: SmallVec<[&[u8]; 4]> =
-            lines.flat_map(|line| cookie::values(line.as_bytes(), realm.cookie_name())).collect();
+            lines.flat_map(|line| cookie::values(line, realm.cookie_name())).collect();
         let (resolution, source) = realm.resolve(&cookies, misses, now).await;
         observer.resolved(route, &resolution, source, now);
         drop(cookies);

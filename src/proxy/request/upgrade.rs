@@ -8,10 +8,11 @@ use base64::prelude::BASE64_STANDARD;
 use http::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
 };
-use http::request::Parts;
-use http::{HeaderMap, Method, Request, Version};
-use hyper::ext::Protocol;
+use http::{Method, Version};
 use sha1::{Digest as _, Sha1};
+
+use crate::fields::Fields;
+use crate::message::RequestHead;
 
 const WEBSOCKET: &[u8] = b"websocket";
 /// The GUID of RFC 6455, 1.3.
@@ -39,25 +40,25 @@ pub(in crate::proxy) enum UpgradeMethod {
 
 /// Returns whether the bytes after the request head may belong to a tunnel, since the client may not wait for the 101
 /// response.
-pub(in crate::proxy) fn may_send_early<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::CONNECT || has_element(request.headers(), &UPGRADE, WEBSOCKET)
+pub(in crate::proxy) fn may_send_early(request: &RequestHead) -> bool {
+    request.method == Method::CONNECT || has_element(&request.fields, &UPGRADE, WEBSOCKET)
 }
 
 impl UpgradeRequest {
     /// Returns the protocol that a request asks to switch to.
-    pub(super) fn read(parts: &Parts) -> Self {
-        let Parts { method, headers, extensions, version, .. } = parts;
+    pub(super) fn read(head: &RequestHead) -> Self {
+        let RequestHead { method, fields, protocol, version, .. } = head;
         if *method == Method::CONNECT {
-            let is_websocket = extensions.get::<Protocol>().is_some_and(|name| name.as_ref() == WEBSOCKET);
+            let is_websocket = protocol.as_ref().is_some_and(|name| name.as_ref() == WEBSOCKET);
             return if is_websocket { Self::Websocket(UpgradeMethod::Connect) } else { Self::Other };
         }
-        if !headers.contains_key(UPGRADE) {
+        if !fields.contains(&UPGRADE) {
             return Self::None;
         }
         let is_websocket = *method == Method::GET
             && *version == Version::HTTP_11
-            && has_element(headers, &UPGRADE, WEBSOCKET)
-            && has_element(headers, &CONNECTION, b"upgrade");
+            && has_element(fields, &UPGRADE, WEBSOCKET)
+            && has_element(fields, &CONNECTION, b"upgrade");
         if is_websocket { Self::Websocket(UpgradeMethod::Upgrade) } else { Self::Other }
     }
 }
@@ -66,14 +67,12 @@ impl UpgradeRequest {
 ///
 /// # Errors
 /// Returns the fault of the response.
-pub(in crate::proxy) fn check_switch(headers: &HeaderMap, accept: &str) -> Result<(), &'static str> {
-    let mut received = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
-    if !has_element(headers, &UPGRADE, WEBSOCKET) || !has_element(headers, &CONNECTION, b"upgrade") {
+pub(in crate::proxy) fn check_switch(fields: &Fields, accept: &str) -> Result<(), &'static str> {
+    if !has_element(fields, &UPGRADE, WEBSOCKET) || !has_element(fields, &CONNECTION, b"upgrade") {
         Err("switches to a protocol other than WebSocket")
-    } else if (received.next().map(HeaderValue::as_bytes), received.next()) != (Some(accept.as_bytes()), None)
-    {
+    } else if fields.single(&SEC_WEBSOCKET_ACCEPT) != Some(accept.as_bytes()) {
         Err("has a Sec-WebSocket-Accept that does not match the key")
-    } else if headers.contains_key(TRANSFER_ENCODING) {
+    } else if fields.contains(&TRANSFER_ENCODING) {
         Err("switches protocols and has a Transfer-Encoding")
     } else {
         Ok(())
@@ -81,18 +80,16 @@ pub(in crate::proxy) fn check_switch(headers: &HeaderMap, accept: &str) -> Resul
 }
 
 /// Returns whether the list in header `name` has `element`.
-fn has_element(headers: &HeaderMap, name: &HeaderName, element: &[u8]) -> bool {
-    let lines = headers.get_all(name).iter();
-    let mut elements = lines.flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+fn has_element(fields: &Fields, name: &HeaderName, element: &[u8]) -> bool {
+    let mut elements = fields.get_all(name).flat_map(|line| line.split(|&byte| byte == b','));
     elements.any(|other| other.trim_ascii().eq_ignore_ascii_case(element))
 }
 
 /// Returns the client's key, or `None` unless there is exactly one, with 16 bytes in base64 (RFC 6455, 4.1).
-pub(super) fn key(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
-    let (key, None) = (keys.next()?, keys.next()) else { return None };
-    let bytes = BASE64_STANDARD.decode(key.as_bytes()).ok()?;
-    (bytes.len() == 16).then(|| key.clone())
+pub(super) fn key(fields: &Fields) -> Option<HeaderValue> {
+    let key = fields.single(&SEC_WEBSOCKET_KEY)?;
+    let bytes = BASE64_STANDARD.decode(key).ok()?;
+    HeaderValue::from_bytes(key).ok().filter(|_| bytes.len() == 16)
 }
 
 /// Returns a new key, for a handshake over HTTP/2, which has none.
@@ -115,7 +112,7 @@ pub(super) fn accept(key: &HeaderValue) -> String {
 mod tests {
     use super::*;
 
-    fn headers(lines: &[(HeaderName, &'static str)]) -> HeaderMap {
+    fn fields(lines: &[(HeaderName, &'static str)]) -> Fields {
         lines.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
@@ -127,13 +124,13 @@ mod tests {
 
     #[test]
     fn key_must_be_single_and_have_sixteen_bytes() {
-        let one = headers(&[(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==")]);
+        let one = fields(&[(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==")]);
         assert!(key(&one).is_some());
         let mut two = one.clone();
         two.append(SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
         assert!(key(&two).is_none());
         for bad in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZQ==", "!"] {
-            assert!(key(&headers(&[(SEC_WEBSOCKET_KEY, bad)])).is_none(), "{bad}");
+            assert!(key(&fields(&[(SEC_WEBSOCKET_KEY, bad)])).is_none(), "{bad}");
         }
     }
 
@@ -141,12 +138,12 @@ mod tests {
     fn switch_without_a_matching_accept_value_is_rejected() {
         let good =
             [(UPGRADE, "WebSocket"), (CONNECTION, "keep-alive, Upgrade"), (SEC_WEBSOCKET_ACCEPT, "abc=")];
-        assert_eq!(check_switch(&headers(&good), "abc="), Ok(()));
-        assert!(check_switch(&headers(&good), "abd=").is_err());
+        assert_eq!(check_switch(&fields(&good), "abc="), Ok(()));
+        assert!(check_switch(&fields(&good), "abd=").is_err());
         for left_out in 0..3 {
             let lines: Vec<_> = good.iter().enumerate().filter(|(at, _)| *at != left_out).collect();
             let lines: Vec<_> = lines.into_iter().map(|(_, line)| line.clone()).collect();
-            assert!(check_switch(&headers(&lines), "abc=").is_err());
+            assert!(check_switch(&fields(&lines), "abc=").is_err());
         }
     }
 }

@@ -7,10 +7,11 @@
 //! | `X-Session-Action: rotate` or `destroy` | gives the session a new id, or ends it |
 //! | `X-Session-If-Version: 7` | applies the commands only if the session has this version, else 409 |
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderName;
 use percent_encoding::percent_decode;
 
 use crate::claims::Claims;
+use crate::fields::{Fields, visible_ascii};
 use crate::headers::{SESSION_ACTION, SESSION_FLASH, SESSION_IF_VERSION, SESSION_PATCH};
 use crate::proxy::log::RequestRecord;
 use crate::proxy::model::{Exchange, Visitor};
@@ -21,26 +22,26 @@ use crate::session::{Action, ChangeError, Edit, MutationOutcome, SessionMutation
 ///
 /// # Errors
 /// Returns the name of a header whose value is invalid.
-fn read(headers: &HeaderMap) -> Result<Option<SessionMutation>, HeaderName> {
-    let patch = match single(headers, &SESSION_PATCH)? {
+fn read(fields: &Fields) -> Result<Option<SessionMutation>, HeaderName> {
+    let patch = match single(fields, &SESSION_PATCH)? {
         None => Claims::new(),
-        Some(json) => serde_json::from_slice(json.as_bytes()).map_err(|_| SESSION_PATCH)?,
+        Some(json) => serde_json::from_slice(json).map_err(|_| SESSION_PATCH)?,
     };
     let mut flash = Vec::new();
-    for message in headers.get_all(SESSION_FLASH) {
-        let message = percent_decode(message.as_bytes()).decode_utf8().map_err(|_| SESSION_FLASH)?;
+    for message in fields.get_all(&SESSION_FLASH) {
+        let message = percent_decode(message).decode_utf8().map_err(|_| SESSION_FLASH)?;
         flash.push(message.into_owned());
     }
-    let action = match single(headers, &SESSION_ACTION)?.map(HeaderValue::as_bytes) {
+    let action = match single(fields, &SESSION_ACTION)? {
         None => None,
         Some(b"rotate") => Some(Action::Rotate),
         Some(b"destroy") => Some(Action::Destroy),
         Some(_) => return Err(SESSION_ACTION),
     };
-    let if_version = match single(headers, &SESSION_IF_VERSION)? {
+    let if_version = match single(fields, &SESSION_IF_VERSION)? {
         None => None,
         Some(version) => {
-            let version = version.to_str().ok().and_then(|text| text.parse().ok());
+            let version = visible_ascii(version).and_then(|text| text.parse().ok());
             Some(version.ok_or(SESSION_IF_VERSION)?)
         }
     };
@@ -58,11 +59,11 @@ fn read(headers: &HeaderMap) -> Result<Option<SessionMutation>, HeaderName> {
 /// # Errors
 /// Returns a refusal if the commands cannot be applied.
 pub(in crate::proxy) async fn apply_commands(
-    headers: &HeaderMap,
+    fields: &Fields,
     exchange: &Exchange,
     record: &mut RequestRecord,
 ) -> Result<Option<MutationOutcome>, Refusal> {
-    if !has_commands(headers) {
+    if !has_commands(fields) {
         return Ok(None);
     }
     let route = &exchange.route;
@@ -71,7 +72,7 @@ pub(in crate::proxy) async fn apply_commands(
         tracing::warn!(trace, route = %route.name, "an upstream sent a session command on a route without `writes`");
         return Ok(None);
     };
-    let mutation = read(headers).map_err(|name| {
+    let mutation = read(fields).map_err(|name| {
         record.detail = Some(format!("the upstream's `{name}` is invalid"));
         Refusal::BadResponse
     })?;
@@ -104,13 +105,12 @@ pub(in crate::proxy) async fn apply_commands(
 }
 
 /// Returns whether a response has commands, valid or not.
-fn has_commands(headers: &HeaderMap) -> bool {
-    // Few responses have commands, and three lookups take longer than one pass over all names.
-    headers.keys().any(|name| [SESSION_PATCH, SESSION_FLASH, SESSION_ACTION].contains(name))
+fn has_commands(fields: &Fields) -> bool {
+    fields.names().any(|name| [SESSION_PATCH, SESSION_FLASH, SESSION_ACTION].contains(name))
 }
 
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, HeaderName> {
-    let mut values = headers.get_all(name).iter();
+fn single<'f>(fields: &'f Fields, name: &HeaderName) -> Result<Option<&'f [u8]>, HeaderName> {
+    let mut values = fields.get_all(name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
         (_, Some(_)) => Err(name.clone()),
@@ -119,16 +119,17 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h He
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use serde_json::json;
 
     use super::*;
 
     fn mutation(lines: &[(&HeaderName, &str)]) -> Result<Option<SessionMutation>, HeaderName> {
-        let mut headers = HeaderMap::new();
+        let mut fields = Fields::new();
         for (name, value) in lines {
-            headers.append((*name).clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            fields.append((*name).clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        read(&headers)
+        read(&fields)
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! redirect or a page. Calls that are not refused are forwarded like any other request.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::body::ResponseBody;
+use crate::message::Response;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -17,14 +18,14 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Returns the Trailers-Only response to a call that is refused with `status` and `message`.
 pub(super) fn refuse(status: StatusCode, message: &str) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::full(bytes::Bytes::new()));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(GRPC_STATUS, HeaderValue::from(code(status)));
+    let mut response = Response::new(StatusCode::OK, ResponseBody::full(bytes::Bytes::new()));
+    let fields = &mut response.fields;
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(GRPC_STATUS, HeaderValue::from(code(status)));
     let message = utf8_percent_encode(message, ESCAPED).to_string();
     if let Ok(message) = HeaderValue::from_str(&message) {
-        headers.insert(GRPC_MESSAGE, message);
+        fields.insert(GRPC_MESSAGE, message);
     }
     response
 }

@@ -2,12 +2,13 @@
 //!
 //! The route's access rule applies as on any other route. Responses of routes that are not public are not cacheable.
 
+use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
-use http::{HeaderValue, Response};
 use percent_encoding::utf8_percent_encode;
 
 use super::body::ResponseBody;
 use crate::config::{Access, Destination, Piece, Redirect, RedirectVariable, Respond};
+use crate::message::Response;
 use crate::proxy::refusal::{Malformed, Refusal};
 use crate::proxy::request::{LOCATION_UNSAFE, Sanitized, URI_COMPONENT, UpgradeChecked};
 
@@ -22,7 +23,7 @@ pub(in crate::proxy) fn local(checked: &UpgradeChecked) -> Result<Option<Respons
         Destination::Respond(respond) => constant(respond),
     };
     if checked.route().access != Access::Public {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     Ok(Some(response))
 }
@@ -31,19 +32,18 @@ fn redirected(redirect: &Redirect, request: &Sanitized) -> Result<Response<Respo
     let location = location(&redirect.to, request.host(), request.path(), request.target().query());
     let location = location.and_then(|location| HeaderValue::from_str(&location).ok());
     let location = location.ok_or(Refusal::Malformed(Malformed::Host))?;
-    let mut response = Response::new(ResponseBody::full(bytes::Bytes::new()));
-    *response.status_mut() = redirect.status;
-    response.headers_mut().insert(LOCATION, location);
+    let mut response = Response::new(redirect.status, ResponseBody::full(bytes::Bytes::new()));
+    response.fields.insert(LOCATION, location);
     Ok(response)
 }
 
 fn constant(respond: &Respond) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::full(bytes::Bytes::from(respond.body.clone())));
-    *response.status_mut() = respond.status;
+    let body = ResponseBody::full(bytes::Bytes::from(respond.body.clone()));
+    let mut response = Response::new(respond.status, body);
     if !respond.body.is_empty()
         && let Ok(content_type) = HeaderValue::from_str(&respond.content_type)
     {
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response.fields.insert(CONTENT_TYPE, content_type);
     }
     response
 }

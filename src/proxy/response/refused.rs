@@ -7,11 +7,13 @@ use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Method, StatusCode};
 use smallvec::SmallVec;
 
 use super::body::ResponseBody;
 use super::grpc;
+use crate::fields::Fields;
+use crate::message::Response;
 use crate::proxy::refusal::{Challenge, Refusal};
 use crate::proxy::request::{is_grpc_call, prefers_html};
 
@@ -31,20 +33,20 @@ enum ErrorFormat {
 pub(in crate::proxy) struct AcceptedErrors {
     is_grpc: bool,
     /// The Accept lines.
-    accept: SmallVec<[HeaderValue; 1]>,
+    accept: SmallVec<[Bytes; 1]>,
 }
 
 impl AcceptedErrors {
     /// Returns the formats that a request with this method and these headers accepts.
-    pub(in crate::proxy) fn of_request(method: &Method, headers: &HeaderMap) -> Self {
-        let accept = headers.get_all(ACCEPT).iter().cloned().collect();
-        Self { is_grpc: is_grpc_call(method, headers), accept }
+    pub(in crate::proxy) fn of_request(method: &Method, fields: &Fields) -> Self {
+        let accept = fields.get_all_shared(&ACCEPT).collect();
+        Self { is_grpc: is_grpc_call(method, fields), accept }
     }
 
     fn format(&self) -> ErrorFormat {
         if self.is_grpc {
             ErrorFormat::Grpc
-        } else if prefers_html(&self.accept) {
+        } else if prefers_html(self.accept.iter().map(|line| &**line)) {
             ErrorFormat::Page
         } else {
             ErrorFormat::Problem
@@ -61,7 +63,7 @@ pub(in crate::proxy) fn refuse(
     let closes = closes_connection(&refusal);
     let mut response = respond(refusal, id, accepted.format());
     if closes {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -81,33 +83,32 @@ fn respond(refusal: Refusal, id: &HeaderValue, format: ErrorFormat) -> Response<
     }
     let status = refusal.status();
     let (content_type, body) = body(&refusal, status, id.to_str().unwrap_or_default(), format);
-    let mut response = Response::new(ResponseBody::full(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut response = Response::new(status, ResponseBody::full(body));
+    let fields = &mut response.fields;
+    fields.insert(CONTENT_TYPE, content_type);
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     match refusal {
         Refusal::Method(allowed) => {
             let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
             if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
-                headers.insert(ALLOW, allowed);
+                fields.insert(ALLOW, allowed);
             }
         }
         Refusal::Unauthenticated(Challenge { realm, cookie }) => {
             let challenge = format!("Cookie realm=\"{realm}\", cookie-name=\"{cookie}\"");
             if let Ok(challenge) = HeaderValue::from_str(&challenge) {
-                headers.insert(WWW_AUTHENTICATE, challenge);
+                fields.insert(WWW_AUTHENTICATE, challenge);
             }
         }
         Refusal::TooMany(wait) => {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            fields.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         Refusal::Login(location) | Refusal::Https(_, location) | Refusal::Merged(location) => {
-            headers.insert(LOCATION, location);
+            fields.insert(LOCATION, location);
         }
         Refusal::StoreUnavailable | Refusal::NoServer | Refusal::Busy => {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            fields.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         Refusal::Malformed(_)
         | Refusal::Ambiguous(_)

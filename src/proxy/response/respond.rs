@@ -7,14 +7,17 @@
 //! 4. Paths are rewritten for the client and the route's edits are made before the session cookie is written.
 //! 5. A response that sets the session cookie is kept out of shared caches.
 
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, Entry, SET_COOKIE, TRAILER, VARY};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, SET_COOKIE, TRAILER, VARY};
+use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use super::body::ResponseBody;
 use super::cookie_action::CookieAction;
 use crate::config::Destination;
+use crate::fields::Fields;
 use crate::headers;
+use crate::http1::has_option;
+use crate::message::Response;
 use crate::proxy::forward::UpstreamResponse;
 use crate::proxy::header_edits::PreparedEdits;
 use crate::proxy::model::Exchange;
@@ -29,19 +32,19 @@ pub(in crate::proxy) fn respond(
     edits: &PreparedEdits<'_>,
 ) -> Response<ResponseBody> {
     let mut response = upstream_response.response;
-    let announced = response.headers_mut().remove(TRAILER).filter(|_| exchange.trailers);
+    let Response { fields, body, .. } = &mut response;
+    let announced = fields.get(&TRAILER).filter(|_| exchange.trailers).and_then(trailer_names);
     if exchange.trailers {
-        response.body_mut().forward_trailers();
+        body.forward_trailers();
     }
-    let headers = response.headers_mut();
-    remove_control_headers(headers);
-    if let Some(names) = announced.as_ref().and_then(trailer_names) {
-        headers.insert(TRAILER, names);
+    remove_control_fields(fields);
+    if let Some(names) = announced {
+        fields.append(TRAILER, names);
     }
     if let (Destination::Upstream(forwarding), Some(site)) = (&exchange.route.destination, &exchange.site) {
-        rewrite::restore_paths(headers, forwarding, site, upstream_response.authority.as_str());
+        rewrite::restore_paths(fields, forwarding, site, upstream_response.authority.as_str());
     }
-    edits.apply_to_response(headers);
+    edits.apply_to_response(fields);
     let Some(realm) = &exchange.route.realm else { return response };
     let new_cookie = match cookie {
         CookieAction::Mutated(MutationOutcome::Updated(updated)) => {
@@ -54,74 +57,59 @@ pub(in crate::proxy) fn respond(
     };
     let sets_cookie = if let Some(new_cookie) = new_cookie {
         // A session command takes precedence over a session cookie that the upstream sets.
-        rewrite_session_cookies(headers, realm, exchange, |_| None);
-        headers.append(SET_COOKIE, new_cookie);
+        remove_session_cookies(fields, realm, exchange);
+        fields.append(SET_COOKIE, new_cookie);
         true
-    } else if rewrite_session_cookies(headers, realm, exchange, Some) {
+    } else if rewrite_session_cookies(fields, realm, exchange) {
         true
     } else if let (CookieAction::Reissue, Some(active)) = (cookie, exchange.visitor.active()) {
-        headers.append(SET_COOKIE, realm.renewed_cookie(active, exchange.secure));
+        fields.append(SET_COOKIE, realm.renewed_cookie(active, exchange.secure));
         true
     } else {
         false
     };
     if sets_cookie {
-        keep_private(headers);
+        keep_private(fields);
     }
     response
 }
 
-/// Applies `with` to every Set-Cookie of the session cookie. Returns whether there was one.
-fn rewrite_session_cookies(
-    headers: &mut HeaderMap,
-    realm: &Realm,
-    exchange: &Exchange,
-    with: impl Fn(HeaderValue) -> Option<HeaderValue>,
-) -> bool {
+/// Gives every Set-Cookie of the session cookie the realm's attributes. Returns whether there was one.
+fn rewrite_session_cookies(fields: &mut Fields, realm: &Realm, exchange: &Exchange) -> bool {
     let mut found = false;
-    let Entry::Occupied(cookies) = headers.entry(SET_COOKIE) else { return false };
-    let (name, cookies) = cookies.remove_entry_mult();
-    let cookies: Vec<_> = cookies
-        .filter_map(|cookie| {
-            match realm.rewrite_cookie(&cookie, exchange.visitor.active(), exchange.secure) {
-                None => Some(cookie),
-                Some(rewritten) => {
-                    found = true;
-                    with(rewritten.header)
-                }
-            }
-        })
-        .collect();
-    for cookie in cookies {
-        headers.append(name.clone(), cookie);
-    }
+    fields.replace_values(&SET_COOKIE, |cookie| {
+        let rewritten = realm.rewrite_cookie(cookie, exchange.visitor.active(), exchange.secure)?;
+        found = true;
+        Some(rewritten.header)
+    });
     found
 }
 
-/// Removes the hop-by-hop headers and the gateway's control headers.
-fn remove_control_headers(headers: &mut HeaderMap) {
-    let nominated: SmallVec<[HeaderName; 4]> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
+/// Removes every Set-Cookie of the session cookie.
+fn remove_session_cookies(fields: &mut Fields, realm: &Realm, exchange: &Exchange) {
+    fields.retain(|name, cookie| {
+        *name != SET_COOKIE
+            || realm.rewrite_cookie(cookie, exchange.visitor.active(), exchange.secure).is_none()
+    });
+}
+
+/// Removes the hop-by-hop fields and the gateway's control fields.
+fn remove_control_fields(fields: &mut Fields) {
+    let nominated: SmallVec<[HeaderName; 4]> = fields
+        .get_all(&CONNECTION)
+        .flat_map(|line| line.split(|&b| b == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         // These are kept, so that an upstream cannot remove the length or the session cookie.
         .filter(|name| !matches!(*name, CONTENT_LENGTH | SET_COOKIE | CACHE_CONTROL))
         .collect();
-    let mut removed: SmallVec<[HeaderName; 8]> = SmallVec::new();
-    for name in headers.keys() {
-        if headers::is_hop_by_hop(name) || headers::is_control(name) || nominated.contains(name) {
-            removed.push(name.clone());
-        }
-    }
-    for name in removed {
-        headers.remove(name);
-    }
+    fields.retain(|name, _| {
+        !(headers::is_hop_by_hop(name) || headers::is_control(name) || nominated.contains(name))
+    });
 }
 
 /// Returns the announced trailers that will be forwarded.
-fn trailer_names(announced: &HeaderValue) -> Option<HeaderValue> {
-    let names = announced.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii);
+fn trailer_names(announced: &[u8]) -> Option<HeaderValue> {
+    let names = announced.split(|&b| b == b',').map(<[u8]>::trim_ascii);
     let names = names.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(headers::is_trailer);
     let names: Vec<_> = names.collect();
     let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
@@ -129,12 +117,9 @@ fn trailer_names(announced: &HeaderValue) -> Option<HeaderValue> {
 }
 
 /// Keeps a response with a session's cookie out of shared caches (RFC 9111, 5.2.2).
-fn keep_private(headers: &mut HeaderMap) {
-    let lines: Vec<String> = headers
-        .get_all(CACHE_CONTROL)
-        .iter()
-        .map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned())
-        .collect();
+fn keep_private(fields: &mut Fields) {
+    let lines: Vec<String> =
+        fields.get_all(&CACHE_CONTROL).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
     let mut directives: Vec<&str> = lines.iter().flat_map(|line| split_list(line)).collect();
     directives.retain(|directive| {
         let name = directive.split('=').next().unwrap_or_default().trim();
@@ -145,18 +130,13 @@ fn keep_private(headers: &mut HeaderMap) {
         directives.push("private");
     }
     if let Ok(value) = HeaderValue::from_str(&directives.join(", ")) {
-        headers.insert(CACHE_CONTROL, value);
+        fields.insert(CACHE_CONTROL, value);
     } else {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     }
-    let varies = headers
-        .get_all(VARY)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&b| b == b','))
-        .map(<[u8]>::trim_ascii)
-        .any(|name| name == b"*" || name.eq_ignore_ascii_case(b"cookie"));
+    let varies = fields.get_all(&VARY).any(|line| has_option(line, b"*") || has_option(line, b"cookie"));
     if !varies {
-        headers.append(VARY, HeaderValue::from_static("Cookie"));
+        fields.append(VARY, HeaderValue::from_static("Cookie"));
     }
 }
 
@@ -183,17 +163,17 @@ mod tests {
     use super::*;
 
     fn private(cache_control: &[&'static str], vary: &[&'static str]) -> (String, Vec<String>) {
-        let mut headers = HeaderMap::new();
+        let mut fields = Fields::new();
         for line in cache_control {
-            headers.append(CACHE_CONTROL, HeaderValue::from_static(line));
+            fields.append(CACHE_CONTROL, HeaderValue::from_static(line));
         }
         for line in vary {
-            headers.append(VARY, HeaderValue::from_static(line));
+            fields.append(VARY, HeaderValue::from_static(line));
         }
-        keep_private(&mut headers);
-        assert_eq!(headers.get_all(CACHE_CONTROL).iter().count(), 1);
-        let vary = headers.get_all(VARY).iter().map(|line| line.to_str().unwrap().to_owned()).collect();
-        (headers[CACHE_CONTROL].to_str().unwrap().to_owned(), vary)
+        keep_private(&mut fields);
+        assert_eq!(fields.get_all(&CACHE_CONTROL).count(), 1);
+        let vary = fields.get_all(&VARY).map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+        (fields.text(&CACHE_CONTROL).unwrap().to_owned(), vary)
     }
 
     #[test]

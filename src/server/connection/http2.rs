@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::http2::Builder;
@@ -85,8 +85,8 @@ pub(super) async fn serve<S>(
                 tokio::task::yield_now().await;
             }
             let request = request.map(|body| ClientBody::http2(body, unread));
-            let mut response = handle(&context.worker, &context.peer, request).await;
-            if let (Some(switched), Some(upgrade)) = (switched, response.body_mut().take_upgrade()) {
+            let mut response = handle(&context.worker, &context.peer, request.into()).await;
+            if let (Some(switched), Some(upgrade)) = (switched, response.body.take_upgrade()) {
                 // This task ends when the response head is sent or the stream is reset.
                 tokio::task::spawn_local(async move {
                     if let Ok(stream) = switched.await {
@@ -94,7 +94,7 @@ pub(super) async fn serve<S>(
                     }
                 });
             }
-            Ok::<_, Infallible>(response.map(|body| request_activity.track(body)))
+            Ok::<_, Infallible>(Response::from(response.map(|body| request_activity.track(body))))
         }
     });
     let stream =

@@ -3,12 +3,14 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
+use http::Method;
 use http::header::CONTENT_LENGTH;
-use http::{Method, Request};
 use http_body::Body;
 
 use super::super::gateway_headers::GatewayHeaders;
+use crate::fields::write_field;
 use crate::http1::parse_decimal;
+use crate::message::{Request, RequestHead};
 
 /// The framing of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +26,11 @@ pub(super) enum Framing {
 impl Framing {
     /// Returns the framing of the body of `request`.
     pub(super) fn for_request<B: Body>(request: &Request<B>) -> Self {
-        let expects_body = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-        let empty = request.body().is_end_stream().then_some(0);
-        match (request.headers().get(CONTENT_LENGTH), empty.or_else(|| request.body().size_hint().exact())) {
+        let expects_body = matches!(request.head.method, Method::POST | Method::PUT | Method::PATCH);
+        let empty = request.body.is_end_stream().then_some(0);
+        match (request.head.fields.get(&CONTENT_LENGTH), empty.or_else(|| request.body.size_hint().exact())) {
             // An invalid length matches no body.
-            (Some(announced), _) => Self::Announced(parse_decimal(announced.as_bytes()).unwrap_or(u64::MAX)),
+            (Some(announced), _) => Self::Announced(parse_decimal(announced).unwrap_or(u64::MAX)),
             (None, None) => Self::Chunked,
             // With methods that usually have a body, an empty one gets `Content-Length: 0` (RFC 9110, 8.6).
             (None, Some(0)) if !expects_body => Self::Announced(0),
@@ -45,23 +47,22 @@ impl Framing {
     }
 }
 
-/// Returns the request head, with `gateway_headers` before the headers of `request`.
-pub(super) fn write<B>(request: &Request<B>, gateway_headers: &GatewayHeaders, framing: Framing) -> Bytes {
-    let method = request.method().as_str();
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let lines = || gateway_headers.iter().chain(request.headers());
-    let length: usize = lines().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let mut head = Vec::with_capacity(method.len() + path.len() + length + 64);
-    head.extend_from_slice(method.as_bytes());
+/// Returns the request head, with `gateway_headers` before the fields of `request`.
+pub(super) fn write(request: &RequestHead, gateway_headers: &GatewayHeaders, framing: Framing) -> Bytes {
+    let RequestHead { method, uri, fields, .. } = request;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let added: usize =
+        gateway_headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let mut head =
+        Vec::with_capacity(method.as_str().len() + path.len() + added + fields.written_size() + 64);
+    head.extend_from_slice(method.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(path.as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in lines() {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
+    for (name, value) in gateway_headers.iter() {
+        write_field(name.as_str(), value.as_bytes(), &mut head);
     }
+    fields.write(&mut head);
     match framing {
         Framing::Announced(_) => {}
         Framing::Chunked => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),

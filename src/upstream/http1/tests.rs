@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderName, HeaderValue};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper_util::rt::TokioIo;
@@ -23,15 +24,21 @@ fn pair() -> (TestConnection, DuplexStream) {
 }
 
 fn get(method: &str) -> Request<TestBody> {
-    Request::builder().method(method).uri("/x?y").header("host", "h").body(Empty::new().boxed()).unwrap()
+    http_get(method).into()
+}
+
+fn http_get(method: &str) -> http::Request<TestBody> {
+    let request = http::Request::builder().method(method).uri("/x?y").header("host", "h");
+    request.body(Empty::new().boxed()).unwrap()
 }
 
 fn post(body: TestBody) -> Request<TestBody> {
-    Request::builder().method("POST").uri("/").header("host", "h").body(body).unwrap()
+    http::Request::builder().method("POST").uri("/").header("host", "h").body(body).unwrap().into()
 }
 
 async fn response(connection: &TestConnection) -> Result<Response<TestIncoming>, Http1Error<Infallible>> {
-    poll_fn(|cx| connection.poll_response(cx, &mut |_, _| ())).await
+    let result = poll_fn(|cx| connection.poll_response(cx, &mut |_, _| ())).await;
+    result.map(|(response, _)| response)
 }
 
 /// Returns the response to `method` of a server that sends `bytes` and closes the connection.
@@ -45,8 +52,8 @@ async fn read(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), String> {
     };
     let client = async {
         let response = response(&connection).await.map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+        let status = response.status.as_u16();
+        let body = response.body.collect().await.map_err(|error| error.to_string())?;
         drop(connection);
         Ok((status, body.to_bytes().to_vec()))
     };
@@ -80,9 +87,9 @@ async fn a_connection_carries_one_request_after_another() {
         };
         let (response, ()) = tokio::join!(response(&connection), server);
         let response = response.unwrap();
-        assert_eq!(response.headers()["x"], "1");
+        assert_eq!(response.fields.text(&HeaderName::from_static("x")), Some("1"));
         assert!(!connection.is_reusable(), "the body was not read");
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+        assert_eq!(response.body.collect().await.unwrap().to_bytes(), "hello");
         assert!(connection.is_reusable());
     }
     drop(peer);
@@ -110,7 +117,7 @@ async fn request_bodies_have_a_content_length_or_are_chunked() {
             peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         };
         let (response, ()) = tokio::join!(response(&connection), server);
-        assert_eq!(response.unwrap().status(), 204);
+        assert_eq!(response.unwrap().status, 204);
         assert!(connection.is_reusable());
     }
 }
@@ -120,7 +127,7 @@ async fn a_body_of_another_length_than_its_content_length_fails() {
     for (body, length) in [("abc", "2"), ("abc", "4"), ("", "4"), ("", "x")] {
         let (connection, mut peer) = pair();
         let mut request = post(Full::new(Bytes::from(body)).boxed());
-        request.headers_mut().insert("content-length", HeaderValue::from_static(length));
+        request.head.fields.insert(CONTENT_LENGTH, HeaderValue::from_static(length));
         connection.start(request, &GatewayHeaders::default());
         // If the connection were reused, a server would take the missing bytes from the next request.
         peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
@@ -151,8 +158,8 @@ async fn an_early_response_is_read_after_the_server_has_closed() {
     };
     let (response, ()) = tokio::join!(response(&connection), server);
     let response = response.unwrap();
-    assert_eq!(response.status(), 413);
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
+    assert_eq!(response.status, 413);
+    assert_eq!(response.body.collect().await.unwrap().to_bytes(), "no");
     assert!(!connection.is_reusable());
 }
 
@@ -162,8 +169,8 @@ async fn an_unsent_request_is_recovered() {
     drop(peer);
     connection.start(post(Full::new(Bytes::from("abc")).boxed()), &GatewayHeaders::default());
     assert!(response(&connection).await.is_err());
-    let Recovered { parts, unsent, first } = connection.recover().unwrap();
-    assert_eq!((parts.method, unsent), (Method::POST, true));
+    let Recovered { head, unsent, first } = connection.recover().unwrap();
+    assert_eq!((head.method, unsent), (Method::POST, true));
     assert_eq!(first.unwrap(), "abc");
 
     let (connection, mut peer) = pair();
@@ -247,7 +254,7 @@ async fn a_connection_with_unexpected_bytes_is_not_reused() {
     let (connection, mut peer) = pair();
     connection.start(get("GET"), &GatewayHeaders::default());
     peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-    assert_eq!(response(&connection).await.unwrap().status(), 204);
+    assert_eq!(response(&connection).await.unwrap().status, 204);
     assert!(!connection.is_reusable());
 
     // A 204 response that announces a body may be followed by it.
@@ -257,7 +264,7 @@ async fn a_connection_with_unexpected_bytes_is_not_reused() {
         let (connection, mut peer) = pair();
         connection.start(get("GET"), &GatewayHeaders::default());
         peer.write_all(format!("HTTP/1.1 204 No Content\r\n{line}\r\n\r\n").as_bytes()).await.unwrap();
-        assert_eq!(response(&connection).await.unwrap().status(), 204);
+        assert_eq!(response(&connection).await.unwrap().status, 204);
         assert_eq!(connection.is_reusable(), reusable, "{line}");
     }
 
@@ -323,7 +330,7 @@ async fn is_open_sees_bytes_and_closes_when_the_cooperative_budget_is_spent() {
 async fn a_request_whose_body_failed_is_not_recovered() {
     let (connection, _far) = pair();
     let mut request = post(Full::new(Bytes::from("abc")).boxed());
-    request.headers_mut().insert("content-length", HeaderValue::from_static("2"));
+    request.head.fields.insert(CONTENT_LENGTH, HeaderValue::from_static("2"));
     connection.start(request, &GatewayHeaders::default());
     assert!(matches!(response(&connection).await, Err(Http1Error::Length)));
     assert!(connection.recover().is_none());
@@ -385,7 +392,7 @@ async fn size_hint_of_an_ended_body_ignores_the_next_response() {
     connection.start(get("GET"), &GatewayHeaders::default());
     peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").await.unwrap();
     let second = response(&connection).await.unwrap();
-    assert_eq!((first.body().size_hint().exact(), second.body().size_hint().exact()), (Some(0), Some(9)));
+    assert_eq!((first.body.size_hint().exact(), second.body.size_hint().exact()), (Some(0), Some(9)));
 }
 
 #[tokio::test]
@@ -393,9 +400,9 @@ async fn read_buffers_are_freed_or_small_when_idle() {
     let (connection, mut peer) = pair();
     connection.start(get("GET"), &GatewayHeaders::default());
     peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: kept\r\n\r\nhello").await.unwrap();
-    let (head, body) = response(&connection).await.unwrap().into_parts();
+    let Response { fields, body, .. } = response(&connection).await.unwrap();
     let body = body.collect().await.unwrap().to_bytes();
-    assert_eq!((head.headers["x"].as_bytes(), &*body), (&b"kept"[..], &b"hello"[..]));
+    assert_eq!((fields.get(&HeaderName::from_static("x")), &*body), (Some(&b"kept"[..]), &b"hello"[..]));
     assert!(body.is_unique(), "the body does not share the read buffer");
 
     let (connection, mut peer) = pair();
@@ -404,8 +411,7 @@ async fn read_buffers_are_freed_or_small_when_idle() {
         peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await.unwrap();
         peer.write_all(&[0; 1_000_000]).await.unwrap();
     };
-    let client =
-        async { response(&connection).await.unwrap().into_body().collect().await.unwrap().to_bytes() };
+    let client = async { response(&connection).await.unwrap().body.collect().await.unwrap().to_bytes() };
     let (body, ()) = tokio::join!(client, server);
     assert_eq!(body.len(), 1_000_000);
     assert!(connection.is_reusable() && connection.inner.borrow().read.allocated() <= 16 * 1024);
@@ -431,7 +437,7 @@ async fn read_by_hyper(method: &str, bytes: &[u8]) -> Result<(u16, Vec<u8>), Str
     builder.ignore_invalid_headers_in_responses(true);
     let (mut sender, connection) = builder.handshake(TokioIo::new(client)).await.map_err(text)?;
     let task = tokio::spawn(connection);
-    let sent = sender.send_request(get(method));
+    let sent = sender.send_request(http_get(method));
     let server = async {
         read_until(&mut peer, b"\r\n\r\n").await;
         peer.write_all(bytes).await.unwrap();
@@ -558,8 +564,8 @@ proptest! {
             };
             let client = async {
                 let response = response(&connection).await.map_err(|error| error.to_string())?;
-                let status = response.status().as_u16();
-                let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+                let status = response.status.as_u16();
+                let body = response.body.collect().await.map_err(|error| error.to_string())?;
                 Ok((status, body.to_bytes().to_vec()))
             };
             tokio::join!(client, server).0

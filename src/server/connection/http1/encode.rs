@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::response::Parts;
 use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body, Frame};
-use hyper::ext::ReasonPhrase;
 
-use crate::http1::{has_option, parse_decimal, write_chunk_size, write_field, write_status_line};
+use crate::fields::write_field;
+use crate::http1::{has_option, parse_decimal, write_chunk_size, write_status_line};
+use crate::message::Response;
 use crate::time::Clock;
 
 /// The properties of a request that determine the encoding of its response.
@@ -49,32 +49,31 @@ enum Framing {
 pub(super) struct WrongLength;
 
 impl Encoder {
-    /// Appends the head of a response with this body to `head`, including the empty line. Returns the encoder of the
-    /// body.
-    pub(super) fn start<B: Body>(parts: &Parts, body: &B, request: &RequestInfo, head: &mut Vec<u8>) -> Self {
-        let Parts { status, headers, .. } = parts;
-        head.reserve(32 * headers.len() + 256);
-        write_status_line(request.version, *status, parts.extensions.get::<ReasonPhrase>(), head);
+    /// Appends the head of a response to `head`, including the empty line. Returns the encoder of the body.
+    pub(super) fn start<B: Body>(response: &Response<B>, request: &RequestInfo, head: &mut Vec<u8>) -> Self {
+        let Response { status, reason, fields, body } = response;
+        head.reserve(fields.written_size() + 256);
+        write_status_line(request.version, *status, reason.as_ref(), head);
         let switches = *status == StatusCode::SWITCHING_PROTOCOLS;
         let mut announced = None;
         let (mut closes, mut has_date) = (false, status.is_informational());
-        for (name, value) in headers {
-            match *name {
-                // Written below.
-                CONTENT_LENGTH => {
-                    announced = parse_decimal(value.as_bytes());
-                    continue;
-                }
-                TRANSFER_ENCODING => continue,
-                CONNECTION if !switches => {
-                    closes |= has_option(value.as_bytes(), b"close");
-                    continue;
-                }
-                DATE => has_date = true,
-                _ => {}
+        fields.write_where(head, |name, value| match *name {
+            // Written below.
+            CONTENT_LENGTH => {
+                announced = parse_decimal(value);
+                false
             }
-            write_field(name.as_str(), value.as_bytes(), head);
-        }
+            TRANSFER_ENCODING => false,
+            CONNECTION if !switches => {
+                closes |= has_option(value, b"close");
+                false
+            }
+            DATE => {
+                has_date = true;
+                true
+            }
+            _ => true,
+        });
         let exact = body.size_hint().exact();
         let (framing, length) = if status.is_informational() || *status == StatusCode::NO_CONTENT {
             (Framing::None, None)

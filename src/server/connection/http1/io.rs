@@ -12,7 +12,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::scratch;
-use crate::http1::{BadRequest, Decoder, HeadLimits, ReadBuffer, RequestHead, Step, WriteQueue};
+use crate::http1::{BadRequest, Decoder, HeadLimits, ParsedRequest, ReadBuffer, Step, WriteQueue};
 use crate::upstream::{BodyReader, ClientBodyError};
 
 /// Limit on the bytes of later requests that are read while one is handled.
@@ -132,11 +132,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
         &mut self,
         cx: &mut Context<'_>,
         limits: HeadLimits,
-    ) -> Poll<Result<RequestHead, NoRequest>> {
+    ) -> Poll<Result<ParsedRequest, NoRequest>> {
         loop {
             if self.read.may_hold_head(limits.bytes) {
                 if let Some((head, length)) =
-                    RequestHead::parse(&self.read.bytes, limits).map_err(NoRequest::Rejected)?
+                    ParsedRequest::parse(&self.read.bytes, limits).map_err(NoRequest::Rejected)?
                 {
                     self.read.bytes.advance(length);
                     self.read.reset_search();
@@ -155,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
             let Self { stream, read, closed, .. } = self;
             let parsed = scratch::poll_read(stream, cx, |bytes| {
                 *closed = bytes.is_empty();
-                let parsed = RequestHead::parse(bytes, limits)?;
+                let parsed = ParsedRequest::parse(bytes, limits)?;
                 let rest = bytes.get(parsed.as_ref().map_or(0, |(_, length)| *length)..);
                 read.bytes.extend_from_slice(rest.unwrap_or_default());
                 if parsed.is_none() {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -19,7 +19,8 @@ use super::super::first_bytes::LAST_REQUEST;
 use super::encode::{Encoder, RequestInfo};
 use super::io::{ConnectionIo, NoRequest};
 use super::{Outcome, PARK_AFTER};
-use crate::http1::{BadRequest, Decoder, HeadLimits, RequestHead};
+use crate::http1::{BadRequest, Decoder, HeadLimits, ParsedRequest};
+use crate::message::{Request, Response};
 use crate::proxy::{ResponseBody, handle, reject};
 use crate::time::{Alarm, Clock};
 use crate::upstream::ClientBody;
@@ -68,8 +69,8 @@ where
     let mut stop = Stop { future: Box::pin(stopped.wait_for(|stopped| *stopped)), stopping: false };
     let mut alarm = Alarm::default();
     loop {
-        let head = match next_head(io, context, &mut stop, &mut alarm).await {
-            Ok(head) => head,
+        let parsed = match next_head(io, context, &mut stop, &mut alarm).await {
+            Ok(parsed) => parsed,
             Err(NoHead::Ended(outcome)) => return outcome,
             Err(NoHead::Rejected(bad)) => {
                 let response = reject(&context.worker, &context.peer, bad.into());
@@ -79,14 +80,14 @@ where
                 return if sent.is_ok() { Outcome::MayBeSending } else { Outcome::Broken };
             }
         };
-        let (method, version) = (head.method.clone(), head.version);
-        let mut keep_alive = head.keep_alive;
-        let request = begin(io, head);
+        let (method, version) = (parsed.head.method.clone(), parsed.head.version);
+        let mut keep_alive = parsed.keep_alive;
+        let request = begin(io, parsed);
         let Some(mut response) = respond(io, request, context, &mut stop).await else {
             return Outcome::Broken;
         };
-        let upgrade = match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => response.body_mut().take_upgrade(),
+        let upgrade = match response.status {
+            StatusCode::SWITCHING_PROTOCOLS => response.body.take_upgrade(),
             _ => None,
         };
         // If the rest of the request body will not be read, the connection is closed after the response.
@@ -112,7 +113,7 @@ async fn next_head<S: AsyncRead + AsyncWrite + Unpin>(
     context: &ConnectionContext,
     stop: &mut Stop<impl Future>,
     alarm: &mut Alarm,
-) -> Result<RequestHead, NoHead> {
+) -> Result<ParsedRequest, NoHead> {
     let limits = HeadLimits { bytes: context.limits.header_bytes, lines: context.limits.headers };
     let timeouts = context.timeouts;
     let mut has_begun = io.borrow().has_bytes();
@@ -144,24 +145,25 @@ async fn next_head<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Begins a request.
-fn begin<S>(io: &Io<S>, mut head: RequestHead) -> Request<ClientBody>
+fn begin<S>(io: &Io<S>, mut parsed: ParsedRequest) -> Request<ClientBody>
 where
     S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
 {
-    let decoder = head.body.take();
+    let decoder = parsed.body.take();
+    let version = parsed.head.version;
     let has_valid_framing = decoder.is_some();
     let decoder = decoder.unwrap_or_else(Decoder::empty);
     let remaining = decoder.remaining();
-    let number = io.borrow_mut().begin(decoder, head.expects_continue, head.version == Version::HTTP_11);
+    let number = io.borrow_mut().begin(decoder, parsed.expects_continue, version == Version::HTTP_11);
     if !has_valid_framing {
-        return head.into_request(ClientBody::with_invalid_framing());
+        return parsed.into_request(ClientBody::with_invalid_framing());
     }
-    if remaining == Some(0) && head.version == Version::HTTP_10 {
+    if remaining == Some(0) && version == Version::HTTP_10 {
         // HTTP/1.0 has no interim responses (RFC 9110, 15.2), and there is nothing to read.
-        return head.into_request(ClientBody::empty());
+        return parsed.into_request(ClientBody::empty());
     }
     let connection: Weak<RefCell<ConnectionIo<S>>> = Rc::downgrade(io);
-    head.into_request(ClientBody::http1(connection, number, remaining))
+    parsed.into_request(ClientBody::http1(connection, number, remaining))
 }
 
 /// Handles a request. Returns `None` if the client disconnects before its response begins.
@@ -195,13 +197,12 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     context: &ConnectionContext,
     alarm: &mut Alarm,
 ) -> Result<bool, Broken> {
-    let (parts, body) = response.into_parts();
     let mut head = Vec::new();
-    let encoder = Encoder::start(&parts, &body, &request_info, &mut head);
+    let encoder = Encoder::start(&response, &request_info, &mut head);
     let keep_alive = encoder.keep_alive;
     // Sends the rest of the request while the client does not read its response.
-    let sender = body.request_sender();
-    let mut sending = Sending { head, body, encoder, ended: false, is_broken: false };
+    let sender = response.body.request_sender();
+    let mut sending = Sending { head, body: response.body, encoder, ended: false, is_broken: false };
     if !sending.encoder.has_body() {
         sending.ended = true;
     }
