@@ -286,7 +286,9 @@ mod tests {
             (Some("x"), "/app"),
         ] {
             let mut fields = Fields::new();
-            before.map(|before| fields.insert(FORWARDED_PREFIX, HeaderValue::from_static(before)));
+            if let Some(before) = before {
+                fields.insert(FORWARDED_PREFIX, HeaderValue::from_static(before));
+            }
             let mut added = GatewayHeaders::default();
             add_prefix_header(&rewrite("/app", ""), &mut fields, &mut added);
             assert!(fields.is_empty());

@@ -72,7 +72,7 @@ async fn interim_responses_are_forwarded_without_session_headers_and_an_unreques
 async fn names_of_unchanged_headers_keep_their_case_in_both_directions() {
     let upstream = Upstream::responding(|request| {
         let names: Vec<_> = request.message.headers.iter().map(|(name, _)| name.as_str()).collect();
-        ScriptedResponse::ok(&names.join(" ")).header("X-Powered-BY", "app").header("ETag", "\"1\"")
+        ScriptedResponse::ok(names.join(" ").as_str()).header("X-Powered-BY", "app").header("ETag", "\"1\"")
     });
     let engine = table::engine().await;
     let gateway = gateway(&engine, &upstream).realm("").start().await;
