@@ -42,8 +42,8 @@ pub(crate) struct DryRun {
 pub(crate) struct OtherCase {
     /// The path that bypasses `guard`.
     pub(crate) path: String,
-    /// The route that matches the path.
-    pub(crate) takes: Arc<Route>,
+    /// The route that matches `path`.
+    pub(crate) matching: Arc<Route>,
     /// The stricter route, which would match if case were ignored.
     pub(crate) guard: Arc<Route>,
 }
@@ -113,17 +113,17 @@ pub(crate) async fn dry_run(
 fn other_case(router: &Router<Route>, host: &str, path: &str, method: &Method) -> Option<OtherCase> {
     let found = router.find(host, path, method).ok()?;
     let upstream = found.route.destination.upstream()?;
-    let is_bypass = |takes: &Arc<Route>, guard: &Arc<Route>| {
+    let is_bypass = |matching: &Arc<Route>, guard: &Arc<Route>| {
         let is_same_upstream =
-            [takes, guard].iter().all(|route| route.destination.upstream() == Some(upstream));
+            [matching, guard].iter().all(|route| route.destination.upstream() == Some(upstream));
         let requires_more =
-            guard.access.needs_session() && !guard.require.is_empty() && guard.require != takes.require;
-        is_same_upstream && (strictness(guard.access) > strictness(takes.access) || requires_more)
+            guard.access.needs_session() && !guard.require.is_empty() && guard.require != matching.require;
+        is_same_upstream && (strictness(guard.access) > strictness(matching.access) || requires_more)
     };
-    let bypass = |path: String, takes: &Arc<Route>, guard: &Arc<Route>| {
-        is_bypass(takes, guard).then(|| OtherCase {
+    let bypass = |path: String, matching: &Arc<Route>, guard: &Arc<Route>| {
+        is_bypass(matching, guard).then(|| OtherCase {
             path,
-            takes: Arc::clone(takes),
+            matching: Arc::clone(matching),
             guard: Arc::clone(guard),
         })
     };
@@ -131,8 +131,8 @@ fn other_case(router: &Router<Route>, host: &str, path: &str, method: &Method) -
     let swapped = swap_case(&path);
     let guard = router.find_ignoring_case(host, &path, method);
     guard.and_then(|guard| bypass(path, found.route, guard)).or_else(|| {
-        let takes = router.find(host, &swapped, method).ok()?.route;
-        bypass(swapped, takes, found.route)
+        let matching = router.find(host, &swapped, method).ok()?.route;
+        bypass(swapped, matching, found.route)
     })
 }
 

@@ -190,10 +190,10 @@ fn describe_route(route: &Route, config: &Config) -> String {
     format!("`{}`: {access}{realm}, {destination}", route.name)
 }
 
-fn describe_case(OtherCase { path, takes, guard }: &OtherCase) -> String {
-    let (path, takes, guard) = (escape(path), &takes.name, &guard.name);
+fn describe_case(OtherCase { path, matching, guard }: &OtherCase) -> String {
+    let (path, matching, guard) = (escape(path), &matching.name, &guard.name);
     format!(
-        "`{path}` matches `{takes}`, but would match `{guard}` if case were ignored: if the upstream ignores case, set \
+        "`{path}` matches `{matching}`, but would match `{guard}` if case were ignored: if the upstream ignores case, set \
          `ignore_case = true` on `{guard}`, or on a route above it"
     )
 }
