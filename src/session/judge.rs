@@ -168,6 +168,7 @@ mod tests {
                 9_100_000,
                 live(9_200_000, Some((10_000_000, 8_980_000))),
             ),
+            ("at the end of the lifetime", record(0, 9_950, 11_150), 10_000_000, live(10_000_000, None)),
             ("past the lifetime", record(0, 9_900, 11_100), 10_000_001, SessionVerdict::TooOld),
             ("issued in the future", record(0, 5_000, 6_200), 1_000_000, live(6_200_000, None)),
         ] {

@@ -43,7 +43,11 @@ impl ServiceManager {
     /// Receives the next message and returns its variables.
     fn next(&self) -> HashMap<String, String> {
         let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).expect("a message in time");
+        // The end of a child process interrupts the call.
+        let length = std::iter::repeat_with(|| self.socket.recv(&mut buffer)).find(
+            |received| !matches!(received, Err(error) if error.kind() == std::io::ErrorKind::Interrupted),
+        );
+        let length = length.unwrap().expect("a message in time");
         let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
         text.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.into(), v.into())).collect()
     }
