@@ -24,14 +24,14 @@ class Failure(Exception):
     """An error that invalidates the whole measurement."""
 
 
-def spawn(command, core, log):
+def spawn(command, core, log, **environment):
     return subprocess.Popen(
         ["taskset", "-c", str(core), *map(str, command)],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         start_new_session=True,
-        env={**os.environ, **CREDENTIALS},
+        env={**os.environ, **CREDENTIALS, **environment},
     )
 
 

@@ -7,7 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from harness import SESSION, Failure
+from harness import Failure
+from targets import COOKIE
 from workloads import H2_CONNECTIONS, H2_STREAMS, KEEP_ALIVE
 
 REPORT = Path(__file__).resolve().parent / "report.lua"
@@ -44,7 +45,7 @@ class Generator:
             variables |= {"LOAD_SESSIONS": self.directory / "sessions", "LOAD_ZIPF": workload.zipf}
             variables["LOAD_SEED"] = random.randrange(1 << 30)
         command = ["wrk", "-t1", f"-c{KEEP_ALIVE}", f"-d{seconds}s", "--latency", "-s", REPORT]
-        command += ["-H", f"Cookie: session_id={SESSION}/1"]
+        command += ["-H", f"Cookie: {COOKIE}"]
         if workload.close:
             command += ["-H", "Connection: close"]
         output = self.command([*command, target.url(workload)], seconds, **variables)
@@ -54,7 +55,7 @@ class Generator:
         log = self.directory / "h2load.log"
         log.unlink(missing_ok=True)
         command = ["h2load", "-t1", f"-c{H2_CONNECTIONS}", f"-m{H2_STREAMS}", f"-D{seconds}", "--warm-up-time=0"]
-        command += [f"--log-file={log}", "-H", f"cookie: session_id={SESSION}/1"]
+        command += [f"--log-file={log}", "-H", f"cookie: {COOKIE}"]
         if rate:
             command.append(f"--rps={rate / H2_CONNECTIONS:.1f}")
         output = self.command([*command, target.url(workload)], seconds)

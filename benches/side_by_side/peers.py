@@ -47,7 +47,7 @@ def install(peer):
 
 
 def command(peer, directory, port, **ports):
-    """Writes a peer's configuration, and returns its command line. It uses one thread for requests."""
+    """Writes a peer's configuration, and returns its command line."""
     file = template(TEMPLATES / CONFIGURATIONS[peer], directory / CONFIGURATIONS[peer], port=port, **ports)
     options = {
         "caddy": ["run", "--adapter", "caddyfile", "--config", file],
@@ -59,5 +59,4 @@ def command(peer, directory, port, **ports):
         ],
         "envoy": ["--config-path", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"],
     }
-    # Go programs keep their files below HOME.
-    return ["env", "GOMAXPROCS=1", f"HOME={directory}", program(peer), *options[peer]]
+    return [program(peer), *options[peer]]

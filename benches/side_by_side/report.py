@@ -1,39 +1,87 @@
-"""Summarizes the rounds, and formats them as a Markdown table."""
+"""Summarizes the rounds, and formats them as Markdown tables."""
 
 import statistics
 
-from workloads import TARGETS, WORKLOADS
+from workloads import COMPARED, TARGETS, WORKLOADS
 
-HEAD = ["", "", "CPU / HAProxy", "spread", "CPU, µs", "requests/s", "p50, µs", "p99, µs", "peak, MiB", "reads ‰", "writes ‰"]
+HEAD = ["", "", "CPU / HAProxy", "quartiles", "of it responder", "CPU, µs", "requests/s", "p50, µs", "p99, µs", "peak, MiB"]
+HEAD += ["reads ‰", "writes ‰"]
 LEGEND = """\
-CPU: user and system time of the target's processes per request, as a ratio to HAProxy's in the same round: median and
-spread. Requests/s: with the target's core saturated. p50, p99: latency at half the saturated rate of HAProxy, or of the
-gateway in workloads about its sessions. Peak: resident memory. Reads, writes: operations on the table per 1,000
-requests."""
+CPU: user and system time of the target's processes per request, with its responder's, divided by the mean of HAProxy's
+right before and right after: median and quartiles over the rounds. Requests/s: with the target's core saturated. p50, p99:
+latency at half the saturated rate of HAProxy, or of the gateway in workloads about its sessions, so that more expensive targets
+are busier. Peak: resident memory. Reads, writes: operations on the table per 1,000 requests."""
+COMPARISON_HEAD = ["", "", "CPU", "p50", "p99"]
+COMPARISON_LEGEND = "Ratios of two targets of the same round, each CPU time already as a ratio to HAProxy's: median and quartiles."
 
 
 def summary(rounds):
     """Returns the figures of each target for each workload. `rounds` has a list of `{target: figures}` per workload."""
-    return {name: {target: median(runs, target) for target in runs[0]} for name, runs in rounds.items() if runs}
+    return {name: targets for name, runs in rounds.items() if (targets := summarize(WORKLOADS[name], runs))}
 
 
-def median(runs, target):
-    ratios = [figures[target]["cpu"] / figures["haproxy"]["cpu"] for figures in runs]
-    keys = runs[0][target]
-    medians = {key: statistics.median(figures[target][key] for figures in runs) for key in keys if keys[key] is not None}
-    peak = max(figures[target]["peak"] for figures in runs)
-    return medians | {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "peak": peak}
+def summarize(workload, runs):
+    targets = {}
+    for target in (*workload.targets, "haproxy"):
+        # Rounds in which HAProxy kept changing have no figures of the target.
+        figures = [run[target] for run in runs if target in run]
+        if figures:
+            targets[target] = {key: statistics.median(row[key] for row in figures) for key in figures[0]}
+            targets[target]["ratio"] = quartiles(row["ratio"] for row in figures)
+            targets[target]["peak"] = max(row["peak"] for row in figures)
+            targets[target]["rounds"] = len(figures)
+            if "responder" in figures[0]:
+                shares = [row["ratio"] * row["responder"] / row["cpu"] for row in figures]
+                targets[target]["responder_ratio"] = quartiles(shares)
+    return targets
+
+
+def quartiles(values):
+    """Returns the lower quartile, the median and the upper quartile."""
+    values = list(values)
+    if len(values) == 1:
+        values *= 2
+    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 def table(results):
-    lines = ["| " + " | ".join(HEAD) + " |", "| --- | --- " + "| ---: " * (len(HEAD) - 2) + "|"]
+    rows = []
     for name, targets in results.items():
         title = WORKLOADS[name].title
         for target, row in targets.items():
-            cells = [title, TARGETS[target], f"{row['ratio']:.2f}", f"{row['low']:.2f}–{row['high']:.2f}"]
-            cells += [f"{row['cpu']:.1f}", f"{row['rate']:.0f}", f"{row['p50']:.0f}", f"{row['p99']:.0f}"]
-            cells += [f"{row['peak'] / 1024:.0f}"]
+            low, ratio, high = row["ratio"]
+            cells = [title, TARGETS[target], f"{ratio:.2f}", f"{low:.2f}–{high:.2f}" if target != "haproxy" else ""]
+            cells += [f"{row['responder_ratio'][1]:.2f}" if "responder" in row else "", f"{row['cpu']:.1f}"]
+            cells += [f"{row['rate']:.0f}", f"{row['p50']:.0f}", f"{row['p99']:.0f}", f"{row['peak'] / 1024:.0f}"]
             cells += [f"{row[key]:.1f}" if key in row else "" for key in ("reads", "writes")]
-            lines.append("| " + " | ".join(cells) + " |")
+            rows.append(cells)
             title = ""
-    return "\n".join(lines)
+    return markdown(HEAD, rows)
+
+
+def comparisons(rounds):
+    """Returns the ratios of the pairs of `COMPARED`, as `(workload, target, other, {"cpu", "p50", "p99": quartiles})`."""
+    found = []
+    for name, runs in rounds.items():
+        for target, other in COMPARED:
+            both = [(run[target], run[other]) for run in runs if target in run and other in run]
+            if both:
+                keys = {"cpu": "ratio", "p50": "p50", "p99": "p99"}
+                ratios = {title: quartiles(a[key] / b[key] for a, b in both) for title, key in keys.items()}
+                found.append((name, target, other, ratios))
+    return found
+
+
+def comparison_table(found):
+    rows, last = [], None
+    for name, target, other, ratios in found:
+        cells = ["" if name == last else WORKLOADS[name].title, f"{TARGETS[target]} / {TARGETS[other]}"]
+        cells += [f"{ratio:.2f} ({low:.2f}–{high:.2f})" for low, ratio, high in ratios.values()]
+        rows.append(cells)
+        last = name
+    return markdown(COMPARISON_HEAD, rows)
+
+
+def markdown(head, rows):
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""Compares the cost of a proxied request in the gateway, nginx and HAProxy.
+"""Compares the cost of a proxied request in the gateway, nginx and HAProxy, and other peers if they are asked for.
 
-The targets run on one core; the load generator, the upstream and the store on another. The targets are measured in turn,
-in a new random order each round, so that other load on the machine affects all of them. The main figure is the CPU time
-per request of the target's process tree, as a ratio to HAProxy's in the same round. A round is discarded if any response
-of any target is not a complete 200.
+The targets, and the responder that some of them ask about each request, run on one core; the load generator, the upstream and
+the store on another. The targets are measured in turn, in a new random order each round, and HAProxy between them. The main
+figure is the CPU time per request of a target's process tree, and of its responder's, divided by the mean of HAProxy's right
+before and right after. If HAProxy's two figures differ by more than 15 %, the target is measured again, up to twice. A round is
+discarded if any response of any target is not a complete 200.
 
-Prints a Markdown table, and writes a plot when all workloads are measured. Installs nothing, but lists missing programs.
+Prints Markdown tables, and writes them as JSON and a plot. Installs nothing but the peers of `--peers`, into `target/`, and lists
+other missing programs.
 """
 
 import argparse
+import json
 import os
 import platform
-import random
 import shutil
 import subprocess
 import sys
@@ -20,121 +22,121 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import peers
 from load import Generator
 from plot import plot
-from report import LEGEND, summary, table
+from report import COMPARISON_LEGEND, LEGEND, comparison_table, comparisons, summary, table
 from harness import ROOT, run_in_directory
+from rounds import REFERENCE, Rounds
 from targets import Environment
 from workloads import TARGETS, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
+OWN = [name for name in TARGETS if name not in (REFERENCE, *peers.PACKAGES)]
 
 
-def measure(generator, workload, target, seconds, rate):
-    """Measures one target: latency at half load, which also warms caches and pools, then CPU time at full load."""
-    target.reset_peak()
-    half = generator.run(workload, target, seconds, rate)
-    operations, spent = target.store_operations(), target.cpu()
-    report = generator.run(workload, target, seconds)
-    spent = target.cpu() - spent
-    figures = {
-        "bad": half["bad"] + report["bad"],
-        "cpu": spent / max(1, report["requests"]) / 1000,
-        "rate": report["requests"] / report["micros"] * 1e6,
-        # The share of its core that the target used. If it is far below 1, something else was the bottleneck.
-        "busy": spent / report["micros"] / 1000,
-        "p50": half["p50"],
-        "p99": half["p99"],
-        "peak": target.peak_kib(),
-    }
-    if operations:
-        # Includes up to 64 requests that were in flight when the load ended and are not counted.
-        done = [after - before for before, after in zip(operations, target.store_operations())]
-        reads, writes = (1000 * count / max(1, report["requests"]) for count in done)
-        figures |= {"reads": reads, "writes": writes}
-    return figures
-
-
-def run_workload(name, names, environment, generator, options):
-    """Runs all rounds of a workload, and returns those in which no target failed."""
-    workload = WORKLOADS[name]
+def run_workload(name, environment, generator, options):
     environment.write_sessions()
-    pace = generator.run(workload, environment.targets[workload.paced_by], options.seconds)
-    rate = pace["requests"] / pace["micros"] * 1e6 / 2
-    rounds = []
+    rounds = Rounds(generator, WORKLOADS[name], environment.targets, options.seconds)
     for number in range(options.rounds):
-        order = random.sample(names, len(names))
-        print(f"{name}, round {number + 1} of {options.rounds}: {', '.join(order)}", file=sys.stderr)
-        figures = {
-            target: measure(generator, workload, environment.targets[target], options.seconds, rate) for target in order
-        }
-        failed = [f"{target}: {row['bad']} bad responses" for target, row in figures.items() if row["bad"]]
-        if failed:
-            print(f"  discarded: {', '.join(failed)}", file=sys.stderr)
-        else:
-            rounds.append({target: figures[target] for target in names})
-            for target, row in figures.items():
-                print(f"  {target}: {row['cpu']:.1f} µs, core {100 * row['busy']:.0f} % busy", file=sys.stderr)
+        print(f"{name}, round {number + 1} of {options.rounds}", file=sys.stderr)
+        rounds.run(targets_of(name, options))
     return rounds
+
+
+def targets_of(workload, options):
+    """Returns the targets of a workload that are asked for, except for HAProxy."""
+    return [target for target in WORKLOADS[workload].targets if target in options.targets + options.peers]
 
 
 def compare(options, directory, processes):
     began = time.monotonic()
-    environment = Environment(options, options.wanted(), directory, processes)
+    wanted = {REFERENCE}.union(*(targets_of(name, options) for name in options.workloads))
+    # The target that sets the pace is needed even if it is not measured.
+    wanted |= {WORKLOADS[name].paced_by for name in options.workloads}
+    environment = Environment(options, sorted(wanted), directory, processes)
     generator = Generator(options.load_core, directory)
-    rounds = {
-        name: run_workload(name, options.names(name), environment, generator, options) for name in options.workloads
-    }
+    measured = {name: run_workload(name, environment, generator, options) for name in options.workloads}
     for target in environment.targets.values():
         target.check()
-    results = summary(rounds)
-    print(table(results), end="\n\n")
-    print(LEGEND, end="\n\n")
-    kept = sum(map(len, rounds.values()))
-    print(f"{options.rounds} rounds of {options.seconds} s, {kept} of {options.rounds * len(rounds)} kept,", end=" ")
-    print(f"in {(time.monotonic() - began) / 60:.0f} minutes. {machine()}")
-    if options.plot and results:
-        options.plot.write_text(plot(results))
-    return 0 if all(rounds.values()) else 1
+    kept = {name: rounds.kept for name, rounds in measured.items()}
+    results, compared = summary(kept), comparisons(kept)
+    notes = [*counts(measured, options), f"{(time.monotonic() - began) / 60:.0f} minutes. {machine(options)}"]
+    notes += [f"NOT MEASURED: {TARGETS[peer]}: {reason}" for peer, reason in options.absent.items()]
+    print("\n\n".join([table(results), LEGEND, comparison_table(compared), COMPARISON_LEGEND, *notes]))
+    write(options.output, {"notes": notes, "results": results, "comparisons": compared, "rounds": kept})
+    complete = all(set(results.get(name, [])) >= {*targets_of(name, options)} for name in options.workloads)
+    return 0 if complete else 1
 
 
-def machine():
-    """Returns the processor and the versions of the kernel and the targets."""
+def counts(measured, options):
+    """Yields how many rounds there were, and how many measurements were repeated."""
+    total = {key: sum(getattr(rounds, key) for rounds in measured.values()) for key in ("discarded", "repeated", "unsettled")}
+    yield (
+        f"{options.rounds} rounds of {options.seconds} s of {len(measured)} workloads; discarded for bad responses: "
+        f"{total['discarded']}. Measured again because HAProxy changed by more than 15 %: {total['repeated']} times; without "
+        f"a figure because it kept changing: {total['unsettled']}."
+    )
+
+
+def write(output, report):
+    """Writes the plot and the JSON. Quartiles are lists: the lower one, the median, the upper one."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "result.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    if report["results"]:
+        (output / "result.svg").write_text(plot(report["results"]))
+    print(f"wrote {output}/result.json and result.svg", file=sys.stderr)
+
+
+def machine(options):
+    """Returns the processor and the versions of the kernel and the peers."""
     processors = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     processor = processors[0].partition(": ")[2] if processors else platform.machine()
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip().rpartition("/")[2]
     haproxy = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True).stdout.split()[2]
-    return f"{processor}, Linux {platform.release()}; nginx {nginx}, HAProxy {haproxy}."
+    versions = [f"nginx {nginx}", f"HAProxy {haproxy}", *(f"{peer.title()} {peers.version(peer)}" for peer in options.peers)]
+    return f"{processor}, Linux {platform.release()}; {', '.join(versions)}."
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = ", ".join(WORKLOADS)
     parser.add_argument("workloads", nargs="*", metavar="workload", help=f"any of: {every}; default: all")
-    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (5)")
-    parser.add_argument("--seconds", type=int, default=2, help="duration of each measurement, at half load and at full load (2)")
-    parser.add_argument("--quick", action="store_true", help="two rounds of one second: takes three minutes, and is imprecise")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="only these targets, and HAProxy")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds (7)")
+    parser.add_argument("--seconds", type=int, default=2, help="duration of each measurement (2)")
+    parser.add_argument("--quick", action="store_true", help="one round of one second, of `small`: checks that this works")
+    parser.add_argument("--targets", nargs="+", choices=OWN, default=OWN, help="only these targets, and HAProxy")
+    parser.add_argument("--peers", default="", help=f"also these, for `small`: any of {','.join(peers.PACKAGES)}")
     parser.add_argument("--gateway", type=Path, default=ROOT / "target/dist/sessiongate", help="the binary")
-    parser.add_argument("--plot", type=Path, help="path of the plot (default for all workloads without --quick: result.svg in this directory)")
-    parser.add_argument("--proxy-core", type=int, default=0)
-    parser.add_argument("--load-core", type=int, default=1, help="load generator, upstream and store")
+    parser.add_argument("--output", type=Path, help="directory of result.json and result.svg (this one for all workloads, otherwise target/side_by_side)")
+    parser.add_argument("--proxy-core", type=int, default=0, help="targets and responder (0)")
+    parser.add_argument("--load-core", type=int, default=1, help="load generator, upstream and store (1)")
     options = parser.parse_args()
-    unknown = [name for name in options.workloads if name not in WORKLOADS]
-    if unknown:
-        parser.error(f"unknown workload {', '.join(unknown)}; the workloads are {every}")
-    if not options.plot and not (options.workloads or options.quick):
-        options.plot = HERE / "result.svg"
+    options.peers = [peer for peer in options.peers.split(",") if peer]
+    check_names(parser, "workload", options.workloads, WORKLOADS)
+    check_names(parser, "peer", options.peers, peers.PACKAGES)
+    if not options.output:
+        partial = options.workloads or options.quick
+        options.output = ROOT / "target/side_by_side" if partial else HERE
     if options.quick:
-        options.rounds, options.seconds = 2, 1
-    options.workloads = options.workloads or list(WORKLOADS)
-    kept = {*options.targets, "haproxy"}
-    options.names = lambda name: [target for target in WORKLOADS[name].targets if target in kept]
-    # The target that sets the pace is needed even if it is not measured.
-    options.wanted = lambda: sorted(
-        {target for name in options.workloads for target in (*options.names(name), WORKLOADS[name].paced_by)}
-    )
+        options.rounds, options.seconds = 1, 1
+    options.workloads = options.workloads or (["small"] if options.quick else list(WORKLOADS))
     return options
+
+
+def check_names(parser, kind, names, known):
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"unknown {kind} {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def install_peers(options):
+    """Installs the peers that are asked for. Those that cannot be had are moved to `options.absent`, with the reason."""
+    reasons = {peer: peers.install(peer) for peer in options.peers}
+    options.absent = {peer: reason for peer, reason in reasons.items() if reason}
+    options.peers = [peer for peer in options.peers if peer not in options.absent]
+    for peer, reason in options.absent.items():
+        print(f"NOT MEASURED: {TARGETS[peer]}: {reason}", file=sys.stderr)
 
 
 def missing(options):
@@ -164,6 +166,7 @@ def main():
     if first:
         print("first:\n  " + "\n  ".join(first), file=sys.stderr)
         return 2
+    install_peers(options)
     return run_in_directory(lambda directory, processes: compare(options, directory, processes))
 
 

@@ -3,9 +3,11 @@
 import re
 import socket
 import ssl
+import time
 import urllib.request
 from pathlib import Path
 
+import peers
 from harness import (
     SESSION,
     Failure,
@@ -24,7 +26,10 @@ from harness import (
 )
 
 HERE = Path(__file__).resolve().parent
+COOKIE = f"session_id={SESSION}/1"
+# What the upstream echoes of the headers that it receives.
 EXPECTED = "Alice|admin,staff|Alice of acme|acme"
+EXPECTED_OF_RESPONDER = "Alice|||"
 SESSIONS = 10_000
 # Variants of the gateway: values for the template gateway.toml.
 GATEWAYS = {
@@ -37,27 +42,35 @@ OPERATION = re.compile(r'sessiongate_store_operations_total\{[^}]*operation="(\w
 
 
 class Target:
-    """A proxy under test: its process and its ports."""
+    """A proxy under test: its process and its ports. `responder` is the process that it asks about each request."""
 
-    def __init__(self, process, port, tls_port=None, admin_port=None):
+    def __init__(self, process, port, tls_port=None, admin_port=None, responder=None):
         self.process, self.port, self.tls_port, self.admin_port = process, port, tls_port, admin_port
+        self.responder = responder
 
     def url(self, workload):
         if workload.tls:
             return f"https://localhost:{self.tls_port}{workload.path}"
         return f"http://127.0.0.1:{self.port}{workload.path}"
 
+    def pids(self):
+        """Returns the ids of all its processes, with those of its responder."""
+        return process_tree(self.process.pid) + (process_tree(self.responder.pid) if self.responder else [])
+
     def cpu(self):
-        """Returns the user and system time so far, in ns."""
-        return cpu_nanos(self.process.pid)
+        """Returns the user and system time so far, in ns, with its responder's."""
+        return cpu_nanos(self.process.pid) + (self.responder_cpu() or 0)
+
+    def responder_cpu(self):
+        return cpu_nanos(self.responder.pid) if self.responder else None
 
     def reset_peak(self):
-        for pid in process_tree(self.process.pid):
+        for pid in self.pids():
             reset_peak(pid)
 
     def peak_kib(self):
         """Returns the peak memory since `reset_peak`. Memory that processes share counts for each of them."""
-        return sum(memory_kib(pid, "VmHWM") for pid in process_tree(self.process.pid))
+        return sum(memory_kib(pid, "VmHWM") for pid in self.pids())
 
     def store_operations(self):
         """Returns the reads and writes of the table so far, by the gateway's metrics; `None` for other targets."""
@@ -72,15 +85,19 @@ class Target:
         """Checks that TLS is 1.3, and that the upstream gets the session's headers and no forged ones."""
         if self.tls_port:
             check_tls(self.tls_port)
-        if not self.admin_port:
-            return
-        headers = {"Cookie": f"session_id={SESSION}/1", "X-User": "mallory", "X_User": "mallory"}
+        if self.admin_port:
+            self.check_session(EXPECTED)
+        elif self.responder:
+            self.check_session(EXPECTED_OF_RESPONDER)
+
+    def check_session(self, expected):
+        headers = {"Cookie": COOKIE, "X-User": "mallory", "X_User": "mallory"}
         status, text = request(self.port, "GET", "/echo", headers)
-        if (status, text) != (200, EXPECTED):
-            raise Failure(f"the gateway injected {text!r} (status {status}) instead of {EXPECTED!r}")
+        if (status, text) != (200, expected):
+            raise Failure(f"{self.process.args[3]} injected {text!r} (status {status}) instead of {expected!r}")
         status, _ = request(self.port, "GET", "/echo")
         if status not in (302, 401):
-            raise Failure(f"the gateway answered {status} without a session")
+            raise Failure(f"{self.process.args[3]} answered {status} without a session")
 
 
 def check_tls(port):
@@ -107,24 +124,40 @@ class Environment:
         make_certificate(directory)
         (directory / "both.pem").write_text((directory / "cert.pem").read_text() + (directory / "key.pem").read_text())
         upstream, self.store, port = free_ports(3)
-        file = template(HERE / "upstream.conf", directory / "upstream.conf", dir=directory, upstream_port=upstream)
-        self.start("upstream", upstream, ["nginx", "-c", file, "-e", directory / "upstream.log"], options.load_core)
+        self.start_nginx("upstream", upstream, options.load_core, upstream_port=upstream)
+        # On the core of the targets, so that it is part of what the targets that ask it cost.
+        self.responder_port, = free_ports(1)
+        values = {"cookie": COOKIE.partition("=")[2], "responder_port": self.responder_port}
+        self.responder = self.start_nginx("responder", self.responder_port, options.proxy_core, **values)
         file = template(HERE / "store.toml", directory / "store.toml", port=port, store_port=self.store)
         self.start("store", self.store, [options.gateway, "serve", "--config", file], options.load_core)
         self.write_sessions()
         self.targets = {}
         for name in wanted:
             if name not in self.targets:
-                self.targets |= getattr(self, "gateway" if name in GATEWAYS else name.partition("-")[0])(name, upstream)
+                self.targets |= self.start_target(name, upstream)
         for target in self.targets.values():
             target.check()
 
     def start(self, name, port, command, core):
         with (self.directory / f"{name}.log").open("w") as log:
-            process = spawn(command, core, log)
+            # GOMAXPROCS gives a Go program one thread for its work. Caddy writes files below HOME.
+            process = spawn(command, core, log, GOMAXPROCS="1", HOME=str(self.directory))
         self.processes.append(process)
         wait_for(port, process)
         return process
+
+    def start_nginx(self, name, port, core, **values):
+        file = template(HERE / f"{name}.conf", self.directory / f"{name}.conf", dir=self.directory, **values)
+        return self.start(name, port, ["nginx", "-c", file, "-e", self.directory / f"{name}.log"], core)
+
+    def start_target(self, name, upstream):
+        """Starts a target, and perhaps others with it. Returns them by name."""
+        if name in GATEWAYS:
+            return self.gateway(name, upstream)
+        if name in peers.PACKAGES:
+            return self.peer(name, upstream)
+        return self.haproxy(upstream) if name == "haproxy" else self.nginx(upstream)
 
     def write_sessions(self):
         """Writes all sessions, issued now."""
@@ -140,19 +173,28 @@ class Environment:
         process = self.start(name, port, command, self.options.proxy_core)
         return {name: Target(process, port, tls_port, admin_port)}
 
-    def nginx(self, _, upstream):
+    def nginx(self, upstream):
         """Starts one nginx, which serves both of its targets."""
         port, auth_port, tls_port = free_ports(3)
         ports = {"nginx_port": port, "nginx_auth_port": auth_port, "nginx_tls_port": tls_port}
-        file = self.directory / "nginx.conf"
-        template(HERE / "nginx.conf", file, dir=self.directory, upstream_port=upstream, **ports)
-        process = self.start("nginx", port, ["nginx", "-c", file, "-e", self.directory / "nginx.log"], self.options.proxy_core)
-        return {"nginx": Target(process, port, tls_port), "nginx-auth": Target(process, auth_port)}
+        ports |= {"upstream_port": upstream, "responder_port": self.responder_port}
+        process = self.start_nginx("nginx", port, self.options.proxy_core, **ports)
+        return {"nginx": Target(process, port, tls_port), "nginx-auth": Target(process, auth_port, responder=self.responder)}
 
-    def haproxy(self, name, upstream):
+    def haproxy(self, upstream):
         port, tls_port = free_ports(2)
         file = self.directory / "haproxy.cfg"
         ports = {"haproxy_port": port, "haproxy_tls_port": tls_port, "upstream_port": upstream}
         template(HERE / "haproxy.cfg", file, dir=self.directory, **ports)
-        process = self.start(name, port, ["haproxy", "-db", "-f", file], self.options.proxy_core)
-        return {name: Target(process, port, tls_port)}
+        process = self.start("haproxy", port, ["haproxy", "-db", "-f", file], self.options.proxy_core)
+        return {"haproxy": Target(process, port, tls_port)}
+
+    def peer(self, name, upstream):
+        port, = free_ports(1)
+        command = peers.command(name, self.directory, port, upstream_port=upstream, responder_port=self.responder_port)
+        process = self.start(name, port, command, self.options.proxy_core)
+        # Traefik listens before it has its routes.
+        deadline = time.monotonic() + 20
+        while request(port, "GET", "/small", {"Cookie": COOKIE})[0] == 404 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return {name: Target(process, port, responder=self.responder)}
