@@ -37,7 +37,7 @@ def install(peer):
         for command in ([sys.executable, "-m", "venv", directory], [*pip, "--only-binary", ":all:", PACKAGES[peer]]):
             run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600, check=False)
             if run.returncode:
-                return (run.stderr.strip() or run.stdout.strip()).splitlines()[-1]
+                return (run.stderr.strip() or run.stdout.strip() or f"{command[0]} failed").splitlines()[-1]
         # Fails if the program does not run on this machine.
         subprocess.run([program(peer), VERSION[peer]], capture_output=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:

@@ -9,8 +9,9 @@ HEAD += ["reads ‰", "writes ‰"]
 LEGEND = """\
 CPU: user and system time of the target's processes per request, with its responder's, divided by the mean of HAProxy's
 right before and right after: median and quartiles over the rounds. Requests/s: with the target's core saturated. p50, p99:
-latency at half the saturated rate of HAProxy, or of the gateway in workloads about its sessions, so that more expensive targets
-are busier. Peak: resident memory. Reads, writes: operations on the table per 1,000 requests."""
+latency at half the saturated rate of HAProxy, or of the gateway in workloads about its sessions, so that more expensive
+targets are busier; none for those that cannot serve that rate. Peak: resident memory. Reads, writes: operations on the
+table per 1,000 requests."""
 COMPARISON_HEAD = ["", "", "CPU", "p50", "p99"]
 COMPARISON_LEGEND = "Ratios of two targets of the same round, each CPU time already as a ratio to HAProxy's: median and quartiles."
 
@@ -44,6 +45,11 @@ def quartiles(values):
     return statistics.quantiles(values, n=4, method="inclusive")
 
 
+def keeps_up(row):
+    """Returns whether a target can serve the rate at which its latency was measured."""
+    return row["rate"] > row["offered"]
+
+
 def table(results):
     rows = []
     for name, targets in results.items():
@@ -52,33 +58,40 @@ def table(results):
             low, ratio, high = row["ratio"]
             cells = [title, TARGETS[target], f"{ratio:.2f}", f"{low:.2f}–{high:.2f}" if target != "haproxy" else ""]
             cells += [f"{row['responder_ratio'][1]:.2f}" if "responder" in row else "", f"{row['cpu']:.1f}"]
-            cells += [f"{row['rate']:.0f}", f"{row['p50']:.0f}", f"{row['p99']:.0f}", f"{row['peak'] / 1024:.0f}"]
+            latency = [f"{row[key]:.0f}" for key in ("p50", "p99")] if keeps_up(row) else ["", ""]
+            cells += [f"{row['rate']:.0f}", *latency, f"{row['peak'] / 1024:.0f}"]
             cells += [f"{row[key]:.1f}" if key in row else "" for key in ("reads", "writes")]
             rows.append(cells)
             title = ""
     return markdown(HEAD, rows)
 
 
-def comparisons(rounds):
-    """Returns the ratios of the pairs of `COMPARED`, as `(workload, target, other, {"cpu", "p50", "p99": quartiles})`."""
+def comparisons(rounds, results):
+    """Returns the ratios of the pairs of `COMPARED`."""
     found = []
     for name, runs in rounds.items():
-        for target, other in COMPARED:
-            both = [(run[target], run[other]) for run in runs if target in run and other in run]
-            if both:
-                keys = {"cpu": "ratio", "p50": "p50", "p99": "p99"}
-                ratios = {title: quartiles(a[key] / b[key] for a, b in both) for title, key in keys.items()}
-                found.append((name, target, other, ratios))
+        for pair in COMPARED:
+            both = [[run[target] for target in pair] for run in runs if all(target in run for target in pair)]
+            if not both:
+                continue
+            keys = {"cpu": "ratio"}
+            if all(keeps_up(results[name][target]) for target in pair):
+                keys |= {"p50": "p50", "p99": "p99"}
+            ratios = {title: quartiles(one[key] / other[key] for one, other in both) for title, key in keys.items()}
+            found.append({"workload": name, "pair": pair} | ratios)
     return found
 
 
 def comparison_table(found):
     rows, last = [], None
-    for name, target, other, ratios in found:
-        cells = ["" if name == last else WORKLOADS[name].title, f"{TARGETS[target]} / {TARGETS[other]}"]
-        cells += [f"{ratio:.2f} ({low:.2f}–{high:.2f})" for low, ratio, high in ratios.values()]
+    for row in found:
+        title = "" if row["workload"] == last else WORKLOADS[row["workload"]].title
+        cells = [title, " / ".join(TARGETS[target] for target in row["pair"])]
+        for key in ("cpu", "p50", "p99"):
+            low, ratio, high = row.get(key, (None,) * 3)
+            cells.append(f"{ratio:.2f} ({low:.2f}–{high:.2f})" if ratio else "")
         rows.append(cells)
-        last = name
+        last = row["workload"]
     return markdown(COMPARISON_HEAD, rows)
 
 

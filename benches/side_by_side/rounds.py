@@ -27,17 +27,17 @@ class Rounds:
         """Measures a round: the latency of all targets, then their CPU time. Both are in random order."""
         try:
             latencies = {name: self.latency(name) for name in shuffled([*names, REFERENCE])}
-            round = {}
+            figures = {}
             references = [self.cpu(REFERENCE)]
             for name in shuffled(names):
-                if figures := self.between_references(name, references):
-                    round[name] = latencies[name] | figures
+                if found := self.between_references(name, references):
+                    figures[name] = latencies[name] | found
         except BadResponses as error:
             print(f"  discarded: {error}", file=sys.stderr)
             self.discarded += 1
             return
-        means = {key: statistics.mean(figures[key] for figures in references) for key in references[0]}
-        self.kept.append(round | {REFERENCE: latencies[REFERENCE] | means | {"ratio": 1}})
+        means = {key: statistics.mean(reference[key] for reference in references) for key in references[0]}
+        self.kept.append(figures | {REFERENCE: latencies[REFERENCE] | means | {"ratio": 1}})
 
     def between_references(self, name, references):
         """Measures a target and then the reference, until the reference has not changed. Returns `None` if it keeps changing."""
@@ -63,7 +63,7 @@ class Rounds:
         """Measures the latency at half load."""
         self.targets[name].reset_peak()
         report = self.load(name, self.rate)
-        return {"p50": report["p50"], "p99": report["p99"]}
+        return {"offered": self.rate, "p50": report["p50"], "p99": report["p99"]}
 
     def cpu(self, name):
         """Measures the CPU time at full load, in µs per request, and the operations on the table per 1,000 requests."""
@@ -71,16 +71,17 @@ class Rounds:
         operations, spent, responder = target.store_operations(), target.cpu(), target.responder_cpu()
         report = self.load(name)
         spent = target.cpu() - spent
+        responder = target.responder_cpu() - responder
         requests = report["requests"]
         figures = {
             "cpu": spent / requests / 1000,
             "rate": requests / report["micros"] * 1e6,
             # The share of its core that the target used. If it is far below 1, something else was the bottleneck.
-            "busy": spent / report["micros"] / 1000,
+            "busy": (spent - responder) / report["micros"] / 1000,
             "peak": target.peak_kib(),
         }
-        if responder is not None:
-            figures["responder"] = (target.responder_cpu() - responder) / requests / 1000
+        if target.responder:
+            figures["responder"] = responder / requests / 1000
         if operations:
             # Includes up to 64 requests that were in flight when the load ended and are not counted.
             done = [after - before for before, after in zip(operations, target.store_operations())]

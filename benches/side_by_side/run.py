@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares the cost of a proxied request in the gateway, nginx and HAProxy, and other peers if they are asked for.
 
-The targets, and the responder that some of them ask about each request, run on one core; the load generator, the upstream and
-the store on another. The targets are measured in turn, in a new random order each round, and HAProxy between them. The main
+The targets run on one core; the load generator, the upstream, the store, and the responder that some targets ask about each
+request, on another. The targets are measured in turn, in a new random order each round, and HAProxy between them. The main
 figure is the CPU time per request of a target's process tree, and of its responder's, divided by the mean of HAProxy's right
 before and right after. If HAProxy's two figures differ by more than 15 %, the target is measured again, up to twice. A round is
 discarded if any response of any target is not a complete 200.
@@ -27,7 +27,7 @@ from load import Generator
 from plot import plot
 from report import COMPARISON_LEGEND, LEGEND, comparison_table, comparisons, summary, table
 from harness import ROOT, run_in_directory
-from rounds import REFERENCE, Rounds
+from rounds import REFERENCE, TOLERANCE, Rounds
 from targets import Environment
 from workloads import TARGETS, WORKLOADS
 
@@ -60,8 +60,9 @@ def compare(options, directory, processes):
     for target in environment.targets.values():
         target.check()
     kept = {name: rounds.kept for name, rounds in measured.items()}
-    results, compared = summary(kept), comparisons(kept)
-    notes = [*counts(measured, options), f"{(time.monotonic() - began) / 60:.0f} minutes. {machine(options)}"]
+    results = summary(kept)
+    compared = comparisons(kept, results)
+    notes = [*counts(measured, options), f"{(time.monotonic() - began) / 60:.1f} minutes. {machine(options)}"]
     notes += [f"NOT MEASURED: {TARGETS[peer]}: {reason}" for peer, reason in options.absent.items()]
     print("\n\n".join([table(results), LEGEND, comparison_table(compared), COMPARISON_LEGEND, *notes]))
     write(options.output, {"notes": notes, "results": results, "comparisons": compared, "rounds": kept})
@@ -73,9 +74,9 @@ def counts(measured, options):
     """Yields how many rounds there were, and how many measurements were repeated."""
     total = {key: sum(getattr(rounds, key) for rounds in measured.values()) for key in ("discarded", "repeated", "unsettled")}
     yield (
-        f"{options.rounds} rounds of {options.seconds} s of {len(measured)} workloads; discarded for bad responses: "
-        f"{total['discarded']}. Measured again because HAProxy changed by more than 15 %: {total['repeated']} times; without "
-        f"a figure because it kept changing: {total['unsettled']}."
+        f"Rounds: {options.rounds} for each workload, of {options.seconds} s for each measurement; discarded for bad responses: "
+        f"{total['discarded']}. Measurements repeated because HAProxy changed by more than {TOLERANCE:.0%}: {total['repeated']}; "
+        f"given up because it kept changing: {total['unsettled']}."
     )
 
 
@@ -109,8 +110,8 @@ def arguments():
     parser.add_argument("--peers", default="", help=f"also these, for `small`: any of {','.join(peers.PACKAGES)}")
     parser.add_argument("--gateway", type=Path, default=ROOT / "target/dist/sessiongate", help="the binary")
     parser.add_argument("--output", type=Path, help="directory of result.json and result.svg (this one for all workloads, otherwise target/side_by_side)")
-    parser.add_argument("--proxy-core", type=int, default=0, help="targets and responder (0)")
-    parser.add_argument("--load-core", type=int, default=1, help="load generator, upstream and store (1)")
+    parser.add_argument("--proxy-core", type=int, default=0, help="the targets (0)")
+    parser.add_argument("--load-core", type=int, default=1, help="load generator, upstream, responder and store (1)")
     options = parser.parse_args()
     options.peers = [peer for peer in options.peers.split(",") if peer]
     check_names(parser, "workload", options.workloads, WORKLOADS)
