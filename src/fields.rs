@@ -39,6 +39,16 @@ struct Span {
     end: u32,
 }
 
+impl FieldValue {
+    /// Returns the value, which may be in `head`.
+    fn bytes<'f>(&'f self, head: &'f [u8]) -> &'f [u8] {
+        match self {
+            Self::Received { value, .. } => value.of(head),
+            Self::Set(value) => value.as_bytes(),
+        }
+    }
+}
+
 impl Span {
     fn new(range: &Range<usize>) -> Self {
         // A position that does not fit is outside every head.
@@ -95,7 +105,7 @@ impl Fields {
 
     /// Returns the names and values of all fields.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
-        self.list.iter().map(|field| (&field.name, self.bytes(&field.value)))
+        self.list.iter().map(|field| (&field.name, field.value.bytes(&self.head)))
     }
 
     /// Returns the names of all fields. The name of a repeated field is repeated.
@@ -145,36 +155,29 @@ impl Fields {
 
     /// Sets a field. It replaces all fields with the same name, at the place of the first.
     pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        let Some(first) = self.list.iter().position(|field| field.name == name) else {
-            return self.append(name, value);
-        };
-        let mut at = 0;
+        let mut value = Some(value);
         self.list.retain_mut(|field| {
-            at += 1;
-            at <= first + 1 || field.name != name
-        });
-        if let Some(field) = self.list.get_mut(first) {
+            if field.name != name {
+                return true;
+            }
+            let Some(value) = value.take() else { return false };
             field.value = FieldValue::Set(value);
+            true
+        });
+        if let Some(value) = value {
+            self.append(name, value);
         }
     }
 
     /// Removes all fields with this name.
     pub fn remove(&mut self, name: &HeaderName) {
-        if self.contains(name) {
-            self.list.retain(|field| field.name != *name);
-        }
+        self.list.retain(|field| field.name != *name);
     }
 
     /// Keeps the fields for which `keep` returns `true`.
     pub fn retain(&mut self, mut keep: impl FnMut(&HeaderName, &[u8]) -> bool) {
         let head = &self.head;
-        self.list.retain(|field| {
-            let value = match &field.value {
-                FieldValue::Received { value, .. } => value.of(head),
-                FieldValue::Set(value) => value.as_bytes(),
-            };
-            keep(&field.name, value)
-        });
+        self.list.retain(|field| keep(&field.name, field.value.bytes(head)));
     }
 
     /// Replaces each value of the fields with this name for which `replace` returns another.
@@ -184,11 +187,7 @@ impl Fields {
         mut replace: impl FnMut(&[u8]) -> Option<HeaderValue>,
     ) {
         for field in self.list.iter_mut().filter(|field| field.name == *name) {
-            let value = match &field.value {
-                FieldValue::Received { value, .. } => value.of(&self.head),
-                FieldValue::Set(value) => value.as_bytes(),
-            };
-            if let Some(value) = replace(value) {
+            if let Some(value) = replace(field.value.bytes(&self.head)) {
                 field.value = FieldValue::Set(value);
             }
         }
@@ -256,13 +255,6 @@ impl Fields {
             map.append(name, value);
         }
         map
-    }
-
-    fn bytes<'f>(&'f self, value: &'f FieldValue) -> &'f [u8] {
-        match value {
-            FieldValue::Received { value, .. } => value.of(&self.head),
-            FieldValue::Set(value) => value.as_bytes(),
-        }
     }
 }
 

@@ -42,13 +42,6 @@ pub struct Response<B> {
     pub body: B,
 }
 
-impl RequestHead {
-    /// Returns the head of a GET request over HTTP/1.1 without fields.
-    pub fn get(uri: Uri) -> Self {
-        Self { method: Method::GET, uri, version: Version::HTTP_11, protocol: None, fields: Fields::new() }
-    }
-}
-
 impl<B> Response<B> {
     /// Returns a response without fields.
     pub fn new(status: StatusCode, body: B) -> Self {

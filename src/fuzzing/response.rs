@@ -12,12 +12,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderValue, Method};
 use http_body::Body as _;
 use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::message::{Request, RequestHead};
 use crate::upstream::GatewayHeaders;
 use crate::upstream::http1::Http1Connection;
 
@@ -122,12 +121,12 @@ fn exchange(method: &Method, output: &[u8], ending: Ending, sizes: &[u8]) -> Exc
     let client_end = ClientEnd(Rc::new(RefCell::new(server)));
     let connection = Http1Connection::new(client_end.clone());
     let body = if *method == Method::POST { "name=value" } else { "" };
-    let mut head = RequestHead { method: method.clone(), ..RequestHead::get(Uri::from_static("/")) };
-    head.fields.append(HOST, HeaderValue::from_static("app.example"));
-    let request = Request { head, body: Full::new(Bytes::from(body)) };
+    let mut request = http::Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = method.clone();
+    request.headers_mut().insert(HOST, HeaderValue::from_static("app.example"));
     let request_length = format!("{method} / HTTP/1.1\r\nhost: app.example\r\n\r\n").len()
         + if body.is_empty() { 0 } else { "content-length: 10\r\n".len() + body.len() };
-    connection.start(request, &GatewayHeaders::default());
+    connection.start(request.into(), &GatewayHeaders::default());
     let outcome = read_response(&connection, &client_end, output.len());
     let is_reusable = connection.is_reusable();
     // The rest of the output has arrived by the time that the connection is needed again.

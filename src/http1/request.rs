@@ -160,8 +160,7 @@ enum AnnouncedFraming {
 impl FramingFields {
     fn add_length(&mut self, value: &[u8]) {
         self.count += 1;
-        let length = parse_decimal(value).filter(|_| value.len() <= MAX_LENGTH_DIGITS);
-        self.framing = length.map(AnnouncedFraming::Length);
+        self.framing = parse_request_length(value).map(AnnouncedFraming::Length);
     }
 
     fn add_coding(&mut self, value: &[u8]) {
@@ -179,6 +178,11 @@ impl FramingFields {
             (_, _) => None,
         }
     }
+}
+
+/// Parses the Content-Length of a request. Returns `None` if it is invalid, or has too many digits.
+pub(crate) fn parse_request_length(value: &[u8]) -> Option<u64> {
+    parse_decimal(value).filter(|_| value.len() <= MAX_LENGTH_DIGITS)
 }
 
 /// Returns a part of `head`. An empty part may be outside it.

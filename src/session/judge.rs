@@ -220,6 +220,8 @@ mod tests {
         // A deadline beyond the timeout is limited and corrected, unless another machine's clock explains it.
         assert_eq!(judged(&own(3600, never, 3_596_400, 3_600_000), 1_000), (3601, Some(3601)));
         assert_eq!(judged(&own(3600, never, 200, 3800), 1_000), (3800, None));
+        // The most that another clock explains.
+        assert_eq!(judged(&own(3600, never, 301, 3901), 1_000), (3901, None));
     }
 
     #[test]

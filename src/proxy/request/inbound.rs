@@ -28,7 +28,7 @@ use crate::config::Limits;
 use crate::fields::Fields;
 use crate::headers::{self, Scrub};
 use crate::host::is_same_authority;
-use crate::http1::{has_option, parse_decimal};
+use crate::http1::{has_option, parse_request_length};
 use crate::message::{Request, RequestHead};
 use crate::proxy::refusal::{Malformed, Refusal};
 use crate::upstream::ClientBody;
@@ -131,7 +131,7 @@ impl Inbound {
         let length = head.body.size_hint().exact().unwrap_or(0);
         head.fields.replace_values(&CONTENT_LENGTH, |value| {
             let is_canonical =
-                parse_decimal(value) == Some(length) && (value == b"0" || !value.starts_with(b"0"));
+                parse_request_length(value) == Some(length) && (value == b"0" || !value.starts_with(b"0"));
             (!is_canonical).then(|| HeaderValue::from(length))
         });
         let scrubbed = remove_fields(&mut head.fields, scrub, peer);
@@ -287,9 +287,9 @@ fn is_framed(fields: &Fields) -> bool {
         (true, false) => {
             fields.single(&TRANSFER_ENCODING).is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"))
         }
-        (false, true) => fields
-            .single(&CONTENT_LENGTH)
-            .is_some_and(|digits| digits.len() <= 15 && parse_decimal(digits).is_some()),
+        (false, true) => {
+            fields.single(&CONTENT_LENGTH).is_some_and(|length| parse_request_length(length).is_some())
+        }
         (true, true) => false,
     }
 }

@@ -130,9 +130,7 @@ pub(in crate::proxy) fn inject(
         added.insert(TRACEPARENT, trace.replace(&mut fields));
     }
     added.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
-    if fields.contains(&COOKIE) {
-        forward_cookies(&mut fields, route.realm.as_deref(), &visitor, injection.hidden);
-    }
+    forward_cookies(&mut fields, route.realm.as_deref(), &visitor, injection.hidden);
     // Client headers of these names have been removed, on every route.
     if let Some(certificate) = injection.certificate.filter(|_| !route.certificate_headers.is_empty()) {
         let (rules, budget) = (&route.certificate_headers, injection.max_header_bytes);
