@@ -220,8 +220,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use super::certificate as certificate_headers;
     use super::*;
     use crate::claims::ClaimPath;
+    use crate::time::Timestamp;
 
     fn claim(path: &str, join: &str, encoding: Encoding) -> HeaderRule {
         let source = HeaderSource::Claim { path: ClaimPath::parse(path).unwrap(), join: join.into() };
@@ -298,6 +300,63 @@ mod tests {
         let rule = [claim("user", ",", Encoding::Percent)];
         assert!(map(&rule, claims.as_object().unwrap(), 107).is_ok());
         assert_eq!(map(&rule, claims.as_object().unwrap(), 106), Err(MappingTooLarge(rule[0].name.clone())));
+    }
+
+    #[test]
+    fn fields_of_a_certificate_are_mapped_within_the_budget() {
+        let certificate = ClientCertificate {
+            subject: "CN=Zoë,O=Acme".into(),
+            issuer: "CN=Root, Inc".into(),
+            serial: "0a".into(),
+            fingerprint: "ff".into(),
+            alternatives: vec!["DNS:a.example".into(), "URI:b,c".into()],
+            not_after: Timestamp::from_secs(0),
+        };
+        let rules: Vec<_> = [
+            ("x-subject", CertificateField::Subject),
+            ("x-issuer", CertificateField::Issuer),
+            ("x-serial", CertificateField::Serial),
+            ("x-fingerprint", CertificateField::Fingerprint),
+            ("x-names", CertificateField::Alternatives),
+        ]
+        .map(|(name, field)| HeaderRule {
+            name: HeaderName::from_static(name),
+            source: HeaderSource::Certificate(field),
+            encoding: Encoding::Percent,
+        })
+        .into();
+        let expected = [
+            ("x-subject", "CN=Zo%C3%AB,O=Acme"),
+            ("x-issuer", "CN=Root, Inc"),
+            ("x-serial", "0a"),
+            ("x-fingerprint", "ff"),
+            ("x-names", "DNS:a.example,URI:b%2Cc"),
+        ];
+        let size = expected.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let mut added = GatewayHeaders::default();
+        certificate_headers(&rules, &certificate, size, &mut added).unwrap();
+        for (name, value) in expected {
+            assert!(
+                added.iter().any(
+                    |header| header == (&HeaderName::from_static(name), &HeaderValue::from_static(value))
+                ),
+                "{name}"
+            );
+        }
+        let too_large = certificate_headers(&rules, &certificate, size - 1, &mut GatewayHeaders::default());
+        assert_eq!(too_large, Err(MappingTooLarge(HeaderName::from_static("x-names"))));
+        // The headers of claims are added elsewhere.
+        let claims = json!({"user": "alice"});
+        assert_eq!(mapped(&rules[0], &claims), None);
+        let mut added = GatewayHeaders::default();
+        certificate_headers(&[claim("user", ",", Encoding::Percent)], &certificate, 0, &mut added).unwrap();
+        assert_eq!(added.iter().count(), 0);
+    }
+
+    #[test]
+    fn list_is_encoded_like_a_claim() {
+        assert_eq!(list(&[json!(" a"), json!("b,c"), json!(1)]).unwrap(), "%20a,b%2Cc,1");
+        assert_eq!(list(&[]), None);
     }
 
     proptest! {

@@ -145,5 +145,48 @@ mod tests {
             let lines: Vec<_> = lines.into_iter().map(|(_, line)| line.clone()).collect();
             assert!(check_switch(&fields(&lines), "abc=").is_err());
         }
+        let mut encoded = fields(&good);
+        encoded.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        assert!(check_switch(&encoded, "abc=").is_err());
+    }
+
+    #[test]
+    fn websocket_is_requested_by_upgrade_over_http_1_1_or_by_extended_connect() {
+        use UpgradeRequest::{None, Other, Websocket};
+        let websocket = [(UPGRADE, "h2c, WebSocket"), (CONNECTION, "keep-alive, Upgrade")];
+        let http11 = Version::HTTP_11;
+        // Whether the bytes after the head may belong to a tunnel is the last column.
+        for (method, version, protocol, lines, expected, early) in [
+            (Method::GET, http11, Option::None, &[][..], None, false),
+            (Method::GET, http11, Option::None, &websocket[1..], None, false),
+            (Method::GET, http11, Option::None, &websocket, Websocket(UpgradeMethod::Upgrade), true),
+            (Method::POST, http11, Option::None, &websocket, Other, true),
+            (Method::GET, Version::HTTP_10, Option::None, &websocket, Other, true),
+            (Method::GET, http11, Option::None, &websocket[..1], Other, true),
+            (Method::GET, http11, Option::None, &[(UPGRADE, "h2c"), (CONNECTION, "upgrade")], Other, false),
+            (Method::CONNECT, http11, Option::None, &websocket, Other, true),
+            (
+                Method::CONNECT,
+                Version::HTTP_2,
+                Some("websocket"),
+                &[],
+                Websocket(UpgradeMethod::Connect),
+                true,
+            ),
+            (Method::CONNECT, Version::HTTP_2, Some("connect-udp"), &[], Other, true),
+        ] {
+            let protocol = protocol.map(hyper::ext::Protocol::from_static);
+            let uri = http::Uri::from_static("/");
+            let head = RequestHead { method, uri, version, protocol, fields: fields(lines) };
+            assert_eq!(UpgradeRequest::read(&head), expected, "{head:?}");
+            assert_eq!(may_send_early(&head), early, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn new_keys_are_valid_and_differ() {
+        let (one, other) = (new_key().unwrap(), new_key().unwrap());
+        assert_ne!(one, other);
+        assert!(key(&[(SEC_WEBSOCKET_KEY, one)].into_iter().collect()).is_some());
     }
 }
