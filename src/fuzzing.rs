@@ -31,7 +31,7 @@ use crate::session::set_cookie::CookieWriter;
 use crate::time::Timestamp;
 use crate::upstream::GatewayHeaders;
 
-pub use request::request;
+pub use request::{ClientRequest, client_requests, request};
 pub use response::response;
 pub use row::{row, session_cookie};
 

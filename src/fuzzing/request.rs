@@ -40,6 +40,35 @@ pub fn request(input: &[u8]) {
     }
 }
 
+/// A complete request that a client sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRequest {
+    /// The method.
+    pub method: String,
+    /// The request target.
+    pub target: String,
+    /// The names, in lower case, and the values of the header fields.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Returns the complete requests in what a client sends, which arrives in pieces, and whether the connection reads no
+/// further.
+pub fn client_requests(pieces: &[&[u8]]) -> (Vec<ClientRequest>, bool) {
+    let mut parser = Parser::default();
+    for piece in pieces {
+        parser.receive(piece);
+    }
+    let request = |(head, body): Exchange| ClientRequest {
+        method: head.method.to_string(),
+        target: head.uri.to_string(),
+        fields: head.fields.iter().map(|(name, value)| (name.to_string(), value.to_vec())).collect(),
+        body,
+    };
+    (parser.requests.into_iter().map(request).collect(), parser.is_ended)
+}
+
 #[derive(Debug)]
 struct Parser {
     buffer: ReadBuffer,

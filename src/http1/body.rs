@@ -201,6 +201,10 @@ fn trailers(buffer: &mut BytesMut, repairs: bool) -> Result<Option<HeaderMap>, B
         return Ok(Some(HeaderMap::new()));
     }
     let (length, trailers) = match parse_trailers(buffer) {
+        // As in a client's head: other parsers may not end the line there.
+        Ok(Some((length, _))) if !repairs && has_bare_line_feed(buffer.get(..length).unwrap_or_default()) => {
+            return Err(BadBody::Trailers);
+        }
         Ok(Some(parsed)) => parsed,
         Ok(None) if buffer.len() < MAX_TRAILERS => return Ok(None),
         Ok(None) => return Err(BadBody::Trailers),
@@ -235,6 +239,11 @@ fn parse_trailers(bytes: &[u8]) -> Result<Option<(usize, HeaderMap)>, BadBody> {
     };
     let trailers: Option<HeaderMap> = lines.iter().map(line).collect();
     Ok(Some((length, trailers.ok_or(BadBody::Trailers)?)))
+}
+
+/// Returns whether any line feed lacks a preceding CR. httparse accepts such line feeds.
+pub(super) fn has_bare_line_feed(lines: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', lines).any(|at| at == 0 || lines.get(at - 1) != Some(&b'\r'))
 }
 
 /// Writes the size line of a chunk.

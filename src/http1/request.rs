@@ -19,7 +19,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderName, Method, Uri, Version};
 use smallvec::SmallVec;
 
-use super::body::Decoder;
+use super::body::{Decoder, has_bare_line_feed};
 use super::error::BadRequest;
 use super::response::{has_option, parse_decimal};
 use crate::fields::Fields;
@@ -188,11 +188,6 @@ pub(crate) fn parse_request_length(value: &[u8]) -> Option<u64> {
 /// Returns a part of `head`. An empty part may be outside it.
 fn slice(head: &Bytes, range: Range<usize>) -> Bytes {
     if !range.is_empty() && range.end <= head.len() { head.slice(range) } else { Bytes::new() }
-}
-
-/// Returns whether any line feed lacks a preceding CR. httparse accepts such line feeds.
-fn has_bare_line_feed(head: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head.get(at - 1) != Some(&b'\r'))
 }
 
 /// Percent-encodes `"`, `<` and `>` in the query. Returns `None` if it has none of them.

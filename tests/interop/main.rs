@@ -20,6 +20,7 @@ mod django;
 mod express;
 mod flask;
 mod framework;
+mod parsers;
 mod pyramid;
 mod scenario;
 mod site;

@@ -100,6 +100,15 @@ const CASES: &[(&str, Outcome)] = &[
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nno colon\r\n\r\n",
         Rejected(400),
     ),
+    // A bare LF in or after the trailers.
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+        Rejected(400),
+    ),
+    (
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: 1\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+        Rejected(400),
+    ),
     // Requests of any method may have a body.
     (
         "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 31\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n",

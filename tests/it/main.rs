@@ -38,6 +38,7 @@ mod legacy_servers;
 mod metrics;
 mod outage;
 mod packaging;
+mod parsers;
 mod paths;
 mod proxy_protocol;
 mod purge;

@@ -25,6 +25,7 @@ pub(crate) mod ministack;
 pub(crate) mod packages;
 pub(crate) mod program;
 pub(crate) mod raw_http2;
+pub(crate) mod request_streams;
 pub(crate) mod script;
 pub(crate) mod scripted_response;
 pub(crate) mod server;
