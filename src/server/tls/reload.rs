@@ -47,8 +47,8 @@ pub(super) async fn run(
         loaded = previous.clone();
         match Contexts::new(&config, http2, &loaded) {
             Ok(new) => {
-                tracing::info!(certificates = config.certificates.len(), "certificates reloaded");
                 contexts.send_replace(Arc::new(new));
+                tracing::info!(certificates = config.certificates.len(), "certificates reloaded");
                 connections.counters.reloaded_certificates.increment();
             }
             Err(error) => {
