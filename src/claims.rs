@@ -13,8 +13,8 @@ pub type Claims = Map<String, Value>;
 
 /// The path of a claim: `user`, or `user.name` for a value in a nested object.
 ///
-/// Keys may contain dots themselves (Pyramid's security policy writes `auth.userid`): at each level of nesting, the
-/// longest existing key is used.
+/// Keys may contain dots themselves (Pyramid's security policy writes `auth.userid`): at each level of nesting, longer
+/// keys are tried first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimPath(String);
 

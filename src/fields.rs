@@ -43,7 +43,7 @@ impl FieldValue {
     /// Returns the value, which may be in `head`.
     fn bytes<'f>(&'f self, head: &'f [u8]) -> &'f [u8] {
         match self {
-            Self::Received { value, .. } => value.of(head),
+            Self::Received { value, .. } => value.slice(head),
             Self::Set(value) => value.as_bytes(),
         }
     }
@@ -56,7 +56,7 @@ impl Span {
         Self { start: fit(range.start), end: fit(range.end) }
     }
 
-    fn of(self, head: &[u8]) -> &[u8] {
+    fn slice(self, head: &[u8]) -> &[u8] {
         head.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 }
@@ -87,7 +87,7 @@ impl Fields {
             FieldValue::Received { line: Span::new(&(name_at.start..value_at.end + 2)), value }
         } else {
             // A line in any other form is written anew.
-            let value = HeaderValue::from_bytes(value.of(head));
+            let value = HeaderValue::from_bytes(value.slice(head));
             FieldValue::Set(value.unwrap_or(HeaderValue::from_static("")))
         };
         self.list.push(Field { name, value });
@@ -126,7 +126,7 @@ impl Fields {
     /// Returns the values of all fields with this name, as bytes that may be kept.
     pub(crate) fn get_all_shared(&self, name: &HeaderName) -> impl Iterator<Item = Bytes> {
         self.list.iter().filter(move |field| field.name == *name).map(|field| match &field.value {
-            FieldValue::Received { value, .. } => self.head.slice_ref(value.of(&self.head)),
+            FieldValue::Received { value, .. } => self.head.slice_ref(value.slice(&self.head)),
             FieldValue::Set(value) => Bytes::copy_from_slice(value.as_bytes()),
         })
     }
@@ -209,32 +209,32 @@ impl Fields {
         for field in &self.list {
             match &field.value {
                 FieldValue::Received { line, value } => {
-                    if !is_written(&field.name, value.of(&self.head)) {
+                    if !is_written(&field.name, value.slice(&self.head)) {
                         continue;
                     }
                     if line.start == run.end {
                         run.end = line.end;
                     } else {
-                        into.extend_from_slice(run.of(&self.head));
+                        into.extend_from_slice(run.slice(&self.head));
                         run = *line;
                     }
                 }
                 FieldValue::Set(value) => {
                     if is_written(&field.name, value.as_bytes()) {
-                        into.extend_from_slice(run.of(&self.head));
+                        into.extend_from_slice(run.slice(&self.head));
                         run = Span { start: 0, end: 0 };
                         write_field(field.name.as_str(), value.as_bytes(), into);
                     }
                 }
             }
         }
-        into.extend_from_slice(run.of(&self.head));
+        into.extend_from_slice(run.slice(&self.head));
     }
 
     /// Returns an upper limit of the number of bytes that [`write`](Self::write) writes.
     pub(crate) fn written_size(&self) -> usize {
         let sizes = self.list.iter().map(|field| match &field.value {
-            FieldValue::Received { line, .. } => line.of(&self.head).len(),
+            FieldValue::Received { line, .. } => line.slice(&self.head).len(),
             FieldValue::Set(value) => field.name.as_str().len() + value.len() + 4,
         });
         sizes.sum()
@@ -247,8 +247,8 @@ impl Fields {
             let value = match value {
                 FieldValue::Set(value) => value,
                 FieldValue::Received { value, .. } => {
-                    let value = self.head.slice_ref(value.of(&self.head));
-                    // Its parser has validated it.
+                    let value = self.head.slice_ref(value.slice(&self.head));
+                    // The parser of the head has validated the value.
                     HeaderValue::from_maybe_shared(value).unwrap_or(HeaderValue::from_static(""))
                 }
             };

@@ -99,8 +99,8 @@ pub trait Format: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Returns whether the old row stays, retired, after a change of the session's id. If so, a missing row means that
-    /// the session was deleted; if not, the session may continue under another id.
+    /// Returns whether the old row stays, retired, after a change of the session's id, until it expires. Until then, a
+    /// missing row means that the session was deleted. Otherwise, the session may continue under another id.
     fn keeps_retired_rows(&self) -> bool {
         false
     }
@@ -159,7 +159,8 @@ pub struct SessionRecord {
     /// Increases with every change of the claims. In formats without versions it is the [`fingerprint`] of the payload,
     /// which changes with the payload but does not increase.
     pub version: u64,
-    /// Time of the last recorded activity; [`Timestamp::NEVER`] if none is recorded.
+    /// Time of the last activity, as recorded or as computed from the deadline. If a row has neither, formats set the
+    /// time of creation, zero or [`Timestamp::NEVER`].
     pub issued: Timestamp,
     /// Time of creation, if the format records it.
     pub created: Option<Timestamp>,
@@ -297,8 +298,8 @@ pub enum RowFault {
 /// The reason why claims cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeFault {
-    /// The claims are nested deeper than DynamoDB allows (32 levels).
-    #[error("the claims are nested too deeply for DynamoDB")]
+    /// The claims are nested deeper than DynamoDB (32 levels) or a MessagePack payload allows.
+    #[error("the claims are nested too deeply")]
     TooDeep,
     /// The claims contain a number out of DynamoDB's range.
     #[error("the claims contain a number that DynamoDB cannot store")]

@@ -164,7 +164,7 @@ pub fn is_end_to_end(name: &HeaderName) -> bool {
     let text = name.as_str();
     is_client_header(name)
         || is_forwarding(text)
-        || is_framing(text)
+        || is_protocol_header(text)
         || ["content-", "sec-"].iter().any(|start| text.starts_with(start))
         || [CSRF_TOKEN, TRACEPARENT, TRACESTATE].contains(name)
 }
@@ -258,7 +258,7 @@ impl Scrub {
         let folded = fold(text);
         let plain = folded.replace('_', "-").to_ascii_lowercase();
         let reserved =
-            is_session(&plain) || is_forwarding(&plain) || is_framing(&plain) || is_override(&plain);
+            is_session(&plain) || is_forwarding(&plain) || is_protocol_header(&plain) || is_override(&plain);
         reserved || self.folded.contains(&folded)
     }
 }
@@ -278,7 +278,7 @@ pub fn is_override(name: &str) -> bool {
 
 /// Returns whether a lower-case name is one that servers act on before the app does. No ordinary client sends another
 /// spelling of these.
-fn is_framing(name: &str) -> bool {
+fn is_protocol_header(name: &str) -> bool {
     matches!(
         name,
         "content-length"
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_have_the_kinds_that_decide_who_passes_them_on() {
+    fn header_names_are_classified() {
         // Name; of an ordinary client; hop-by-hop; end-to-end even if listed in Connection; allowed as a trailer.
         for (text, client, hop_by_hop, end_to_end, trailer) in [
             ("accept", true, false, true, true),
@@ -444,7 +444,7 @@ mod tests {
         }
 
         #[test]
-        fn names_that_pass_fold_to_no_reserved_name(text in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30}", pass_odd in any::<bool>()) {
+        fn kept_names_do_not_fold_to_a_reserved_name(text in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,30}", pass_odd in any::<bool>()) {
             if !Scrub::new([X_USER], pass_odd).removes(&name(&text)) {
                 let folded = fold(&text);
                 prop_assert!(folded != "X_USER" && !folded.starts_with("X_SESSION_") && !folded.starts_with("X_FORWARDED_"));

@@ -1,9 +1,9 @@
 //! A request's path through the gateway, from its head to the response.
 //!
-//! `decide` takes every step that could refuse the request, and writes nothing. `execute` carries out the decision: it
-//! prepares and forwards the request, and applies the session commands of the response. Each step is a file in
-//! `request/`, `response/` or `long_lived/`. A step of `decide` returns a type that only it can make and that the next
-//! step consumes; [`request`] lists these steps and proves that none can be left out.
+//! `decide` takes every step that can refuse the request before anything is written or sent. `execute` carries out the
+//! decision: it prepares and forwards the request, and applies the session commands of the response. Each step is a
+//! file in `request/`, `response/` or `long_lived/`. A step of `decide` returns a type that only it can make and that
+//! the next step consumes; [`request`] lists these steps and proves that none can be left out.
 
 mod dry_run;
 mod forward;
@@ -74,7 +74,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     let snapshot = worker.snapshot();
     let gateway = &snapshot.gateway;
     let id = worker.ids().for_request(&request.head.fields);
-    let accepted = AcceptedErrors::of_request(&request.head.method, &request.head.fields);
+    let accepted = AcceptedErrors::from_request(&request.head.method, &request.head.fields);
     let version = request.head.version;
     let trace = worker.traces().context(&request.head.fields, gateway.traces);
     let mut record = RequestRecord::new(id.clone(), trace, now, gateway.access_log.is_some());

@@ -86,7 +86,7 @@ pub enum Ambiguity {
 }
 
 impl<R> Router<R> {
-    /// Creates a router for `routes`, each with its target.
+    /// Creates a router from the configuration of each route and the value that [`find`](Self::find) returns for it.
     pub fn new<'c>(routes: impl IntoIterator<Item = (&'c RouteConfig, Arc<R>)>) -> Self {
         let mut router = Self { exact: HashMap::new(), wildcards: Vec::new(), any_host: Vec::new() };
         for (config, route) in routes {

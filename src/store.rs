@@ -1,8 +1,9 @@
 //! The DynamoDB tables of the realms, with the few operations on rows that sessions need. The AWS SDK is the only client;
-//! the embedded engine replaces its HTTP client, so every expression, condition and error is the real one.
+//! the embedded engine replaces its HTTP client, so the SDK builds the same requests and parses the same errors as with
+//! DynamoDB.
 //!
-//! No operation takes longer than the configured `timeout`, whatever the network, the instance metadata service or a
-//! credentials helper does. No SDK type leaves this module, and no error message contains a key or a value.
+//! No request for a row takes longer than the configured `timeout`, whatever the network, the instance metadata service
+//! or a credentials helper does. No SDK type leaves this module, and no error message contains a key or a value.
 
 mod attempts;
 mod attribute;

@@ -3,8 +3,8 @@
 //!
 //! The libraries leave expiry to the browser. The gateway expires a session when its cookie would: at the signed time
 //! of the last save, plus the app's `_session_expiry` or else the realm's timeout. Rows without the time of the save
-//! (Django before 3.1) expire at `ttl`, or else `timeout` after `created`, or else never. Without `enforce_age`,
-//! sessions do not expire.
+//! (Django before 3.1) expire at the date that the app has set, or else at `ttl`, or else `timeout` or a longer
+//! `_session_expiry` after `created`, or else never. Without `enforce_age`, sessions do not expire.
 //!
 //! A touch signs the same payload again with the current time. Two kinds of session are never touched: those with an
 //! expiry set by the app, since the gateway's cookie would outlive it, and those without the time of the save.
@@ -118,9 +118,9 @@ impl Django {
         self.record(payload.as_bytes(), envelope, created, stored).map_err(|_| EncodeFault::Unreadable)
     }
 
-    /// Returns when a session without the time of the save expires: at the `ttl` that dj-dynamodb-sessions wrote with
-    /// the save, or else counted from the creation, but not earlier than after the timeout, since there may have been
-    /// later saves.
+    /// Returns when a session without the time of the save expires: at the date that the app has set, or else at the
+    /// `ttl` that dj-dynamodb-sessions wrote with the save, or else at its expiry after the creation. The latter is at
+    /// least the timeout, since there may have been later saves.
     fn legacy_deadline(
         &self,
         expiry: Expiry,

@@ -4,7 +4,7 @@ use crate::time::Timestamp;
 
 const DAY: i64 = 86_400;
 
-/// Parses `2026-11-21T19:39:33.189527+00:00`. The offset is required, `Z` included; the fraction is optional.
+/// Parses `2026-11-21T19:39:33.189527+00:00`. An offset or `Z` is required; the fraction is optional.
 pub(super) fn parse(text: &str) -> Option<Timestamp> {
     let (date, time) = text.split_once(['T', ' '])?;
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;

@@ -2,9 +2,9 @@
 //! written. One implementation handles them all. The declaration also covers other conventions of the
 //! framework: `TimeRule`, and the wrapper of the payload.
 //!
-//! If rows have no version, writes are conditional on the attributes that were read: a touch on the old deadline, a
-//! change on the old payload. If several gateways write at once, one succeeds; a deleted row is not recreated, and a
-//! concurrent change is not overwritten.
+//! Writes are conditional on the attributes that were read: a touch on the old deadline or last activity, a change on
+//! the old payload, and on the old version if rows have one. If several gateways write at once, one succeeds; a deleted
+//! row is not recreated, and a concurrent change is not overwritten.
 
 mod cookie;
 mod msgpack;

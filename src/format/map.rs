@@ -8,7 +8,7 @@ use super::EncodeFault;
 use crate::claims::Claims;
 use crate::item::{Attribute, Item, Number};
 
-/// DynamoDB's limit on nesting, minus the level of `dat` itself.
+/// DynamoDB's limit on nesting (32 levels), minus the level of the payload's attribute.
 const MAX_DEPTH: usize = 31;
 
 /// Converts a map to claims. Returns `None` if it is nested deeper than DynamoDB allows, or contains a number that is

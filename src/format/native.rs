@@ -1,5 +1,6 @@
-//! sessiongate's own format: the attributes of the pyramid format, but the payload is a DynamoDB map, which DynamoDB's
-//! own tools can show and query; the time of creation in `cre`; and optionally a signed cookie.
+//! sessiongate's own format. Rows have the attributes of the pyramid format, but the payload is a DynamoDB map, which
+//! DynamoDB's own tools can show and query. In addition, `cre` contains the time of creation, the old row of a session
+//! whose id has changed stays as a retired row, and the cookie can be signed.
 //!
 //! The cookie is `id/version`, or with keys `id/version/mac`, where `mac` is the base64url of
 //! `HMAC-SHA256(key, "sessiongate-native-1" NUL cookie-name NUL "id/version")`. The id cannot be guessed even without

@@ -60,8 +60,8 @@ impl Formatter for Python {
     ) -> io::Result<()> {
         let mut text = String::with_capacity(fragment.len());
         for c in fragment.chars() {
-            // Includes DEL, which Python does not escape.
-            if c.is_ascii() {
+            // The caller escapes the other control characters.
+            if c.is_ascii() && c != '\x7f' {
                 text.push(c);
             } else {
                 for unit in c.encode_utf16(&mut [0; 2]) {
@@ -133,9 +133,9 @@ mod tests {
         let claims: Claims =
             serde_json::from_str(r#"{"a": "Zoë ☃ 😀 \u0001\n\"\\/\u007f", "b": [1, {}, []]}"#).unwrap();
         let expected =
-            "{\"a\": \"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\x7f\", \"b\": [1, {}, []]}";
+            "{\"a\": \"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\\u007f\", \"b\": [1, {}, []]}";
         assert_eq!(dumps(&claims, Separators::Spaced).unwrap(), expected);
-        let compact = "{\"a\":\"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\x7f\",\"b\":[1,{},[]]}";
+        let compact = "{\"a\":\"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\\u007f\",\"b\":[1,{},[]]}";
         assert_eq!(dumps(&claims, Separators::Compact).unwrap(), compact);
     }
 }

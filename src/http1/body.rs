@@ -201,7 +201,7 @@ fn trailers(buffer: &mut BytesMut, repairs: bool) -> Result<Option<HeaderMap>, B
         return Ok(Some(HeaderMap::new()));
     }
     let (length, trailers) = match parse_trailers(buffer) {
-        // As in a client's head: other parsers may not end the line there.
+        // Rejects bare line feeds, as in a client's head: other parsers may not end the line at one.
         Ok(Some((length, _))) if !repairs && has_bare_line_feed(buffer.get(..length).unwrap_or_default()) => {
             return Err(BadBody::Trailers);
         }

@@ -1,15 +1,15 @@
 //! Repairs unambiguous faults in the response heads and trailers of legacy servers.
 //!
 //! A head is repaired only if the strict parser has rejected it, so valid responses cost nothing extra. The repaired head
-//! is parsed by the strict parser again. RFC 9112 requires proxies to make the first two repairs (5.1, 5.2). Each of the
-//! other faults is tolerated by nginx or HAProxy.
+//! is parsed by the strict parser again. RFC 9112 requires proxies to make the first repair (5.1), and the second
+//! unless they reject the response (5.2). Each of the other faults is tolerated by nginx or HAProxy.
 //!
 //! | fault | repair | rejected |
 //! | --- | --- | --- |
 //! | whitespace between a name and its colon | removed | whitespace before the first name or within a name |
 //! | a folded line (obs-fold) | joined with a space | |
 //! | control characters in a value | replaced by spaces (RFC 9110, 5.5) | in framing, upgrade and control fields; any bare CR |
-//! | a line without a colon, or a name that is not a token | line removed | letters that spell a framing field |
+//! | no colon, or a name that is not a token | line removed | letters spelling Content-Length or Transfer-Encoding |
 //! | a status line with tabs, extra spaces or another version | HTTP/1.0 or 1.1, one space | no version or status code |
 
 use super::error::{BadField, BadHead};

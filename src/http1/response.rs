@@ -1,7 +1,7 @@
 //! Parses the response heads of servers, and writes parts of the response heads that clients receive.
 //!
 //! A response is accepted only if its framing is unambiguous (RFC 9112, 6.3): one framing, no transfer coding except
-//! `chunked`, one length. Other unambiguous faults are repaired ([`repair`]). Fields are positions in a copy of the head,
+//! `chunked`, one length. Unambiguous faults are repaired ([`repair`]). Fields are positions in a copy of the head,
 //! not in the read buffer: a value that is kept for a long time, such as in the compression table of an HTTP/2 connection,
 //! would keep the whole buffer allocated.
 
@@ -21,7 +21,8 @@ use crate::fields::Fields;
 
 /// Limit on the size of a response head.
 pub(crate) const MAX_RESPONSE_HEAD: usize = 64 * 1024;
-/// Limit on CR and LF bytes before a head. Each of them may end a head, so the parser would start over each time.
+/// Limit on CR and LF bytes before a head. Each empty line looks like the end of a head, so the parser would start over
+/// after each of them.
 const MAX_LINE_ENDS: usize = 16;
 /// Limit on the number of header lines of a response.
 const MAX_LINES: usize = 128;

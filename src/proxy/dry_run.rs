@@ -37,7 +37,7 @@ pub(crate) struct DryRun {
     pub(crate) outcome: Result<DryRunOutcome, Refusal>,
 }
 
-/// A path that matches one route, and in another case a stricter route to the same upstream.
+/// A path that matches one route, and would match a stricter route to the same upstream if letter case were ignored.
 #[derive(Debug)]
 pub(crate) struct OtherCase {
     /// The path that bypasses `guard`.

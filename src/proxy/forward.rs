@@ -60,8 +60,8 @@ pub(super) enum ForwardError {
     /// The request's body is larger than the route's limit.
     #[error("the request's body is larger than `max_body`")]
     BodyTooLarge,
-    /// The client stopped sending its request's body.
-    #[error("the client stopped sending")]
+    /// The client sent its request's body too slowly.
+    #[error("the client sent the request's body too slowly")]
     ClientStalled,
     /// The client disconnected, or its body has invalid framing.
     #[error("the request's body ended early, or has invalid framing")]

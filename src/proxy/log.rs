@@ -1,8 +1,9 @@
 //! The record of a request. It updates the metrics when the response head is complete, and writes one line of the access
-//! log when the response has been sent. If the client disconnects before that ([`PendingResponse`]), both record nginx's
-//! status 499.
+//! log when the response has been sent. If the client disconnects before the response head is complete
+//! ([`PendingResponse`]), the metrics and the log record nginx's status 499.
 //!
-//! The record uses times that handling the request reads anyway. It reads the clock only once more, to write the line.
+//! The record uses times that handling the request reads anyway. For a forwarded request whose session is fresh in the
+//! cache and is not changed, it reads the clock only once more, to write the line.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -279,7 +280,7 @@ impl<'r> PendingResponse<'r> {
         Self { record, gateway, worker }
     }
 
-    /// Records that the response has begun. Its body records whether it reaches the client.
+    /// Defuses the guard, since the response has begun. The response's body records whether it reaches the client.
     pub(super) fn complete(self) {
         std::mem::forget(self);
     }

@@ -40,7 +40,7 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Counters and timers of requests that match no route.
     pub unrouted: RouteMetrics,
-    /// Limits how often a failed request is logged without an access log.
+    /// Limits how often failed requests are logged if there is no access log.
     pub failures: Throttle,
     /// The session realms.
     pub realms: Vec<Arc<Realm>>,

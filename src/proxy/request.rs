@@ -14,7 +14,7 @@
 //! | [`Forwardable::check`] | [`Forwardable`] |
 //! | `inject` | [`Outbound`] |
 //!
-//! So code that leaves out a step does not compile. For each step, an example that takes it and one that leaves it out:
+//! So code that leaves out a step does not compile. For most steps, examples that take it and leave it out:
 //!
 //! ```
 //! # use sessiongate::{proxy::{Peer, Refusal, request::*}, rate::Limiter, time::Now};

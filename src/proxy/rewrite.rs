@@ -141,7 +141,7 @@ fn path(rewrite: &Rewrite, text: &str) -> Option<String> {
     if !rest.is_empty() && !rest.starts_with('/') {
         return None;
     }
-    // Without a prefix, `//host` would lead to another site. Browsers treat `\` as `/`, and ignore tabs.
+    // If no prefix is restored, `//host` would lead to another site. Browsers treat `\` as `/`, and ignore tabs.
     if rewrite.strip.is_empty() && rest.get(1..).is_some_and(|rest| rest.starts_with(['/', '\\', '\t'])) {
         return None;
     }

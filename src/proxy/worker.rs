@@ -40,7 +40,7 @@ pub struct Snapshot {
 }
 
 impl Worker {
-    /// Returns worker `number`. Long-lived responses and tunnels end when `stopped` becomes true; tunnels are counted in
+    /// Returns worker `number`. Event streams and tunnels end when `stopped` becomes true; tunnels are counted in
     /// `tunnels`.
     pub fn new(
         number: usize,

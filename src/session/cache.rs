@@ -59,11 +59,13 @@ pub(crate) enum CacheResult {
     Miss,
 }
 
-/// The number of invalidations of a key before a read. The row is inserted only if the number is the same afterwards.
+/// A key's counter of invalidations before a read. The row is inserted only if the counter is the same afterwards.
+/// Several keys share one of the 64 counters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epoch(u64);
 
-/// A session counts once per this many bytes against the capacity, which limits the memory for large sessions.
+/// A session has a weight of one for each of this many bytes, rounded up. The capacity limits the total weight, and so
+/// the memory for large sessions.
 const UNIT: usize = 4096;
 
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +78,7 @@ impl Weighter<Key, SessionEntry> for BySize {
 }
 
 impl Cache {
-    /// Creates an empty cache for `config.capacity` sessions and a tenth as many negative entries.
+    /// Creates an empty cache for `config.capacity` sessions and a tenth as many negative entries, but at least 100.
     pub(crate) fn new(config: CacheConfig) -> Self {
         let (capacity, negatives) = (config.capacity, (config.capacity / 10).max(100));
         // Do not allocate the whole capacity in advance.

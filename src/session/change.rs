@@ -147,7 +147,7 @@ impl Realm {
             let attempt = match mutation.action {
                 Some(Action::Destroy) => self.end(&session).await?,
                 action => match edit::apply(&session.record.claims, &mutation.edits) {
-                    // Frameworks mark a session that was logged out by empty claims.
+                    // Frameworks write empty claims to mark a session that was logged out.
                     Some(edited) if edited.claims.is_empty() => self.end(&session).await?,
                     // Another writer has just written the same, so the browser needs a cookie with the new version.
                     None if action.is_none() && conflicts > 0 => {
@@ -309,7 +309,7 @@ impl Realm {
     /// Decodes the session's current row.
     ///
     /// # Errors
-    /// Returns [`ChangeError::Conflict`] if there is no row: the session has ended.
+    /// Returns [`ChangeError::Conflict`] if there is no row, or it is not a valid session: the session has ended.
     fn current(&self, session: &Session, row: Option<Item>) -> Result<Arc<Session>, ChangeError> {
         match self.decode(row) {
             DecodedRow::Session { record, size } => {

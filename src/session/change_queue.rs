@@ -10,9 +10,9 @@ use super::edit::Edit;
 use super::mutation::{ChangeError, MutationOutcome};
 use crate::item::Key;
 
-/// Maximum number of sessions that this gateway remembers as ended by itself.
+/// Maximum number of sessions that this gateway remembers having ended.
 const MAX_ENDED: usize = 4096;
-/// How long a session is remembered as ended. A second log-out within this time, such as of a double click, succeeds.
+/// How long a session is remembered as ended. A second log-out within this time, such as from a double click, succeeds.
 const ENDED_TTL: Duration = Duration::from_secs(60);
 
 /// Serializes the changes of a session, which would otherwise conflict with each other.

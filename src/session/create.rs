@@ -26,9 +26,9 @@ pub struct CreatedSession {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The operating system cannot provide random bytes.
-    #[error("no random bytes for a session id: {0}")]
+    #[error("the operating system provided no random bytes for a session id: {0}")]
     Randomness(getrandom::Error),
-    /// There are no claims. Frameworks mark a session that was logged out by empty claims.
+    /// There are no claims. Frameworks write empty claims to mark a session that was logged out.
     #[error("a session needs at least one claim")]
     Empty,
     /// The format cannot represent the claims.

@@ -13,8 +13,8 @@ const MAX_SUCCESSORS: usize = 50;
 pub enum Destroyed {
     /// This call deleted the session's current row, which had this key.
     Deleted(Key),
-    /// There is no row. If the format keeps retired rows, the session had ended before; otherwise it may be alive under
-    /// another id.
+    /// There is no row. The session had ended before, or is alive under another id and its retired row has been
+    /// deleted. If the format keeps retired rows, they are deleted only after they expire or the session ends.
     Absent,
     /// The session is still alive: its retired row does not name its new id, or other gateways kept writing its row.
     StillAlive,

@@ -6,7 +6,7 @@ use crate::config::RealmConfig;
 use crate::format::{Renewal, SessionRecord, TouchTimes};
 use crate::time::Timestamp;
 
-/// Tolerance for clocks of other machines that are ahead.
+/// Tolerance for other machines' clocks that are ahead of this machine's clock.
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
 /// A realm's timeouts.

@@ -19,7 +19,8 @@ use tokio::sync::{Notify, watch};
 use super::state::Session;
 use crate::item::Key;
 
-/// A realm's monitored sessions. Their number is bounded by that of the connections, each of which has a monitor.
+/// A realm's monitored sessions. Their number is bounded by that of the long-lived responses, each of which has at most
+/// one monitor.
 #[derive(Debug, Default)]
 pub(super) struct SessionMonitors {
     sessions: Mutex<HashMap<Key, Arc<MonitoredSession>, RandomState>>,

@@ -64,8 +64,8 @@ pub struct UpdatedSession {
 /// The reason why a change was not made.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// The session was modified concurrently: its version is not the required one, it has ended, or others modified it
-    /// before each attempt.
+    /// The session was modified concurrently: its version is not the required one, it has ended, or another writer
+    /// modified it during every attempt.
     #[error("the session was modified concurrently")]
     Conflict,
     /// The format cannot represent the claims, or the row would be too large.
@@ -81,7 +81,7 @@ pub enum ChangeError {
     #[error("a session with the new id exists")]
     IdExists,
     /// The operating system cannot provide random bytes.
-    #[error("no random bytes for a session id")]
+    #[error("the operating system provided no random bytes for a session id")]
     Randomness,
 }
 

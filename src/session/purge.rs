@@ -2,10 +2,11 @@
 //! for it. A purge deletes them now, in every format.
 //!
 //! 1. A row is deleted if its format decodes it and the session has expired. A row that cannot be decoded is kept, and
-//!    counted by reason. So is a row without a creation time if the realm has a lifetime.
+//!    counted by reason, except for empty rows with [`EmptyRows::Expire`]. A row without a creation time is also kept
+//!    if the realm has a lifetime.
 //! 2. The delete is conditional on every attribute that was read. A session that was used, changed or recreated meanwhile
 //!    is kept.
-//! 3. If DynamoDB throttles requests, the purge waits for as long as that lasts.
+//! 3. If DynamoDB throttles requests, the purge retries with backoff until the throttling ends.
 
 mod bucket;
 
@@ -103,15 +104,15 @@ pub enum KeepReason {
     /// The row is not a valid session.
     #[error(transparent)]
     Fault(#[from] RowFault),
-    /// The realm has a lifetime, and the row does not record when the session was created. It was written before the
-    /// lifetime was configured.
+    /// The realm has a lifetime, and the row does not record when the session was created, such as a row of
+    /// django-dynamodb-sessions 0.6.
     #[error("the row does not say when the session was created")]
     NoCreationTime,
     /// The row has more attributes than a condition can compare.
     #[error("the row has more than {MAX_COMPARED} attributes")]
     TooManyAttributes,
     /// The row's key is missing or of the wrong type.
-    #[error("the row's key is not a session's")]
+    #[error("the row's key is missing or has the wrong type")]
     Key,
 }
 

@@ -48,8 +48,9 @@ impl CookieWriter {
 
     /// Rewrites a Set-Cookie of the upstream. Returns `None` if it sets another cookie or is invalid.
     ///
-    /// The cookie keeps its expiry, so that a removal stays a removal. All other attributes are the realm's, so that the
-    /// browser does not store two cookies with different paths.
+    /// The cookie keeps its expiry, so that a removal stays a removal. If the realm has a `max_age`, that replaces the
+    /// expiry of a cookie that is not a removal. All other attributes are the realm's, so that the browser does not
+    /// store two cookies with different paths.
     pub(crate) fn rewrite(&self, set_cookie: &[u8], secure: bool, now: Timestamp) -> Option<RewrittenCookie> {
         let text = std::str::from_utf8(set_cookie).ok()?;
         let theirs = Cookie::parse(text).ok()?;

@@ -69,7 +69,7 @@ impl Session {
         &self.key
     }
 
-    /// Returns the session's public name.
+    /// Returns the session's public identifier.
     pub fn reference(&self) -> Ref {
         self.reference
     }

@@ -27,7 +27,7 @@ impl Cancellation {
         else {
             return None;
         };
-        // There is a reason for each write; its code is `None` if the write was valid.
+        // There is a reason for each write; its code is the string "None" if the write did not fail.
         let codes: Vec<_> = cancelled.cancellation_reasons().iter().map(CancellationReason::code).collect();
         let has = |code: &str| codes.contains(&Some(code));
         Some(match codes.iter().position(|code| *code == Some("ConditionalCheckFailed")) {

@@ -1,8 +1,8 @@
 //! Conversion of the SDK's errors to [`StoreError`].
 //!
 //! DynamoDB's error messages may quote attribute values (`Input collection [..] contains duplicates`) and session tokens.
-//! So messages are not passed on, except the one that says which action a role lacks. The request's id is included, for
-//! AWS support.
+//! So messages are not passed on, except the one that says which action a role lacks, and those of operations on the
+//! table itself. The request's id is included, for AWS support.
 
 use std::error::Error;
 

@@ -6,8 +6,8 @@
 //! The SDK retries a write whose response is lost. If DynamoDB executed the first attempt, the condition of the second one
 //! fails, as it would after another writer's change. [`Table::change`] distinguishes the two by a random value that each
 //! change sets in the row ([`WRITE_MARK`]), and [`Table::create`] and [`Table::rotate`] by the new row's key, a random id
-//! that no other writer has. An equal row proves nothing, since two writers may write the same. If the outcome of a write
-//! is unknown, the operation fails as [`StoreError::Unavailable`] and is not acknowledged.
+//! that no other writer has. After a change, an equal row proves nothing, since two writers may write the same. If the
+//! outcome of a write is unknown, the operation fails as [`StoreError::Unavailable`] and is not acknowledged.
 
 use std::error::Error;
 use std::fmt;

@@ -418,7 +418,7 @@ async fn idle_tunnel_is_closed_after_the_timeout_and_others_by_a_drain() {
     assert_eq!(short.read_close().await, Some((1001, "silent for too long".into())));
     long.echo("hello").await;
     gateway.signal("TERM");
-    assert_eq!(long.read_close().await, Some((1001, "the service restarts".into())));
+    assert_eq!(long.read_close().await, Some((1001, "the service is restarting".into())));
     drop(long);
     assert_eq!(echo.wait_for_ends(2).await, [Some(1001); 2]);
     let (status, log) = gateway.wait_with_log().await;

@@ -10,7 +10,7 @@ const CLAIM: &str = "_session_expiry";
 /// The expiry that the app has set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
-    /// The app has set no expiry: the session expires with its cookie, at the maximum age after the last save.
+    /// The app has set no expiry: the session expires with its cookie, the realm's timeout after the last save.
     Cookie,
     /// `set_expiry(0)`: like [`Self::Cookie`] for the row, but the browser deletes the cookie when it is closed.
     Browser,

@@ -183,7 +183,7 @@ fn sha1(key: &Secret, message: &[u8]) -> Vec<u8> {
     mac.map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
 }
 
-/// Encodes a payload. Like Django, compresses it, which a dot marks, if that saves more than one byte.
+/// Encodes a payload. Like Django, compresses it if that saves more than one byte, and marks that with a leading dot.
 fn pack(payload: &[u8]) -> String {
     let deflated = compress_to_vec_zlib(payload, LEVEL);
     if deflated.len() + 1 < payload.len() {

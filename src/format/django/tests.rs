@@ -151,7 +151,7 @@ fn intermediate_values_of_a_signature_equal_those_of_django() {
 }
 
 #[test]
-fn touch_writes_what_django_writes_under_conditions() {
+fn touch_is_conditional_and_writes_what_django_writes() {
     let vector = vector("django-resign-touch");
     let (stored, resigned) = (vector["stored"].as_str().unwrap(), vector["resigned"].as_str().unwrap());
     let record = django().decode(&row(stored)).unwrap();

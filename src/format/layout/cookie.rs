@@ -22,7 +22,7 @@ use crate::format::decode::json;
 use crate::format::{CookieFault, SessionId, SessionRef, row};
 use crate::secret::Secret;
 
-/// Bits of randomness in new ids of a declared shape, if the maximum length allows it: as many as uid-safe uses.
+/// Bits of randomness in new ids of a declared shape, if the maximum length allows it: as many as in [`IdKind::Uid`].
 const NEW_ID_BITS: u32 = 192;
 /// The characters that `encodeURIComponent` encodes.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC

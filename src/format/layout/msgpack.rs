@@ -1,4 +1,5 @@
-//! MessagePack encoding of claims. Every value has its shortest form, as msgspec and other encoders write it.
+//! MessagePack encoding of claims. Integers and lengths have their shortest form, and floats have 64 bits, as msgspec
+//! and other encoders write them.
 
 use serde_json::Value;
 

@@ -398,7 +398,7 @@ fn one_of_two_concurrent_touches_succeeds() {
 }
 
 #[test]
-fn change_writes_what_the_framework_would_write_under_conditions() {
+fn change_is_conditional_and_writes_what_the_framework_would_write() {
     let vector = vector("express-connect3_maxage");
     let (row, format) = (item(&vector["item"]), express());
     let record = format.decode(&row).unwrap();

@@ -51,7 +51,7 @@ fn cookie_and_row_of_the_library_are_decoded_and_encoded_exactly() {
 }
 
 #[test]
-fn touch_sets_what_the_library_sets_under_conditions() {
+fn touch_is_conditional_and_sets_what_the_library_sets() {
     let (vector, pyramid) = (vector(), Pyramid::new("sid"));
     let record = pyramid.decode(&item(&vector["item"])).unwrap();
     let now = Timestamp::from_millis(1_795_289_269_500);
@@ -88,7 +88,7 @@ fn row_changed_by_the_library_is_encoded_exactly() {
 }
 
 #[test]
-fn change_writes_what_the_library_writes_under_conditions() {
+fn change_is_conditional_and_writes_what_the_library_writes() {
     let (vector, pyramid) = (vector(), Pyramid::new("sid"));
     let record = pyramid.decode(&item(&vector["item"])).unwrap();
     let after = item(&vector["modify"]["item_after"]);

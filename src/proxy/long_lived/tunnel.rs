@@ -62,7 +62,7 @@ pub struct Tunnels {
 enum Cause {
     Client,
     Upstream,
-    /// Either side had disconnected before the tunnel opened.
+    /// The client's connection ended, or did not become a tunnel within [`UPGRADE_TIMEOUT`].
     Unopened,
     Idle,
     Age,
@@ -105,7 +105,7 @@ impl Cause {
             Self::Client | Self::Upstream | Self::Unopened => None,
             Self::Idle => Some(Close::GoingAway("silent for too long")),
             Self::Age => Some(Close::GoingAway("open for too long")),
-            Self::Draining => Some(Close::GoingAway("the service restarts")),
+            Self::Draining => Some(Close::GoingAway("the service is restarting")),
             Self::Session => Some(Close::PolicyViolation("the session has ended")),
             Self::LoggedOut => Some(Close::PolicyViolation("the user has logged out")),
             Self::Forbidden => Some(Close::PolicyViolation("no longer allowed")),
@@ -260,7 +260,8 @@ impl Relay {
             if self.moved() != before {
                 idle_since = Clock.mono();
             }
-            // The timer is only reset when it fires, since there is usually traffic before that.
+            // A later timeout resets the timer only when the timer fires, since there is usually traffic before that.
+            // An earlier timeout, of a half-closed tunnel, resets it at once.
             let is_half_closed = self.up.is_ended() || self.down.is_ended();
             let idle_timeout = if is_half_closed {
                 limits.idle_timeout.min(HALF_CLOSED_TIMEOUT)

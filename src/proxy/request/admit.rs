@@ -61,7 +61,7 @@ fn visitor(request: &Sanitized, route: &Route, resolution: Option<Resolution>) -
                 UserState::Guest if is_required || !meets_requirements => {
                     return Err(unauthenticated(request, route, realm));
                 }
-                // Unreachable, since the configuration rejects `required` with such a realm.
+                // Unreachable, since the configuration rejects `required` with a realm that configures no user claim.
                 UserState::Unknown if is_required => return Err(unauthenticated(request, route, realm)),
                 UserState::LoggedIn | UserState::Unknown if !meets_requirements => {
                     return Err(Refusal::Forbidden);

@@ -4,8 +4,9 @@
 //!    ordinary one.
 //! 2. A handshake passes the same checks as every other request. The gateway writes the headers of the handshake with
 //!    the upstream.
-//! 3. Where sessions are looked up, a page of another site cannot open a WebSocket, because browsers send cookies with
-//!    the handshakes of any page, and let that page read the messages (cross-site WebSocket hijacking).
+//! 3. Where sessions are looked up, the handshake of another site's page is refused, unless the route lists its origin.
+//!    Otherwise that page could read the messages, since browsers send cookies with the handshakes of any page
+//!    (cross-site WebSocket hijacking).
 
 use std::sync::Arc;
 
@@ -34,7 +35,8 @@ pub struct UpgradeChecked {
 #[derive(Debug)]
 pub(in crate::proxy) struct Handshake {
     method: UpgradeMethod,
-    /// The Sec-WebSocket-Key that the upstream must accept: the client's key, or over HTTP/2 one of the gateway.
+    /// The Sec-WebSocket-Key that the upstream must accept: the client's key, or over HTTP/2 a key that the gateway
+    /// generates.
     key: HeaderValue,
 }
 

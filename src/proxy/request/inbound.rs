@@ -3,7 +3,8 @@
 //! [`http1`](crate::http1) and h2 parse heads. Before any decision, [`Inbound::read`] refuses heads that they accept
 //! but an upstream could interpret differently, and [`Inbound::sanitize`] removes headers that clients may not send:
 //!
-//! 1. There is exactly one valid Host, and it agrees with an absolute request target.
+//! 1. There is exactly one valid Host, which only HTTP/1.0 requests may omit. It agrees with an absolute request
+//!    target.
 //! 2. There is at most one framing header: exactly `Transfer-Encoding: chunked`, or a Content-Length of 1 to 15 digits.
 //! 3. The target is a path. TRACE is refused, and so is CONNECT except for a WebSocket; a requested upgrade is recorded
 //!    separately (`upgrade.rs`). Non-ASCII characters are percent-encoded before the target is used.
@@ -91,7 +92,7 @@ impl Inbound {
         if head.fields.len() > limits.headers {
             return Err(Refusal::TooManyHeaders);
         }
-        // Of an HTTP/1.1 request, the parser has determined the framing.
+        // The HTTP/1.1 parser has already determined the framing.
         let is_framed =
             if version == Version::HTTP_2 { is_framed(&head.fields) } else { body.has_valid_framing() };
         if !is_framed {
@@ -240,7 +241,7 @@ fn remove_fields(fields: &mut Fields, scrub: &Scrub, peer: &Peer) -> u64 {
 fn nominated(fields: &Fields) -> SmallVec<[Box<[u8]>; 4]> {
     let lines = fields.get_all(&CONNECTION);
     let names = lines.flat_map(|line| line.split(|&b| b == b',')).map(<[u8]>::trim_ascii);
-    // The two most frequent options do not name headers.
+    // The two most frequent options are skipped: `close` names no header, and Keep-Alive is hop-by-hop anyway.
     names
         .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
         .map(Box::from)

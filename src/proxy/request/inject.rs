@@ -229,8 +229,8 @@ fn via(version: Version) -> HeaderValue {
 /// Removes the session cookies that the upstream may not receive.
 ///
 /// If the route's realm forwards its cookie, the upstream receives the one that names the session. Without a session, it
-/// receives the realm's cookie if there is only one well-formed value, since the app may know more about its cookie than
-/// the row does. Cookies named in `hidden` are removed. All other cookies are forwarded byte for byte.
+/// receives the realm's cookie if there is only one well-formed value, since the app may accept a cookie for which the
+/// gateway has no session. Cookies named in `hidden` are removed. All other cookies are forwarded byte for byte.
 fn forward_cookies(fields: &mut Fields, realm: Option<&Realm>, visitor: &Visitor, hidden: &[String]) {
     let mut lines = fields.get_all(&COOKIE);
     let Some(first) = lines.next() else { return };

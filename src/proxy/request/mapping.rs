@@ -1,9 +1,9 @@
 //! Maps claims and the fields of the client's certificate to header values.
 //!
 //! 1. A claim that is missing, null, an empty list or an empty string results in no header.
-//! 2. No claim can end a header, start another, or forge an element of a list. Control characters, `%`, non-ASCII
-//!    characters, whitespace at both ends of the value and of each list element, and the characters of the separator
-//!    within list elements are percent-encoded.
+//! 2. No claim can end a header, start another, or forge an element of a list. With the default encoding, control
+//!    characters, `%`, non-ASCII characters, whitespace at both ends of the value and of each list element, and the
+//!    characters of the separator within list elements are percent-encoded.
 //! 3. If the headers of a route exceed the limit, the request is refused. No value is truncated.
 
 use std::fmt::Write as _;
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn values_by_type_and_encoding() {
+    fn claims_are_formatted_by_type_and_encoding() {
         use Encoding::{Base64, Percent, Utf8};
         let claims = json!({
             "user": "alice", "n": 42, "f": 1.5, "t": true, "null": null, "none": "", "empty": [], "o": {"a": [1]},

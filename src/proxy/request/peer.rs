@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn trusted_proxy_sets_the_client_up_to_the_last_untrusted_address() {
+    fn client_is_the_last_address_that_is_not_a_trusted_proxy() {
         let origin = origin(Some("10.0.0.1"), &["10.0.0.0/8"], FORWARDED_HEADERS);
         assert_eq!(
             (client(&origin).as_str(), origin.secure),

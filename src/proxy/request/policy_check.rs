@@ -1,6 +1,7 @@
 //! Checks the requirements of a listener.
 //!
-//! 1. A listener that redirects to HTTPS redirects every request that did not arrive over TLS.
+//! 1. A listener that redirects to HTTPS redirects every request whose client did not use TLS, according to the
+//!    connection or a trusted proxy.
 //! 2. Where hosts differ in the client certificates that they require, a request must be for a host with the rule under
 //!    which its connection was made (RFC 9110, 7.4). Otherwise a client without a certificate could connect to one host
 //!    and send requests for another.

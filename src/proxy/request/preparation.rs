@@ -54,7 +54,7 @@ impl SessionPreparation {
             Ok(MutationOutcome::Ended | MutationOutcome::Unchanged) => unwritten,
             Err(error) => {
                 let session = active.session.reference();
-                tracing::warn!(route = %route.name, %session, %error, "the session could not be prepared with flash messages and CSRF token");
+                tracing::warn!(route = %route.name, %session, %error, "could not remove flash messages from the session, or create its CSRF token");
                 unwritten
             }
         }

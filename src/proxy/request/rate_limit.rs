@@ -1,4 +1,4 @@
-//! The gateway's request rate limit, per client, which is checked before any other work for the client.
+//! The gateway's request rate limit, per client, which is checked before routing and before the session lookup.
 
 use std::net::Ipv4Addr;
 

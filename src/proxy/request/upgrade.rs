@@ -21,9 +21,9 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The protocol that a request asks to switch to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UpgradeRequest {
-    /// None.
+    /// The request does not ask to switch protocols.
     None,
-    /// A protocol other than WebSocket, which the gateway does not support.
+    /// A protocol other than WebSocket, or a WebSocket requested incorrectly. The gateway supports neither.
     Other,
     /// WebSocket.
     Websocket(UpgradeMethod),

@@ -25,7 +25,7 @@ pub struct ResponseBody {
     ended: bool,
     /// The entry of the access log, which is written when the body has been sent or the client has disconnected.
     record: Option<Box<LogEntry>>,
-    /// Receives the client's connection once the head of this 101 response is written.
+    /// Passes on the client's end of the tunnel once the head of this response is written; `None` without a tunnel.
     upgrade: Option<Box<Upgrade>>,
 }
 
@@ -72,7 +72,7 @@ enum Binding {
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The upstream closed the connection, or sent invalid HTTP.
-    #[error("the upstream closed the connection early")]
+    #[error("the upstream's response is incomplete or invalid")]
     Broken(#[source] IncomingError),
     /// The upstream sent nothing for too long.
     #[error("the upstream stopped sending")]
@@ -120,12 +120,12 @@ impl ResponseBody {
         }
     }
 
-    /// Passes the client's connection to `upgrade` once the head of this 101 response is written.
+    /// Passes the client's end of the tunnel to `upgrade` once the head of this response is written.
     pub(in crate::proxy) fn upgrade_with(&mut self, upgrade: Upgrade) {
         self.upgrade = Some(Box::new(upgrade));
     }
 
-    /// Takes the receiver of the client's connection.
+    /// Takes the [`Upgrade`] for the client's end of the tunnel, if this response opens a tunnel.
     pub fn take_upgrade(&mut self) -> Option<Box<Upgrade>> {
         self.upgrade.take()
     }

@@ -31,7 +31,7 @@ pub(super) fn refuse(status: StatusCode, message: &str) -> Response<ResponseBody
 }
 
 /// Returns the gRPC status code of an HTTP status: the code of gRPC's mapping, or a more precise code where the mapping
-/// yields UNKNOWN.
+/// yields UNKNOWN, and for 429 and 504, where it yields UNAVAILABLE.
 fn code(status: StatusCode) -> u16 {
     const UNKNOWN: u16 = 2;
     const DEADLINE_EXCEEDED: u16 = 4;

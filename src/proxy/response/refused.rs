@@ -38,7 +38,7 @@ pub(in crate::proxy) struct AcceptedErrors {
 
 impl AcceptedErrors {
     /// Returns the formats that a request with this method and these headers accepts.
-    pub(in crate::proxy) fn of_request(method: &Method, fields: &Fields) -> Self {
+    pub(in crate::proxy) fn from_request(method: &Method, fields: &Fields) -> Self {
         let accept = fields.get_all_shared(&ACCEPT).collect();
         Self { is_grpc: is_grpc_call(method, fields), accept }
     }

@@ -26,7 +26,7 @@ impl Bucket {
         self.balance = (self.balance + refill).min(self.rate);
         self.updated_at = now;
         let debt = (-self.balance).max(0.0);
-        // Rounded up, so that after this wait there is no debt left.
+        // At least 1 ms, since a wait of zero means that there is no debt.
         if debt > 0.0 {
             Duration::from_secs_f64(debt / self.rate).max(Duration::from_millis(1))
         } else {

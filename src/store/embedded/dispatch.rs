@@ -197,7 +197,7 @@ fn without_position(message: &str) -> &str {
     }
 }
 
-/// Splits off the marker, the kind of error in capitals and a colon, with which the engine begins some messages.
+/// Splits off the marker with which the engine begins some messages: the kind of error in capitals, and a colon.
 fn split_marker(message: &str) -> (Option<&str>, &str) {
     match message.split_once(':') {
         Some((
