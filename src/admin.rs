@@ -2,8 +2,8 @@
 //! configuration and an overview for operators (`/config`, `/`).
 //!
 //! 1. It has its own address, and is never part of a public listener.
-//! 2. Requests without the token get only the health and readiness checks. If no token is configured, so do requests for
-//!    a host other than this machine (`admin/access.rs`).
+//! 2. Requests without the token get only the health and readiness checks. On a TCP listener without a token, so do
+//!    requests for a host other than this machine (`admin/access.rs`).
 //! 3. It is read-only, and shows no session, cookie, claim or key.
 //! 4. It runs on the control runtime. The number of its connections and their duration are limited, so that its clients
 //!    cannot slow down requests.

@@ -1,4 +1,4 @@
-//! The resolved configuration: names are indices, values are in range, and defaults are filled in.
+//! The resolved configuration: references are indices, values are in range, and defaults are filled in.
 //!
 //! A [`Config`] comes only from [`load`] or [`parse`], which report every problem of a file in one run. The rest of the
 //! crate relies on that and does not validate again.
@@ -77,7 +77,7 @@ pub struct Config {
     pub realms: Vec<RealmConfig>,
     /// `[upstreams.NAME]`; routes refer to them by index.
     pub upstreams: Vec<UpstreamConfig>,
-    /// `[[routes]]`: at least one. No two match the same requests.
+    /// `[[routes]]`: at least one. No request matches two of them with the same priority.
     pub routes: Vec<RouteConfig>,
     /// The file's content, for display.
     pub source: ConfigSource,

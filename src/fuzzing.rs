@@ -118,12 +118,12 @@ pub fn set_cookie(header: &[u8]) {
         LazyLock::new(|| gateway().realms.first().map(|realm| CookieWriter::new(&realm.cookie)));
     let (Ok(header), Some(writer)) = (HeaderValue::from_bytes(header), WRITER.as_ref()) else { return };
     let now = Timestamp::from_secs(1_800_000_000);
-    let Some(adopted) = writer.rewrite(header.as_bytes(), true, now) else { return };
-    assert!(adopted.header.as_bytes().starts_with(b"sid="), "the cookie has the realm's name");
-    let again = writer.rewrite(adopted.header.as_bytes(), true, now);
+    let Some(rewritten) = writer.rewrite(header.as_bytes(), true, now) else { return };
+    assert!(rewritten.header.as_bytes().starts_with(b"sid="), "the cookie has the realm's name");
+    let again = writer.rewrite(rewritten.header.as_bytes(), true, now);
     let again = again.map(|again| (again.header, again.value.expose().to_vec()));
-    let value = adopted.value.expose().to_vec();
-    assert_eq!(again, Some((adopted.header, value)), "an adopted header is adopted unchanged");
+    let value = rewritten.value.expose().to_vec();
+    assert_eq!(again, Some((rewritten.header, value)), "rewriting is idempotent");
 }
 
 /// Finds the route of a request target, and compares it with the routes for the ways in which other servers read the path.

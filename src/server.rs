@@ -1,8 +1,8 @@
 //! The running gateway: its listeners and worker threads, from start to drain.
 //!
 //! A worker is a thread with its own runtime, its own socket on every TCP address (SO_REUSEPORT), its own connections
-//! and its own upstream pools. A request leaves its worker only for store lookups. Everything else runs on the runtime
-//! that [`Server::start`] is called on.
+//! and its own upstream pools. A request leaves its worker only for store operations. These, health checks, name
+//! lookups, certificate reloads and the admin listener run on the runtime that [`Server::start`] is called on.
 //!
 //! A configuration is prepared as a `Generation`, which the workers receive as a whole. A reload builds a new generation
 //! from the current one. Objects whose configuration has not changed are in both, and so keep their state (sockets, pools,
@@ -151,11 +151,11 @@ impl Server {
 
     /// Applies `config`, except for the settings that only a restart can change, and returns the difference. Requests in
     /// flight keep the configuration that they began with. Either all of `config` is applied or none of it, also if the
-    /// future is dropped.
+    /// future is dropped. Only the mode of a Unix socket file may have changed already if a later listener fails.
     ///
     /// # Errors
-    /// Returns an error if the schema of a table does not suit a new realm, or if a new listener cannot be opened. An
-    /// unreachable store is not an error.
+    /// Returns an error if the table of a new realm is missing or has another schema, or if the access log, a listener
+    /// with its certificates, TLS to an upstream or a demo app cannot be set up. An unreachable store is not an error.
     pub async fn reload(&mut self, config: &Config, store: &Store) -> Result<Difference, StartError> {
         let (config, difference) = Difference::apply(&self.config, config);
         let current = Some((&self.config, &self.assembled));

@@ -88,7 +88,7 @@ const SERVER: [Reading<ServerReport>; 9] = [
     (
         Kind::Counter,
         "sessiongate_server_health_changes_total",
-        "Changes of a server between healthy and unhealthy, by its health checks.",
+        "Changes of a server's health by its health checks, the first result included.",
         |server| server.health_changes,
     ),
 ];

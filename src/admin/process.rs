@@ -41,8 +41,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// Returns user and system time in seconds: fields 14 and 15, counted after the process name, which may contain spaces and
-/// parentheses.
+/// Returns user and system time in seconds: fields 14 and 15 of `stat`. Parsing starts after the process name,
+/// which may contain spaces and parentheses.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u32>().ok().map(f64::from);

@@ -117,7 +117,7 @@ async fn start(
     }
 }
 
-/// Returns the link that gives a browser alice's session, and sends an event if the session is new.
+/// Returns the link that gives a browser alice's session. Each use that creates a new session sends an event.
 fn login_link(token: String, alice: Arc<Alice>, events: mpsc::Sender<DemoEvent>) -> LoginLink {
     let log_in = move || {
         let (alice, events) = (Arc::clone(&alice), events.clone());

@@ -43,7 +43,8 @@ pub(super) fn run(file: &ConfigFile) -> CommandResult {
         let end = loop {
             let stop = &mut signals.stop;
             let is_watched = server.config().server.watch;
-            // Signals that arrive during a command are handled after it. Several of one kind count as one.
+            // Signals that arrive during a command are handled after it; only a stop signal interrupts a reload or a
+            // handover. Several of one kind count as one.
             let command = tokio::select! {
                 () = stop.recv() => break End::Stopped,
                 _ = signals.hangup.recv() => ServerCommand::Reload,

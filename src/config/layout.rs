@@ -30,7 +30,7 @@ pub struct LayoutConfig {
     pub expires: Option<String>,
     /// The attribute with the time of creation.
     pub created: Option<String>,
-    /// The encoding of both times.
+    /// The encoding of both times. [`TimeRule::Rack`] and [`TimeRule::Web`] fix that of the creation time instead.
     pub unit: TimeUnit,
     /// The framework's rules for the times.
     pub rule: TimeRule,

@@ -17,7 +17,8 @@ pub struct Limits {
     pub connections_per_address: Option<usize>,
     /// Maximum concurrent streams of one HTTP/2 connection.
     pub streams: u32,
-    /// Maximum number of reset streams of one HTTP/2 connection that are still tracked. One more closes the connection.
+    /// Maximum number of streams of one HTTP/2 connection that the client has reset before the gateway accepted them.
+    /// One more closes the connection.
     pub resets: usize,
     /// Limit on the streams of one client address that end before their responses. Beyond it, reads from the address's
     /// connections are throttled.

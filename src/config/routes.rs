@@ -35,7 +35,7 @@ use crate::rate::Rate;
 /// One of `[[routes]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteConfig {
-    /// The route's name in the access log: its `host` and `path` as configured.
+    /// The route's name in the access log: its `host` and `path`, normalized.
     pub name: String,
     /// The hosts that the route matches. `None` matches the hosts that no other route names.
     pub host: Option<HostPattern>,

@@ -1,5 +1,5 @@
-//! The files of a configuration: the file itself, and those that it refers to. A [`SourceWatcher`] detects changes by
-//! polling.
+//! The files of a configuration: the file itself, and those that it refers to, except for the certificates and keys of
+//! listeners, which the listeners reload. A [`SourceWatcher`] detects changes by polling.
 //!
 //! 1. Files are compared with the content that was read, so a change during the read, or right after it, is detected.
 //! 2. A change is reported only once the files look the same in two polls in a row, so that a file that is still being

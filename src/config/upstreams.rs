@@ -57,7 +57,8 @@ pub enum BalanceMethod {
     RoundRobin,
     /// The server with the fewest requests in flight relative to its weight.
     LeastConnections,
-    /// Power of two choices: of two random servers, the one with fewer requests in flight.
+    /// Power of two choices: of two servers drawn at random by weight, the one with fewer requests in flight relative
+    /// to its weight.
     RandomTwo,
     /// Always the same server for a session, or for a client's address if there is no session.
     Sticky,

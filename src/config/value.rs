@@ -1,6 +1,7 @@
 //! Parsers of single values: pure functions from a TOML value to a typed value or a [`Fault`].
 //!
-//! A fault's message follows the key's name (`` `server.drain` `` …) and never repeats the value: the report shows it.
+//! A fault's message follows the key's name (`` `server.drain` `` …). It need not repeat the value, which the report
+//! shows.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

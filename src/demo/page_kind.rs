@@ -60,7 +60,9 @@ impl PageKind {
             Self::Public => {
                 "Public. The gateway does not look up sessions here, so you are anonymous even if you are logged in."
             }
-            Self::Login => "The page requires a session. The gateway redirected you here to log in.",
+            Self::Login => {
+                "The page that you requested requires a session. The gateway redirected you here to log in."
+            }
             Self::Unknown => "This app has no such page. These are the headers that it received.",
         }
     }

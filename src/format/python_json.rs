@@ -135,7 +135,8 @@ mod tests {
         let expected =
             "{\"a\": \"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\\u007f\", \"b\": [1, {}, []]}";
         assert_eq!(dumps(&claims, Separators::Spaced).unwrap(), expected);
-        let compact = "{\"a\":\"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\\u007f\",\"b\":[1,{},[]]}";
+        let compact =
+            "{\"a\":\"Zo\\u00eb \\u2603 \\ud83d\\ude00 \\u0001\\n\\\"\\\\/\\u007f\",\"b\":[1,{},[]]}";
         assert_eq!(dumps(&claims, Separators::Compact).unwrap(), compact);
     }
 }

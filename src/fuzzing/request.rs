@@ -1,7 +1,7 @@
-//! Fuzz target `request`: what a client sends over HTTP/1.1, parsed as a whole and in pieces.
+//! Fuzz target `request`: parses the bytes of an HTTP/1.1 client as a whole and in pieces, and compares the requests.
 //!
-//! The first line of the input has one letter for each piece: its length, from `a` for one byte. The rest are the bytes of
-//! the client.
+//! The first line of the input has one letter for each piece: its length, from `a` for one byte. The rest is the
+//! client's bytes.
 
 use bytes::{Buf as _, Bytes};
 
@@ -11,7 +11,7 @@ use crate::message::RequestHead;
 /// The limits of the heads.
 const LIMITS: HeadLimits = HeadLimits { bytes: 8 * 1024, lines: 64 };
 
-/// A request and its body, or the end of the connection.
+/// The head of a request, and its body.
 type Exchange = (RequestHead, Vec<u8>);
 
 /// Parses what a client sends.
@@ -27,7 +27,11 @@ pub fn request(input: &[u8]) {
             request.fields.write(&mut lines);
             (request.method.clone(), request.uri.clone(), request.version, lines)
         };
-        assert_eq!((head(request), body), (head(other), other_body), "nor to a request");
+        assert_eq!(
+            (head(request), body),
+            (head(other), other_body),
+            "splitting makes no difference to a request"
+        );
         for (name, value) in request.fields.iter() {
             assert!(
                 !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)),
@@ -53,8 +57,8 @@ pub struct ClientRequest {
     pub body: Vec<u8>,
 }
 
-/// Returns the complete requests in what a client sends, which arrives in pieces, and whether the connection reads no
-/// further.
+/// Parses a client's input, which arrives in `pieces`. Returns the complete requests, and whether the connection would
+/// read no further.
 pub fn client_requests(pieces: &[&[u8]]) -> (Vec<ClientRequest>, bool) {
     let mut parser = Parser::default();
     for piece in pieces {
@@ -104,7 +108,7 @@ impl Parser {
         while !self.is_ended && self.step() {}
         assert!(
             self.is_ended || self.buffer.bytes.len() < LIMITS.bytes + 32 * 1024,
-            "what is not parsed yet is bounded"
+            "the unparsed input is bounded"
         );
     }
 

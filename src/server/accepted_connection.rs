@@ -28,9 +28,9 @@ const HTTPS_REQUIRED: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nContent-Length: 70\r\n\
     Cache-Control: no-store\r\nConnection: close\r\n\r\n\
     {\"type\":\"about:blank\",\"title\":\"This port requires HTTPS\",\"status\":400}";
-/// Timeout for sending [`HTTPS_REQUIRED`].
+/// Timeout for sending [`HTTPS_REQUIRED`] and for discarding what the client still sends.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Limit of the bytes from the client that are read and discarded meanwhile.
+/// Limit on the bytes from the client that are discarded after [`HTTPS_REQUIRED`].
 const MAX_DISCARD: u64 = 64 * 1024;
 
 /// Context shared by the connections of a listener.
@@ -47,7 +47,8 @@ pub(super) struct ListenerContext {
 struct ClientIdentity {
     /// The client's address, if it is known.
     address: Option<IpAddr>,
-    /// The address to which limits per client apply; `None` for a trusted proxy, which represents many clients.
+    /// The address to which limits per client apply; `None` if the address is unknown (Unix sockets) or belongs to a
+    /// trusted proxy, which represents many clients.
     limited_address: Option<IpAddr>,
 }
 

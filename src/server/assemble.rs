@@ -1,4 +1,4 @@
-//! Builds the objects that all workers share from the configuration.
+//! Turns a configuration into the objects that all workers share.
 //!
 //! A reload keeps the objects whose configuration has not changed: realms with their caches, upstreams with their
 //! connections, demo apps.

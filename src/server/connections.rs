@@ -62,8 +62,8 @@ pub(super) struct PausedConnection {
 }
 
 impl Connections {
-    /// Takes the limits from the configuration, and lowers them if the limit of open files requires it. Logs a warning if
-    /// a configured limit was lowered, and an info message if it was the default.
+    /// Takes the limits from the configuration, and lowers the number of connections if the limit of open files
+    /// requires it. Logs a warning if the configured number was lowered, and an info message if it was the default.
     pub(super) fn new(limits: &Limits, workers: usize, listeners: usize) -> Self {
         let reserve = DESCRIPTORS_OF_PROCESS
             + DESCRIPTORS_PER_WORKER.saturating_mul(workers as u64)

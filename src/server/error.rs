@@ -17,12 +17,12 @@ pub enum StartError {
     /// A listener cannot be opened.
     #[error(transparent)]
     Open(#[from] ListenError),
-    /// The operating system does not provide a thread, a socket, a file or random bytes.
+    /// A thread, a socket, a file or random bytes are not available, or TLS to an upstream cannot be set up.
     #[error("{what}: {error}")]
     System {
         /// The resource, for the message.
         what: &'static str,
-        /// The operating system's error.
+        /// The reason.
         error: std::io::Error,
     },
 }

@@ -1,5 +1,6 @@
 //! The state of the gateway that health checks and metrics report: whether it is draining, whether its workers are
-//! alive, and the outcomes of reloads. Only the server writes it, and nothing in the server depends on it.
+//! alive, and the outcomes of reloads. The server and the reloader (`cli/serve/reloader.rs`)
+//! write it, and nothing in the server depends on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};

@@ -1,7 +1,8 @@
 //! Listening Unix sockets and their files.
 //!
-//! A socket file on which no process listens is a leftover, and is replaced. A socket file on which a process listens, and
-//! a file of another kind, is an error. The file is removed at the end, unless another process has replaced it.
+//! A socket file on which no process listens is a leftover, and is replaced. A socket file on which a process listens
+//! is an error, and so is a file of another kind. The file is removed at the end, unless another process has replaced
+//! it or has taken over the socket.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -65,7 +65,7 @@ struct Acceptor {
 /// Starts a worker thread.
 ///
 /// # Errors
-/// Returns an error if the operating system provides no random bytes, no thread, or not the descriptors that a runtime
+/// Returns an error if the operating system cannot provide random bytes, a thread, or the descriptors that a runtime
 /// needs.
 pub(super) fn spawn(setup: WorkerSetup) -> Result<JoinHandle<()>, StartError> {
     let failed = |what| move |error| StartError::System { what, error };

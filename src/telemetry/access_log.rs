@@ -115,7 +115,7 @@ impl AccessLog {
         let Some(buffer) = self.shared.buffers.get(worker).or_else(|| self.shared.buffers.first()) else {
             return;
         };
-        // Only the writer thread contends for the lock, and it holds the lock only for a swap.
+        // Only the writer thread and `usage` contend for the lock, and they hold it only to swap or measure the buffer.
         let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
         let Buffer { text, lines, stamp } = &mut *buffer;
         if text.len() >= BUFFER_LIMIT {

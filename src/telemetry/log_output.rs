@@ -75,7 +75,8 @@ impl LogOutput {
         Self { target, pending: Vec::new(), is_line: false }
     }
 
-    /// Queues a newline if the file's last line has none. Called once, before the first line.
+    /// Queues a newline if the file's last line has none. Called before the first line, and again for each
+    /// reopened file.
     pub(super) fn begin(&mut self) {
         if let LogTarget::File { file, path } = &self.target
             && lacks_final_newline(file, path)

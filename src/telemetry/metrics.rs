@@ -1,7 +1,8 @@
 //! Prometheus counters and histograms that are updated by requests.
 //!
-//! 1. The counters of the request path are looked up when a configuration is loaded. Counting is then an atomic add,
-//!    without a lock, a lookup or an allocation. Rare events, such as refusals, may look their counter up.
+//! 1. The counters of the request path are looked up when a configuration is loaded, or on first use. Counting is then
+//!    an atomic add, without a lock, a lookup or an allocation. Rarer events, such as refusals and store operations,
+//!    look their counters up.
 //! 2. Label values are configured names and constants, never client data, so the number of series is bounded.
 //! 3. The counters survive a reload. Routes, realms and tables that keep their names keep their values.
 //!

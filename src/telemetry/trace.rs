@@ -1,4 +1,5 @@
-//! Propagation of W3C Trace Context: the headers `traceparent` and `tracestate`.
+//! Propagation of W3C Trace Context: the headers `traceparent` and `tracestate`. With [`Traces::Pass`], both are
+//! forwarded unchanged. Otherwise:
 //!
 //! 1. A valid `traceparent` is forwarded with the same trace id and flags and a new span id, the gateway's own, which the
 //!    access log has too. Clients may send it, because no decision depends on it.

@@ -1,5 +1,5 @@
 //! Load balancing: chooses the server for a request. The functions are pure, except that round robin updates credits,
-//! which are separate for each worker.
+//! which are separate for each worker, and that [`BalanceMethod::RandomTwo`] uses random numbers.
 
 use std::cell::Cell;
 

@@ -38,7 +38,7 @@ pub struct RequestBody {
 /// The minimum rate at which a client must send a body.
 #[derive(Clone, Copy, Debug)]
 pub struct MinBodyRate {
-    /// Timeout for each frame, and the total time that may be spent waiting, which `rate` extends.
+    /// Timeout for each frame, and limit on the time spent waiting for all frames. Received bytes extend the latter.
     pub limit: Duration,
     /// Bytes that add one second to the total; with 0, the total is not limited.
     pub rate: usize,

@@ -26,7 +26,7 @@ enum VersionedBody {
     Empty,
     /// The framing is invalid, so that the request is refused and nothing is read.
     InvalidFraming,
-    /// A body of this length, if that is known, that is never sent.
+    /// The body of a request in a dry run, with its length if it is known. Reading it fails.
     Announced(Option<u64>),
     Http1(Http1ClientBody),
     Http2 {
@@ -66,7 +66,7 @@ pub enum ClientBodyError {
     /// The framing is invalid, or the client closed the connection.
     #[error("the request's body {0}")]
     Framing(String),
-    /// The connection serves the next request already.
+    /// The connection no longer serves this request, or the request is a dry run.
     #[error("the request has ended")]
     Ended,
     /// An HTTP/2 stream failed.

@@ -77,7 +77,7 @@ struct Sending<B> {
     queue: WriteQueue,
     /// The body, until all of it is in the queue.
     body: Option<B>,
-    /// Number of bytes that are missing from the announced Content-Length; `None` if the body is chunked.
+    /// Number of bytes of the Content-Length that are not queued yet; `None` if the body is chunked.
     remaining: Option<u64>,
     /// The request head, for a retry; `None` once response bytes have arrived or the body has failed.
     head: Option<RequestHead>,
@@ -297,8 +297,8 @@ where
         }
     }
 
-    /// Moves a piece of the body to the queue, unless the queue is full enough. Returns `false` if no piece has arrived
-    /// yet.
+    /// Moves a piece of the body to the queue, unless more than one piece is queued already. Returns `false` if no
+    /// piece has arrived yet.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, Http1Error<B::Error>> {
         let sending = &mut self.sending;
         if sending.queue.pieces() > 1 {

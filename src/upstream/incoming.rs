@@ -41,7 +41,7 @@ enum Cause {
 /// Error of a request that failed before the response head.
 #[derive(Debug)]
 pub(crate) struct SendError {
-    /// The request head for a retry; `None` if the server has begun to respond.
+    /// The request head for a retry; `None` if the server has begun to respond or the request body has failed.
     pub(crate) head: Option<RequestHead>,
     /// Whether no byte of the request was sent. Its body is then still complete.
     pub(crate) unsent: bool,

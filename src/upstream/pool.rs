@@ -438,7 +438,8 @@ impl Slot {
             }
             Err(reason) => {
                 target.connect_failures.fetch_add(1, Relaxed);
-                tracing::warn!(upstream = %config.name, server = %target.label, %reason, "no connection");
+                let (upstream, server) = (&*config.name, &*target.label);
+                tracing::warn!(upstream, server, %reason, "a connection could not be opened");
                 target.failed(&config.name, config.ejection.as_ref(), &reason);
                 Err(reason)
             }

@@ -126,7 +126,7 @@ async fn purge_of_a_large_table_deletes_exactly_the_expired_sessions() {
     let finished = wait_without_timeout(child).await.with_code(0);
 
     let half = rows.len() as u64 / 2;
-    for (count, expected) in [("scanned", half * 2), ("live", half), ("over", half), ("deleted", half)] {
+    for (count, expected) in [("scanned", half * 2), ("live", half), ("expired", half), ("deleted", half)] {
         assert_eq!(finished.summary[count], expected, "{count}: {finished:?}");
     }
     assert_eq!((&finished.summary["complete"], &finished.summary["left"]), (&json!(true), &json!({})));
@@ -207,7 +207,7 @@ async fn dry_run_counts_and_deletes_nothing() {
     let (engine, expired, live) = engine_with(7, 5).await;
     let directory = configure(&engine);
     let finished = run(directory.path(), &["purge", "--dry-run", "--json"]).await.with_code(0);
-    assert_eq!(finished.summary["over"], expired.len());
+    assert_eq!(finished.summary["expired"], expired.len());
     assert_eq!(finished.summary["deleted"], 0);
     assert_eq!(finished.summary["dry_run"], true);
     assert!(finished.stderr.contains("7 to delete"), "{}", finished.stderr);
@@ -300,7 +300,7 @@ async fn interrupted_purge_is_exit_code_1_with_the_summary_so_far() {
     // The deletes that were sent time out and are not retried.
     let finished = wait(purge).await.with_code(1);
     assert_eq!(
-        (&finished.summary["over"], &finished.summary["complete"]),
+        (&finished.summary["expired"], &finished.summary["complete"]),
         (&json!(3), &json!(false)),
         "{finished:?}"
     );

@@ -131,7 +131,8 @@ impl EventPrinter {
         }
     }
 
-    /// Returns the line about a request, or `None` for a poll with the same result as the previous poll.
+    /// Returns the line about a request, or `None` for a poll that reissued no session and had the same result as the
+    /// previous poll.
     fn line(&mut self, entry: &AccessLogEntry) -> Option<String> {
         let position = self.unmatched.iter().position(|request| request.request_id == entry.id);
         let app_request = position.and_then(|position| self.unmatched.remove(position));

@@ -93,7 +93,7 @@ impl Explanation {
                 let expires = output::relative(life.expires, self.now.wall);
                 let due = match &life.due {
                     Some(due) => format!(
-                        "a reissue is due, which would extend it to {}",
+                        "a reissue is due, after which it would expire {}",
                         output::relative(due.expires, self.now.wall)
                     ),
                     None => "no reissue is due".to_owned(),
@@ -206,7 +206,7 @@ fn describe_user(user: UserState, claim: &UserClaim) -> String {
     }
 }
 
-/// Returns the session headers of the forwarded request, and those that the route sets.
+/// Returns the headers of the forwarded request that the route sets, the session headers, and `X-Forwarded-Prefix`.
 fn injected(outcome: &DryRunOutcome, route: Option<&Route>) -> Vec<(String, String)> {
     let DryRunOutcome::Forwarded { headers, .. } = outcome else { return Vec::new() };
     let is_set_by_route = |route: &Route, name: &HeaderName| {

@@ -17,7 +17,7 @@ pub(super) fn ready(server: &Server) {
     let status = match reloads.failed {
         0 => format!("Serving on {count} {noun}, configuration {}", reloads.generation),
         failed => format!(
-            "Serving on {count} {noun}, configuration {}; {failed} reloads failed",
+            "Serving on {count} {noun}, configuration {}; failed reloads: {failed}",
             reloads.generation
         ),
     };

@@ -94,7 +94,7 @@ fn log_reload(difference: &Difference, generation: u64) {
     );
 }
 
-/// Logs each error and warning. Their messages never contain a value, so the log contains no secret.
+/// Logs each error and warning, without the file's lines, which may contain secrets.
 fn log(report: &DiagnosticReport) {
     for problem in report.diagnostics() {
         let (at, hint) = (report.location(problem), problem.hint.as_deref());

@@ -152,7 +152,7 @@ fn report(
             "complete": !stopped,
             "scanned": totals.scanned,
             "live": totals.live,
-            "over": totals.expired,
+            "expired": totals.expired,
             "deleted": totals.deleted,
             "changed": totals.changed,
             "gone": totals.deleted_by_others,

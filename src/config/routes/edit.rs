@@ -1,7 +1,8 @@
 //! `[routes.request_headers]` and `[routes.response_headers]`: headers that are set, added and removed.
 //!
-//! 1. Names that HTTP or the gateway uses are rejected, in both directions: framing, hop-by-hop, cookies, forwarding
-//!    information, `X-Session-*`, and the headers that `[routes.headers]` injects.
+//! 1. Names that HTTP or the gateway uses are rejected. In both directions these are framing, hop-by-hop, cookies and
+//!    `X-Session-*`; in requests also forwarding information and the headers that `[routes.headers]` injects; in
+//!    responses also headers that depend on the individual response.
 //! 2. A value consists of literal text and variables that cannot contain a line break: an address, a host, a scheme, an
 //!    id.
 //! 3. Contradictions are errors: a name that is set and removed, or set twice.
@@ -130,7 +131,7 @@ fn values(section: &mut Section<'_, '_>, direction: Direction, route: &str) -> V
     section.entries(|section, entry| {
         let read = name(entry.name, direction).map_err(|fault| (entry.span.clone(), fault));
         let read = read.and_then(|name| {
-            let value = text(|text| value(text, route))(entry.value.get_ref());
+            let value = text(|text| value(text, direction, route))(entry.value.get_ref());
             Ok(HeaderEdit { name, value: value.map_err(|fault| (entry.value.span(), fault))? })
         });
         match read {
@@ -194,7 +195,7 @@ fn is_reserved(name: &HeaderName) -> bool {
         )
 }
 
-fn value(text: &str, route: &str) -> Result<EditValue, Fault> {
+fn value(text: &str, direction: Direction, route: &str) -> Result<EditValue, Fault> {
     if let Some(c) = text.chars().find(|c| !matches!(c, ' '..='~')) {
         return Err(Fault::new(format!("must not contain `{}`", c.escape_debug())));
     }
@@ -210,7 +211,11 @@ fn value(text: &str, route: &str) -> Result<EditValue, Fault> {
         "request_id" => Ok(Some(Variable::RequestId)),
         "route" => Ok(None),
         _ => {
-            let fault = Fault::new(format!("contains the unknown variable `{{{name}}}`"));
+            let fault = match direction {
+                // Credentials for the upstream may contain braces, and the message is logged.
+                Direction::Request => Fault::new("contains an unknown variable"),
+                Direction::Response => Fault::new(format!("contains the unknown variable `{{{name}}}`")),
+            };
             Err(fault.hint(
                 "known variables: {client_ip}, {host}, {scheme}, {request_id} and {route}; `{{` is a literal brace",
             ))

@@ -1,6 +1,6 @@
 //! `login`: the login page to which browsers without a session are redirected.
 
-use http::Method;
+use http::{Method, StatusCode};
 
 use super::{ACCESS, LocatedRoute, MATCH, pattern};
 use crate::config::diagnostic::Diagnostic;
@@ -45,7 +45,7 @@ pub(super) fn check(located: &LocatedRoute, routes: &[LocatedRoute]) -> Option<(
     let route = &located.route;
     let login = route.login.as_ref()?;
     match matching_route(routes, route.host.as_ref(), path(&login.before)) {
-        Some(page) if page.route.access.needs_session() && page.route.realm == route.realm => {
+        Ok(page) if page.route.access.needs_session() && page.route.realm == route.realm => {
             let redirect_loop = Diagnostic::error("the login page itself requires a login");
             let hint = "add a route for it with `access = \"optional\"` or \"public\"";
             let redirect_loop = redirect_loop.hint(hint);
@@ -58,28 +58,40 @@ pub(super) fn check(located: &LocatedRoute, routes: &[LocatedRoute]) -> Option<(
             needs.extend(located.locations(&["session"]));
             Some((redirect_loop, needs))
         }
-        Some(_) => None,
-        None => {
-            let unmatched = Diagnostic::warning("no route matches the login page, so browsers get 404");
+        Ok(_) => None,
+        Err(status) => {
+            let why = match status {
+                StatusCode::METHOD_NOT_ALLOWED => "the route of the login page does not accept GET",
+                _ => "no route matches the login page",
+            };
+            let unmatched = Diagnostic::warning(format!("{why}, so browsers get {}", status.as_str()));
             Some((unmatched, vec!["/routes/".to_owned()]))
         }
     }
 }
 
-/// Returns the route that matches a GET of `path`: the one with the longest prefix, and among equal prefixes the one with
-/// methods.
+/// Returns the route that matches a GET of `path`, as the router finds it: among the routes with the longest prefix, the
+/// one that lists GET, or else the one without methods.
+///
+/// # Errors
+/// Returns the status of the response if no route matches.
 fn matching_route<'r>(
     routes: &'r [LocatedRoute],
     host: Option<&HostPattern>,
     path: &str,
-) -> Option<&'r LocatedRoute> {
+) -> Result<&'r LocatedRoute, StatusCode> {
     let matches_path = |route: &RouteConfig| {
         let is_prefix = if route.ignore_case { is_prefix_ignoring_case } else { is_prefix };
         is_prefix(&route.path, path)
     };
-    let candidates = routes.iter().filter(|LocatedRoute { route, .. }| {
-        let method = route.methods.is_empty() || route.methods.contains(&Method::GET);
-        route.host.as_ref() == host && method && matches_path(route)
-    });
-    candidates.max_by_key(|LocatedRoute { route, .. }| (route.path.len(), !route.methods.is_empty()))
+    let matching = || {
+        routes.iter().filter(|LocatedRoute { route, .. }| route.host.as_ref() == host && matches_path(route))
+    };
+    let longest = matching().map(|located| located.route.path.len()).max().ok_or(StatusCode::NOT_FOUND)?;
+    let accepts_get = |located: &&LocatedRoute| {
+        let RouteConfig { path, methods, .. } = &located.route;
+        path.len() == longest && (methods.is_empty() || methods.contains(&Method::GET))
+    };
+    let found = matching().filter(accepts_get).max_by_key(|located| !located.route.methods.is_empty());
+    found.ok_or(StatusCode::METHOD_NOT_ALLOWED)
 }

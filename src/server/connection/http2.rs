@@ -46,7 +46,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 const MAX_STREAM_ERRORS: usize = 100;
 /// Interval of PING frames to a silent client.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// Timeout for the reply to a PING frame, and for streams that are still opened after GOAWAY.
+/// Timeout for the reply to a PING frame. After GOAWAY, also the timeout for streams that the client opened before it
+/// received the GOAWAY.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `stream`, from which `first` has already been read.
@@ -139,7 +140,8 @@ pub(super) async fn serve<S>(
             if shutting_down || !(expired || stop.as_mut().poll(cx).is_ready()) {
                 return Poll::Pending;
             }
-            // GOAWAY: no new streams are accepted, and the connection ends with the last of its streams.
+            // Sends GOAWAY, so that the client opens no more streams. Streams that are already in transit are served,
+            // and the connection ends with its last stream.
             shutting_down = true;
             deadline = Deadline::default();
             connection.as_mut().graceful_shutdown();
@@ -218,7 +220,8 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         } else if let Some(response) = this.response {
             response.poll_request(cx);
         }
-        // Discarding reopens the flow-control window. Clients that send the whole request before they read wait for it.
+        // Discarding reopens the flow-control window. Otherwise, a client that reads the response only after sending
+        // the whole request would block.
         let rest = this.unread.as_ref().filter(|unread| unread.poll_discard(cx).is_pending());
         if is_over {
             if this.response.as_ref().is_some_and(|response| !response.is_done()) {

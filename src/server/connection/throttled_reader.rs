@@ -3,7 +3,8 @@
 //! 1. After a fixed amount, other tasks of the worker run first, because one read may contain hundreds of frames.
 //! 2. A new connection, and one that has reset streams, is read only as far as its address has tokens for the streams
 //!    that the bytes may reset ([`ResetBudget`]). Without tokens nothing is read, and TCP flow control stops the client.
-//!    A connection that has reset nothing is not slowed down by other connections of its address.
+//!    Once its address has had all tokens, a connection that resets nothing is not slowed down by other connections of
+//!    the address.
 //!
 //! Writing responses is not limited.
 

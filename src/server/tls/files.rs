@@ -33,7 +33,8 @@ impl Files {
         }
     }
 
-    /// Returns whether all contents are equal. Two unreadable files are equal if the kind of error is.
+    /// Returns whether all contents are equal. Two unreadable files count as equal if their errors have
+    /// the same kind.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
             && self.0.iter().zip(&other.0).all(|((_, one), (_, other))| match (one, other) {

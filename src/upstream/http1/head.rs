@@ -15,7 +15,7 @@ use crate::message::{Request, RequestHead};
 /// The framing of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// The Content-Length in the headers of the request.
+    /// The Content-Length in the headers of the request; 0 if it has neither that field nor a body.
     Announced(u64),
     /// `Transfer-Encoding: chunked`, added by the gateway.
     Chunked,

@@ -123,7 +123,7 @@ async fn request_bodies_have_a_content_length_or_are_chunked() {
 }
 
 #[tokio::test]
-async fn a_body_of_another_length_than_its_content_length_fails() {
+async fn a_body_whose_length_differs_from_its_content_length_fails() {
     for (body, length) in [("abc", "2"), ("abc", "4"), ("", "4"), ("", "x")] {
         let (connection, mut peer) = pair();
         let mut request = post(Full::new(Bytes::from(body)).boxed());
@@ -290,7 +290,7 @@ async fn after_an_upgrade_the_stream_begins_with_the_bytes_read_after_the_head()
 }
 
 #[tokio::test]
-async fn bytes_received_before_the_request_was_sent_are_no_response() {
+async fn bytes_received_before_the_request_was_sent_are_not_its_response() {
     // On a connection that fails to write, and on one that is not writable yet.
     let (connection, mut peer) = pair();
     peer.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").await.unwrap();

@@ -36,10 +36,10 @@ pub(super) struct Encoder {
 enum Framing {
     /// No body is sent, regardless of the headers.
     None,
-    /// Content-Length, with this number of missing bytes.
+    /// Content-Length, with this number of bytes left to send.
     Length(u64),
     Chunked,
-    /// The end of the connection.
+    /// The body ends when the connection is closed.
     UntilClose,
 }
 

@@ -1,7 +1,7 @@
 //! The IO of a client's HTTP/1.1 connection: reads request heads and bodies, and writes queued bytes.
 //!
 //! It is shared by the connection's task, which reads heads and writes responses, and by the body of the current request,
-//! which reads itself when it is polled.
+//! which is read from the connection when it is polled.
 
 use std::cell::RefCell;
 use std::io;

@@ -262,6 +262,11 @@ fn invalid_header_edits_are_errors() {
     ] {
         assert_eq!(errors(&response(lines)), [expected], "{lines}");
     }
+    // The values of request headers may be credentials, which no message may contain.
+    assert_eq!(
+        errors(&request("set = { Authorization = \"Bearer {secret}\" }")),
+        ["`routes.request_headers.set.Authorization` contains an unknown variable"]
+    );
     assert_eq!(errors(&request("add = { X-A = \"x\" }")), ["unknown key `add` in `routes.request_headers`"]);
     let injected = BASE.to_owned() + "X-User = \"user\"\n[routes.request_headers]\nremove = [\"x-user\"]\n";
     let expected =

@@ -1,6 +1,6 @@
 //! Errors in `[[routes]]`.
 
-use crate::config::fixture::{BASE, accepted, errors, with};
+use crate::config::fixture::{BASE, accepted, errors, read, with};
 
 #[test]
 fn invalid_routes_are_errors() {
@@ -236,7 +236,11 @@ fn invalid_login_pages_are_errors() {
     assert_eq!(errors(&page("path = \"/login\"|session = \"main\"")), [endless]);
     assert_eq!(errors(&page("path = \"/login/form\"|access = \"public\"")), [endless]);
     assert_eq!(errors(&page("path = \"/log\"|access = \"public\"")), [endless]);
-    assert_eq!(errors(&page("path = \"/login\"|methods = [\"POST\"]|access = \"public\"")), [endless]);
+    // The router does not fall back to the shorter prefix either.
+    let (config, report) = read(&page("path = \"/login\"|methods = [\"POST\"]|access = \"public\""));
+    assert!(config.is_some(), "{report}");
+    let unmatched = "the route of the login page does not accept GET, so browsers get 405";
+    assert_eq!(report.diagnostics().iter().map(|warning| &*warning.message).collect::<Vec<_>>(), [unmatched]);
     assert_eq!(errors(&page("path = \"/login\"|host = \"example.com\"|access = \"public\"")), [endless]);
 }
 
