@@ -194,7 +194,7 @@ pub fn mapping(claims: &[u8]) {
     let Ok(headers) = proxy::map(&rules, &claims, MAX_HEADER_BYTES) else { return };
     let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     assert!(size <= MAX_HEADER_BYTES, "the headers are within the limit");
-    for (name, value) in &headers {
+    for (name, value) in headers.iter() {
         let bytes = value.as_bytes();
         assert!(!bytes.is_empty() && bytes.trim_ascii() == bytes, "{name} has no blanks at its ends");
         assert!(!bytes.iter().any(u8::is_ascii_control), "{name} contains no control character");

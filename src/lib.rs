@@ -5,6 +5,7 @@
 
 pub mod claims;
 pub mod fields;
+mod header_lines;
 pub mod headers;
 mod host;
 mod http1;

@@ -8,8 +8,8 @@ use crate::fields::Fields;
 /// A request.
 #[derive(Debug)]
 pub struct Request<B> {
-    /// The request's head.
-    pub head: RequestHead,
+    /// The request's head. Boxed, since every step of the request moves it.
+    pub head: Box<RequestHead>,
     /// The request's body.
     pub body: B,
 }
@@ -59,7 +59,8 @@ impl<B> From<http::Request<B>> for Request<B> {
         let (mut parts, body) = request.into_parts();
         let protocol = parts.extensions.remove();
         let http::request::Parts { method, uri, version, headers, .. } = parts;
-        Self { head: RequestHead { method, uri, version, protocol, fields: headers.into() }, body }
+        let head = RequestHead { method, uri, version, protocol, fields: headers.into() };
+        Self { head: Box::new(head), body }
     }
 }
 

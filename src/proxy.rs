@@ -113,7 +113,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     }
     let entry = gateway.access_log.as_ref().map(|log| Box::new(record.into_entry(log, worker.number())));
     match tunnel {
-        Some(tunnel) => worker.open_tunnel(tunnel, entry),
+        Some(tunnel) => worker.open_tunnel(*tunnel, entry),
         None => entry.into_iter().for_each(|entry| response.body.record(entry)),
     }
     response
@@ -145,7 +145,7 @@ async fn serve<'g>(
     context: RequestContext<'_>,
     edits: &mut PreparedEdits<'g>,
     record: &mut RequestRecord,
-) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
+) -> Result<(Response<ResponseBody>, Option<Box<Tunnel>>), Refusal> {
     let decision = pin!(decide(&snapshot.gateway, request, context, edits, record)).await?;
     match decision {
         Decision::Forward(forwardable) => {
@@ -213,7 +213,7 @@ async fn execute(
     RequestContext { peer, id, now }: RequestContext<'_>,
     edits: &PreparedEdits<'_>,
     record: &mut RequestRecord,
-) -> Result<(Response<ResponseBody>, Option<Tunnel>), Refusal> {
+) -> Result<(Response<ResponseBody>, Option<Box<Tunnel>>), Refusal> {
     let gateway = &snapshot.gateway;
     let preparation = SessionPreparation::run(&mut forwardable, gateway.max_header_bytes).await;
     record.store += preparation.took;

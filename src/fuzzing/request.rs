@@ -12,7 +12,7 @@ use crate::message::RequestHead;
 const LIMITS: HeadLimits = HeadLimits { bytes: 8 * 1024, lines: 64 };
 
 /// The head of a request, and its body.
-type Exchange = (RequestHead, Vec<u8>);
+type Exchange = (Box<RequestHead>, Vec<u8>);
 
 /// Parses what a client sends.
 pub fn request(input: &[u8]) {
@@ -76,7 +76,7 @@ pub fn client_requests(pieces: &[&[u8]]) -> (Vec<ClientRequest>, bool) {
 #[derive(Debug)]
 struct Parser {
     buffer: ReadBuffer,
-    current: Option<(RequestHead, Decoder, Vec<u8>, bool)>,
+    current: Option<(Box<RequestHead>, Decoder, Vec<u8>, bool)>,
     requests: Vec<Exchange>,
     is_ended: bool,
 }

@@ -43,7 +43,7 @@ pub(crate) struct HeadLimits {
 /// A request head, and what it says about the connection.
 #[derive(Debug)]
 pub(crate) struct ParsedRequest {
-    pub(crate) head: RequestHead,
+    pub(crate) head: Box<RequestHead>,
     /// Decodes the body that follows. `None` if the framing is invalid: the proxy refuses the request.
     pub(crate) body: Option<Decoder>,
     /// Whether another request may follow on the connection (RFC 9112, 9.3).
@@ -139,7 +139,7 @@ fn parse<'b>(
     let keep_alive = body.is_some() && !closes && (version == Version::HTTP_11 || keeps_alive);
     let has_body = body.as_ref().is_some_and(|body| !body.is_ended());
     let expects_continue = expects && version == Version::HTTP_11 && has_body;
-    let head = RequestHead { method, uri, version, protocol: None, fields };
+    let head = Box::new(RequestHead { method, uri, version, protocol: None, fields });
     Ok(Some((ParsedRequest { head, body, keep_alive, expects_continue }, length)))
 }
 

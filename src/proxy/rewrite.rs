@@ -63,7 +63,7 @@ pub(super) fn add_prefix_header(rewrite: &Rewrite, fields: &mut Fields, added: &
     let before = before.trim_end_matches('/');
     let before = if before.starts_with('/') { before } else { "" };
     if let Ok(prefix) = HeaderValue::from_str(&format!("{before}{}", rewrite.strip)) {
-        added.replace(fields, FORWARDED_PREFIX, prefix);
+        added.replace(fields, &FORWARDED_PREFIX, &prefix);
     }
 }
 
@@ -292,10 +292,7 @@ mod tests {
             let mut added = GatewayHeaders::default();
             add_prefix_header(&rewrite("/app", ""), &mut fields, &mut added);
             assert!(fields.is_empty());
-            assert_eq!(
-                added.iter().next().unwrap(),
-                (&FORWARDED_PREFIX, &HeaderValue::from_static(expected))
-            );
+            assert_eq!(added.iter().next().unwrap(), (FORWARDED_PREFIX, HeaderValue::from_static(expected)));
         }
     }
 

@@ -7,10 +7,12 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
+
+use crate::header_lines::HeaderLines;
 
 /// Headers that a route's mapping builds from a session's claims.
-pub type Mapped = Result<Box<[(HeaderName, HeaderValue)]>, MappingTooLarge>;
+pub type Mapped = Result<HeaderLines, MappingTooLarge>;
 
 /// The error of a mapping that exceeds the header budget, with the header at which it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ impl MappingCache {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -52,10 +56,11 @@ mod tests {
         let cache = MappingCache::new(1);
         let slot = |number, edition| MappingSlot { number, edition };
         let made = |value: &'static str| {
-            let header = (HeaderName::from_static("x-user"), HeaderValue::from_static(value));
-            move || -> Mapped { Ok(Box::new([header.clone()])) }
+            let mut lines = HeaderLines::default();
+            lines.push(&HeaderName::from_static("x-user"), &HeaderValue::from_static(value));
+            move || -> Mapped { Ok(lines.clone()) }
         };
-        let value = |mapped: Cow<'_, Mapped>| mapped.as_ref().as_ref().unwrap()[0].1.clone();
+        let value = |mapped: Cow<'_, Mapped>| mapped.as_ref().as_ref().unwrap().iter().next().unwrap().1;
 
         assert_eq!(value(cache.get_or_build(slot(0, 1), made("first"))), "first");
         assert_eq!(value(cache.get_or_build(slot(0, 1), made("again"))), "first");

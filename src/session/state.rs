@@ -9,6 +9,8 @@ use http::HeaderValue;
 use super::mapped::{Mapped, MappingCache, MappingSlot};
 use super::reference::Ref;
 use crate::format::SessionRecord;
+use crate::header_lines::HeaderLines;
+use crate::headers::{SESSION_REF, SESSION_VERSION};
 use crate::item::Key;
 
 /// A session as it was read or written: immutable, and shared by all requests that use it.
@@ -40,8 +42,8 @@ pub enum UserState {
 pub struct SessionHeaders {
     /// `X-Session-Ref`
     pub reference: HeaderValue,
-    /// `X-Session-Version`
-    pub version: HeaderValue,
+    /// The lines `X-Session-Ref` and `X-Session-Version`.
+    pub lines: HeaderLines,
 }
 
 impl Session {
@@ -54,12 +56,16 @@ impl Session {
         mapping_slots: usize,
     ) -> Self {
         let reference = Ref::from_key(&key);
-        let text = |text: String| HeaderValue::from_maybe_shared(bytes::Bytes::from(text));
-        let headers = SessionHeaders {
-            // Always valid: both are digits.
-            reference: text(reference.to_string()).unwrap_or(HeaderValue::from_static("")),
-            version: text(record.version.to_string()).unwrap_or(HeaderValue::from_static("")),
+        // Always valid: both are digits.
+        let value = |text: String| {
+            HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
         };
+        let (reference_value, version) = (value(reference.to_string()), value(record.version.to_string()));
+        let mut lines = HeaderLines::default();
+        lines.push(&SESSION_REF, &reference_value);
+        lines.push(&SESSION_VERSION, &version);
+        lines.shrink();
+        let headers = SessionHeaders { reference: reference_value, lines };
         let mapped = MappingCache::new(mapping_slots);
         Self { key, reference, record, size, known_at, user, headers, mapped }
     }

@@ -80,7 +80,7 @@ struct Sending<B> {
     /// Number of bytes of the Content-Length that are not queued yet; `None` if the body is chunked.
     remaining: Option<u64>,
     /// The request head, for a retry; `None` once response bytes have arrived or the body has failed.
-    head: Option<RequestHead>,
+    head: Option<Box<RequestHead>>,
     /// Whether any byte of the request was sent, or may have been.
     started: bool,
     /// The first piece of the body, until any byte is written.
@@ -95,7 +95,7 @@ struct Sending<B> {
 /// The parts of a failed request that a retry needs.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    pub(super) head: RequestHead,
+    pub(super) head: Box<RequestHead>,
     /// Whether no byte of the request was sent.
     pub(super) unsent: bool,
     /// The first piece of the body, if it was taken and no byte was sent.

@@ -42,7 +42,7 @@ enum Cause {
 #[derive(Debug)]
 pub(crate) struct SendError {
     /// The request head for a retry; `None` if the server has begun to respond or the request body has failed.
-    pub(crate) head: Option<RequestHead>,
+    pub(crate) head: Option<Box<RequestHead>>,
     /// Whether no byte of the request was sent. Its body is then still complete.
     pub(crate) unsent: bool,
     pub(crate) cause: IncomingError,

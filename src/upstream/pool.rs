@@ -494,7 +494,7 @@ impl Connection {
             Leased::Http2(stream) => {
                 let endpoint = &self.lease.in_flight.slot.target.endpoint;
                 let Request { head, body } = request;
-                let (mut sender, request) = stream.prepare(head.clone(), body, gateway_headers, endpoint);
+                let (mut sender, request) = stream.prepare((*head).clone(), body, gateway_headers, endpoint);
                 let sending = Box::pin(sender.try_send_request(request));
                 let result = await_response_head(sending, timeout, &progress, &mut Alarm::default()).await?;
                 let result = result.map(|response| Response::from(response).map(Incoming::from_http2));

@@ -95,7 +95,19 @@ fn names_of_public_types_are_unique() {
 
 /// The layers of `src/`, lowest first. A layer imports from those before it only.
 const LAYERS: &[&[&str]] = &[
-    &["time", "secret", "item", "path", "host", "claims", "fields", "message", "headers", "rate"],
+    &[
+        "time",
+        "secret",
+        "item",
+        "path",
+        "host",
+        "claims",
+        "fields",
+        "header_lines",
+        "message",
+        "headers",
+        "rate",
+    ],
     &["tls", "http1"],
     &["config"],
     &["format"],

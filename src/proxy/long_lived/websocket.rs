@@ -27,14 +27,14 @@ pub(in crate::proxy) fn conclude_handshake(
     upstream: Option<Lease>,
     binding: Option<SessionBinding>,
     streams: &StreamsConfig,
-) -> Result<Option<Tunnel>, Refusal> {
+) -> Result<Option<Box<Tunnel>>, Refusal> {
     match (upstream, &streams.websocket) {
         (Some(upstream), Some(config)) => {
             accept(handshake, response);
             let (upgrade, client) = Upgrade::channel();
             response.body.upgrade_with(upgrade);
             let limits = TunnelLimits { idle_timeout: streams.idle_timeout, max_age: config.max_age };
-            Ok(Some(Tunnel { client, upstream, binding, limits }))
+            Ok(Some(Box::new(Tunnel { client, upstream, binding, limits })))
         }
         (_, _) if handshake.method() == UpgradeMethod::Connect && response.status.is_success() => {
             Err(Refusal::BadResponse)

@@ -37,7 +37,7 @@ use crate::upstream::ClientBody;
 /// A request whose head is unambiguous. Only [`Inbound::read`] makes one.
 #[derive(Debug)]
 pub struct Inbound {
-    head: InboundParts,
+    parts: InboundParts,
 }
 
 /// A request without the headers that clients may not send. Only [`Inbound::sanitize`] makes one.
@@ -47,7 +47,7 @@ pub struct Sanitized(Box<SanitizedRequest>);
 /// The contents of [`Sanitized`]. Boxed, since every later step moves them.
 #[derive(Debug)]
 struct SanitizedRequest {
-    head: InboundParts,
+    parts: InboundParts,
     origin: RequestOrigin,
     scrubbed: u64,
 }
@@ -55,15 +55,13 @@ struct SanitizedRequest {
 /// The parts of a request.
 #[derive(Debug)]
 pub(super) struct InboundParts {
-    pub(super) method: Method,
+    /// The head. Its URI has been replaced by `target`.
+    pub(super) head: Box<RequestHead>,
     pub(super) target: PathAndQuery,
     pub(super) host: Host,
-    pub(super) fields: Fields,
     pub(super) body: ClientBody,
     /// The protocol that the client requests to switch to, if any.
     pub(super) upgrade: UpgradeRequest,
-    /// The HTTP version of the client.
-    pub(super) version: Version,
     /// Whether the client accepts trailers.
     pub(super) trailers: bool,
 }
@@ -106,49 +104,49 @@ impl Inbound {
             (_, _) => {}
         }
         let host = Host::read(&head, peer)?;
-        let RequestHead { method, uri, fields, .. } = head;
-        let target = match uri.into_parts().path_and_query {
+        let target = match std::mem::take(&mut head.uri).into_parts().path_and_query {
             Some(target) if target.path().starts_with('/') => encode_non_ascii(target)?,
             _ => return Err(Refusal::Malformed(Malformed::Target)),
         };
         if target.as_str().len() > limits.uri {
             return Err(Refusal::UriTooLong);
         }
-        for expectation in fields.get_all(&EXPECT) {
+        for expectation in head.fields.get_all(&EXPECT) {
             if !expectation.eq_ignore_ascii_case(b"100-continue") {
                 return Err(Refusal::Expectation);
             }
         }
-        let trailers = version == Version::HTTP_2 || accepts_trailers(&fields);
-        Ok(Self { head: InboundParts { method, target, host, fields, body, upgrade, version, trailers } })
+        let trailers = version == Version::HTTP_2 || accepts_trailers(&head.fields);
+        Ok(Self { parts: InboundParts { head, target, host, body, upgrade, trailers } })
     }
 
     /// Removes headers that the client may not send, and determines the origin of the request.
     #[must_use]
     pub fn sanitize(self, scrub: &Scrub, peer: &Peer) -> Sanitized {
-        let Self { mut head } = self;
-        let origin = peer.origin(&head.fields, &head.host.header);
+        let Self { mut parts } = self;
+        let fields = &mut parts.head.fields;
+        let origin = peer.origin(fields, &parts.host.header);
         // Written in canonical form, since `007` is also a valid length.
-        let length = head.body.size_hint().exact().unwrap_or(0);
-        head.fields.replace_values(&CONTENT_LENGTH, |value| {
+        let length = parts.body.size_hint().exact().unwrap_or(0);
+        fields.replace_values(&CONTENT_LENGTH, |value| {
             let is_canonical =
                 parse_request_length(value) == Some(length) && (value == b"0" || !value.starts_with(b"0"));
             (!is_canonical).then(|| HeaderValue::from(length))
         });
-        let scrubbed = remove_fields(&mut head.fields, scrub, peer);
-        Sanitized(Box::new(SanitizedRequest { head, origin, scrubbed }))
+        let scrubbed = remove_fields(fields, scrub, peer);
+        Sanitized(Box::new(SanitizedRequest { parts, origin, scrubbed }))
     }
 }
 
 impl Sanitized {
     /// Returns the method.
     pub fn method(&self) -> &Method {
-        &self.0.head.method
+        &self.0.parts.head.method
     }
 
     /// Returns the path on which decisions are made.
     pub fn path(&self) -> &str {
-        self.0.head.target.path()
+        self.0.parts.target.path()
     }
 
     /// Replaces the path by `path`, and keeps the query.
@@ -156,33 +154,33 @@ impl Sanitized {
     /// # Errors
     /// Returns a refusal if `path` is not a valid path.
     pub(super) fn replace_path(&mut self, path: &str) -> Result<(), Refusal> {
-        let target = match self.0.head.target.query() {
+        let target = match self.0.parts.target.query() {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
         };
-        self.0.head.target = PathAndQuery::from_maybe_shared(Bytes::from(target))
+        self.0.parts.target = PathAndQuery::from_maybe_shared(Bytes::from(target))
             .map_err(|_| Refusal::Malformed(Malformed::Target))?;
         Ok(())
     }
 
     /// Returns path and query.
     pub fn target(&self) -> &PathAndQuery {
-        &self.0.head.target
+        &self.0.parts.target
     }
 
     /// Returns the host in lower case, without port and trailing dot.
     pub fn host(&self) -> &str {
-        &self.0.head.host.name
+        &self.0.parts.host.name
     }
 
     /// Returns the size of the body that the head announces, or 0.
     pub(super) fn announced_size(&self) -> u64 {
-        self.0.head.body.size_hint().lower()
+        self.0.parts.body.size_hint().lower()
     }
 
     /// Returns the header fields.
     pub fn fields(&self) -> &Fields {
-        &self.0.head.fields
+        &self.0.parts.head.fields
     }
 
     /// Returns the origin of the request.
@@ -197,24 +195,24 @@ impl Sanitized {
 
     /// Returns the HTTP version of the client.
     pub fn version(&self) -> Version {
-        self.0.head.version
+        self.0.parts.head.version
     }
 
     /// Returns whether the client requests to switch to another protocol.
     pub fn wants_upgrade(&self) -> bool {
-        !matches!(self.0.head.upgrade, UpgradeRequest::None)
+        !matches!(self.0.parts.upgrade, UpgradeRequest::None)
     }
 
     pub(super) fn upgrade(&self) -> UpgradeRequest {
-        self.0.head.upgrade
+        self.0.parts.upgrade
     }
 
     pub(super) fn body(&self) -> &ClientBody {
-        &self.0.head.body
+        &self.0.parts.body
     }
 
     pub(super) fn into_parts(self) -> (InboundParts, RequestOrigin) {
-        (self.0.head, self.0.origin)
+        (self.0.parts, self.0.origin)
     }
 }
 

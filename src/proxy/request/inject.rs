@@ -7,18 +7,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HOST, VIA};
+use http::header::{COOKIE, VIA};
 use http::{HeaderValue, Uri, Version};
 
 use super::csrf::Forwardable;
 use super::handshake::Handshake;
-use super::inbound::joined_cookies;
+use super::inbound::{InboundParts, joined_cookies};
 use super::{grpc, mapping, preparation};
 use crate::config::{Destination, UpstreamHost};
 use crate::fields::Fields;
 use crate::headers::{
-    REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_REF, SESSION_STATUS, SESSION_VERSION,
-    Scrub, TRACEPARENT,
+    REQUEST_ID, SESSION_CSRF, SESSION_EXPIRES, SESSION_FLASH, SESSION_STATUS, Scrub, TRACEPARENT,
 };
 use crate::message::{Request, RequestHead};
 use crate::proxy::header_edits::{EditVariables, PreparedEdits};
@@ -32,8 +31,8 @@ use crate::time::Timestamp;
 use crate::tls::ClientCertificate;
 use crate::upstream::{GatewayHeaders, MinBodyRate, RequestBody};
 
-/// Initial capacity for injected headers, enough for most requests.
-const USUAL_HEADERS: usize = 20;
+/// Initial capacity for injected headers in bytes, enough for most requests.
+const USUAL_SIZE: usize = 1024;
 
 /// A request that is ready to be sent to its upstream. Only `inject` makes one.
 #[derive(Debug)]
@@ -116,21 +115,20 @@ pub(in crate::proxy) fn inject(
         &route.request_headers,
         &EditVariables::from_request(&request, injection.request_id),
     );
-    let (head, origin) = request.into_parts();
-    let mut fields = head.fields;
-    edits.apply_to_request(&mut fields);
-    let mut added = GatewayHeaders::with_capacity(USUAL_HEADERS);
+    let (InboundParts { mut head, target, host, body, trailers, .. }, origin) = request.into_parts();
+    let RequestHead { method, version, fields, .. } = &mut *head;
+    edits.apply_to_request(fields);
     let host = match &forwarding.host {
-        UpstreamHost::Preserve | UpstreamHost::Server => head.host.header,
+        UpstreamHost::Preserve | UpstreamHost::Server => host.header,
         UpstreamHost::Name(name) => HeaderValue::from_str(name).map_err(|_| Refusal::Internal)?,
     };
-    added.insert(HOST, host);
-    added.replace(&mut fields, REQUEST_ID, injection.request_id.clone());
+    let mut added = GatewayHeaders::new(host, USUAL_SIZE);
+    added.replace(fields, &REQUEST_ID, injection.request_id);
     if let Some(trace) = injection.trace {
-        added.insert(TRACEPARENT, trace.replace(&mut fields));
+        added.insert(&TRACEPARENT, &trace.replace(fields));
     }
-    added.insert(SESSION_STATUS, HeaderValue::from_static(visitor.status()));
-    forward_cookies(&mut fields, route.realm.as_deref(), &visitor, injection.hidden);
+    added.insert(&SESSION_STATUS, &HeaderValue::from_static(visitor.status()));
+    forward_cookies(fields, route.realm.as_deref(), &visitor, injection.hidden);
     // Client headers of these names have been removed, on every route.
     if let Some(certificate) = injection.certificate.filter(|_| !route.certificate_headers.is_empty()) {
         let (rules, budget) = (&route.certificate_headers, injection.max_header_bytes);
@@ -145,18 +143,17 @@ pub(in crate::proxy) fn inject(
     }
     if let Visitor::Session(active) = &visitor {
         let session = &active.session;
-        added.insert(SESSION_REF, session.headers().reference.clone());
-        added.insert(SESSION_VERSION, session.headers().version.clone());
+        added.extend(&session.headers().lines);
         if active.life.expires != Timestamp::NEVER {
-            added.insert(SESSION_EXPIRES, HeaderValue::from(active.life.expires.as_secs()));
+            added.insert(&SESSION_EXPIRES, &HeaderValue::from(active.life.expires.as_secs()));
         }
         if let Some(flash) = preparation::flash_header(injection.flash) {
-            added.insert(SESSION_FLASH, flash);
+            added.insert(&SESSION_FLASH, &flash);
         }
         if let Some(token) = csrf::token(&session.record().claims).filter(|_| route.csrf) {
             // The gateway's tokens are hexadecimal. An app's own token is not sent if it is invalid in a header.
             if let Ok(token) = HeaderValue::from_str(token) {
-                added.insert(SESSION_CSRF, token);
+                added.insert(&SESSION_CSRF, &token);
             }
         }
         if let Some(mapping) = route.mapping {
@@ -164,11 +161,7 @@ pub(in crate::proxy) fn inject(
                 mapping::map(&route.headers, &record.claims, injection.max_header_bytes)
             };
             match session.mapped(mapping, map).as_ref() {
-                Ok(mapped) => {
-                    for (name, value) in mapped {
-                        added.insert(name.clone(), value.clone());
-                    }
-                }
+                Ok(mapped) => added.extend(mapped),
                 Err(MappingTooLarge(name)) => {
                     tracing::error!(
                         id = injection.request_id.to_str().unwrap_or_default(),
@@ -183,37 +176,34 @@ pub(in crate::proxy) fn inject(
     }
     let (secure, client) = (origin.secure, origin.client);
     let site = forwarding.rewrite.rewrite_location.then(|| PublicSite::new(origin.site()));
-    origin.write(&mut fields, &mut added);
-    rewrite::add_prefix_header(&forwarding.rewrite, &mut fields, &mut added);
-    let target = rewrite::target(&forwarding.rewrite, head.target)?;
+    origin.write(fields, &mut added);
+    rewrite::add_prefix_header(&forwarding.rewrite, fields, &mut added);
+    let target = rewrite::target(&forwarding.rewrite, target)?;
     // Via is a list, to which the gateway appends its element.
     if fields.contains(&VIA) {
-        fields.append(VIA, via(head.version));
+        fields.append(VIA, via(*version));
     } else {
-        added.insert(VIA, via(head.version));
+        added.insert(&VIA, &via(*version));
     }
     if !route.request_headers.is_empty() {
         // The configuration rejects edits of these names. If one got through, the gateway's value would take precedence.
-        added.remove_from(&mut fields);
+        added.remove_from(fields);
     }
-    debug_assert!(added.iter().all(|(name, _)| !fields.contains(name)), "added twice");
+    debug_assert!(added.iter().all(|(name, _)| !fields.contains(&name)), "added twice");
     // A gRPC call may be idle for any time, so it has no minimum rate.
-    let min_rate = (!grpc::is_call(&head.method, &fields)).then_some(injection.min_rate);
-    let body = RequestBody::new(head.body, forwarding.max_body, min_rate, injection.scrub);
-    let accept = handshake.as_ref().map(|handshake| handshake.write(&mut fields));
-    let (method, uri) = (head.method, Uri::from(target));
+    let min_rate = (!grpc::is_call(method, fields)).then_some(injection.min_rate);
+    let body = RequestBody::new(body, forwarding.max_body, min_rate, injection.scrub);
+    let accept = handshake.as_ref().map(|handshake| handshake.write(fields));
+    (head.uri, head.version, head.protocol) = (Uri::from(target), Version::HTTP_11, None);
     let outbound = Outbound {
-        request: Request {
-            head: RequestHead { method, uri, version: Version::HTTP_11, protocol: None, fields },
-            body,
-        },
+        request: Request { head, body },
         added,
         upstream: forwarding.upstream,
         host_is_server: forwarding.host == UpstreamHost::Server,
         response_timeout: forwarding.response_timeout,
         accept,
     };
-    let exchange = Exchange { visitor, route, secure, client, site, trailers: head.trailers };
+    let exchange = Exchange { visitor, route, secure, client, site, trailers };
     Ok((outbound, handshake, exchange))
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::claims::Claims;
 use crate::config::{CertificateField, Encoding, HeaderRule, HeaderSource, TemplatePart};
+use crate::header_lines::HeaderLines;
 use crate::session::{Mapped, MappingTooLarge};
 use crate::tls::ClientCertificate;
 use crate::upstream::GatewayHeaders;
@@ -25,16 +26,17 @@ use crate::upstream::GatewayHeaders;
 /// Returns the name of the header that exceeds the budget.
 pub fn map(rules: &[HeaderRule], claims: &Claims, budget: usize) -> Mapped {
     let mut left = budget;
-    let mut headers = Vec::with_capacity(rules.len());
+    let mut lines = HeaderLines::default();
     for rule in rules {
         let Some(value) = value(rule, claims) else { continue };
         let too_large = || MappingTooLarge(rule.name.clone());
         left = left.checked_sub(rule.name.as_str().len() + value.len()).ok_or_else(too_large)?;
         // An encoded value is always valid in a header.
         let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) else { continue };
-        headers.push((rule.name.clone(), value));
+        lines.push(&rule.name, &value);
     }
-    Ok(headers.into())
+    lines.shrink();
+    Ok(lines)
 }
 
 /// Returns a list as a header value, encoded as a claim would be.
@@ -102,7 +104,7 @@ pub(super) fn certificate(
         let too_large = || MappingTooLarge(rule.name.clone());
         left = left.checked_sub(rule.name.as_str().len() + value.len()).ok_or_else(too_large)?;
         if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
-            added.insert(rule.name.clone(), value);
+            added.insert(&rule.name, &value);
         }
     }
     Ok(())
@@ -232,7 +234,7 @@ mod tests {
 
     fn mapped(rule: &HeaderRule, claims: &Value) -> Option<String> {
         let headers = map(std::slice::from_ref(rule), claims.as_object().unwrap(), 10_000).unwrap();
-        headers.first().map(|(_, value)| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+        headers.iter().next().map(|(_, value)| String::from_utf8(value.as_bytes().to_vec()).unwrap())
     }
 
     #[test]
@@ -337,9 +339,9 @@ mod tests {
         certificate_headers(&rules, &certificate, size, &mut added).unwrap();
         for (name, value) in expected {
             assert!(
-                added.iter().any(
-                    |header| header == (&HeaderName::from_static(name), &HeaderValue::from_static(value))
-                ),
+                added
+                    .iter()
+                    .any(|header| header == (HeaderName::from_static(name), HeaderValue::from_static(value))),
                 "{name}"
             );
         }

@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::listener_policy::{ListenerPolicy, TlsFacts};
 use crate::fields::{Fields, visible_ascii};
+use crate::header_lines::HeaderLines;
 use crate::headers::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::host::canonical_host;
 use crate::tls::ClientCertificate;
@@ -45,8 +46,8 @@ struct CachedHost {
     header: HeaderValue,
     /// The host for routing: in lower case, without port and trailing dot.
     name: Rc<str>,
-    /// The `Forwarded` element of this hop.
-    forwarded: HeaderValue,
+    /// The forwarding headers of a request to this host without such headers of a trusted proxy.
+    lines: Rc<HeaderLines>,
 }
 
 /// The origin of a request, according to the connection and trusted proxies.
@@ -56,9 +57,10 @@ pub struct RequestOrigin {
     pub client: Option<IpAddr>,
     /// Whether the client used TLS.
     pub secure: bool,
-    forwarded_for: HeaderValue,
-    forwarded_host: HeaderValue,
-    forwarded: HeaderValue,
+    /// The host that the client sent, with its port.
+    host: HeaderValue,
+    /// The forwarding headers for the upstream.
+    lines: Rc<HeaderLines>,
     /// Whether the request has forwarding headers of a trusted proxy to replace.
     replaces: bool,
 }
@@ -112,8 +114,8 @@ impl Peer {
         if last.as_ref().is_none_or(|last| last.header != header) {
             let name = canonical_host(header)?.into();
             let header = HeaderValue::from_bytes(header).ok()?;
-            let forwarded = forwarded(None, &self.node, &header, self.tls.is_some());
-            *last = Some(CachedHost { header, name, forwarded });
+            let lines = self.forwarding_lines(&self.text, &header, self.tls.is_some(), None);
+            *last = Some(CachedHost { header, name, lines: Rc::new(lines) });
         }
         RefMut::filter_map(last, Option::as_mut).ok()
     }
@@ -131,11 +133,11 @@ impl Peer {
             return RequestOrigin {
                 client: self.address,
                 secure,
-                forwarded_for: self.text.clone(),
-                forwarded_host: host.clone(),
-                forwarded: self
-                    .cached_host(host.as_bytes())
-                    .map_or_else(|| forwarded(None, &self.node, host, secure), |host| host.forwarded.clone()),
+                host: host.clone(),
+                lines: self.cached_host(host.as_bytes()).map_or_else(
+                    || Rc::new(self.forwarding_lines(&self.text, host, secure, None)),
+                    |host| Rc::clone(&host.lines),
+                ),
                 replaces: false,
             };
         }
@@ -148,15 +150,31 @@ impl Peer {
             named.and_then(|name| HeaderValue::from_str(&name).ok()).unwrap_or_else(|| host.clone());
         let chain = addresses.iter().map(String::as_str).chain([self.text.to_str().unwrap_or_default()]);
         let forwarded_for = HeaderValue::from_str(&chain.collect::<Vec<_>>().join(", "));
+        let forwarded_for = forwarded_for.unwrap_or_else(|_| self.text.clone());
         let before = list(fields, &FORWARDED).join(", ");
         RequestOrigin {
             client: self.client(&addresses),
             secure,
-            forwarded_for: forwarded_for.unwrap_or_else(|_| self.text.clone()),
-            forwarded: forwarded(Some(&before), &self.node, &forwarded_host, secure),
-            forwarded_host,
+            lines: Rc::new(self.forwarding_lines(&forwarded_for, &forwarded_host, secure, Some(&before))),
+            host: forwarded_host,
             replaces: true,
         }
+    }
+
+    /// Returns the forwarding headers. `before` has the elements of Forwarded that a trusted proxy sent.
+    fn forwarding_lines(
+        &self,
+        forwarded_for: &HeaderValue,
+        host: &HeaderValue,
+        secure: bool,
+        before: Option<&str>,
+    ) -> HeaderLines {
+        let mut lines = HeaderLines::default();
+        lines.push(&FORWARDED_FOR, forwarded_for);
+        lines.push(&FORWARDED_PROTO, &HeaderValue::from_static(scheme(secure)));
+        lines.push(&FORWARDED_HOST, host);
+        lines.push(&FORWARDED, &forwarded(before, &self.node, host, secure));
+        lines
     }
 
     /// Returns the first address from the right that is not a trusted proxy's.
@@ -177,22 +195,23 @@ impl Peer {
 impl RequestOrigin {
     /// Returns the public site: its scheme, and its host with the port.
     pub(in crate::proxy) fn site(&self) -> (&'static str, &[u8]) {
-        (if self.secure { "https" } else { "http" }, self.forwarded_host.as_bytes())
+        (scheme(self.secure), self.host.as_bytes())
     }
 
     /// Writes the forwarding headers to `added`, and removes those that they replace from `fields`.
-    pub(crate) fn write(self, fields: &mut Fields, added: &mut GatewayHeaders) {
-        let proto = HeaderValue::from_static(if self.secure { "https" } else { "http" });
+    pub(crate) fn write(&self, fields: &mut Fields, added: &mut GatewayHeaders) {
         if self.replaces {
             for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED] {
                 fields.remove(&name);
             }
         }
-        added.insert(FORWARDED_FOR, self.forwarded_for);
-        added.insert(FORWARDED_PROTO, proto);
-        added.insert(FORWARDED_HOST, self.forwarded_host);
-        added.insert(FORWARDED, self.forwarded);
+        added.extend(&self.lines);
     }
+}
+
+/// Returns the scheme of the client's request.
+fn scheme(secure: bool) -> &'static str {
+    if secure { "https" } else { "http" }
 }
 
 /// Parses an address of X-Forwarded-For, with or without a port.
@@ -219,7 +238,7 @@ fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool)
     }
     let host = host.to_str().unwrap_or_default();
     // A valid host has only letters, digits and `-._:[]`, so it needs no escaping in a quoted string.
-    let _ = write!(text, "for={node};host=\"{host}\";proto={}", if secure { "https" } else { "http" });
+    let _ = write!(text, "for={node};host=\"{host}\";proto={}", scheme(secure));
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
         .unwrap_or(HeaderValue::from_static("for=unknown"))
 }
@@ -259,6 +278,10 @@ mod tests {
         origin.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string())
     }
 
+    fn line(origin: &RequestOrigin, name: &HeaderName) -> HeaderValue {
+        origin.lines.iter().find(|(other, _)| other == name).unwrap().1
+    }
+
     const FORWARDED_HEADERS: &[(&str, &str)] = &[
         ("x-forwarded-for", "6.6.6.6, 9.9.9.9, 10.0.0.7"),
         ("x-forwarded-proto", "https"),
@@ -270,9 +293,9 @@ mod tests {
     fn untrusted_peer_sets_no_forwarding_headers() {
         let origin = origin(Some("1.2.3.4"), &["10.0.0.0/8"], FORWARDED_HEADERS);
         assert_eq!((client(&origin).as_str(), origin.secure), ("1.2.3.4", false));
-        assert_eq!(origin.forwarded_for, "1.2.3.4");
-        assert_eq!(origin.forwarded_host, "app.example:8080");
-        assert_eq!(origin.forwarded, "for=1.2.3.4;host=\"app.example:8080\";proto=http");
+        assert_eq!(line(&origin, &FORWARDED_FOR), "1.2.3.4");
+        assert_eq!(line(&origin, &FORWARDED_HOST), "app.example:8080");
+        assert_eq!(line(&origin, &FORWARDED), "for=1.2.3.4;host=\"app.example:8080\";proto=http");
     }
 
     #[test]
@@ -283,9 +306,12 @@ mod tests {
             ("9.9.9.9", true),
             "the address that the client prepended is ignored"
         );
-        assert_eq!(origin.forwarded_for, "6.6.6.6, 9.9.9.9, 10.0.0.7, 10.0.0.1");
-        assert_eq!(origin.forwarded_host, "public.example");
-        assert_eq!(origin.forwarded, "for=9.9.9.9, for=10.0.0.1;host=\"public.example\";proto=https");
+        assert_eq!(line(&origin, &FORWARDED_FOR), "6.6.6.6, 9.9.9.9, 10.0.0.7, 10.0.0.1");
+        assert_eq!(line(&origin, &FORWARDED_HOST), "public.example");
+        assert_eq!(
+            line(&origin, &FORWARDED),
+            "for=9.9.9.9, for=10.0.0.1;host=\"public.example\";proto=https"
+        );
     }
 
     #[test]
@@ -293,7 +319,7 @@ mod tests {
         let garbled = &[("x-forwarded-for", "9.9.9.9, nonsense, 10.0.0.7"), ("x-forwarded-host", "a b")];
         let origin = origin(Some("::ffff:10.0.0.1"), &["10.0.0.0/8"], garbled);
         assert_eq!(client(&origin), "10.0.0.7");
-        assert_eq!(origin.forwarded_host, "app.example:8080");
+        assert_eq!(line(&origin, &FORWARDED_HOST), "app.example:8080");
     }
 
     #[test]
@@ -315,11 +341,11 @@ mod tests {
     fn peer_on_a_unix_socket_has_no_address() {
         let stranger = origin(None, &[], FORWARDED_HEADERS);
         assert_eq!((client(&stranger).as_str(), stranger.secure), ("unknown", false));
-        assert_eq!(stranger.forwarded_for, "unknown");
-        assert_eq!(stranger.forwarded, "for=unknown;host=\"app.example:8080\";proto=http");
+        assert_eq!(line(&stranger, &FORWARDED_FOR), "unknown");
+        assert_eq!(line(&stranger, &FORWARDED), "for=unknown;host=\"app.example:8080\";proto=http");
         let proxy = origin(None, &["unix:", "10.0.0.0/8"], FORWARDED_HEADERS);
         assert_eq!((client(&proxy).as_str(), proxy.secure), ("9.9.9.9", true));
-        assert_eq!(proxy.forwarded_for, "6.6.6.6, 9.9.9.9, 10.0.0.7, unknown");
-        assert_eq!(proxy.forwarded, "for=9.9.9.9, for=unknown;host=\"public.example\";proto=https");
+        assert_eq!(line(&proxy, &FORWARDED_FOR), "6.6.6.6, 9.9.9.9, 10.0.0.7, unknown");
+        assert_eq!(line(&proxy, &FORWARDED), "for=9.9.9.9, for=unknown;host=\"public.example\";proto=https");
     }
 }

@@ -32,7 +32,8 @@ pub struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Full(Option<Bytes>),
-    Upstream(Upstream),
+    /// Boxed, since every step of the response moves it.
+    Upstream(Box<Upstream>),
 }
 
 /// The body of an upstream's response.
@@ -97,7 +98,8 @@ impl ResponseBody {
     ) -> Self {
         let idle = Idle { limit: idle_limit, sleep: None, deadline: None };
         let (lease, binding) = (Some(lease), Binding::None);
-        let mut upstream = Upstream { incoming, lease, request, idle, binding, forwards_trailers: false };
+        let mut upstream =
+            Box::new(Upstream { incoming, lease, request, idle, binding, forwards_trailers: false });
         if upstream.incoming.is_end_stream() {
             upstream.end();
         }

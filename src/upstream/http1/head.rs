@@ -8,7 +8,6 @@ use http::header::CONTENT_LENGTH;
 use http_body::Body;
 
 use super::super::gateway_headers::GatewayHeaders;
-use crate::fields::write_field;
 use crate::http1::parse_decimal;
 use crate::message::{Request, RequestHead};
 
@@ -51,17 +50,13 @@ impl Framing {
 pub(super) fn write(request: &RequestHead, gateway_headers: &GatewayHeaders, framing: Framing) -> Bytes {
     let RequestHead { method, uri, fields, .. } = request;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let added: usize =
-        gateway_headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let mut head =
-        Vec::with_capacity(method.as_str().len() + path.len() + added + fields.written_size() + 64);
+    let fields_size = gateway_headers.written_size() + fields.written_size();
+    let mut head = Vec::with_capacity(method.as_str().len() + path.len() + fields_size + 64);
     head.extend_from_slice(method.as_str().as_bytes());
     head.push(b' ');
     head.extend_from_slice(path.as_bytes());
     head.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in gateway_headers.iter() {
-        write_field(name.as_str(), value.as_bytes(), &mut head);
-    }
+    gateway_headers.write(&mut head);
     fields.write(&mut head);
     match framing {
         Framing::Announced(_) => {}
