@@ -183,7 +183,7 @@ impl<R> Router<R> {
                         && is_match(&convert_non_ascii(path, char::to_lowercase)))
         };
         // Apps decode the path before they match it, some of them twice: the decoded path must match the same route. A
-        // path that is still encoded after that was rejected above.
+        // path that is still encoded after that was rejected by `ambiguity`.
         let decoded = if path.contains('%') { decode(&decode(path)).into() } else { Cow::from(path) };
         if found.is_some() && !entry.encoded_slashes {
             return Err(NoRoute::Ambiguous(Ambiguity::EncodedSlash));
@@ -286,34 +286,17 @@ pub fn ambiguity(path: &str) -> Option<Ambiguity> {
     if path.contains('\\') {
         return Some(Ambiguity::Backslash);
     }
-    let mut encoded_slash = false;
+    let (mut encoded_slash, mut encoded_percent) = (false, false);
     for (at, _) in path.match_indices('%') {
-        match path.as_bytes().get(at + 1..at + 3).and_then(hex) {
-            None => return Some(Ambiguity::Encoding),
-            Some(0x00) => return Some(Ambiguity::Nul),
-            Some(b'\\') => return Some(Ambiguity::Backslash),
-            // No client has a reason to encode a dot, except to hide it.
-            Some(b'.') => return Some(Ambiguity::DotSegment),
-            Some(b'/') => encoded_slash = true,
-            // Overlong UTF-8: ASCII in two bytes.
-            Some(0xc0 | 0xc1) => return Some(Ambiguity::Encoding),
-            // Overlong UTF-8 in three or four bytes, depending on the second byte.
-            Some(first @ (0xe0 | 0xf0)) => {
-                let second =
-                    path.get(at + 3..at + 6).and_then(|next| hex(next.strip_prefix('%')?.as_bytes()));
-                let shortest = if first == 0xe0 { 0xa0 } else { 0x90 };
-                if second.is_some_and(|second| (0x80..shortest).contains(&second)) {
-                    return Some(Ambiguity::Encoding);
-                }
-            }
-            Some(b'%') => {
-                let twice = path.as_bytes().get(at + 3..at + 5).and_then(hex);
-                if matches!(twice, Some(0x00 | b'/' | b'\\' | b'.' | b'%')) {
-                    return Some(Ambiguity::Encoding);
-                }
-            }
-            Some(_) => {}
+        let Some(byte) = escaped_byte(path.as_bytes(), at) else { return Some(Ambiguity::Encoding) };
+        if let Some(found) = escape_ambiguity(path.as_bytes(), at, byte) {
+            return Some(found);
         }
+        encoded_slash |= byte == b'/';
+        encoded_percent |= byte == b'%';
+    }
+    if encoded_percent && reveals_ambiguous_escape(path) {
+        return Some(Ambiguity::Encoding);
     }
     // Also split at encoded slashes, so that on a route that allows these, `%2f..` cannot leave its prefix.
     let mut segments =
@@ -322,6 +305,42 @@ pub fn ambiguity(path: &str) -> Option<Ambiguity> {
         return Some(Ambiguity::DotSegment);
     }
     encoded_slash.then_some(Ambiguity::EncodedSlash)
+}
+
+/// Returns the reason why servers could interpret the escape of `byte` at position `at` differently, if there is one.
+fn escape_ambiguity(path: &[u8], at: usize, byte: u8) -> Option<Ambiguity> {
+    match byte {
+        0x00 => Some(Ambiguity::Nul),
+        b'\\' => Some(Ambiguity::Backslash),
+        // No client has a reason to encode a dot, except to hide it.
+        b'.' => Some(Ambiguity::DotSegment),
+        // Overlong UTF-8: ASCII in two bytes.
+        0xc0 | 0xc1 => Some(Ambiguity::Encoding),
+        // Overlong UTF-8 in three or four bytes, depending on the second byte.
+        0xe0 | 0xf0 => {
+            let shortest = if byte == 0xe0 { 0xa0 } else { 0x90 };
+            let second = escaped_byte(path, at + 3).filter(|_| path.get(at + 3) == Some(&b'%'));
+            second.filter(|second| (0x80..shortest).contains(second)).map(|_| Ambiguity::Encoding)
+        }
+        _ => None,
+    }
+}
+
+/// Returns whether decoding `path` results in an escape that an app that decodes twice could interpret differently. Its
+/// digits may be encoded as well: `%25%32%66` is `%2f` after the first decoding.
+fn reveals_ambiguous_escape(path: &str) -> bool {
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
+    let mut escapes = (0..decoded.len()).filter(|at| decoded.get(*at) == Some(&b'%'));
+    escapes.any(|at| {
+        // A `%` that begins no escape is a literal one.
+        escaped_byte(&decoded, at)
+            .is_some_and(|byte| matches!(byte, b'/' | b'%') || escape_ambiguity(&decoded, at, byte).is_some())
+    })
+}
+
+/// Returns the byte that the escape at position `at` stands for, or `None` if its digits are invalid.
+fn escaped_byte(path: &[u8], at: usize) -> Option<u8> {
+    path.get(at + 1..at + 3).and_then(hex)
 }
 
 fn hex(digits: &[u8]) -> Option<u8> {
