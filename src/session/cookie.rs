@@ -37,24 +37,29 @@ pub fn unquoted(value: &[u8]) -> &[u8] {
 /// Removes the cookies with this name from `header`, except the first one whose value is `keep`; that one loses its
 /// quotes.
 pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
-    let mut keep = keep;
-    let mut changed = false;
+    let edit = |keep: &mut Option<&[u8]>, pair: &Pair<'_>| {
+        if !looks_like(pair.name, name) {
+            return Edit::Keep;
+        }
+        let bare = unquoted(pair.value);
+        if pair.name != name.as_bytes() || *keep != Some(bare) {
+            return Edit::Remove;
+        }
+        *keep = None;
+        if bare.len() < pair.value.len() { Edit::Unquote } else { Edit::Keep }
+    };
+    let mut kept = keep;
+    if pairs(header).all(|pair| edit(&mut kept, &pair) == Edit::Keep) {
+        return Stripped::Unchanged;
+    }
+    let mut kept = keep;
     let mut out: Vec<u8> = Vec::new();
     for pair in pairs(header) {
-        let mut bytes = Cow::from(header.get(pair.span).unwrap_or_default());
-        if looks_like(pair.name, name) {
-            let bare = unquoted(pair.value);
-            let chosen = pair.name == name.as_bytes() && keep == Some(bare);
-            if !chosen {
-                changed = true;
-                continue;
-            }
-            keep = None;
-            if bare.len() < pair.value.len() {
-                changed = true;
-                bytes = [b" ", pair.name, b"=", bare].concat().into();
-            }
-        }
+        let bytes = match edit(&mut kept, &pair) {
+            Edit::Remove => continue,
+            Edit::Unquote => [b" ", pair.name, b"=", unquoted(pair.value)].concat().into(),
+            Edit::Keep => Cow::from(header.get(pair.span).unwrap_or_default()),
+        };
         if out.is_empty() {
             out.extend_from_slice(trim_start(&bytes));
         } else {
@@ -62,11 +67,16 @@ pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
             out.extend_from_slice(&bytes);
         }
     }
-    match (changed, out.is_empty()) {
-        (false, _) => Stripped::Unchanged,
-        (true, true) => Stripped::Empty,
-        (true, false) => Stripped::Rest(out),
-    }
+    if out.is_empty() { Stripped::Empty } else { Stripped::Rest(out) }
+}
+
+/// What [`without`] does with a cookie.
+#[derive(PartialEq, Eq)]
+enum Edit {
+    Keep,
+    Remove,
+    /// Keep it without its quotes.
+    Unquote,
 }
 
 /// The result of [`without`].
@@ -81,14 +91,14 @@ pub enum Stripped {
 }
 
 fn pairs(header: &[u8]) -> impl Iterator<Item = Pair<'_>> {
+    let ends = memchr::memchr_iter(b';', header).chain([header.len()]);
     let mut start = 0;
-    header.split(|&byte| byte == b';').map(move |bytes| {
-        let span = start..start + bytes.len();
-        start = span.end + 1;
-        let pair = trim(bytes);
-        let equals = pair.iter().position(|&byte| byte == b'=');
+    ends.map(move |end| {
+        let span = start..end;
+        start = end + 1;
+        let pair = trim(header.get(span.clone()).unwrap_or_default());
         // A pair without `=` has a value and no name (RFC 6265bis, 5.6), so it is not ours.
-        let (name, value) = match equals.and_then(|at| pair.split_at_checked(at)) {
+        let (name, value) = match memchr::memchr(b'=', pair).and_then(|at| pair.split_at_checked(at)) {
             Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
             None => (&[][..], pair),
         };
