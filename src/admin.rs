@@ -102,7 +102,7 @@ pub struct ConnectionReport {
 /// Counters of HTTP/2 misuse by clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Http2Report {
-    /// Streams that ended before their responses.
+    /// Streams that clients ended before the response was complete.
     pub resets: u64,
     /// Times that a connection was paused because its address had reset too many streams.
     pub pauses: u64,

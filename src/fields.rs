@@ -231,7 +231,7 @@ impl Fields {
         into.extend_from_slice(run.slice(&self.head));
     }
 
-    /// Returns an upper limit of the number of bytes that [`write`](Self::write) writes.
+    /// Returns the number of bytes that [`write`](Self::write) writes.
     pub(crate) fn written_size(&self) -> usize {
         let sizes = self.list.iter().map(|field| match &field.value {
             FieldValue::Received { line, .. } => line.slice(&self.head).len(),

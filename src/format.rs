@@ -25,7 +25,8 @@ use crate::item::{Attribute, Item, Key, KeyType};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// A session format. One is implemented for each framework and used as `Box<dyn Format>`.
+/// A session format, used as `Box<dyn Format>`. The formats declared in the configuration share one implementation,
+/// [`layout::Layout`].
 pub trait Format: Send + Sync + fmt::Debug {
     /// Returns the name and type of the key attribute.
     fn key_schema(&self) -> KeySchema<'_>;

@@ -4,7 +4,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `request` | parses request heads strictly, since an upstream could interpret a lax head differently |
-//! | `response` | parses response heads, and writes those that clients receive |
+//! | `response` | parses response heads, and writes the status lines of those that clients receive |
 //! | `repair` | repairs unambiguous faults in the response heads of legacy servers |
 //! | `body` | decodes bodies |
 //! | `read_buffer`, `write_queue` | bytes read from a connection, bytes to be written to it |

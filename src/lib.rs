@@ -1,6 +1,7 @@
 //! sessiongate: a reverse proxy that puts DynamoDB-backed sessions in front of web apps that know nothing about them.
 //!
-//! The modules are listed in reading order: value types first, then each layer after those it depends on.
+//! The modules are listed in reading order: value types first, then each layer after those it depends on, except
+//! `telemetry`, which `store`, `session` and `proxy` use.
 //! Dependencies point one way: `cli, server, admin → proxy → session → {format, store} → value types`.
 
 pub mod claims;

@@ -156,7 +156,7 @@ impl<'l> ClientLimiter<'l> {
         self.limiter.map_or(Ok(()), |limiter| limiter.balance(self.address, now).map(drop))
     }
 
-    /// Takes one token if there is one: counts something that has already happened.
+    /// Takes one token, or what is left of one: counts something that has already happened.
     pub fn record(&self, now: Instant) {
         if let Some(limiter) = self.limiter {
             limiter.debit_available(self.address, now);

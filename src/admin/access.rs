@@ -1,8 +1,9 @@
 //! Access to the admin listener, except for the health and readiness checks, which are open to everyone.
 //!
 //! 1. If a token is configured, requests must present it.
-//! 2. Without a token, on a loopback address, the request's host must be a name of this machine. Otherwise a web page on
-//!    another host could read the responses: its owner only has to point the host name at 127.0.0.1 (DNS rebinding).
+//! 2. Without a token, on a loopback listener, the request's host must be a loopback address or `localhost`. Otherwise
+//!    a web page on another host could read the responses: its owner only has to point the host name at 127.0.0.1 (DNS
+//!    rebinding).
 //! 3. Without a token, on a Unix socket, everyone who can open the socket has access.
 
 use http::HeaderMap;
@@ -23,7 +24,7 @@ const BEARER: &[u8] = b"Bearer ";
 pub(super) enum AdminAccess {
     /// Requires the token.
     Token(Secret),
-    /// Requires a name of this machine as the request's host.
+    /// Requires a loopback address or `localhost` as the request's host.
     Local,
     /// Requires nothing.
     Open,
@@ -34,7 +35,7 @@ pub(super) enum AdminAccess {
 pub(super) enum Denied {
     /// The token is missing or wrong.
     Token,
-    /// The host is not a name of this machine.
+    /// The host is neither a loopback address nor `localhost`.
     Host,
 }
 

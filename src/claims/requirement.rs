@@ -139,7 +139,7 @@ impl fmt::Display for Condition {
             Self::Present(false) => f.write_str("be absent"),
             Self::Any(values) => write!(f, "be {}", list(values, "or")),
             Self::All(values) => write!(f, "contain {}", list(values, "and")),
-            Self::None(values) => write!(f, "be neither {}", list(values, "nor")),
+            Self::None(values) => write!(f, "not be {}", list(values, "or")),
             Self::Matches(pattern) => write!(f, "match `{}`", pattern.source),
             Self::Below(bound) => write!(f, "be below {bound}"),
             Self::Above(bound) => write!(f, "be above {bound}"),

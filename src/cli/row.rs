@@ -133,6 +133,9 @@ impl JudgedRow {
             SessionVerdict::Idle => {
                 format!("{BAD}expired{BAD:#} {}", output::relative(record.expires, self.now))
             }
+            SessionVerdict::TooOld if record.created.is_none() => {
+                format!("{BAD}expired{BAD:#}: its row does not record when it was created")
+            }
             SessionVerdict::TooOld => format!("{BAD}expired{BAD:#}: its maximum lifetime has passed"),
         }
     }

@@ -84,7 +84,7 @@ pub(super) fn run(file: &ConfigFile) -> CommandResult {
     })
 }
 
-/// A command to the running gateway, sent by a signal.
+/// A command to the running gateway, from a signal or, for a reload, from a changed file.
 enum ServerCommand {
     Reload,
     ReopenLog,

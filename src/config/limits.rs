@@ -20,8 +20,8 @@ pub struct Limits {
     /// Maximum number of streams of one HTTP/2 connection that the client has reset before the gateway accepted them.
     /// One more closes the connection.
     pub resets: usize,
-    /// Limit on the streams of one client address that end before their responses. Beyond it, reads from the address's
-    /// connections are throttled.
+    /// Limit on the streams of one client address that end before the response is complete. Beyond it, reads from the
+    /// address's connections are throttled.
     pub reset_rate: Option<Rate>,
     /// Maximum size of a request head.
     pub header_bytes: usize,

@@ -49,7 +49,7 @@ pub struct RouteConfig {
     pub access: Access,
     /// Requirements on the session's claims, all of which must hold.
     pub require: Vec<Requirement>,
-    /// The login page to which browsers without a session are redirected.
+    /// The login page to which browsers are redirected, instead of the 401 that other clients get.
     pub login: Option<LoginTemplate>,
     /// The injected headers.
     pub headers: Vec<HeaderRule>,
@@ -57,7 +57,7 @@ pub struct RouteConfig {
     pub writes: bool,
     /// Whether flash messages are removed from the session and sent to the upstream.
     pub flash: bool,
-    /// Whether unsafe methods need CSRF protection.
+    /// Whether requests with unsafe methods must prove that they come from this site (CSRF).
     pub csrf: bool,
     /// Settings of WebSockets and long-lived responses.
     pub streams: StreamsConfig,

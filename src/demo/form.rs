@@ -72,7 +72,7 @@ fn name(form: &str) -> Option<String> {
     let name = form.split('&').find_map(|field| field.strip_prefix("name="))?.replace('+', " ");
     let name = percent_decode_str(&name).decode_utf8().ok()?;
     let name = name.trim();
-    // Control characters, Unicode line breaks, and bidirectional marks.
+    // Control characters, Unicode line breaks, and bidirectional embeddings, overrides and isolates.
     let is_invalid = |character: char| {
         character.is_control()
             || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

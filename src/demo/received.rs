@@ -151,7 +151,7 @@ impl Received {
             format!(" {mark} {:width$} {value}\n", format!("{name}:"))
         });
         format!(
-            "Hello, {}\n\n{}\n\nThe app received (* = injected by the gateway):\n\n{}",
+            "Hello, {}\n\n{}\n\nThe app received (* = injected from the session):\n\n{}",
             self.user().as_deref().unwrap_or("anonymous"),
             kind.note(),
             lines.collect::<String>(),

@@ -11,8 +11,8 @@ use crate::item::{Attribute, Item, Number};
 /// DynamoDB's limit on nesting (32 levels), minus the level of the payload's attribute.
 const MAX_DEPTH: usize = 31;
 
-/// Converts a map to claims. Returns `None` if it is nested deeper than DynamoDB allows, or contains a number that is
-/// invalid or would have to be rounded.
+/// Converts a map to claims. Returns `None` if it is nested deeper than DynamoDB allows, or contains an invalid number
+/// or an integer beyond 64 bits.
 pub(super) fn to_claims(map: &Item) -> Option<Claims> {
     object(map, MAX_DEPTH)
 }

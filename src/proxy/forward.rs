@@ -30,7 +30,7 @@ pub(super) struct UpstreamResponse {
 /// The reason why forwarding failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ForwardError {
-    /// No server accepted a connection.
+    /// No connection to a server could be obtained.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The connection broke, or the response is not valid HTTP.

@@ -58,7 +58,7 @@ impl Worker {
     pub(super) fn open_tunnel(&self, tunnel: Tunnel, record: Option<Box<LogEntry>>) {
         let (scratch, stopped) = (Rc::clone(&self.scratch), self.stopped.clone());
         let tunnels = Arc::clone(&self.tunnels);
-        // The tracker owns the task, and the worker waits for the tracker before it ends.
+        // When the worker drains, it waits for the tasks of this tracker.
         self.tasks.spawn_local(async move { tunnel.serve(scratch, stopped, &tunnels, record).await });
     }
 

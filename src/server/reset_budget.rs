@@ -2,9 +2,9 @@
 //! costs the gateway a request (rapid reset, CVE-2023-44487).
 //!
 //! Each such stream takes a token from the client's address, whichever connection it is on. An address may go
-//! into debt. While it has no token, its connections are paused: nothing is read from them. If too many connections are
-//! paused, further ones are closed. Trusted proxies and Unix sockets have no such limit, since they represent many
-//! clients.
+//! into debt. While it has no token, its new connections and those that have reset streams are paused: nothing is read
+//! from them. If too many connections are paused, further ones are closed. Trusted proxies and Unix sockets have no
+//! such limit, since they represent many clients.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::proxy::Tunnels;
 use crate::time::{Clock, Timestamp};
 
-/// A worker counts as stuck when its last heartbeat is this old. Workers send one every second, between requests.
+/// A worker counts as stuck when its last heartbeat is this old. Workers send one every second from their event loop.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of a running gateway.

@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(judged(&own(3600, never, 0, 3600), 200_000), (3600, Some(3800)));
         assert_eq!(judged(&own(3600, at(3_700_000), 0, 3600), 200_000), (3600, Some(3700)));
         assert_eq!(judged(&own(3600, at(3_600_000), 0, 3600), 200_000), (3600, None));
-        // Shorter than `reissue_time`: due at half of it.
+        // A timeout shorter than `reissue_time`: due at half the timeout.
         assert_eq!(judged(&own(60, never, 0, 60), 30_000), (60, None));
         assert_eq!(judged(&own(60, never, 0, 60), 30_001), (60, Some(90)));
         // A deadline beyond the timeout is limited and corrected, unless another machine's clock explains it.

@@ -1,4 +1,4 @@
-//! Reading a session's row, with the consistency that the realm and the browser's version require.
+//! Reading a session's row, with the consistency that the realm and the cookie's version require.
 
 use std::sync::Arc;
 

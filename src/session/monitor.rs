@@ -126,7 +126,7 @@ impl SessionMonitors {
     }
 
     /// Removes a session if it has no monitor, and returns whether it had none.
-    pub(super) fn remove_if_unused(&self, monitored: &Arc<MonitoredSession>) -> bool {
+    pub(super) fn remove_if_unmonitored(&self, monitored: &Arc<MonitoredSession>) -> bool {
         let mut sessions = self.lock();
         if monitored.status.receiver_count() > 0 {
             return false;

@@ -24,7 +24,7 @@ use crate::store::table::Table;
 use crate::telemetry::metrics::RealmMetrics;
 use crate::time::Clock;
 
-/// Maximum number of concurrent reads of a realm, and of concurrent reissues.
+/// Maximum number of concurrent reads of a realm for requests, and of concurrent reissues.
 const MAX_OPERATIONS: usize = 10_000;
 
 /// One kind of session.

@@ -30,7 +30,7 @@ impl Realm {
         loop {
             tokio::select! {
                 () = monitored.wait_until_due() => self.check(&monitored).await,
-                () = monitored.status.closed() => if self.monitors.remove_if_unused(&monitored) {
+                () = monitored.status.closed() => if self.monitors.remove_if_unmonitored(&monitored) {
                     return;
                 },
             }

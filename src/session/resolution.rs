@@ -27,8 +27,8 @@ pub enum Resolution {
     Anonymous(Anonymous),
     /// The store is unavailable, so it is unknown whether there is a session.
     Unavailable,
-    /// The client's address has sent too many unknown session ids, so nothing was looked up. The client may retry after
-    /// this time.
+    /// The client's address has sent too many unknown session ids, so an id was not looked up. The client may retry
+    /// after this time.
     Throttled(Duration),
 }
 

@@ -102,7 +102,7 @@ impl CookieWriter {
         });
         attribute(&mut text, "SameSite", samesite);
         text.push_str(if config.partitioned { "; Partitioned" } else { "" });
-        // Always valid: name, value and attributes come from a header or from the checked configuration.
+        // Always valid: name, value and attributes come from the format, a header or the checked configuration.
         let header = HeaderValue::from_maybe_shared(Bytes::from(text));
         let mut header = header.unwrap_or_else(|_| HeaderValue::from_static(""));
         header.set_sensitive(true);

@@ -132,7 +132,7 @@ pub(super) async fn connect(
     match timeout(CHAIN_TIMEOUT, provider.provide_credentials()).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(no_credentials(config, &root_cause(&error))),
-        Err(_) => return Err(no_credentials(config, "the AWS SDK's credentials chain took over 10 s")),
+        Err(_) => return Err(no_credentials(config, "the AWS SDK's credentials chain took more than 10 s")),
     }
 
     // Set the endpoint here: set on the loader, it would apply to STS, too. Likewise, only responses of DynamoDB are

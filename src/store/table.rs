@@ -329,8 +329,9 @@ impl Table {
         Scan { table: self.clone(), options, position: Position::After(None), consumed_units: None }
     }
 
-    /// Returns the outcome of a write that was refused with `row`. If the error contains no row, there is none or the
-    /// server does not support `ReturnValuesOnConditionCheckFailure`, so the row of `key` is read.
+    /// Returns the outcome of a write that was refused with `row`. If the error contains no row, one may still
+    /// exist, since the write conflicted with a transaction or the server does not support
+    /// `ReturnValuesOnConditionCheckFailure`. So the row of `key` is read.
     async fn refused(&self, row: Option<SdkItem>, key: Option<&Key>) -> Result<ConditionalWrite, StoreError> {
         let row = match (row.filter(|row| !row.is_empty()), key) {
             (Some(row), _) => Some(item_from_sdk(row)?),

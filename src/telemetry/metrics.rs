@@ -67,7 +67,7 @@ pub struct RouteMetrics {
 /// The gateway's decision about a request: the values of the label `verdict`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestVerdict {
-    /// Admitted with the session of a logged-in user.
+    /// Admitted with the session of a logged-in user, or with any session of a realm without `user`.
     Active,
     /// Admitted with the session of a visitor who is not logged in.
     Guest,

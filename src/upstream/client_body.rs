@@ -118,7 +118,8 @@ impl ClientBody {
         }
     }
 
-    /// Returns the body `incoming` of an HTTP/2 stream. If it is dropped before its end, `unread` receives the rest.
+    /// Returns the body `incoming` of an HTTP/2 stream. If it is dropped before its end, `unread` receives the rest;
+    /// `None` if the request has no body.
     pub(crate) fn http2(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
         match unread {
             Some(unread) => Self(VersionedBody::Http2 { incoming: Some(incoming), unread }),

@@ -58,7 +58,7 @@ struct Slot {
     credit: Cell<i64>,
 }
 
-/// The selection of a server for a request. A server that refused a connection is not tried again.
+/// The selection of a server for a request. A server to which connecting failed is not tried again.
 #[derive(Debug)]
 pub(crate) struct Choice {
     pool: Rc<Pool>,
@@ -533,7 +533,7 @@ impl Connection {
         }
     }
 
-    /// Closes the connection after a failure, and counts the failure against the server.
+    /// Drops the lease after a failure, and counts the failure against the server.
     pub(crate) fn record_failure(self, reason: &str) -> FailedAttempt {
         let (config, target) =
             (&self.lease.in_flight.pool.upstream.config, &self.lease.in_flight.slot.target);

@@ -9,7 +9,8 @@ use super::body::BodyProgress;
 use crate::time::{Alarm, Clock};
 
 /// Waits for the response head that `sending` resolves to, and returns `None` on timeout. The timeout starts over if data
-/// of the request body was sent meanwhile. On timeout, the caller drops the request, which closes the connection.
+/// of the request body was sent meanwhile. On timeout, the caller drops the request, which closes an HTTP/1.1
+/// connection and resets an HTTP/2 stream.
 pub(super) async fn await_response_head<F: Future + Unpin>(
     mut sending: F,
     timeout: Duration,

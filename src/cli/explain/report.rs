@@ -229,7 +229,10 @@ fn reason(anonymous: &Anonymous) -> String {
         Anonymous::Absent => "the row does not exist".to_owned(),
         Anonymous::NotASession(fault) => format!("the row is not a session: {fault}"),
         Anonymous::Idle => "the session has expired".to_owned(),
-        Anonymous::TooOld => "the session's maximum lifetime has passed".to_owned(),
+        Anonymous::TooOld => {
+            "the session's maximum lifetime has passed, or its row does not record when it was created"
+                .to_owned()
+        }
         Anonymous::Ambiguous => "two cookies name two live sessions, so neither is used".to_owned(),
     }
 }

@@ -179,7 +179,7 @@ fn report(
         let (changed, gone) = (totals.changed, totals.deleted_by_others);
         writeln!(
             stderr,
-            "{changed} were kept because they were used or changed meanwhile; {gone} were deleted by others"
+            "kept because they were used or changed meanwhile: {changed}; deleted by others: {gone}"
         )?;
     }
     for (reason, rows) in &totals.kept {

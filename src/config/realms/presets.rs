@@ -1,5 +1,5 @@
-//! The session formats: a table with one row for each value of `format = "…"`, with the names and times that its
-//! framework uses by default.
+//! The session formats: one preset for each value of `format = "…"`, with the names and times that its framework
+//! uses by default.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `login`: the login page to which browsers without a session are redirected.
+//! `login`: the login page to which browsers are redirected, instead of the 401 that other clients get.
 
 use http::{Method, StatusCode};
 

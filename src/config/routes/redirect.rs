@@ -22,7 +22,7 @@ pub struct Redirect {
 /// A part of the request in a redirect's location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedirectVariable {
-    /// `{uri}`: path and query, unchanged.
+    /// `{uri}`: path and query, with only the characters that are unsafe in a Location percent-encoded.
     Uri,
     /// `{path}`
     Path,

@@ -12,7 +12,7 @@ use crate::config::value::{Fault, duration, text, wrong_type};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamsConfig {
     /// Interval at which the session of a WebSocket or long-lived response is read again. `None` if it is turned off, or
-    /// the route has no session.
+    /// the route is public.
     pub recheck: Option<Duration>,
     /// Idle timeout of WebSockets and event streams.
     pub idle_timeout: Duration,

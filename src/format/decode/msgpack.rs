@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_of_every_width_are_decoded() {
+    fn timestamps_of_4_and_12_bytes_are_decoded() {
         assert_eq!(timestamp(&1_u32.to_be_bytes()).unwrap(), "1970-01-01T00:00:01+00:00");
         let before = [&500_000_000_u32.to_be_bytes()[..], &(-1_i64).to_be_bytes()].concat();
         assert_eq!(timestamp(&before).unwrap(), "1969-12-31T23:59:59.500000+00:00");

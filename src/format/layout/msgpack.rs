@@ -6,8 +6,7 @@ use serde_json::Value;
 use crate::claims::Claims;
 use crate::format::decode::json::DEPTH;
 
-/// Encodes claims. Returns `None` if they could not be decoded again: if they are nested too deeply, or a length does
-/// not fit into 32 bits.
+/// Encodes claims. Returns `None` if they are nested too deeply for the decoder, or a length does not fit into 32 bits.
 pub(super) fn encode(claims: &Claims) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     map(&mut out, claims, DEPTH)?;

@@ -1,10 +1,11 @@
 //! Checks WebSocket handshakes.
 //!
-//! 1. The route must allow WebSockets. On other routes, the Upgrade header is removed, and the request is handled as an
-//!    ordinary one.
+//! 1. The route must allow WebSockets. On other routes, an extended CONNECT is refused. An Upgrade header is removed,
+//!    and the request is handled as an ordinary one.
 //! 2. A handshake passes the same checks as every other request. The gateway writes the headers of the handshake with
 //!    the upstream.
-//! 3. Where sessions are looked up, the handshake of another site's page is refused, unless the route lists its origin.
+//! 3. Where sessions are looked up or the route lists origins, the handshake of another site's page is refused, unless
+//!    its origin is listed.
 //!    Otherwise that page could read the messages, since browsers send cookies with the handshakes of any page
 //!    (cross-site WebSocket hijacking).
 

@@ -3,8 +3,8 @@
 //! [`http1`](crate::http1) and h2 parse heads. Before any decision, [`Inbound::read`] refuses heads that they accept
 //! but an upstream could interpret differently, and [`Inbound::sanitize`] removes headers that clients may not send:
 //!
-//! 1. There is exactly one valid Host, which only HTTP/1.0 requests may omit. It agrees with an absolute request
-//!    target.
+//! 1. There is exactly one valid Host, which only HTTP/1.0 requests and HTTP/2 requests with `:authority` may omit. It
+//!    agrees with an absolute request target and with `:authority`.
 //! 2. There is at most one framing header: exactly `Transfer-Encoding: chunked`, or a Content-Length of 1 to 15 digits.
 //! 3. The target is a path. TRACE is refused, and so is CONNECT except for a WebSocket; a requested upgrade is recorded
 //!    separately (`upgrade.rs`). Non-ASCII characters are percent-encoded before the target is used.

@@ -190,7 +190,7 @@ pub(in crate::proxy) fn inject(
         added.remove_from(fields);
     }
     debug_assert!(added.iter().all(|(name, _)| !fields.contains(&name)), "added twice");
-    // A gRPC call may be idle for any time, so it has no minimum rate.
+    // A gRPC call may be idle indefinitely, so it has no minimum rate.
     let min_rate = (!grpc::is_call(method, fields)).then_some(injection.min_rate);
     let body = RequestBody::new(body, forwarding.max_body, min_rate, injection.scrub);
     let accept = handshake.as_ref().map(|handshake| handshake.write(fields));

@@ -1,5 +1,5 @@
 //! Flash and CSRF preparation: removes flash messages from the session for the upstream, and creates a CSRF token if the
-//! session has none. Makes at most one conditional write.
+//! session has none. Both are one conditional write, which is retried if the session is modified concurrently.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -155,7 +155,7 @@ mod tests {
         use UpgradeRequest::{None, Other, Websocket};
         let websocket = [(UPGRADE, "h2c, WebSocket"), (CONNECTION, "keep-alive, Upgrade")];
         let http11 = Version::HTTP_11;
-        // Whether the bytes after the head may belong to a tunnel is the last column.
+        // The last column: whether the bytes after the head may belong to a tunnel.
         for (method, version, protocol, lines, expected, early) in [
             (Method::GET, http11, Option::None, &[][..], None, false),
             (Method::GET, http11, Option::None, &websocket[1..], None, false),

@@ -43,7 +43,6 @@ fn code(status: StatusCode) -> u16 {
     const UNAVAILABLE: u16 = 14;
     const UNAUTHENTICATED: u16 = 16;
     match status.as_u16() {
-        // A redirect to the log-in page.
         302 | 303 | 401 => UNAUTHENTICATED,
         403 => PERMISSION_DENIED,
         404 | 405 => UNIMPLEMENTED,

@@ -24,7 +24,7 @@ enum ErrorFormat {
     Problem,
     /// A small HTML page.
     Page,
-    /// gRPC trailers.
+    /// A gRPC Trailers-Only response.
     Grpc,
 }
 

@@ -59,7 +59,7 @@ pub(super) struct Deadline {
 #[derive(Debug)]
 pub(super) struct RequestActivity {
     activity: Rc<Activity>,
-    /// The progress of the response, if it has its own task (HTTP/2).
+    /// The progress of the response; `None` for a tunnel.
     response: Option<Rc<ResponseActivity>>,
 }
 

@@ -46,8 +46,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 const MAX_STREAM_ERRORS: usize = 100;
 /// Interval of PING frames to a silent client.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// Timeout for the reply to a PING frame. After GOAWAY, also the timeout for streams that the client opened before it
-/// received the GOAWAY.
+/// Timeout for the reply to a PING frame. After GOAWAY, also the timeout for the arrival of streams
+/// that the client opened before it received the GOAWAY.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `stream`, from which `first` has already been read.
@@ -239,7 +239,7 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
 }
 
 /// Discards the rest of a request body after the response, until the client has sent all of it or `limit` has passed.
-/// The stream is then reset with NO_ERROR.
+/// In the latter case, the stream is reset with NO_ERROR.
 async fn discard(rest: Rc<UnreadBody>, limit: Duration) {
     let _ = tokio::time::timeout(limit, poll_fn(|cx| rest.poll_discard(cx))).await;
 }

@@ -309,7 +309,7 @@ async fn bytes_received_before_the_request_was_sent_are_not_its_response() {
 }
 
 #[tokio::test]
-async fn is_open_sees_bytes_and_closes_when_the_cooperative_budget_is_spent() {
+async fn is_open_detects_bytes_and_closure_when_the_cooperative_budget_is_spent() {
     for sent in ["", "HTTP/1.1 408 Request Timeout\r\n\r\n"] {
         let (connection, mut peer) = pair();
         peer.write_all(sent.as_bytes()).await.unwrap();

@@ -112,7 +112,7 @@ impl Encoder {
         !matches!(self.framing, Framing::None)
     }
 
-    /// Encodes a piece of the body, and passes the bytes to write to `push`.
+    /// Encodes a piece of the body, and passes the encoded bytes to `push`.
     pub(super) fn encode(
         &mut self,
         frame: Frame<Bytes>,
