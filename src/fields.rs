@@ -1,8 +1,9 @@
 //! The header fields of a message: a list in the order of the message, for HTTP/1.1 and HTTP/2.
 //!
-//! 1. A received field is a pair of positions in the head that it was received in. Nothing is copied or validated twice.
-//! 2. A received field that is not changed is written as it was received, so its name keeps its case. HTTP does not
-//!    require that (RFC 9110, 5.1), but some legacy apps do.
+//! 1. A field received as `Name: value` and CRLF is stored as positions in its head: it is not copied, and HTTP/1.1
+//!    does not validate it again. A field received in any other form is copied.
+//! 2. If a field that is stored as positions is not changed, it is written as it was received, so its name keeps its
+//!    case. HTTP does not require that (RFC 9110, 5.1), but some legacy apps do.
 //! 3. Lookups are linear. Messages have few fields, and comparing the names of all of them costs less than hashing one.
 
 use std::ops::Range;
@@ -70,6 +71,11 @@ impl Fields {
     /// Returns an empty list with capacity for `count` fields, some of which will be received in `head`.
     pub(crate) fn received_in(head: Bytes, count: usize) -> Self {
         Self { head, list: Vec::with_capacity(count) }
+    }
+
+    /// Returns the head that contains the received fields.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head
     }
 
     /// Appends a field of the head, whose parser has validated it. `name_at` and `value_at` are its positions in the

@@ -227,7 +227,7 @@ pub struct Scrub {
 impl Scrub {
     /// Creates a scrub that removes the headers that any route injects, on all routes, and those that begin with
     /// `X-Session-`. It also removes names with characters other than letters, digits and `-`; with `pass_odd`, only if they
-    /// fold like a removed name.
+    /// fold like a removed name, or like one that servers act on (`Content-Length`).
     pub fn new(injected: impl IntoIterator<Item = HeaderName>, pass_odd: bool) -> Self {
         let injected: HashSet<HeaderName, RandomState> = injected.into_iter().collect();
         let folded = injected.iter().map(|name| fold(name.as_str())).collect();

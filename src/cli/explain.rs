@@ -61,7 +61,8 @@ pub(super) fn run(args: &Explain, file: &ConfigFile) -> CommandResult {
 
 async fn explain(config: &Config, args: &Explain, cookie: Option<&str>) -> Result<Explanation, Failure> {
     let now = Clock.now();
-    let store = open_store(config, cookie).await?;
+    let sends_cookie = cookie.is_some() || args.headers.iter().any(|(name, _)| name == COOKIE);
+    let store = open_store(config, sends_cookie).await?;
     let tasks = TaskTracker::new();
     let telemetry = Telemetry::without_access_log().map_err(|error| Failure::internal(error.to_string()))?;
     let evaluator = Evaluator { config, store: &store, tasks: &tasks, telemetry: &telemetry, now };
@@ -91,17 +92,14 @@ async fn explain(config: &Config, args: &Explain, cookie: Option<&str>) -> Resul
     Ok(Explanation { dry_run, browser_refusal, cookies, now })
 }
 
-/// Opens the store. Without a cookie nothing is read, so an empty store in memory suffices.
-async fn open_store(config: &Config, cookie: Option<&str>) -> Result<Store, Failure> {
+/// Opens the store. If the request sends no cookie, nothing is read, so an empty store in memory suffices.
+async fn open_store(config: &Config, sends_cookie: bool) -> Result<Store, Failure> {
     let empty = StoreConfig::Embedded { path: None, listen: None };
-    match cookie {
-        None => match Store::open(&empty).await {
-            Ok(store) => Ok(store),
-            // This build has no embedded engine.
-            Err(_) => context::open_store(&config.store, IfMissing::Fail).await,
-        },
-        Some(_) => context::open_store(&config.store, IfMissing::Fail).await,
+    // A build without the embedded engine cannot open it.
+    if !sends_cookie && let Ok(store) = Store::open(&empty).await {
+        return Ok(store);
     }
+    context::open_store(&config.store, IfMissing::Fail).await
 }
 
 /// Returns the log-in redirect that a browser would get if `dry_run` has ended with 401.

@@ -217,7 +217,7 @@ pub enum TimeUnit {
 /// A framework's rules for the times in its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeRule {
-    /// A reissue sets the deadline. A row without one never expires.
+    /// A reissue sets the deadline. A row without one ends `timeout` after its creation, or never if that is unknown.
     Deadline,
     /// Like `Deadline`, but a row without a deadline is not a session.
     Required,

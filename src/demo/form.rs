@@ -1,5 +1,6 @@
-//! The app's forms: log-in, counter and log-out. The app stores no session and sets no cookie. It responds with session
-//! commands (`src/proxy/response/commands.rs`), which the gateway carries out if the route has `writes = true`.
+//! The app's forms: log-in, counter and log-out. To handle them, the app stores no session and
+//! sets no cookie. It responds with session commands (`src/proxy/response/commands.rs`), which the gateway carries out
+//! if the route has `writes = true`.
 
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Limited};

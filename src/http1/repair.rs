@@ -11,6 +11,8 @@
 //! | control characters in a value | replaced by spaces (RFC 9110, 5.5) | in framing, upgrade and control fields; any bare CR |
 //! | no colon, or a name that is not a token | line removed | letters spelling Content-Length or Transfer-Encoding |
 //! | a status line with tabs, extra spaces or another version | HTTP/1.0 or 1.1, one space | no version or status code |
+//!
+//! A line whose name is empty or has a control character is rejected, and so is a folded line after a removed one.
 
 use super::error::{BadField, BadHead};
 use crate::headers;

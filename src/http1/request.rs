@@ -6,7 +6,8 @@
 //! | --- | --- |
 //! | bare CR or LF, obs-fold, control characters, whitespace in or after a name | this parser: 400 |
 //! | a head over the limits | this parser: 414 or 431 |
-//! | invalid or conflicting framing ([`ParsedRequest::body`] is `None`), an absent or repeated Host | the proxy: 400 |
+//! | invalid or conflicting framing ([`ParsedRequest::body`] is `None`) | the proxy: 400 |
+//! | a repeated Host, or none in HTTP/1.1 | the proxy: 400 |
 //!
 //! The one exception is `"`, `<` and `>` in a query, which are percent-encoded. RFC 3986, 3.4 does not allow them.
 //! Browsers percent-encode them, but curl and old clients do not.

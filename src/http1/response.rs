@@ -78,7 +78,7 @@ fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, 
         Ok(Some(parsed)) => {
             let bytes = Bytes::copy_from_slice(buffer.get(..parsed.length).unwrap_or_default());
             buffer.advance(parsed.length);
-            head(&parsed, &bytes, method).map(Some)
+            head(&parsed, bytes, method).map(Some)
         }
         Err(BadHead::NotHttp) => {
             let Some(RepairedSection { length, bytes, repairs, framing }) =
@@ -89,7 +89,7 @@ fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, 
             buffer.advance(length);
             let bytes = Bytes::from(bytes);
             let parsed = parse(&bytes)?.ok_or(BadHead::NotHttp)?;
-            let mut head = head(&parsed, &bytes, method)?;
+            let mut head = head(&parsed, bytes, method)?;
             head.keep_alive &= !framing;
             head.repairs = repairs;
             Ok(Some(head))
@@ -137,19 +137,19 @@ fn reason(head: &[u8]) -> &[u8] {
     line.get(..end).unwrap_or_default().trim_ascii()
 }
 
-fn head(parsed: &Parsed, bytes: &Bytes, method: &Method) -> Result<ResponseHead, BadHead> {
-    let mut fields = fields(bytes, &parsed.lines)?;
-    let (body, keep_alive) = framing(parsed.status, parsed.version, &mut fields, method)?;
+fn head(parsed: &Parsed, bytes: Bytes, method: &Method) -> Result<ResponseHead, BadHead> {
     let reason = parsed.reason.clone().map(|reason| bytes.get(reason).unwrap_or_default());
     // httparse accepts only bytes that are valid in a reason phrase.
     let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
+    let mut fields = fields(bytes, &parsed.lines)?;
+    let (body, keep_alive) = framing(parsed.status, parsed.version, &mut fields, method)?;
     Ok(ResponseHead { status: parsed.status, reason, fields, body, keep_alive, repairs: Repairs::new() })
 }
 
-fn fields(head: &Bytes, lines: &[Line]) -> Result<Fields, BadHead> {
-    let mut fields = Fields::received_in(head.clone(), lines.len() + 4);
+fn fields(head: Bytes, lines: &[Line]) -> Result<Fields, BadHead> {
+    let mut fields = Fields::received_in(head, lines.len() + 4);
     for Line { name, value } in lines {
-        let parsed = head.get(name.clone()).and_then(|name| HeaderName::from_bytes(name).ok());
+        let parsed = fields.head().get(name.clone()).and_then(|name| HeaderName::from_bytes(name).ok());
         fields.push_received(parsed.ok_or(BadHead::NotHttp)?, name, value);
     }
     Ok(fields)

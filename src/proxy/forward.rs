@@ -91,7 +91,8 @@ impl ForwardError {
 /// 1. No byte of the request was sent, whatever its method. It is sent to another server if the connection could not be
 ///    opened, and over another connection if an idle one was closed.
 /// 2. The server states that it has not processed the request (REFUSED_STREAM or GOAWAY in HTTP/2).
-/// 3. The method is idempotent (RFC 9110, 9.2.2), and the connection broke before any byte of the response arrived.
+/// 3. The method is idempotent (RFC 9110, 9.2.2), and the connection or HTTP/2 stream broke before any byte of the
+///    response arrived.
 ///
 /// Cases 2 and 3 also require that no part of the body was read from the client. They are limited to `attempts` and to
 /// the upstream's retry budget. In all cases, no response and so no session command has been received. Other requests

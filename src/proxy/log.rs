@@ -255,7 +255,7 @@ impl Observer for RequestRecord {
         self.cache = source;
         match resolution {
             Resolution::Active(active) => {
-                self.session = Some(active.session.headers().reference.clone());
+                self.session = self.is_logged.then(|| active.session.headers().reference.clone());
                 if route.access.needs_session() && active.session.user() == UserState::Guest {
                     self.reason = Some("guest");
                 }

@@ -1,6 +1,6 @@
 //! One client connection, from its first byte to its last.
 //!
-//! 1. A connection that has not sent anything costs no HTTP state.
+//! 1. A connection that has not sent anything costs no HTTP state, unless ALPN has negotiated HTTP/2.
 //! 2. Every wait for the client has a timeout ([`activity`]). The upstream's slowness never counts against the client.
 //! 3. A client that gets its response before it has sent the whole request can still read the response: the rest of the
 //!    request is discarded for a while before the connection or the stream is closed.

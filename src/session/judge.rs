@@ -75,7 +75,7 @@ impl Reissue {
 /// Determines whether the session `record` is live at `now`, and whether it is due for a reissue.
 ///
 /// A session is live at its deadline and expired after it, as in pyramid-dynamodb-sessions (`exp < time()` is expired). It
-/// is due if it was issued more than `reissue_time` ago and a reissue would extend it. A reissue never moves a deadline
+/// is due if it was issued more than `reissue_time` ago, or half of the row's own timeout if that is shorter, and a reissue would extend it. A reissue never moves a deadline
 /// back, even if this machine's clock is behind or the lifetime ends first, with one exception: a deadline that exceeds the
 /// row's own timeout.
 pub fn judge(policy: &Policy, record: &SessionRecord, now: Timestamp) -> SessionVerdict {
@@ -91,13 +91,13 @@ pub fn judge(policy: &Policy, record: &SessionRecord, now: Timestamp) -> Session
     if expires < now {
         return SessionVerdict::Idle;
     }
-    let (timeout, own_end) = match record.renewal {
+    let (timeout, reissue_time, own_end) = match record.renewal {
         Renewal::Never => return SessionVerdict::Live(Life { expires, due: None }),
-        Renewal::Realm => (policy.timeout, Timestamp::NEVER),
-        Renewal::Own { timeout, end } => (timeout, end),
+        Renewal::Realm => (policy.timeout, policy.reissue_time, Timestamp::NEVER),
+        // If the row's own timeout is shorter than `reissue_time`, the session would expire before it is due.
+        Renewal::Own { timeout, end } => (timeout, policy.reissue_time.min(timeout / 2), end),
     };
-    // If the row's own timeout is shorter than `reissue_time`, the session would expire before it is due.
-    let due_before = now.minus(policy.reissue_time.min(timeout / 2));
+    let due_before = now.minus(reissue_time);
     let deadline = Policy { timeout, ..*policy }.deadline(record.created, now).min(own_end);
     let is_own = matches!(record.renewal, Renewal::Own { .. });
     if is_own && record.expires > deadline.plus(CLOCK_SKEW) {
@@ -174,6 +174,17 @@ mod tests {
         ] {
             assert_eq!(judge(&POLICY, &record, at(now)), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn reissue_time_may_be_longer_than_half_of_the_timeout() {
+        let policy = Policy { reissue_time: Duration::from_secs(1000), ..POLICY };
+        let due = |seconds| match judge(&policy, &record(0, 0, 1200), Timestamp::from_secs(seconds)) {
+            SessionVerdict::Live(life) => life.due.is_some(),
+            SessionVerdict::Idle | SessionVerdict::TooOld => panic!("expired"),
+        };
+        assert!(!due(1000));
+        assert!(due(1001));
     }
 
     #[test]

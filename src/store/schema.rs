@@ -126,7 +126,7 @@ impl Table {
             ttl,
             item_count: table.item_count().and_then(|count| count.try_into().ok()).unwrap_or(0),
             size_bytes: table.table_size_bytes().and_then(|bytes| bytes.try_into().ok()).unwrap_or(0),
-            // Tables that are older than on-demand billing have no summary.
+            // Tables that have never used on-demand billing have no summary.
             billing: billing.unwrap_or(&BillingMode::Provisioned).as_str().to_owned(),
         }))
     }

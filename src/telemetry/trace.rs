@@ -97,12 +97,12 @@ impl Trace {
 
     /// Returns the `traceparent` for the upstream. Removes the old one from `fields`, and `tracestate` if it is not to
     /// be forwarded.
-    pub fn replace(&self, fields: &mut Fields) -> HeaderValue {
+    pub fn replace(&self, fields: &mut Fields) -> &HeaderValue {
         fields.remove(&TRACEPARENT);
         if !self.keeps_state {
             fields.remove(&TRACESTATE);
         }
-        self.header.clone()
+        &self.header
     }
 
     fn part(&self, start: usize, end: usize) -> &str {
@@ -168,12 +168,12 @@ fn is_member(member: &[u8]) -> bool {
 
 /// Appends a number as 16 hex digits.
 pub(crate) fn hex(text: &mut Vec<u8>, number: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in number.to_be_bytes() {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-        }
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    let mut digits = [[0; 2]; 8];
+    for (pair, byte) in digits.iter_mut().zip(number.to_be_bytes()) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
+    text.extend_from_slice(digits.as_flattened());
 }
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ mod tests {
     /// Returns the `traceparent` and the number of `tracestate` lines that the upstream receives.
     fn forwarded(mut fields: Fields, traces: Traces) -> (Option<String>, usize) {
         if let Some(trace) = TraceIds::default().context(&fields, traces) {
-            let parent = trace.replace(&mut fields);
+            let parent = trace.replace(&mut fields).clone();
             fields.insert(TRACEPARENT, parent);
         }
         let parent = fields.text(&TRACEPARENT).map(str::to_owned);

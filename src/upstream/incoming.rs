@@ -41,7 +41,8 @@ enum Cause {
 /// Error of a request that failed before the response head.
 #[derive(Debug)]
 pub(crate) struct SendError {
-    /// The request head for a retry; `None` if the server has begun to respond or the request body has failed.
+    /// The request head for a retry. Over HTTP/1.1, `None` if the server has begun to respond or the request body has
+    /// failed.
     pub(crate) head: Option<Box<RequestHead>>,
     /// Whether no byte of the request was sent. Its body is then still complete.
     pub(crate) unsent: bool,

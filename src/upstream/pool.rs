@@ -120,8 +120,9 @@ pub enum ConnectError {
     /// No server is healthy, or no server's name has an address.
     #[error("upstream `{0}`: no healthy server")]
     NoServer(String),
-    /// Every server has its maximum of requests in flight, and the queue is full or the wait timed out.
-    #[error("upstream `{upstream}`: every server is busy: {reason}")]
+    /// Every server (with `sticky`, the chosen one) has its maximum of requests in flight, and the queue is full or the
+    /// wait timed out.
+    #[error("upstream `{upstream}` is busy: {reason}")]
     Busy {
         /// The upstream.
         upstream: String,

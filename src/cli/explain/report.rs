@@ -101,7 +101,7 @@ impl Explanation {
                 format!("{GOOD}{reference}{GOOD:#}, expires {expires}; {due}")
             }
             ResolvedCookies::Anonymous(anonymous) => format!("none: {}", reason(anonymous)),
-            ResolvedCookies::Unavailable => format!("{BAD}unavailable{BAD:#}: the store does not respond"),
+            ResolvedCookies::Unavailable => format!("{BAD}unavailable{BAD:#}: the session could not be read"),
         }
     }
 

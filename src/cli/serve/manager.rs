@@ -12,7 +12,7 @@ use crate::server::{Server, State};
 /// Reports that the gateway is ready: at the start, and after each reload, whether or not it succeeded.
 pub(super) fn ready(server: &Server) {
     let reloads = server.state().reloads();
-    let count = server.addresses().len();
+    let count = server.config().listeners.len();
     let noun = if count == 1 { "listener" } else { "listeners" };
     let status = match reloads.failed {
         0 => format!("Serving on {count} {noun}, configuration {}", reloads.generation),

@@ -165,7 +165,9 @@ fn name(text: &str, direction: Direction) -> Result<HeaderName, Fault> {
         (Direction::Request, "host") => "use `upstream_host` to change the Host for the upstream",
         (Direction::Request, "cookie") => "use a realm's `forward_cookie` to control its cookie",
         (Direction::Request, "forwarded" | "via") => "the gateway always sets it",
-        (Direction::Request, name) if name.starts_with("x-forwarded-") => "the gateway always sets it",
+        (Direction::Request, name) if name.starts_with("x-forwarded-") => {
+            "only the gateway and trusted proxies set it"
+        }
         (Direction::Response, "location") => {
             "use `redirect`, or `rewrite_location` for the upstream's Location"
         }

@@ -220,7 +220,7 @@ fn join(text: &str) -> Result<String, Fault> {
     if text.len() <= 8 && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("must consist of punctuation other than `%`, and spaces")
+    Err(Fault::new("must consist of at most 8 characters: punctuation other than `%`, and spaces")
         .hint("for example \",\" or \"; \""))
 }
 

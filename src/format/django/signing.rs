@@ -171,7 +171,7 @@ fn derive<D: Digest>(salt: &[u8], secret: &Secret) -> Secret {
     Secret::new(&D::new().chain_update(salt).chain_update(secret.expose()).finalize()[..])
 }
 
-// HMAC accepts keys of any length, so these never fail. An empty MAC would match nothing.
+// HMAC accepts keys of any length, so these never fail.
 
 fn sha256(key: &Secret, message: &[u8]) -> Vec<u8> {
     let mac = Hmac::<Sha256>::new_from_slice(key.expose()).map(|mac| mac.chain_update(message));

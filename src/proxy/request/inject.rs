@@ -125,7 +125,7 @@ pub(in crate::proxy) fn inject(
     let mut added = GatewayHeaders::new(host, USUAL_SIZE);
     added.replace(fields, &REQUEST_ID, injection.request_id);
     if let Some(trace) = injection.trace {
-        added.insert(&TRACEPARENT, &trace.replace(fields));
+        added.insert(&TRACEPARENT, trace.replace(fields));
     }
     added.insert(&SESSION_STATUS, &HeaderValue::from_static(visitor.status()));
     forward_cookies(fields, route.realm.as_deref(), &visitor, injection.hidden);

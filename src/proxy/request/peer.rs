@@ -46,7 +46,7 @@ struct CachedHost {
     header: HeaderValue,
     /// The host for routing: in lower case, without port and trailing dot.
     name: Rc<str>,
-    /// The forwarding headers of a request to this host without such headers of a trusted proxy.
+    /// The forwarding headers for a request to this host from a peer that is not trusted.
     lines: Rc<HeaderLines>,
 }
 

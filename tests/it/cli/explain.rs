@@ -21,6 +21,11 @@ fn explain_shows_the_outcome_of_a_request_and_writes_nothing() {
     assert_eq!(json["headers"]["X-Roles"], "admin,editor");
     assert_eq!(json["headers"]["X-Session-Status"], "active");
 
+    // A Cookie header is read as well.
+    let header = format!("Cookie: {cookie}");
+    let json = site.run(&["explain", "--path", "/admin", "--json", "-H", &header]).success().json();
+    assert_eq!(json["access"], json!({ "admitted": true }));
+
     let text = site.run(&["explain", "--cookie", &cookie]).success().stdout;
     for expected in
         ["route    `/`: optional, realm `main`", "header   X-User: alice", "no reissue is due", "allowed"]

@@ -14,6 +14,9 @@ use crate::http1::{has_option, parse_decimal, write_chunk_size, write_status_lin
 use crate::message::Response;
 use crate::time::Clock;
 
+/// A first piece of a body up to this size is copied behind the head, since one write of one buffer is cheapest.
+pub(super) const MAX_COPY: usize = 8 * 1024;
+
 /// The properties of a request that determine the encoding of its response.
 #[derive(Clone, Debug)]
 pub(super) struct RequestInfo {
@@ -52,7 +55,10 @@ impl Encoder {
     /// Appends the head of a response to `head`, including the empty line. Returns the encoder of the body.
     pub(super) fn start<B: Body>(response: &Response<B>, request: &RequestInfo, head: &mut Vec<u8>) -> Self {
         let Response { status, reason, fields, body } = response;
-        head.reserve(fields.written_size() + 256);
+        let exact = body.size_hint().exact();
+        let copied =
+            exact.and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= MAX_COPY);
+        head.reserve(fields.written_size() + 256 + copied.unwrap_or_default());
         write_status_line(request.version, *status, reason.as_ref(), head);
         let switches = *status == StatusCode::SWITCHING_PROTOCOLS;
         let mut announced = None;
@@ -74,7 +80,6 @@ impl Encoder {
             }
             _ => true,
         });
-        let exact = body.size_hint().exact();
         let (framing, length) = if status.is_informational() || *status == StatusCode::NO_CONTENT {
             (Framing::None, None)
         } else if request.method == Method::HEAD || *status == StatusCode::NOT_MODIFIED {

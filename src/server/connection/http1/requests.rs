@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::super::context::ConnectionContext;
 use super::super::first_bytes::LAST_REQUEST;
-use super::encode::{Encoder, RequestInfo};
+use super::encode::{Encoder, MAX_COPY, RequestInfo};
 use super::io::{ConnectionIo, NoRequest};
 use super::{Outcome, PARK_AFTER};
 use crate::http1::{BadRequest, Decoder, HeadLimits, ParsedRequest};
@@ -27,8 +27,6 @@ use crate::upstream::ClientBody;
 
 /// Limit on the queued bytes of a response. More of the response is read only below it.
 const MAX_QUEUED: usize = 64 * 1024;
-/// A first piece of a body up to this size is copied behind the head, since one write of one buffer is cheapest.
-const MAX_COPY: usize = 8 * 1024;
 
 /// A connection, shared with the body of its current request.
 type Io<S> = Rc<RefCell<ConnectionIo<S>>>;

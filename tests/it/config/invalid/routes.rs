@@ -279,7 +279,7 @@ fn invalid_headers_are_errors() {
         );
     }
     let claim = "is not a valid claim path";
-    let join = "must consist of punctuation other than `%`, and spaces";
+    let join = "must consist of at most 8 characters: punctuation other than `%`, and spaces";
     let brace = "has an unbalanced brace";
     let cases = [
         ("X_User = \"user\"", "`routes.headers.X_User` is not a valid header name".to_owned()),
