@@ -244,7 +244,7 @@ mod tests {
             "user": "alice", "n": 42, "f": 1.5, "t": true, "null": null, "none": "", "empty": [], "o": {"a": [1]},
             "roles": ["admin", "a,b", "100%", ""], "name": "Zoë ☃", "crlf": "a\r\nX-Admin: 1\0", "pad": "  x ",
             "nested": {"deep": {"er": "yes"}}, "auth.userid": "bob", "groups": ["CN=Admins,OU=x", "y"],
-            "padded": ["x", " admin", "root  "], "wide": ["x", "\u{a0}admin\u{feff}"], "nbsp": "\u{a0}admin",
+            "rate": "100%", "padded": ["x", " admin", "root  "], "wide": ["x", "\u{a0}admin\u{feff}"], "nbsp": "\u{a0}admin",
         });
         for (path, join, encoding, expected) in [
             ("user", ",", Percent, Some("alice")),
@@ -261,6 +261,12 @@ mod tests {
             ("roles", " | ", Percent, Some("admin | a,b | 100%25 |%20")),
             ("groups", ",", Percent, Some("CN=Admins%2COU=x,y")),
             ("groups", ",", Utf8, Some("CN=Admins%2COU=x,y")),
+            // With `utf8` and `base64`, `%` is encoded only in list elements.
+            ("rate", ",", Percent, Some("100%25")),
+            ("rate", ",", Utf8, Some("100%")),
+            ("rate", ",", Base64, Some("MTAwJQ==")),
+            ("roles", ",", Utf8, Some("admin,a%2Cb,100%25,")),
+            ("roles", ",", Base64, Some("YWRtaW4sYSUyQ2IsMTAwJTI1LA==")),
             ("name", ",", Percent, Some("Zo%C3%AB %E2%98%83")),
             ("name", ",", Utf8, Some("Zoë ☃")),
             ("name", ",", Base64, Some("Wm/DqyDimIM=")),
