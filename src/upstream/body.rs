@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, SET_COOKIE};
-use http::{HeaderMap, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_body::{ClientBody, ClientBodyError};
@@ -155,6 +155,18 @@ impl RequestBody {
         Rc::clone(&self.progress)
     }
 
+    /// Sets `Expect: 100-continue` in `fields` if `allowed` and the client waits for a 100 response before it sends the
+    /// body. Otherwise removes it, since an earlier attempt may have set it.
+    pub(super) fn set_expect(&self, fields: &mut Fields, allowed: bool) {
+        let source = self.progress.source.borrow();
+        if source.as_ref().is_some_and(|source| source.incoming.expects_continue()) {
+            fields.remove(&EXPECT);
+            if allowed {
+                fields.append(EXPECT, HeaderValue::from_static("100-continue"));
+            }
+        }
+    }
+
     /// Prepares the body to be sent over HTTP/2.
     pub(super) fn use_http2(&mut self) -> Attempt {
         self.is_http2 = true;
@@ -212,7 +224,7 @@ impl BodySource {
 
 impl BodyProgress {
     /// Forwards an interim response (RFC 9110, 15.2) to the client, up to [`MAX_INTERIM`] for each request. A 100
-    /// response is not forwarded: the client's connection sends one when the body is read.
+    /// response is not forwarded, but lets the body be read, and the client's connection then sends one.
     pub(super) fn send_interim(&self, status: StatusCode, fields: &Fields) {
         let count = self.interim.get();
         let source = self.source.borrow();

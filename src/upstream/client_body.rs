@@ -53,6 +53,9 @@ pub(crate) trait BodyReader: Debug {
     /// Reads the next piece of the body of request number `request`. Wakes the task of `cx` when more has arrived.
     fn poll_body(&self, request: u64, cx: &mut Context<'_>) -> Poll<Result<Step, ClientBodyError>>;
 
+    /// Returns whether the client of request number `request` waits for a 100 response before it sends the body.
+    fn expects_continue(&self, request: u64) -> bool;
+
     /// Sends the head of an interim response to request number `request`, unless its final response has begun.
     fn send_interim(&self, request: u64, head: Bytes);
 }
@@ -107,6 +110,14 @@ impl ClientBody {
     pub(crate) fn http1(connection: Weak<dyn BodyReader>, request: u64, remaining: Option<u64>) -> Self {
         let ended = remaining == Some(0);
         Self(VersionedBody::Http1(Http1ClientBody { connection, request, remaining, ended }))
+    }
+
+    /// Returns whether the client waits for a 100 response before it sends the body (RFC 9110, 10.1.1). Reading the body
+    /// sends one. Clients of HTTP/2 do not wait, since hyper cannot send it.
+    pub(super) fn expects_continue(&self) -> bool {
+        let VersionedBody::Http1(body) = &self.0 else { return false };
+        !body.ended
+            && body.connection.upgrade().is_some_and(|connection| connection.expects_continue(body.request))
     }
 
     /// Sends the head of an interim response to an HTTP/1.1 client. hyper cannot send interim responses over HTTP/2.

@@ -20,6 +20,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use http::header::EXPECT;
 use http::{Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -85,6 +86,8 @@ struct Sending<B> {
     started: bool,
     /// The first piece of the body, until any byte is written.
     first: Option<Bytes>,
+    /// Whether the body is not sent before the server has sent a 100 response.
+    awaits_continue: bool,
     unflushed: bool,
     /// The error that ended writing.
     failed: Option<io::Error>,
@@ -184,11 +187,23 @@ where
         inner.method = head.method.clone();
         // An empty body with another Content-Length is kept, so that polling it finds the mismatch.
         let body = Some(body).filter(|body| !body.is_end_stream() || framing.length() != Some(0));
+        let awaits_continue = body.is_some() && head.fields.contains(&EXPECT);
         let mut queue = WriteQueue::default();
         queue.push(head::write(&head, gateway_headers, framing));
-        inner.sending =
-            Sending { queue, body, remaining: framing.length(), head: Some(head), ..Sending::nothing() };
+        let (remaining, head) = (framing.length(), Some(head));
+        inner.sending = Sending { queue, body, remaining, head, awaits_continue, ..Sending::nothing() };
         inner.keep_alive = false;
+    }
+
+    /// Returns whether the body is not sent before the server has sent a 100 response, because the request has
+    /// `Expect: 100-continue` (RFC 9110, 10.1.1).
+    pub(crate) fn awaits_continue(&self) -> bool {
+        self.inner.borrow().sending.awaits_continue
+    }
+
+    /// Sends the body without a 100 response.
+    pub(crate) fn stop_awaiting_continue(&self) {
+        self.inner.borrow_mut().sending.awaits_continue = false;
     }
 
     /// Returns the parts of a failed request that a retry needs, or `None` if it must not be retried.
@@ -211,6 +226,11 @@ where
         }
         let head = ready!(inner.poll_head(cx, on_interim))?;
         inner.keep_alive = head.keep_alive && head.status != StatusCode::SWITCHING_PROTOCOLS;
+        if inner.sending.awaits_continue {
+            // The server has responded without the body, which is not sent. It may wait for the body nevertheless.
+            inner.sending.body = None;
+            inner.keep_alive = false;
+        }
         inner.decoder = head.body;
         let ended = inner.decoder.is_ended();
         if ended {
@@ -233,6 +253,7 @@ impl<B> Sending<B> {
             head: None,
             started: false,
             first: None,
+            awaits_continue: false,
             unflushed: false,
             failed: None,
             body_failed: false,
@@ -303,6 +324,9 @@ where
         let sending = &mut self.sending;
         if sending.queue.pieces() > 1 {
             return Ok(true);
+        }
+        if sending.awaits_continue {
+            return Ok(false);
         }
         let Some(body) = &mut sending.body else { return Ok(true) };
         loop {
@@ -375,6 +399,10 @@ where
                 self.read.reset_search();
                 if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
                     on_interim(head.status, &head.fields);
+                    if head.status == StatusCode::CONTINUE && self.sending.awaits_continue {
+                        self.sending.awaits_continue = false;
+                        self.poll_send(cx)?;
+                    }
                     continue;
                 }
                 return Poll::Ready(Ok(head));

@@ -23,7 +23,7 @@ use super::gateway_headers::GatewayHeaders;
 use super::incoming::{Incoming, SendError};
 use super::link::{Http1Link, Http2Link, Http2Stream, Link};
 use super::queue::{self, Full};
-use super::response_timeout::await_response_head;
+use super::response_timeout::{await_continue, await_response_head};
 use super::stream::{Offer, ServerStream};
 use super::target::{Target, TargetStatus};
 use crate::config::BalanceMethod;
@@ -462,21 +462,28 @@ impl Connection {
     /// Sends a request and waits for the response head. Returns `None` on timeout.
     pub(crate) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         gateway_headers: &GatewayHeaders,
         timeout: Duration,
     ) -> Option<Result<Response<Incoming>, SendError>> {
         let progress = request.body.progress();
+        let target = &self.lease.in_flight.slot.target;
+        let may_expect = matches!(self.lease.link, Leased::Http1(_)) && !target.ignores_expect.load(Relaxed);
+        request.body.set_expect(&mut request.head.fields, may_expect);
         match &mut self.lease.link {
             Leased::Http1(Http1Link { connection, alarm, .. }) => {
                 connection.start(request, gateway_headers);
                 let mut on_interim = |status, headers: &_| progress.send_interim(status, headers);
-                let sending = poll_fn(|cx| connection.poll_response(cx, &mut on_interim));
-                Some(match await_response_head(sending, timeout, &progress, alarm).await? {
+                let mut sending = poll_fn(|cx| connection.poll_response(cx, &mut on_interim));
+                let early = await_continue(connection, &mut sending, target, alarm).await;
+                let sent = match early {
+                    Some(sent) => sent,
+                    None => await_response_head(sending, timeout, &progress, alarm).await?,
+                };
+                Some(match sent {
                     Ok((response, repairs)) => {
                         if !repairs.is_empty() {
-                            let upstream = &self.lease.in_flight.pool.upstream.config.name;
-                            self.lease.in_flight.slot.target.log_repairs(upstream, &repairs);
+                            target.log_repairs(&self.lease.in_flight.pool.upstream.config.name, &repairs);
                         }
                         Ok(response.map(Incoming::from_http1))
                     }
@@ -493,9 +500,9 @@ impl Connection {
                 })
             }
             Leased::Http2(stream) => {
-                let endpoint = &self.lease.in_flight.slot.target.endpoint;
                 let Request { head, body } = request;
-                let (mut sender, request) = stream.prepare((*head).clone(), body, gateway_headers, endpoint);
+                let (mut sender, request) =
+                    stream.prepare((*head).clone(), body, gateway_headers, &target.endpoint);
                 let sending = Box::pin(sender.try_send_request(request));
                 let result = await_response_head(sending, timeout, &progress, &mut Alarm::default()).await?;
                 let result = result.map(|response| Response::from(response).map(Incoming::from_http2));

@@ -5,7 +5,7 @@
 //! is over. If the first request then fails, it is ejected again for twice as long; if it succeeds, the ejection ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -39,6 +39,8 @@ pub(super) struct Target {
     pub(super) connect_failures: AtomicU64,
     pub(super) ejections: AtomicU64,
     pub(super) health_changes: AtomicU64,
+    /// Whether the server once did not respond to `Expect: 100-continue` in time.
+    pub(super) ignores_expect: AtomicBool,
     /// Bit set of the kinds of repairs that have been logged.
     logged_repairs: AtomicU8,
     health: AtomicU8,
@@ -84,6 +86,7 @@ impl Target {
             connect_failures: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
             health_changes: AtomicU64::new(0),
+            ignores_expect: AtomicBool::new(false),
             logged_repairs: AtomicU8::new(0),
             health: AtomicU8::new(UNKNOWN),
             contradictions: AtomicU32::new(0),

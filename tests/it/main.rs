@@ -28,6 +28,7 @@ mod django;
 
 mod early_responses;
 mod edits;
+mod expect;
 mod framing;
 mod full_disk;
 mod fuzzing;

@@ -200,7 +200,7 @@ async fn expect_100_continue_gets_100_only_if_the_request_is_forwarded() {
     assert_eq!(client.read_response().await.unwrap().status, 200);
     assert_eq!(
         (upstream.only_request().message.body, upstream.only_request().header("expect")),
-        (b"abc".to_vec(), None)
+        (b"abc".to_vec(), Some("100-continue"))
     );
 
     let mut client = Client::connect(gateway.address()).await;

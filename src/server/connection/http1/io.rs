@@ -269,6 +269,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> BodyReader for RefCell
         io.poll_body(cx)
     }
 
+    fn expects_continue(&self, request: u64) -> bool {
+        let io = self.borrow();
+        io.request == request && io.is_continue_due
+    }
+
     fn send_interim(&self, request: u64, head: Bytes) {
         let mut io = self.borrow_mut();
         if io.request == request && io.accepts_interim {
