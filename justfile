@@ -1,4 +1,4 @@
-# The tasks of a developer; `just` lists them. `.ci/run` runs those of `ci` in a fresh clone.
+# The tasks of a developer; `just` lists them. `.ci/run` runs those that a change must pass, in a fresh clone.
 
 set positional-arguments
 
@@ -9,10 +9,10 @@ msrv := `sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml`
 default:
     @just --list --unsorted
 
-# Everything that must hold before a change lands, but for what needs other programs than Cargo.
+# Run the main checks of `.ci/run`, which need no program but Cargo.
 check: format lint doc test
 
-# Run one test, or all whose names hold the text: `just one expired_session_is_401`.
+# Run one test, or all whose names contain the text: `just one expired_session_is_401`.
 one *text:
     cargo test --locked -- "$@"
 
@@ -42,7 +42,7 @@ deny:
     command -v cargo-deny >/dev/null || cargo install --locked --debug cargo-deny@0.20.2
     cargo deny --locked check bans licenses sources
 
-# Check that the oldest supported toolchain builds it.
+# Check that the oldest supported toolchain builds sessiongate.
 msrv:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -60,7 +60,7 @@ fuzz-smoke seconds="10":
     command -v cargo-fuzz >/dev/null || cargo install --locked --debug cargo-fuzz@0.13.2
     export RUSTC_BOOTSTRAP=1
     for target in $(cargo fuzz list); do
-        # What a run finds new stays out of the corpus in the repository.
+        # New inputs that a run finds stay out of the repository's corpus.
         scratch=$(mktemp -d)
         cargo fuzz run --dev "$target" -s none "$scratch" "fuzz/corpus/$target" -- \
             -max_total_time={{ seconds }} -verbosity=0 -print_final_stats=1 2>&1 | grep -E 'panicked|ERROR|SUMMARY|number_of_executed_units' | sed "s/^/$target: /"
@@ -83,7 +83,7 @@ figures:
 bench *parts:
     cargo bench --bench parts -- "$@"
 
-# Test by mutation what decides about requests and sessions; takes hours.
+# Run mutation tests of the code that decides about requests and sessions; takes hours.
 mutants:
     command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants@27.1.0
     cargo mutants -f 'src/proxy/request/*.rs' -f src/session/judge.rs -f src/headers.rs

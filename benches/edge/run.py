@@ -108,7 +108,7 @@ async def hold(port, count, per_second, context=None):
 
 async def idle_each(environment, port, count, per_second, context):
     """Returns the KiB that each idle connection adds to the gateway's memory, and the MiB before."""
-    # First allocates memory that is allocated once, or for peaks.
+    # A warm-up: the gateway allocates memory that it needs only once, or for peaks, before the first measurement.
     for _, writer in await hold(port, 200, per_second, context):
         writer.close()
     await asyncio.sleep(3)

@@ -27,7 +27,7 @@ def read_head(connection):
 
 
 def discard(connection, headers, rest):
-    """Reads a body to its end, and responds with its length."""
+    """Reads a body to its end, and responds with the number of bytes, chunk framing included."""
     buffer, count = bytearray(1 << 20), len(rest)
     if b"content-length" in headers:
         while count < int(headers[b"content-length"]):

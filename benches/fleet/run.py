@@ -14,7 +14,7 @@ import sys
 
 from checks import check
 from designs import Always, Django, Gateways, Pyramid
-from traffic import BURSTS, CHANGE, LOGIN, LOGOUT, PAGE, RENEWAL, STRANGER, Session, bursts, day
+from traffic import BURSTS, CHANGE, LOGIN, LOGOUT, PAGE, RETURNING_LOGIN, STRANGER, Session, bursts, day
 from units import DAYS_OF_MONTH, LIST_PRICES, write_units
 
 
@@ -38,12 +38,12 @@ def simulate(users, options):
     source = random.Random(f"{options.seed} {users}")
     current, pages, number = {}, 0, 0
     for time, user, what in day(users, options):
-        if what in (LOGIN, RENEWAL):
+        if what in (LOGIN, RETURNING_LOGIN):
             number += 1
             session = current[user] = Session(number, time + 0.5, len(compared))
             rotated = source.random() < options.rotations
             for design in compared:
-                if what == RENEWAL:
+                if what == RETURNING_LOGIN:
                     design.unknown(time, (0.0,))
                 design.created(session, time + 0.5, rotated)
         elif what in (PAGE, CHANGE):

@@ -8,7 +8,7 @@ import math
 import random
 
 DAY = 86_400
-LOGIN, RENEWAL, PAGE, CHANGE, LOGOUT, STRANGER = range(6)
+LOGIN, RETURNING_LOGIN, PAGE, CHANGE, LOGOUT, STRANGER = range(6)
 # The number of different bursts of requests. Each page view gets one of them at random.
 BURSTS = 1024
 
@@ -50,7 +50,7 @@ def user_day(random, user, options):
         time = max(arrival, free)
         # The last issue was at most `reissue_time` before the last use.
         if time - last > options.timeout - options.reissue_time:
-            yield time, user, RENEWAL if last > 0 or random.random() < options.returning else LOGIN
+            yield time, user, RETURNING_LOGIN if last > 0 or random.random() < options.returning else LOGIN
             time += 1.0
         while True:
             yield time, user, CHANGE if random.random() < options.changes else PAGE

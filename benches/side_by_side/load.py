@@ -37,7 +37,7 @@ class Generator:
         return run.stdout
 
     def wrk(self, workload, target, seconds, rate):
-        # Each connection pauses between requests. The actual rate is below `rate` by the time that responses take.
+        # Each connection pauses between requests. The actual rate is below `rate`, since responses take time, too.
         variables = {"LOAD_PAUSE_MS": KEEP_ALIVE * 1000 / rate if rate else 0}
         if workload.body:
             variables |= {"LOAD_METHOD": "POST", "LOAD_BODY": workload.body}

@@ -5,7 +5,7 @@ from html import escape
 from workloads import TARGETS, WORKLOADS
 
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP, BOTTOM = 860, 250, 70, 14, 14, 52, 12
-TITLE = "CPU time per request as a ratio to HAProxy, median and quartiles; pale: its responder; less is better"
+TITLE = "CPU time per request as a ratio to HAProxy, median and quartiles; pale: the responder's share; less is better"
 # Longer bars are cut off, with their value as a label.
 LONGEST = 3
 # Colours with a contrast of at least 3:1 against white and against near-black.

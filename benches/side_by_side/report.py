@@ -4,8 +4,8 @@ import statistics
 
 from workloads import COMPARED, TARGETS, WORKLOADS
 
-HEAD = ["", "", "CPU / HAProxy", "quartiles", "of it responder", "CPU, µs", "requests/s", "p50, µs", "p99, µs", "peak, MiB"]
-HEAD += ["reads ‰", "writes ‰"]
+HEAD = ["", "", "CPU / HAProxy", "quartiles", "of which responder", "CPU, µs", "requests/s", "p50, µs", "p99, µs"]
+HEAD += ["peak, MiB", "reads ‰", "writes ‰"]
 LEGEND = """\
 CPU: user and system time of the target's processes per request, with its responder's, divided by the mean of HAProxy's
 right before and right after: median and quartiles over the rounds. Requests/s: with the target's core saturated. p50, p99:

@@ -11,7 +11,7 @@ ATTEMPTS = 3
 
 
 class BadResponses(Exception):
-    """A target did not return complete 200 responses only."""
+    """A target returned a response that was not a complete 200, or none."""
 
 
 class Rounds:

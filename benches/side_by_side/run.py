@@ -109,7 +109,8 @@ def arguments():
     parser.add_argument("--targets", nargs="+", choices=OWN, default=OWN, help="only these targets, and HAProxy")
     parser.add_argument("--peers", default="", help=f"also these, for `small`: any of {','.join(peers.PACKAGES)}")
     parser.add_argument("--gateway", type=Path, default=ROOT / "target/dist/sessiongate", help="the binary")
-    parser.add_argument("--output", type=Path, help="directory of result.json and result.svg (this one for all workloads, otherwise target/side_by_side)")
+    output = "directory of result.json and result.svg (the script's for all workloads, otherwise target/side_by_side)"
+    parser.add_argument("--output", type=Path, help=output)
     parser.add_argument("--proxy-core", type=int, default=0, help="the targets (0)")
     parser.add_argument("--load-core", type=int, default=1, help="load generator, upstream, responder and store (1)")
     options = parser.parse_args()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Soak test: a mixed load on a gateway for a long time, with injected faults of its dependencies.
 
-The configuration is reloaded every 20 s, sometimes with an invalid file; one of two upstreams is killed and restarted;
-the store is suspended for 3 s. The run fails if a client sees a failure that no fault explains, if memory grows or
-descriptors stay open, if a reload has the wrong result, or if the log contains an unexpected error. Prints a report in
-Markdown.
+The configuration is reloaded every 20 s, sometimes with an invalid file; one of an upstream's two servers is killed and
+restarted; the store is suspended for 3 s. The run fails if a client sees a failure that no fault explains, if memory
+grows or descriptors stay open, if a reload has the wrong result, or if the log contains an unexpected error. Prints a
+report in Markdown.
 """
 
 import argparse
@@ -154,7 +154,7 @@ class Environment:
         return False
 
     async def upstream_faults(self):
-        """Kills one of two upstreams periodically, and restarts it after two seconds."""
+        """Kills one of an upstream's two servers periodically, and restarts it after two seconds."""
         for number in itertools.count():
             await asyncio.sleep(self.options.upstream_every)
             with self.record.fault("upstream"):
@@ -280,7 +280,7 @@ def report(environment, results, options):
 
     print(f"## Soak: {seconds / 60:.1f} minutes\n")
     print(f"{requests:,.0f} requests ({requests / seconds:.0f} per second), {spent / requests * 1e6 if requests else 0:.0f} µs of CPU each;"
-          f" {environment.valid_reloads} valid and {environment.invalid_reloads} invalid reloads, {faults['upstream']} upstreams killed,"
+          f" {environment.valid_reloads} valid and {environment.invalid_reloads} invalid reloads, {faults['upstream']} servers killed,"
           f" {faults['store']} outages of the store; {environment.lines:,} access log lines in rotated files\n")
     print("| client | succeeded | failed by a fault | failed otherwise | p50, ms | p99, ms |\n| --- | --- | --- | --- | --- | --- |")
     for client, succeeded, explained, unexplained, p50, p99 in record.rows():

@@ -17,8 +17,9 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Starts a script of this directory with `packages`, which are installed under `name`. The app listens, and responds
-    /// after [`App::point_to`]. Returns `None` if the packages cannot be installed.
+    /// Starts a script of this directory with `packages`, which are installed under `name`. The app listens; one
+    /// that reads DynamoDB's address responds only after [`App::point_to`]. Returns `None` if the packages cannot be
+    /// installed.
     pub(crate) async fn start(runtime: Runtime, name: &str, packages: &[&str], script: &str) -> Option<Self> {
         let mut interpreter = runtime.command(name, packages)?;
         interpreter.envs(AWS_ENVIRONMENT).env("AWS_DEFAULT_REGION", "eu-central-1");

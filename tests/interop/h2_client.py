@@ -271,7 +271,7 @@ def many(port, count):
 
 
 def stalled(port):
-    """Opens no flow-control window for one response, and reads other responses."""
+    """Sends no WINDOW_UPDATE for the stream of a large response, and reads other responses."""
     client = Client(port)
     client.acknowledges = False
     slow = client.request(head("/large"))

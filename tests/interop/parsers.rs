@@ -34,7 +34,8 @@ async fn h11_reads_the_same_requests() {
     compare_with(Runtime::Python, "h11", &["h11==0.16.0"], "parse_with_h11.py", &known).await;
 }
 
-/// Compares the gateway's reading of all streams with that of a script. `known` are its reasons to reject more.
+/// Compares the gateway's reading of all streams with that of a script. `known` has the beginnings of
+/// the script's reasons to reject requests that the gateway accepts.
 async fn compare_with(runtime: Runtime, name: &str, packages: &[&str], script: &str, known: &[&str]) {
     let Some(interpreter) = runtime.command(name, packages) else { return };
     let streams = request_streams::all();

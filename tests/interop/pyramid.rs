@@ -48,7 +48,7 @@ const PYRAMID: Framework = Framework {
 scenario::suite!(
     PYRAMID,
     version_header_is_the_row_s_version,
-    flash_messages_and_csrf_tokens_of_the_app_work,
+    app_reads_its_flash_message_once_and_keeps_its_csrf_token,
     gateway_reads_a_session_that_the_app_reissued,
     app_changes_a_session_that_the_gateway_created,
     flash_messages_are_exchanged_in_both_directions,
@@ -61,7 +61,7 @@ async fn version_header_is_the_row_s_version(site: &Site) {
     assert_eq!(number(&site.row(&browser).await, "ver"), 1);
 }
 
-async fn flash_messages_and_csrf_tokens_of_the_app_work(site: &Site) {
+async fn app_reads_its_flash_message_once_and_keeps_its_csrf_token(site: &Site) {
     let mut browser = site.logged_in().await;
     site.get(&mut browser, "/app/flash?text=hello").await;
     assert_eq!(site.get(&mut browser, "/app/flashed").await.json(), json!(["hello"]));

@@ -152,7 +152,7 @@ async fn rotation_loses_no_line() {
     assert_eq!((count("written"), count("dropped")), (151.0, 0.0));
 }
 
-/// A pipe that nobody reads drops lines, delays no request, and does not keep the gateway from exiting.
+/// The output is a pipe that nobody reads.
 #[tokio::test]
 async fn blocked_output_drops_lines_and_delays_no_request() {
     let upstream = Upstream::start();

@@ -262,7 +262,7 @@ async fn change_of_a_session_deleted_meanwhile_is_409_and_does_not_recreate_it()
 }
 
 #[tokio::test]
-async fn flash_messages_are_stored_as_pyramids_and_delivered_once() {
+async fn flash_messages_are_stored_in_pyramids_claim_and_delivered_once() {
     let (engine, upstream) = (table::engine().await, session_commands::upstream());
     let gateway = gateway(&engine, &upstream, "").route("/page", "optional", "flash = true").start().await;
     let session = Session::new(json!({"user": "alice", "_f_": ["from Pyramid, 100%"]}));

@@ -1,5 +1,6 @@
-//! Random store faults: half of all operations fail, each in a random way. Every response is for the right user, no request
-//! without a session passes, and cached sessions are served throughout if the configuration allows it.
+//! Random store faults: half of all operations fail, each in a random way. Every response is for the right user, a
+//! request without a session is anonymous or refused, and cached sessions are served throughout if the configuration
+//! allows it.
 //!
 //! The environment variable `CHAOS_SEED` repeats a run.
 use std::sync::Arc;
@@ -144,7 +145,7 @@ async fn faults_never_admit_a_request_without_a_session_or_as_another_user() {
     let (served, unavailable) = outcomes.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(served > 50 && unavailable > 50, "{served} served, {unavailable} unavailable");
 
-    // No row was created, changed or lost.
+    // No row was created or lost, and no claims or version changed.
     engine.clear_faults();
     for user in &users {
         let row = user.1.row(&engine).await;

@@ -262,7 +262,7 @@ fn table_policy_prints_an_iam_policy_for_the_table() {
 }
 
 #[test]
-fn table_create_needs_no_table_in_memory() {
+fn table_create_with_a_store_in_memory_succeeds() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for store in [String::new(), format!("listen = \"{closed}\"")] {
         let site = Site::new(&CONFIG.replace(r#"path = "sessions.db""#, &store));

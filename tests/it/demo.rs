@@ -293,7 +293,7 @@ fn link_logs_in_as_alice_again_after_her_session_was_revoked() {
 }
 
 #[test]
-fn session_of_the_printed_cookie_is_reissued_and_the_link_s_is_not() {
+fn session_of_the_printed_cookie_is_reissued_and_that_of_the_link_is_not() {
     let demo = Demo::start(0);
     let list = demo.printed(|line| line.contains(" session list ")).replace("--claims", "--json");
     let sessions = || {

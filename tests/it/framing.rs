@@ -130,7 +130,7 @@ const CASES: &[(&str, Outcome)] = &[
         Forwarded(&["a", "b"]),
     ),
     ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Forwarded(&[""])),
-    // Bytes after an invalid request, also of gRPC, or after a CONNECT are not a request.
+    // Bytes after an invalid request or a CONNECT are not parsed. A gRPC client gets the refusal with status 200.
     (
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
         Rejected(200),

@@ -334,7 +334,7 @@ async fn pseudo_header_in_trailers_is_a_protocol_error() {
                 return;
             };
             let outcome = client.next_json().await;
-            // h2 treats a continued header block as a frame out of place.
+            // If the HEADERS frame is already malformed, h2 rejects its CONTINUATION as unexpected, with GOAWAY.
             let code = if outcome["reset"].is_u64() { &outcome["reset"] } else { &outcome["goaway"] };
             assert_eq!(json!([outcome["status"], code]), expected, "{shape}: {fields}: {outcome}");
             let is_valid = expected[0] == 200;

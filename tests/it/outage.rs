@@ -35,7 +35,7 @@ fn assert_unavailable(response: &Response) {
     assert!(!text.contains("dynamodb") && !text.contains("throttl") && !text.contains("127.0.0.1"), "{text}");
 }
 
-/// Asserts that requests with a session are refused during the outage, and that others are served.
+/// Asserts that requests that look up a session get 503, and that others get their usual responses.
 async fn assert_unavailable_to_sessions(gateway: &Gateway, upstream: &Upstream, session: &Session) {
     let before = upstream.request_count();
     assert_unavailable(&gateway.get("/", &session.cookie()).await);

@@ -1,4 +1,4 @@
-//! HTTP/1.1 requests of clients, as the gateway and hyper's server read them, and in any two pieces.
+//! Parsing of HTTP/1.1 requests: the gateway agrees with hyper's server, and reads the same in any two pieces.
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -62,7 +62,7 @@ fn read_by_hyper(stream: &[u8]) -> Reading {
     let mut connection = pin!(builder.serve_connection(TokioIo::new(server), service));
     let mut ending = Ending::Waits;
     let mut idle_polls = 0;
-    // A poll that reads nothing new leaves the connection as it is. Some polls only hand on what others have read.
+    // A poll may only pass on what an earlier one has read, so one poll without a new request is not the end.
     while idle_polls < 4 {
         let before = requests.borrow().len();
         match connection.as_mut().poll(&mut context) {

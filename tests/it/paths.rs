@@ -30,7 +30,7 @@ async fn merging(upstream: &Upstream) -> (Builder, Session, Engine) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn merged_path_is_judged_and_forwarded() {
+async fn merged_path_selects_the_route_and_is_forwarded() {
     let upstream = Upstream::start();
     let (builder, session, _engine) = merging(&upstream).await;
     let gateway = builder.start().await;

@@ -51,7 +51,7 @@ async fn client_address_is_the_one_in_the_proxy_header() {
         (v2(0, 0x11, &four), "", "127.0.0.1", "127.0.0.1"),
         (v2(1, 0x31, &[0; 216]), "", "127.0.0.1", "127.0.0.1"),
         (v2(1, 0x00, &[]), "", "127.0.0.1", "127.0.0.1"),
-        // X-Forwarded-For counts only if the PROXY header names a trusted proxy.
+        // X-Forwarded-For counts only if the header's address, or the peer's if it has none, is a trusted proxy's.
         (v2(1, 0x11, &four), "203.0.113.1", "192.0.2.9", "192.0.2.9"),
         (from_proxy, "203.0.113.1", "203.0.113.1", "203.0.113.1, 192.0.2.7"),
         (v2(0, 0x00, &[]), "203.0.113.1", "203.0.113.1", "203.0.113.1, 127.0.0.1"),

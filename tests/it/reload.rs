@@ -75,7 +75,7 @@ async fn unchanged_realm_keeps_cached_sessions_but_not_the_headers_of_other_rout
 
     assert_eq!(upstream.last_request().all("x-role"), ["admin"]);
     assert!(upstream.last_request().all("x-user").is_empty());
-    // A new route before it changes the index of the cached headers.
+    // A new route before `/` changes the slot of its cached headers.
     gateway.edit_config(|text| {
         text.replace("[[routes]]", "[[routes]]\npath = \"/first\"\nupstream = \"app\"\naccess = \"required\"\nsession = \"main\"\nheaders = { X-First = \"user\" }\n[[routes]]")
     });
@@ -288,7 +288,7 @@ async fn changed_trusted_proxies_apply_to_new_connections_and_close_old_ones() {
 }
 
 #[tokio::test]
-async fn change_of_the_file_or_of_one_that_it_names_reloads() {
+async fn change_to_the_configuration_or_a_file_it_names_causes_a_reload() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()
         .server("workers = 1")

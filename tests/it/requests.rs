@@ -56,7 +56,7 @@ async fn ambiguous_head_is_400() {
 }
 
 #[tokio::test]
-async fn two_framings_are_refused_and_what_follows_is_no_request() {
+async fn content_length_with_transfer_encoding_is_400_and_closes_the_connection() {
     let upstream = Upstream::start();
     let gateway = public_gateway(&upstream).start().await;
     for framings in

@@ -1,5 +1,5 @@
-//! Limits on HTTP/2 stream resets: a few resets of a client have no effect; above the budget, the gateway pauses reading from
-//! that address, and from no other.
+//! Limits on HTTP/2 stream resets: a few resets of a client have no effect; above the budget, the gateway pauses that
+//! address's new connections and those that have reset streams, and no others.
 
 use std::time::Duration;
 

@@ -391,7 +391,7 @@ async fn http_1_0_response_is_forwarded_as_http_1_1() {
 }
 
 #[tokio::test]
-async fn chunked_response_is_logged_as_complete_and_its_head_has_no_length() {
+async fn chunked_response_is_logged_as_complete_and_a_head_response_has_no_content_length() {
     let upstream = Upstream::responding(|request| match request.method.as_str() {
         "HEAD" => ScriptedResponse::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
         _ => ScriptedResponse::ok("x".repeat(5000)).chunked(&[]),

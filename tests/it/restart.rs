@@ -378,7 +378,7 @@ async fn inherited_unix_socket_is_used_and_its_file_is_kept() {
     assert_eq!(fs::metadata(&socket).unwrap().ino(), before);
 }
 
-/// With `SESSIONGATE_LOAD_SECONDS`, reloads every second for so long; otherwise, 20 times after some responses.
+/// Reloads every second for `SESSIONGATE_LOAD_SECONDS`; if it is not set, 20 times, after every 900 responses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn no_request_fails_during_reloads_and_a_binary_upgrade() {
     let seconds: Option<u64> =

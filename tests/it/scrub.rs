@@ -127,7 +127,7 @@ async fn injected_headers_of_clients_are_removed_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn forwarding_headers_of_an_untrusted_client_and_proxy_are_replaced() {
+async fn forwarding_headers_of_an_untrusted_client_are_replaced_or_removed() {
     let upstream = Upstream::start();
     let engine = table::engine().await;
     let gateway = gateway(&upstream, &engine, "pass").start().await;
@@ -218,7 +218,7 @@ const OVERRIDES: [&str; 18] = [
 #[tokio::test]
 async fn headers_that_override_method_host_or_path_are_removed() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    // Also from a trusted proxy: its request is judged by its path, too.
+    // The gateway matches a trusted proxy's request by its path, too, so it removes these headers from it.
     let trusting = "address = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]";
     for odd in ["drop", "pass"] {
         let gateway = gateway(&upstream, &engine, odd).listener(trusting).start().await;

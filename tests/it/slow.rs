@@ -17,7 +17,7 @@ fn public_gateway(upstream: &Upstream, timeouts: &str) -> Builder {
 async fn incomplete_head_is_408() {
     let upstream = Upstream::start();
     let gateway = public_gateway(&upstream, "header_timeout = \"300ms\"").start().await;
-    // In what could be the HTTP/2 preface, and in the first head.
+    // The first two could begin the HTTP/2 preface; the third is an incomplete head.
     for part in ["P", "PRI * HTTP", "GET / HTTP/1.1\r\nHost: a\r\nX: "] {
         let mut client = Client::connect(gateway.address()).await;
         client.send(part).await;

@@ -25,7 +25,7 @@ async fn status(client: &mut Client) -> u16 {
 }
 
 #[tokio::test]
-async fn non_ascii_target_is_percent_encoded_before_it_is_judged() {
+async fn non_ascii_target_is_percent_encoded_before_routing() {
     let upstream = Upstream::start();
     let gateway = public_gateway(&upstream).await;
     let cases = [
@@ -60,7 +60,7 @@ async fn target_that_is_not_utf_8_is_400() {
 
 /// The characters that browsers percent-encode in some part of a target. `None` is a 400.
 #[tokio::test]
-async fn invalid_characters_are_percent_encoded_in_queries_and_400_in_paths() {
+async fn characters_that_browsers_encode_are_encoded_forwarded_or_400() {
     let upstream = Upstream::start();
     let gateway = public_gateway(&upstream).await;
     for (character, in_query, in_path) in [
@@ -193,7 +193,7 @@ async fn absolute_target_is_forwarded_if_it_matches_host_and_400_otherwise() {
         assert_eq!(status(&mut client).await, 400, "{target} {host}");
     }
     assert_eq!(upstream.request_count(), before);
-    // HTTP/1.0 need not have a Host.
+    // An HTTP/1.0 request need not have a Host.
     let mut client = Client::connect(gateway.address()).await;
     client.send("GET http://app.example/ HTTP/1.0\r\n\r\n").await;
     client.read_until("HTTP/1.0 200 ").await;

@@ -67,12 +67,12 @@ fn core_does_no_io() {
     assert!(checked >= 8);
 }
 
-/// A type that two modules can name has a name of its own, so that a reader need not look up which one is meant.
+/// A type that other modules can name has a unique name, so that a reader need not look up which type is meant.
 #[test]
 fn names_of_public_types_are_unique() {
     let mut defined: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for (path, text) in sources() {
-        // Fuzz targets are programs of their own; what they define is not imported elsewhere.
+        // No other module of `src/` imports the types of `src/fuzzing`.
         if path.starts_with("src/fuzzing") {
             continue;
         }

@@ -286,8 +286,8 @@ async fn request_for_a_host_with_other_client_certificate_rules_is_421() {
     assert_eq!(stdout, "421", "{stderr}");
 }
 
-/// A client may use one HTTP/2 connection for all hosts that its certificate names (RFC 9113, section 9.1.1). A 421 tells it
-/// to open another one.
+/// A client may use one HTTP/2 connection for all hosts that the server's certificate names (RFC 9113, section 9.1.1).
+/// A 421 tells it to open another connection.
 #[tokio::test]
 async fn coalesced_http2_request_for_a_host_with_other_client_rules_is_421() {
     let (upstream, authority) = (Upstream::start(), Authority::new("Test CA"));

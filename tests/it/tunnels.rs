@@ -59,7 +59,7 @@ async fn fill(stream: &mut TcpStream, limit: usize) -> usize {
     let piece = vec![7; 64 * 1024];
     let mut written = 0;
     while written < limit {
-        // On a slow machine this may stop too early, with which the test still passes.
+        // On a slow machine this may stop too early; the test then still passes.
         match tokio::time::timeout(Duration::from_millis(500), stream.write(&piece)).await {
             Ok(count) => written += count.unwrap(),
             Err(_) => break,

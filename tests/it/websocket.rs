@@ -14,7 +14,7 @@ use crate::support::table::{self, DUE, Session, number};
 use crate::support::upstream::Upstream;
 use crate::support::websocket::{EchoServer, WebSocket, rejected_status};
 
-/// Rows stay cached for the whole test, so that every read is one of a recheck.
+/// Rows stay cached for the whole test, so that every read after the first is a recheck.
 const LONG_CACHE: &str = "[sessions.main.cache]\nttl = \"1m\"";
 const HEADERS: &str = "[routes.headers]\nX-User = \"user\"";
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -27,7 +27,7 @@ fn gateway(engine: &Engine, echo: &EchoServer, lines: &str) -> Builder {
 }
 
 #[tokio::test]
-async fn handshake_has_the_session_headers_and_is_logged_with_its_bytes() {
+async fn handshake_has_the_session_headers_and_the_log_line_has_the_bytes_of_the_tunnel() {
     let (engine, echo) = (table::engine().await, EchoServer::start().await);
     let session = table::alice_session(&engine).await;
     let gateway = gateway(&engine, &echo, &format!("websocket = true\n{HEADERS}")).start().await;
@@ -41,7 +41,7 @@ async fn handshake_has_the_session_headers_and_is_logged_with_its_bytes() {
     ];
     let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let opened = WebSocket::open(&gateway, "/ws", &lines).await;
-    // The server selects no subprotocol, which is an error of the client library.
+    // The server selects no subprotocol, which the client library rejects.
     assert!(opened.is_err());
     let mut socket = WebSocket::with_cookie(&gateway, "/ws", &session.cookie()).await;
     socket.echo("hello").await;

@@ -115,7 +115,7 @@ impl Gateway {
         *self.address.get_or_init(|| self.addresses("http")[0])
     }
 
-    /// Returns the addresses of the listeners of this kind: `http`, `admin` or `dynamodb`.
+    /// Returns the addresses of the listeners of this kind: `http`, `https`, `admin` or `dynamodb`.
     pub(crate) fn addresses(&self, kind: &str) -> Vec<SocketAddr> {
         let listening = self.events("listening").into_iter().filter(|event| field(event, "listener") == kind);
         listening

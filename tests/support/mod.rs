@@ -50,7 +50,7 @@ pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// Evaluates `condition` until it holds, and fails the test if that takes longer than [`DEADLINE`]. For changes of the
-/// gateway that it does not announce. Each evaluation sends a real request, so no pause between them is needed.
+/// gateway that it does not announce. It yields to other tasks between evaluations and does not sleep.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     within(what, async {
         while !condition().await {

@@ -14,7 +14,7 @@ pub(crate) enum Runtime {
 
 impl Runtime {
     /// Returns a command that runs a script with exactly `packages`, and their dependencies, installed in the directory
-    /// `name`. Returns `None` if they cannot be installed, as [`skip`] says.
+    /// `name`. If they cannot be installed, calls [`skip`] and returns `None`.
     pub(crate) fn command(self, name: &str, packages: &[&str]) -> Option<Command> {
         let directory = install(self, name, packages)?;
         Some(match self {
@@ -33,7 +33,7 @@ impl Runtime {
 }
 
 /// Installs `packages` and their dependencies in a directory of their own, unless they are there, and returns it.
-/// Returns `None` if that fails, as [`skip`] says.
+/// If that fails, calls [`skip`] and returns `None`.
 pub(crate) fn install(runtime: Runtime, name: &str, packages: &[&str]) -> Option<PathBuf> {
     match try_install(runtime, name, packages) {
         Ok(directory) => Some(directory),

@@ -18,7 +18,7 @@ pub(crate) const AWS_ENVIRONMENT: [(&str, &str); 6] = [
     ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
 ];
 
-/// Runs `program` and returns its output. If it is not installed, returns `None` as [`skip`] says.
+/// Runs `program` and returns its output. If it is not installed, calls [`skip`] and returns `None`.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<Output> {
     match Command::new(program).args(arguments).output() {
         Ok(output) => Some(output),
@@ -30,7 +30,7 @@ pub(crate) fn output(program: &str, arguments: &[&str]) -> Option<Output> {
 }
 
 /// Runs `program`, which must succeed, and returns what it writes to stdout and then to stderr. If it is not installed,
-/// returns `None` as [`skip`] says.
+/// calls [`skip`] and returns `None`.
 pub(crate) fn successful_output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = output(program, arguments)?;
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -38,7 +38,7 @@ pub(crate) fn successful_output(program: &str, arguments: &[&str]) -> Option<Str
     Some(text.into_owned())
 }
 
-/// Returns a command that runs `program`. If it is not installed, returns `None` as [`skip`] says.
+/// Returns a command that runs `program`. If it is not installed, calls [`skip`] and returns `None`.
 pub(crate) fn command(program: &str) -> Option<tokio::process::Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(Into::into));

@@ -1,4 +1,4 @@
-//! An HTTP/2 client that sends the frames that a test asks for. It encodes header fields without compression.
+//! An HTTP/2 client that sends the frames that a test asks for. It encodes header values without Huffman coding.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! What clients send over one HTTP/1.1 connection, well-formed and with one byte wrong, and the comparison of what two
-//! parsers read in it.
+//! Byte streams of clients on one HTTP/1.1 connection, as they are and with one byte changed, and a comparison of the
+//! requests that two parsers read in them.
 //!
 //! The parsers may differ in what they reject. If both accept a request, they must read the same one, and neither may see a
 //! request where the other still waits for the rest of one: that is how requests are smuggled.
@@ -52,7 +52,7 @@ pub(crate) fn all() -> Vec<Vec<u8>> {
     streams
 }
 
-/// Returns the streams without errors in them.
+/// Returns the streams of [`STREAMS`], unchanged.
 pub(crate) fn unchanged() -> impl Iterator<Item = &'static [u8]> {
     STREAMS.iter().map(|stream| stream.as_bytes())
 }

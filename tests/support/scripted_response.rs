@@ -84,7 +84,7 @@ impl ScriptedResponse {
         self
     }
 
-    /// RawHttp2 the body in chunks of at most 1,000 bytes, followed by these trailer lines.
+    /// Sends the body in chunks of at most 1,000 bytes, followed by these trailer lines.
     #[must_use]
     pub(crate) fn chunked(mut self, trailers: &[(&str, &str)]) -> Self {
         self.framed().chunked = Some(trailers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect());

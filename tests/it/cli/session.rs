@@ -21,7 +21,7 @@ fn session_is_created_shown_and_revoked() {
     assert_eq!(reference.len(), 16);
     assert!(created.stderr.contains(reference));
 
-    // As text; by the ref; and with the cookie from stdin, which keeps it out of the process list.
+    // As text: by the ref, by the cookie, and by the cookie from stdin, which keeps it out of the process list.
     let value = cookie.split_once('=').unwrap().1;
     for args in [
         &["session", "show", reference] as &[&str],

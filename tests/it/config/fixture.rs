@@ -12,7 +12,7 @@ use sessiongate::time::Timestamp;
 
 use crate::support::certificates::Authority;
 
-/// A minimal file with every section.
+/// A minimal file, with the sections to which `with` adds lines.
 pub(crate) const BASE: &str = r#"
 [server]
 [[listeners]]

@@ -110,7 +110,7 @@ fn with_section(file: &str, header: &str, key: &str) -> String {
         _ => {}
     }
     let Some(bare) = header.strip_prefix("# ") else {
-        // These keys only have an effect with servers over TLS.
+        // `protocol` has an effect only with TLS or a Unix socket, and `resolve` only with a host name.
         let file = if matches!(key, "protocol" | "resolve") { over_tls(file) } else { file.to_owned() };
         return file;
     };

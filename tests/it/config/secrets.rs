@@ -124,7 +124,7 @@ fn reports_show_no_secret() {
     }
     let (config, _) = keys(&format!("current = \"{CANARY}\"|previous = [\"{CANARY}\"]"));
     assert!(!format!("{config:?}").contains(CANARY));
-    // Nor the numbers of its bytes.
+    // Nor is the secret shown as a list of byte values.
     assert!(!format!("{config:?}").contains(&format!("{:?}", &CANARY.as_bytes()[..4]).replace(']', "")));
 }
 

@@ -1,7 +1,8 @@
 //! One mistake is one error: its consequences are not reported.
 //!
-//! The tests take files that set every key, and break them in one place at a time: a value gets a type that no key accepts, a
-//! keyword or key is misspelt, or a key is removed. Any second error would be a consequence of the first.
+//! The tests take files that set nearly every key, and break them in one place at a time: a value gets a type that no
+//! key accepts, a keyword or key is misspelt, or a key is removed. Any second error would be a consequence of the
+//! first.
 
 use std::fmt::Write as _;
 
@@ -13,7 +14,7 @@ use super::fixture::{accepted, errors, read, with};
 /// Keys of tables whose keys the operator chooses: a misspelt one is just another name.
 const OWN_NAMES: [&str; 6] = ["sessions", "upstreams", "require", "headers", "set", "add"];
 
-/// A file with every key of the server, listeners, upstreams, routes and a native realm.
+/// A file with nearly every key of the server, listeners, upstreams, routes and a native realm.
 const NATIVE: &str = r#"
 [server]
 workers = 2

@@ -154,7 +154,7 @@ async fn empty_object_is_a_valid_response() {
     assert_eq!(table.update(&Key::binary(b"k"), &set_iss(2)).await.unwrap(), ConditionalWrite::Done);
 }
 
-/// Starts a server that loses the response to the first `operation` after it has executed it and put `meanwhile`.
+/// Starts a server that executes the first `operation`, puts `meanwhile`, and then responds with an empty 500.
 async fn server_losing_a_response(operation: &'static str, meanwhile: Option<Value>) -> (Server, impl Sized) {
     let lost = Arc::new(Mutex::new(true));
     Server::start(move |engine, target, body| {
@@ -234,7 +234,7 @@ async fn outcome_of_a_conditional_delete_whose_response_is_lost_is_unknown() {
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }
 
-/// Starts a server whose first `count` writes conflict with a transaction.
+/// Starts a server whose first `count` updates and deletes conflict with a transaction.
 async fn server_with_conflicts(count: usize) -> (Server, impl Sized) {
     let left = Arc::new(Mutex::new(count));
     Server::start(move |engine, target, body| {

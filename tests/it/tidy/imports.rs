@@ -19,7 +19,7 @@ struct File {
     exports: BTreeMap<String, Module>,
 }
 
-/// Returns the imports between `sources`, given by path from the root and text.
+/// Returns the imports between `sources`: the path of each file, from the repository's root, and its text.
 pub(crate) fn imports(sources: &[(PathBuf, String)]) -> Imports {
     let files: BTreeMap<&Path, File> =
         sources.iter().map(|(path, text)| (path.as_path(), read(path, text))).collect();
@@ -142,7 +142,8 @@ fn read(path: &Path, text: &str) -> File {
 }
 
 impl File {
-    /// Returns a path as one from the crate's root, or `None` if it leads to another crate.
+    /// Returns `path` as a path from the crate's root, or `None` if it does not begin with `crate`, `self`, `super` or
+    /// a child module.
     fn absolute(&self, path: &[String]) -> Option<Module> {
         let mut base = self.module.clone();
         let mut rest = path;

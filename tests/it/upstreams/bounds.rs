@@ -9,7 +9,8 @@ use crate::support::gateway::Gateway;
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::upstream::Upstream;
 
-/// Returns a gateway with two workers whose server accepts one connection, which a held request uses.
+/// Starts a gateway with two workers and `max_connections = 1`, and sends a request that waits at the gate. Returns the
+/// gate, the upstream, the gateway and the client of that request.
 async fn busy(lines: &str) -> (Gate, Upstream, Gateway, Client) {
     let gate = Gate::closed();
     let held = gate.clone();

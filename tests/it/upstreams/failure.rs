@@ -22,7 +22,7 @@ fn closing_server() -> Upstream {
 }
 
 #[tokio::test]
-async fn server_that_stops_under_load_fails_no_get_and_repeats_no_post() {
+async fn no_get_fails_and_no_post_is_repeated_when_a_server_stops_under_load() {
     let mut servers = [Upstream::start(), Upstream::start(), Upstream::start()];
     let gateway = gateway(&servers.each_ref().map(url), "").server("workers = 2").start().await;
     let address = gateway.address();

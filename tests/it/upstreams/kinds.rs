@@ -26,7 +26,7 @@ const TLS_HTTP1: usize = 1;
 const H2C: usize = 2;
 
 impl Nginx {
-    /// Returns `None` if nginx is not installed, as [`skip`] says.
+    /// If nginx is not installed, calls [`skip`] and returns `None`.
     fn start(authority: &Authority) -> Option<Self> {
         if let Err(error) = Command::new("nginx").arg("-v").stderr(Stdio::null()).status() {
             skip(&format!("cannot run nginx: {error}"));
@@ -137,7 +137,7 @@ async fn each_kind_of_server_gets_its_protocol_and_tls_settings() {
 }
 
 #[tokio::test]
-async fn server_with_another_certificate_is_502_and_the_client_is_not_told_why() {
+async fn server_certificate_of_another_issuer_or_name_is_502_and_the_client_is_not_told_why() {
     let authority = Authority::new("Internal");
     let Some(nginx) = Nginx::start(&authority) else { return };
     let server = nginx.url("https", TLS);
@@ -205,7 +205,7 @@ async fn check_connect_tests_each_kind_of_server() {
     let missing = format!("unix:{}/missing.sock", nginx.path().display());
     let (with_name, wrong) =
         (nginx.tls("server_name = \"app.internal\""), nginx.tls("server_name = \"other.internal\""));
-    // Until nginx listens.
+    // Wait until nginx listens.
     nginx.response(&long_timeout(std::slice::from_ref(&unix), "").start().await).await;
     for (server, lines, is_good, expected) in [
         (nginx.url("https", TLS), &with_name, true, "accepts connections, over TLS, and speaks HTTP/2"),
