@@ -465,3 +465,20 @@ async fn required_route_rejects_guests_of_every_format() {
         assert_eq!(statuses(&empty).await, [401, 200, 200], "{format}: an empty user");
     }
 }
+
+#[tokio::test]
+async fn any_session_is_admitted_if_the_realm_does_not_say_which_claim_is_the_user() {
+    let upstream = session_commands::upstream();
+    let layout =
+        "layout = { payload = \"data\", expires = \"expires\", ids = { length = 7, alphabet = \"a-z\" } }";
+    let gateway = Gateway::builder()
+        .upstream("app", &upstream)
+        .toml(&format!("[sessions.main]\nformat = \"layout\"\ntable = \"sessions\"\n{layout}"))
+        .route("/", "optional", "writes = true")
+        .route("/session", "session", "")
+        .start()
+        .await;
+    let cookie = set_cookie(&gateway.get(&patch_target(&json!({ "cart": [1] })), "").await);
+    assert_eq!(gateway.get("/session", &cookie).await.status, 200);
+    assert_eq!(gateway.get("/session", "").await.status, 401);
+}

@@ -323,6 +323,22 @@ mod tests {
     }
 
     #[test]
+    fn only_a_trusted_proxy_may_send_forwarding_headers() {
+        let proxies = TrustedProxies { networks: vec!["10.0.0.0/8".parse().unwrap()], unix: false };
+        let policy = Arc::new(ListenerPolicy::trusting(proxies));
+        let may_send = |from: &str, name: &'static str| {
+            let peer = Peer::new(Some(from.parse().unwrap()), &policy, None);
+            peer.may_send(&HeaderName::from_static(name))
+        };
+        for name in ["x-forwarded-for", "x-forwarded-port", "forwarded"] {
+            assert!(may_send("10.0.0.1", name) && !may_send("1.2.3.4", name), "{name}");
+        }
+        for name in ["x-session-ref", "x-real-ip", "x-user"] {
+            assert!(!may_send("10.0.0.1", name) && !may_send("1.2.3.4", name), "{name}");
+        }
+    }
+
+    #[test]
     fn host_is_cached_until_another_is_sent() {
         let peer = Peer::new(None, &Arc::new(ListenerPolicy::trusting(TrustedProxies::default())), None);
         let name = |header: &str| peer.host(header.as_bytes()).map(|(_, name)| name.to_string());
