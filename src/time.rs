@@ -29,17 +29,19 @@ pub struct Clock;
 
 impl Clock {
     /// Reads both clocks.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
     pub fn now(self) -> Now {
+        Now { wall: self.wall(), mono: self.mono() }
+    }
+
+    /// Reads the wall clock.
+    #[expect(clippy::disallowed_methods, reason = "one of two places that read the clocks")]
+    pub fn wall(self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now {
-            wall: Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)),
-            mono: Instant::now(),
-        }
+        Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Reads the monotonic clock.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
+    #[expect(clippy::disallowed_methods, reason = "one of two places that read the clocks")]
     pub fn mono(self) -> Instant {
         Instant::now()
     }

@@ -37,7 +37,7 @@ pub(super) fn create(args: Create, file: &ConfigFile) -> CommandResult {
         None => Claims::new(),
     };
     claims.extend(args.claims);
-    let now = Clock.now().wall;
+    let now = Clock.wall();
     super::block_on(async {
         let realm = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Create).await?;
         let policy = Policy::new(&realm.config);
@@ -68,7 +68,7 @@ pub(super) fn show(args: &Show, file: &ConfigFile) -> CommandResult {
     super::block_on(async {
         let realm = RealmContext::open(&config, args.realm.realm.as_deref(), IfMissing::Fail).await?;
         let (key, item) = find(&realm, &args.selector).await?;
-        let row = JudgedRow::judge(&realm, &key, &item, Clock.now().wall);
+        let row = JudgedRow::judge(&realm, &key, &item, Clock.wall());
         let mut stdout = output::stdout();
         if args.json {
             writeln!(stdout, "{}", row.to_json(ClaimsDisplay::Show))?;
@@ -87,7 +87,7 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
         let (mut read, mut matching, mut live) = (0_usize, 0_usize, 0_usize);
         let mut scan = realm.table.scan(PAGE);
         while let Some(page) = scan.next_page().await? {
-            let now = Clock.now().wall;
+            let now = Clock.wall();
             let mut stdout = output::stdout();
             for item in &page {
                 let Some(key) = key_of(&realm, item) else { continue };

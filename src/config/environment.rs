@@ -44,7 +44,7 @@ impl Environment for System {
     }
 
     fn now(&self) -> Timestamp {
-        Clock.now().wall
+        Clock.wall()
     }
 
     fn variable(&self, name: &str) -> Option<Vec<u8>> {

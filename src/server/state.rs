@@ -99,7 +99,7 @@ impl State {
     /// Counts a reload that was applied.
     pub(super) fn reloaded(&self) {
         self.reloaded.fetch_add(1, Ordering::Relaxed);
-        self.last_reload.store(Clock.now().wall.as_millis(), Ordering::Relaxed);
+        self.last_reload.store(Clock.wall().as_millis(), Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -121,7 +121,7 @@ async fn handshake(
 /// Parses a client certificate. Returns `None` if it is malformed or has expired. The expiry is checked because a resumed
 /// session relies on the verification by an earlier handshake.
 fn read_valid(der: &[u8]) -> Option<ClientCertificate> {
-    ClientCertificate::parse(der).filter(|certificate| Clock.now().wall <= certificate.not_after)
+    ClientCertificate::parse(der).filter(|certificate| Clock.wall() <= certificate.not_after)
 }
 
 fn failed(reason: &'static str) -> HandshakeFailure {

@@ -296,7 +296,7 @@ impl Run<'_> {
 
     /// Counts the rows of a page, and returns the expired ones, with the conditions of their deletes.
     fn find_expired(&self, rows: &[Item]) -> Vec<(Key, Vec<WriteCondition>)> {
-        let now = Clock.now().wall;
+        let now = Clock.wall();
         let mut totals = self.totals.borrow_mut();
         let mut expired = Vec::new();
         for row in rows {

@@ -54,7 +54,7 @@ impl Alice {
     pub(super) async fn link_session(&self) -> Result<LinkSession, Failure> {
         // The lock is held throughout, so that concurrent requests do not create two sessions.
         let mut current = self.link_session.lock().await;
-        let now = Clock.now().wall;
+        let now = Clock.wall();
         if let Some(session) = current.as_ref()
             && self.is_live(session, now).await?
         {
@@ -68,7 +68,7 @@ impl Alice {
     /// Creates a session.
     pub(super) async fn create_session(&self) -> Result<DemoSession, Failure> {
         let format = self.realm.format.as_ref();
-        let now = Clock.now().wall;
+        let now = Clock.wall();
         let created = session::create(format, &self.realm.table, &self.policy, claims(), now).await?;
         let reference = format.parse_cookie(created.cookie.expose());
         let id = reference.map_err(|fault| Failure::internal(fault.to_string()))?.id;
@@ -79,7 +79,7 @@ impl Alice {
     pub(super) async fn keep_alive(&self, session: &DemoSession) {
         loop {
             tokio::time::sleep(REISSUE_INTERVAL).await;
-            match self.reissue(session, Clock.now().wall).await {
+            match self.reissue(session, Clock.wall()).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(failure) => tracing::warn!(reason = failure.message, "alice's session was not reissued"),

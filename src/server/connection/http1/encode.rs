@@ -187,7 +187,7 @@ thread_local! {
 
 /// Appends a Date field (RFC 9110, 6.6.1). Its text is formatted once per second.
 fn write_date(head: &mut Vec<u8>) {
-    let second = Clock.now().wall.as_secs();
+    let second = Clock.wall().as_secs();
     DATE_NOW.with_borrow_mut(|(formatted, text)| {
         if *formatted != second {
             *formatted = second;

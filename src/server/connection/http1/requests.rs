@@ -43,15 +43,22 @@ struct Broken;
 /// Whether the server is stopping, so that the next response is the last.
 struct Stop<F> {
     future: Pin<Box<F>>,
+    /// Detects changes without polling `future`.
+    changes: watch::Receiver<bool>,
+    /// Whether `future` has been polled, and so wakes the connection's task.
+    registered: bool,
     stopping: bool,
 }
 
 impl<F: Future> Stop<F> {
     /// Returns whether the server has begun to stop since the last call.
     fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        let begins = !self.stopping && self.future.as_mut().poll(cx).is_ready();
-        self.stopping |= begins;
-        begins
+        if self.stopping || (self.registered && matches!(self.changes.has_changed(), Ok(false))) {
+            return false;
+        }
+        self.registered = true;
+        self.stopping = self.future.as_mut().poll(cx).is_ready();
+        self.stopping
     }
 }
 
@@ -64,7 +71,9 @@ pub(super) async fn serve_requests<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
 {
-    let mut stop = Stop { future: Box::pin(stopped.wait_for(|stopped| *stopped)), stopping: false };
+    let changes = stopped.clone();
+    let future = Box::pin(stopped.wait_for(|stopped| *stopped));
+    let mut stop = Stop { future, changes, registered: false, stopping: false };
     let mut alarm = Alarm::default();
     loop {
         let parsed = match next_head(io, context, &mut stop, &mut alarm).await {
