@@ -323,6 +323,23 @@ mod tests {
     }
 
     #[test]
+    fn forwarding_headers_are_written_and_replace_those_of_a_trusted_proxy() {
+        for (from, host, left) in [("1.2.3.4", "app.example:8080", 4), ("10.0.0.1", "public.example", 0)] {
+            let origin = origin(Some(from), &["10.0.0.0/8"], FORWARDED_HEADERS);
+            assert_eq!(origin.site(), (scheme(origin.secure), host.as_bytes()));
+            let received = FORWARDED_HEADERS.iter();
+            let mut fields: Fields = received
+                .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect();
+            let mut added = GatewayHeaders::default();
+            origin.write(&mut fields, &mut added);
+            assert_eq!(fields.len(), left, "{from}");
+            assert_eq!(added.iter().collect::<Vec<_>>(), origin.lines.iter().collect::<Vec<_>>());
+            assert_eq!(added.iter().count(), 4);
+        }
+    }
+
+    #[test]
     fn only_a_trusted_proxy_may_send_forwarding_headers() {
         let proxies = TrustedProxies { networks: vec!["10.0.0.0/8".parse().unwrap()], unix: false };
         let policy = Arc::new(ListenerPolicy::trusting(proxies));
