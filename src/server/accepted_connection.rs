@@ -117,46 +117,55 @@ impl ListenerContext {
 }
 
 /// Serves an accepted connection until it ends.
-pub(super) async fn serve(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, which idle connections pay for"
+)]
+pub(super) fn serve(
     listener: Arc<ListenerContext>,
     accepted: AcceptedConnection,
     worker: Rc<Worker>,
     stopped: watch::Receiver<bool>,
-) {
-    listener.connections.counters.accepted.increment();
-    let mut transport = Transport::new(accepted.socket, accepted.permit);
-    let timeout = worker.snapshot().gateway.timeouts.header;
-    let Some(ClientIdentity { address, limited_address }) =
-        listener.identify(&mut transport, accepted.peer_address, timeout).await
-    else {
-        return;
-    };
-    let budget =
-        ResetBudget::new(worker.snapshot().gateway.resets.as_ref(), limited_address, &listener.connections);
-    let Some(tls) = &listener.tls else {
-        let peer = Peer::new(address, &listener.policy, None);
-        let protocol = if listener.http2 { ClientProtocol::Unknown } else { ClientProtocol::Http1 };
-        return connection::serve(transport, protocol, peer, worker, budget, stopped).await;
-    };
-    // The handshake is the most expensive part of most connections, so a client without tokens has to wait before it.
-    if listener.http2 && !budget.wait_for_token(timeout).await {
-        tracing::debug!("a connection was closed: its address has reset too many streams");
-        return;
-    }
-    // Boxed, so that connections without TLS need less memory.
-    match Box::pin(tls.accept(transport)).await {
-        Ok((stream, protocol, facts)) => {
-            listener.connections.counters.handshakes.increment();
-            let peer = Peer::new(address, &listener.policy, Some(facts));
-            Box::pin(connection::serve(stream, protocol, peer, worker, budget, stopped)).await;
+) -> impl Future<Output = ()> {
+    async move {
+        listener.connections.counters.accepted.increment();
+        let mut transport = Transport::new(accepted.socket, accepted.permit);
+        let timeout = worker.snapshot().gateway.timeouts.header;
+        let Some(ClientIdentity { address, limited_address }) =
+            listener.identify(&mut transport, accepted.peer_address, timeout).await
+        else {
+            return;
+        };
+        let budget = ResetBudget::new(
+            worker.snapshot().gateway.resets.as_ref(),
+            limited_address,
+            &listener.connections,
+        );
+        let Some(tls) = &listener.tls else {
+            let peer = Rc::new(Peer::new(address, &listener.policy, None));
+            let protocol = if listener.http2 { ClientProtocol::Unknown } else { ClientProtocol::Http1 };
+            return connection::serve(transport, protocol, peer, worker, budget, stopped).await;
+        };
+        // The handshake is the most expensive part of most connections, so a client without tokens has to wait before it.
+        if listener.http2 && !budget.wait_for_token(timeout).await {
+            tracing::debug!("a connection was closed: its address has reset too many streams");
+            return;
         }
-        Err(HandshakeFailure::PlainHttp(transport)) => {
-            listener.connections.counters.plain_at_tls.increment();
-            Box::pin(refuse_plain_http(transport)).await;
-        }
-        Err(HandshakeFailure::Other(error)) => {
-            listener.connections.counters.failed_handshakes.increment();
-            tracing::debug!(%error, "a TLS handshake failed");
+        // Boxed, so that connections without TLS need less memory.
+        match Box::pin(tls.accept(transport)).await {
+            Ok((stream, protocol, facts)) => {
+                listener.connections.counters.handshakes.increment();
+                let peer = Rc::new(Peer::new(address, &listener.policy, Some(facts)));
+                Box::pin(connection::serve(stream, protocol, peer, worker, budget, stopped)).await;
+            }
+            Err(HandshakeFailure::PlainHttp(transport)) => {
+                listener.connections.counters.plain_at_tls.increment();
+                Box::pin(refuse_plain_http(transport)).await;
+            }
+            Err(HandshakeFailure::Other(error)) => {
+                listener.connections.counters.failed_handshakes.increment();
+                tracing::debug!(%error, "a TLS handshake failed");
+            }
         }
     }
 }

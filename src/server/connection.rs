@@ -44,36 +44,43 @@ pub(super) enum ClientProtocol {
 }
 
 /// Serves `stream` until the connection ends.
-pub(super) async fn serve<S>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, which idle connections pay for"
+)]
+pub(super) fn serve<S>(
     mut stream: S,
     protocol: ClientProtocol,
-    peer: Peer,
+    peer: Rc<Peer>,
     worker: Rc<Worker>,
     budget: ResetBudget,
     mut stopped: watch::Receiver<bool>,
-) where
+) -> impl Future<Output = ()>
+where
     S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
 {
-    let (limits, timeouts) = {
-        let gateway = &worker.snapshot().gateway;
-        (gateway.limits, gateway.timeouts)
-    };
-    let context = ConnectionContext { peer: Rc::new(peer), worker, limits, timeouts };
-    let first = match protocol {
-        ClientProtocol::Http2 => {
-            return Box::pin(http2::serve(stream, Bytes::new(), &context, budget, stopped)).await;
+    async move {
+        let (limits, timeouts) = {
+            let gateway = &worker.snapshot().gateway;
+            (gateway.limits, gateway.timeouts)
+        };
+        let context = ConnectionContext { peer, worker, limits, timeouts };
+        let first = match protocol {
+            ClientProtocol::Http2 => {
+                return Box::pin(http2::serve(stream, Bytes::new(), &context, budget, stopped)).await;
+            }
+            ClientProtocol::Http1 => read_first_bytes(&mut stream, &[], timeouts.header, &mut stopped).await,
+            ClientProtocol::Unknown => {
+                read_first_bytes(&mut stream, PREFACE, timeouts.header, &mut stopped).await
+            }
+        };
+        match first {
+            FirstBytes::None => close(&mut stream).await,
+            FirstBytes::Partial => Box::pin(http1::refuse_slow(&mut stream)).await,
+            FirstBytes::Bytes(bytes) if protocol == ClientProtocol::Unknown && bytes.starts_with(PREFACE) => {
+                Box::pin(http2::serve(stream, bytes, &context, budget, stopped)).await;
+            }
+            FirstBytes::Bytes(bytes) => http1::serve(stream, bytes, &context, stopped).await,
         }
-        ClientProtocol::Http1 => read_first_bytes(&mut stream, &[], timeouts.header, &mut stopped).await,
-        ClientProtocol::Unknown => {
-            read_first_bytes(&mut stream, PREFACE, timeouts.header, &mut stopped).await
-        }
-    };
-    match first {
-        FirstBytes::None => close(&mut stream).await,
-        FirstBytes::Partial => Box::pin(http1::refuse_slow(&mut stream)).await,
-        FirstBytes::Bytes(bytes) if protocol == ClientProtocol::Unknown && bytes.starts_with(PREFACE) => {
-            Box::pin(http2::serve(stream, bytes, &context, budget, stopped)).await;
-        }
-        FirstBytes::Bytes(bytes) => http1::serve(stream, bytes, &context, stopped).await,
     }
 }

@@ -47,40 +47,48 @@ enum Outcome {
 }
 
 /// Serves `stream`, from which `first` has already been read.
-pub(super) async fn serve<S>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, which idle connections pay for"
+)]
+pub(super) fn serve<S>(
     mut stream: S,
     mut first: Bytes,
     context: &ConnectionContext,
     mut stopped: watch::Receiver<bool>,
-) where
+) -> impl Future<Output = ()>
+where
     S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
 {
-    loop {
-        let io = Rc::new(RefCell::new(ConnectionIo::new(stream, first)));
-        // Boxed, so that a parked connection is small.
-        let outcome = Box::pin(requests::serve_requests(&io, context, &mut stopped)).await;
-        // Bodies hold weak references only.
-        let Some(io) = Rc::into_inner(io) else { return };
-        let ahead;
-        (stream, ahead) = io.into_inner().into_parts();
-        match outcome {
-            Outcome::Idle => {}
-            Outcome::Closed => return close(&mut stream).await,
-            Outcome::MayBeSending => {
-                return Box::pin(close_lingering(&mut stream, context.timeouts.body.min(MAX_DISCARD))).await;
+    async move {
+        loop {
+            let io = Rc::new(RefCell::new(ConnectionIo::new(stream, first)));
+            // Boxed, so that a parked connection is small.
+            let outcome = Box::pin(requests::serve_requests(&io, context, &mut stopped)).await;
+            // Bodies hold weak references only.
+            let Some(io) = Rc::into_inner(io) else { return };
+            let ahead;
+            (stream, ahead) = io.into_inner().into_parts();
+            match outcome {
+                Outcome::Idle => {}
+                Outcome::Closed => return close(&mut stream).await,
+                Outcome::MayBeSending => {
+                    return Box::pin(close_lingering(&mut stream, context.timeouts.body.min(MAX_DISCARD)))
+                        .await;
+                }
+                Outcome::Broken => return,
+                Outcome::SlowHead => return Box::pin(refuse_slow(&mut stream)).await,
+                Outcome::Upgraded(upgrade) => {
+                    return upgrade.complete(TrackedIo::new(stream, ahead, Rc::default()), ());
+                }
             }
-            Outcome::Broken => return,
-            Outcome::SlowHead => return Box::pin(refuse_slow(&mut stream)).await,
-            Outcome::Upgraded(upgrade) => {
-                return upgrade.complete(TrackedIo::new(stream, ahead, Rc::default()), ());
-            }
+            tracing::debug!("an idle connection is parked");
+            let rest = context.timeouts.idle.saturating_sub(PARK_AFTER);
+            first = match read_first_bytes(&mut stream, &[], rest, &mut stopped).await {
+                FirstBytes::Bytes(bytes) => bytes,
+                FirstBytes::None | FirstBytes::Partial => return close(&mut stream).await,
+            };
         }
-        tracing::debug!("an idle connection is parked");
-        let rest = context.timeouts.idle.saturating_sub(PARK_AFTER);
-        first = match read_first_bytes(&mut stream, &[], rest, &mut stopped).await {
-            FirstBytes::Bytes(bytes) => bytes,
-            FirstBytes::None | FirstBytes::Partial => return close(&mut stream).await,
-        };
     }
 }
 
