@@ -14,6 +14,7 @@ use super::log::LogEntry;
 use super::long_lived::{Scratch, Tunnel, Tunnels};
 use super::model::Gateway;
 use super::request::RequestIds;
+use crate::config::{Limits, Timeouts};
 use crate::telemetry::trace::TraceIds;
 use crate::upstream::Pool;
 
@@ -37,6 +38,10 @@ pub struct Snapshot {
     pub gateway: Arc<Gateway>,
     /// Connections to the upstreams, by index.
     pub pools: Vec<Rc<Pool>>,
+    /// The limits of the configuration, which connections keep.
+    pub limits: Rc<Limits>,
+    /// The timeouts of the configuration, which connections keep.
+    pub timeouts: Rc<Timeouts>,
 }
 
 impl Worker {
@@ -101,6 +106,7 @@ impl Snapshot {
             kept.map_or_else(|| Pool::new(upstream, worker), Rc::clone)
         };
         let pools = gateway.upstreams.iter().map(pool).collect();
-        Self { gateway, pools }
+        let (limits, timeouts) = (Rc::new(gateway.limits), Rc::new(gateway.timeouts));
+        Self { gateway, pools, limits, timeouts }
     }
 }

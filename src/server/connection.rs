@@ -60,18 +60,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
 {
     async move {
-        let (limits, timeouts) = {
-            let gateway = &worker.snapshot().gateway;
-            (gateway.limits, gateway.timeouts)
-        };
+        let snapshot = worker.snapshot();
+        let (limits, timeouts) = (Rc::clone(&snapshot.limits), Rc::clone(&snapshot.timeouts));
+        drop(snapshot);
+        let header_timeout = timeouts.header;
         let context = ConnectionContext { peer, worker, limits, timeouts };
         let first = match protocol {
             ClientProtocol::Http2 => {
                 return Box::pin(http2::serve(stream, Bytes::new(), &context, budget, stopped)).await;
             }
-            ClientProtocol::Http1 => read_first_bytes(&mut stream, &[], timeouts.header, &mut stopped).await,
+            ClientProtocol::Http1 => read_first_bytes(&mut stream, &[], header_timeout, &mut stopped).await,
             ClientProtocol::Unknown => {
-                read_first_bytes(&mut stream, PREFACE, timeouts.header, &mut stopped).await
+                read_first_bytes(&mut stream, PREFACE, header_timeout, &mut stopped).await
             }
         };
         match first {

@@ -11,6 +11,6 @@ use crate::proxy::{Peer, Worker};
 pub(super) struct ConnectionContext {
     pub(super) peer: Rc<Peer>,
     pub(super) worker: Rc<Worker>,
-    pub(super) limits: Limits,
-    pub(super) timeouts: Timeouts,
+    pub(super) limits: Rc<Limits>,
+    pub(super) timeouts: Rc<Timeouts>,
 }

@@ -60,7 +60,7 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (limits, timeouts) = (context.limits, context.timeouts);
+    let (limits, timeouts) = (&*context.limits, *context.timeouts);
     let activity = Rc::new(Activity::default());
     let budget = Rc::new(ReadBudget::new(budget));
     let executor = StreamExecutor {

@@ -122,7 +122,7 @@ async fn next_head<S: AsyncRead + AsyncWrite + Unpin>(
     alarm: &mut Alarm,
 ) -> Result<ParsedRequest, NoHead> {
     let limits = HeadLimits { bytes: context.limits.header_bytes, lines: context.limits.headers };
-    let timeouts = context.timeouts;
+    let timeouts = &context.timeouts;
     let mut has_begun = io.borrow().has_bytes();
     let mut due = None;
     poll_fn(|cx| {
