@@ -283,6 +283,19 @@ async fn flash_messages_are_stored_in_pyramids_claim_and_delivered_once() {
     assert!(!row["dat"]["S"].as_str().unwrap().contains("_f_"));
 }
 
+#[tokio::test]
+async fn flash_messages_stay_in_the_session_on_a_route_without_flash() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
+    let gateway = gateway(&engine, &upstream, "").route("/form", "optional", "csrf = true").start().await;
+    let session = Session::new(json!({"user": "alice", "_f_": ["later"]}));
+    session.put(&engine).await;
+    gateway.get("/form", &session.cookie()).await;
+    let request = upstream.last_request();
+    assert!(request.header("x-session-csrf").is_some() && request.header("x-session-flash").is_none());
+    let row = session.row(&engine).await;
+    assert!(row["dat"]["S"].as_str().unwrap().contains("later"), "{row:?}");
+}
+
 /// For example, "wrong password" for a visitor who has no other session data.
 #[tokio::test]
 async fn flash_message_of_a_visitor_without_claims_is_delivered() {

@@ -274,6 +274,22 @@ async fn cookie_fields_are_joined_into_one() {
     assert_eq!(seen.header("x-user"), Some("alice"));
 }
 
+/// Clients may send each cookie in a field of its own (RFC 9113, 8.2.3). The fields count as one.
+#[tokio::test(flavor = "multi_thread")]
+async fn head_with_more_fields_than_allowed_is_431_but_cookies_count_as_one() {
+    let upstream = Upstream::start();
+    let limits = "[server.limits]\nheaders = 10";
+    let gateway = public_gateway(&upstream).server(limits).start().await;
+    let names: Vec<_> = (0..11).map(|number| format!("x-{number}")).collect();
+    let others = |count: usize| names[..count].iter().map(|name| (name.as_str(), "1")).collect::<Vec<_>>();
+    let cookies = [vec![("cookie", "a=1"); 20], others(9)].concat();
+    let heads = json!([head(&others(10)), head(&others(11)), head(&cookies)]);
+    let Some(mut client) = client(&gateway, "heads", &[heads]) else { return };
+    let outcome = client.next_json().await;
+    let statuses: Vec<_> = (0..3).map(|index| outcome[index]["status"].clone()).collect();
+    assert_eq!(statuses, [json!(200), json!(431), json!(200)], "{outcome}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn flood_closes_its_connection_and_others_are_served() {
     let upstream = Upstream::start();
