@@ -113,6 +113,19 @@ async fn handshake_without_a_session_is_401_and_from_another_origin_403() {
     gateway.wait_for_event("line of a refusal", |event| field(event, "verdict") == "cross-site").await;
 }
 
+/// On a public route that lists no origins, no session is at risk.
+#[tokio::test]
+async fn origin_is_checked_where_sessions_are_looked_up_and_not_on_public_routes() {
+    let (engine, echo) = (table::engine().await, EchoServer::start().await);
+    let session = table::alice_session(&engine).await;
+    let gateway = gateway(&engine, &echo, "websocket = true");
+    let gateway = gateway.route("/public", "public", "websocket = true").start().await;
+    let cookie = session.cookie();
+    let headers = [("Cookie", cookie.as_str()), ("Origin", "https://evil.example")];
+    assert_eq!(rejected_status(WebSocket::open(&gateway, "/ws", &headers).await), 403);
+    assert!(WebSocket::open(&gateway, "/public", &headers).await.is_ok());
+}
+
 /// Returns the request of a handshake.
 fn handshake(session: &Session) -> Request {
     let request = Request::get("/ws").cookie(&session.cookie()).header("Connection", "Upgrade");
