@@ -70,7 +70,7 @@ pub fn without(header: &[u8], name: &str, keep: Option<&[u8]>) -> Stripped {
     if out.is_empty() { Stripped::Empty } else { Stripped::Rest(out) }
 }
 
-/// What [`without`] does with a cookie.
+/// The edit that [`without`] applies to a cookie.
 #[derive(PartialEq, Eq)]
 enum Edit {
     Keep,

@@ -475,7 +475,7 @@ impl Connection {
                 connection.start(request, gateway_headers);
                 let mut on_interim = |status, headers: &_| progress.send_interim(status, headers);
                 let mut sending = poll_fn(|cx| connection.poll_response(cx, &mut on_interim));
-                let early = await_continue(connection, &mut sending, target, alarm).await;
+                let early = await_continue(connection, &mut sending, timeout, target, alarm).await;
                 let sent = match early {
                     Some(sent) => sent,
                     None => await_response_head(sending, timeout, &progress, alarm).await?,

@@ -11,7 +11,7 @@ use crate::support::gateway::Gateway;
 use crate::support::http1::{Message, Reader};
 use crate::support::within;
 
-/// What the server received: whether the head had Expect, and the body.
+/// A request as the server received it: whether its head had Expect, and its body.
 type Received = (bool, Vec<u8>);
 
 /// Starts a server whose response depends on the path: `/accept` sends a 100 response and reads the body, `/refuse`
