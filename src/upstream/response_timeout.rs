@@ -16,8 +16,8 @@ use crate::time::{Alarm, Clock};
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Waits until the body of the request on `connection` may be sent: at once without `Expect: 100-continue`, or else after
-/// a 100 response or a second, or `timeout` if that is shorter. Returns the result of `sending` if the server responds without the body. A server that
-/// does not respond in time is not asked again.
+/// a 100 response, a second, or `timeout` if that is shorter. Returns the result of `sending` if the server responds
+/// without the body. A server that does not respond in time is not asked again.
 pub(super) async fn await_continue<F: Future + Unpin>(
     connection: &Http1Connection<ServerStream, RequestBody>,
     sending: &mut F,
