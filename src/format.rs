@@ -100,8 +100,8 @@ pub trait Format: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Returns whether the old row stays, retired, after a change of the session's id, until it expires. Until then, a
-    /// missing row means that the session was deleted. Otherwise, the session may continue under another id.
+    /// Returns whether, after a change of the session's id, the old row stays in the table, retired, until it expires.
+    /// If so, a session whose row is missing was deleted. If not, it may continue under another id.
     fn keeps_retired_rows(&self) -> bool {
         false
     }

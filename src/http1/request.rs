@@ -29,7 +29,8 @@ use crate::message::{Request, RequestHead};
 /// Number of header lines for which space is allocated on the stack.
 const USUAL_LINES: usize = 100;
 
-/// Maximum number of digits of a Content-Length. Every such number is exact in all programming languages.
+/// Maximum number of digits of a Content-Length. Numbers of this size are exact even in languages whose numbers are
+/// floating-point, such as JavaScript, so that no server reads another length.
 const MAX_LENGTH_DIGITS: usize = 15;
 
 /// Limits on a request head.

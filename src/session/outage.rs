@@ -36,7 +36,7 @@ impl FailureLog {
 #[derive(Debug)]
 pub(super) struct Outage {
     created_at: Instant,
-    /// In milliseconds after `created_at`, plus one; 0 if there was none.
+    /// The time of the latest failure, in milliseconds after `created_at`, plus one; 0 if the store has not failed yet.
     latest: AtomicU64,
 }
 

@@ -129,8 +129,8 @@ impl ClientBody {
         }
     }
 
-    /// Returns the body `incoming` of an HTTP/2 stream. If it is dropped before its end, `unread` receives the rest;
-    /// `None` if the request has no body.
+    /// Returns the body `incoming` of an HTTP/2 stream. If it is dropped before its end, `unread` receives the rest.
+    /// `unread` is `None` if the request has no body; then the returned body is empty.
     pub(crate) fn http2(incoming: Incoming, unread: Option<Rc<UnreadBody>>) -> Self {
         match unread {
             Some(unread) => Self(VersionedBody::Http2 { incoming: Some(incoming), unread }),

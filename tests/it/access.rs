@@ -37,8 +37,11 @@ async fn page_request_without_a_session_is_redirected_to_the_login_page_with_its
     assert_eq!(response.header("location"), Some("/login?next=%2Fa%2520b%3Fx%3D1%26y%3D%2F%2Fevil"));
     assert_eq!(response.header("cache-control"), Some("no-store"));
     assert!(response.set_cookies().is_empty());
-    let navigation = page("/").header("Sec-Fetch-Mode", "navigate").header("Sec-Fetch-Dest", "document");
-    assert_eq!(gateway.send(&navigation).await.status, 302);
+    let (mode, dest) = (("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document"));
+    for metadata in [&[mode, dest][..], &[mode], &[dest]] {
+        let navigation = metadata.iter().fold(page("/"), |page, (name, value)| page.header(name, value));
+        assert_eq!(gateway.send(&navigation).await.status, 302, "{metadata:?}");
+    }
     assert_eq!(gateway.send(&Request::new("HEAD", "/").header("Accept", "text/html")).await.status, 302);
     assert_eq!(upstream.request_count(), 0);
     assert_eq!(gateway.get("/login", "").await.status, 200);
@@ -56,6 +59,8 @@ async fn other_request_without_a_session_is_401() {
         page().header("X-Requested-With", "XMLHttpRequest"),
         page().header("Sec-Fetch-Mode", "cors").header("Sec-Fetch-Dest", "empty"),
         page().header("Sec-Fetch-Mode", "navigate").header("Sec-Fetch-Dest", "image"),
+        page().header("Sec-Fetch-Mode", "cors").header("Sec-Fetch-Dest", "document"),
+        page().header("Sec-Fetch-Mode", "cors"),
         page().header("Connection", "Upgrade").header("Upgrade", "websocket"),
         page().header("Content-Type", "application/grpc"),
         Request::get("/api").header("Accept", "text/html"),

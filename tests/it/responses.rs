@@ -67,6 +67,16 @@ async fn interim_responses_are_forwarded_without_session_headers_and_an_unreques
     assert_eq!(gateway.get("/101", "").await.status, 502);
 }
 
+#[tokio::test]
+async fn via_tells_the_server_the_version_of_the_client() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    client.read_to_end().await;
+    assert_eq!(upstream.only_request().header("via"), Some("1.0 sessiongate"));
+}
+
 /// Names in any case are equal, but some legacy apps and clients compare them as text.
 #[tokio::test]
 async fn names_of_unchanged_headers_keep_their_case_in_both_directions() {

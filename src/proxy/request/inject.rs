@@ -225,8 +225,8 @@ fn forward_cookies(fields: &mut Fields, realm: Option<&Realm>, visitor: &Visitor
     let mut lines = fields.get_all(&COOKIE);
     let Some(first) = lines.next() else { return };
     // RFC 6265, 5.4 allows one line. An app that reads only one line must read the same cookies as the gateway.
-    let several = lines.next().is_some();
-    let mut header: Cow<'_, [u8]> = if several { joined_cookies(fields).into() } else { first.into() };
+    let is_only_line = lines.next().is_none();
+    let mut header: Cow<'_, [u8]> = if is_only_line { first.into() } else { joined_cookies(fields).into() };
     if let Some(realm) = realm.filter(|realm| realm.forwards_cookie()) {
         let name = realm.cookie_name();
         let keep = match visitor {
@@ -240,7 +240,7 @@ fn forward_cookies(fields: &mut Fields, realm: Option<&Realm>, visitor: &Visitor
         let stripped = without(&header, name, None);
         update(&mut header, stripped);
     }
-    if !several && matches!(header, Cow::Borrowed(_)) {
+    if matches!(header, Cow::Borrowed(_)) {
         return;
     }
     let line = header.into_owned();
