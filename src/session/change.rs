@@ -1,4 +1,4 @@
-//! Changes of a session by an upstream: edits of its claims, a new id, or its end.
+//! Changes of a session, by an upstream or to prepare a request: edits of its claims, a new id, or its end.
 //!
 //! 1. A write is conditional on the row that the change was computed from. If the row was modified concurrently, the change
 //!    is computed again from the current row. So changes of different claims are all kept, and the last change of a claim
@@ -9,7 +9,8 @@
 //! 4. A log-out ends the session even if its id has changed: it follows retired rows to the current one. In formats whose
 //!    rotations delete the old row, a log-out that finds no row is a conflict, since the session may be alive under another
 //!    id.
-//! 5. Edits of one session that wait in one gateway are combined into one write.
+//! 5. Edits of one session by upstreams that wait in one gateway are combined into one write, unless they come with an
+//!    action or a required version.
 //! 6. The write runs in a separate task, so a client that disconnects does not cancel it.
 
 use std::sync::Arc;
@@ -96,10 +97,10 @@ impl Realm {
         session: &Arc<Session>,
         edits: Vec<Edit>,
     ) -> Result<MutationOutcome, ChangeError> {
-        let mut receiver = self.changes.add(&session.key, edits);
+        let mut waiting = self.changes.add(&session.key, edits);
         let _guard = self.changes.lock_of(&session.key).lock().await;
-        if let Ok(result) = receiver.try_recv() {
-            return result;
+        if let Some(outcome) = waiting.outcome() {
+            return outcome;
         }
         let pending = self.changes.take(&session.key);
         let all = pending.iter().flat_map(|pending| pending.edits.clone()).collect();
@@ -117,7 +118,7 @@ impl Realm {
             // If the receiver is dropped, its request was cancelled.
             let _ = result.send(outcome);
         }
-        receiver.try_recv().unwrap_or(Err(ChangeError::Unfinished))
+        waiting.outcome().unwrap_or(Err(ChangeError::Unfinished))
     }
 
     /// Applies `mutation` with the session's lock held.

@@ -32,6 +32,29 @@ pub(super) struct PendingEdits {
     pub(super) result: oneshot::Sender<Result<MutationOutcome, ChangeError>>,
 }
 
+/// The receiver of the outcome of [`PendingEdits`]. If it is dropped before their session's lock was acquired, such as
+/// after a timeout, they are never written: later changes may contradict them.
+#[derive(Debug)]
+pub(super) struct WaitingEdits<'q> {
+    queue: &'q ChangeQueue,
+    key: &'q Key,
+    receiver: oneshot::Receiver<Result<MutationOutcome, ChangeError>>,
+}
+
+impl WaitingEdits<'_> {
+    /// Returns the outcome, if the edits have been written.
+    pub(super) fn outcome(&mut self) -> Option<Result<MutationOutcome, ChangeError>> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+impl Drop for WaitingEdits<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        self.queue.remove_abandoned(self.key);
+    }
+}
+
 impl Default for ChangeQueue {
     fn default() -> Self {
         Self {
@@ -50,16 +73,22 @@ impl ChangeQueue {
         self.locks.get(usize::from(last)).unwrap_or(first)
     }
 
-    /// Adds edits to those that wait for the session's lock, and returns the receiver of their result.
-    pub(super) fn add(
-        &self,
-        key: &Key,
-        edits: Vec<Edit>,
-    ) -> oneshot::Receiver<Result<MutationOutcome, ChangeError>> {
+    /// Adds edits to those that wait for the session's lock.
+    pub(super) fn add<'q>(&'q self, key: &'q Key, edits: Vec<Edit>) -> WaitingEdits<'q> {
         let (result, receiver) = oneshot::channel();
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.entry(key.clone()).or_default().push(PendingEdits { edits, result });
-        receiver
+        WaitingEdits { queue: self, key, receiver }
+    }
+
+    /// Removes the edits that nobody waits for any more.
+    fn remove_abandoned(&self, key: &Key) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waiting) = pending.get_mut(key) else { return };
+        waiting.retain(|edits| !edits.result.is_closed());
+        if waiting.is_empty() {
+            pending.remove(key);
+        }
     }
 
     /// Removes and returns the edits that wait for the session's lock.
@@ -75,5 +104,26 @@ impl ChangeQueue {
     /// Returns whether this gateway has ended the session recently.
     pub(super) fn has_ended(&self, key: &Key, now: Instant) -> bool {
         self.ended.get(key).is_some_and(|at| now.saturating_duration_since(at) < ENDED_TTL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_that_nobody_waits_for_are_not_written() {
+        let (queue, key) = (ChangeQueue::default(), Key::string("a"));
+        let abandoned = queue.add(&key, Vec::new());
+        let mut waiting = queue.add(&key, Vec::new());
+        drop(abandoned);
+        let pending = queue.take(&key);
+        assert_eq!(pending.len(), 1);
+        for edits in pending {
+            edits.result.send(Err(ChangeError::Conflict)).unwrap();
+        }
+        assert!(matches!(waiting.outcome(), Some(Err(ChangeError::Conflict))));
+        drop(queue.add(&key, Vec::new()));
+        assert!(queue.pending.lock().unwrap().is_empty());
     }
 }
