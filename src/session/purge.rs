@@ -249,8 +249,8 @@ struct Run<'r> {
 struct Backoff {
     /// The next pause.
     pause: Duration,
-    /// Consecutive failures.
-    failures: u32,
+    /// Consecutive failures while DynamoDB is unavailable.
+    outages: u32,
 }
 
 impl Run<'_> {
@@ -365,16 +365,7 @@ impl Run<'_> {
 
     /// Waits if the operation that failed with `error` is to be retried; otherwise returns `error`.
     async fn back_off(&self, error: StoreError, backoff: &mut Backoff) -> Result<(), StoreError> {
-        backoff.failures += 1;
-        let is_retried = match error {
-            StoreError::Throttled => true,
-            StoreError::Unavailable(_) => backoff.failures < MAX_ATTEMPTS,
-            StoreError::Denied(_)
-            | StoreError::NoSuchTable(_)
-            | StoreError::TooLarge
-            | StoreError::Invalid(_) => false,
-        };
-        if !is_retried {
+        if !backoff.is_retried(&error) {
             return Err(error);
         }
         tracing::debug!(%error, pause = ?backoff.pause, "the operation will be retried");
@@ -400,7 +391,20 @@ impl Run<'_> {
 
 impl Backoff {
     fn new() -> Self {
-        Self { pause: INITIAL_BACKOFF, failures: 0 }
+        Self { pause: INITIAL_BACKOFF, outages: 0 }
+    }
+
+    /// Returns whether an operation that has failed with `error` is retried.
+    fn is_retried(&mut self, error: &StoreError) -> bool {
+        self.outages = if matches!(error, StoreError::Unavailable(_)) { self.outages + 1 } else { 0 };
+        match error {
+            StoreError::Throttled => true,
+            StoreError::Unavailable(_) => self.outages < MAX_ATTEMPTS,
+            StoreError::Denied(_)
+            | StoreError::NoSuchTable(_)
+            | StoreError::TooLarge
+            | StoreError::Invalid(_) => false,
+        }
     }
 }
 

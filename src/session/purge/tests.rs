@@ -104,3 +104,16 @@ fn empty_rows_are_deleted_after_their_deadline_if_configured() {
         assert_eq!(matches!(decision, Decision::Expired(..)), is_expired, "{left}: {decision:?}");
     }
 }
+
+#[test]
+fn only_consecutive_outages_end_the_purge() {
+    let unavailable = StoreError::Unavailable("timeout".into());
+    let mut backoff = Backoff::new();
+    for _ in 0..100 {
+        assert!(backoff.is_retried(&StoreError::Throttled));
+    }
+    for _ in 1..MAX_ATTEMPTS {
+        assert!(backoff.is_retried(&unavailable));
+    }
+    assert!(!backoff.is_retried(&unavailable));
+}
