@@ -45,8 +45,10 @@ fn field(text: &str, name: &str) -> Option<u64> {
 /// which may contain spaces and parentheses.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<u32>().ok().map(f64::from);
-    Some((ticks()? + ticks()?) / TICKS)
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    #[expect(clippy::cast_precision_loss, reason = "exact for a million years of CPU time")]
+    let ticks = ticks()?.checked_add(ticks()?)? as f64;
+    Some(ticks / TICKS)
 }
 
 #[cfg(test)]
@@ -65,5 +67,11 @@ mod tests {
     fn process_name_may_contain_parentheses() {
         let stat = "1 (a) (b) S 1 1 1 0 -1 4194560 1 2 3 4 250 150 0 0 20 0 1 0 1 1 1";
         assert_eq!(cpu_seconds(stat), Some(4.0));
+    }
+
+    #[test]
+    fn cpu_time_may_exceed_32_bits_of_ticks() {
+        let stat = "1 (a) S 1 1 1 0 -1 4194560 1 2 3 4 4294967296 4 0 0 20 0 1 0 1 1 1";
+        assert_eq!(cpu_seconds(stat), Some(42_949_673.0));
     }
 }

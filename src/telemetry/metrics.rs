@@ -188,7 +188,7 @@ impl Metrics {
             },
             resolutions: new.counters(
                 "sessiongate_session_resolutions_total",
-                "Session resolutions by outcome: active, unavailable, or the reason why there is no session.",
+                "Session resolutions by outcome: active, unavailable, throttled, or why there is no session.",
                 &["realm", "outcome"],
             )?,
             cache: new.counters(
@@ -203,7 +203,7 @@ impl Metrics {
             )?,
             changes: new.counters(
                 "sessiongate_session_changes_total",
-                "Session changes that upstreams requested: written, ended, nothing (to do), or why they failed.",
+                "Session changes by upstreams or the gateway: written, ended, nothing (to do), or why they failed.",
                 &["realm", "outcome"],
             )?,
             operations: new.counters(
@@ -291,10 +291,16 @@ impl Metrics {
     }
 }
 
+/// Returns the index of the class of `status` in [`STATUS_CLASSES`]. A status above 599 counts as a server error
+/// (RFC 9110, 15).
+fn status_class(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
+}
+
 impl RouteMetrics {
     /// Records a request that got a response.
     pub fn record_response(&self, status: StatusCode, verdict: RequestVerdict, times: RequestTimes) {
-        self.count(usize::from(status.as_u16() / 100).saturating_sub(1), verdict);
+        self.count(status_class(status), verdict);
         let RequestTimes { total, store, upstream } = times;
         self.request.observe(total.as_secs_f64());
         let elsewhere = store + upstream.unwrap_or_default();
@@ -403,5 +409,20 @@ impl Families<'_> {
         let family = HistogramVec::new(options, labels)?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_above_599_is_a_server_error() {
+        for (status, class) in
+            [(100, "1xx"), (204, "2xx"), (499, "4xx"), (599, "5xx"), (600, "5xx"), (999, "5xx")]
+        {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(STATUS_CLASSES[status_class(status)], class, "{status}");
+        }
     }
 }
