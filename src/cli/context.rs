@@ -87,7 +87,7 @@ pub(super) fn table_realms<'c>(
     config: &'c Config,
     name: Option<&str>,
 ) -> Result<Vec<&'c RealmConfig>, Failure> {
-    if name.is_some() {
+    if name.is_some() || config.realms.is_empty() {
         return Ok(vec![select_realm(config, name)?]);
     }
     let mut realms: Vec<&RealmConfig> = Vec::new();

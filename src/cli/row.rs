@@ -86,10 +86,7 @@ impl JudgedRow {
         line("issued", self.describe_time(record.issued));
         line("expires", self.describe_time(record.expires));
         if let SessionVerdict::Live(Life { due, .. }) = verdict {
-            line(
-                "reissue",
-                if due.is_some() { "due with the next request" } else { "not due yet" }.to_owned(),
-            );
+            line("reissue", if due.is_some() { "due with the next request" } else { "not due" }.to_owned());
         }
         line("claims", claims_json(&record.claims, Layout::Block).replace('\n', "\n           "));
         text

@@ -105,7 +105,7 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
                 }
             }
         }
-        let noun = if read == 1 { "session" } else { "sessions" };
+        let noun = if read == 1 { "row" } else { "rows" };
         let read = format!("{read} {noun} in table `{}`", realm.table.name());
         if args.claim_filters.is_empty() && !args.live && !args.expired {
             output::print_status(format_args!("{read}, {live} of them live"))?;

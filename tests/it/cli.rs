@@ -262,6 +262,18 @@ fn table_policy_prints_an_iam_policy_for_the_table() {
 }
 
 #[test]
+fn table_commands_without_a_realm_fail() {
+    let site = Site::new(
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.embedded]\n\
+         [[routes]]\npath = \"/\"\naccess = \"public\"\nrespond = {}\n",
+    );
+    for command in ["policy", "create", "show"] {
+        let output = site.run(&["table", command]).with_code(2);
+        assert!(output.stderr.contains("the configuration has no [sessions.NAME]"), "{}", output.stderr);
+    }
+}
+
+#[test]
 fn table_create_with_a_store_in_memory_succeeds() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for store in [String::new(), format!("listen = \"{closed}\"")] {

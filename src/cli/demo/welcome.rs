@@ -83,8 +83,8 @@ impl Welcome {
         )?;
         writeln!(
             out,
-            "In a browser, a session expires after 60 s, and the page shows the time left. A request at least 10 s after \
-             the last reissue reissues the session, which extends its deadline.\n{BOLD}Ctrl-C{BOLD:#} ends the demo and \
+            "A session expires 60 s after its last reissue, and the page shows the time left. A request at least 10 s \
+             after the last reissue, such as one by an open page, reissues the session.\n{BOLD}Ctrl-C{BOLD:#} ends the demo and \
              leaves nothing behind. Live:\n"
         )?;
         out.flush()

@@ -233,7 +233,10 @@ fn reason(anonymous: &Anonymous) -> String {
             "the session's maximum lifetime has passed, or its row does not record when it was created"
                 .to_owned()
         }
-        Anonymous::Ambiguous => "two cookies name two live sessions, so neither is used".to_owned(),
+        Anonymous::Ambiguous => {
+            "the cookies name several live sessions, or more sessions than are looked up, so none is used"
+                .to_owned()
+        }
     }
 }
 

@@ -59,7 +59,7 @@ fn list_has_a_line_for_each_session_and_claims_only_on_request() {
     let text = site.run(&["session", "list"]).success();
     assert_eq!(text.stdout.lines().count(), 2);
     assert!(refs.iter().all(|reference| text.stdout.contains(reference)) && !text.stdout.contains("alice"));
-    assert!(text.stderr.contains("2 sessions"), "{}", text.stderr);
+    assert!(text.stderr.contains("2 rows"), "{}", text.stderr);
 
     let rows = site.run(&["session", "list", "--json"]).success().json_lines();
     assert_eq!(rows.len(), 2);
@@ -75,10 +75,10 @@ fn list_counts_the_sessions_read_and_matched() {
     let site = Site::new(CONFIG);
     site.create_session(&["user=alice"]);
     for (args, expected) in [
-        (&[] as &[&str], "1 session in table `sessions`, 1 of them live\n"),
-        (&["--claim", "user=bob"], "1 session in table `sessions`, 0 match, 0 of these live\n"),
-        (&["--claim", "user=alice"], "1 session in table `sessions`, 1 match, 1 of these live\n"),
-        (&["--expired"], "1 session in table `sessions`, 0 match, 0 of these live\n"),
+        (&[] as &[&str], "1 row in table `sessions`, 1 of them live\n"),
+        (&["--claim", "user=bob"], "1 row in table `sessions`, 0 match, 0 of these live\n"),
+        (&["--claim", "user=alice"], "1 row in table `sessions`, 1 match, 1 of these live\n"),
+        (&["--expired"], "1 row in table `sessions`, 0 match, 0 of these live\n"),
     ] {
         let output = site.run(&[&["session", "list"], args].concat()).success();
         assert_eq!(output.stderr, expected, "{args:?}");
