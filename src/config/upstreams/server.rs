@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
+use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
 use crate::config::value::{Fault, integer, string, wrong_type};
@@ -128,6 +129,12 @@ fn address(text: &str) -> Result<ServerAddress, Fault> {
             (host, port)
         }
     };
+    // A trailing dot is not part of the name in a certificate.
+    if scheme == Scheme::Https && ServerName::try_from(host.trim_end_matches('.')).is_err() {
+        return Err(
+            Fault::new("has a host that no certificate can have").hint("it must be a DNS name or an address")
+        );
+    }
     let port = match port.strip_prefix(':') {
         None if port.is_empty() => default,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {

@@ -24,6 +24,11 @@ fn invalid_upstreams_are_errors() {
         ("servers = [\"http://[::1\"]", url),
         ("servers = [\"http://[a]:80\"]", url),
         ("servers = [\"builtin:echo\"]", url),
+        (
+            "servers = [\"https://10.0.0.300\"]",
+            "`upstreams.app.servers` has a host that no certificate can have",
+        ),
+        ("servers = [\"https://a-.b\"]", "`upstreams.app.servers` has a host that no certificate can have"),
         ("servers = [\"ftp://a\"]", url),
         ("servers = [\"unix:app.sock\"]", "`upstreams.app.servers` must have an absolute path after `unix:`"),
         (
