@@ -158,12 +158,12 @@ impl RequestBody {
     /// Sets `Expect: 100-continue` in `fields` if `allowed` and the client waits for a 100 response before it sends the
     /// body. Otherwise removes it, since an earlier attempt may have set it.
     pub(super) fn set_expect(&self, fields: &mut Fields, allowed: bool) {
-        let source = self.progress.source.borrow();
-        if source.as_ref().is_some_and(|source| source.incoming.expects_continue()) {
+        if self.attempt > 0 {
             fields.remove(&EXPECT);
-            if allowed {
-                fields.append(EXPECT, HeaderValue::from_static("100-continue"));
-            }
+        }
+        let source = self.progress.source.borrow();
+        if allowed && source.as_ref().is_some_and(|source| source.incoming.expects_continue()) {
+            fields.append(EXPECT, HeaderValue::from_static("100-continue"));
         }
     }
 

@@ -113,7 +113,7 @@ impl ClientBody {
     }
 
     /// Returns whether the client waits for a 100 response before it sends the body (RFC 9110, 10.1.1). Reading the body
-    /// sends one. Clients of HTTP/2 do not wait, since hyper cannot send it.
+    /// sends one. Always `false` over HTTP/2, since hyper cannot send it.
     pub(super) fn expects_continue(&self) -> bool {
         let VersionedBody::Http1(body) = &self.0 else { return false };
         !body.ended

@@ -294,17 +294,20 @@ impl Choice {
         let balance = self.pool.upstream.config.balance;
         let mut available: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
         let mut ejected: SmallVec<[Candidate<'_>; 8]> = SmallVec::new();
+        // A full server is worth waiting for if it is available.
+        let mut is_available_full = false;
         for (index, slot) in self.slots.iter().enumerate() {
-            if self.tried.contains(&index) || full.contains(&index) {
+            if self.tried.contains(&index) {
                 continue;
             }
-            match slot.target.status() {
-                TargetStatus::Available => available.push(slot.candidate(index)),
-                TargetStatus::Ejected => ejected.push(slot.candidate(index)),
-                TargetStatus::Down => {}
+            match (slot.target.status(), full.contains(&index)) {
+                (TargetStatus::Available, true) => is_available_full = true,
+                (TargetStatus::Available, false) => available.push(slot.candidate(index)),
+                (TargetStatus::Ejected, false) => ejected.push(slot.candidate(index)),
+                (TargetStatus::Ejected, true) | (TargetStatus::Down, _) => {}
             }
         }
-        if available.is_empty() && full.is_empty() {
+        if available.is_empty() && !is_available_full {
             available = ejected;
         }
         balance::choose(balance, &available, self.affinity)

@@ -69,7 +69,7 @@ impl UpstreamReport {
         if self.servers.iter().any(|server| server.healthy && !server.failing) {
             None
         } else if self.servers.iter().any(|server| server.failing) {
-            Some("every server is ejected")
+            Some("every healthy server is ejected")
         } else {
             Some("no healthy server")
         }

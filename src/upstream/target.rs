@@ -55,8 +55,8 @@ pub(super) struct Target {
     level: AtomicU32,
     /// Time of the last success after an ejection, in milliseconds since `created`.
     recovered: AtomicU64,
-    /// Time of the last failed request, in milliseconds since `created`; 0 if a request has succeeded since, even if the
-    /// target is still ejected.
+    /// Time of the last failed request once `failures` has reached the limit, in milliseconds since `created`; 0 if a
+    /// request has succeeded since, even if the target is still ejected.
     failed_at: AtomicU64,
     created: Instant,
 }

@@ -223,7 +223,7 @@ async fn upstream_whose_servers_are_all_ejected_makes_it_unready_until_one_respo
     for _ in 0..3 {
         assert_eq!(gateway.send(&Request::get("/public")).await.status, 502);
     }
-    let ejected = (503, "every server is ejected".into());
+    let ejected = (503, "every healthy server is ejected".into());
     crate::support::eventually("503 of /readyz", || async { readiness_of_app(&gateway).await == ejected })
         .await;
     assert_eq!(admin_get(&gateway, "/readyz").await.json()["checks"]["upstreams"]["other"], "ok");

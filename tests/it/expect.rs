@@ -95,3 +95,39 @@ async fn server_that_ignores_expect_gets_the_body_and_is_not_asked_again() {
         assert_eq!(within("the request", received.recv()).await, Some((asked, b"abc".to_vec())));
     }
 }
+
+/// The client has got its 100 response during the first attempt.
+#[tokio::test]
+async fn retry_after_the_100_does_not_ask_the_server_again() {
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let mut urls = Vec::new();
+    for _ in 0..2 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        urls.push(format!("\"http://{}\"", listener.local_addr().unwrap()));
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut connection = Reader::new(stream);
+                if let Ok(Some(head)) = connection.read_head().await {
+                    sender.send((head, connection)).unwrap();
+                }
+            }
+        });
+    }
+    let upstream = format!("[upstreams.app]\nservers = [{}]", urls.join(", "));
+    let gateway = Gateway::builder().toml(&upstream).route("/", "public", "").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.send(head("/").replace("POST", "PUT")).await;
+    let (first, connection) = within("the first attempt", received.recv()).await.unwrap();
+    assert_eq!(first.header("expect"), Some("100-continue"));
+    client.read_until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    drop(connection);
+    let (mut second, mut connection) = within("the second attempt", received.recv()).await.unwrap();
+    assert_eq!(second.header("expect"), None);
+    client.send("abc").await;
+    let framing = second.framing().unwrap();
+    connection.read_body(&mut second, framing).await.unwrap();
+    assert_eq!(second.body, b"abc");
+    connection.stream().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(client.read_response().await.unwrap().status, 200);
+}

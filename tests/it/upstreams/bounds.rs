@@ -50,3 +50,32 @@ async fn queued_request_is_503_after_the_queue_timeout() {
     assert_eq!(first.read_response().await.unwrap().status, 200);
     assert_eq!(gateway.send(&Request::get("/")).await.status, 200);
 }
+
+#[tokio::test]
+async fn all_ejected_servers_are_used_if_one_is_full() {
+    let gate = Gate::closed();
+    let [mut one, mut other] = [0, 1].map(|_| {
+        let held = gate.clone();
+        Upstream::responding(move |request| {
+            let response = ScriptedResponse::ok("ok");
+            if request.target == "/held" { response.after(&held) } else { response }
+        })
+    });
+    let lines = "max_connections = 1\nqueue = { size = 1, timeout = \"20ms\" }\n\
+                 ejection = { failures = 1, for = \"1h\" }";
+    let gateway = gateway(&[url(&one), url(&other)], lines).start().await;
+    one.server().stop().await;
+    other.server().stop().await;
+    assert_eq!(gateway.send(&Request::get("/")).await.status, 502);
+    gateway.nth_event("a server is ejected", 2).await;
+    one.server().resume();
+    other.server().resume();
+    let mut first = Client::connect(gateway.address()).await;
+    first.send_request(&Request::get("/held")).await;
+    gate.wait_for_arrival().await;
+    for _ in 0..4 {
+        assert_eq!(gateway.send(&Request::get("/")).await.status, 200);
+    }
+    gate.open();
+    assert_eq!(first.read_response().await.unwrap().status, 200);
+}
