@@ -65,6 +65,12 @@ impl ReadBuffer {
         new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
     }
 
+    /// Returns the number of bytes that have been searched for the end of a head.
+    #[cfg(test)]
+    pub(crate) fn searched(&self) -> usize {
+        self.searched
+    }
+
     /// Records that the buffer holds no complete head.
     pub(crate) fn set_searched(&mut self) {
         self.searched = self.bytes.len();

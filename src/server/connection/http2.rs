@@ -2,8 +2,8 @@
 //!
 //! hyper and h2 implement the protocol. This module limits what one connection may cost: streams, resets and flow-control
 //! windows. An idle connection is closed with GOAWAY. A stream whose client does not read the response is reset, and the
-//! other streams go on. Each stream that ends before its response takes a token from the client's address, and the tokens
-//! limit what is read from the connection ([`throttled_reader`](super::throttled_reader)).
+//! other streams go on. Each stream that its client ends before its response takes a token from the client's address,
+//! and the tokens limit what is read from the connection ([`throttled_reader`](super::throttled_reader)).
 
 use std::cell::RefCell;
 use std::convert::Infallible;

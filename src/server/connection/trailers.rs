@@ -7,10 +7,12 @@
 //! removed, together with other fields that are not allowed in trailers.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::first_bytes::PREFACE;
@@ -22,6 +24,9 @@ const FRAME_HEADER: usize = 9;
 const MAX_FRAME: usize = 16 * 1024;
 /// The type of HEADERS frames, which begin a header block.
 const HEADERS: u8 = 1;
+/// The type of CONTINUATION frames, which continue a header block.
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// An empty `host` field, by its index in the static table (RFC 7541, A). `headers::is_trailer` does not allow `host`.
@@ -63,11 +68,20 @@ impl<S> MarkedTrailers<S> {
             let Some(length) = frame_length(rest).filter(|length| rest.len() >= FRAME_HEADER + length) else {
                 return;
             };
-            let position = marker_position(rest.get(..FRAME_HEADER + length).unwrap_or_default());
-            let Some(position) = position else {
+            let frame = rest.get(..FRAME_HEADER + length).unwrap_or_default();
+            let Some(position) = marker_position(frame) else {
                 self.ready += FRAME_HEADER + length;
                 continue;
             };
+            if length == MAX_FRAME {
+                let marked = marked_without_padding(frame, position);
+                let after = self.held.split_off(self.ready + frame.len());
+                self.held.truncate(self.ready);
+                self.held.extend_from_slice(&marked);
+                self.held.extend_from_slice(&after);
+                self.ready += marked.len();
+                continue;
+            }
             let after = self.held.split_off(self.ready + position);
             for (byte, new) in self.held.iter_mut().skip(self.ready).zip(length_bytes(length + 1)) {
                 *byte = new;
@@ -116,20 +130,35 @@ fn length_bytes(length: usize) -> impl Iterator<Item = u8> {
     [a, b, c].into_iter()
 }
 
+/// Returns the frames that replace a HEADERS frame of the largest size, with the marker at `position`: the frame without
+/// padding and priority, which h2 ignores here, and a CONTINUATION frame if it would still be too large.
+fn marked_without_padding(frame: &[u8], position: usize) -> Vec<u8> {
+    let Some((&[.., kind, flags, a, b, c, d], range)) =
+        frame.first_chunk::<FRAME_HEADER>().zip(header_block(frame))
+    else {
+        return frame.to_vec();
+    };
+    let updates = frame.get(range.start..position).unwrap_or_default();
+    let fields = frame.get(position..range.end).unwrap_or_default();
+    let block = [updates, &[MARKER], fields].concat();
+    let (first, rest) = block.split_at_checked(MAX_FRAME).unwrap_or((&block, &[]));
+    let write = |kind, flags, payload: &[u8]| {
+        let length: SmallVec<[u8; 3]> = length_bytes(payload.len()).collect();
+        [&length[..], &[kind, flags, a, b, c, d], payload].concat()
+    };
+    let flags = flags & !(PADDED | PRIORITY);
+    if rest.is_empty() {
+        return write(kind, flags, first);
+    }
+    [write(kind, flags & !END_HEADERS, first), write(CONTINUATION, flags & END_HEADERS, rest)].concat()
+}
+
 /// Returns the position of the first field in a HEADERS frame: after the pad length, the priority, and updates of the
 /// dynamic table's size. Returns `None` if the frame is invalid, which h2 reports.
 fn marker_position(frame: &[u8]) -> Option<usize> {
-    let flags = *frame.get(4)?;
-    let mut at = FRAME_HEADER;
-    let mut end = frame.len();
-    if flags & PADDED != 0 {
-        end = end.checked_sub(usize::from(*frame.get(at)?))?;
-        at += 1;
-    }
-    if flags & PRIORITY != 0 {
-        at += 5;
-    }
-    let mut block = frame.get(at..end)?;
+    let range = header_block(frame)?;
+    let end = range.end;
+    let mut block = frame.get(range)?;
     // A size update (RFC 7541, 6.3) has the prefix 001 and five bits. If all five are set, more bytes follow, and the
     // last of them has its highest bit clear.
     while let Some((first, more)) = block.split_first().filter(|(first, _)| **first & 0xe0 == 0x20) {
@@ -142,6 +171,22 @@ fn marker_position(frame: &[u8]) -> Option<usize> {
         block = after;
     }
     Some(end - block.len())
+}
+
+/// Returns the position of the header block in a HEADERS frame, between the pad length and the priority, and the padding.
+/// Returns `None` if the frame is invalid.
+fn header_block(frame: &[u8]) -> Option<Range<usize>> {
+    let flags = *frame.get(4)?;
+    let mut at = FRAME_HEADER;
+    let mut end = frame.len();
+    if flags & PADDED != 0 {
+        end = end.checked_sub(usize::from(*frame.get(at)?))?;
+        at += 1;
+    }
+    if flags & PRIORITY != 0 {
+        at += 5;
+    }
+    (at <= end).then_some(at..end)
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for MarkedTrailers<S> {
@@ -258,6 +303,31 @@ mod tests {
             let bytes: Vec<&[u8]> = sent.chunks(1).collect();
             assert_eq!(pass_through(&bytes), expected, "{flags} {payload:?}");
         }
+    }
+
+    #[test]
+    fn marked_frames_do_not_exceed_the_largest_size() {
+        let fields = |count| vec![0x81; count];
+        let start = [PREFACE, &frame(HEADERS, 0, 1, b"\x81")].concat();
+        let mut block = fields(MAX_FRAME);
+        block.insert(0, MARKER);
+        let last = block.split_off(MAX_FRAME);
+        for flags in [0, 1, END_HEADERS, END_HEADERS | 1] {
+            let sent =
+                [&start[..], &frame(HEADERS, flags, 1, &fields(MAX_FRAME)), &frame(0, 1, 3, b"x")].concat();
+            let expected = [
+                &start[..],
+                &frame(HEADERS, flags & 1, 1, &block),
+                &frame(CONTINUATION, flags & END_HEADERS, 1, &last),
+                &frame(0, 1, 3, b"x"),
+            ];
+            assert_eq!(pass_through(&[&sent]), expected.concat(), "{flags}");
+        }
+        let padded = [&[2], &fields(MAX_FRAME - 3)[..], &[0, 0]].concat();
+        let sent = [&start[..], &frame(HEADERS, PADDED | END_HEADERS, 1, &padded)].concat();
+        let marked = [&[MARKER], &fields(MAX_FRAME - 3)[..]].concat();
+        let expected = [&start[..], &frame(HEADERS, END_HEADERS, 1, &marked)].concat();
+        assert_eq!(pass_through(&[&sent]), expected);
     }
 
     proptest! {

@@ -83,9 +83,7 @@ impl Encoder {
         let (framing, length) = if status.is_informational() || *status == StatusCode::NO_CONTENT {
             (Framing::None, None)
         } else if request.method == Method::HEAD || *status == StatusCode::NOT_MODIFIED {
-            // The length of the body of a response that the gateway generates (RFC 9110, 8.6).
-            let generated = exact.filter(|length| *length > 0 && request.method == Method::HEAD);
-            (Framing::None, announced.or(generated))
+            (Framing::None, announced)
         } else if let Some(length) = exact.or(announced) {
             (Framing::Length(length), Some(length))
         } else if request.version == Version::HTTP_10 {

@@ -26,6 +26,8 @@ pub(super) struct ConnectionIo<S> {
     stream: S,
     read: ReadBuffer,
     write: WriteQueue,
+    /// Number of writes that have succeeded.
+    writes: u64,
     unflushed: bool,
     /// Whether the client has closed its side, or the connection is broken.
     closed: bool,
@@ -33,7 +35,7 @@ pub(super) struct ConnectionIo<S> {
     request: u64,
     /// Decodes the body of the current request.
     body: Decoder,
-    /// Whether the body has invalid framing.
+    /// Whether the body has invalid framing, or reading it failed.
     is_body_broken: bool,
     /// Whether the client waits for a 100 response before it sends the body.
     is_continue_due: bool,
@@ -61,6 +63,7 @@ impl<S> ConnectionIo<S> {
             stream,
             read,
             write: WriteQueue::default(),
+            writes: 0,
             unflushed: false,
             closed: false,
             request: 0,
@@ -134,17 +137,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
         limits: HeadLimits,
     ) -> Poll<Result<ParsedRequest, NoRequest>> {
         loop {
-            if self.read.may_hold_head(limits.bytes) {
-                if let Some((head, length)) =
+            if self.read.may_hold_head(limits.bytes)
+                && let Some((head, length)) =
                     ParsedRequest::parse(&self.read.bytes, limits).map_err(NoRequest::Rejected)?
-                {
-                    self.read.bytes.advance(length);
-                    self.read.reset_search();
-                    self.read.free_if_empty();
-                    return Poll::Ready(Ok(head));
-                }
-                self.read.set_searched();
+            {
+                self.read.bytes.advance(length);
+                self.read.reset_search();
+                self.read.free_if_empty();
+                return Poll::Ready(Ok(head));
             }
+            self.read.set_searched();
             if self.closed {
                 return Poll::Ready(Err(NoRequest::Closed));
             }
@@ -172,16 +174,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
         }
     }
 
-    /// Writes the queued bytes. Ready when all are written. Calls `wrote` after each write.
-    pub(super) fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut wrote: impl FnMut(),
-    ) -> Poll<io::Result<()>> {
+    /// Returns the number of writes that have succeeded.
+    pub(super) fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// Writes the queued bytes. Ready when all are written.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.write.is_empty() {
             ready!(self.write.poll_write(&mut self.stream, cx))?;
             self.unflushed = true;
-            wrote();
+            self.writes += 1;
         }
         Poll::Ready(Ok(()))
     }
@@ -224,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
             self.queue(Bytes::from_static(CONTINUE));
         }
         // The connection's task writes the rest.
-        if self.poll_write(cx, || ())?.is_ready() {
+        if self.poll_write(cx)?.is_ready() {
             let _ = self.poll_flush(cx)?;
         }
         loop {
@@ -278,6 +281,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> BodyReader for RefCell
         let mut io = self.borrow_mut();
         if io.request == request && io.accepts_interim {
             io.queue(head);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[test]
+    fn head_that_arrives_byte_by_byte_is_searched_once() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut io = ConnectionIo::new(near, Bytes::new());
+        let limits = HeadLimits { bytes: 1024, lines: 10 };
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (at, byte) in head.iter().enumerate() {
+            far.write_all(&[*byte]).now_or_never().unwrap().unwrap();
+            let read = std::future::poll_fn(|cx| io.poll_head(cx, limits)).now_or_never();
+            assert_eq!(read.is_some(), at + 1 == head.len());
+            assert_eq!(io.read.searched(), if read.is_some() { 0 } else { at + 1 });
         }
     }
 }

@@ -40,7 +40,8 @@ enum NoHead {
 /// Error of a response that could not be sent completely.
 struct Broken;
 
-/// Whether the server is stopping, so that the next response is the last.
+/// Whether the connection's acceptor is stopped, because the server drains or a reload has changed or removed the
+/// listener. The next response is then the last.
 struct Stop<F> {
     future: Pin<Box<F>>,
     /// Detects changes without polling `future`.
@@ -51,7 +52,7 @@ struct Stop<F> {
 }
 
 impl<F: Future> Stop<F> {
-    /// Returns whether the server has begun to stop since the last call.
+    /// Returns whether the acceptor was stopped since the last call.
     fn poll(&mut self, cx: &mut Context<'_>) -> bool {
         if self.stopping || (self.registered && matches!(self.changes.has_changed(), Ok(false))) {
             return false;
@@ -188,7 +189,7 @@ async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
         stop.poll(cx);
         let mut io = io.borrow_mut();
         // Writes interim responses.
-        let written = io.poll_write(cx, || ());
+        let written = io.poll_write(cx);
         let written = if let Poll::Ready(Ok(())) = written { io.poll_flush(cx) } else { written };
         let is_broken = matches!(written, Poll::Ready(Err(_)));
         if is_broken || io.poll_disconnected(cx).is_ready() { Poll::Ready(None) } else { Poll::Pending }
@@ -215,12 +216,20 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     }
     io.borrow_mut().begin_response();
     let send_timeout = context.timeouts.send;
-    let mut due: Option<Instant> = None;
+    // The end of the send timeout, and the number of writes before it began. Each write restarts it.
+    let mut due: Option<(Instant, u64)> = None;
     poll_fn(|cx| {
         loop {
             let is_waiting = sending.poll_fill(io, cx);
             let mut borrowed = io.borrow_mut();
-            match borrowed.poll_write(cx, || due = None) {
+            let mut sent = borrowed.poll_write(cx);
+            if matches!(sent, Poll::Ready(Ok(()))) {
+                if !(is_waiting || sending.ended) {
+                    continue;
+                }
+                sent = borrowed.poll_flush(cx);
+            }
+            match sent {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken)),
                 Poll::Pending => {
@@ -228,18 +237,12 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
                     if let Some(sender) = &sender {
                         sender.poll_send(cx);
                     }
-                    let due = *due.get_or_insert_with(|| Clock.mono() + send_timeout);
-                    return alarm.poll(cx, due).map(|()| Err(Broken));
-                }
-            }
-            if !(is_waiting || sending.ended) {
-                continue;
-            }
-            match borrowed.poll_flush(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken)),
-                Poll::Pending => {
-                    let due = *due.get_or_insert_with(|| Clock.mono() + send_timeout);
+                    // Sending the request may have written, too.
+                    let writes = io.borrow().writes();
+                    if due.is_some_and(|(_, before)| before != writes) {
+                        due = None;
+                    }
+                    let (due, _) = *due.get_or_insert_with(|| (Clock.mono() + send_timeout, writes));
                     return alarm.poll(cx, due).map(|()| Err(Broken));
                 }
             }
