@@ -1,7 +1,7 @@
 //! Limits on the number of client connections.
 //!
-//! 1. Each connection holds a permit until its socket is closed. Without a free permit nothing is accepted; clients
-//!    wait in the kernel's accept queue.
+//! 1. Each connection holds a permit until its socket is closed. If none is free, each listening socket's latest
+//!    connection waits for one, and the other clients wait in the kernel's accept queue.
 //! 2. A connection beyond the limit of its address is closed. An IPv6 address counts as its /64, which usually belongs to
 //!    one customer. Trusted proxies and Unix sockets have no such limit, since they represent many clients.
 //! 3. At most a quarter of the connections may be paused (see [`ResetBudget`](super::reset_budget::ResetBudget)), so
@@ -24,6 +24,8 @@ use crate::config::{DEFAULT_CONNECTIONS, Limits};
 const DESCRIPTORS_PER_WORKER: u64 = 8;
 /// File descriptors reserved for the process: the log, connections to the store, the configuration's files.
 const DESCRIPTORS_OF_PROCESS: u64 = 48;
+/// File descriptors of each worker's socket of a listener: the worker's, and the listener's for the next reload.
+const DESCRIPTORS_PER_SOCKET: u64 = 2;
 /// Limit of the file descriptors reserved for connections to upstreams, of which there is one per client connection.
 const MAX_UPSTREAM_DESCRIPTORS: u64 = 4096;
 /// One connection out of this many may be paused.
@@ -67,7 +69,7 @@ impl Connections {
     pub(super) fn new(limits: &Limits, workers: usize, listeners: usize) -> Self {
         let reserve = DESCRIPTORS_OF_PROCESS
             + DESCRIPTORS_PER_WORKER.saturating_mul(workers as u64)
-            + (workers * listeners) as u64;
+            + DESCRIPTORS_PER_SOCKET.saturating_mul((workers * listeners) as u64);
         let allowed = raise_descriptor_limit().map_or(u64::MAX, |all| {
             let shared = all.saturating_sub(reserve);
             shared - (shared / 2).min(MAX_UPSTREAM_DESCRIPTORS)
