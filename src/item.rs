@@ -71,15 +71,16 @@ impl Number {
         (value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value)).then_some(value as u64)
     }
 
-    /// Reads the value as Unix seconds, to the millisecond. Returns `None` if it is out of range.
+    /// Reads the value as Unix seconds, to the millisecond. An integer that is too large saturates. Returns `None` if a
+    /// number in another spelling is too large.
     pub fn as_unix_seconds(&self) -> Option<Timestamp> {
         if let Ok(secs) = self.0.parse::<i64>() {
             return Some(Timestamp::from_secs(secs));
         }
         let secs: f64 = self.0.parse().ok()?;
-        // 10^14 s is three million years: a larger value is an error, not a time.
+        // 10^14 s is three million years: a larger fraction is an error, not a time.
         #[expect(clippy::cast_possible_truncation, reason = "range checked")]
-        (secs.abs() < 1e14).then(|| Timestamp::from_millis((secs * 1000.0) as i64))
+        (secs.abs() < 1e14).then(|| Timestamp::from_millis((secs * 1000.0).round() as i64))
     }
 }
 
@@ -183,5 +184,22 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:?}, {} bytes)", self.kind, self.bytes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_seconds_are_read_as_the_same_time() {
+        for millis in [0, 1, 377, 2_182_231_000_377, -1, -2_182_231_000_377, 1_700_000_000_999] {
+            let time = Timestamp::from_millis(millis);
+            assert_eq!(Number::from_seconds(time).as_unix_seconds(), Some(time), "{millis}");
+        }
+        for number in 0..100_000 {
+            let time = Timestamp::from_millis(1_700_000_000_000 + number * 7);
+            assert_eq!(Number::from_seconds(time).as_unix_seconds(), Some(time));
+        }
     }
 }
