@@ -1,9 +1,10 @@
 //! A request's path through the gateway, from its head to the response.
 //!
 //! `decide` takes every step that can refuse the request before anything is written or sent. `execute` carries out the
-//! decision: it prepares and forwards the request, and applies the session commands of the response. Each step is a
-//! file in `request/`, `response/` or `long_lived/`. A step of `decide` returns a type that only it can make and that
-//! the next step consumes; [`request`] lists these steps and proves that none can be left out.
+//! decision: it prepares and forwards the request, and applies the session commands of the response. Most steps
+//! are files in `request/`, `response/` or `long_lived/`; forwarding is `forward.rs`. A step of `decide` returns a type
+//! that only it can make and that the next step consumes. [`request`] lists these steps, and shows for most of them
+//! that code without the step does not compile.
 
 mod dry_run;
 mod forward;
@@ -23,8 +24,8 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use http::header::CONNECTION;
-use http::{HeaderValue, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderValue, Method, Version};
 use tracing::{Instrument as _, debug_span};
 
 pub(crate) use dry_run::{DryRun, DryRunOutcome, OtherCase, ResolvedCookies, dry_run};
@@ -38,7 +39,7 @@ pub use worker::{Snapshot, Worker};
 use crate::fields::Fields;
 use crate::headers::REQUEST_ID;
 use crate::message::{Request, Response};
-use crate::session::PendingReissue;
+use crate::session::{MutationOutcome, PendingReissue};
 use crate::time::{Clock, Now};
 use crate::upstream::ClientBody;
 use header_edits::{EditVariables, PreparedEdits};
@@ -51,7 +52,7 @@ use request::{
 };
 use response::{AcceptedErrors, CookieAction};
 
-/// The client, id and arrival time of a request.
+/// The peer, id and arrival time of a request.
 #[derive(Clone, Copy, Debug)]
 struct RequestContext<'r> {
     peer: &'r Peer,
@@ -76,6 +77,7 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     let id = worker.ids().for_request(&request.head.fields);
     let accepted = AcceptedErrors::from_request(&request.head.method, &request.head.fields);
     let version = request.head.version;
+    let is_head = request.head.method == Method::HEAD;
     let trace = worker.traces().context(&request.head.fields, gateway.traces);
     let mut record = RequestRecord::new(id.clone(), trace, now, gateway.access_log.is_some());
     let mut edits = PreparedEdits::none();
@@ -104,6 +106,9 @@ pub async fn handle(worker: &Worker, peer: &Peer, request: Request<ClientBody>) 
     record.record_response(gateway, response.status);
     response.fields.insert(REQUEST_ID, id);
     peer.listener_policy().add_headers(&mut response.fields);
+    if is_head && let Some(length) = response.body.omit_content().filter(|length| *length > 0) {
+        response.fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     if version == Version::HTTP_2 {
         // HTTP/2 has no Connection header. If a refusal leaves a body unread, its stream is reset.
         response.fields.remove(&CONNECTION);
@@ -246,8 +251,8 @@ async fn execute(
         .await?;
     let is_reissued = preparation.written || reissuing.is_some_and(|reissuing| !reissuing.is_gone());
     let cookie = match mutated {
+        Some(MutationOutcome::Unchanged) | None if is_reissued => CookieAction::Reissue,
         Some(outcome) => CookieAction::Mutated(outcome),
-        None if is_reissued => CookieAction::Reissue,
         None => CookieAction::None,
     };
     let upstream_io = upstream_response.upgraded.take();

@@ -196,6 +196,20 @@ async fn truncated_response_is_logged_as_incomplete() {
     assert_eq!(line["complete"], false);
 }
 
+#[tokio::test]
+async fn generated_response_to_head_is_logged_as_complete_and_announces_its_length() {
+    let upstream = Upstream::start();
+    let page = "[[routes]]\npath = \"/page\"\naccess = \"public\"\nrespond = { body = \"hello\" }";
+    let gateway = builder(&upstream, "").toml(page).start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    for _ in 0..2 {
+        let response = client.request(&Request::new("HEAD", "/page")).await;
+        assert_eq!((response.status, response.header("content-length")), (200, Some("5")));
+    }
+    let line = gateway.wait_for_event("line", |event| field(event, "message") == "request").await;
+    assert_eq!((&line["bytes"], &line["complete"]), (&0.into(), &true.into()), "{line}");
+}
+
 /// 499 is nginx's status for this; nothing is sent.
 #[tokio::test]
 async fn client_that_disconnects_before_the_upstream_responds_is_logged_as_499() {

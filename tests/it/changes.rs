@@ -1,5 +1,7 @@
 //! Session commands: headers of a response by which an upstream changes a session.
+
 use std::collections::HashSet;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -65,6 +67,18 @@ async fn patch_creates_changes_and_empties_a_session() {
     assert!(response.set_cookies()[0].contains("Max-Age=0"), "{response:?}");
     assert_eq!(session_at_app(&gateway, &upstream, &second).await.2, "anonymous");
     assert_eq!(engine.counts().puts, 1);
+}
+
+#[tokio::test]
+async fn cookie_of_a_reissued_session_is_sent_although_the_upstream_changes_nothing() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
+    let gateway = gateway(&engine, &upstream, "").start().await;
+    for (age, cookies) in [(Duration::ZERO, 0), (table::DUE, 1)] {
+        let session = Session::new(json!({ "user": "alice" })).aged(age);
+        session.put(&engine).await;
+        let response = gateway.get(&patch_target(&json!({ "user": "alice" })), &session.cookie()).await;
+        assert_eq!(response.set_cookies().len(), cookies, "{response:?}");
+    }
 }
 
 #[tokio::test]

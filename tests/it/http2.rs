@@ -35,6 +35,21 @@ async fn curl_is_served_with_prior_knowledge() {
     assert_eq!(field(&line, "protocol"), "HTTP/2.0");
 }
 
+/// A response to HEAD has no content (RFC 9110, 9.3.2); curl fails if it receives any.
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_response_to_head_has_no_content() {
+    let page = "[[routes]]\npath = \"/page\"\naccess = \"public\"\nrespond = { body = \"hello\" }";
+    let gateway = public_gateway(&Upstream::start()).toml(page).start().await;
+    for (target, status) in [("page", "HTTP/2 200"), ("page?%zz", "HTTP/2 200"), ("%2e%2e/x", "HTTP/2 400")] {
+        let url = format!("http://{}/{target}", gateway.address());
+        let arguments = ["-sS", "--head", "--path-as-is", "--http2-prior-knowledge", &url];
+        let Some(response) = successful_output("curl", &arguments) else { return };
+        assert!(response.starts_with(status), "{response}");
+    }
+    let lines = gateway.events("request");
+    assert!(lines.iter().all(|line| line["bytes"] == 0 && line["complete"] == true), "{lines:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_are_forwarded_unchanged() {
     let upstream = Upstream::responding(|request| ScriptedResponse::ok(request.message.body.clone()));

@@ -20,6 +20,7 @@ async fn redirect_keeps_path_and_query() {
             "redirect = { to = \"https://{host}:8443/there{path}?a=b&{query}\", status = 301 }",
         ))
         .toml(&route("/sso", "redirect = { to = \"https://sso.example/?next={uri}\", status = 302 }"))
+        .toml(&route("/search", "redirect = \"/find?{query}&lang=en&{query}#top\""))
         .toml(&route("/moved", "redirect = { to = \"/{host}\", status = 303 }"))
         .start()
         .await;
@@ -28,6 +29,8 @@ async fn redirect_keeps_path_and_query() {
         ("/a;b/c?d=//e&f", 308, "https://new.example.com/a;b/c?d=//e&f"),
         ("/here/x?y", 301, "https://gateway.test:8443/there/here/x?a=b&y"),
         ("/here", 301, "https://gateway.test:8443/there/here?a=b"),
+        ("/search?q=1", 308, "/find?q=1&lang=en&q=1#top"),
+        ("/search", 308, "/find?lang=en#top"),
         ("/moved", 303, "/gateway.test"),
         ("/sso/x?y=1&z", 302, "https://sso.example/?next=%2Fsso%2Fx%3Fy%3D1%26z"),
     ] {

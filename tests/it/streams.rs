@@ -1,5 +1,10 @@
 //! Long-lived responses: event streams and long downloads end when their session ends.
 
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
@@ -72,6 +77,33 @@ async fn responses_of_a_deleted_session_are_aborted_by_the_recheck() {
     crate::support::eventually("four lines", || async { lines() == 4 }).await;
     gate.open();
     assert!(!is_aborted(anonymous).await, "a response without a session was aborted");
+}
+
+/// The client reads more slowly than the server sends, so the gateway never waits for the server.
+#[tokio::test]
+async fn download_of_a_slow_client_is_aborted_by_the_recheck() {
+    const SIZE: usize = 64 << 20;
+    let upstream = Upstream::responding(|_| ScriptedResponse::ok(vec![b'x'; SIZE]));
+    let engine = table::engine().await;
+    let session = table::alice_session(&engine).await;
+    let gateway = gateway(&engine, &upstream, "recheck = \"1s\"").start().await;
+    let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", session.cookie());
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut piece = vec![0; 64 * 1024];
+    let mut received = client.read(&mut piece).await.unwrap();
+    session.delete(&engine).await;
+    loop {
+        match client.read(&mut piece).await {
+            Ok(1..) if received >= SIZE => panic!("the response is complete"),
+            Ok(count @ 1..) => received += count,
+            Ok(0) | Err(_) => break,
+        }
+        // The pace of the client.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let line = gateway.wait_for_event("line", |event| field(event, "message") == "request").await;
+    assert_eq!((&line["closed"], &line["complete"]), (&"session-ended".into(), &false.into()), "{line}");
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ struct Upstream {
     request: Rc<BodyProgress>,
     idle: Idle,
     binding: Binding,
+    /// Whether a piece of the body was read.
+    has_begun: bool,
     /// Whether trailers are forwarded, because the client accepts them.
     forwards_trailers: bool,
 }
@@ -88,6 +90,14 @@ impl ResponseBody {
         Self { source: Source::Full(Some(bytes)), sent: 0, ended: false, record: None, upgrade: None }
     }
 
+    /// Omits the content of a response that the gateway generates, since the request is HEAD. Returns its length.
+    pub(in crate::proxy) fn omit_content(&mut self) -> Option<usize> {
+        match &mut self.source {
+            Source::Full(bytes) => bytes.take().map(|bytes| bytes.len()),
+            Source::Upstream(_) => None,
+        }
+    }
+
     /// Returns the body of an upstream's response, which is read from the connection of `lease`. The connection returns to
     /// the pool at the body's end if the request has been sent completely by then.
     pub(in crate::proxy) fn upstream(
@@ -98,8 +108,15 @@ impl ResponseBody {
     ) -> Self {
         let idle = Idle { limit: idle_limit, sleep: None, deadline: None };
         let (lease, binding) = (Some(lease), Binding::None);
-        let mut upstream =
-            Box::new(Upstream { incoming, lease, request, idle, binding, forwards_trailers: false });
+        let mut upstream = Box::new(Upstream {
+            incoming,
+            lease,
+            request,
+            idle,
+            binding,
+            has_begun: false,
+            forwards_trailers: false,
+        });
         if upstream.incoming.is_end_stream() {
             upstream.end();
         }
@@ -168,6 +185,12 @@ impl Upstream {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // The timer for the first recheck is only polled while the upstream has sent nothing more. If the client is slower
+        // than the upstream, that may never be the case.
+        if self.has_begun && self.binding.due().is_some_and(|due| due <= Clock.mono()) {
+            self.binding.activate();
+        }
+        self.has_begun = true;
         loop {
             if let Binding::Active(end) = &mut self.binding
                 && let Poll::Ready(reason) = end.as_mut().poll(cx)

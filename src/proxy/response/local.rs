@@ -56,8 +56,12 @@ fn location(
     query: Option<&str>,
 ) -> Option<String> {
     let mut text = String::new();
-    for piece in pieces {
+    let mut skips_ampersand = false;
+    for (at, piece) in pieces.iter().enumerate() {
         match piece {
+            Piece::Text(literal) if std::mem::take(&mut skips_ampersand) => {
+                text.push_str(literal.strip_prefix('&').unwrap_or(literal));
+            }
             Piece::Text(literal) => text.push_str(literal),
             Piece::Variable(RedirectVariable::Host) if host.is_empty() => return None,
             Piece::Variable(RedirectVariable::Host) => text.push_str(host),
@@ -75,10 +79,13 @@ fn location(
                     text.extend(utf8_percent_encode(query, URI_COMPONENT));
                 }
             }
-            Piece::Variable(RedirectVariable::Query) => match query {
-                Some(query) => text.extend(utf8_percent_encode(query, LOCATION_UNSAFE)),
-                // Without a query, its separator is removed.
-                None => text.truncate(text.trim_end_matches(['?', '&']).len()),
+            Piece::Variable(RedirectVariable::Query) => match (query, pieces.get(at + 1)) {
+                (Some(query), _) => text.extend(utf8_percent_encode(query, LOCATION_UNSAFE)),
+                // Without a query, one of the separators around it is removed.
+                (None, Some(Piece::Text(next))) if next.starts_with('&') && text.ends_with(['?', '&']) => {
+                    skips_ampersand = true;
+                }
+                (None, _) => text.truncate(text.trim_end_matches(['?', '&']).len()),
             },
         }
     }

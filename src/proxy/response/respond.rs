@@ -2,7 +2,8 @@
 //!
 //! 1. Hop-by-hop headers and every `X-Session-*` are removed, on every status.
 //! 2. If the upstream sets the session cookie itself, its Set-Cookie is forwarded with the realm's attributes, and a
-//!    reissue adds none. Every other Set-Cookie is forwarded byte for byte, in order.
+//!    reissue adds none. Every other Set-Cookie is forwarded in order, and unchanged
+//!    but for its Path (4).
 //! 3. Trailers are forwarded to clients that accept them, except those that [`headers::is_trailer`] rejects.
 //! 4. Paths are rewritten for the client and the route's edits are made before the session cookie is written.
 //! 5. A response that sets the session cookie is kept out of shared caches.
