@@ -70,6 +70,15 @@ fn is_local(canonical: &str) -> bool {
     }
 }
 
+/// Returns whether `origin` (RFC 6454, 6.2) is that of the site with this scheme, and this host and port. Browsers omit
+/// the scheme's default port.
+pub(crate) fn is_origin_of(origin: &[u8], (scheme, host): (&str, &[u8])) -> bool {
+    let default_port: &[u8] = if scheme == "https" { b":443" } else { b":80" };
+    let host = host.strip_suffix(default_port).unwrap_or(host);
+    let rest = origin.strip_prefix(scheme.as_bytes()).and_then(|rest| rest.strip_prefix(b"://"));
+    rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;

@@ -15,6 +15,7 @@ use super::handshake::{Handshake, UpgradeChecked};
 use super::inbound::Sanitized;
 use crate::fields::Fields;
 use crate::headers::CSRF_TOKEN;
+use crate::host::is_origin_of;
 use crate::proxy::model::{Route, Visitor};
 use crate::proxy::refusal::Refusal;
 use crate::session::csrf;
@@ -80,8 +81,7 @@ fn is_same_origin(fields: &Fields, (scheme, host): (&str, &[u8])) -> bool {
         return matches!(fields.single(&SEC_FETCH_SITE), Some(b"same-origin" | b"none"));
     }
     let Some(origin) = fields.single(&ORIGIN) else { return false };
-    let rest = origin.strip_prefix(scheme.as_bytes()).and_then(|rest| rest.strip_prefix(b"://"));
-    rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
+    is_origin_of(origin, (scheme, host))
 }
 
 #[cfg(test)]
@@ -111,7 +111,9 @@ mod tests {
             for (name, value) in lines {
                 fields.append(HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            assert_eq!(is_same_origin(&fields, ("https", b"app.example")), expected, "{lines:?}");
+            for host in [&b"app.example"[..], b"app.example:443"] {
+                assert_eq!(is_same_origin(&fields, ("https", host)), expected, "{lines:?}");
+            }
         }
     }
 }

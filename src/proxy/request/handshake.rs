@@ -19,6 +19,7 @@ use super::inbound::Sanitized;
 use super::upgrade::{self, UpgradeMethod, UpgradeRequest};
 use crate::config::{Access, WebsocketConfig};
 use crate::fields::Fields;
+use crate::host::is_origin_of;
 use crate::proxy::model::{Route, Visitor};
 use crate::proxy::refusal::{Malformed, Refusal};
 
@@ -113,16 +114,12 @@ impl Handshake {
 
 /// Returns whether a page of the request's Origin may open a WebSocket. A request without Origin is allowed, since
 /// browsers always send Origin with a handshake.
-fn is_allowed_origin(fields: &Fields, config: &WebsocketConfig, (scheme, host): (&str, &[u8])) -> bool {
+fn is_allowed_origin(fields: &Fields, config: &WebsocketConfig, site: (&str, &[u8])) -> bool {
     let mut origins = fields.get_all(&ORIGIN);
     let (origin, more) = (origins.next(), origins.next());
     let Some(origin) = origin else { return true };
-    let default_port: &[u8] = if scheme == "https" { b":443" } else { b":80" };
-    let host = host.strip_suffix(default_port).unwrap_or(host);
-    let rest = origin.strip_prefix(scheme.as_bytes()).and_then(|rest| rest.strip_prefix(b"://"));
-    let is_ours = rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host));
     let is_listed = config.origins.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(origin));
-    more.is_none() && (is_ours || is_listed)
+    more.is_none() && (is_origin_of(origin, site) || is_listed)
 }
 
 #[cfg(test)]
