@@ -106,7 +106,7 @@ pub struct Http2Report {
     pub resets: u64,
     /// Times that a connection was paused because its address had reset too many streams.
     pub pauses: u64,
-    /// Connections closed because of too many resets or a protocol violation.
+    /// Connections closed because the client violated the protocol or exceeded a limit.
     pub ended: u64,
 }
 

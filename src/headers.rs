@@ -276,8 +276,8 @@ pub fn is_override(name: &str) -> bool {
     may_match && OVERRIDES.contains(&name)
 }
 
-/// Returns whether a lower-case name is one that servers act on before the app does. No ordinary client sends another
-/// spelling of these.
+/// Returns whether a lower-case name is one that servers act on before the app does, or `X-Request-Id`, which the
+/// gateway sets. No ordinary client sends another spelling of these.
 fn is_protocol_header(name: &str) -> bool {
     matches!(
         name,

@@ -176,9 +176,9 @@ impl<R> Router<R> {
         };
         let is_same = |path: &str| {
             // Converting the case turns some non-ASCII letters into ASCII ones: the Kelvin sign is a `k` in lower case.
-            let is_case_sensitive = path.is_ascii() || !group.iter().any(|entry| entry.ignore_case);
+            let keeps_letters = path.is_ascii() || !group.iter().any(|entry| entry.ignore_case);
             is_match(path)
-                && (is_case_sensitive
+                && (keeps_letters
                     || is_match(&convert_non_ascii(path, char::to_uppercase))
                         && is_match(&convert_non_ascii(path, char::to_lowercase)))
         };

@@ -1,5 +1,5 @@
 //! Conditions on claims, as in a route's `require` and `session list --claim`. Every condition is defined for every
-//! JSON value: a value of the wrong type fails it.
+//! JSON value: a value of the wrong type fails every condition except `None` and `Present`.
 
 use std::fmt;
 

@@ -21,7 +21,8 @@ pub struct ServerConfig {
     pub access_log: AccessLogTarget,
     /// How requests without a usable `traceparent` are handled.
     pub traces: Traces,
-    /// Maximum size of all injected headers of a request: the sum of their names and values.
+    /// Maximum size of the headers that are injected from claims, of those from the client's certificate, and of
+    /// `X-Session-Flash`, each: the sum of their names and values.
     pub max_header_bytes: usize,
     /// How client headers with unusual names are handled.
     pub odd_headers: OddHeaders,

@@ -35,7 +35,8 @@ impl PageKind {
         }
     }
 
-    /// Returns the path that the page's script polls. It is below the page's own path, so that it has the same route.
+    /// Returns the path that the page's script polls: for `/members`, `/admin` and `/public` a path below the page,
+    /// which has the page's route, and for all other pages `/whoami`.
     pub(super) fn poll_path(self) -> &'static str {
         match self {
             Self::Members => "/members/whoami",
@@ -61,7 +62,7 @@ impl PageKind {
                 "Public. The gateway does not look up sessions here, so you are anonymous even if you are logged in."
             }
             Self::Login => {
-                "The page that you requested requires a session. The gateway redirected you here to log in."
+                "The page that you requested requires you to log in. The gateway redirected you here."
             }
             Self::Unknown => "This app has no such page. These are the headers that it received.",
         }

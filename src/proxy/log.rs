@@ -2,8 +2,8 @@
 //! log when the response has been sent. If the client disconnects before the response head is complete
 //! ([`PendingResponse`]), the metrics and the log record nginx's status 499.
 //!
-//! The record uses times that handling the request reads anyway. For a forwarded request whose session is fresh in the
-//! cache and is not changed, it reads the clock only once more, to write the line.
+//! For a forwarded request whose session is fresh in the cache and is not changed, the record needs three readings of
+//! the clock besides the start of the request: before forwarding, after it, and to write the line.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(super) struct RequestRecord {
     pub(super) detail: Option<String>,
     /// The time spent waiting for the store.
     pub(super) store: Duration,
-    /// When the request was sent to the upstream.
+    /// When forwarding began, before a server was chosen and connected to.
     pub(super) sent_at: Option<Instant>,
     /// When the upstream's response head arrived, or forwarding failed.
     pub(super) responded_at: Option<Instant>,

@@ -30,7 +30,8 @@ pub struct Gateway {
     pub upstreams: Vec<Arc<Upstream>>,
     /// The names of the cookies that no upstream receives.
     pub hidden_cookies: Vec<String>,
-    /// Limit on the injected headers of a request, names and values together, in bytes.
+    /// Limit on the headers from claims, on those from the client's certificate, and on `X-Session-Flash`, each, names and
+    /// values together, in bytes.
     pub max_header_bytes: usize,
     /// The access log, if one is configured.
     pub access_log: Option<Arc<AccessLog>>,

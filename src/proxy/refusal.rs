@@ -23,7 +23,7 @@ pub enum Refusal {
     Merged(HeaderValue),
     /// No route matches the host and path.
     NotFound,
-    /// The path allows only these methods.
+    /// The method is not allowed; the path allows these. The list is empty for a refused TRACE or CONNECT.
     Method(Vec<Method>),
     /// The request's target is too long.
     UriTooLong,
@@ -57,7 +57,8 @@ pub enum Refusal {
     NoServer,
     /// Every server of the upstream has reached its limit of requests in flight.
     Busy,
-    /// The upstream closed the connection early, or its response is not valid HTTP.
+    /// The upstream closed the connection early, or its response is invalid: as HTTP, as a switch of protocols, or in a
+    /// session command.
     BadResponse,
     /// The upstream sent no response before the timeout.
     Timeout,

@@ -6,7 +6,7 @@ use crate::store::schema::SchemaError;
 /// Error of starting the gateway or of applying a new configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A realm's table does not exist, or its schema does not suit the realm's format.
+    /// A realm's table does not exist, does not suit the realm's format, or cannot be described or created.
     #[error("realm `{realm}`: {error}")]
     Table {
         /// The realm.

@@ -29,7 +29,7 @@ impl Inherited {
     /// use them. Must be called before a second thread is started.
     ///
     /// # Errors
-    /// Returns an error if a descriptor is not a listening TCP or Unix stream socket, or is a Unix socket without a path.
+    /// Returns an error if a descriptor is not a TCP or Unix stream socket, or is a Unix socket without a path.
     pub fn from_environment() -> io::Result<Self> {
         let mut descriptors = ListenFd::from_env();
         let mut sockets = Vec::new();

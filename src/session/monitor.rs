@@ -42,7 +42,7 @@ pub(super) struct MonitoredSession {
 pub(super) struct Schedule {
     /// The session's key, which a rotation changes.
     pub(super) key: Key,
-    /// The shortest interval of a monitor.
+    /// The shortest interval of all monitors so far, including those that were dropped.
     pub(super) interval: Duration,
     /// The time of the next check.
     next: Instant,

@@ -63,7 +63,7 @@ pub enum Reissued {
     Lost,
     /// The session no longer exists.
     Gone,
-    /// The store failed. The deadline is unchanged, and the next request tries again.
+    /// The store failed. The deadline may have been extended nevertheless; if not, a later request tries again.
     Failed,
 }
 

@@ -58,7 +58,7 @@ pub enum Anonymous {
     NotASession(RowFault),
     /// The session's idle deadline has passed.
     Idle,
-    /// The session's absolute lifetime has passed.
+    /// The session's absolute lifetime has passed, or its row does not record when it was created.
     TooOld,
     /// The cookies name different live sessions, or more sessions than are looked up.
     Ambiguous,

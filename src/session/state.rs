@@ -19,7 +19,7 @@ pub struct Session {
     pub(super) reference: Ref,
     pub(super) record: SessionRecord,
     pub(super) size: usize,
-    /// A time shortly before its row was read or written.
+    /// A time before its row was read or written.
     pub(super) known_at: Instant,
     user: UserState,
     headers: SessionHeaders,

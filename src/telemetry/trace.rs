@@ -1,8 +1,9 @@
 //! Propagation of W3C Trace Context: the headers `traceparent` and `tracestate`. With [`Traces::Pass`], both are
 //! forwarded unchanged. Otherwise:
 //!
-//! 1. A valid `traceparent` is forwarded with the same trace id and flags and a new span id, the gateway's own, which the
-//!    access log has too. Clients may send it, because no decision depends on it.
+//! 1. A valid `traceparent` is forwarded with the same trace id, the flags `sampled` and `random` as received, and
+//!    a new span id, the gateway's own, which the access log has too. Clients may send it, because no decision depends
+//!    on it.
 //! 2. An invalid `traceparent` is replaced as if it were absent, and the `tracestate` beside it is removed.
 //! 3. A `tracestate` is forwarded unchanged, or removed if it is malformed or longer than `MAX_STATE`.
 //!

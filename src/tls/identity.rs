@@ -39,7 +39,7 @@ pub enum PemError {
     /// The file has no private key.
     #[error("contains no PEM private key")]
     NoKey,
-    /// The type or size of the key is not supported.
+    /// The key is malformed, or its type or size is not supported.
     #[error("contains an unsupported private key")]
     BadKey,
     /// The key belongs to another certificate.

@@ -1,7 +1,8 @@
 //! Concludes a WebSocket handshake: from the upstream's 101 response to a tunnel.
 //!
 //! The upstream receives no bytes of the tunnel before its 101 response, and none if it sends another response. Over
-//! HTTP/1.1, the upstream itself proves that it accepts the client's key. The gateway never computes that proof for it.
+//! HTTP/1.1, the upstream itself proves to the client that it accepts the client's key. The gateway computes that proof
+//! only to check the upstream's.
 
 use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};

@@ -82,7 +82,7 @@ impl Outbound {
 /// The arguments of injection besides the request.
 #[derive(Debug)]
 pub struct Injection<'g> {
-    /// Limit on the injected headers, names and values together, in bytes.
+    /// Limit on the headers from claims, and on those from the certificate, names and values together, in bytes.
     pub max_header_bytes: usize,
     /// The client's certificate.
     pub certificate: Option<&'g ClientCertificate>,

@@ -12,8 +12,8 @@ const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// Returns whether a browser loads a page with this request. Only then is a redirect to a log-in page useful.
 ///
-/// If Fetch Metadata is present, it decides. Otherwise, the request must prefer HTML to JSON and not come from a
-/// script.
+/// Only a GET or HEAD that asks for no upgrade, and is neither a script's (`X-Requested-With`) nor a gRPC call, can
+/// load a page. For these, Fetch Metadata decides if it is present. Otherwise, the request must prefer HTML to JSON.
 pub(super) fn is_navigation(request: &Sanitized) -> bool {
     let fields = request.fields();
     let is = |name: &HeaderName, expected: &[&str]| {

@@ -69,9 +69,9 @@ impl UpgradeRequest {
 /// Returns the fault of the response.
 pub(in crate::proxy) fn check_switch(fields: &Fields, accept: &str) -> Result<(), &'static str> {
     if !has_element(fields, &UPGRADE, WEBSOCKET) || !has_element(fields, &CONNECTION, b"upgrade") {
-        Err("switches to a protocol other than WebSocket")
+        Err("switches protocols and lacks `Upgrade: websocket` or `Connection: upgrade`")
     } else if fields.single(&SEC_WEBSOCKET_ACCEPT) != Some(accept.as_bytes()) {
-        Err("has a Sec-WebSocket-Accept that does not match the key")
+        Err("has no single Sec-WebSocket-Accept that matches the key")
     } else if fields.contains(&TRANSFER_ENCODING) {
         Err("switches protocols and has a Transfer-Encoding")
     } else {

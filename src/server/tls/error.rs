@@ -29,7 +29,7 @@ pub enum TlsError {
     /// The certificate authorities for clients cannot be used.
     #[error("the certificate authorities for clients: {0}")]
     Clients(#[from] VerifierBuilderError),
-    /// rustls does not accept the certificate.
+    /// rustls cannot be configured, for example because the system provides no random bytes for the ticket keys.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
     /// No certificate is configured.
