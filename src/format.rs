@@ -64,7 +64,8 @@ pub trait Format: Send + Sync + fmt::Debug {
     /// Returns [`RowFault`] if the row is not a valid session.
     fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault>;
 
-    /// Encodes the row of a new session.
+    /// Encodes the row of a new session, or of a session with a new id: then, `record.stored` is from its old row, and what
+    /// it has besides the claims is kept.
     ///
     /// # Errors
     /// Returns [`EncodeFault`] if the format cannot represent the claims.
@@ -111,6 +112,12 @@ pub trait Format: Send + Sync + fmt::Debug {
     fn not_retired(&self) -> Vec<WriteCondition> {
         vec![WriteCondition::Exists]
     }
+}
+
+/// Parses a JSON object, with the limits of payloads. Returns `None` if it is invalid, nested too deeply, has too many
+/// values, or contains an integer beyond 64 bits, which would be rounded.
+pub(crate) fn parse_claims(json: &[u8]) -> Option<Claims> {
+    decode::json::object(json)
 }
 
 /// Creates the format of a realm.
@@ -175,7 +182,8 @@ pub struct SessionRecord {
     pub predecessor: Option<Box<Key>>,
     /// How far a reissue moves the deadline.
     pub renewal: Renewal,
-    /// The attributes that the format's writes are conditional on, as they were read. Empty if the version suffices.
+    /// The attributes that the format's writes are conditional on or keep, as they were read. Empty if the version
+    /// suffices.
     pub stored: Item,
 }
 
@@ -302,8 +310,8 @@ pub enum EncodeFault {
     /// The claims are nested deeper than DynamoDB (32 levels) or a MessagePack payload allows.
     #[error("the claims are nested too deeply")]
     TooDeep,
-    /// The claims contain a number out of DynamoDB's range.
-    #[error("the claims contain a number that DynamoDB cannot store")]
+    /// The claims contain a number out of DynamoDB's range, or one that would be read back as an integer beyond 64 bits.
+    #[error("the claims contain a number that cannot be stored and read back")]
     Number,
     /// The row could not be read back: the claims are empty, exceed the limits on payloads, or contain an invalid value
     /// for a claim that the framework defines.

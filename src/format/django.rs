@@ -7,7 +7,8 @@
 //! `_session_expiry` after `created`, or else never. Without `enforce_age`, sessions do not expire.
 //!
 //! A touch signs the same payload again with the current time. Two kinds of session are never touched: those with an
-//! expiry set by the app, since the gateway's cookie would outlive it, and those without the time of the save.
+//! expiry set by the app, since the gateway's cookie would outlive it, and those without the time of the save. Without
+//! `enforce_age`, no session is touched, since none has a deadline that a touch could extend.
 
 mod base62;
 mod expiry;
@@ -118,6 +119,28 @@ impl Django {
         self.record(payload.as_bytes(), envelope, created, stored).map_err(|_| EncodeFault::Unreadable)
     }
 
+    /// Returns the attributes to set when `claims` are saved at `saved`, and the record of the row after that. `record` is the
+    /// session's earlier record, if there is one.
+    fn save(
+        &self,
+        record: &SessionRecord,
+        claims: &Claims,
+        saved: Timestamp,
+    ) -> Result<(Vec<(String, Attribute)>, SessionRecord), EncodeFault> {
+        let old = record.stored.get(DATA).and_then(Attribute::as_str);
+        // A legacy row keeps its format: Django before 3.1 cannot read the signing format.
+        let is_legacy = old.is_some_and(|old| !old.contains(':'));
+        let envelope = if is_legacy { Envelope::Legacy } else { Envelope::Signing(saved) };
+        let payload = python_json::dumps(claims, Separators::Compact)?;
+        let expiry = Expiry::from_claims(claims).ok_or(EncodeFault::Unreadable)?;
+        let data = self.keyring.seal(payload.as_bytes(), envelope);
+        let set = Self::set(record, data, self.deadline(expiry, saved));
+        let mut stored = record.stored.clone();
+        stored.extend(set.iter().cloned());
+        let changed = self.read_back(&payload, envelope, record.created, stored)?;
+        Ok((set, changed))
+    }
+
     /// Returns when a session without the time of the save expires: at the date that the app has set, or else at the
     /// `ttl` that dj-dynamodb-sessions wrote with the save, or else at its expiry after the creation. The latter is at
     /// least the timeout, since there may have been later saves.
@@ -204,14 +227,9 @@ impl Format for Django {
     }
 
     fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
-        let payload = python_json::dumps(&record.claims, Separators::Compact)?;
-        let envelope = Envelope::Signing(record.issued);
-        self.read_back(&payload, envelope, record.created, Item::new())?;
-        let data = self.keyring.seal(payload.as_bytes(), envelope);
-        let mut item = Item::from([
-            (self.key_attribute.clone(), key.to_attribute()),
-            (DATA.to_owned(), Attribute::String(data)),
-        ]);
+        let (set, _) = self.save(record, &record.claims, record.issued)?;
+        let mut item = Item::from_iter(set);
+        item.insert(self.key_attribute.clone(), key.to_attribute());
         if let Some(created) = record.created {
             item.insert(CREATED.to_owned(), Attribute::number(created.as_secs()));
         }
@@ -241,17 +259,7 @@ impl Format for Django {
         claims: Claims,
         times: ChangeTimes,
     ) -> Result<Change, EncodeFault> {
-        let saved = Timestamp::from_secs(times.now.as_secs());
-        let old = record.stored.get(DATA).and_then(Attribute::as_str).unwrap_or_default();
-        // A legacy row keeps its format: Django before 3.1 cannot read the signing format.
-        let envelope = if old.contains(':') { Envelope::Signing(saved) } else { Envelope::Legacy };
-        let payload = python_json::dumps(&claims, Separators::Compact)?;
-        let expiry = Expiry::from_claims(&claims).ok_or(EncodeFault::Unreadable)?;
-        let data = self.keyring.seal(payload.as_bytes(), envelope);
-        let set = Self::set(record, data, self.deadline(expiry, saved));
-        let mut stored = record.stored.clone();
-        stored.extend(set.iter().cloned());
-        let changed = self.read_back(&payload, envelope, record.created, stored)?;
+        let (set, changed) = self.save(record, &claims, Timestamp::from_secs(times.now.as_secs()))?;
         Ok(Change { update: Update { set, conditions: self.unchanged(record) }, record: changed })
     }
 }

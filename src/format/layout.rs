@@ -28,6 +28,7 @@ use crate::config::layout::{KeyTemplate, LayoutConfig};
 use crate::item::{Attribute, Item, Key, KeyType};
 use crate::time::Timestamp;
 
+const UNCHANGEABLE: &str = "sessions without a payload attribute cannot be changed";
 /// The timeout that express-session's stores use for a cookie without `maxAge`.
 const EXPRESS_DEFAULT: Duration = Duration::from_secs(86_400);
 
@@ -95,11 +96,30 @@ impl Layout {
         json!({ "originalMaxAge": max_age, "expires": expires, "httpOnly": true, "path": "/" })
     }
 
-    /// Returns the attributes that the next write is conditional on.
-    fn stored(&self, item: &Item) -> Item {
-        let payload = self.payload.attribute.as_deref();
-        let names = self.times.guard().into_iter().chain(payload).chain([self.key_attribute.as_str()]);
-        names.filter_map(|name| Some((name.to_owned(), item.get(name)?.clone()))).collect()
+    /// Returns the row of a session with a new id: its old row, with the claims, the key and the times replaced.
+    fn rotated(&self, key: Attribute, record: &SessionRecord) -> Result<Item, EncodeFault> {
+        let id = self.id_of_key(&key).unwrap_or_default();
+        let mut item = record.stored.clone();
+        match &self.payload.attribute {
+            Some(name) => {
+                let old = item.get(name).ok_or(EncodeFault::Unsupported("the row has not been read"))?;
+                let payload = self.payload.rewrite(old, &record.claims, id)?;
+                item.insert(name.clone(), payload);
+            }
+            None => {
+                let old =
+                    self.payload.decode(&item, &self.reserved(), id).map_err(|_| EncodeFault::Unreadable)?;
+                if old.claims != record.claims {
+                    return Err(EncodeFault::Unsupported(UNCHANGEABLE));
+                }
+            }
+        }
+        item.extend(self.version.iter().map(|name| (name.clone(), Attribute::number(record.version))));
+        if record.renewal != Renewal::Never {
+            item.extend(self.times.touched(record.issued, record.expires));
+        }
+        item.insert(self.key_attribute.clone(), key);
+        Ok(item)
     }
 }
 
@@ -162,12 +182,15 @@ impl Format for Layout {
             retired: false,
             successor: None,
             predecessor: None,
-            stored: self.stored(item),
+            stored: item.clone(),
         })
     }
 
     fn encode(&self, key: &Key, record: &SessionRecord) -> Result<Item, EncodeFault> {
         let key = key.to_attribute();
+        if !record.stored.is_empty() {
+            return self.rotated(key, record);
+        }
         let id = self.id_of_key(&key).unwrap_or_default();
         let mut item = match &self.payload.attribute {
             Some(name) => {
@@ -195,9 +218,19 @@ impl Format for Layout {
         let mut row = record.stored.clone();
         row.extend(set.iter().cloned());
         let issued = Timestamp::from_secs(times.now.as_secs());
-        let touched =
-            SessionRecord { issued, expires: times.expires, stored: self.stored(&row), ..record.clone() };
+        let touched = SessionRecord { issued, expires: times.expires, stored: row, ..record.clone() };
         Change { update: Update { set, conditions }, record: touched }
+    }
+
+    fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
+        let payload = self.payload.attribute.as_deref();
+        let names = [Some(self.key_attribute.as_str()), payload, self.times.guard(), self.version.as_deref()];
+        // Without a payload attribute, all attributes may be claims.
+        let is_compared = |name: &str| payload.is_none() || names.contains(&Some(name));
+        let compared = record.stored.iter().filter(|(name, _)| is_compared(name));
+        let equals =
+            |(name, value): (&String, &Attribute)| WriteCondition::Equals(name.clone(), value.clone());
+        std::iter::once(WriteCondition::Exists).chain(compared.map(equals)).collect()
     }
 
     fn change(
@@ -207,8 +240,7 @@ impl Format for Layout {
         times: ChangeTimes,
     ) -> Result<Change, EncodeFault> {
         let name = self.payload.attribute.as_ref();
-        let name =
-            name.ok_or(EncodeFault::Unsupported("sessions without a payload attribute cannot be changed"))?;
+        let name = name.ok_or(EncodeFault::Unsupported(UNCHANGEABLE))?;
         let now = Timestamp::from_secs(times.now.as_secs());
         let (issued, expires) = match record.renewal {
             Renewal::Realm => (now, times.expires),
@@ -238,10 +270,9 @@ impl Format for Layout {
         row.extend(set.iter().cloned());
         let decoded = self.payload.decode(&row, &[], id);
         let decoded = decoded.map_err(|_| EncodeFault::Unsupported("the claims could not be read back"))?;
-        let stored = self.stored(&row);
         let version = version.unwrap_or(decoded.fingerprint);
         let changed =
-            SessionRecord { claims: decoded.claims, version, issued, expires, stored, ..record.clone() };
+            SessionRecord { claims: decoded.claims, version, issued, expires, stored: row, ..record.clone() };
         Ok(Change { update: Update { set, conditions }, record: changed })
     }
 }

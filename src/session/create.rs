@@ -91,16 +91,22 @@ pub(super) fn new_row(
     // A new id does not extend the absolute lifetime.
     let began = old.and_then(|session| session.record.created).unwrap_or(issued);
     let created = format.records_creation().then_some(began);
+    let renewal = old.map_or(Renewal::Realm, |session| session.record.renewal);
+    let expires = match (renewal, old) {
+        (Renewal::Own { timeout, end }, _) => now.plus(timeout).min(end),
+        (Renewal::Never, Some(old)) => old.record.expires,
+        (Renewal::Realm | Renewal::Never, _) => policy.deadline(created, now),
+    };
     let record = SessionRecord {
         claims,
         version: 1,
         issued,
         created,
-        expires: policy.deadline(created, now),
+        expires,
         retired: false,
         successor: None,
         predecessor: old.map(|session| Box::new(session.key.clone())),
-        renewal: Renewal::Realm,
+        renewal,
         stored: old.map(|session| session.record.stored.clone()).unwrap_or_default(),
     };
     let item = format.encode(&format.key(&id), &record)?;

@@ -81,6 +81,44 @@ async fn cookie_of_a_reissued_session_is_sent_although_the_upstream_changes_noth
     }
 }
 
+/// The app has given the session a timeout of its own, and the row an attribute of its own.
+#[tokio::test]
+async fn rotation_keeps_what_the_app_wrote_besides_the_claims() {
+    const ID: &str = "o4ZxEae4MvpPsj6S4j-TbBaQn_lh-85n";
+    const COOKIE: &str =
+        "connect.sid=s%3Ao4ZxEae4MvpPsj6S4j-TbBaQn_lh-85n.cNIxKgm8m2Ppwuzp4XtFlzs3%2FvihS0SKRPMIT1QUR9k";
+    const PAYLOAD: &str =
+        r#"{"cookie":{"originalMaxAge":3600000,"httpOnly":true,"path":"/"},"passport":{"user":"42"}}"#;
+    let (engine, upstream) = (Engine::start(), session_commands::upstream());
+    engine.call("CreateTable", table::schema_of(table::TABLE, "id", "S")).await;
+    let row = json!({
+        "id": { "S": format!("sess:{ID}") },
+        "type": { "S": "connect-session" },
+        "expires": { "N": (table::now() + 3000).to_string() },
+        "sess": { "S": PAYLOAD },
+        "owner": { "S": "42" },
+    });
+    engine.call("PutItem", json!({ "TableName": table::TABLE, "Item": row })).await;
+    let realm = format!("[sessions.main]\nformat = \"express\"\ntable = \"{}\"", table::TABLE);
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .upstream("app", &upstream)
+        .toml(&format!("{realm}\nkeys.current = {{ env = \"KEY\" }}"))
+        .env("KEY", "keyboard cat")
+        .route("/", "optional", "writes = true")
+        .start()
+        .await;
+    let rotated = gateway.get(&command_target("/", &[("X-Session-Action", "rotate")]), COOKIE).await;
+    assert!(!set_cookie(&rotated).contains(ID), "{rotated:?}");
+    let rows = engine.call("Scan", json!({ "TableName": table::TABLE })).await;
+    let [new] = rows["Items"].as_array().unwrap().as_slice() else { panic!("{rows}") };
+    for name in ["type", "sess", "owner"] {
+        assert_eq!(new[name], row[name], "{new}");
+    }
+    let left = new["expires"]["N"].as_str().unwrap().parse::<f64>().unwrap() as i64 - table::now();
+    assert!((3590..=3600).contains(&left), "the session's own timeout, not the realm's: {left} s");
+}
+
 #[tokio::test]
 async fn session_id_from_before_a_rotation_does_not_get_the_login() {
     for (realm, grace) in [("", false), ("rotation_grace = \"10s\"", true)] {

@@ -214,6 +214,22 @@ fn changed_row_decodes_to_the_expected_record() {
     }
 }
 
+/// Django before 3.1 cannot read the signing format.
+#[test]
+fn row_with_a_new_id_keeps_the_format_and_the_ttl() {
+    for vector in vectors().iter().filter(|vector| vector["serializer"] == "json") {
+        let before = item(&vector["item"]);
+        let record = django().decode(&before).unwrap();
+        let now = Timestamp::from_secs(1_795_300_000);
+        let record = SessionRecord { issued: now, version: 1, ..record };
+        let row = django().encode(&Key::string("new"), &record).unwrap();
+        assert_eq!(data(&row).contains(':'), data(&before).contains(':'), "{}", vector["id"]);
+        assert_eq!(row.contains_key(TTL), before.contains_key(TTL), "{}", vector["id"]);
+        assert_eq!(row["session_key"], Attribute::String("new".into()));
+        assert_eq!(django().decode(&row).unwrap().claims, record.claims);
+    }
+}
+
 #[test]
 fn payload_is_compressed_if_that_makes_it_smaller() {
     let item = |json: Value| {

@@ -451,6 +451,79 @@ fn rows_with_values_that_json_has_no_type_for_are_not_changed() {
     assert_eq!(applied(&row, &change.update)["sess"], row["sess"]);
 }
 
+/// Returns the result of giving a row a new id, and the id.
+fn rotate(format: &dyn Format, row: &Item, claims: Claims) -> (SessionId, Result<Item, EncodeFault>) {
+    let id = format.new_id().unwrap();
+    let old = format.decode(row).unwrap();
+    let now = Timestamp::from_secs(1_795_290_000);
+    let expires = if old.renewal == Renewal::Never { old.expires } else { now.plus(Duration::from_mins(20)) };
+    let record = SessionRecord { claims, version: 1, issued: now, expires, ..old };
+    let encoded = format.encode(&format.key(&id), &record);
+    (id, encoded)
+}
+
+#[test]
+fn row_with_a_new_id_keeps_what_the_framework_wrote() {
+    let web = "format = \"dynamodb-session-web\"";
+    for (id, lines, payload) in [
+        (
+            "express-connect3_maxage",
+            "format = \"express\"\nkeys.current = { env = \"keyboard cat\" }",
+            "sess",
+        ),
+        (
+            "express-dynamodb_store",
+            "format = \"dynamodb-store\"\nkeys.current = { env = \"keyboard cat\" }",
+            "sess",
+        ),
+        ("dynamodb-session-flask-1.1.3-plain", web, "data"),
+        ("flask-session-0.8.0-json", "format = \"flask-session\"", "val"),
+        ("django-dysession-1.1.1", "format = \"dysession\"", ""),
+    ] {
+        let format = format(lines);
+        let mut row = item(&vector(id)["item"]);
+        // An app may have attributes of its own, such as the key of an index.
+        row.insert("owner".into(), Attribute::StringSet(vec!["a".into()]));
+        let old = format.decode(&row).unwrap();
+        let (new_id, rotated) = rotate(&*format, &row, old.claims.clone());
+        let rotated = rotated.unwrap();
+        let kept = [payload, "owner", "idle_timeout", "absolute_timeout", "created"];
+        for name in kept.into_iter().filter(|name| row.contains_key(*name)) {
+            assert_eq!(rotated[name], row[name], "{id}: {name}");
+        }
+        let record = format.decode(&rotated).unwrap();
+        assert_eq!((&record.claims, record.renewal), (&old.claims, old.renewal), "{id}");
+        assert_eq!(rotated[format.key_schema().attribute], format.key(&new_id).to_attribute(), "{id}");
+        let unchanged = format.unchanged(&old);
+        assert!(unchanged.len() > 1, "{id}: {unchanged:?}");
+    }
+    let adonis =
+        format("format = \"adonis\"\nkeys.current = { env = \"app key of 32 characters, at least\" }");
+    let id = adonis.new_id().unwrap();
+    let row = adonis.encode(&adonis.key(&id), &new_record(Timestamp::from_secs(1_795_280_000))).unwrap();
+    let (_, rotated) = rotate(&*adonis, &row, new_record(Timestamp::from_secs(0)).claims);
+    assert!(adonis.decode(&rotated.unwrap()).is_ok(), "the payload names the new id");
+}
+
+#[test]
+fn row_that_cannot_be_changed_gets_no_new_id_with_other_claims() {
+    let flask = format("format = \"flask-session\"");
+    let row = item(&vector("flask-session-0.8.0-msgpack")["item"]);
+    let claims = flask.decode(&row).unwrap().claims;
+    let (_, rotated) = rotate(&*flask, &row, claims);
+    assert!(matches!(rotated, Err(EncodeFault::Unsupported(_))), "the row has bytes and a date");
+
+    let dysession = format("format = \"dysession\"");
+    let row = item(&vector("django-dysession-1.1.1")["item"]);
+    let record = dysession.decode(&row).unwrap();
+    let mut claims = record.claims.clone();
+    claims.insert("user".into(), "eve".into());
+    let (_, rotated) = rotate(&*dysession, &row, claims);
+    assert!(matches!(rotated, Err(EncodeFault::Unsupported(_))));
+    let covered = |name: &str| WriteCondition::Equals(name.to_owned(), row[name].clone());
+    assert!(record.claims.keys().all(|name| dysession.unchanged(&record).contains(&covered(name))));
+}
+
 fn new_record(issued: Timestamp) -> SessionRecord {
     SessionRecord {
         claims: Claims::from_iter([
