@@ -8,9 +8,13 @@ use serde::Serialize as _;
 use serde_json::ser::{Formatter, Serializer};
 
 use super::EncodeFault;
+use super::map::is_huge_integer;
 use crate::claims::Claims;
 
 /// Serializes as `JSON.stringify(claims)` does.
+///
+/// # Errors
+/// Returns [`EncodeFault::Number`] for a float that would be read back as an integer beyond 64 bits.
 pub(super) fn stringify(claims: &Claims) -> Result<String, EncodeFault> {
     let mut out = Vec::new();
     claims
@@ -23,6 +27,10 @@ struct JavaScript;
 
 impl Formatter for JavaScript {
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        // From 1e21 on, the number has an exponent, so it is read back as a float.
+        if is_huge_integer(value) && value.abs() < 1e21 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         writer.write_all(number(value).as_bytes())
     }
 }
@@ -61,5 +69,10 @@ mod tests {
         let text = r#"{"a":"Zoë ☃ \u0001\b\n\"\\/ ","b":[1,{},[]],"c":1.0}"#;
         let claims: Claims = serde_json::from_str(text).unwrap();
         assert_eq!(stringify(&claims).unwrap(), text.replace("1.0", "1"));
+        for (value, is_written) in [(1e19, true), (1e20, false), (-1e19, false), (1e21, true), (-1e300, true)]
+        {
+            let claims = Claims::from_iter([("a".to_owned(), value.into())]);
+            assert_eq!(stringify(&claims).is_ok(), is_written, "{value}");
+        }
     }
 }

@@ -99,8 +99,11 @@ impl Format for Pyramid {
         claims: Claims,
         times: ChangeTimes,
     ) -> Result<Change, EncodeFault> {
-        let data = Attribute::String(python_json::dumps(&claims, Separators::Spaced)?);
-        Ok(row::change(record, claims, data, times))
+        let data = python_json::dumps(&claims, Separators::Spaced)?;
+        if json::object(data.as_bytes()).is_none() {
+            return Err(EncodeFault::Unreadable);
+        }
+        Ok(row::change(record, claims, Attribute::String(data), times))
     }
 }
 

@@ -210,3 +210,17 @@ proptest! {
         prop_assert_eq!(pyramid.decode(&pyramid.encode(&key, &record).unwrap()).unwrap(), record);
     }
 }
+
+#[test]
+fn claims_that_could_not_be_read_back_are_not_written() {
+    let row = item(&vector()["item"]);
+    let format = Pyramid::new("sid");
+    let record = format.decode(&row).unwrap();
+    let now = record.issued;
+    let deep = (0..64).fold(Value::from(1), |inner, _| Value::Array(vec![inner]));
+    for claim in [deep, Value::Array(vec![Value::Null; 10_000])] {
+        let claims = Claims::from_iter([("a".to_owned(), claim)]);
+        let change = format.change(&record, claims, ChangeTimes { now, expires: now });
+        assert_eq!(change, Err(EncodeFault::Unreadable));
+    }
+}

@@ -12,6 +12,7 @@ use percent_encoding::percent_decode;
 
 use crate::claims::Claims;
 use crate::fields::{Fields, visible_ascii};
+use crate::format;
 use crate::headers::{SESSION_ACTION, SESSION_FLASH, SESSION_IF_VERSION, SESSION_PATCH};
 use crate::proxy::log::RequestRecord;
 use crate::proxy::model::{Exchange, Visitor};
@@ -25,7 +26,7 @@ use crate::session::{Action, ChangeError, Edit, MutationOutcome, SessionMutation
 fn read(fields: &Fields) -> Result<Option<SessionMutation>, HeaderName> {
     let patch = match single(fields, &SESSION_PATCH)? {
         None => Claims::new(),
-        Some(json) => serde_json::from_slice(json).map_err(|_| SESSION_PATCH)?,
+        Some(json) => format::parse_claims(json).ok_or(SESSION_PATCH)?,
     };
     let mut flash = Vec::new();
     for message in fields.get_all(&SESSION_FLASH) {
@@ -172,6 +173,8 @@ mod tests {
         for (lines, expected) in [
             (&[(&SESSION_PATCH, "[]")][..], SESSION_PATCH),
             (&[(&SESSION_PATCH, "{")], SESSION_PATCH),
+            // Rounded, several users would have the same id.
+            (&[(&SESSION_PATCH, r#"{"id":18446744073709551616}"#)], SESSION_PATCH),
             (&[(&SESSION_PATCH, "{}"), (&SESSION_PATCH, "{}")], SESSION_PATCH),
             (&[(&SESSION_ACTION, "Rotate")], SESSION_ACTION),
             (&[(&SESSION_ACTION, "rotate, destroy")], SESSION_ACTION),
