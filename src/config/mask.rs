@@ -10,9 +10,14 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Keys under which values are secrets, in any section: misplaced and misspelt sections are shown too.
+use super::value::{nearest, whole};
+
+/// Keys under which values are secrets, in any section and also if misspelt: such sections and keys are shown too.
 /// `request_headers` may hold the gateway's credentials for the upstream: `Authorization = "Basic …"`.
 const SECRET_KEYS: [&str; 5] = ["keys", "current", "previous", "token", "request_headers"];
+
+/// Keys that resemble one of [`SECRET_KEYS`], under which no value is secret.
+const SIMILAR_KEYS: [&str; 2] = ["key", "response_headers"];
 
 /// The replacement for a secret in [`to_json`].
 const MASK: &str = "***";
@@ -61,7 +66,7 @@ fn table_to_json(table: &DeTable<'_>, secret: bool) -> Value {
     entries.sort_by_key(|(key, _)| key.span().start);
     let entries = entries.into_iter().map(|(key, value)| {
         let key: &str = key.get_ref();
-        let hidden = (secret && !is_reference(key, value)) || SECRET_KEYS.contains(&key);
+        let hidden = (secret && !is_reference(key, value)) || is_secret_key(key);
         (key.to_owned(), value_to_json(value.get_ref(), hidden))
     });
     Value::Object(entries.collect())
@@ -78,7 +83,7 @@ fn value_to_json(value: &DeValue<'_>, secret: bool) -> Value {
         _ if secret => MASK.into(),
         DeValue::String(text) => text.as_ref().into(),
         DeValue::Boolean(flag) => (*flag).into(),
-        DeValue::Integer(integer) => number(integer.as_str()),
+        DeValue::Integer(integer) => whole(integer).map_or_else(|| integer.to_string().into(), Value::from),
         DeValue::Float(float) => number(float.as_str()),
         DeValue::Datetime(time) => time.to_string().into(),
     }
@@ -90,10 +95,16 @@ fn is_reference(key: &str, value: &Spanned<DeValue<'_>>) -> bool {
     matches!(key, "env" | "file") && value.is_str() || key == "remove" && value.is_array()
 }
 
+/// Returns whether values under `key` are secrets.
+fn is_secret_key(key: &str) -> bool {
+    let nearest = nearest(key, SECRET_KEYS.into_iter().chain(SIMILAR_KEYS));
+    nearest.is_some_and(|nearest| SECRET_KEYS.contains(&nearest))
+}
+
 fn collect_table(table: &DeTable<'_>, secret: bool, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
         let key: &str = key.get_ref();
-        collect(value, (secret && !is_reference(key, value)) || SECRET_KEYS.contains(&key), secrets);
+        collect(value, (secret && !is_reference(key, value)) || is_secret_key(key), secrets);
     }
 }
 

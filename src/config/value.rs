@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use toml::de::DeValue;
+use toml::de::{DeInteger, DeValue};
 
 /// Maximum duration of a session or its cookie: ten years. A longer duration is a mistake, and could exceed what clocks
 /// can represent.
@@ -49,7 +49,8 @@ pub(super) fn wrong_type(value: &DeValue<'_>, wanted: &str) -> Fault {
     Fault::new(format!("must be {wanted}, not {found}"))
 }
 
-/// Parses a string. Rejects empty strings and control characters, which no setting needs.
+/// Parses a string. Rejects empty strings and control characters. `respond.body`, which may have them, is not parsed
+/// with this.
 pub(super) fn string(value: &DeValue<'_>) -> Result<String, Fault> {
     let text = value.as_str().ok_or_else(|| wrong_type(value, "a string"))?;
     if text.is_empty() {
@@ -78,20 +79,31 @@ where
 {
     move |value| {
         let number = value.as_integer().ok_or_else(|| wrong_type(value, "an integer"))?;
-        let number = i64::from_str_radix(number.as_str(), number.radix()).ok();
-        let number = number.and_then(|number| T::try_from(number).ok());
+        let number = whole(number).and_then(|number| T::try_from(number).ok());
         number
             .filter(|number| range.contains(number))
             .ok_or_else(|| Fault::new(format!("must be from {} to {}", range.start(), range.end())))
     }
 }
 
+/// Returns the value of a TOML integer, which may be hexadecimal, octal or binary, or `None` if it exceeds 64 bits.
+pub(super) fn whole(integer: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
 /// Parses a number in `range`.
+#[expect(clippy::cast_precision_loss, reason = "no range needs more than 53 bits")]
 pub(super) fn number(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Result<f64, Fault> {
     move |value| {
-        let digits = value.as_float().map(|float| float.as_str());
-        let digits = digits.or_else(|| value.as_integer().map(|integer| integer.as_str()));
-        let number = digits.ok_or_else(|| wrong_type(value, "a number"))?.parse().ok();
+        let number = match value {
+            DeValue::Float(float) => float.as_str().parse().ok(),
+            DeValue::Integer(integer) => whole(integer).map(|whole| whole as f64),
+            DeValue::String(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => return Err(wrong_type(value, "a number")),
+        };
         number
             .filter(|number| range.contains(number))
             .ok_or_else(|| Fault::new(format!("must be from {} to {}", range.start(), range.end())))
@@ -100,7 +112,8 @@ pub(super) fn number(range: RangeInclusive<f64>) -> impl Fn(&DeValue<'_>) -> Res
 
 /// Parses a duration in `range`: a string with units, such as `"20m"`.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) -> Result<Duration, Fault> {
-    /// Maximum number of digits: more than any range needs, and too few to overflow the parser's arithmetic.
+    /// Maximum number of digits: more than any range needs. With many more, humantime's one unchecked addition (the
+    /// carry of nanoseconds) could overflow, and humantime would panic.
     const DIGITS: usize = 12;
 
     move |value| {
@@ -178,7 +191,7 @@ pub(super) fn attribute_name(text: &str) -> Result<String, Fault> {
     if text.len() <= 255 {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("is longer than the 255 bytes that DynamoDB allows"))
+    Err(Fault::new("is longer than 255 bytes, DynamoDB's limit on the names of key attributes"))
 }
 
 /// Returns the word of `known` that `text` most likely misspells, by Damerau-Levenshtein distance.

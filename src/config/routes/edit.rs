@@ -14,6 +14,7 @@ use super::template::{self, Piece};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::section::Section;
 use crate::config::value::{Fault, listed, text};
+use crate::headers::TRACEPARENT;
 
 /// Edits of the headers of one direction, applied in this order: remove, set, add.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -129,7 +130,14 @@ fn read(section: &mut Section<'_, '_>, direction: Direction, route: &str) -> Hea
 fn values(section: &mut Section<'_, '_>, direction: Direction, route: &str) -> Vec<HeaderEdit> {
     let mut seen: Vec<(HeaderName, std::ops::Range<usize>)> = Vec::new();
     section.entries(|section, entry| {
-        let read = name(entry.name, direction).map_err(|fault| (entry.span.clone(), fault));
+        let read = name(entry.name, direction).and_then(|name| match direction {
+            Direction::Request if name == TRACEPARENT => {
+                let fault = Fault::new("contains `traceparent`, which only the gateway sets");
+                Err(fault.hint("`server.traces` controls it; `remove` may contain it"))
+            }
+            Direction::Request | Direction::Response => Ok(name),
+        });
+        let read = read.map_err(|fault| (entry.span.clone(), fault));
         let read = read.and_then(|name| {
             let value = text(|text| value(text, direction, route))(entry.value.get_ref());
             Ok(HeaderEdit { name, value: value.map_err(|fault| (entry.value.span(), fault))? })

@@ -5,7 +5,7 @@ use toml::de::DeValue;
 
 use crate::claims::{ClaimPath, Condition, Pattern, Requirement};
 use crate::config::section::{Section, TableEntry};
-use crate::config::value::{Fault, boolean, number, string, wrong_type};
+use crate::config::value::{Fault, boolean, number, string, whole, wrong_type};
 
 /// Maximum magnitude of a bound. Floats represent every integer up to it, so comparisons are exact.
 const MAX_BOUND: f64 = 9_007_199_254_740_991.0;
@@ -73,9 +73,9 @@ fn values(value: &DeValue<'_>) -> Result<Vec<Value>, Fault> {
     let scalar = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Ok(Value::from(text.as_ref())),
         DeValue::Boolean(boolean) => Ok(Value::from(*boolean)),
-        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-            .map(Value::from)
-            .map_err(|_| Fault::new("is out of range")),
+        DeValue::Integer(integer) => {
+            whole(integer).map(Value::from).ok_or_else(|| Fault::new("is out of range"))
+        }
         DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
             Err(wrong_type(value, wanted))
         }

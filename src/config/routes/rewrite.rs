@@ -93,7 +93,8 @@ fn host(text: &str) -> Result<UpstreamHost, Fault> {
 
 /// Parses a host with an optional port.
 pub(super) fn authority(text: &str) -> Result<String, Fault> {
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = |port: &str| is_digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0);
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if is_port(port) => (host, Some(port)),
         Some(_) | None => (text, None),

@@ -84,7 +84,10 @@ fn invalid_secrets_are_errors() {
     let (_, report) = read(&pyramid);
     let error =
         report.diagnostics().iter().find(|diagnostic| diagnostic.severity == Severity::Error).unwrap();
-    assert_eq!(error.message, "`sessions.main.keys` has no effect: pyramid cookies are not signed");
+    assert_eq!(
+        error.message,
+        "`sessions.main.keys` has no effect: the realm's pyramid cookies are not signed"
+    );
 }
 
 #[test]
@@ -103,6 +106,9 @@ fn reports_show_no_secret() {
         format!("[sessions.main.key]\ncurrent = \"{long}\"\n"),
         format!("keys = {{ x = \"{long}\" }}\n"),
         format!("[server]\ncurrent = \"{long}\"\n"),
+        format!("[admin]\ntokn = \"{long}\"\n"),
+        format!("[sessions.main]\nkyes = {{ curent = \"{long}\" }}\n"),
+        format!("[[routes]]\nrequest_header = {{ set = {{ Authorization = \"Basic {long}\" }} }}\n"),
         format!("[upstreams.app]\nservers = [\"http://user:{long}@127.0.0.1\"]\n"),
         format!("[store.dynamodb]\nendpoint = \"http://user:{long}@127.0.0.1\"\n"),
         // Not TOML.

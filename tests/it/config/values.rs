@@ -226,6 +226,7 @@ fn upstream_settings_are_parsed() {
     assert_eq!(plain.ejection.map(|ejection| ejection.failures), Some(5));
     assert_eq!(upstream("ejection.failures = 0").ejection, None);
     assert_eq!(upstream("retries = { attempts = 3, budget = 1 }").retries.budget, 1.0);
+    assert_eq!(upstream("retries = { attempts = 3, budget = 0x1 }").retries.budget, 1.0);
     let health = upstream("health = { path = \"/up?a=b\", interval = \"1s\" }").health.unwrap();
     assert_eq!((health.path.as_str(), health.timeout), ("/up?a=b", Duration::from_secs(1)));
     let ejection = upstream("ejection.status = \"500, 502-504\"").ejection.unwrap();
@@ -289,7 +290,10 @@ fn ignore_case_is_inherited_by_routes_below() {
     assert_eq!(ignored, ["/App", "/app/admin", "c.example/", "c.example/x"]);
 
     let twice = route("", "/one", "ignore_case = true") + &route("", "/ONE", "");
-    assert_eq!(errors(&with("", &twice)), ["two routes have the path `/ONE`, and the same host and methods"]);
+    assert_eq!(
+        errors(&with("", &twice)),
+        ["two routes have the path `/ONE`, the same host and a method in common"]
+    );
     assert_eq!(errors(&with("", &twice.replace("true", "false"))), [""; 0]);
 }
 
@@ -317,7 +321,7 @@ fn names_are_resolved_to_indices() {
 #[test]
 fn requirements_are_parsed() {
     let lines = "role = [\"admin\", 7, true]|\"user.active\" = true|\
-                 age = { at_least = 18, below = 65.5 }|team = { present = true, none = \"x\", all = [\"a\", \"b\"] }|\
+                 age = { at_least = 0x12, below = 65.5 }|team = { present = true, none = \"x\", all = [\"a\", \"b\"] }|\
                  mail = { matches = \".*@example\\\\.com\" }";
     let require = &accepted(&with("[routes.require]", lines)).routes[0].require;
     assert_eq!(require[0].claim.as_str(), "role");

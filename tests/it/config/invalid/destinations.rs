@@ -62,9 +62,15 @@ fn invalid_destinations_are_errors() {
         ("upstream = \"app\"|rate = 10", "`routes.rate` must be a table, not an integer"),
     ]);
     for (lines, expected) in [
-        ("misses = \"of\"", "`server.limits.misses` must be `unlimited`"),
+        (
+            "misses = \"of\"",
+            "`server.limits.misses` must be `unlimited`, or a table such as `{ per_second = 10 }`",
+        ),
         ("misses = {}", "`server.limits.misses.per_second` is missing"),
-        ("reset_rate = \"off\"", "`server.limits.reset_rate` must be `unlimited`"),
+        (
+            "reset_rate = \"off\"",
+            "`server.limits.reset_rate` must be `unlimited`, or a table such as `{ per_second = 10 }`",
+        ),
         ("reset_rate = { burst = 1 }", "`server.limits.reset_rate.per_second` is missing"),
         ("rate = { burst = 1 }", "`server.limits.rate.per_second` is missing"),
         ("max_body = \"2TiB\"", "`server.limits.max_body` must be from 0 B to 1.0 TiB"),
@@ -157,6 +163,7 @@ fn invalid_rewriting_is_an_error() {
             "rewrite_location = true",
             "`routes.rewrite_location` has no effect: the route changes neither path nor host",
         ),
+        ("upstream_host = \"a:+80\"", "`routes.upstream_host` is not a valid host"),
         ("upstream_host = \"a b\"", "`routes.upstream_host` is not a valid host"),
         ("upstream_host = \"*.example\"", "`routes.upstream_host` must be a single host"),
     ] {
@@ -214,6 +221,10 @@ fn invalid_header_edits_are_errors() {
         let remove = request(&format!("remove = [\"{name}\"]"));
         assert_eq!(errors(&remove), [format!("`routes.request_headers.remove` {reserved}")]);
     }
+    let only_gateway =
+        "`routes.request_headers.set.Traceparent` contains `traceparent`, which only the gateway sets";
+    assert_eq!(errors(&request("set = { Traceparent = \"x\" }")), [only_gateway]);
+    assert!(errors(&request("remove = [\"Traceparent\"]")).is_empty());
     let response = |lines: &str| route(&format!("upstream = \"app\"|[routes.response_headers]|{lines}"));
     for name in [
         "Set-Cookie",
