@@ -81,7 +81,10 @@ pub(super) fn rate(section: &mut Section<'_, '_>, key: &'static str) -> Option<R
 fn rate_or_default(limits: &mut Section<'_, '_>, key: &'static str, default: Rate) -> Option<Rate> {
     let is_off = limits.get(key, |value| match value.as_table() {
         Some(_) => Ok(false),
-        None => one_of(&[("unlimited", true)])(value),
+        None => one_of(&[("unlimited", true)])(value).map_err(|fault| Fault {
+            message: "must be `unlimited`, or a table such as `{ per_second = 10 }`".to_owned(),
+            ..fault
+        }),
     });
     match is_off {
         None if !limits.has(key) => Some(default),

@@ -116,7 +116,7 @@ fn listener(
     }
     if section.has("hsts") && !section.has("tls") {
         let fault = Fault::new("has no effect without `tls`");
-        let fault = fault.hint("browsers ignore it without TLS (RFC 6797, 7.2)");
+        let fault = fault.hint("browsers ignore it without TLS (RFC 6797, 8.1)");
         section.refuse("hsts", &["tls"], fault);
     }
     if proxy_protocol && !section.has("trusted_proxies") {

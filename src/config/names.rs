@@ -58,8 +58,8 @@ impl<'d> SectionNames<'d> {
         self.names.get(index).map(|known| known.name)
     }
 
-    /// Warns about names that no route refers to. Does not warn if a route has an error, since that route may refer to any
-    /// of them.
+    /// Warns about names that no route refers to. Does not warn if a key of a route is broken (rejected, missing or
+    /// misspelt), since that route may refer to any of them.
     pub(super) fn warn_of_unused(&self, root: &mut Section<'_, '_>) {
         for name in self.names.iter().filter(|name| !name.used) {
             let message = format!("no route uses `{}.{}`", self.section, name.name);

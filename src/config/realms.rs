@@ -125,7 +125,7 @@ fn realm(
     let keys = keys::read(section, directory, environment, !is_native || format.is_none());
     match (settings.signing, section.has("keys")) {
         (Signing::Unsupported, true) => {
-            let fault = format!("has no effect: {} cookies are not signed", preset.name);
+            let fault = format!("has no effect: the realm's {} cookies are not signed", preset.name);
             section.refuse("keys", &["format", "layout/cookie"], Fault::new(fault));
         }
         (Signing::Required, false) => {

@@ -167,8 +167,10 @@ pub(super) fn read(
     let routes = inherit_ignore_case(routes);
     for (index, located) in routes.iter().enumerate() {
         if let Some(first) = routes.iter().take(index).find(|first| overlap(&first.route, &located.route)) {
-            let twice =
-                format!("two routes have the path `{}`, and the same host and methods", located.route.path);
+            let twice = format!(
+                "two routes have the path `{}`, the same host and a method in common",
+                located.route.path
+            );
             let twice = Diagnostic::error(twice);
             let twice = first.path.iter().fold(twice, |twice, span| twice.related(span.clone(), "the first"));
             let needs: Vec<_> = [first, located].iter().flat_map(|route| route.locations(&MATCH)).collect();
@@ -347,7 +349,8 @@ fn check_overrides(located: &LocatedRoute, routes: &[LocatedRoute]) -> Option<(D
 }
 
 /// Sets each route's `ignore_case` to the value of the nearest route that sets it: the one with the same host and the
-/// longest prefix of the route's path. An upstream that ignores case does so for all paths below.
+/// longest prefix of the route's path. If several such routes have equally long paths, `true` wins, even over the
+/// route's own `false`. An upstream that ignores case does so for all paths below.
 fn inherit_ignore_case(mut routes: Vec<LocatedRoute>) -> Vec<LocatedRoute> {
     let ignored: Vec<bool> = routes
         .iter()

@@ -284,7 +284,8 @@ impl<'d, 'p> Section<'d, 'p> {
         self.table.and_then(|table| table.get(key)).is_some_and(|value| value.get_ref().is_table())
     }
 
-    /// Returns the table's position in the file, or `None` for the root.
+    /// Returns the table's position in the file; if the table is absent, that of the table around it. `None` for
+    /// the root.
     pub(super) fn own_span(&self) -> Option<Range<usize>> {
         self.span.clone()
     }

@@ -92,7 +92,8 @@ pub enum Traces {
 pub enum OddHeaders {
     /// Remove them.
     Drop,
-    /// Pass them on, unless an upstream could mistake one for an injected header.
+    /// Pass them on, unless an upstream could mistake one for a header that the gateway injects or removes, or for one
+    /// that servers act on, such as `Content-Length`.
     Pass,
 }
 

@@ -26,6 +26,7 @@ const REALMS: &[&str] = &[
     "format = \"rack\"\nkeys = { current = \"0123456789abcdef0123456789abcdef\" }",
     "format = \"dynamodb-store\"\nkeys = { current = \"keyboard cat\" }",
     "format = \"layout\"\nuser = \"user\"\nlayout = { expires = \"e\", ids = { length = [3, 40], alphabet = \"a-z0-9.:-\" } }",
+    "format = \"connect-dynamodb-session\"\nkeys = { current = \"keyboard cat\" }",
 ];
 
 struct Realm {

@@ -94,7 +94,7 @@ fn path(text: &str) -> Result<String, Fault> {
     if text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';') {
         return Ok(text.to_owned());
     }
-    Err(Fault::new("must begin with `/` and contain neither `;` nor spaces"))
+    Err(Fault::new("must begin with `/`, and consist of visible ASCII characters other than `;`"))
 }
 
 fn domain(text: &str) -> Result<String, Fault> {

@@ -144,7 +144,7 @@ fn ids(section: &mut Section<'_, '_>) -> DeclaredIds {
     DeclaredIds { min_length, max_length, alphabet }
 }
 
-/// Returns a warning if ids have fewer than 64 bits and can be guessed.
+/// Returns a warning if even the longest ids have fewer than 64 bits, and so can be guessed.
 fn weak_id_warning(ids: DeclaredIds, name: &str) -> Option<Diagnostic> {
     let exponent = u32::try_from(ids.max_length).unwrap_or(u32::MAX);
     u128::from(ids.alphabet.len()).checked_pow(exponent).filter(|count| *count < 1 << 64)?;

@@ -170,6 +170,11 @@ fn rule<'d>(
             }
         };
     }
+    if !entry.value.get_ref().is_table() {
+        let fault = crate::config::value::wrong_type(entry.value.get_ref(), "a claim path or a table");
+        section.refuse_at(entry.name, entry.value.span(), fault);
+        return None;
+    }
     let encodings = [("percent", Encoding::Percent), ("utf8", Encoding::Utf8), ("base64", Encoding::Base64)];
     let name = section.name(entry.name);
     section.descend(entry.name, entry.value, |header| {

@@ -19,7 +19,8 @@ pub(super) fn template(text: &str) -> Result<LoginTemplate, Fault> {
     if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic()) {
         return Err(Fault::new(format!("must not contain `{}`", c.escape_debug())).hint("percent-encode it"));
     }
-    // The same rules as for a route's path: the gateway would reject any other when the browser follows the redirect.
+    // The same rules as for a route's path. They exclude every path that the gateway would reject when the browser
+    // follows the redirect, and some that it would accept, such as `/log%20in`.
     pattern::path(path(text))?;
     let (before, after) = match text.split_once(URI) {
         Some((before, after)) => (before, Some(after)),

@@ -26,11 +26,11 @@ pub enum RedirectVariable {
     Uri,
     /// `{path}`
     Path,
-    /// `{uri}` after a `?`: percent-encoded.
+    /// `{uri}` after a `?` or `#`: percent-encoded.
     EncodedUri,
-    /// `{path}` after a `?`: percent-encoded.
+    /// `{path}` after a `?` or `#`: percent-encoded.
     EncodedPath,
-    /// `{query}`, which is only allowed after a `?`.
+    /// `{query}`, which is only allowed after a `?` or `#`.
     Query,
     /// `{host}`: lower case, without port.
     Host,

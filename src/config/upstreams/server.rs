@@ -88,7 +88,7 @@ pub(super) fn read(value: &DeValue<'_>) -> Result<UpstreamServer, Fault> {
         | DeValue::Float(_)
         | DeValue::Boolean(_)
         | DeValue::Datetime(_)
-        | DeValue::Array(_) => Err(wrong_type(value, "a string")),
+        | DeValue::Array(_) => Err(wrong_type(value, shape)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `[upstreams.NAME.tls]`: verification of servers, and the gateway's client certificate.
 //!
 //! Server certificates are always verified, and no setting turns this off. For a server with a private certificate, `ca`
-//! names its authority or the certificate itself.
+//! names its authority. It can name the certificate itself only if that is self-signed and not marked as an authority.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ pub(super) fn read(
         let identity = chain.zip(key).map(|(chain, key)| ClientIdentity { chain, key });
         let read = UpstreamTls { authorities, server_name, identity };
         if let Err(error) = read.client(RootCertStore::empty()) {
-            tls.refuse("key", &[], Fault::new(format!("does not match `cert`: {error}")));
+            tls.refuse("key", &[], Fault::new(format!("cannot be used with `cert`: {error}")));
         }
         tls.is_present().then_some(read)
     })

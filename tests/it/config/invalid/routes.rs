@@ -178,7 +178,7 @@ fn required_route_of_a_realm_without_a_user_claim_is_an_error() {
 
 #[test]
 fn overlapping_routes_are_errors() {
-    let alike = "two routes have the path `/`, and the same host and methods";
+    let alike = "two routes have the path `/`, the same host and a method in common";
     let route = |lines: &str| with("", &format!("[[routes]]|session = \"main\"|upstream = \"app\"|{lines}"));
     assert_eq!(errors(&route("path = \"/\"")), [alike]);
     accepted(&route("path = \"/\"|methods = [\"GET\"]"));
@@ -190,7 +190,7 @@ fn overlapping_routes_are_errors() {
             "path = \"/a\"|{one}|[[routes]]|session = \"main\"|upstream = \"app\"|path = \"/a/\"|{other}"
         ))
     };
-    let alike = "two routes have the path `/a`, and the same host and methods";
+    let alike = "two routes have the path `/a`, the same host and a method in common";
     assert_eq!(errors(&two("methods = [\"GET\", \"POST\"]", "methods = [\"POST\"]")), [alike]);
     assert_eq!(errors(&two("host = \"example.com\"", "host = \"EXAMPLE.com.\"")), [alike]);
     accepted(&two("methods = [\"GET\"]", "methods = [\"POST\"]"));
@@ -288,7 +288,7 @@ fn invalid_headers_are_errors() {
         ("X-A = \"a\"|x-a = \"b\"", "`routes.headers.x-a` is set twice".to_owned()),
         ("X-A = \"\"", format!("`routes.headers.X-A` {claim}")),
         ("X-A = \"a..b\"", format!("`routes.headers.X-A` {claim}")),
-        ("X-A = 1", "`routes.headers.X-A` must be a table, not an integer".to_owned()),
+        ("X-A = 1", "`routes.headers.X-A` must be a claim path or a table, not an integer".to_owned()),
         ("X-A = {}", "`routes.headers.X-A` needs exactly one of `claim`, `template` and `tls`".to_owned()),
         (
             "X-A = { claim = \"a\", template = \"{a}\" }",

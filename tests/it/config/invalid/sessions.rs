@@ -115,7 +115,7 @@ fn invalid_realms_are_errors() {
 fn invalid_cookies_are_errors() {
     let name = "`sessions.main.cookie.name` is not a valid cookie name";
     let prefix = "`sessions.main.cookie.secure` must be `true`, since the cookie's name has the prefix `__Host-` or `__Secure-`";
-    let path = "`sessions.main.cookie.path` must begin with `/` and contain neither `;` nor spaces";
+    let path = "`sessions.main.cookie.path` must begin with `/`, and consist of visible ASCII characters other than `;`";
     let domain = "`sessions.main.cookie.domain` is not a valid domain";
     let partitioned = "`sessions.main.cookie.partitioned` is accepted by browsers only with `Secure`";
     let cases = [

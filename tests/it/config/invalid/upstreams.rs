@@ -10,7 +10,10 @@ fn invalid_upstreams_are_errors() {
     let cases = [
         ("servers = []", "`upstreams.app.servers` must name at least one server"),
         ("servers = \"http://a\"", "`upstreams.app.servers` must be a list, not a string"),
-        ("servers = [1]", "`upstreams.app.servers` must be a string, not an integer"),
+        (
+            "servers = [1]",
+            "`upstreams.app.servers` must be a URL, or `{ url = \"…\", weight = 1 }`, not an integer",
+        ),
         ("servers = [\"127.0.0.1:8000\"]", url),
         ("servers = [\"http://\"]", url),
         ("servers = [\"http://:80\"]", url),
@@ -102,7 +105,7 @@ fn invalid_upstreams_are_errors() {
         ("cert = \"client.pem\", key = \"ca.pem\"", "`upstreams.app.tls.key` contains no PEM private key"),
         (
             "cert = \"ca.pem\", key = \"client.key\"",
-            "`upstreams.app.tls.key` does not match `cert`: keys may not be consistent: KeyMismatch",
+            "`upstreams.app.tls.key` cannot be used with `cert`: keys may not be consistent: KeyMismatch",
         ),
         ("server_name = \"a b\"", "`upstreams.app.tls.server_name` must be a host name or an IP address"),
         ("verify = false", "unknown key `verify` in `upstreams.app.tls`"),
