@@ -85,7 +85,7 @@ fn attribute(value: &Value, depth: usize) -> Result<Attribute, EncodeFault> {
 fn decimal(number: &JsonNumber) -> Result<Number, EncodeFault> {
     if let Some(float) = number.as_f64().filter(|_| number.is_f64())
         && float != 0.0
-        && !((1e-130..1e126).contains(&float.abs()) && !is_huge_integer(float))
+        && (!(1e-130..1e126).contains(&float.abs()) || is_huge_integer(float))
     {
         return Err(EncodeFault::Number);
     }
