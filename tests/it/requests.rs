@@ -314,6 +314,29 @@ async fn request_body_of_any_method_is_forwarded() {
 }
 
 #[tokio::test]
+async fn content_length_is_forwarded_in_canonical_form() {
+    let upstream = Upstream::start();
+    let gateway = public_gateway(&upstream).start().await;
+    for (sent, body, forwarded) in [("003", "abc", "3"), ("3", "abc", "3"), ("0", "", "0"), ("000", "", "0")]
+    {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {sent}\r\n\r\n{body}");
+        assert_eq!(send_raw(&gateway, &request).await, 200);
+        let seen = upstream.last_request();
+        assert_eq!(seen.all("content-length"), [forwarded], "{sent}");
+        assert_eq!(seen.message.body, body.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn only_http_1_0_requests_may_lack_a_host() {
+    let upstream = Upstream::start();
+    let gateway = public_gateway(&upstream).start().await;
+    assert_eq!(send_raw(&gateway, "GET / HTTP/1.0\r\n\r\n").await, 200);
+    assert_eq!(send_raw(&gateway, "GET / HTTP/1.1\r\n\r\n").await, 400);
+    assert_eq!(upstream.request_count(), 1);
+}
+
+#[tokio::test]
 async fn encoded_letter_does_not_bypass_a_route() {
     let upstream = Upstream::start();
     let gateway = Gateway::builder()

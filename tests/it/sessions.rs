@@ -412,3 +412,21 @@ async fn more_session_cookies_than_are_looked_up_is_401_unless_they_are_malforme
     assert_eq!(gateway.get("/", &format!("{garbage}{}", alice.cookie())).await.status, 200);
     assert_eq!(upstream.only_request().header("x-user"), Some("alice"));
 }
+
+/// The app may accept a cookie for which the gateway has no session, but it must not choose among several.
+#[tokio::test]
+async fn cookie_without_a_session_is_forwarded_if_it_is_the_only_well_formed_one() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    let [one, other] = [(); 2].map(|()| Session::new(json!({})).cookie());
+    for (sent, expected) in [
+        (one.clone(), Some(one.as_str())),
+        (format!("session_id=x; {one}; session_id=y"), Some(&one)),
+        (format!("{one}; {one}"), Some(&one)),
+        (format!("{one}; {other}"), None),
+        ("session_id=x".to_owned(), None),
+    ] {
+        assert_eq!(gateway.get("/optional", &sent).await.status, 200);
+        assert_eq!(upstream.last_request().header("cookie"), expected, "{sent}");
+    }
+}
