@@ -30,6 +30,7 @@ async fn ambiguous_head_is_400() {
         "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n".to_owned(),
         "GET / HTTP/1.1\r\nHost: \r\n\r\n".to_owned(),
         "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET http://a/ HTTP/1.1\r\n\r\n".to_owned(),
         "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
         length("Transfer-Encoding: gzip, chunked"),
         length("Transfer-Encoding: ,chunked"),
