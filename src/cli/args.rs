@@ -80,7 +80,7 @@ pub(crate) enum TableCommand {
     Create(Tables),
     /// Show the state of the tables
     Show(ShowTables),
-    /// Print the minimal IAM policy for the gateway, as JSON
+    /// Print the minimal IAM policy as JSON: one statement for the gateway, one for the commands `table` and `session`
     Policy(Tables),
 }
 

@@ -1,4 +1,4 @@
-//! `sessiongate table`: creates and shows the tables, and prints the IAM policy that the gateway needs.
+//! `sessiongate table`: creates and shows the tables, and prints the IAM policy of the gateway and of the commands.
 
 use std::io::Write as _;
 

@@ -119,8 +119,8 @@ impl Django {
         self.record(payload.as_bytes(), envelope, created, stored).map_err(|_| EncodeFault::Unreadable)
     }
 
-    /// Returns the attributes to set when `claims` are saved at `saved`, and the record of the row after that. `record` is the
-    /// session's earlier record, if there is one.
+    /// Returns the attributes to set when `claims` are saved at `saved`, and the record of the row after that.
+    /// `record.stored` has the attributes of the session's row before that; it is empty for a new session.
     fn save(
         &self,
         record: &SessionRecord,

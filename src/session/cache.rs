@@ -51,7 +51,8 @@ struct NegativeEntry {
 pub(crate) enum CacheResult {
     /// A row that may be used.
     Fresh(Arc<Session>),
-    /// A row whose ttl ended this long ago. It may be used only if the store is unavailable and the realm allows it.
+    /// A row whose ttl ended this long ago. It admits a request only if the store is unavailable and the realm allows
+    /// it. A change may be computed from it, since the write is conditional on the row.
     Stale(Arc<Session>, Duration),
     /// A negative entry: there is no such session.
     Absent,

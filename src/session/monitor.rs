@@ -95,7 +95,7 @@ impl SessionMonitors {
 
     /// Reports that the session of `key` has ended.
     pub(super) fn end(&self, key: &Key) {
-        // A monitor that is created later reads the row.
+        // A monitor that is created later learns it from its first check.
         if let Some(monitored) = self.lock().remove(key) {
             monitored.publish(SessionStatus::Ended);
         }
