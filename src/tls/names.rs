@@ -37,6 +37,15 @@ impl HostNames {
         let wildcard = || self.wildcards.get(name.split_once('.')?.1);
         self.exact.get(&name).or_else(wildcard).copied()
     }
+
+    /// Returns the position for `name` if wildcards match any number of labels, as in the hosts of routes. The wildcard of
+    /// the longest parent domain takes precedence.
+    pub fn find_below(&self, name: &str) -> Option<usize> {
+        let name = canonical(name);
+        let parents = std::iter::successors(name.split_once('.'), |(_, parent)| parent.split_once('.'));
+        let wildcard = || parents.map(|(_, parent)| parent).find_map(|parent| self.wildcards.get(parent));
+        self.exact.get(&name).or_else(wildcard).copied()
+    }
 }
 
 fn canonical(name: &str) -> String {
@@ -59,17 +68,18 @@ mod tests {
         ] {
             assert_eq!(names.add(name, position), is_new, "{name}");
         }
-        for (name, position) in [
-            ("a.example", Some(0)),
-            ("A.Example.", Some(0)),
-            ("b.example", Some(1)),
-            ("x.a.example", Some(2)),
-            ("y.b.example", None),
-            ("example", None),
-            ("", None),
-            (".example", Some(1)),
+        for (name, position, below) in [
+            ("a.example", Some(0), Some(0)),
+            ("A.Example.", Some(0), Some(0)),
+            ("b.example", Some(1), Some(1)),
+            ("x.a.example", Some(2), Some(2)),
+            ("y.b.example", None, Some(1)),
+            ("y.x.a.example", None, Some(2)),
+            ("example", None, None),
+            ("", None, None),
+            (".example", Some(1), Some(1)),
         ] {
-            assert_eq!(names.find(name), position, "{name}");
+            assert_eq!((names.find(name), names.find_below(name)), (position, below), "{name}");
         }
     }
 }

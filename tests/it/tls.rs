@@ -266,6 +266,7 @@ async fn request_for_a_host_with_other_client_certificate_rules_is_421() {
         (&anonymous, "open.test", "shut.test", 421),
         (&anonymous, "open.test", "SHUT.test.", 421),
         (&anonymous, "open.test", "x.shut.test:8443", 421),
+        (&anonymous, "open.test", "x.y.shut.test", 421),
         (&alice, "shut.test", "shut.test", 200),
         (&alice, "shut.test", "x.shut.test", 200),
         (&alice, "shut.test", "open.test", 421),

@@ -32,7 +32,9 @@ impl PolicyChecked {
             return Err(https_redirect(redirect, &request));
         }
         match peer.tls().and_then(|tls| tls.rule.as_ref()) {
-            Some(rule) if rule.hosts.find(request.host()).unwrap_or(0) != rule.number => {
+            // Compared as routes compare hosts: a route of `*.a.example` also has requests for `x.y.a.example`, for which
+            // the certificate of `*.a.example` is not valid.
+            Some(rule) if rule.hosts.find_below(request.host()).unwrap_or(0) != rule.number => {
                 Err(Refusal::Misdirected)
             }
             Some(_) | None => Ok(Self(request)),
