@@ -28,7 +28,8 @@ pub(crate) fn canonical_host(value: &[u8]) -> Option<String> {
         }
         (name.to_ascii_lowercase(), port)
     };
-    let digits = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    // The length is limited, because a connection keeps its last host.
+    let digits = port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
     digits.then_some(name)
 }
 
@@ -112,6 +113,7 @@ mod tests {
             "a:b",
             "a:",
             "a:99999",
+            "a:000080",
             "a:1:2",
             "[::1",
             "[::1]x",

@@ -141,7 +141,7 @@ impl Peer {
                 replaces: false,
             };
         }
-        let addresses = list(fields, &FORWARDED_FOR);
+        let addresses = list(fields, &FORWARDED_FOR, "unknown");
         // A proxy that sends no X-Forwarded-Proto is assumed to use the client's scheme.
         let proto = last(fields, &FORWARDED_PROTO).map(|proto| proto.eq_ignore_ascii_case("https"));
         let secure = proto.unwrap_or(secure);
@@ -151,7 +151,7 @@ impl Peer {
         let chain = addresses.iter().map(String::as_str).chain([self.text.to_str().unwrap_or_default()]);
         let forwarded_for = HeaderValue::from_str(&chain.collect::<Vec<_>>().join(", "));
         let forwarded_for = forwarded_for.unwrap_or_else(|_| self.text.clone());
-        let before = list(fields, &FORWARDED).join(", ");
+        let before = list(fields, &FORWARDED, "for=unknown").join(", ");
         RequestOrigin {
             client: self.client(&addresses),
             secure,
@@ -243,19 +243,18 @@ fn forwarded(before: Option<&str>, node: &str, host: &HeaderValue, secure: bool)
         .unwrap_or(HeaderValue::from_static("for=unknown"))
 }
 
-/// Returns the elements of a list header, from all its lines.
-fn list(fields: &Fields, name: &HeaderName) -> Vec<String> {
-    let lines = fields.get_all(name).filter_map(visible_ascii);
-    lines
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
-        .filter(|e| !e.is_empty())
-        .map(str::to_owned)
-        .collect()
+/// Returns the elements of a list header, from all its lines. An element that is not visible ASCII is replaced by
+/// `invalid`. It is not removed: then the client that sent it would hide the address that a proxy has appended, or an
+/// address before it would be trusted.
+fn list(fields: &Fields, name: &HeaderName, invalid: &str) -> Vec<String> {
+    let elements = fields.get_all(name).flat_map(|line| line.split(|&byte| byte == b','));
+    let elements = elements.map(|element| visible_ascii(element).unwrap_or(invalid).trim());
+    elements.filter(|element| !element.is_empty()).map(str::to_owned).collect()
 }
 
+/// Returns the last element of a list header, `?` if it is invalid.
 fn last(fields: &Fields, name: &HeaderName) -> Option<String> {
-    list(fields, name).pop()
+    list(fields, name, "?").pop()
 }
 
 #[cfg(test)]
@@ -320,6 +319,19 @@ mod tests {
         let origin = origin(Some("::ffff:10.0.0.1"), &["10.0.0.0/8"], garbled);
         assert_eq!(client(&origin), "10.0.0.7");
         assert_eq!(line(&origin, &FORWARDED_HOST), "app.example:8080");
+    }
+
+    /// A proxy appends the client's address to the line that the client has sent.
+    #[test]
+    fn byte_that_is_not_ascii_does_not_hide_the_address_that_a_proxy_appended() {
+        let line = |value: &[u8]| (FORWARDED_FOR, HeaderValue::from_bytes(value).unwrap());
+        let fields = Fields::from_iter([line(b"6.6.6.6, \xff, 9.9.9.9")]);
+        let proxies = TrustedProxies { networks: vec!["10.0.0.0/8".parse().unwrap()], unix: false };
+        let policy = Arc::new(ListenerPolicy::trusting(proxies));
+        let peer = Peer::new("10.0.0.1".parse().ok(), &policy, None);
+        let origin = peer.origin(&fields, &HeaderValue::from_static("app.example"));
+        assert_eq!(client(&origin), "9.9.9.9");
+        assert_eq!(self::line(&origin, &FORWARDED_FOR), "6.6.6.6, unknown, 9.9.9.9, 10.0.0.1");
     }
 
     #[test]
