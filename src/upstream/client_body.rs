@@ -75,6 +75,9 @@ pub enum ClientBodyError {
     /// An HTTP/2 stream failed.
     #[error(transparent)]
     Http2(#[from] hyper::Error),
+    /// An HTTP/2 stream was reset with NO_ERROR before its end.
+    #[error("the request's body is incomplete")]
+    Incomplete,
 }
 
 /// The unread rest of a request's body over HTTP/2.
@@ -195,7 +198,11 @@ impl Body for ClientBody {
         match &mut self.get_mut().0 {
             VersionedBody::Http1(body) => body.poll_frame(cx),
             VersionedBody::Http2 { incoming: Some(incoming), .. } => {
-                Pin::new(incoming).poll_frame(cx).map_err(ClientBodyError::Http2)
+                match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                    // hyper also returns `None` if the stream was reset with NO_ERROR.
+                    None if !incoming.is_end_stream() => Poll::Ready(Some(Err(ClientBodyError::Incomplete))),
+                    frame => Poll::Ready(frame.map(|frame| frame.map_err(ClientBodyError::Http2))),
+                }
             }
             VersionedBody::Announced(_) => Poll::Ready(Some(Err(ClientBodyError::Ended))),
             VersionedBody::Empty

@@ -54,6 +54,8 @@ pub(crate) struct Http1Body<S, B> {
 #[derive(Debug)]
 pub(crate) struct Http1Sender<S, B> {
     inner: Weak<RefCell<Inner<S, B>>>,
+    /// The number of the request. Once the response has ended, the connection may serve another request.
+    request: u64,
 }
 
 /// The result of a request: the response, and the repairs that were made to its head.
@@ -69,6 +71,8 @@ struct Inner<S, B> {
     method: Method,
     decoder: Decoder,
     keep_alive: bool,
+    /// The number of the current request.
+    request: u64,
 }
 
 /// A request that is being sent.
@@ -145,6 +149,7 @@ where
             method: Method::GET,
             decoder: Decoder::empty(),
             keep_alive: true,
+            request: 0,
         };
         Self { inner: Rc::new(RefCell::new(inner)) }
     }
@@ -193,6 +198,7 @@ where
         let (remaining, head) = (framing.length(), Some(head));
         inner.sending = Sending { queue, body, remaining, head, awaits_continue, ..Sending::nothing() };
         inner.keep_alive = false;
+        inner.request += 1;
     }
 
     /// Returns whether the body is not sent before the server has sent a 100 response, because the request has
@@ -453,7 +459,7 @@ where
 impl<S, B> Http1Body<S, B> {
     /// Returns a handle that sends the rest of the request.
     pub(super) fn sender(&self) -> Http1Sender<S, B> {
-        Http1Sender { inner: Rc::downgrade(&self.inner) }
+        Http1Sender { inner: Rc::downgrade(&self.inner), request: self.inner.borrow().request }
     }
 }
 
@@ -466,7 +472,7 @@ where
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) {
         let Some(inner) = self.inner.upgrade() else { return };
         let mut inner = inner.borrow_mut();
-        if !inner.sending.is_done() && inner.poll_send(cx).is_err() {
+        if inner.request == self.request && !inner.sending.is_done() && inner.poll_send(cx).is_err() {
             // The next read of the response body reports the error.
             inner.sending.body_failed = true;
         }

@@ -36,6 +36,9 @@ enum Cause {
     Http1(Http1Error<RequestBodyError>),
     #[error(transparent)]
     Http2(hyper::Error),
+    /// An HTTP/2 stream was reset with NO_ERROR before its end.
+    #[error("the response is incomplete")]
+    Incomplete,
 }
 
 /// Error of a request that failed before the response head.
@@ -112,9 +115,11 @@ impl Body for Incoming {
             VersionedBody::Http1(body) => {
                 ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
             }
-            VersionedBody::Http2(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(Into::into))
-            }
+            VersionedBody::Http2(body) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                // hyper also returns `None` if the stream was reset with NO_ERROR.
+                None if !body.is_end_stream() => Some(Err(IncomingError(Cause::Incomplete))),
+                frame => frame.map(|frame| frame.map_err(Into::into)),
+            },
         })
     }
 

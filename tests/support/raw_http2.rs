@@ -14,7 +14,12 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// Error codes of RFC 9113, 7.
+const NO_ERROR: u32 = 0;
 const CANCEL: u32 = 8;
+/// Indexed fields of HPACK's static table (RFC 7541, A): `:method: GET` and `:method: POST`.
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
 
 /// A connection. Its frames are queued until [`RawHttp2::send`].
 #[derive(Debug)]
@@ -47,21 +52,37 @@ impl RawHttp2 {
 
     /// Queues a GET of `path` and returns its stream id.
     pub(crate) fn get(&mut self, path: &str) -> u32 {
+        self.request(GET, path, END_STREAM)
+    }
+
+    /// Queues a POST to `path` with the beginning of its body, and returns its stream id.
+    pub(crate) fn begin_post(&mut self, path: &str, body: &[u8]) -> u32 {
+        let stream = self.request(POST, path, 0);
+        self.frame(DATA, 0, stream, body);
+        stream
+    }
+
+    fn request(&mut self, method: u8, path: &str, flags: u8) -> u32 {
         let stream = self.next;
         self.next += 2;
-        // GET, http and the names of the other fields are entries of HPACK's static table.
-        let mut head = vec![0x82, 0x86];
+        // The method, http and the names of the other fields are entries of HPACK's static table.
+        let mut head = vec![method, 0x86];
         for (name, value) in [(4, path), (1, "gateway.test")] {
             head.extend_from_slice(&[name, u8::try_from(value.len()).expect("a short value")]);
             head.extend_from_slice(value.as_bytes());
         }
-        self.frame(HEADERS, END_STREAM | END_HEADERS, stream, &head);
+        self.frame(HEADERS, flags | END_HEADERS, stream, &head);
         stream
     }
 
     /// Queues a reset of `stream`.
     pub(crate) fn reset(&mut self, stream: u32) {
         self.frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+    }
+
+    /// Queues a reset of `stream` with NO_ERROR.
+    pub(crate) fn give_up(&mut self, stream: u32) {
+        self.frame(RST_STREAM, 0, stream, &NO_ERROR.to_be_bytes());
     }
 
     /// Sends all queued frames. Drops those that cannot be sent because the gateway has closed the connection.

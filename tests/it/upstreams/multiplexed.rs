@@ -8,6 +8,9 @@ use tokio::sync::mpsc;
 
 use super::gateway;
 use crate::support::client::{Client, Request};
+use crate::support::gateway::Gateway;
+use crate::support::scripted_response::ScriptedResponse;
+use crate::support::upstream::Upstream;
 use crate::support::within;
 
 type Call = (http::Request<RecvStream>, SendResponse<Bytes>);
@@ -91,4 +94,35 @@ async fn request_trailers_are_forwarded_to_http_2_servers_without_scrubbed_names
     assert_eq!((received.as_slice(), trailers), (&b"abc"[..], vec![("x-sum", &b"1"[..])]));
     respond.send_response(http::Response::new(()), true).expect("is open");
     assert_eq!(client.read_response().await.expect("a response").status, 200);
+}
+
+#[tokio::test]
+async fn response_that_is_reset_with_no_error_is_incomplete() {
+    let (server, mut calls) = server().await;
+    let gateway = gateway(&[server], "").start().await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.send_request(&Request::get("/")).await;
+    let (_, mut respond) = within("the request", calls.recv()).await.expect("a request");
+    let mut body = respond.send_response(http::Response::new(()), false).expect("is open");
+    body.send_data(Bytes::from_static(b"half"), false).expect("is open");
+    client.read_until("half").await;
+    body.send_reset(Reason::NO_ERROR);
+    assert!(!client.read_to_end().await.ends_with(b"0\r\n\r\n"), "the response looks complete");
+}
+
+#[tokio::test]
+async fn websocket_handshakes_are_sent_to_servers_with_http_1_only() {
+    let (multiplexed, _calls) = server().await;
+    let plain = Upstream::responding(|_| ScriptedResponse::new(403, ""));
+    let servers = format!("[upstreams.app]\nservers = [\"{multiplexed}\", \"http://{}\"]", plain.address());
+    let gateway = Gateway::builder().toml(&servers).route("/", "public", "websocket = true").start().await;
+    let handshake = Request::get("/")
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    for _ in 0..4 {
+        assert_eq!(gateway.send(&handshake).await.status, 403);
+    }
+    assert_eq!(plain.request_count(), 4);
 }
