@@ -25,5 +25,7 @@ pub(crate) use error::{BadBody, BadHead, BadRequest};
 pub(crate) use read_buffer::ReadBuffer;
 pub(crate) use repair::Repairs;
 pub(crate) use request::{HeadLimits, ParsedRequest, parse_request_length};
-pub(crate) use response::{MAX_RESPONSE_HEAD, ResponseHead, has_option, parse_decimal, write_status_line};
+pub(crate) use response::{
+    MAX_RESPONSE_HEAD, MAX_RESPONSE_LINES, ResponseHead, has_option, parse_decimal, write_status_line,
+};
 pub(crate) use write_queue::WriteQueue;

@@ -6,6 +6,7 @@
 //! | `resolve`, `health` | name lookups and health checks, on the control runtime |
 //! | `balance`, `queue`, `budget` | load balancing, the queue for busy servers, the retry budget |
 //! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, the transport below HTTP |
+//! | `connect_error` | the reasons why a request gets no connection |
 //! | `http1` | an HTTP/1.1 client connection |
 //! | `response_timeout` | the timeout for a response head |
 //! | `gateway_headers`, `body`, `incoming` | headers that the gateway adds, the request body, the response body |
@@ -22,6 +23,7 @@ mod balance;
 mod body;
 mod budget;
 mod client_body;
+mod connect_error;
 mod endpoint;
 mod gateway_headers;
 mod health;
@@ -56,10 +58,11 @@ pub(crate) use body::BodyProgress;
 pub use body::{MinBodyRate, RequestBody, RequestBodyError};
 pub(crate) use client_body::BodyReader;
 pub use client_body::{ClientBody, ClientBodyError, UnreadBody};
+pub use connect_error::ConnectError;
 pub use gateway_headers::GatewayHeaders;
 pub(crate) use incoming::{Incoming, SendError};
 pub use incoming::{IncomingError, RequestSender};
-pub use pool::{ConnectError, Connection, Lease, Pool};
+pub use pool::{Connection, Lease, Pool};
 pub(crate) use probe::try_connect;
 pub use report::{ServerReport, UpstreamReport};
 

@@ -25,7 +25,7 @@ pub(crate) const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 /// after each of them.
 const MAX_LINE_ENDS: usize = 16;
 /// Limit on the number of header lines of a response.
-const MAX_LINES: usize = 128;
+pub(crate) const MAX_RESPONSE_LINES: usize = 128;
 
 /// A response head.
 #[derive(Debug)]
@@ -99,7 +99,8 @@ fn read(buffer: &mut BytesMut, method: &Method) -> Result<Option<ResponseHead>, 
 }
 
 fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
-    let mut lines: [MaybeUninit<httparse::Header<'_>>; MAX_LINES] = [MaybeUninit::uninit(); MAX_LINES];
+    let mut lines: [MaybeUninit<httparse::Header<'_>>; MAX_RESPONSE_LINES] =
+        [MaybeUninit::uninit(); MAX_RESPONSE_LINES];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,

@@ -8,15 +8,21 @@ use bytes::{Buf as _, Bytes};
 use smallvec::SmallVec;
 use tokio::io::AsyncWrite;
 
+/// Maximum number of pieces of one write (`IOV_MAX` on Linux).
+const MAX_SLICES: usize = 1024;
+
 /// A queue of bytes to be written in order.
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
     pieces: SmallVec<[Bytes; 4]>,
+    /// Number of bytes of all pieces.
+    bytes: usize,
 }
 
 impl WriteQueue {
     /// Appends a piece.
     pub(crate) fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
         self.pieces.push(piece);
     }
 
@@ -31,7 +37,7 @@ impl WriteQueue {
 
     /// Returns the number of bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.pieces.iter().map(Bytes::len).sum()
+        self.bytes
     }
 
     /// Performs one write of as many bytes as the connection accepts. The queue must not be empty.
@@ -46,12 +52,13 @@ impl WriteQueue {
             ready!(stream.poll_write(cx, piece))?
         } else {
             let slices: SmallVec<[IoSlice<'_>; 4]> =
-                self.pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+                self.pieces.iter().take(MAX_SLICES).map(|piece| IoSlice::new(piece)).collect();
             ready!(stream.poll_write_vectored(cx, &slices))?
         };
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        self.bytes -= written;
         self.pieces.retain(|piece| {
             let count = written.min(piece.len());
             piece.advance(count);

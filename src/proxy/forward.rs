@@ -133,7 +133,6 @@ pub(super) async fn forward(
         };
         let SendError { mut head, unsent, cause } = match sent {
             Ok(response) => {
-                connection.record_response(response.status);
                 progress.response_started();
                 return upstream_response(response, connection, &progress, limit, accept.as_deref());
             }
@@ -186,7 +185,8 @@ fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// Checks a response that switches protocols, and wraps the body of any other response.
+/// Checks a response that switches protocols, and wraps the body of any other response. Records whether the server has
+/// failed.
 fn upstream_response(
     response: Response<Incoming>,
     connection: Connection,
@@ -196,8 +196,11 @@ fn upstream_response(
 ) -> Result<UpstreamResponse, ForwardError> {
     let (server, authority) = (connection.server(), connection.authority().clone());
     if let Some(accept) = accept.filter(|_| response.status == StatusCode::SWITCHING_PROTOCOLS) {
-        check_switch(&response.fields, accept)
-            .map_err(|what| ForwardError::Malformed { server: Arc::clone(&server), what })?;
+        if let Err(what) = check_switch(&response.fields, accept) {
+            connection.record_failure(what);
+            return Err(ForwardError::Malformed { server, what });
+        }
+        connection.record_response(response.status);
         return Ok(UpstreamResponse {
             response: response.map(|_| ResponseBody::full(Bytes::new())),
             server,
@@ -206,11 +209,11 @@ fn upstream_response(
         });
     }
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(ForwardError::Malformed {
-            server,
-            what: "switches protocols without a request to do so",
-        });
+        let what = "switches protocols without a request to do so";
+        connection.record_failure(what);
+        return Err(ForwardError::Malformed { server, what });
     }
+    connection.record_response(response.status);
     let progress = Rc::clone(progress);
     let response =
         response.map(|incoming| ResponseBody::upstream(incoming, connection.into_lease(), progress, limit));

@@ -79,8 +79,12 @@ impl Worker {
 
     /// Makes `gateway` current. Requests in flight keep their snapshot.
     pub fn swap(&self, gateway: Arc<Gateway>) {
-        let snapshot = Snapshot::new(gateway, self.number, &self.snapshot().pools);
-        self.snapshot.replace(Rc::new(snapshot));
+        let old = self.snapshot();
+        let new = Snapshot::new(gateway, self.number, &old.pools);
+        let is_kept = |pool: &Rc<Pool>| new.pools.iter().any(|kept| Rc::ptr_eq(kept, pool));
+        // Otherwise, a long response would keep the pool's idle connections open.
+        old.pools.iter().filter(|pool| !is_kept(pool)).for_each(|pool| pool.retire());
+        self.snapshot.replace(Rc::new(new));
     }
 
     /// Returns the number of the worker.

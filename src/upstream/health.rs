@@ -19,6 +19,7 @@ use super::resolve::Targets;
 use super::stream::{Offer, ServerStream, Version};
 use super::target::Target;
 use crate::config::Health;
+use crate::http1::MAX_RESPONSE_LINES;
 
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("sessiongate/", env!("CARGO_PKG_VERSION")));
@@ -71,8 +72,14 @@ impl HealthCheck {
                     HeaderValue::from_str(authority.as_str()).map_err(|_| "invalid health check host")?;
                 request.headers_mut().insert(HOST, host);
                 request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                let (mut sender, connection) =
-                    http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+                // As tolerant as requests are with responses of legacy servers.
+                let handshake = http1::Builder::new()
+                    .allow_spaces_after_header_name_in_responses(true)
+                    .allow_obsolete_multiline_headers_in_responses(true)
+                    .ignore_invalid_headers_in_responses(true)
+                    .max_headers(MAX_RESPONSE_LINES)
+                    .handshake(TokioIo::new(stream));
+                let (mut sender, connection) = handshake.await.map_err(failed)?;
                 let sending = async { sender.send_request(request).await.map(|response| response.status()) };
                 drive(connection, sending).await
             }

@@ -18,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Upstream;
 use super::balance::{self, Candidate};
 use super::body::RequestBody;
+use super::connect_error::ConnectError;
 use super::endpoint::ServerProtocol;
 use super::gateway_headers::GatewayHeaders;
 use super::incoming::{Incoming, SendError};
@@ -56,6 +57,8 @@ struct Slot {
     failed_openings: Cell<u64>,
     /// See [`Candidate::credit`].
     credit: Cell<i64>,
+    /// Whether no further request uses the slot, so that connections are not kept when they become idle.
+    is_retired: Cell<bool>,
 }
 
 /// The selection of a server for a request. A server to which connecting failed is not tried again.
@@ -104,33 +107,6 @@ struct InFlight {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Error of getting a connection for a request.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No connection could be opened.
-    #[error("upstream `{upstream}`: {server}: {reason}")]
-    Failed {
-        /// The upstream.
-        upstream: String,
-        /// The last server that was tried.
-        server: Arc<str>,
-        /// The reason of its failure.
-        reason: String,
-    },
-    /// No server is healthy, or no server's name has an address.
-    #[error("upstream `{0}`: no healthy server")]
-    NoServer(String),
-    /// Every server (with `sticky`, the chosen one) has its maximum of requests in flight, and the queue is full or the
-    /// wait timed out.
-    #[error("upstream `{upstream}` is busy: {reason}")]
-    Busy {
-        /// The upstream.
-        upstream: String,
-        /// The reason why the request does not wait longer.
-        reason: &'static str,
-    },
-}
-
 impl Pool {
     /// Creates an empty pool. Round robin starts at a different server for each worker, by its number `worker`.
     pub fn new(upstream: &Arc<Upstream>, worker: usize) -> Rc<Self> {
@@ -176,6 +152,11 @@ impl Pool {
         }
     }
 
+    /// Closes idle connections, now and when they become idle: no further request uses the pool.
+    pub fn retire(&self) {
+        self.slots.borrow().iter().for_each(|slot| slot.retire());
+    }
+
     /// Returns whether the target has more than `max_connections` connections from all workers.
     fn has_surplus(&self, slot: &Slot) -> bool {
         let max = self.upstream.config.max_connections;
@@ -192,8 +173,9 @@ impl Pool {
                 kept.map_or_else(|| Rc::new(Slot::new(target)), Rc::clone)
             };
             let slots: Rc<[Rc<Slot>]> = self.upstream.targets.current().iter().map(slot).collect();
+            let is_kept = |old: &Rc<Slot>| slots.iter().any(|slot| Rc::ptr_eq(slot, old));
+            previous.iter().filter(|old| !is_kept(old)).for_each(|old| old.retire());
             drop(previous);
-            // Idle connections to removed targets are closed with their slots.
             self.slots.replace(Rc::clone(&slots));
             let candidates: SmallVec<[Candidate<'_>; 8]> =
                 slots.iter().enumerate().map(|(index, slot)| slot.candidate(index)).collect();
@@ -297,7 +279,8 @@ impl Choice {
         // A full server is worth waiting for if it is available.
         let mut is_available_full = false;
         for (index, slot) in self.slots.iter().enumerate() {
-            if self.tried.contains(&index) {
+            let is_http2_only = matches!(slot.target.endpoint.protocol, ServerProtocol::Http2);
+            if self.tried.contains(&index) || (is_http2_only && self.offer == Offer::Http1) {
                 continue;
             }
             match (slot.target.status(), full.contains(&index)) {
@@ -343,7 +326,15 @@ impl Slot {
             opening: tokio::sync::Mutex::new(()),
             failed_openings: Cell::new(0),
             credit: Cell::new(0),
+            is_retired: Cell::new(false),
         }
+    }
+
+    /// Closes idle connections, now and when they become idle.
+    fn retire(&self) {
+        self.is_retired.set(true);
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
     }
 
     fn candidate(&self, index: usize) -> Candidate<'_> {
@@ -581,7 +572,9 @@ impl Lease {
         let Self { link, in_flight } = self;
         let Leased::Http1(mut link) = link else { return };
         let max_idle = in_flight.pool.upstream.config.keep_alive;
-        if !link.connection.is_reusable() || max_idle == 0 || in_flight.pool.has_surplus(&in_flight.slot) {
+        let InFlight { pool, slot, .. } = &in_flight;
+        if !link.connection.is_reusable() || max_idle == 0 || slot.is_retired.get() || pool.has_surplus(slot)
+        {
             return;
         }
         link.idle_since = Clock.mono();

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
 use super::{gateway, url};
 use crate::support::client::{Client, Request};
 use crate::support::gateway::{Gateway, field};
@@ -190,4 +193,54 @@ async fn server_whose_name_does_not_resolve_is_skipped() {
     for _ in 0..3 {
         assert_eq!(gateway.send(&Request::get("/")).await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn server_whose_responses_are_repaired_is_healthy() {
+    let server = Upstream::responding(|_| {
+        ScriptedResponse::raw("HTTP/1.1 200 OK\r\nServer : old\r\nContent-Length: 2\r\n\r\nok")
+    });
+    let lines = "health = { path = \"/healthz\", interval = \"500ms\", healthy = 1, unhealthy = 1 }";
+    let gateway = gateway(&[url(&server)], lines).start().await;
+    server.wait_for_requests(2).await;
+    assert_eq!(gateway.send(&Request::get("/")).await.status, 200);
+    assert_eq!(gateway.events("a server is not healthy").len(), 0);
+}
+
+#[tokio::test]
+async fn server_that_switches_protocols_without_being_asked_is_ejected() {
+    let server = Upstream::responding(|_| ScriptedResponse::upgrade("websocket"));
+    let lines = "ejection = { failures = 2, for = \"1h\" }";
+    let gateway = gateway(&[url(&server)], lines).start().await;
+    for _ in 0..2 {
+        assert_eq!(gateway.send(&Request::get("/")).await.status, 502);
+    }
+    wait_for(&gateway, "a server is ejected").await;
+}
+
+/// An event stream keeps the pool in use.
+#[tokio::test]
+async fn reload_that_changes_an_upstream_closes_its_idle_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let gateway = gateway(&[server], "response_timeout = \"10s\"").server("workers = 1").start().await;
+    let mut clients = Vec::new();
+    let mut connections = Vec::new();
+    for response in [
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: one\n\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ] {
+        let mut client = Client::connect(gateway.address()).await;
+        client.send_request(&Request::get("/")).await;
+        let (mut connection, _) = within("a connection", listener.accept()).await.unwrap();
+        assert!(connection.read(&mut [0; 1024]).await.unwrap() > 0);
+        connection.write_all(response.as_bytes()).await.unwrap();
+        client.read_until(response.rsplit("\r\n").next().unwrap()).await;
+        clients.push(client);
+        connections.push(connection);
+    }
+    gateway.edit_config(|text| text.replace("\"10s\"", "\"11s\""));
+    gateway.reload().await;
+    let closed = within("the end of the idle connection", connections[1].read(&mut [0; 16])).await;
+    assert_eq!(closed.unwrap(), 0);
 }
