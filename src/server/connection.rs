@@ -30,6 +30,7 @@ use self::close::close;
 use self::context::ConnectionContext;
 use self::first_bytes::{FirstBytes, PREFACE, read_first_bytes};
 use super::reset_budget::ResetBudget;
+use super::transport::ResetOnClose;
 use crate::proxy::{Peer, Worker};
 
 /// The protocol of a connection.
@@ -57,7 +58,7 @@ pub(super) fn serve<S>(
     mut stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = ()>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
+    S: AsyncRead + AsyncWrite + ResetOnClose + Unpin + Debug + 'static,
 {
     async move {
         let snapshot = worker.snapshot();

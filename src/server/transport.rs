@@ -3,10 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 use super::connections::ConnectionPermit;
 
@@ -65,6 +68,31 @@ impl Transport {
             self.ahead = BytesMut::new();
         }
     }
+}
+
+/// A connection that can be reset instead of closed.
+pub(super) trait ResetOnClose {
+    /// Makes the end of a cut-off response different from a regular end: closing the connection resets it.
+    fn reset_on_close(&mut self);
+}
+
+impl ResetOnClose for Transport {
+    fn reset_on_close(&mut self) {
+        match &self.socket {
+            ClientSocket::Tcp(socket) => {
+                if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+                    tracing::debug!(%error, "a connection cannot be reset");
+                }
+            }
+            // A Unix socket cannot be reset.
+            ClientSocket::Unix(_) => {}
+        }
+    }
+}
+
+impl ResetOnClose for Box<TlsStream<Transport>> {
+    /// Does nothing: without close_notify, the end is not a regular one (RFC 8446, 6.1).
+    fn reset_on_close(&mut self) {}
 }
 
 impl AsyncRead for Transport {

@@ -100,10 +100,10 @@ async fn connection_beyond_the_limit_of_its_address_is_closed() {
 async fn connection_limit_follows_the_open_file_limit() {
     let upstream = Upstream::start();
     for (soft, hard, configured, expected, is_warned) in [
-        (256, 1024, "", 484.0, false),
-        (1024, 1024, "", 484.0, false),
+        (256, 1024, "", 483.0, false),
+        (1024, 1024, "", 483.0, false),
         (256, 1024, "connections = 400", 400.0, false),
-        (256, 1024, "connections = 2000", 484.0, true),
+        (256, 1024, "connections = 2000", 483.0, true),
     ] {
         let gateway = limited(&upstream, configured).open_file_limits(soft, hard);
         let gateway = gateway.toml("[admin]\naddress = \"127.0.0.1:0\"").start().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Engine, Fault};
@@ -12,6 +12,7 @@ use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table;
 use crate::support::upstream::Upstream;
+use crate::support::within;
 
 const LONG_CACHE: &str = "[sessions.main.cache]\nttl = \"1m\"";
 
@@ -165,4 +166,30 @@ async fn drain_aborts_event_streams_at_once_and_waits_for_downloads() {
     assert!(!is_aborted(download).await);
     let (status, log) = gateway.wait_with_log().await;
     assert!(status.success(), "{log}");
+}
+
+/// The gateway does not wait for the next event to notice that the client has disconnected.
+#[tokio::test]
+async fn disconnection_is_noticed_although_the_client_has_sent_more_than_is_read() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = Gateway::builder()
+        .upstream_at("app", server.local_addr().unwrap(), "")
+        .route("/", "public", "")
+        .server("send_timeout = \"1s\"")
+        .start()
+        .await;
+    let unread_body = "POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    let get = "GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (count, sent) in [unread_body.to_owned(), get.repeat(4000)].into_iter().enumerate() {
+        let mut client = Client::connect(gateway.address()).await;
+        client.send(sent).await;
+        let (mut connection, _) = within("a connection", server.accept()).await.unwrap();
+        assert!(connection.read(&mut [0; 1024]).await.unwrap() > 0);
+        let event = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: one\n\n";
+        connection.write_all(event).await.unwrap();
+        client.read_until("data: one").await;
+        drop(client);
+        let line = gateway.nth_event("request", count + 1).await;
+        assert_eq!((&line["path"], &line["complete"]), (&"/events".into(), &false.into()), "{line}");
+    }
 }

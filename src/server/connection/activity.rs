@@ -21,11 +21,9 @@ use crate::upstream::RequestSender;
 pub(super) struct Activity {
     /// Number of requests in flight.
     in_flight: Cell<u32>,
-    /// Whether bytes have been received since the last request.
-    received: Cell<bool>,
     /// Whether a write waits for the client to read.
     write_blocked: Cell<bool>,
-    /// The current wait for a request or a head; changes whenever a new wait begins.
+    /// The current wait for a request; changes whenever a new wait begins.
     read_wait: Cell<WaitId>,
     /// The current wait for the client to read. Separate, since receiving requests does not restart this wait.
     write_wait: Cell<WaitId>,
@@ -41,8 +39,6 @@ pub(super) enum Wait {
     Nothing,
     /// The next request.
     Request,
-    /// The rest of a request head.
-    Head,
     /// The client to read the response.
     ClientRead,
 }
@@ -88,13 +84,6 @@ impl Activity {
         self.read_wait.set(self.read_wait.get().wrapping_add(1));
     }
 
-    /// Records that bytes were received.
-    pub(super) fn record_read(&self) {
-        if !self.received.replace(true) && self.in_flight.get() == 0 {
-            self.begin_read_wait();
-        }
-    }
-
     /// Records a write, and whether it has to wait for the client to read.
     pub(super) fn record_write(&self, blocked: bool) {
         // Only a write that makes progress restarts the timeout.
@@ -112,11 +101,10 @@ impl Activity {
 
     /// Returns what the connection waits for.
     pub(super) fn wait(&self) -> (Wait, WaitId) {
-        match (self.write_blocked.get(), self.in_flight.get(), self.received.get()) {
-            (true, _, _) => (Wait::ClientRead, self.write_wait.get()),
-            (false, 0, false) => (Wait::Request, self.read_wait.get()),
-            (false, 0, true) => (Wait::Head, self.read_wait.get()),
-            (false, _, _) => (Wait::Nothing, self.read_wait.get()),
+        match (self.write_blocked.get(), self.in_flight.get()) {
+            (true, _) => (Wait::ClientRead, self.write_wait.get()),
+            (false, 0) => (Wait::Request, self.read_wait.get()),
+            (false, _) => (Wait::Nothing, self.read_wait.get()),
         }
     }
 }
@@ -156,7 +144,6 @@ impl Drop for RequestActivity {
     fn drop(&mut self) {
         let activity = &self.activity;
         activity.in_flight.set(activity.in_flight.get().saturating_sub(1));
-        activity.received.set(false);
         activity.begin_read_wait();
     }
 }

@@ -23,6 +23,7 @@ use super::context::ConnectionContext;
 use super::first_bytes::{FirstBytes, read_first_bytes};
 use super::tracked_io::TrackedIo;
 use crate::proxy::Upgrade;
+use crate::server::transport::ResetOnClose;
 
 /// Idle time after which a connection is parked.
 const PARK_AFTER: Duration = Duration::from_secs(1);
@@ -58,7 +59,7 @@ pub(super) fn serve<S>(
     mut stopped: watch::Receiver<bool>,
 ) -> impl Future<Output = ()>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
+    S: AsyncRead + AsyncWrite + ResetOnClose + Unpin + Debug + 'static,
 {
     async move {
         loop {

@@ -5,16 +5,16 @@
 //! other streams go on. Each stream that its client ends before its response takes a token from the client's address,
 //! and the tokens limit what is read from the connection ([`throttled_reader`](super::throttled_reader)).
 
-use std::cell::RefCell;
-use std::convert::Infallible;
+use std::cell::{Cell, RefCell};
 use std::error::Error as _;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
@@ -33,6 +33,7 @@ use super::tracked_io::TrackedIo;
 use super::trailers::MarkedTrailers;
 use crate::proxy::handle;
 use crate::server::reset_budget::ResetBudget;
+use crate::time::Clock;
 use crate::upstream::{ClientBody, UnreadBody};
 
 /// Flow-control window of a stream: the most bytes of a request body that are buffered.
@@ -70,7 +71,12 @@ pub(super) async fn serve<S>(
         budget: Rc::clone(&budget),
     };
     let next = Rc::clone(&executor.next);
+    // When streams that the client opens after GOAWAY are refused.
+    let closing: Cell<Option<Instant>> = Cell::new(None);
     let service = service_fn(|mut request: Request<Incoming>| {
+        if closing.get().is_some_and(|at| at <= Clock.mono()) {
+            return Either::Left(ready(Err(h2::Error::from(h2::Reason::REFUSED_STREAM))));
+        }
         let response_activity = Rc::new(ResponseActivity::default());
         let has_body = !request.body().is_end_stream();
         let unread = has_body.then(Rc::<UnreadBody>::default);
@@ -79,7 +85,7 @@ pub(super) async fn serve<S>(
         let (context, activity) = (context.clone(), Rc::clone(&activity));
         let is_limited = budget.is_limited();
         let switched = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
-        async move {
+        Either::Right(async move {
             if is_limited {
                 // The client may already have reset this stream, too. hyper checks that before it polls again, and drops
                 // the request before it costs an upstream anything.
@@ -95,8 +101,8 @@ pub(super) async fn serve<S>(
                     }
                 });
             }
-            Ok::<_, Infallible>(Response::from(response.map(|body| request_activity.track(body))))
-        }
+            Ok(Response::from(response.map(|body| request_activity.track(body))))
+        })
     });
     let stream =
         ThrottledReader::new(TrackedIo::new(stream, first, Rc::clone(&activity)), Rc::clone(&budget));
@@ -129,8 +135,8 @@ pub(super) async fn serve<S>(
             let wait = activity.wait();
             let timeout = match wait.0 {
                 Wait::Nothing => None,
-                Wait::Request | Wait::Head if shutting_down => Some(PING_TIMEOUT),
-                Wait::Request | Wait::Head => Some(timeouts.idle),
+                Wait::Request if shutting_down => Some(PING_TIMEOUT),
+                Wait::Request => Some(timeouts.idle),
                 Wait::ClientRead => Some(timeouts.send),
             };
             let expired = deadline.poll(cx, wait, timeout).is_ready();
@@ -141,8 +147,10 @@ pub(super) async fn serve<S>(
                 return Poll::Pending;
             }
             // Sends GOAWAY, so that the client opens no more streams. Streams that are already in transit are served,
-            // and the connection ends with its last stream.
+            // and the connection ends with its last stream. h2 refuses new streams only once the client acknowledges a
+            // PING, which it may never do.
             shutting_down = true;
+            closing.set(Some(Clock.mono() + PING_TIMEOUT));
             deadline = Deadline::default();
             connection.as_mut().graceful_shutdown();
         }

@@ -1,5 +1,5 @@
-//! The stream of an HTTP/2 connection or of a tunnel. It first returns bytes that were read ahead, and records reads and
-//! blocked writes.
+//! The stream of an HTTP/2 connection or of a tunnel. It first returns bytes that were read ahead, and records blocked
+//! writes.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 
-/// A stream whose reads and writes are recorded.
+/// A stream whose writes are recorded.
 #[derive(Debug)]
 pub(super) struct TrackedIo<S> {
     stream: S,
@@ -41,7 +41,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buffer.filled().len();
         if this.ahead.is_empty() {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         } else {
@@ -52,10 +51,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
                 // next read reports the end of the stream or an error again.
                 let _ = Pin::new(&mut this.stream).poll_read(cx, buffer);
             }
-        }
-        let read = buffer.filled().get(before..).unwrap_or_default();
-        if !read.is_empty() {
-            this.activity.record_read();
         }
         Poll::Ready(Ok(()))
     }

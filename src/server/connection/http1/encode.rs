@@ -110,6 +110,11 @@ impl Encoder {
         Self { framing, keep_alive }
     }
 
+    /// Returns whether the end of the connection is the end of the body.
+    pub(super) fn ends_by_close(&self) -> bool {
+        matches!(self.framing, Framing::UntilClose)
+    }
+
     /// Returns whether there is a body to send.
     pub(super) fn has_body(&self) -> bool {
         !matches!(self.framing, Framing::None)

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::scratch;
 use crate::http1::{BadRequest, Decoder, HeadLimits, ParsedRequest, ReadBuffer, Step, WriteQueue};
+use crate::server::transport::ResetOnClose;
 use crate::upstream::{BodyReader, ClientBodyError};
 
 /// Limit on the bytes of later requests that are read while one is handled.
@@ -129,6 +130,13 @@ impl<S> ConnectionIo<S> {
     }
 }
 
+impl<S: ResetOnClose> ConnectionIo<S> {
+    /// Makes the end of the connection different from a regular end.
+    pub(super) fn reset_on_close(&mut self) {
+        self.stream.reset_on_close();
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
     /// Reads the head of the next request.
     pub(super) fn poll_head(
@@ -199,9 +207,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
     }
 
     /// Ready when the client has disconnected. Later requests are read ahead, up to a limit. While the body of the
-    /// current request is incomplete, reading the body detects the disconnection instead.
-    pub(super) fn poll_disconnected(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.body.is_ended() {
+    /// current request is incomplete and `has_reader`, reading the body detects the disconnection instead.
+    pub(super) fn poll_disconnected(&mut self, cx: &mut Context<'_>, has_reader: bool) -> Poll<()> {
+        if !self.body.is_ended() && !has_reader {
+            // The connection is closed after the response, since nobody has read the body.
+            while !self.discard_body() && !self.is_body_broken {
+                if !matches!(ready!(self.read.poll_fill(&mut self.stream, cx)), Ok(1..)) {
+                    self.closed = true;
+                    return Poll::Ready(());
+                }
+            }
+        } else if !self.body.is_ended() {
             if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
                 self.task = Some(cx.waker().clone());
             }
@@ -219,6 +235,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
             }
         }
         Poll::Pending
+    }
+
+    /// Returns whether so much was read ahead that the client's disconnection is not noticed.
+    pub(super) fn is_read_ahead_full(&self) -> bool {
+        self.read.bytes.len() >= MAX_AHEAD
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, ClientBodyError>> {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::{Outcome, PARK_AFTER};
 use crate::http1::{BadRequest, Decoder, HeadLimits, ParsedRequest};
 use crate::message::{Request, Response};
 use crate::proxy::{ResponseBody, handle, reject};
+use crate::server::transport::ResetOnClose;
 use crate::time::{Alarm, Clock};
 use crate::upstream::ClientBody;
 
@@ -70,7 +71,7 @@ pub(super) async fn serve_requests<S>(
     stopped: &mut watch::Receiver<bool>,
 ) -> Outcome
 where
-    S: AsyncRead + AsyncWrite + Unpin + Debug + 'static,
+    S: AsyncRead + AsyncWrite + ResetOnClose + Unpin + Debug + 'static,
 {
     let changes = stopped.clone();
     let future = Box::pin(stopped.wait_for(|stopped| *stopped));
@@ -187,18 +188,23 @@ async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
             return Poll::Ready(Some(response));
         }
         stop.poll(cx);
+        let has_reader = Rc::weak_count(io) > 0;
         let mut io = io.borrow_mut();
         // Writes interim responses.
         let written = io.poll_write(cx);
         let written = if let Poll::Ready(Ok(())) = written { io.poll_flush(cx) } else { written };
         let is_broken = matches!(written, Poll::Ready(Err(_)));
-        if is_broken || io.poll_disconnected(cx).is_ready() { Poll::Ready(None) } else { Poll::Pending }
+        if is_broken || io.poll_disconnected(cx, has_reader).is_ready() {
+            Poll::Ready(None)
+        } else {
+            Poll::Pending
+        }
     })
     .await
 }
 
 /// Sends a response. Returns whether another request may follow.
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+async fn send<S: AsyncRead + AsyncWrite + ResetOnClose + Unpin>(
     io: &Io<S>,
     response: Response<ResponseBody>,
     request_info: RequestInfo,
@@ -218,7 +224,8 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     let send_timeout = context.timeouts.send;
     // The end of the send timeout, and the number of writes before it began. Each write restarts it.
     let mut due: Option<(Instant, u64)> = None;
-    poll_fn(|cx| {
+    let mut silent: Option<(Instant, u64)> = None;
+    let sent = poll_fn(|cx| {
         loop {
             let is_waiting = sending.poll_fill(io, cx);
             let mut borrowed = io.borrow_mut();
@@ -254,11 +261,26 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(
             if sending.ended {
                 return Poll::Ready(Ok(keep_alive));
             }
-            ready!(borrowed.poll_disconnected(cx));
-            return Poll::Ready(Err(Broken));
+            if borrowed.poll_disconnected(cx, Rc::weak_count(io) > 0).is_ready() {
+                return Poll::Ready(Err(Broken));
+            }
+            if !borrowed.is_read_ahead_full() {
+                return Poll::Pending;
+            }
+            // Nobody may be left to read a silent response.
+            let writes = borrowed.writes();
+            if silent.is_none_or(|(_, before)| before != writes) {
+                silent = Some((Clock.mono() + send_timeout, writes));
+            }
+            return silent.map_or(Poll::Pending, |(due, _)| alarm.poll(cx, due).map(|()| Err(Broken)));
         }
     })
-    .await
+    .await;
+    if sent.is_err() && sending.encoder.ends_by_close() {
+        // Otherwise, the client would take the end of the connection for the end of the body.
+        io.borrow_mut().reset_on_close();
+    }
+    sent
 }
 
 /// A response that is being sent.
