@@ -246,6 +246,12 @@ async fn execute(
         error.refusal()
     })?;
     record.upstream = Some(Arc::clone(&upstream_response.server));
+    // Checked before the commands, because none is applied if the client gets another response.
+    if let Some(handshake) = handshake.as_ref().filter(|_| upstream_response.upgraded.is_none())
+        && long_lived::looks_accepted(handshake, upstream_response.response.status)
+    {
+        return Err(Refusal::BadResponse);
+    }
     let mutated = pin!(response::apply_commands(&upstream_response.response.fields, &exchange, record))
         .instrument(debug_span!("commands"))
         .await?;
@@ -261,7 +267,7 @@ async fn execute(
     let binding = SessionBinding::new(exchange, &cookie, now.mono);
     let tunnel = match handshake {
         Some(handshake) => {
-            long_lived::conclude_handshake(&handshake, &mut response, upstream_io, binding, &route.streams)?
+            long_lived::conclude_handshake(&handshake, &mut response, upstream_io, binding, &route.streams)
         }
         None => {
             long_lived::bind(&mut response, binding, &route.streams, &worker.stopped);

@@ -14,4 +14,4 @@ pub(super) use relay::Scratch;
 pub(super) use tunnel::Tunnel;
 pub use tunnel::Tunnels;
 pub use upgrade::{Upgrade, UpgradedIo};
-pub(super) use websocket::conclude_handshake;
+pub(super) use websocket::{conclude_handshake, looks_accepted};

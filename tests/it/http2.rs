@@ -1,11 +1,15 @@
 //! HTTP/2: real clients, and one that violates the protocol.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::certificates::Authority;
+use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::program::{output, successful_output};
+use crate::support::raw_http2::RawHttp2;
 use crate::support::script::Script;
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table;
@@ -522,4 +526,75 @@ async fn stalled_request_body_is_408_and_other_streams_continue() {
     assert_eq!(outcome["streams"]["1"]["status"], 408, "{outcome}");
     assert_eq!(outcome["streams"]["3"]["status"], 200, "{outcome}");
     assert_eq!(upstream.only_request().target, "/small");
+}
+
+/// Some clients reset a stream with NO_ERROR when they give up an upload.
+#[tokio::test]
+async fn upload_that_is_reset_with_no_error_does_not_reach_the_upstream_as_complete() {
+    let upstream = Upstream::start();
+    let gateway = public_gateway(&upstream).start().await;
+    let mut client = RawHttp2::connect("127.0.0.1", gateway.address()).await;
+    let stream = client.begin_post("/upload", b"abc");
+    client.send().await;
+    eventually("the beginning of the upload", || async { upstream.connections() == 1 }).await;
+    client.give_up(stream);
+    client.send().await;
+    gateway.wait_for_event("line", |event| field(event, "path") == "/upload").await;
+    let after = client.get("/after");
+    client.send().await;
+    assert!(client.reads_to_end_of(after).await);
+    let targets: Vec<_> = upstream.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, ["/after"], "a part of the upload was taken for a whole request");
+}
+
+/// The client never acknowledges the PING with which h2 shuts the connection down.
+#[tokio::test]
+async fn connection_of_a_changed_listener_is_closed_although_its_client_ignores_pings() {
+    let upstream = Upstream::start();
+    let listener = "address = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]";
+    let gateway = public_gateway(&upstream).listener(listener).start().await;
+    let mut client = RawHttp2::connect("127.0.0.1", gateway.address()).await;
+    let first = client.get("/");
+    client.send().await;
+    assert!(client.reads_to_end_of(first).await);
+    gateway.edit_config(|text| text.replace("trusted_proxies = [\"127.0.0.1\"]", ""));
+    gateway.reload().await;
+    for _ in 0..80 {
+        let stream = client.get("/");
+        client.send().await;
+        if !client.reads_to_end_of(stream).await {
+            return;
+        }
+        // The interval of the requests.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    panic!("the connection is still served with the old listener's settings");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extended_connect_that_looks_accepted_is_502_and_changes_no_session() {
+    let upstream = Upstream::responding(|_| {
+        ScriptedResponse::ok("no WebSocket").header("X-Session-Patch", "{\"seen\":1}")
+    });
+    let engine = table::engine().await;
+    let session = table::alice_session(&engine).await;
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/", "optional", "websocket = true\nwrites = true")
+        .start()
+        .await;
+    let connect = with_pseudo(":method", Some("CONNECT")).into_iter();
+    let cookie = session.cookie();
+    let more = [(":protocol", "websocket"), ("sec-websocket-version", "13"), ("cookie", &cookie)];
+    let connect = connect.chain(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let (pseudo, regular): (Vec<_>, Vec<_>) = connect.partition(|(name, _)| name.starts_with(':'));
+    let heads = [[pseudo, regular].concat()];
+    let before = session.row(&engine).await;
+    let Some(mut client) = client(&gateway, "heads", &[json!(heads)]) else { return };
+    let outcome = &outcomes(&mut client, 1).await[0];
+    assert_eq!(outcome["status"], 502, "{outcome}");
+    assert_eq!(session.row(&engine).await, before);
+    assert_eq!(upstream.request_count(), 1);
 }

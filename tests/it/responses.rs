@@ -1,5 +1,7 @@
 //! Responses: the app's response, the session cookie, and the removal of the headers for the gateway.
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::client::{Client, Request};
 use crate::support::engine::Engine;
@@ -131,6 +133,8 @@ async fn trailers_are_forwarded_to_http_1_clients_that_accept_them() {
 async fn response_with_the_session_cookie_is_private() {
     let upstream = Upstream::responding(|_| {
         let response = ScriptedResponse::ok("ok").header("Cache-Control", "public, max-age=60, s-maxage=600");
+        let response =
+            response.header("CDN-Cache-Control", "max-age=60").header("Surrogate-Control", "max-age=60");
         response
             .header("Set-Cookie", "b=\"2; 3\"; Path=/;;x")
             .header("Vary", "Accept")
@@ -143,12 +147,14 @@ async fn response_with_the_session_cookie_is_private() {
     let session_cookie = format!("{}; Path=/; HttpOnly; SameSite=Strict", due.cookie());
     assert_eq!(response.set_cookies(), ["b=\"2; 3\"; Path=/;;x", "a=1", &session_cookie]);
     assert_eq!(response.all("cache-control"), ["max-age=60, private"]);
+    assert_eq!((response.header("cdn-cache-control"), response.header("surrogate-control")), (None, None));
     assert_eq!(response.all("vary"), ["Accept", "Cookie"]);
 
     let fresh = put_session(&engine, false).await;
     let response = gateway.get("/", &fresh.cookie()).await;
     assert_eq!(response.set_cookies(), ["b=\"2; 3\"; Path=/;;x", "a=1"]);
     assert_eq!(response.all("cache-control"), ["public, max-age=60, s-maxage=600"]);
+    assert_eq!(response.header("cdn-cache-control"), Some("max-age=60"));
 }
 
 #[tokio::test]
@@ -413,4 +419,21 @@ async fn chunked_response_is_logged_as_complete_and_a_head_response_has_no_conte
     assert_eq!((field(&line, "complete"), field(&line, "bytes")), (&json!(true), &json!(5000)));
     let head = gateway.send(&Request::new("HEAD", "/head")).await;
     assert_eq!((head.status, head.header("content-length")), (200, None));
+}
+
+/// The end of the connection ends such a body, so only a reset tells that it is incomplete.
+#[tokio::test]
+async fn connection_of_an_http_1_0_client_is_reset_if_its_response_is_cut_off() {
+    let upstream = Upstream::responding(|request| {
+        let response = ScriptedResponse::ok("x".repeat(1000)).chunked(&[]);
+        if request.target == "/cut" { response.truncated_to(500) } else { response }
+    });
+    let engine = table::engine().await;
+    let gateway = gateway(&engine, &upstream).realm("").start().await;
+    for (path, is_cut) in [("/", false), ("/cut", true)] {
+        let mut client = TcpStream::connect(gateway.address()).await.unwrap();
+        client.write_all(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+        let read = client.read_to_end(&mut Vec::new()).await;
+        assert_eq!(read.is_err(), is_cut, "{read:?}");
+    }
 }

@@ -21,7 +21,8 @@ pub struct Upgrade(oneshot::Sender<UpgradedIo>);
 /// The client's end of a tunnel: a connection from the first byte after the head of the 101, or an HTTP/2 stream.
 pub struct UpgradedIo {
     pub(super) stream: Pin<Box<dyn Duplex>>,
-    /// Values that live as long as the stream is in use, such as a connection permit.
+    /// A value that lives as long as the stream is in use: over HTTP/2, the activity that keeps the connection from
+    /// counting as idle.
     pub(super) hold: Box<dyn Any>,
 }
 

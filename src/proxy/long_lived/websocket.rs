@@ -12,36 +12,29 @@ use super::tunnel::{Tunnel, TunnelLimits};
 use super::upgrade::Upgrade;
 use crate::config::StreamsConfig;
 use crate::message::Response;
-use crate::proxy::refusal::Refusal;
 use crate::proxy::request::{Handshake, UpgradeMethod};
 use crate::proxy::response::ResponseBody;
 use crate::upstream::Lease;
 
 /// Returns the tunnel if the response accepts `handshake`. `upstream` is the upstream's end of the tunnel in that case.
-///
-/// # Errors
-/// Returns [`Refusal::BadResponse`] if the response rejects the handshake but would look like an acceptance to the
-/// client.
 pub(in crate::proxy) fn conclude_handshake(
     handshake: &Handshake,
     response: &mut Response<ResponseBody>,
     upstream: Option<Lease>,
     binding: Option<SessionBinding>,
     streams: &StreamsConfig,
-) -> Result<Option<Box<Tunnel>>, Refusal> {
-    match (upstream, &streams.websocket) {
-        (Some(upstream), Some(config)) => {
-            accept(handshake, response);
-            let (upgrade, client) = Upgrade::channel();
-            response.body.upgrade_with(upgrade);
-            let limits = TunnelLimits { idle_timeout: streams.idle_timeout, max_age: config.max_age };
-            Ok(Some(Box::new(Tunnel { client, upstream, binding, limits })))
-        }
-        (_, _) if handshake.method() == UpgradeMethod::Connect && response.status.is_success() => {
-            Err(Refusal::BadResponse)
-        }
-        (_, _) => Ok(None),
-    }
+) -> Option<Box<Tunnel>> {
+    let (upstream, config) = upstream.zip(streams.websocket.as_ref())?;
+    accept(handshake, response);
+    let (upgrade, client) = Upgrade::channel();
+    response.body.upgrade_with(upgrade);
+    let limits = TunnelLimits { idle_timeout: streams.idle_timeout, max_age: config.max_age };
+    Some(Box::new(Tunnel { client, upstream, binding, limits }))
+}
+
+/// Returns whether a client would take a response that does not switch protocols for an acceptance of its handshake.
+pub(in crate::proxy) fn looks_accepted(handshake: &Handshake, status: StatusCode) -> bool {
+    handshake.method() == UpgradeMethod::Connect && status.is_success()
 }
 
 /// Writes the acceptance in the form of the client's HTTP version.

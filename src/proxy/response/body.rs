@@ -21,7 +21,7 @@ use crate::upstream::{BodyProgress, Incoming, IncomingError, Lease, RequestSende
 pub struct ResponseBody {
     source: Source,
     sent: u64,
-    /// Whether the body was read to its end. For a chunked body, `is_end_stream` may return false even then.
+    /// Whether the body was read to its end.
     ended: bool,
     /// The entry of the access log, which is written when the body has been sent or the client has disconnected.
     record: Option<Box<LogEntry>>,

@@ -25,6 +25,8 @@ use crate::proxy::model::Exchange;
 use crate::proxy::rewrite;
 use crate::session::{MutationOutcome, Realm};
 
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+
 /// Returns the client's response, made from the upstream's.
 pub(in crate::proxy) fn respond(
     upstream_response: UpstreamResponse,
@@ -117,8 +119,10 @@ fn trailer_names(announced: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_str(&names.join(", ")).ok().filter(|line| !line.is_empty())
 }
 
-/// Keeps a response with a session's cookie out of shared caches (RFC 9111, 5.2.2).
+/// Keeps a response with a session's cookie out of shared caches (RFC 9111, 5.2.2). Fields such as CDN-Cache-Control, which
+/// take precedence over Cache-Control in some of them (RFC 9213, 2.2), are removed.
 fn keep_private(fields: &mut Fields) {
+    fields.retain(|name, _| !(name.as_str().ends_with("-cache-control") || *name == SURROGATE_CONTROL));
     let lines: Vec<String> =
         fields.get_all(&CACHE_CONTROL).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
     let mut directives: Vec<&str> = lines.iter().flat_map(|line| split_list(line)).collect();
