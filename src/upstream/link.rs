@@ -3,12 +3,13 @@
 //! A request is prepared for its HTTP version when its connection is known: HTTP/1.1 has Host and headers for the framing
 //! of the body, HTTP/2 has `:scheme` and `:authority` instead.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use http::header::{HOST, TE, TRANSFER_ENCODING};
@@ -58,8 +59,11 @@ pub(super) struct Http1Link {
 pub(super) struct Http2Link {
     sender: http2::SendRequest<RequestBody>,
     streams: Cell<usize>,
-    /// Limit on streams: the smaller of [`MAX_STREAMS`] and the server's setting.
+    /// Limit on streams: the smaller of [`MAX_STREAMS`] and the server's setting. The connection's task updates it.
     allowed: Rc<Cell<usize>>,
+    /// Wakes the connection's task, until the first response: the server's settings have been received by then, but do
+    /// not wake it.
+    settings: Rc<RefCell<Option<Waker>>>,
     /// When the last stream ended.
     idle_since: Cell<Instant>,
     _task: AbortOnDropHandle<()>,
@@ -121,9 +125,14 @@ impl Link {
                     .handshake(TokioIo::new(stream))
                     .await?;
                 let allowed = Rc::new(Cell::new(MAX_STREAMS));
-                let current = Rc::clone(&allowed);
+                let settings: Rc<RefCell<Option<Waker>>> = Rc::default();
+                let (current, waker) = (Rc::clone(&allowed), Rc::clone(&settings));
                 let _task = spawn(async move {
+                    let mut is_first = true;
                     let ended = poll_fn(|cx| {
+                        if std::mem::take(&mut is_first) {
+                            waker.replace(Some(cx.waker().clone()));
+                        }
                         let polled = Pin::new(&mut connection).poll(cx);
                         current.set(connection.current_max_send_streams().min(MAX_STREAMS));
                         polled
@@ -136,6 +145,7 @@ impl Link {
                     sender,
                     streams: Cell::new(0),
                     allowed,
+                    settings,
                     idle_since: Cell::new(idle_since),
                     _task,
                     _count,
@@ -165,6 +175,11 @@ impl Http2Link {
 }
 
 impl Http2Stream {
+    /// Records that the response has begun.
+    pub(super) fn response_started(&self) {
+        self.link.settings.take().into_iter().for_each(Waker::wake);
+    }
+
     /// Returns whether this is a stream of `link`.
     pub(super) fn belongs_to(&self, link: &Rc<Http2Link>) -> bool {
         Rc::ptr_eq(&self.link, link)

@@ -499,6 +499,7 @@ impl Connection {
                     stream.prepare((*head).clone(), body, gateway_headers, &target.endpoint);
                 let sending = Box::pin(sender.try_send_request(request));
                 let result = await_response_head(sending, timeout, &progress, &mut Alarm::default()).await?;
+                stream.response_started();
                 let result = result.map(|response| Response::from(response).map(Incoming::from_http2));
                 Some(result.map_err(|mut failed| {
                     let unsent = failed.take_message().is_some();

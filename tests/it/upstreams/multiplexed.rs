@@ -17,6 +17,11 @@ type Call = (http::Request<RecvStream>, SendResponse<Bytes>);
 
 /// Starts an HTTP/2 server without TLS. Returns its URL and a channel of its requests.
 async fn server() -> (String, mpsc::Receiver<Call>) {
+    server_with(100).await
+}
+
+/// Starts a server that allows this many concurrent streams of a connection.
+async fn server_with(streams: u32) -> (String, mpsc::Receiver<Call>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let url = format!("h2c://{}", listener.local_addr().expect("is bound"));
     let (calls, receiver) = mpsc::channel(16);
@@ -24,7 +29,8 @@ async fn server() -> (String, mpsc::Receiver<Call>) {
         while let Ok((stream, _)) = listener.accept().await {
             let calls = calls.clone();
             tokio::spawn(async move {
-                let mut connection = h2::server::handshake(stream).await.expect("a handshake");
+                let handshake = h2::server::Builder::new().max_concurrent_streams(streams).handshake(stream);
+                let mut connection = handshake.await.expect("a handshake");
                 while let Some(Ok(call)) = connection.accept().await {
                     calls.send(call).await.expect("the test is running");
                 }
@@ -125,4 +131,21 @@ async fn websocket_handshakes_are_sent_to_servers_with_http_1_only() {
         assert_eq!(gateway.send(&handshake).await.status, 403);
     }
     assert_eq!(plain.request_count(), 4);
+}
+
+#[tokio::test]
+async fn another_connection_is_opened_if_the_server_allows_no_further_stream() {
+    let (server, mut calls) = server_with(1).await;
+    let gateway = gateway(&[server], "").server("workers = 1").start().await;
+    let mut first = Client::connect(gateway.address()).await;
+    first.send_request(&Request::get("/events")).await;
+    let (_, mut respond) = within("the first request", calls.recv()).await.expect("a request");
+    let mut events = respond.send_response(http::Response::new(()), false).expect("is open");
+    events.send_data(Bytes::from_static(b"one"), false).expect("is open");
+    first.read_until("one").await;
+    let mut second = Client::connect(gateway.address()).await;
+    second.send_request(&Request::get("/")).await;
+    let (_, mut respond) = within("the second request", calls.recv()).await.expect("a request");
+    respond.send_response(http::Response::new(()), true).expect("is open");
+    assert_eq!(second.read_response().await.expect("a response").status, 200);
 }
