@@ -55,6 +55,10 @@ pub use state::{ReloadCounters, State};
 pub use tls::TlsError;
 
 /// Timeout for all workers to switch to a new generation.
+/// Timeout for the workers to end after the timeout for draining, which each of them applies itself.
+const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval at which the server checks whether a worker has ended.
+const WORKER_POLL: Duration = Duration::from_millis(10);
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for store operations that are still running when the workers have ended. Each has its own timeout, too.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -289,11 +293,9 @@ impl Server {
         });
         // The send fails if no worker is left.
         let _ = self.stop.send(true);
-        for worker in self.workers {
-            let ended = tokio::task::spawn_blocking(move || worker.join()).await;
-            if !matches!(ended, Ok(Ok(()))) {
-                tracing::error!("a worker panicked");
-            }
+        let timeout = self.config.server.drain.saturating_add(WORKER_TIMEOUT);
+        if tokio::time::timeout(timeout, join(self.workers)).await.is_err() {
+            tracing::error!("a worker is stuck, and is not waited for any longer");
         }
         self.tasks.close();
         if tokio::time::timeout(STORE_TIMEOUT, self.tasks.wait()).await.is_err() {
@@ -306,6 +308,19 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+/// Waits until all workers have ended.
+async fn join(workers: Vec<JoinHandle<()>>) {
+    for worker in workers {
+        // Polls, because a task cannot await a thread, and a second stop signal could not cancel a blocking call.
+        while !worker.is_finished() {
+            tokio::time::sleep(WORKER_POLL).await;
+        }
+        if worker.join().is_err() {
+            tracing::error!("a worker panicked");
+        }
+    }
+}
+
 }
 
 impl Certificates {

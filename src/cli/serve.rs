@@ -5,6 +5,8 @@ mod manager;
 mod reloader;
 mod successor;
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::server::{Inherited, Server, StartError};
@@ -20,6 +22,8 @@ use successor::{HandoverError, Successor};
 
 /// Threads of the control runtime, which runs everything but requests: store operations, reloads, signals.
 const CONTROL_THREADS: usize = 2;
+/// Timeout for tasks and blocking calls that still run at the end, such as the lookup of a name.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(file: &ConfigFile) -> CommandResult {
     // This changes environment variables, so it must come before any thread is started.
@@ -160,13 +164,16 @@ async fn run_until_stopped(ending: impl Future<Output = ()>, stop: &mut StopSign
 
 /// Runs `work` on the control runtime.
 pub(super) fn on_control_runtime(work: impl Future<Output = CommandResult>) -> CommandResult {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
-        .map_err(|error| Failure::internal(format!("cannot start the async runtime: {error}")))?
-        .block_on(work)
+        .map_err(|error| Failure::internal(format!("cannot start the async runtime: {error}")))?;
+    let result = runtime.block_on(work);
+    // Dropping the runtime would wait for blocking calls without a timeout.
+    runtime.shutdown_timeout(RUNTIME_TIMEOUT);
+    result
 }
 
 /// The signals that stop the gateway: SIGTERM and SIGINT.

@@ -131,6 +131,29 @@ async fn requests_are_served_during_the_drain_delay() {
 }
 
 #[tokio::test]
+async fn second_signal_ends_the_process_while_a_request_is_in_flight() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::responding(move |_| ScriptedResponse::ok("late").after(&held));
+    let gateway = Gateway::builder()
+        .server(&format!("{SERVER}\ndrain = \"1h\""))
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .start()
+        .await;
+    let mut client = Client::connect(gateway.address()).await;
+    client.send_request(&Request::get("/")).await;
+    gate.wait_for_arrival().await;
+
+    gateway.signal("TERM");
+    gateway.nth_event("draining", 1).await;
+    let (status, _) = gateway.terminate().await;
+
+    assert!(status.success());
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
 async fn upgraded_process_has_the_sockets_and_the_new_settings() {
     let engine = table::engine().await;
     let upstream = Upstream::start();
