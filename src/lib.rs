@@ -17,6 +17,7 @@ pub mod rate;
 pub mod secret;
 pub mod time;
 pub mod tls;
+mod unix_socket;
 
 pub mod config;
 

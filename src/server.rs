@@ -23,7 +23,6 @@ mod reset_budget;
 mod state;
 mod tls;
 mod transport;
-mod unix;
 mod worker;
 
 use std::net::SocketAddr;

@@ -13,8 +13,8 @@ use super::connections::Connections;
 use super::inherited::Inherited;
 use super::listener_socket::{self, BACKLOG, ListenerSocket};
 use super::tls::TlsError;
-use super::unix::{self, SocketFile};
 use crate::config::{ListenerAddress, ListenerConfig};
+use crate::unix_socket::{self, SocketFile};
 
 /// Error of a listener that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ impl Listener {
                 ListenerAddress::Tcp(address) => Ok((listener_socket::bind_tcp(*address, workers)?, None)),
                 // Unix sockets have no SO_REUSEPORT; all workers accept from one queue.
                 ListenerAddress::Unix(path) => {
-                    let (socket, file) = unix::bind(path, config.mode, BACKLOG)?;
+                    let (socket, file) = unix_socket::bind(path, config.mode, BACKLOG)?;
                     Ok((vec![ListenerSocket::Unix(socket)], Some(file)))
                 }
             }

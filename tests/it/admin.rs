@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::client::{Client, Request, Response};
 use crate::support::engine::{Affected, Engine, Fault};
@@ -337,6 +338,37 @@ async fn unix_socket_has_mode_660_accepts_any_host_and_is_removed_at_exit() {
     assert!(events.iter().any(|event| event["address"].as_str().is_some_and(|a| a.starts_with("unix:"))));
     gateway.terminate().await;
     assert!(!socket.exists());
+}
+
+/// A blocking connection attempt to a socket whose accept queue is full would wait without a timeout.
+#[tokio::test]
+async fn unix_socket_of_a_process_that_does_not_respond_is_not_replaced() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    let address = SockAddr::unix(&path).unwrap();
+    let open = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    };
+    let listening = open();
+    listening.bind(&address).unwrap();
+    listening.listen(1).unwrap();
+    let mut queued = vec![open()];
+    while queued.last().unwrap().connect(&address).is_ok() {
+        queued.push(open());
+    }
+
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .toml(&format!("[admin]\naddress = \"unix:{}\"", path.display()));
+    let failure = gateway.fail_to_start().await;
+
+    assert!(failure.log.contains("the admin listener: address in use"), "{}", failure.log);
+    assert!(path.exists());
 }
 
 /// Idle admin connections do not use up those of the public listener.

@@ -108,7 +108,7 @@ const LAYERS: &[&[&str]] = &[
         "headers",
         "rate",
     ],
-    &["tls", "http1"],
+    &["tls", "http1", "unix_socket"],
     &["config"],
     &["format"],
     &["telemetry"],

@@ -15,7 +15,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a listening Unix socket. Dropping it removes the file.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -24,7 +24,7 @@ pub(super) struct SocketFile {
 }
 
 /// Listens at `path`. `mode` is the mode of the socket file; clients need write permission to connect.
-pub(super) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, SocketFile)> {
+pub(crate) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, SocketFile)> {
     remove_leftover(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -64,12 +64,12 @@ fn remove_leftover(path: &Path) -> io::Result<()> {
 
 impl SocketFile {
     /// Keeps the file for another process.
-    pub(super) fn keep(&self) {
+    pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
     }
 
     /// Changes the mode of the file.
-    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
         fs::set_permissions(&self.path, Permissions::from_mode(mode))
     }
 }
