@@ -52,7 +52,7 @@ pub(super) fn run(args: &Explain, file: &ConfigFile) -> CommandResult {
     let explanation = super::block_on(explain(&config, args, cookie.as_deref()))?;
     let mut stdout = output::stdout();
     if args.json {
-        writeln!(stdout, "{}", explanation.to_json(args))?;
+        writeln!(stdout, "{}", output::json(&explanation.to_json(args)))?;
     } else {
         explanation.print(args, &config, &mut stdout)?;
     }

@@ -50,8 +50,7 @@ pub(crate) fn print_diagnostics(problems: &DiagnosticReport) -> io::Result<()> {
 pub(crate) fn escape(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        // U+202A–202E and U+2066–2069 reorder the text around them.
-        if character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if controls_terminal(character) {
             // Writing to a string does not fail.
             let _ = write!(shown, "{}", character.escape_unicode());
         } else {
@@ -59,6 +58,27 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     shown
+}
+
+/// Formats JSON, and escapes the characters that a terminal would interpret, except for line breaks. The result is the same
+/// JSON, since these characters occur in strings only.
+pub(crate) fn json(json: &impl fmt::Display) -> String {
+    let json = json.to_string();
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character != '\n' && controls_terminal(character) {
+            // All of them have four hex digits. Writing to a string does not fail.
+            let _ = write!(shown, "\\u{:04x}", u32::from(character));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Returns whether a terminal would interpret `character`. U+202A–202E and U+2066–2069 reorder the text around them.
+fn controls_terminal(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Formats a time relative to `now`: `in 18m 20s`, `3d ago`, `never`.
@@ -127,5 +147,17 @@ mod tests {
     fn control_characters_are_escaped() {
         assert_eq!(escape("zoë ☃"), "zoë ☃");
         assert_eq!(escape("\u{1b}[2J\u{9b}1m\r\n\u{202e}x"), "\\u{1b}[2J\\u{9b}1m\\u{d}\\u{a}\\u{202e}x");
+    }
+
+    #[test]
+    fn control_characters_in_json_are_escaped_and_the_value_is_the_same() {
+        let value =
+            serde_json::json!({ "zoë\u{9b}": "\u{1b}[2J\u{7f}\u{9b}1m\r\n\u{202e}\u{2069}x\u{1f600}" });
+        let line = json(&value);
+        assert_eq!(line, r#"{"zoë\u009b":"\u001b[2J\u007f\u009b1m\r\n\u202e\u2069x😀"}"#);
+        for text in [line, json(&format_args!("{value:#}"))] {
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+            assert!(text.chars().all(|character| character == '\n' || !controls_terminal(character)));
+        }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn create(args: Create, file: &ConfigFile) -> CommandResult {
                 "cookie": { "name": name, "value": value },
                 "expires": output::unix_seconds(created.record.expires),
             });
-            writeln!(stdout, "{line}")?;
+            writeln!(stdout, "{}", output::json(&line))?;
         } else {
             writeln!(stdout, "{name}={value}")?;
         }
@@ -71,7 +71,7 @@ pub(super) fn show(args: &Show, file: &ConfigFile) -> CommandResult {
         let row = JudgedRow::judge(&realm, &key, &item, Clock.wall());
         let mut stdout = output::stdout();
         if args.json {
-            writeln!(stdout, "{}", row.to_json(ClaimsDisplay::Show))?;
+            writeln!(stdout, "{}", output::json(&row.to_json(ClaimsDisplay::Show)))?;
         } else {
             write!(stdout, "{}", row.to_text())?;
         }
@@ -99,7 +99,7 @@ pub(super) fn list(args: &List, file: &ConfigFile) -> CommandResult {
                 matching += 1;
                 live += usize::from(row.is_live());
                 if args.json {
-                    writeln!(stdout, "{}", row.to_json(claims))?;
+                    writeln!(stdout, "{}", output::json(&row.to_json(claims)))?;
                 } else {
                     writeln!(stdout, "{}", row.to_line(claims))?;
                 }

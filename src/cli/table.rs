@@ -50,7 +50,9 @@ pub(super) fn show(args: &ShowTables, file: &ConfigFile) -> CommandResult {
             let table = context::table(&store, realm, format.as_ref());
             match table.describe().await? {
                 None => missing.push(format!("`{}`", table.name())),
-                Some(state) if args.json => writeln!(output::stdout(), "{}", to_json(table.name(), &state))?,
+                Some(state) if args.json => {
+                    writeln!(output::stdout(), "{}", output::json(&to_json(table.name(), &state)))?;
+                }
                 Some(state) => print(table.name(), &state)?,
             }
         }
@@ -78,7 +80,7 @@ pub(super) fn policy(args: &Tables, file: &ConfigFile) -> CommandResult {
     let policies = realms.iter().map(|realm| policy::for_table(&realm.table, region.as_deref()));
     let policy = policies.reduce(|all, one| merge(all, &one)).unwrap_or_default();
     let mut stdout = output::stdout();
-    writeln!(stdout, "{policy:#}")?;
+    writeln!(stdout, "{}", output::json(&format_args!("{policy:#}")))?;
     Ok(())
 }
 

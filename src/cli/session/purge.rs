@@ -161,7 +161,7 @@ fn report(
             "pauses": totals.pauses,
             "seconds": took.as_secs_f64(),
         });
-        writeln!(output::stdout(), "{summary}")?;
+        writeln!(output::stdout(), "{}", output::json(&summary))?;
     }
     let mut stderr = output::stderr();
     let took = humantime::format_duration(Duration::from_secs(took.as_secs().max(1)));

@@ -160,3 +160,17 @@ fn list_of_a_store_in_memory_fails_with_a_hint() {
     let output = site.run(&["session", "list"]).with_code(1);
     assert!(output.stderr.contains("hint: set `listen`"), "{}", output.stderr);
 }
+
+#[test]
+fn json_output_escapes_characters_that_a_terminal_would_interpret() {
+    let site = Site::new(CONFIG);
+    let name = "\u{9b}2J\u{7f}\u{202e}\u{2066}zoë";
+    let (_, reference) = site.create_session(&[&format!("name={name}")]);
+    for args in
+        [&["session", "show", "--json", &reference] as &[&str], &["session", "list", "--json", "--claims"]]
+    {
+        let output = site.run(args).success();
+        assert_eq!(output.json()["claims"]["name"], name, "{args:?}");
+        assert!(output.stdout.contains(r"\u009b2J\u007f\u202e\u2066zoë"), "{args:?}: {}", output.stdout);
+    }
+}
