@@ -55,7 +55,8 @@ pub struct Store {
 
 impl Store {
     /// Opens the configured store. Checks what can be checked without a request to a table: the region and credentials,
-    /// the database file, the listen address.
+    /// the database file, the listen address. A task removes expired rows from the embedded engine, and another one serves
+    /// its API.
     ///
     /// # Errors
     /// Returns an error if one of these is missing or invalid; the message says what to set.
@@ -64,6 +65,21 @@ impl Store {
             StoreConfig::Dynamodb(config) => Self::connect(config, None).await,
             #[cfg(feature = "embedded")]
             StoreConfig::Embedded { path, listen } => Self::open_embedded(path.as_deref(), *listen).await,
+            #[cfg(not(feature = "embedded"))]
+            StoreConfig::Embedded { .. } => Err(StoreOpenError::NotBuilt),
+        }
+    }
+
+    /// Opens the configured store without the tasks of the embedded engine, for commands: rows are removed and the API is
+    /// served only where the gateway runs.
+    ///
+    /// # Errors
+    /// Returns an error under the same conditions as [`Self::open`].
+    pub async fn open_without_tasks(config: &StoreConfig) -> Result<Self, StoreOpenError> {
+        match config {
+            StoreConfig::Dynamodb(config) => Self::connect(config, None).await,
+            #[cfg(feature = "embedded")]
+            StoreConfig::Embedded { path, .. } => Ok(Self::with_engine(&open_engine(path.as_deref()).await?)),
             #[cfg(not(feature = "embedded"))]
             StoreConfig::Embedded { .. } => Err(StoreOpenError::NotBuilt),
         }
@@ -89,11 +105,11 @@ impl Store {
 
     #[cfg(feature = "embedded")]
     async fn open_embedded(path: Option<&Path>, listen: Option<SocketAddr>) -> Result<Self, StoreOpenError> {
-        let engine = match path {
-            Some(path) => embedded::Engine::file(path).await?,
-            None => embedded::Engine::memory()?,
-        };
+        let engine = open_engine(path).await?;
         let mut store = Self::with_engine(&engine);
+        let sweeper = engine.clone();
+        let sweep = async move { sweeper.sweep_forever(embedded::SWEEP_INTERVAL).await };
+        store.tasks.push(AbortOnDropHandle::new(tokio::spawn(sweep)));
         if let Some(address) = listen {
             let listener = embedded::server::bind(address).await?;
             store.api_address = listener.local_addr().ok();
@@ -103,17 +119,14 @@ impl Store {
         Ok(store)
     }
 
-    /// Creates a store on `engine`, which the caller may use as well. Must be called in a Tokio runtime, where a task
-    /// removes expired rows.
+    /// Creates a store on `engine`, which the caller may use as well.
     #[cfg(feature = "embedded")]
     pub fn with_engine(engine: &embedded::Engine) -> Self {
-        let sweeper = engine.clone();
-        let sweep = async move { sweeper.sweep_forever(embedded::SWEEP_INTERVAL).await };
         Self {
             client: embedded::connector::client(engine),
             region: None,
             api_address: None,
-            tasks: vec![AbortOnDropHandle::new(tokio::spawn(sweep))],
+            tasks: Vec::new(),
         }
     }
 
@@ -130,6 +143,14 @@ impl Store {
     /// Returns the region that requests are signed for; `None` for the embedded engine.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
+    }
+}
+
+#[cfg(feature = "embedded")]
+async fn open_engine(path: Option<&Path>) -> Result<embedded::Engine, StoreOpenError> {
+    match path {
+        Some(path) => embedded::Engine::file(path).await,
+        None => embedded::Engine::memory(),
     }
 }
 

@@ -28,8 +28,6 @@ pub(super) struct RealmContext {
     pub(super) config: RealmConfig,
     pub(super) format: Box<dyn Format>,
     pub(super) table: Table,
-    /// Keeps the tasks of an embedded engine running.
-    _store: Option<Store>,
 }
 
 /// The action to take if the database of the embedded store does not exist.
@@ -101,7 +99,9 @@ pub(super) fn table_realms<'c>(
 
 /// Opens the store that the running gateway uses.
 pub(super) async fn open_store(config: &StoreConfig, if_missing: IfMissing) -> Result<Store, Failure> {
-    let StoreConfig::Embedded { path, listen } = config else { return Ok(Store::open(config).await?) };
+    let StoreConfig::Embedded { path, listen } = config else {
+        return Ok(Store::open_without_tasks(config).await?);
+    };
     if let Some(address) = listen
         && accepts_connections(*address).await
     {
@@ -112,8 +112,8 @@ pub(super) async fn open_store(config: &StoreConfig, if_missing: IfMissing) -> R
             Err(Failure::refused(format!("there is no database `{}` yet", path.display()))
                 .hint("the gateway creates it when it starts; so does `sessiongate table create`"))
         }
-        // Without `listen`, because only the running gateway serves the API.
-        Some(path) => Ok(Store::open(&StoreConfig::Embedded { path: Some(path.clone()), listen: None }).await?),
+        // Without tasks, because a command must not remove rows that it only reads.
+        Some(_) => Ok(Store::open_without_tasks(config).await?),
         None if listen.is_some() => {
             Err(Failure::refused("the store is in the gateway's memory, and the gateway is not running")
                 .hint("start it with `sessiongate serve`, or set `path` in [store.embedded]"))
@@ -167,14 +167,14 @@ impl RealmContext {
         if if_missing == IfMissing::Create && is_embedded(&config.store) {
             context.table.provision(context.format.ttl_attribute()).await?;
         }
-        Ok(Self { _store: Some(store), ..context })
+        Ok(context)
     }
 
-    /// Returns the context of a realm. The caller keeps the store open.
+    /// Returns the context of a realm.
     pub(super) fn new(store: &Store, realm: &RealmConfig) -> Self {
         let format = format::open(realm);
         let table = table(store, realm, format.as_ref());
-        Self { config: realm.clone(), format, table, _store: None }
+        Self { config: realm.clone(), format, table }
     }
 }
 

@@ -96,7 +96,7 @@ async fn explain(config: &Config, args: &Explain, cookie: Option<&str>) -> Resul
 async fn open_store(config: &Config, sends_cookie: bool) -> Result<Store, Failure> {
     let empty = StoreConfig::Embedded { path: None, listen: None };
     // A build without the embedded engine cannot open it.
-    if !sends_cookie && let Ok(store) = Store::open(&empty).await {
+    if !sends_cookie && let Ok(store) = Store::open_without_tasks(&empty).await {
         return Ok(store);
     }
     context::open_store(&config.store, IfMissing::Fail).await

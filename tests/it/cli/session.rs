@@ -1,6 +1,7 @@
 //! `sessiongate session create`, `show`, `list` and `revoke`.
 
 use serde_json::json;
+use sessiongate::time::Clock;
 
 use super::{CONFIG, Site};
 
@@ -173,4 +174,26 @@ fn json_output_escapes_characters_that_a_terminal_would_interpret() {
         assert_eq!(output.json()["claims"]["name"], name, "{args:?}");
         assert!(output.stdout.contains(r"\u009b2J\u007f\u202e\u2066zoë"), "{args:?}: {}", output.stdout);
     }
+}
+
+#[test]
+fn commands_that_read_sessions_keep_expired_rows() {
+    let site = Site::new(&CONFIG.replace(r#"timeout = "20m""#, "timeout = \"2s\"\nreissue_time = \"1s\""));
+    let (cookie, reference) = site.create_session(&["user=alice"]);
+    let show = || site.run(&["session", "show", "--json", &reference]).success().json();
+    let expires = show()["expires"].as_i64().unwrap();
+    let mut attempts = 0..10_000;
+    // The engine removes rows whose TTL is in an earlier second.
+    while Clock.wall().as_secs() <= expires {
+        assert_eq!(show()["expires"], expires);
+        assert!(attempts.next().is_some(), "the session never expires");
+    }
+    for _ in 0..5 {
+        let purge = ["session", "purge", "--dry-run", "--json"];
+        assert_eq!(site.run(&purge).success().json()["expired"], 1);
+        assert_eq!(site.run(&["session", "list", "--expired", "--json"]).success().json_lines().len(), 1);
+        assert!(site.run(&["explain", "--cookie", &cookie]).success().stdout.contains("expired"));
+    }
+    site.run(&["check", "--connect"]).success();
+    assert_eq!(show()["state"], "expired");
 }
