@@ -16,7 +16,7 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct State {
     draining: AtomicBool,
-    /// The time of each worker's last heartbeat, in milliseconds since `started`.
+    /// The time of each worker's last heartbeat, in milliseconds since `started`; `u64::MAX` for a worker that has ended.
     heartbeats: Box<[AtomicU64]>,
     started: Instant,
     generation: AtomicU64,
@@ -60,7 +60,7 @@ impl State {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Returns whether every worker has sent a heartbeat recently.
+    /// Returns whether every worker has sent a heartbeat recently or has ended.
     pub fn is_alive(&self) -> bool {
         let age = Clock.mono().saturating_duration_since(self.started);
         self.heartbeats.iter().all(|heartbeat| {
@@ -96,6 +96,13 @@ impl State {
         }
     }
 
+    /// Records that worker `number` has ended. It sends no more heartbeats, and does not count as stuck.
+    pub(super) fn record_end(&self, number: usize) {
+        if let Some(heartbeat) = self.heartbeats.get(number) {
+            heartbeat.store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+
     /// Counts a reload that was applied.
     pub(super) fn reloaded(&self) {
         self.reloaded.fetch_add(1, Ordering::Relaxed);
@@ -119,6 +126,16 @@ mod tests {
         assert!(state.is_alive());
         let state = State { started: state.started.checked_sub(HEARTBEAT_TIMEOUT * 2).unwrap(), ..state };
         state.record_heartbeat(0, Clock.mono());
+        assert!(!state.is_alive());
+        state.record_heartbeat(1, Clock.mono());
+        assert!(state.is_alive());
+    }
+
+    #[test]
+    fn draining_gateway_is_alive_when_a_worker_has_ended() {
+        let state = State::new(2);
+        let state = State { started: state.started.checked_sub(HEARTBEAT_TIMEOUT * 2).unwrap(), ..state };
+        state.record_end(0);
         assert!(!state.is_alive());
         state.record_heartbeat(1, Clock.mono());
         assert!(state.is_alive());

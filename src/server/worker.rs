@@ -156,6 +156,7 @@ async fn run(setup: WorkerSetup, ids: RequestIds) {
         let connections = connections.len() + tunnels.len();
         tracing::warn!(connections, "connections were still open at the drain timeout, and are closed");
     }
+    state.record_end(number);
 }
 
 impl Acceptors {
