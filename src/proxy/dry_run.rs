@@ -25,7 +25,7 @@ use crate::upstream::ClientBody;
 /// The result of a dry run.
 #[derive(Debug)]
 pub(crate) struct DryRun {
-    /// The request headers that clients may not send.
+    /// The request headers that the peer may not send.
     pub(crate) scrubbed: Vec<HeaderName>,
     /// The matching route, if any.
     pub(crate) route: Option<Arc<Route>>,
@@ -81,7 +81,7 @@ pub(crate) async fn dry_run(
     now: Now,
 ) -> DryRun {
     let names = || request.head.fields.names();
-    let scrubbed = names().filter(|name| gateway.scrub.removes(name));
+    let scrubbed = names().filter(|name| gateway.scrub.removes(name) && !peer.may_send(name));
     let mut observed = Observed { scrubbed: scrubbed.cloned().collect(), ..Observed::default() };
     let overrides = names().filter(|name| headers::is_override(name.as_str()));
     let overrides: Vec<_> = overrides.filter(|name| !observed.scrubbed.contains(name)).cloned().collect();

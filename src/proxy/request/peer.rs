@@ -122,7 +122,7 @@ impl Peer {
 
     /// Returns whether the peer may send the header `name` although clients may not. Trusted proxies may send forwarding
     /// headers.
-    pub(super) fn may_send(&self, name: &HeaderName) -> bool {
+    pub(in crate::proxy) fn may_send(&self, name: &HeaderName) -> bool {
         self.trusted && (name.as_str().starts_with("x-forwarded-") || *name == FORWARDED)
     }
 

@@ -174,6 +174,18 @@ fn explain_shows_the_path_with_merged_slashes() {
 }
 
 #[test]
+fn explain_lists_forwarding_headers_as_removed_unless_the_proxy_is_trusted() {
+    let headers =
+        ["-H", "X-Forwarded-Proto: https", "-H", "X-Forwarded-For: 192.0.2.1", "-H", "X-User: root"];
+    let args = [&["explain", "--json"] as &[&str], &headers].concat();
+    let removed = |config: &str| Site::new(config).run(&args).success().json()["scrubbed"].clone();
+    assert_eq!(removed(CONFIG), json!(["x-forwarded-proto", "x-forwarded-for", "x-user"]));
+    let listener = "address = \"127.0.0.1:0\"";
+    let trusted = CONFIG.replace(listener, &format!("{listener}\ntrusted_proxies = [\"127.0.0.1\"]"));
+    assert_eq!(removed(&trusted), json!(["x-user"]));
+}
+
+#[test]
 fn explain_lists_the_removed_override_headers() {
     let route = "\n[[routes]]\npath = \"/app\"\naccess = \"public\"\nupstream = \"app\"\n\
                  allow_overrides = [\"X-HTTP-Method-Override\"]\n";
