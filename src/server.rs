@@ -54,14 +54,14 @@ pub use state::{ReloadCounters, State};
 pub use tls::TlsError;
 
 /// Timeout for all workers to switch to a new generation.
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for the workers to end after the timeout for draining, which each of them applies itself.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval at which the server checks whether a worker has ended.
 const WORKER_POLL: Duration = Duration::from_millis(10);
-const SWITCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for store operations that are still running when the workers have ended. Each has its own timeout, too.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout for writing the rest of the access log.
+/// Timeout for writing the rest of the access log, and of those that reloads have replaced.
 const ACCESS_LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running gateway.
@@ -300,13 +300,14 @@ impl Server {
         if tokio::time::timeout(STORE_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::warn!("store operations were still running at the end");
         }
-        if let Some(log) = &self.telemetry.access_log
-            && tokio::time::timeout(ACCESS_LOG_TIMEOUT, log.close()).await.is_err()
-        {
+        let closing = self.telemetry.close_access_logs();
+        if tokio::time::timeout(ACCESS_LOG_TIMEOUT, closing).await.is_err() {
             tracing::warn!("the last lines of the access log could not be written");
         }
         tracing::info!("stopped");
     }
+}
+
 /// Waits until all workers have ended.
 async fn join(workers: Vec<JoinHandle<()>>) {
     for worker in workers {
@@ -318,8 +319,6 @@ async fn join(workers: Vec<JoinHandle<()>>) {
             tracing::error!("a worker panicked");
         }
     }
-}
-
 }
 
 impl Certificates {

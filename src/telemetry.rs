@@ -16,6 +16,7 @@ pub mod trace;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 
+use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -33,6 +34,8 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// The access log, or `None` if it is off.
     pub access_log: Option<Arc<AccessLog>>,
+    /// Tracks the writer threads of this access log and of those that it has replaced.
+    writers: TaskTracker,
 }
 
 impl Telemetry {
@@ -51,7 +54,8 @@ impl Telemetry {
     /// # Errors
     /// Returns an error if two metrics have the same name. That is a programming error, and every start would show it.
     pub fn without_access_log() -> io::Result<Self> {
-        Ok(Self { metrics: Arc::new(Metrics::new().map_err(io::Error::other)?), access_log: None })
+        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        Ok(Self { metrics, access_log: None, writers: TaskTracker::new() })
     }
 
     /// Returns the same metrics with an access log that writes JSON lines to `output`.
@@ -59,8 +63,8 @@ impl Telemetry {
     /// # Errors
     /// Returns an error if the writer thread cannot be started.
     pub fn with_access_log(&self, output: Box<dyn Write + Send>, workers: usize) -> io::Result<Self> {
-        let log = AccessLog::to_writer(output, workers, self.metrics.access_log())?;
-        Ok(Self { access_log: Some(log), metrics: Arc::clone(&self.metrics) })
+        let log = AccessLog::to_writer(output, workers, self.metrics.access_log(), self.writers.token())?;
+        Ok(Self { access_log: Some(log), ..self.clone() })
     }
 
     /// Returns the telemetry for a reload from the configuration `old` to `new`: the metrics stay, and the access log is
@@ -72,11 +76,22 @@ impl Telemetry {
         if old.access_log == new.access_log {
             return Ok(self.clone());
         }
-        Ok(Self { access_log: self.open_log(new)?, metrics: Arc::clone(&self.metrics) })
+        Ok(Self { access_log: self.open_log(new)?, ..self.clone() })
+    }
+
+    /// Writes the buffered lines of the access log and of those that it has replaced, and waits until they are written,
+    /// however long the outputs take.
+    pub async fn close_access_logs(&self) {
+        if let Some(log) = &self.access_log {
+            log.stop();
+        }
+        self.writers.close();
+        self.writers.wait().await;
     }
 
     fn open_log(&self, config: &ServerConfig) -> io::Result<Option<Arc<AccessLog>>> {
-        AccessLog::open(&config.access_log, config.log, config.workers, self.metrics.access_log())
+        let (metrics, token) = (self.metrics.access_log(), self.writers.token());
+        AccessLog::open(&config.access_log, config.log, config.workers, metrics, token)
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) fn run(file: &ConfigFile) -> CommandResult {
         let telemetry = Telemetry::open(&config.server)
             .map_err(|error| Failure::refused(format!("cannot start the access log: {error}")))?;
         let mut server = Server::start(&config, &store, &telemetry, inherited).await?;
+        // The server has a clone. This one would keep the first access log open after a reload has replaced it.
+        drop(telemetry);
         if let Err(error) = successor::announce() {
             tracing::warn!(%error, "the previous process could not be notified that this one serves");
         }

@@ -13,8 +13,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::Thread;
 use std::time::Duration;
+
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::{AccessLogTarget, LogFormat};
 use crate::telemetry::line::{LogLine, TimestampWriter};
@@ -32,7 +34,7 @@ const BUFFER_LIMIT: usize = 1024 * 1024;
 pub struct AccessLog {
     shared: Arc<Shared>,
     /// Writer thread, which ends after [`AccessLog::stop`].
-    thread: JoinHandle<()>,
+    thread: Thread,
 }
 
 /// State shared by the workers and the writer thread.
@@ -58,7 +60,8 @@ struct Buffer {
 }
 
 impl AccessLog {
-    /// Opens the access log for a number of workers. Returns `None` if it is off.
+    /// Opens the access log for a number of workers. Returns `None` if it is off. The writer thread holds `token` until all
+    /// lines are written.
     ///
     /// # Errors
     /// Returns an error if the file cannot be opened or the writer thread cannot be started.
@@ -67,6 +70,7 @@ impl AccessLog {
         format: LogFormat,
         workers: usize,
         metrics: LineMetrics,
+        token: TaskTrackerToken,
     ) -> io::Result<Option<Arc<Self>>> {
         let output = match target {
             AccessLogTarget::Off => return Ok(None),
@@ -76,10 +80,10 @@ impl AccessLog {
                 io::Error::new(error.kind(), format!("cannot open `{}`: {error}", path.display()))
             })?,
         };
-        Self::start(output, format, workers, metrics).map(Some)
+        Self::start(output, format, workers, metrics, token).map(Some)
     }
 
-    /// Starts an access log that writes JSON lines to `output`.
+    /// Starts an access log that writes JSON lines to `output`. The writer thread holds `token` until all lines are written.
     ///
     /// # Errors
     /// Returns an error if the writer thread cannot be started.
@@ -87,8 +91,9 @@ impl AccessLog {
         output: Box<dyn Write + Send>,
         workers: usize,
         metrics: LineMetrics,
+        token: TaskTrackerToken,
     ) -> io::Result<Arc<Self>> {
-        Self::start(LogTarget::Other(output), LogFormat::Json, workers, metrics)
+        Self::start(LogTarget::Other(output), LogFormat::Json, workers, metrics, token)
     }
 
     fn start(
@@ -96,6 +101,7 @@ impl AccessLog {
         format: LogFormat,
         workers: usize,
         metrics: LineMetrics,
+        token: TaskTrackerToken,
     ) -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared {
             buffers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
@@ -106,8 +112,12 @@ impl AccessLog {
             stopping: AtomicBool::new(false),
         });
         let writer = Writer::new(Arc::clone(&shared), target);
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
-        Ok(Arc::new(Self { shared, thread }))
+        let write = move || {
+            writer.run();
+            drop(token);
+        };
+        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(write)?;
+        Ok(Arc::new(Self { shared, thread: thread.thread().clone() }))
     }
 
     /// Appends a line with the timestamp `time` to the buffer of `worker`; `fill` adds the fields.
@@ -129,28 +139,20 @@ impl AccessLog {
         *lines += 1;
         drop(buffer);
         if was_empty {
-            self.thread.thread().unpark();
+            self.thread.unpark();
         }
     }
 
     /// Reopens the file by its path, after log rotation has renamed the old file.
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
-        self.thread.thread().unpark();
+        self.thread.unpark();
     }
 
-    /// Writes the buffered lines and waits until they are written, however long the output takes.
-    pub async fn close(&self) {
-        self.stop();
-        // Polls, because a task cannot await a thread.
-        while !self.thread.is_finished() {
-            tokio::time::sleep(FLUSH_DELAY).await;
-        }
-    }
-
-    fn stop(&self) {
+    /// Makes the writer thread write the buffered lines and end.
+    pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
-        self.thread.thread().unpark();
+        self.thread.unpark();
     }
 
     /// Returns the number of buffered bytes and its limit.

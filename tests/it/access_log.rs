@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use crate::support::metrics::Metrics;
 use crate::support::scripted_response::ScriptedResponse;
 use crate::support::table;
 use crate::support::upstream::Upstream;
+use crate::support::within;
 
 fn builder(upstream: &Upstream, server: &str) -> Builder {
     Gateway::builder()
@@ -183,6 +185,49 @@ async fn all_lines_are_written_before_exit() {
     }
     let (_, log) = gateway.terminate().await;
     assert_eq!(log.matches("\"message\":\"request\"").count(), 200);
+}
+
+/// The old log is a pipe that is smaller than the lines, and that is read only when the workers have ended.
+#[tokio::test]
+async fn lines_of_a_log_that_a_reload_has_replaced_are_written_before_exit() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::responding(move |_| ScriptedResponse::ok("12345").paused_after(2, &held));
+    let fifo = tempfile::tempdir().unwrap();
+    let path = fifo.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let both_ends = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let log = format!("{{ file = \"{}\" }}", path.display());
+    let mut gateway = builder(&upstream, &format!("watch = false\naccess_log = {log}")).start().await;
+    let mut reader = fs::File::open(&path).unwrap();
+    drop(both_ends);
+    let mut clients = Vec::new();
+    for _ in 0..80 {
+        let mut client = Client::connect(gateway.address()).await;
+        client.send_request(&Request::get(&format!("/{}", "x".repeat(12_000)))).await;
+        gate.wait_for_arrival().await;
+        clients.push(client);
+    }
+
+    gateway.edit_config(|text| text.replace(&log, "false"));
+    gateway.reload().await;
+    gateway.signal("TERM");
+    gateway.nth_event("draining", 1).await;
+    gate.open();
+    let count = clients.len();
+    for mut client in clients {
+        assert_eq!(client.read_response().await.unwrap().text(), "12345");
+    }
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text)
+    });
+    let text = within("the end of the log", reading).await.unwrap().unwrap();
+
+    assert!(gateway.wait().await.success());
+    assert!(text.ends_with('\n'));
+    assert_eq!(text.lines().count(), count);
+    assert!(gateway.events("the last lines of the access log could not be written").is_empty());
 }
 
 #[tokio::test]
