@@ -361,6 +361,25 @@ async fn service_manager_is_notified_of_each_state() {
     gateway.wait().await;
 }
 
+/// systemfd sets this variable, which says where the descriptors of its own child process begin.
+#[tokio::test]
+async fn upgraded_process_ignores_the_first_descriptor_of_its_predecessor() {
+    let (upstream, engine) = (Upstream::start(), table::engine().await);
+    let mut gateway = Gateway::builder()
+        .server(SERVER)
+        .engine(&engine)
+        .upstream("app", &upstream)
+        .route("/", "public", "")
+        .env("LISTEN_FDS_FIRST_FD", "100")
+        .start()
+        .await;
+
+    gateway.upgrade_binary().await;
+    gateway.nth_event("stopped", 1).await;
+
+    assert_eq!(gateway.get("/", "").await.status, 200);
+}
+
 #[tokio::test]
 async fn inherited_socket_is_used() {
     let upstream = Upstream::start();

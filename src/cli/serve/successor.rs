@@ -70,7 +70,7 @@ impl Successor {
         let descriptors = server.descriptors()?;
         command.env(VARIABLE, "1").env("LISTEN_FDS", descriptors.len().to_string());
         // These variables apply to this process only.
-        for variable in ["LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
+        for variable in ["LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_FDS_FIRST_FD", "WATCHDOG_PID"] {
             command.env_remove(variable);
         }
         let mappings = descriptors.into_iter().zip(FIRST_DESCRIPTOR..);
