@@ -53,13 +53,16 @@ impl PageKind {
                  in front of it can set that header."
             }
             Self::Members => {
-                "For members only. The gateway does not forward requests without a session to this page."
+                "In sessiongate demo, this page is for members only: the gateway does not forward requests without a \
+                 logged-in user to it."
             }
             Self::Admin => {
-                "For admins only. The gateway has checked for the admin role in the session; the app does not need to."
+                "In sessiongate demo, this page is for admins only: the gateway checks for the admin role in the session, \
+                 so the app does not need to."
             }
             Self::Public => {
-                "Public. The gateway does not look up sessions here, so you are anonymous even if you are logged in."
+                "In sessiongate demo, this page is public: the gateway does not look up sessions here, so you are \
+                 anonymous even if you are logged in."
             }
             Self::Login => {
                 "The page that you requested requires you to log in. The gateway redirected you here."
