@@ -34,19 +34,15 @@ pub(super) fn mask_parsed(source: &str, document: &DeTable<'_>) -> String {
 }
 
 /// Masks a file that is not valid TOML, line by line. Masking starts at a line that contains one of [`SECRET_KEYS`], and
-/// ends at the next table header that contains none. It covers everything after a line's first `=`, or the whole line if
-/// there is no `=`.
+/// ends at the next table header that contains none. It covers everything after the `=` of a bare key, or else the whole
+/// line.
 pub(super) fn mask_unparsed(source: &str) -> String {
     let mut bytes = Vec::with_capacity(source.len());
     let mut secret = false;
     for line in source.split_inclusive('\n') {
         let named = SECRET_KEYS.iter().any(|key| line.contains(key));
         secret = named || (secret && !is_header(line));
-        let shown = match line.find('=') {
-            _ if !secret && !has_credentials(line) => line.len(),
-            Some(equals) => equals + 1,
-            None => 0,
-        };
+        let shown = if secret || has_credentials(line) { key_length(line) } else { line.len() };
         let (before, after) = line.split_at_checked(shown).unwrap_or((line, ""));
         bytes.extend_from_slice(before.as_bytes());
         let start = bytes.len();
@@ -127,6 +123,15 @@ fn collect(value: &Spanned<DeValue<'_>>, secret: bool, secrets: &mut Vec<Range<u
 /// Returns whether the text may contain `scheme://user:password@host`.
 fn has_credentials(text: &str) -> bool {
     text.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+}
+
+/// Returns the length of a line's beginning up to the `=`, if that is a bare key and a blank. Otherwise the `=` may be
+/// part of a secret, such as the padding of base64, and the length is 0.
+fn key_length(line: &str) -> usize {
+    let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let before = line.split_once('=').map(|(before, _)| before).unwrap_or_default();
+    let key = before.trim_start().strip_suffix([' ', '\t']).map(str::trim_end).unwrap_or_default();
+    if !key.is_empty() && key.chars().all(is_key) { before.len() + 1 } else { 0 }
 }
 
 /// Returns whether the line is a table header, `[name…` or `[[name…`. An array's strings would be quoted.

@@ -120,6 +120,14 @@ fn reports_show_no_secret() {
         format!("[sessions.main]\nkeys = {{ previous = [\n  \"{long}\n] }}\n"),
         format!("[sessions.main.keys]\nprevious = [\n  [\"{long}\"] x\n]\n"),
         format!("[upstreams.app]\nservers = [\"http://user:{long}@127.0.0.1]\n"),
+        // Not TOML, and a secret in base64 with its padding.
+        format!("[sessions.main.keys]\ncurrent: \"{CANARY}==\"\n"),
+        format!("[sessions.main.keys]\ncurrent {CANARY}==\n"),
+        format!("[sessions.main.keys]\ncurrent \"{CANARY}= =\"\n"),
+        format!("[sessions.main.keys]\nprevious = [\n  \"{CANARY}==\"\n  \"{CANARY}==\"\n]\n"),
+        format!("[sessions.main.keys]\nprevious = [\n  \"x\"\n  {CANARY}=\n]\n"),
+        format!("[routes.request_headers.set]\nAuthorization: \"Basic {CANARY}==\"\n"),
+        format!("[upstreams.app]\nservers = [\n  \"x\"\n  \"http://user:{CANARY}=@127.0.0.1\"\n]\n"),
     ];
     for source in sources {
         let (config, report) = read(&source);
