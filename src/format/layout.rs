@@ -2,9 +2,9 @@
 //! written. One implementation handles them all. The declaration also covers other conventions of the
 //! framework: `TimeRule`, and the wrapper of the payload.
 //!
-//! Writes are conditional on the attributes that were read: a touch on the old deadline or last activity, a change on
-//! the old payload, and on the old version if rows have one. If several gateways write at once, one succeeds; a deleted
-//! row is not recreated, and a concurrent change is not overwritten.
+//! Writes are conditional on the attributes that were read: a change on the old payload, and on the old version if rows
+//! have one; a touch also on the old deadline or last activity. If several gateways write at once, one succeeds; a deleted
+//! row is not recreated, a concurrent change is not overwritten, and outdated claims are not cached as those of the row.
 
 mod cookie;
 mod msgpack;
@@ -29,6 +29,9 @@ use crate::item::{Attribute, Item, Key, KeyType};
 use crate::time::Timestamp;
 
 const UNCHANGEABLE: &str = "sessions without a payload attribute cannot be changed";
+/// The most conditions of a touch, since DynamoDB limits an expression to 4 KB. A touch of a row with more attributes than
+/// that, all of them claims, is conditional on the deadline alone.
+const MAX_CONDITIONS: usize = 200;
 /// The timeout that express-session's stores use for a cookie without `maxAge`.
 const EXPRESS_DEFAULT: Duration = Duration::from_secs(86_400);
 
@@ -212,8 +215,14 @@ impl Format for Layout {
     }
 
     fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change {
-        let mut conditions = vec![WriteCondition::Exists];
-        conditions.extend(self.times.unchanged(record));
+        let mut conditions = self.unchanged(record);
+        if conditions.len() > MAX_CONDITIONS {
+            let guard = self.times.guard();
+            conditions.retain(|condition| match condition {
+                WriteCondition::Equals(name, _) => Some(name.as_str()) == guard,
+                _ => true,
+            });
+        }
         let set = self.times.touched(times.now, times.expires);
         let mut row = record.stored.clone();
         row.extend(set.iter().cloned());
@@ -230,7 +239,10 @@ impl Format for Layout {
         let compared = record.stored.iter().filter(|(name, _)| is_compared(name));
         let equals =
             |(name, value): (&String, &Attribute)| WriteCondition::Equals(name.clone(), value.clone());
-        std::iter::once(WriteCondition::Exists).chain(compared.map(equals)).collect()
+        std::iter::once(WriteCondition::Exists)
+            .chain(compared.map(equals))
+            .chain(self.times.unlocked())
+            .collect()
     }
 
     fn change(

@@ -1,4 +1,5 @@
 mod hostile;
+mod writes;
 
 use std::path::Path;
 

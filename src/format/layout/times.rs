@@ -66,7 +66,7 @@ impl RowTimes {
         self.expires.as_deref().into_iter().chain(self.created.as_deref())
     }
 
-    /// Returns the attribute that a touch is conditional on.
+    /// Returns the attribute that every touch changes, and so is conditional on.
     pub(super) fn guard(&self) -> Option<&str> {
         match self.rule {
             TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => self.expires.as_deref(),
@@ -137,13 +137,6 @@ impl RowTimes {
             TimeRule::Web => Some((ACCESSED.to_owned(), write(truncate_to_seconds(now), Unit::Iso8601))),
         };
         deadline.chain(activity).collect()
-    }
-
-    /// Returns the conditions that hold if the row's times are those that were read, and no request has locked it.
-    pub(super) fn unchanged(&self, record: &SessionRecord) -> Vec<WriteCondition> {
-        let old = self.guard().and_then(|name| record.stored.get_key_value(name));
-        let old = old.map(|(name, value)| WriteCondition::Equals(name.clone(), value.clone()));
-        old.into_iter().chain(self.unlocked()).collect()
     }
 
     /// Returns the condition that no request has locked the row, if rows have locks.

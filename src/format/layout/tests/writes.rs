@@ -1,0 +1,73 @@
+//! Conditions of writes, and what changes keep of the payload.
+
+use super::*;
+
+const KEYS: &str = "keys.current = { env = \"app key of 32 characters, at least\" }";
+
+/// A layout in which every attribute is a claim.
+const ATTRIBUTES: &str = "format = \"layout\"\ntable = \"sessions\"\nlayout = { expires = \"expires\" }";
+
+fn with_keys(name: &str) -> Box<dyn Format> {
+    format(&format!("format = \"{name}\"\n{KEYS}"))
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_secs(1_795_290_300)
+}
+
+fn change_times() -> ChangeTimes {
+    ChangeTimes { now: now(), expires: now().plus(Duration::from_mins(20)) }
+}
+
+fn touch(format: &dyn Format, row: &Item) -> Update {
+    let times = TouchTimes { now: now(), expires: now().plus(Duration::from_mins(20)), due_before: now() };
+    format.touch(&format.decode(row).unwrap(), times).update
+}
+
+fn new_row(format: &dyn Format) -> Item {
+    let key = format.key(&format.new_id().unwrap());
+    format.encode(&key, &new_record(Timestamp::from_secs(1_795_290_000))).unwrap()
+}
+
+#[test]
+fn touch_fails_if_only_the_payload_has_changed() {
+    for (name, payload) in [("express", "sess"), ("flask-session", "val"), ("rack", "data")] {
+        let format = with_keys(name);
+        let row = new_row(&*format);
+        let record = format.decode(&row).unwrap();
+        let claims = Claims::from_iter([("user".to_owned(), "eve".into())]);
+        let other = format.change(&record, claims, change_times()).unwrap().record.stored[payload].clone();
+        let changed: Item = row.clone().into_iter().chain([(payload.to_owned(), other)]).collect();
+        let touch = touch(&*format, &row);
+        assert!(holds(&row, &touch) && !holds(&changed, &touch), "{name}");
+    }
+    let attributes = format(ATTRIBUTES);
+    let row = new_row(&*attributes);
+    let touch = touch(&*attributes, &row);
+    let changed: Item =
+        row.clone().into_iter().chain([("user".to_owned(), Attribute::String("eve".into()))]).collect();
+    assert!(holds(&row, &touch) && !holds(&changed, &touch));
+}
+
+#[test]
+fn touch_of_a_row_with_more_attributes_than_an_expression_can_compare_compares_the_deadline() {
+    let format = format(ATTRIBUTES);
+    let mut row = new_row(&*format);
+    row.extend((0..MAX_CONDITIONS).map(|index| (format!("claim{index}"), Attribute::Null)));
+    let touch = touch(&*format, &row);
+    let deadline = WriteCondition::Equals("expires".to_owned(), row["expires"].clone());
+    assert_eq!(touch.conditions, [WriteCondition::Exists, deadline]);
+}
+
+#[test]
+fn locked_rack_session_is_neither_touched_nor_changed_nor_given_a_new_id() {
+    let rack = with_keys("rack");
+    let mut row = new_row(&*rack);
+    row.insert("locked_at".to_owned(), Attribute::String("1795290299.5".to_owned()));
+    let record = rack.decode(&row).unwrap();
+    let delete = Update { set: Vec::new(), conditions: rack.unchanged(&record) };
+    let change = rack.change(&record, record.claims.clone(), change_times()).unwrap();
+    assert!(!holds(&row, &delete) && !holds(&row, &touch(&*rack, &row)) && !holds(&row, &change.update));
+    row.remove("locked_at");
+    assert!(holds(&row, &delete) && holds(&row, &touch(&*rack, &row)) && holds(&row, &change.update));
+}
