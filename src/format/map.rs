@@ -80,24 +80,32 @@ fn attribute(value: &Value, depth: usize) -> Result<Attribute, EncodeFault> {
     })
 }
 
+/// Writes a number as DynamoDB returns it: in positional notation, and without `.0`. A row that was read back is compared
+/// with the one that was written, number by number as text.
+///
 /// Rejects floats that could not be read back: those outside DynamoDB's range, which is from 1e-130 to 9.99e125, and
-/// those that DynamoDB returns as an integer beyond 64 bits, since it returns all numbers in positional notation.
+/// those that DynamoDB returns as an integer beyond 64 bits.
 fn decimal(number: &JsonNumber) -> Result<Number, EncodeFault> {
-    if let Some(float) = number.as_f64().filter(|_| number.is_f64())
-        && float != 0.0
-        && (!(1e-130..1e126).contains(&float.abs()) || is_huge_integer(float))
-    {
+    let Some(float) = number.as_f64().filter(|_| number.is_f64()) else {
+        return Ok(Number::from_text(number.to_string()));
+    };
+    if float == 0.0 {
+        // -0.0 has a sign.
+        return Ok(Number::from(0_u64));
+    }
+    if !(1e-130..1e126).contains(&float.abs()) || is_huge_integer(float) {
         return Err(EncodeFault::Number);
     }
-    Ok(Number::from_text(number.to_string()))
+    Ok(Number::from_text(float.to_string()))
 }
 
-/// Returns whether `float` is an integer beyond 64 bits. Above 2^53, all floats are integers.
+/// Returns whether `float` is written as an integer beyond 64 bits. Above 2^53, all floats are integers. -2^63 is written
+/// with its shortest digits, as -9223372036854776000.
 pub(super) fn is_huge_integer(float: f64) -> bool {
     /// -2^63
-    const FIRST: f64 = -9_223_372_036_854_775_808.0;
+    const MIN: f64 = -9_223_372_036_854_775_808.0;
     /// 2^64
     const END: f64 = 18_446_744_073_709_551_616.0;
 
-    !(FIRST..END).contains(&float)
+    float <= MIN || float >= END
 }

@@ -55,7 +55,7 @@ fn claims_beyond_dynamodbs_limits_are_rejected_before_the_write() {
     let deep = Claims::from_iter([("a".to_owned(), deep)]);
     assert_eq!(map::from_claims(&deep), Err(EncodeFault::TooDeep));
     // DynamoDB would return 1e20 as an integer beyond 64 bits.
-    for large in [1e126, 1e20, -1e20, 18_446_744_073_709_551_616.0] {
+    for large in [1e126, 1e20, -1e20, 18_446_744_073_709_551_616.0, -9_223_372_036_854_775_808.0] {
         let large = Claims::from_iter([("a".to_owned(), json!(large))]);
         assert_eq!(map::from_claims(&large), Err(EncodeFault::Number));
     }
@@ -74,13 +74,40 @@ fn integers_beyond_64_bits_are_rejected() {
     assert_eq!(row("1.5"), Some(json!(1.5)));
 }
 
+/// Returns the value after it has been written and read: floats that are integers become integers.
+fn as_read_back(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let text = number.as_f64().unwrap().to_string();
+            text.parse::<i64>().map_or(number.into(), Value::from)
+        }
+        Value::Array(list) => list.into_iter().map(as_read_back).collect(),
+        Value::Object(object) => {
+            object.into_iter().map(|(name, value)| (name, as_read_back(value))).collect()
+        }
+        other => other,
+    }
+}
+
+/// Floats in DynamoDB's range that are not integers beyond 64 bits, of every order of magnitude.
+fn float() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        -1e18..1e18f64,
+        (-130..18, 1.0..10.0f64).prop_map(|(exponent, digits)| digits * 10f64.powi(exponent)),
+        any::<i32>().prop_map(f64::from),
+        Just(0.0),
+        Just(-0.0),
+    ]
+    .prop_filter("in DynamoDB's range", |float| *float == 0.0 || float.abs() >= 1e-130)
+}
+
 fn claim() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        (-1e18..1e18f64).prop_filter("in DynamoDB's range", |f| f.abs() > 1e-100).prop_map(Value::from),
+        float().prop_map(Value::from),
         ".*".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 64, 8, |inner| {
@@ -101,11 +128,26 @@ proptest! {
     ) {
         let native = Native::new("sid", "session_id", None);
         let at = Timestamp::from_secs(secs);
-        let claims = claims.into_iter().collect();
+        let claims: Claims = claims.into_iter().collect();
         let record = SessionRecord { claims, version, issued: at, created: Some(at), expires: at, retired: false,
             successor: None, predecessor: None, renewal: Renewal::Realm, stored: Item::new() };
         let key = native.key(&SessionId::new(ID));
-        prop_assert_eq!(native.decode(&native.encode(&key, &record).unwrap()).unwrap(), record);
+        let row = native.encode(&key, &record).unwrap();
+        let read = native.decode(&row).unwrap();
+        prop_assert_eq!(&native.encode(&key, &read).unwrap(), &row);
+        let claims = record.claims.into_iter().map(|(name, value)| (name, as_read_back(value))).collect();
+        prop_assert_eq!(read, SessionRecord { claims, ..record });
+    }
+
+    #[test]
+    fn floats_are_written_as_dynamodb_returns_them(float in float()) {
+        let row = map::from_claims(&Claims::from_iter([("n".to_owned(), json!(float))])).unwrap();
+        let text = row["n"].as_number().unwrap().as_str();
+        prop_assert_eq!(text.parse::<f64>(), Ok(float));
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "1"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        prop_assert!(digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction), "{}", text);
+        prop_assert!(!fraction.ends_with('0') && text != "-0", "{}", text);
     }
 
     #[test]

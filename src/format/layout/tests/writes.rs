@@ -71,3 +71,17 @@ fn locked_rack_session_is_neither_touched_nor_changed_nor_given_a_new_id() {
     row.remove("locked_at");
     assert!(holds(&row, &delete) && holds(&row, &touch(&*rack, &row)) && holds(&row, &change.update));
 }
+
+#[test]
+fn map_with_floats_as_dynamodb_returns_them_is_changed() {
+    let store = with_keys("dynamodb-store");
+    let mut row = new_row(&*store);
+    let Some(Attribute::Map(payload)) = row.get_mut("sess") else { panic!("no map") };
+    for (name, number) in [("tiny", "0.0000001"), ("large", "1000000000000000000"), ("half", "-0.5")] {
+        payload.insert(name.to_owned(), Attribute::Number(Number::from_text(number)));
+    }
+    let record = store.decode(&row).unwrap();
+    assert_eq!(record.claims["tiny"], json!(1e-7));
+    let change = store.change(&record, record.claims.clone(), change_times()).unwrap();
+    assert_eq!(applied(&row, &change.update)["sess"], row["sess"]);
+}
