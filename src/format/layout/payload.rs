@@ -129,21 +129,20 @@ impl Payload {
         id: &str,
     ) -> Result<Attribute, EncodeFault> {
         if let Attribute::Map(old) = old {
-            return self.rewrite_map(old, claims).map(Attribute::Map);
+            return self.rewrite_map(old, claims, id).map(Attribute::Map);
         }
         let bytes = old.as_bytes().ok_or(EncodeFault::Unsupported("the row's payload has another type"))?;
         if is_msgpack(self.codec, bytes) {
             // The claims are JSON: values without a JSON type (bytes, dates) would be written back as text.
-            let roundtrip = msgpack_decode::object(bytes).and_then(|claims| msgpack::encode(&claims));
-            if roundtrip.as_deref() != Some(bytes) {
-                return Err(EncodeFault::Unsupported(NO_JSON_TYPE));
-            }
-            return msgpack::encode(claims).map(Attribute::Binary).ok_or(EncodeFault::TooDeep);
+            let old = msgpack_decode::object(bytes)
+                .filter(|old| msgpack::encode(old).as_deref() == Some(bytes))
+                .ok_or(EncodeFault::Unsupported(NO_JSON_TYPE))?;
+            let new = self.wrap(claims, cookie_of(&old), id)?;
+            return msgpack::encode(&new).map(Attribute::Binary).ok_or(EncodeFault::TooDeep);
         }
         let old_claims =
             json_decode::object(bytes).ok_or(EncodeFault::Unsupported("the row's payload is invalid"))?;
-        let cookie = old_claims.get(COOKIE).cloned().unwrap_or_default();
-        let text = self.json(&self.wrap(claims, cookie, id)?)?;
+        let text = self.json(&self.wrap(claims, cookie_of(&old_claims), id)?)?;
         Ok(if matches!(old, Attribute::Binary(_)) {
             Attribute::Binary(text.into())
         } else {
@@ -151,17 +150,14 @@ impl Payload {
         })
     }
 
-    fn rewrite_map(&self, old: &Item, claims: &Claims) -> Result<Item, EncodeFault> {
+    fn rewrite_map(&self, old: &Item, claims: &Claims, id: &str) -> Result<Item, EncodeFault> {
         let is_kept = |name: &str| self.wrapper == Wrapper::Express && matches!(name, COOKIE | UPDATED);
         let (kept, rest): (Item, Item) = old.clone().into_iter().partition(|(name, _)| is_kept(name));
         let roundtrip = map::to_claims(&rest).map(|claims| map::from_claims(&claims));
         if roundtrip != Some(Ok(rest)) {
             return Err(EncodeFault::Unsupported(NO_JSON_TYPE));
         }
-        if claims.keys().any(|name| is_kept(name)) {
-            return Err(EncodeFault::Unsupported("`cookie` and `updated` are reserved by the framework"));
-        }
-        let mut new = map::from_claims(claims)?;
+        let mut new = map::from_claims(&self.wrap(claims, Value::Null, id)?)?;
         new.extend(kept);
         Ok(new)
     }
@@ -209,6 +205,11 @@ impl Payload {
 /// number 123 and so never a session.
 fn is_msgpack(codec: PayloadCodec, bytes: &[u8]) -> bool {
     codec == PayloadCodec::Msgpack && bytes.first() != Some(&b'{')
+}
+
+/// Returns the cookie's settings, which express-session stores beside the claims.
+fn cookie_of(payload: &Claims) -> Value {
+    payload.get(COOKIE).cloned().unwrap_or_default()
 }
 
 /// Reads `originalMaxAge`, in milliseconds. It is `null` for a cookie that expires with the browser session.

@@ -73,6 +73,33 @@ fn locked_rack_session_is_neither_touched_nor_changed_nor_given_a_new_id() {
 }
 
 #[test]
+fn change_keeps_the_frameworks_wrapper_with_every_codec() {
+    for codec in ["json", "map", "msgpack"] {
+        for cookie in ["express", "adonis"] {
+            let name = format!("{cookie}, {codec}");
+            let format = format(&format!(
+                "format = \"layout\"\ntable = \"sessions\"\n{KEYS}\ntimeout = \"1h\"\n\
+                 layout = {{ cookie = \"{cookie}\", payload = \"p\", codec = \"{codec}\", expires = \"expires\" }}"
+            ));
+            let row = new_row(&*format);
+            let record = format.decode(&row).unwrap();
+            let mut claims = record.claims.clone();
+            claims.insert("user".to_owned(), "eve".into());
+            let change = format.change(&record, claims.clone(), change_times()).unwrap();
+            let changed = format.decode(&applied(&row, &change.update)).unwrap();
+            assert_eq!((changed.version, &changed.claims), (change.record.version, &claims), "{name}");
+            // The session's own timeout, which express-session keeps in `cookie`.
+            assert_eq!(changed.renewal, record.renewal, "{name}");
+
+            let (id, rotated) = rotate(&*format, &row, claims.clone());
+            let rotated = format.decode(&rotated.unwrap()).unwrap();
+            assert_eq!((&rotated.claims, rotated.renewal), (&claims, record.renewal), "{name}");
+            assert_eq!(rotated.stored["id"], format.key(&id).to_attribute(), "{name}");
+        }
+    }
+}
+
+#[test]
 fn map_with_floats_as_dynamodb_returns_them_is_changed() {
     let store = with_keys("dynamodb-store");
     let mut row = new_row(&*store);
