@@ -177,6 +177,9 @@ impl Payload {
     fn wrap(&self, claims: &Claims, cookie: Value, id: &str) -> Result<Claims, EncodeFault> {
         match self.wrapper {
             Wrapper::None => Ok(claims.clone()),
+            Wrapper::Express if self.codec == PayloadCodec::Map && claims.contains_key(UPDATED) => {
+                Err(EncodeFault::Unsupported("`updated` is reserved by the framework"))
+            }
             Wrapper::Express if claims.contains_key(COOKIE) => {
                 Err(EncodeFault::Unsupported("`cookie` is reserved by the framework"))
             }

@@ -100,6 +100,25 @@ fn change_keeps_the_frameworks_wrapper_with_every_codec() {
 }
 
 #[test]
+fn claims_with_names_that_express_reserves_are_rejected() {
+    for (format, name, is_reserved) in [
+        ("express", "cookie", true),
+        ("express", "updated", false),
+        ("dynamodb-store", "cookie", true),
+        ("dynamodb-store", "updated", true),
+    ] {
+        let store = with_keys(format);
+        let claims = Claims::from_iter([("user".into(), "a".into()), (name.into(), "2026-01-01".into())]);
+        let record = SessionRecord { claims: claims.clone(), ..new_record(now()) };
+        let created = store.encode(&store.key(&store.new_id().unwrap()), &record);
+        assert_eq!(matches!(created, Err(EncodeFault::Unsupported(_))), is_reserved, "{format}: {name}");
+        let record = store.decode(&new_row(&*store)).unwrap();
+        let changed = store.change(&record, claims, change_times());
+        assert_eq!(matches!(changed, Err(EncodeFault::Unsupported(_))), is_reserved, "{format}: {name}");
+    }
+}
+
+#[test]
 fn map_with_floats_as_dynamodb_returns_them_is_changed() {
     let store = with_keys("dynamodb-store");
     let mut row = new_row(&*store);
