@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::claims::{ClaimPath, Requirement};
+use crate::format::parse_claims;
 
 /// DynamoDB-backed sessions in front of web apps that know nothing about them
 #[derive(Debug, Parser)]
@@ -245,8 +246,17 @@ fn claim(text: &str) -> Result<(String, serde_json::Value), String> {
     if name.is_empty() {
         return Err("the name is empty".to_owned());
     }
-    match serde_json::from_str(value) {
-        Ok(json) => Ok((name.to_owned(), json)),
+    match serde_json::from_str::<serde_json::Value>(value) {
+        Ok(_) => {
+            // The gateway's parser, which does not round large integers.
+            let claims = parse_claims(format!("{{\"claim\":{value}}}").as_bytes());
+            let value = claims.and_then(|mut claims| claims.shift_remove("claim"));
+            value.map(|value| (name.to_owned(), value)).ok_or_else(|| {
+                "the value is nested too deeply, has too many values, or contains an integer beyond 64 bits; put \
+                 such an integer in double quotes"
+                    .to_owned()
+            })
+        }
         Err(_) if value.trim_start().starts_with(['[', '{', '"']) => Err(invalid_json(name, value)),
         Err(_) => Ok((name.to_owned(), value.into())),
     }
@@ -322,6 +332,12 @@ mod tests {
         }
         assert!(claim("user").is_err());
         assert!(claim("=x").is_err());
+        assert_eq!(claim("id=18446744073709551615").unwrap().1, json!(u64::MAX));
+        assert_eq!(claim("id=\"18446744073709551616\"").unwrap().1, json!("18446744073709551616"));
+        for text in ["id=18446744073709551616", "id=-9223372036854775809", "ids=[1, 18446744073709551616]"] {
+            let message = claim(text).unwrap_err();
+            assert!(message.contains("an integer beyond 64 bits"), "{text}: {message}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::claims::Claims;
-use crate::format::{CookieFault, Format};
+use crate::format::{CookieFault, Format, parse_claims};
 use crate::item::{Item, Key};
 use crate::session::destroy::{Destroyed, destroy};
 use crate::session::judge::Policy;
@@ -263,7 +263,12 @@ fn read_claims(source: &Path) -> Result<Claims, Failure> {
     };
     // The parser's message is not printed, because it quotes the claims.
     match serde_json::from_str(&text) {
-        Ok(Value::Object(claims)) => Ok(claims),
+        // The gateway's parser, which does not round large integers.
+        Ok(Value::Object(_)) => parse_claims(text.as_bytes()).ok_or_else(|| {
+            Failure::usage(
+                "the claims are nested too deeply, have too many values, or contain an integer beyond 64 bits",
+            )
+        }),
         Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
             Err(Failure::usage("the claims are not a JSON object").hint(r#"for example {"user": "alice"}"#))
         }

@@ -105,6 +105,10 @@ fn claim_option_overrides_claims_of_a_file_or_stdin() {
         site.run_with(&["session", "create", "--claims-json", "-"], r#"{"password": "hunter2"#).with_code(2);
     assert!(!output.stderr.contains("hunter2"), "{}", output.stderr);
     site.run_with(&["session", "create", "--claims-json", "-"], "[]").with_code(2);
+    // Two users must not get the same id because it was rounded.
+    let rounded = r#"{"user": 18446744073709551616}"#;
+    site.run_with(&["session", "create", "--claims-json", "-"], rounded).with_code(2);
+    site.run(&["session", "create", "--claim", "user=18446744073709551616"]).with_code(2);
     site.run(&["session", "create", "--claims-json", "absent.json"]).with_code(2);
     site.run(&["session", "create"]).with_code(2);
 }
