@@ -119,7 +119,7 @@ fn listener(
         let fault = fault.hint("browsers ignore it without TLS (RFC 6797, 8.1)");
         section.refuse("hsts", &["tls"], fault);
     }
-    if proxy_protocol && !section.has("trusted_proxies") {
+    if proxy_protocol && section.is_empty("trusted_proxies") {
         let fault = Fault::new("needs `trusted_proxies`: without it any client could claim any address");
         let fault = fault.hint("list the proxies that connect to this listener");
         section.refuse("proxy_protocol", &["trusted_proxies"], fault);

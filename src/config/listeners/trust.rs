@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::section::Section;
 use crate::config::value::{Fault, text};
@@ -38,7 +38,7 @@ fn trusted(text: &str) -> Result<Option<IpNet>, Fault> {
         return Ok(None);
     }
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Some(address.into()));
+        return Ok(Some(address.to_canonical().into()));
     }
     let network: IpNet = text.parse().map_err(|_| {
         Fault::new("must be an address or a network").hint("for example \"10.0.0.7\" or \"10.0.0.0/8\"")
@@ -49,5 +49,17 @@ fn trusted(text: &str) -> Result<Option<IpNet>, Fault> {
         return Err(Fault::new("has address bits beyond its prefix length")
             .hint(format!("write \"{whole}\" for the network, or \"{one}\" for the address")));
     }
-    Ok(Some(network))
+    Ok(Some(canonical(network)))
+}
+
+/// Returns the IPv4 network of a network of IPv4-mapped addresses (`::ffff:10.0.0.0/104`): a listener sees its clients'
+/// addresses as IPv4.
+fn canonical(network: IpNet) -> IpNet {
+    let length = network.prefix_len().checked_sub(96);
+    match (network.addr().to_canonical(), length) {
+        (IpAddr::V4(address), Some(length)) if network.addr().is_ipv6() => {
+            Ipv4Net::new(address, length).map_or(network, IpNet::V4)
+        }
+        _ => network,
+    }
 }

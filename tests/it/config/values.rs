@@ -135,11 +135,14 @@ fn durations_and_sizes_have_units() {
 
 #[test]
 fn localhost_and_networks_are_parsed() {
-    let lines = "address = \"localhost:8080\"|trusted_proxies = [\"10.0.0.0/8\", \"::1\"]";
-    let listener = &accepted(&with("[[listeners]]", lines)).listeners[0];
+    let proxies =
+        r#"["10.0.0.0/8", "::1", "fd00::/8", "::ffff:10.0.0.7", "::ffff:10.0.0.0/104", "::ffff:0:0/96"]"#;
+    let lines = format!("address = \"localhost:8080\"|trusted_proxies = {proxies}");
+    let listener = &accepted(&with("[[listeners]]", &lines)).listeners[0];
     assert_eq!(listener.address.to_string(), "127.0.0.1:8080");
     let networks: Vec<_> = listener.trusted_proxies.networks.iter().map(ToString::to_string).collect();
-    assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+    // A listener sees IPv4-mapped addresses as IPv4.
+    assert_eq!(networks, ["10.0.0.0/8", "::1/128", "fd00::/8", "10.0.0.7/32", "10.0.0.0/8", "0.0.0.0/0"]);
 }
 
 #[test]

@@ -213,6 +213,11 @@ fn invalid_listeners_are_errors() {
             "proxy_protocol = true",
             "`listeners.proxy_protocol` needs `trusted_proxies`: without it any client could claim any address",
         ),
+        (
+            "[[listeners]]",
+            "proxy_protocol = true|trusted_proxies = []",
+            "`listeners.proxy_protocol` needs `trusted_proxies`: without it any client could claim any address",
+        ),
     ]);
     let long = format!("address = \"unix:/{}\"", "x".repeat(107));
     assert_eq!(
