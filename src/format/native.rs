@@ -6,6 +6,8 @@
 //! `HMAC-SHA256(key, "sessiongate-native-1" NUL cookie-name NUL "id/version")`. The id cannot be guessed even without
 //! the MAC; the MAC lets the gateway reject a made-up id without a read.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -19,7 +21,7 @@ use super::{
 use super::{map, row};
 use crate::claims::Claims;
 use crate::config::KeysConfig;
-use crate::item::{Attribute, Item, Key, KeyType};
+use crate::item::{Attribute, Item, Key, KeyType, Number};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -118,6 +120,7 @@ impl Format for Native {
     fn decode(&self, item: &Item) -> Result<SessionRecord, RowFault> {
         let (version, issued, expires) = row::times(item)?;
         let created = item.contains_key(CREATED).then(|| row::seconds(item, CREATED)).transpose()?;
+        let retired = item.contains_key(RETIRED);
         let claims = match item.get(row::DATA) {
             None => return Err(RowFault::Missing(row::DATA.into())),
             Some(Attribute::Map(data)) => {
@@ -133,11 +136,11 @@ impl Format for Native {
             version,
             issued,
             created,
-            expires,
-            retired: item.contains_key(RETIRED),
+            expires: if retired { expires.min(issued) } else { expires },
+            retired,
             successor: item.get(SUCCESSOR).and_then(Key::from_attribute).map(Box::new),
             predecessor: item.get(PREDECESSOR).and_then(Key::from_attribute).map(Box::new),
-            renewal: if item.contains_key(RETIRED) { Renewal::Never } else { Renewal::Realm },
+            renewal: if retired { Renewal::Never } else { Renewal::Realm },
             stored: Item::new(),
         })
     }
@@ -159,14 +162,17 @@ impl Format for Native {
     }
 
     fn retire(&self, record: &SessionRecord, until: Timestamp, successor: &Key) -> Option<Update> {
-        let change = row::touch(record, TouchTimes { now: until, expires: until, due_before: until });
-        let retired = [
+        // `iss` has the end to the millisecond. `exp`, also DynamoDB's TTL, has whole seconds: it is rounded up, so that the
+        // id does not end early.
+        let rounded = until.plus(Duration::from_millis(999)).as_secs();
+        let set = vec![
+            (row::ISSUED.to_owned(), Attribute::Number(Number::from_seconds(until))),
+            (row::EXPIRES.to_owned(), Attribute::number(rounded)),
             (RETIRED.to_owned(), Attribute::Bool(true)),
             (SUCCESSOR.to_owned(), successor.to_attribute()),
             // Makes every pending write based on the old version fail.
             (row::VERSION.to_owned(), Attribute::number(record.version.saturating_add(1))),
         ];
-        let set = change.update.set.into_iter().chain(retired).collect();
         Some(Update { set, conditions: row::unchanged(record) })
     }
 

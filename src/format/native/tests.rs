@@ -62,9 +62,36 @@ fn claims_beyond_dynamodbs_limits_are_rejected_before_the_write() {
 }
 
 #[test]
+fn retired_row_ends_to_the_millisecond() {
+    let native = Native::new("sid", "session_id", None);
+    let key = native.key(&SessionId::new(ID));
+    let at = |millis: i64| Timestamp::from_millis(1_800_000_000_000 + millis);
+    let record = SessionRecord {
+        claims: Claims::from_iter([("user".to_owned(), json!("alice"))]),
+        version: 1,
+        issued: at(0),
+        created: Some(at(0)),
+        expires: at(1_200_000),
+        retired: false,
+        successor: None,
+        predecessor: None,
+        renewal: Renewal::Realm,
+        stored: Item::new(),
+    };
+    let row = native.encode(&key, &record).unwrap();
+    for (until, ttl) in [(1, 1), (600, 1), (1000, 1), (1001, 2), (1999, 2)] {
+        let mut retired = row.clone();
+        retired.extend(native.retire(&record, at(until), &key).unwrap().set);
+        let decoded = native.decode(&retired).unwrap();
+        assert_eq!((decoded.retired, decoded.expires), (true, at(until)));
+        assert_eq!(retired["exp"], Attribute::number(1_800_000_000_i64 + ttl), "{until}");
+    }
+}
+
+#[test]
 fn integers_beyond_64_bits_are_rejected() {
     let row = |number: &str| {
-        let data = Item::from([("id".to_owned(), Attribute::Number(crate::item::Number::from_text(number)))]);
+        let data = Item::from([("id".to_owned(), Attribute::Number(Number::from_text(number)))]);
         map::to_claims(&data).map(|claims| claims["id"].clone())
     };
     assert_eq!(row("18446744073709551615"), Some(json!(u64::MAX)));
@@ -85,7 +112,7 @@ fn as_read_back(value: Value) -> Value {
         Value::Object(object) => {
             object.into_iter().map(|(name, value)| (name, as_read_back(value))).collect()
         }
-        other => other,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
     }
 }
 
