@@ -69,7 +69,11 @@ fn realm(
         }
     }
     let key_attribute = section.get("key_attribute", text(attribute_name));
-    let mut settings = layout::read(section, preset);
+    if key_attribute.as_deref().is_some_and(|name| preset.uses_attribute(name)) {
+        let fault = format!("is an attribute that {} rows use for something else", preset.name);
+        section.refuse("key_attribute", &["format"], Fault::new(fault));
+    }
+    let mut settings = layout::read(section, preset, key_attribute.as_deref());
     if settings.key_attribute.is_some() && key_attribute.is_some() {
         section.refuse("key_attribute", &[], Fault::new("is also set in `layout`"));
     }
@@ -79,7 +83,12 @@ fn realm(
     let timeout = timeout.unwrap_or(preset.timeout);
     let reissue_time = section.get("reissue_time", duration(Duration::ZERO..=MAX_SESSION_DURATION));
     let reissue_time = reissue_time.unwrap_or(preset.reissue_time);
-    if reissue_time >= timeout {
+    if !settings.has_reissues() {
+        if section.has("reissue_time") {
+            let fault = format!("has no effect: {} sessions are never reissued", preset.name);
+            section.refuse("reissue_time", &["format", "layout/expires"], Fault::new(fault));
+        }
+    } else if reissue_time >= timeout {
         let (given, limit) = (format_duration(reissue_time), format_duration(timeout));
         let fault = Fault::new(format!("is {given}, but must be shorter than `timeout`, which is {limit}"));
         section.refuse_or(
@@ -88,6 +97,12 @@ fn realm(
             &["reissue_time", "timeout", "format"],
             fault.hint("otherwise sessions expire while they are used"),
         );
+    }
+    if section.has("timeout") && settings.has_fixed_deadlines() {
+        let message =
+            format!("`{}` applies only to sessions that the gateway creates", section.name("timeout"));
+        let hint = format!("an app's {} session ends only if its row has `ttl`", preset.name);
+        section.report(Diagnostic::warning(message).hint(hint), section.span("timeout"));
     }
     let enforce_age = section.get("enforce_age", boolean);
     if section.has("enforce_age") && !preset.is_django() {

@@ -218,10 +218,9 @@ impl Format for Layout {
         let mut conditions = self.unchanged(record);
         if conditions.len() > MAX_CONDITIONS {
             let guard = self.times.guard();
-            conditions.retain(|condition| match condition {
-                WriteCondition::Equals(name, _) => Some(name.as_str()) == guard,
-                _ => true,
-            });
+            conditions.retain(
+                |condition| !matches!(condition, WriteCondition::Equals(name, _) if Some(name.as_str()) != guard),
+            );
         }
         let set = self.times.touched(times.now, times.expires);
         let mut row = record.stored.clone();

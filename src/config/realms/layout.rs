@@ -9,7 +9,8 @@ use super::presets::{Preset, PresetRows, Signing};
 use crate::config::FormatKind;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::layout::{
-    Alphabet, CookieCodec, DeclaredIds, IdKind, KeyTemplate, LayoutConfig, PayloadCodec, Signer, TimeUnit,
+    Alphabet, CookieCodec, DeclaredIds, IdKind, KeyTemplate, LayoutConfig, PayloadCodec, Signer, TimeRule,
+    TimeUnit,
 };
 use crate::config::section::Section;
 use crate::config::value::{Fault, attribute_name, integer, one_of, text};
@@ -25,8 +26,28 @@ pub(super) struct FormatSettings {
     pub(super) records_creation: bool,
 }
 
-/// Reads the realm's layout, starting from the one of its preset.
-pub(super) fn read(realm: &mut Section<'_, '_>, preset: &Preset) -> FormatSettings {
+impl FormatSettings {
+    /// Returns whether the gateway moves the deadlines of sessions.
+    pub(super) fn has_reissues(&self) -> bool {
+        match &self.format {
+            FormatKind::Layout(layout) => layout.expires.is_some() && layout.rule != TimeRule::Fixed,
+            FormatKind::Native | FormatKind::Pyramid | FormatKind::Django => true,
+        }
+    }
+
+    /// Returns whether a session keeps the deadline with which it was created.
+    pub(super) fn has_fixed_deadlines(&self) -> bool {
+        matches!(&self.format, FormatKind::Layout(layout) if layout.rule == TimeRule::Fixed)
+    }
+}
+
+/// Reads the realm's layout, starting from the one of its preset. `key_attribute` is the one that the realm sets.
+pub(super) fn read(
+    realm: &mut Section<'_, '_>,
+    preset: &Preset,
+    key_attribute: Option<&str>,
+) -> FormatSettings {
+    let key_location = realm.location("key_attribute");
     let mut settings = FormatSettings {
         format: preset.format(),
         key_attribute: None,
@@ -56,7 +77,11 @@ pub(super) fn read(realm: &mut Section<'_, '_>, preset: &Preset) -> FormatSettin
         if let Some(key) = section.get("key", text(template)) {
             layout.key = key;
         }
-        let key_attribute = if is_declared { declared(section, layout) } else { None };
+        let declared_key = if is_declared { declared(section, layout) } else { None };
+        if is_declared {
+            let key = declared_key.as_deref().or(key_attribute).unwrap_or(preset.key_attribute);
+            check_attributes(section, layout, key, &key_location);
+        }
         if defaults.has_custom_ids && section.has("ids") {
             let ids = section.table("ids", ids);
             if let Some(weak) = weak_id_warning(ids, &section.name("ids")) {
@@ -64,7 +89,7 @@ pub(super) fn read(realm: &mut Section<'_, '_>, preset: &Preset) -> FormatSettin
             }
             layout.ids = IdKind::Declared(ids);
         }
-        key_attribute
+        declared_key
     });
     settings.records_creation = layout.created.is_some();
     if is_declared {
@@ -134,6 +159,25 @@ fn declared(section: &mut Section<'_, '_>, layout: &mut LayoutConfig) -> Option<
         section.refuse("expires", &["expires", "created"], fault);
     }
     key_attribute
+}
+
+/// Refuses a layout that uses one attribute for two purposes. `key` is the key attribute, and `key_location` its location in
+/// the realm.
+fn check_attributes(section: &mut Section<'_, '_>, layout: &LayoutConfig, key: &str, key_location: &str) {
+    let names = [
+        ("key_attribute", Some(key)),
+        ("payload", layout.payload.as_deref()),
+        ("version", layout.version.as_deref()),
+        ("expires", layout.expires.as_deref()),
+        ("created", layout.created.as_deref()),
+    ];
+    for (index, (purpose, name)) in names.into_iter().enumerate() {
+        let mut others = names.into_iter().take(index).filter(|(_, other)| name.is_some() && *other == name);
+        if let Some((other, _)) = others.next() {
+            let fault = Fault::new(format!("names the same attribute as `{other}`"));
+            section.refuse(purpose, &[purpose, other, key_location], fault);
+        }
+    }
 }
 
 /// Reads `{ length = [8, 64], alphabet = "a-z0-9" }`.

@@ -312,6 +312,18 @@ impl Preset {
         }
     }
 
+    /// Returns whether rows have an attribute of this name besides the key. The names of a declared layout are not known
+    /// here.
+    pub(super) fn uses_attribute(&self, name: &str) -> bool {
+        match self.rows {
+            PresetRows::Native => ["dat", "ver", "iss", "exp", "cre", "cls", "nxt", "prv"].contains(&name),
+            PresetRows::Pyramid => ["dat", "ver", "iss", "exp"].contains(&name),
+            PresetRows::Django => ["data", "created", "ttl"].contains(&name),
+            PresetRows::Preset(layout) => layout.uses_attribute(name),
+            PresetRows::Declared(_) => false,
+        }
+    }
+
     /// Returns the format, before the configuration's `layout` is applied to it.
     pub(super) fn format(&self) -> FormatKind {
         match self.rows {
@@ -326,6 +338,17 @@ impl Preset {
 }
 
 impl PresetLayout {
+    fn uses_attribute(&self, name: &str) -> bool {
+        let times: &[&str] = match self.rule {
+            TimeRule::Deadline | TimeRule::Required | TimeRule::Fixed => &[],
+            TimeRule::Rack => &["updated_at", "locked_at"],
+            TimeRule::Web => &["accessed", "idle_timeout", "absolute_timeout"],
+        };
+        let marker = self.marker.map(|(marker, _)| marker);
+        let names = [self.payload, marker, Some(self.expires), self.created];
+        names.contains(&Some(name)) || times.contains(&name)
+    }
+
     fn to_config(self, name: &'static str) -> LayoutConfig {
         LayoutConfig {
             name,

@@ -37,12 +37,15 @@ impl Environment for Named {
     }
 }
 
-fn realm(lines: &str) -> RealmConfig {
-    let source = format!(
+fn source(lines: &str) -> String {
+    format!(
         "[[listeners]]\naddress = \"127.0.0.1:0\"\n[store.dynamodb]\n[upstreams.a]\nservers = [\"http://a\"]\n\
          [[routes]]\npath = \"/\"\nsession = \"main\"\naccess = \"session\"\nupstream = \"a\"\n[sessions.main]\n{lines}\n"
-    );
-    let (config, report) = parse(&source, Path::new("gateway.toml"), &Named);
+    )
+}
+
+fn realm(lines: &str) -> RealmConfig {
+    let (config, report) = parse(&source(lines), Path::new("gateway.toml"), &Named);
     config.unwrap_or_else(|| panic!("{report}")).realms.remove(0)
 }
 

@@ -82,6 +82,21 @@ fn invalid_layouts_are_errors() {
             "layout.ids.alphabet = \"a-z;\"",
             "`sessions.main.layout.ids.alphabet` contains a character that cookie values cannot contain",
         ),
+        ("layout.payload = \"e\"", "`sessions.main.layout.expires` names the same attribute as `payload`"),
+        ("layout.created = \"e\"", "`sessions.main.layout.created` names the same attribute as `expires`"),
+        ("layout.version = \"e\"", "`sessions.main.layout.expires` names the same attribute as `version`"),
+        (
+            "layout.payload = \"id\"",
+            "`sessions.main.layout.payload` names the same attribute as `key_attribute`",
+        ),
+        (
+            "key_attribute = \"e\"",
+            "`sessions.main.layout.expires` names the same attribute as `key_attribute`",
+        ),
+        (
+            "layout.key_attribute = \"e\"",
+            "`sessions.main.layout.expires` names the same attribute as `key_attribute`",
+        ),
         (
             "layout.ids.length = 9|layout.cookie = \"express\"|layout.payload = \"p\"|keys.current = \"0123456789abcdef\"",
             ids_without_effect,
@@ -93,6 +108,9 @@ fn invalid_layouts_are_errors() {
         );
         assert_eq!(errors(&source), [expected], "{lines}");
     }
+    let never = "`sessions.main.reissue_time` has no effect: layout sessions are never reissued";
+    let created = "format = \"layout\"|user = \"u\"|layout.created = \"c\"|reissue_time = \"1m\"";
+    assert_eq!(errors(&with("[sessions.main]", created)), [never]);
     let preset = |lines: &str| errors(&with("[sessions.main]", lines));
     assert_eq!(
         preset("format = \"express\""),

@@ -131,3 +131,26 @@ fn map_with_floats_as_dynamodb_returns_them_is_changed() {
     let change = store.change(&record, record.claims.clone(), change_times()).unwrap();
     assert_eq!(applied(&row, &change.update)["sess"], row["sess"]);
 }
+
+/// The configuration has its own list of the attributes of each format.
+#[test]
+fn attribute_that_a_format_uses_is_refused_as_the_key() {
+    let names = ["native", "pyramid", "django"].into_iter();
+    let names = names.chain(presets().into_iter().map(|(name, _)| name).filter(|name| *name != "dysession"));
+    for name in names {
+        let keys = if matches!(name, "native" | "pyramid") { "table = \"sessions\"" } else { KEYS };
+        let lines = format!("format = \"{name}\"\n{keys}");
+        let format = format(&lines);
+        let (key, successor) = (format.key(&format.new_id().unwrap()), Key::binary(b"other"));
+        let record = SessionRecord { predecessor: Some(Box::new(successor.clone())), ..new_record(now()) };
+        let mut row = format.encode(&key, &record).unwrap();
+        row.extend(format.retire(&record, now(), &successor).into_iter().flat_map(|update| update.set));
+        let locked = ["locked_at"].into_iter().filter(|_| name == "rack");
+        for attribute in row.keys().map(String::as_str).chain(locked) {
+            let (config, report) =
+                parse(&source(&format!("{lines}\nkey_attribute = \"{attribute}\"")), Path::new(""), &Named);
+            let is_key = attribute == format.key_schema().attribute;
+            assert_eq!(config.is_some(), is_key, "{name}: {attribute}: {report}");
+        }
+    }
+}

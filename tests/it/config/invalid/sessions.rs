@@ -1,7 +1,9 @@
 //! Errors in `[sessions.NAME]`.
 
+use std::time::Duration;
+
 use super::check;
-use crate::config::fixture::{BASE, accepted, errors, with};
+use crate::config::fixture::{BASE, accepted, errors, read, with};
 
 #[test]
 fn invalid_realms_are_errors() {
@@ -64,6 +66,16 @@ fn invalid_realms_are_errors() {
         ),
         (
             "[sessions.main]",
+            "format = \"dysession\"|reissue_time = \"1m\"",
+            "`sessions.main.reissue_time` has no effect: dysession sessions are never reissued",
+        ),
+        (
+            "[sessions.main]",
+            "key_attribute = \"exp\"",
+            "`sessions.main.key_attribute` is an attribute that native rows use for something else",
+        ),
+        (
+            "[sessions.main]",
             "consistency = \"eventually\"",
             "`sessions.main.consistency` must be `auto`, `strong` or `eventual`",
         ),
@@ -109,6 +121,14 @@ fn invalid_realms_are_errors() {
         errors(&BASE.replace("sessions.main", "sessions.\"a b\"").replace("\"main\"", "\"a b\"")),
         [named]
     );
+}
+
+#[test]
+fn timeout_of_sessions_that_are_never_reissued_is_a_warning() {
+    let (config, report) = read(&with("[sessions.main]", "format = \"dysession\"|timeout = \"1m\""));
+    assert_eq!(config.map(|config| config.realms[0].timeout), Some(Duration::from_mins(1)));
+    let warnings: Vec<_> = report.diagnostics().iter().map(|diagnostic| &diagnostic.message).collect();
+    assert_eq!(warnings, ["`sessions.main.timeout` applies only to sessions that the gateway creates"]);
 }
 
 #[test]
