@@ -174,6 +174,14 @@ impl Admin {
     pub fn hand_over(self) {
         self.socket.hand_over();
     }
+
+    /// Takes over the socket file from the process that this one has replaced.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or its mode cannot be set.
+    pub fn take_over(&self) -> io::Result<()> {
+        self.socket.take_over()
+    }
 }
 
 async fn accept(socket: Arc<AdminSocket>, state: Arc<AdminState>) {

@@ -267,6 +267,15 @@ impl Server {
         self.admin.take().into_iter().for_each(Admin::hand_over);
     }
 
+    /// Takes over the Unix socket files of the process that this one has replaced.
+    pub fn take_over(&self) {
+        let listeners = self.listeners.iter().map(|listener| listener.take_over());
+        let admin = self.admin.iter().map(Admin::take_over);
+        for error in listeners.chain(admin).filter_map(Result::err) {
+            tracing::warn!(%error, "a Unix socket's file could not be taken over");
+        }
+    }
+
     /// Ends the gateway: readiness fails at once, so that load balancers stop sending requests, and [`Self::end`]
     /// follows after the configured delay.
     pub async fn drain(self) {

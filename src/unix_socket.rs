@@ -29,13 +29,7 @@ pub(crate) fn bind(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixList
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let metadata = fs::metadata(path)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        kept: AtomicBool::new(false),
-    };
+    let file = SocketFile::at(path)?;
     // The mode is set before `listen`, so that nobody can connect with the permissions that the umask has left.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(backlog)?;
@@ -63,6 +57,13 @@ fn remove_leftover(path: &Path) -> io::Result<()> {
 }
 
 impl SocketFile {
+    /// Returns the file at `path`, on whose socket this process listens.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        Ok(Self { path: path.to_owned(), device, inode, kept: AtomicBool::new(false) })
+    }
+
     /// Keeps the file for another process.
     pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -20,14 +22,14 @@ const MODE: u32 = 0o660;
 pub(super) struct AdminSocket {
     listener: Listener,
     address: String,
-    /// The file of a Unix socket, if this process has bound it.
-    file: Option<SocketFile>,
+    /// The file of a Unix socket, if this process has bound it or taken it over.
+    file: OnceLock<SocketFile>,
 }
 
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, PathBuf),
 }
 
 /// A connection.
@@ -46,18 +48,19 @@ impl AdminSocket {
                 let listener = inherited.map_or_else(bind, |inherited| Ok(inherited.into()))?;
                 listener.set_nonblocking(true)?;
                 let address = listener.local_addr()?.to_string();
-                Ok(Self { listener: Listener::Tcp(TcpListener::from_std(listener)?), address, file: None })
+                let listener = Listener::Tcp(TcpListener::from_std(listener)?);
+                Ok(Self { listener, address, file: OnceLock::new() })
             }
             AdminAddress::Unix(path) => {
                 let (listener, file) = match inherited {
-                    Some(inherited) => (std::os::unix::net::UnixListener::from(inherited), None),
+                    Some(inherited) => (inherited.into(), OnceLock::new()),
                     None => {
                         let (listener, file) = unix_socket::bind(path, MODE, BACKLOG)?;
-                        (listener, Some(file))
+                        (listener, file.into())
                     }
                 };
                 listener.set_nonblocking(true)?;
-                let listener = Listener::Unix(UnixListener::from_std(listener)?);
+                let listener = Listener::Unix(UnixListener::from_std(listener)?, path.clone());
                 Ok(Self { listener, address: format!("unix:{}", path.display()), file })
             }
         }
@@ -67,15 +70,25 @@ impl AdminSocket {
     pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
         match &self.listener {
             Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
-            Listener::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+            Listener::Unix(listener, _) => listener.as_fd().try_clone_to_owned(),
         }
     }
 
     /// Leaves the socket file to another process.
     pub(super) fn hand_over(&self) {
-        if let Some(file) = &self.file {
+        if let Some(file) = self.file.get() {
             file.keep();
         }
+    }
+
+    /// Takes over the socket file from another process.
+    pub(super) fn take_over(&self) -> io::Result<()> {
+        let Listener::Unix(_, path) = &self.listener else { return Ok(()) };
+        if self.file.get().is_none() {
+            // Cannot be set already, since only this thread sets it.
+            let _ = self.file.set(SocketFile::at(path)?);
+        }
+        Ok(())
     }
 
     pub(super) fn address(&self) -> &str {
@@ -89,7 +102,9 @@ impl AdminSocket {
                 stream.set_nodelay(true)?;
                 Ok(AdminStream::Tcp(stream))
             }
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| AdminStream::Unix(stream)),
+            Listener::Unix(listener, _) => {
+                listener.accept().await.map(|(stream, _)| AdminStream::Unix(stream))
+            }
         }
     }
 }

@@ -40,8 +40,12 @@ pub(super) fn run(file: &ConfigFile) -> CommandResult {
         let mut server = Server::start(&config, &store, &telemetry, inherited).await?;
         // The server has a clone. This one would keep the first access log open after a reload has replaced it.
         drop(telemetry);
-        if let Err(error) = successor::announce() {
-            tracing::warn!(%error, "the previous process could not be notified that this one serves");
+        match successor::announce() {
+            Ok(true) => server.take_over(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the previous process could not be notified that this one serves");
+            }
         }
         manager::ready(&server);
         let _watchdog = manager::watchdog(&server);

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::accepted_connection::ListenerContext;
 use super::connections::Connections;
@@ -46,8 +46,8 @@ pub(super) struct Listener {
     pub(super) context: Arc<ListenerContext>,
     /// The sockets, at least one; see [`Self::sockets_for_worker`].
     sockets: Arc<[ListenerSocket]>,
-    /// The file of the Unix socket, if this process has bound it.
-    file: Option<Arc<SocketFile>>,
+    /// The file of the Unix socket, if this process has bound it or taken it over.
+    file: OnceLock<Arc<SocketFile>>,
 }
 
 impl Listener {
@@ -81,7 +81,7 @@ impl Listener {
             }
             (address, _) => address.clone(),
         };
-        let file = file.map(Arc::new);
+        let file = file.map_or_else(OnceLock::new, |file| Arc::new(file).into());
         Ok(Arc::new(Self { config: config.clone(), address, context, sockets: sockets.into(), file }))
     }
 
@@ -92,7 +92,7 @@ impl Listener {
         connections: &Arc<Connections>,
     ) -> Result<Arc<Self>, ListenError> {
         let context = context(config, connections)?;
-        if let Some(file) = self.file.as_ref().filter(|_| config.mode != self.config.mode) {
+        if let Some(file) = self.file.get().filter(|_| config.mode != self.config.mode) {
             let failed = |error| ListenError::Bind { address: config.address.clone(), error };
             file.set_mode(config.mode).map_err(failed)?;
         }
@@ -131,9 +131,22 @@ impl Listener {
 
     /// Leaves the file of the Unix socket to the process that has taken over.
     pub(super) fn hand_over(&self) {
-        if let Some(file) = &self.file {
+        if let Some(file) = self.file.get() {
             file.keep();
         }
+    }
+
+    /// Takes over the file of the Unix socket from the process that this one replaces: sets its mode, and removes it at the
+    /// end.
+    pub(super) fn take_over(&self) -> io::Result<()> {
+        let ListenerAddress::Unix(path) = &self.address else { return Ok(()) };
+        if self.file.get().is_some() {
+            return Ok(());
+        }
+        let file = Arc::new(SocketFile::at(path)?);
+        // Cannot be set already, since only this thread sets it.
+        let _ = self.file.set(Arc::clone(&file));
+        file.set_mode(self.config.mode)
     }
 }
 

@@ -310,6 +310,14 @@ async fn unix_socket_belongs_to_the_new_process_only_after_a_successful_upgrade(
     open.request_until_close(&Request::get("/")).await;
     gateway.nth_event("stopped", 1).await;
     assert_eq!(get_over_unix(&socket).await, 200, "the first process removed the socket");
+    let mode = || fs::metadata(&socket).unwrap().mode() & 0o777;
+    assert_eq!(mode(), 0o660);
+    gateway.edit_config(|text| text.replace("\"unix:in.sock\"", "\"unix:in.sock\"\nmode = \"0600\""));
+    gateway.reload().await;
+    assert_eq!(mode(), 0o600, "the mode of an inherited socket was not changed");
+    gateway.signal("TERM");
+    gateway.wait().await;
+    assert!(!socket.exists(), "the second process did not remove its socket");
 }
 
 #[tokio::test]

@@ -110,18 +110,18 @@ impl Successor {
     }
 }
 
-/// In a successor, reports to the predecessor that this process serves, and waits for the acknowledgement. Does nothing in
-/// other processes.
-pub(super) fn announce() -> io::Result<()> {
+/// In a successor, reports to the predecessor that this process serves, and waits for the acknowledgement. Returns whether
+/// this process is a successor.
+pub(super) fn announce() -> io::Result<bool> {
     if std::env::var_os(VARIABLE).is_none() {
-        return Ok(());
+        return Ok(false);
     }
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
     socket.write_all(&[READY])?;
     // If the predecessor has ended, this returns at once.
     let _ = socket.read(&mut [0]);
-    Ok(())
+    Ok(true)
 }
 
 /// Returns an error if sessions would be lost with this process, or if both processes would need the same address for the
