@@ -30,7 +30,7 @@ impl Realm {
         let (row, is_strong) = match self.fetch(key, cookie_version).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                self.outage.record(self.clock.mono());
+                self.read_outage.record(self.clock.mono());
                 if let Some(suppressed) = self.failures.admit(&error, self.clock.mono()) {
                     tracing::warn!(realm = %self.name, %error, suppressed, "a session could not be read");
                 }

@@ -32,11 +32,11 @@ impl FailureLog {
     }
 }
 
-/// The time of the store's latest failure.
+/// The time of the latest failure of one kind of operation.
 #[derive(Debug)]
 pub(super) struct Outage {
     created_at: Instant,
-    /// The time of the latest failure, in milliseconds after `created_at`, plus one; 0 if the store has not failed yet.
+    /// The time of the latest failure, in milliseconds after `created_at`, plus one; 0 before the first one.
     latest: AtomicU64,
 }
 
@@ -45,12 +45,12 @@ impl Outage {
         Self { created_at: clock.mono(), latest: AtomicU64::new(0) }
     }
 
-    /// Records a failure of the store.
+    /// Records a failure.
     pub(super) fn record(&self, now: Instant) {
         self.latest.store(self.millis(now) + 1, Ordering::Relaxed);
     }
 
-    /// Returns whether the store has failed within [`OUTAGE_DURATION`].
+    /// Returns whether an operation has failed within [`OUTAGE_DURATION`].
     pub(super) fn is_active(&self, now: Instant) -> bool {
         let latest = self.latest.load(Ordering::Relaxed);
         latest != 0 && u128::from(self.millis(now).saturating_sub(latest - 1)) < OUTAGE_DURATION.as_millis()

@@ -44,7 +44,10 @@ pub struct Realm {
     pub(super) lookups: Arc<SingleFlight<(Key, u64), Lookup>>,
     pub(super) reissues: Arc<SingleFlight<Key, Reissued>>,
     pub(super) monitors: SessionMonitors,
-    pub(super) outage: Outage,
+    /// Outages of reads, during which stale rows may be used.
+    pub(super) read_outage: Outage,
+    /// Outages of reissues. Reads may still succeed, such as without the permission to write.
+    pub(super) reissue_outage: Outage,
     pub(super) changes: ChangeQueue,
     pub(super) rotation_grace: Duration,
     pub(super) control: tokio::runtime::Handle,
@@ -106,7 +109,8 @@ impl Realm {
             lookups: SingleFlight::new(MAX_OPERATIONS, control.clone(), tasks.clone()),
             reissues: SingleFlight::new(MAX_OPERATIONS, control.clone(), tasks.clone()),
             monitors: SessionMonitors::default(),
-            outage: Outage::new(Clock),
+            read_outage: Outage::new(Clock),
+            reissue_outage: Outage::new(Clock),
             changes: ChangeQueue::default(),
             rotation_grace: config.rotation_grace,
             control: control.clone(),

@@ -24,7 +24,7 @@ impl Realm {
     /// Starts the reissue of a session that is due, or joins the one in progress.
     pub fn reissue(self: &Arc<Self>, session: &Arc<Session>, due: Reissue, now: Now) -> PendingReissue {
         // During an outage, send the cookie without a write. A later request extends the deadline.
-        if self.outage.is_active(now.mono) {
+        if self.read_outage.is_active(now.mono) || self.reissue_outage.is_active(now.mono) {
             return PendingReissue(None);
         }
         let (realm, touched) = (Arc::clone(self), Arc::clone(session));
@@ -68,7 +68,7 @@ impl Realm {
                 Reissued::Gone
             }
             Err(error) => {
-                self.outage.record(read_at);
+                self.reissue_outage.record(read_at);
                 if let Some(suppressed) = self.failures.admit(&error, read_at) {
                     let session = session.reference;
                     tracing::warn!(realm = %self.name, %session, %error, suppressed, "a session could not be reissued");

@@ -123,7 +123,7 @@ impl Realm {
         };
         // During an outage, do not wait for another timeout if a stale row may be used.
         if let Some(session) = &stale
-            && self.outage.is_active(now.mono)
+            && self.read_outage.is_active(now.mono)
         {
             return Ok((Lookup::Found(Arc::clone(session)), LookupSource::Stale));
         }

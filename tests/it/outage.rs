@@ -243,3 +243,18 @@ async fn due_session_is_reissued_after_an_outage() {
     })
     .await;
 }
+
+/// Reads still succeed, so the session that was deleted meanwhile is not served from the cache.
+#[tokio::test]
+async fn failed_reissue_does_not_let_stale_rows_be_used() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let session = Session::new(json!({ "user": "alice" })).aged(DUE);
+    session.put(&engine).await;
+    let realm = "cache.ttl = \"1ms\"\non_store_error = { stale = \"1m\" }";
+    let gateway = gateway(&engine, &upstream, realm).start().await;
+    engine.inject(Affected::Only("UpdateItem"), Fault::AccessDenied);
+    assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
+    gateway.wait_for_line("could not be reissued").await;
+    session.delete(&engine).await;
+    assert_eq!(gateway.get("/", &session.cookie()).await.status, 401);
+}
