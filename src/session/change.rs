@@ -152,14 +152,7 @@ impl Realm {
                     Some(edited) if edited.claims.is_empty() => self.end(&session).await?,
                     // Another writer has just written the same, so the browser needs a cookie with the new version.
                     None if action.is_none() && conflicts > 0 => {
-                        let (record, known_at) = (session.record.clone(), session.known_at);
-                        return Ok(self.finish_with_same_key(
-                            id.clone(),
-                            &session,
-                            record,
-                            Vec::new(),
-                            known_at,
-                        ));
+                        return Ok(self.finish(id.clone(), session, Vec::new()));
                     }
                     None if action.is_none() => return Ok(MutationOutcome::Unchanged),
                     edited => {
@@ -198,7 +191,7 @@ impl Realm {
         let NewRow { id, record, item } = new_row(&*self.format, &self.policy, edited.claims, None, wall)?;
         match self.table.create(item).await.map_err(ChangeError::from)? {
             CreateOutcome::AlreadyExists => Err(ChangeError::IdExists),
-            CreateOutcome::Created => Ok(self.finish_with_new_key(id, record, edited.flash, mono)),
+            CreateOutcome::Created => Ok(self.finish_new(id, record, edited.flash, mono)),
         }
     }
 
@@ -216,13 +209,13 @@ impl Realm {
             self.cache.invalidate(&session.key);
         }
         match written? {
-            ConditionalWrite::Done => Ok(Attempt::Done(self.finish_with_same_key(
-                id.clone(),
-                session,
-                change.record,
-                edited.flash,
-                mono,
-            ))),
+            ConditionalWrite::Done => {
+                let record = change.record;
+                // Other attributes of the row count, too, so its size before the change is the minimum.
+                let size = session.size.max(claims_size(&record));
+                let session = Arc::new(self.session(session.key.clone(), record, size, mono));
+                Ok(Attempt::Done(self.finish(id.clone(), session, edited.flash)))
+            }
             ConditionalWrite::Refused(row) => Ok(Attempt::Conflict(self.current(session, row)?)),
         }
     }
@@ -243,7 +236,7 @@ impl Realm {
         match rotated? {
             RotationOutcome::Done => {
                 self.monitors.rename(&session.key, &successor);
-                Ok(Attempt::Done(self.finish_with_new_key(id, record, edited.flash, mono)))
+                Ok(Attempt::Done(self.finish_new(id, record, edited.flash, mono)))
             }
             RotationOutcome::KeyExists => Err(ChangeError::IdExists),
             RotationOutcome::Refused => {
@@ -321,30 +314,20 @@ impl Realm {
     }
 
     /// Caches and returns a session that was written with a new key.
-    fn finish_with_new_key(
+    fn finish_new(
         &self,
         id: SessionId,
         record: SessionRecord,
         flash: Vec<String>,
         known_at: Instant,
     ) -> MutationOutcome {
-        let key = self.format.key(&id);
-        let size = serde_json::to_string(&record.claims).map_or(0, |text| text.len());
+        let (key, size) = (self.format.key(&id), claims_size(&record));
         let session = Arc::new(self.session(key, record, size, known_at));
-        self.publish(&session);
-        MutationOutcome::Updated(Box::new(UpdatedSession { id, session, flash }))
+        self.finish(id, session, flash)
     }
 
-    /// Caches and returns a session that was written with the same key.
-    fn finish_with_same_key(
-        &self,
-        id: SessionId,
-        session: &Session,
-        record: SessionRecord,
-        flash: Vec<String>,
-        known_at: Instant,
-    ) -> MutationOutcome {
-        let session = Arc::new(self.session(session.key.clone(), record, session.size, known_at));
+    /// Caches and returns a session that was just written, or whose row was just read.
+    fn finish(&self, id: SessionId, session: Arc<Session>, flash: Vec<String>) -> MutationOutcome {
         self.publish(&session);
         MutationOutcome::Updated(Box::new(UpdatedSession { id, session, flash }))
     }
@@ -367,6 +350,11 @@ async fn back_off(conflicts: usize) {
         let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
         tokio::time::sleep(MAX_BACKOFF.mul_f64(share)).await;
     }
+}
+
+/// Returns the size of a session's claims in bytes, as JSON.
+fn claims_size(record: &SessionRecord) -> usize {
+    serde_json::to_string(&record.claims).map_or(0, |text| text.len())
 }
 
 /// The result of an attempt of a change.

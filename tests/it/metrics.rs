@@ -7,7 +7,7 @@ use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gateway::{Builder, Gateway};
 use crate::support::metrics::Metrics;
 use crate::support::scripted_response::ScriptedResponse;
-use crate::support::session_commands::set_cookie;
+use crate::support::session_commands::{self, patch_target, set_cookie};
 use crate::support::table::{self, DUE, Session};
 use crate::support::upstream::Upstream;
 
@@ -248,4 +248,23 @@ async fn values_of_a_request_create_no_series() {
     // A few of the gateway's own label values may appear first here, such as the one of too many lookups of unknown sessions.
     assert!(counts[39] - counts[1] < 5, "{counts:?}");
     assert!(!Metrics::scrape(&gateway).await.text().contains("made-up"));
+}
+
+#[tokio::test]
+async fn session_that_grows_by_changes_counts_for_more_in_the_cache() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
+    let gateway = builder(&engine, &upstream)
+        .realm("cache.ttl = \"1m\"")
+        .route("/", "required", "writes = true")
+        .start()
+        .await;
+    let session = table::alice_session(&engine).await;
+    let mut cookie = session.cookie();
+    for name in ["a", "b", "c", "d"] {
+        let changed = gateway.get(&patch_target(&json!({ name: "x".repeat(5000) })), &cookie).await;
+        cookie = set_cookie(&changed);
+    }
+    let metrics = Metrics::scrape(&gateway).await;
+    let labels = [("realm", "main"), ("bound", "session_cache")];
+    assert_eq!(metrics.sum("sessiongate_realm_bound_used", &labels), 5.0, "20 KB in units of 4 KiB");
 }
