@@ -112,11 +112,13 @@ impl Limiter {
         let _always = self.bucket(address).fetch_update(Ordering::Relaxed, Ordering::Relaxed, debited);
     }
 
-    fn debit_available(&self, address: IpAddr, now: Instant) {
-        let now = self.nanos(now);
-        // The bucket never goes into debt here, however many concurrent calls there are.
-        let debited = |full_at: u64| Some((full_at.max(now) + self.interval).min(now + self.bucket));
-        let _always = self.bucket(address).fetch_update(Ordering::Relaxed, Ordering::Relaxed, debited);
+    /// Returns a token to the bucket of `address`.
+    fn release(&self, address: IpAddr) {
+        // An evicted bucket is full.
+        if let Some(bucket) = self.full_at.get(&bucket_key(address)) {
+            let released = |full_at: u64| Some(full_at.saturating_sub(self.interval));
+            let _always = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, released);
+        }
     }
 
     fn bucket(&self, address: IpAddr) -> Arc<AtomicU64> {
@@ -148,18 +150,10 @@ impl<'l> ClientLimiter<'l> {
         self.limiter.map_or(Ok(()), |limiter| limiter.try_acquire(self.address, now))
     }
 
-    /// Checks for a token without taking it.
-    ///
-    /// # Errors
-    /// If no token is available, returns the wait for the next one.
-    pub fn check(&self, now: Instant) -> Result<(), Duration> {
-        self.limiter.map_or(Ok(()), |limiter| limiter.balance(self.address, now).map(drop))
-    }
-
-    /// Takes one token, or what is left of one: counts something that has already happened.
-    pub fn record(&self, now: Instant) {
+    /// Returns a token that was taken.
+    pub fn release(&self) {
         if let Some(limiter) = self.limiter {
-            limiter.debit_available(self.address, now);
+            limiter.release(self.address);
         }
     }
 }
@@ -205,16 +199,22 @@ mod tests {
     }
 
     #[test]
-    fn record_never_puts_the_bucket_into_debt() {
+    fn released_token_can_be_taken_again() {
         let (limiter, start) = (limiter(10, 3), Clock.mono());
         let client = ClientLimiter::new(Some(&limiter), CLIENT);
-        assert_eq!(client.check(start), Ok(()));
-        (0..100).for_each(|_| client.record(start));
-        assert_eq!(client.check(start), Err(Duration::from_millis(100)));
-        assert_eq!(client.check(start + Duration::from_millis(100)), Ok(()));
+        for _ in 0..100 {
+            assert_eq!(client.try_acquire(start), Ok(()));
+            client.release();
+        }
+        assert_eq!((0..9).filter(|_| client.try_acquire(start).is_ok()).count(), 3);
+        client.release();
+        assert_eq!((0..9).filter(|_| client.try_acquire(start).is_ok()).count(), 1);
+        let later = start + Duration::from_secs(3600);
+        (0..100).for_each(|_| client.release());
+        assert_eq!((0..9).filter(|_| client.try_acquire(later).is_ok()).count(), 3, "more than the burst");
         let unlimited = ClientLimiter::new(None, CLIENT);
-        (0..100).for_each(|_| unlimited.record(start));
-        assert_eq!((unlimited.check(start), unlimited.try_acquire(start)), (Ok(()), Ok(())));
+        unlimited.release();
+        assert_eq!(unlimited.try_acquire(start), Ok(()));
     }
 
     #[test]

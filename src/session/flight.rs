@@ -4,6 +4,7 @@
 //! write. If the operation panics, its waiters get no result.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
@@ -43,18 +44,36 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Si
     where
         F: Future<Output = V> + Send + 'static,
     {
+        match self.try_join(key, || Ok::<_, Infallible>(start())) {
+            Ok(waiter) => waiter,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Like [`join`](Self::join), but `start` may refuse to start an operation. It must not block.
+    ///
+    /// # Errors
+    /// Returns the error of `start`.
+    pub(crate) fn try_join<F, E>(
+        self: &Arc<Self>,
+        key: &K,
+        start: impl FnOnce() -> Result<F, E>,
+    ) -> Result<Option<Waiter<V>>, E>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
         let mut in_progress = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(result) = in_progress.get(key) {
-            return Some(Waiter(result.clone()));
+            return Ok(Some(Waiter(result.clone())));
         }
         if in_progress.len() >= self.capacity {
-            return None;
+            return Ok(None);
         }
+        let operation = start()?;
         let (sender, receiver) = watch::channel(None);
         in_progress.insert(key.clone(), receiver.clone());
         drop(in_progress);
         let guard = RemovalGuard { operations: Arc::clone(self), key: key.clone() };
-        let operation = start();
         self.tasks.spawn_on(
             async move {
                 let result = operation.await;
@@ -63,7 +82,7 @@ impl<K: Eq + Hash + Clone + Send + 'static, V: Clone + Send + Sync + 'static> Si
             },
             &self.control,
         );
-        Some(Waiter(receiver))
+        Ok(Some(Waiter(receiver)))
     }
 }
 
@@ -157,5 +176,14 @@ mod tests {
         let _first = operations.join(&1, std::future::pending).unwrap();
         assert!(operations.join(&2, std::future::pending).is_none());
         assert!(operations.join(&1, std::future::pending).is_some());
+    }
+
+    #[tokio::test]
+    async fn operation_that_is_refused_is_not_in_progress() {
+        let operations = single_flight(8);
+        let refused = operations.try_join(&1, || Err::<std::future::Pending<u8>, _>("no"));
+        assert_eq!(refused.err(), Some("no"));
+        assert_eq!(operations.usage().0, 0);
+        assert_eq!(operations.join(&1, || async { 2 }).unwrap().wait().await, Some(2));
     }
 }

@@ -22,7 +22,7 @@ const MAX_COOKIES: usize = 4;
 impl Realm {
     /// Resolves the values of the request's session cookies, in their order, and counts the result.
     ///
-    /// `misses` limits the reads that find no session, per client address, since made-up ids cost reads.
+    /// `misses` limits the reads that find no session, per client address, since made-up ids and versions cost reads.
     pub async fn resolve(
         self: &Arc<Self>,
         cookies: &[&[u8]],
@@ -111,15 +111,12 @@ impl Realm {
         misses: ClientLimiter<'_>,
         now: Now,
     ) -> Result<(Lookup, LookupSource), Duration> {
-        let stale = match self.cache.get(key, cookie_version, now.mono) {
+        let (stale, misses) = match self.cache.get(key, cookie_version, now.mono) {
             CacheResult::Fresh(session) => return Ok((Lookup::Found(session), LookupSource::Hit)),
             CacheResult::Absent => return Ok((Lookup::Absent(None), LookupSource::Negative)),
             // The session existed recently, so its id is not made up.
-            CacheResult::Stale(session, age) => self.may_use_stale(age).then_some(session),
-            CacheResult::Miss => {
-                misses.check(now.mono)?;
-                None
-            }
+            CacheResult::Stale(session, age) => (self.may_use_stale(age).then_some(session), None),
+            CacheResult::Miss => (None, Some(misses)),
         };
         // During an outage, do not wait for another timeout if a stale row may be used.
         if let Some(session) = &stale
@@ -128,37 +125,48 @@ impl Realm {
             return Ok((Lookup::Found(Arc::clone(session)), LookupSource::Stale));
         }
         // Boxed: most requests do not get here, and an inline future would enlarge that of every request.
-        Ok(Box::pin(self.read_shared(key, cookie_version, stale, misses, now)).await)
+        Box::pin(self.read_shared(key, cookie_version, stale, misses, now)).await
     }
 
     /// Looks up `key` by a shared read. If the store is unavailable, returns `stale`.
+    ///
+    /// A read takes a token from `misses` and returns it if it finds a session of the cookie's version. So the reads in
+    /// progress are limited, too, and so are those that fail. A shared read takes one, from the first client.
+    ///
+    /// # Errors
+    /// Returns the wait for a token if none is available.
     async fn read_shared(
         self: &Arc<Self>,
         key: &Key,
         cookie_version: u64,
         stale: Option<Arc<Session>>,
-        misses: ClientLimiter<'_>,
+        misses: Option<ClientLimiter<'_>>,
         now: Now,
-    ) -> (Lookup, LookupSource) {
+    ) -> Result<(Lookup, LookupSource), Duration> {
         let realm = Arc::clone(self);
-        let mut is_first = false;
-        let waiter = self.lookups.join(&(key.clone(), cookie_version), || {
-            is_first = true;
+        let mut taken = None;
+        let waiter = self.lookups.try_join(&(key.clone(), cookie_version), || {
+            if let Some(misses) = misses {
+                misses.try_acquire(now.mono)?;
+                taken = Some(misses);
+            }
             let key = key.clone();
-            async move { realm.read(&key, cookie_version).await }
-        });
+            Ok::<_, Duration>(async move { realm.read(&key, cookie_version).await })
+        })?;
         let lookup = match waiter {
             Some(waiter) => waiter.wait().await.unwrap_or(Lookup::Unavailable),
             None => Lookup::Unavailable,
         };
-        // A shared read counts once, against the first client.
-        if is_first && matches!(lookup, Lookup::Absent(_)) {
-            misses.record(now.mono);
+        // A version that the session has not reached is made up, or the read was eventually consistent.
+        if let (Some(misses), Lookup::Found(session)) = (taken, &lookup)
+            && session.record.version >= cookie_version
+        {
+            misses.release();
         }
-        match (lookup, stale) {
+        Ok(match (lookup, stale) {
             (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), LookupSource::Stale),
             (lookup, _) => (lookup, LookupSource::Miss),
-        }
+        })
     }
 
     fn may_use_stale(&self, age: Duration) -> bool {

@@ -6,6 +6,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Request};
+use crate::support::engine::{Affected, Fault};
+use crate::support::gate::Gate;
 use crate::support::gateway::{Gateway, field};
 use crate::support::metrics::Metrics;
 use crate::support::table::{self, Session};
@@ -114,7 +116,7 @@ async fn lookups_of_unknown_ids_are_limited_and_cached_sessions_are_served() {
         });
     }
     let refused: usize = clients.join_all().await.into_iter().sum();
-    // Two reads for each of the first 20 unknown ids, for those looked up concurrently, and for one more each second.
+    // Two reads for each of the first 20 unknown ids, and for one more each second.
     let reads = engine.counts().reads() - before;
     assert!((40..=100).contains(&reads), "{reads} reads");
     assert!(refused >= 2000 - 50, "{refused}");
@@ -150,6 +152,69 @@ async fn lookups_of_existing_sessions_are_not_limited() {
         session.put(&engine).await;
         assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
     }
+}
+
+/// The reads are limited while they are in progress, and those that fail count.
+#[tokio::test]
+async fn concurrent_and_failed_lookups_of_unknown_ids_are_limited() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = Gateway::builder()
+        .engine_with(&engine, "timeout = \"10s\"\nattempts = 1")
+        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 5 }")
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/", "required", "")
+        .start()
+        .await;
+    let gateway = Arc::new(gateway);
+    let gate = Gate::closed();
+    engine.inject(Affected::Only("GetItem"), Fault::HoldRequest(gate.clone()));
+    let mut requests = JoinSet::new();
+    for _ in 0..100 {
+        let gateway = Arc::clone(&gateway);
+        requests.spawn(async move { gateway.get("/", &Session::new(json!({})).cookie()).await.status });
+    }
+    let mut statuses = Vec::new();
+    // A token is added each second, so a few of the last requests may have got one.
+    while statuses.len() < 80 {
+        statuses.push(requests.join_next().await.unwrap().unwrap());
+    }
+    assert_eq!(statuses, [429; 80], "the other lookups are in progress");
+    engine.clear_faults();
+    engine.inject(Affected::Only("GetItem"), Fault::Throttle);
+    gate.open();
+    requests.join_all().await;
+    let before = engine.counts().reads();
+    for _ in 0..50 {
+        let status = gateway.get("/", &Session::new(json!({})).cookie()).await.status;
+        assert!(matches!(status, 429 | 503), "{status}");
+    }
+    let reads = engine.counts().reads() - before;
+    assert!(reads < 20, "{reads} reads that failed");
+}
+
+/// The cookies of Pyramid are unsigned, so a client can make up versions of its own session.
+#[tokio::test]
+async fn lookups_of_made_up_versions_are_limited() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let session = table::alice_session(&engine).await;
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 5 }")
+        .upstream("app", &upstream)
+        .realm("cache.ttl = \"1h\"")
+        .route("/", "required", "")
+        .start()
+        .await;
+    let mut client = Client::connect(gateway.address()).await;
+    let mut refused = 0;
+    for version in 2..102 {
+        let response =
+            client.request(&Request::get("/").cookie(&session.clone().version(version).cookie())).await;
+        refused += usize::from(response.status == 429);
+    }
+    assert!(refused >= 80, "{refused}");
+    assert_eq!(gateway.get("/", &session.cookie()).await.status, 200, "the session itself");
 }
 
 #[tokio::test]
