@@ -2,7 +2,8 @@
 //!
 //! 1. A write is conditional on the row that the change was computed from. If the row was modified concurrently, the change
 //!    is computed again from the current row. So changes of different claims are all kept, and the last change of a claim
-//!    wins.
+//!    wins. An upstream's edits that would change nothing in a cached row are compared with the current row, too, by a
+//!    strongly consistent read.
 //! 2. A late change does not revive a session that has ended.
 //! 3. A rotation creates the new row and retires the old one in one transaction. The claims of a log-in are never stored
 //!    under the old id, which an attacker may know (session fixation).
@@ -136,12 +137,16 @@ impl Realm {
         if mutation.action == Some(Action::Destroy) && mutation.if_version.is_none() {
             return self.destroy(&session).await;
         }
-        if mutation.if_version.is_some_and(|version| version != session.record.version) {
+        let version = session.record.version;
+        let mut is_current = false;
+        if mutation.if_version.is_some_and(|required| required != version) {
             // The upstream may have seen a newer version through another gateway.
-            self.cache.invalidate(&session.key);
-            let row = self.table.get(&session.key, Read::Strong).await?;
-            session = self.current(&session, row)?;
+            session = self.read_current(&session).await?;
+            is_current = true;
         }
+        // An upstream's edits that change nothing in a cached row may change the current one. The gateway's own edits only
+        // take out or add what the request needs.
+        let is_by_upstream = mutation.edits.iter().any(|edit| matches!(edit, Edit::Apply { .. }));
         for conflicts in 0..MAX_ATTEMPTS {
             back_off(conflicts).await;
             self.check_changeable(&session, mutation)?;
@@ -150,11 +155,14 @@ impl Realm {
                 action => match edit::apply(&session.record.claims, &mutation.edits) {
                     // Frameworks write empty claims to mark a session that was logged out.
                     Some(edited) if edited.claims.is_empty() => self.end(&session).await?,
-                    // Another writer has just written the same, so the browser needs a cookie with the new version.
-                    None if action.is_none() && conflicts > 0 => {
-                        return Ok(self.finish(id.clone(), session, Vec::new()));
+                    None if action.is_none() && is_by_upstream && !is_current => {
+                        Attempt::Conflict(self.read_current(&session).await?)
                     }
-                    None if action.is_none() => return Ok(MutationOutcome::Unchanged),
+                    None if action.is_none() && session.record.version == version => {
+                        return Ok(MutationOutcome::Unchanged);
+                    }
+                    // Another writer has just written the same, so the browser needs a cookie with the new version.
+                    None if action.is_none() => return Ok(self.finish(id.clone(), session, Vec::new())),
                     edited => {
                         let edited =
                             edited.unwrap_or_else(|| EditedClaims::unchanged(&session.record.claims));
@@ -167,7 +175,7 @@ impl Realm {
             };
             match attempt {
                 Attempt::Done(outcome) => return Ok(outcome),
-                Attempt::Conflict(current) => session = current,
+                Attempt::Conflict(current) => (session, is_current) = (current, true),
             }
         }
         Err(ChangeError::Conflict)
@@ -300,6 +308,19 @@ impl Realm {
         self.changes.record_end(key, self.clock.mono());
     }
 
+    /// Reads the session's current row. If it differs from `session`, removes the session from the cache.
+    ///
+    /// # Errors
+    /// Returns [`ChangeError::Conflict`] if the session has ended, and an error if the store fails.
+    async fn read_current(&self, session: &Session) -> Result<Arc<Session>, ChangeError> {
+        let row = self.table.get(&session.key, Read::Strong).await.map_err(ChangeError::from);
+        let current = row.and_then(|row| self.current(session, row));
+        if !current.as_ref().is_ok_and(|current| current.record.version == session.record.version) {
+            self.cache.invalidate(&session.key);
+        }
+        current
+    }
+
     /// Decodes the session's current row.
     ///
     /// # Errors
@@ -360,6 +381,6 @@ fn claims_size(record: &SessionRecord) -> usize {
 /// The result of an attempt of a change.
 enum Attempt {
     Done(MutationOutcome),
-    /// The row was modified concurrently; contains the current session.
+    /// The row was modified concurrently, or had to be read again; contains the current session.
     Conflict(Arc<Session>),
 }

@@ -4,6 +4,7 @@
 mod conflicts;
 mod lost_responses;
 mod retired;
+mod unchanged;
 
 use std::net::SocketAddr;
 
