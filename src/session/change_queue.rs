@@ -1,9 +1,11 @@
 //! Serialization of the changes that this gateway makes to each session.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use tokio::sync::{Mutex, oneshot};
 
 use super::edit::Edit;
@@ -19,6 +21,7 @@ const ENDED_TTL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct ChangeQueue {
     locks: [Mutex<()>; 256],
+    hasher: RandomState,
     /// The edits that wait for each session's lock. The task that acquires it writes all of them.
     pending: std::sync::Mutex<HashMap<Key, Vec<PendingEdits>>>,
     /// The sessions that this gateway has ended recently, with the time.
@@ -59,6 +62,7 @@ impl Default for ChangeQueue {
     fn default() -> Self {
         Self {
             locks: std::array::from_fn(|_| Mutex::new(())),
+            hasher: RandomState::default(),
             pending: std::sync::Mutex::default(),
             ended: quick_cache::sync::Cache::new(MAX_ENDED),
         }
@@ -69,8 +73,8 @@ impl ChangeQueue {
     /// Returns the lock of a session. Several sessions may share one.
     pub(super) fn lock_of(&self, key: &Key) -> &Mutex<()> {
         let [first, ..] = &self.locks;
-        let last = key.expose_bytes().last().copied().unwrap_or(0);
-        self.locks.get(usize::from(last)).unwrap_or(first)
+        let at = usize::try_from(self.hasher.hash_one(key) % 256).unwrap_or(0);
+        self.locks.get(at).unwrap_or(first)
     }
 
     /// Adds edits to those that wait for the session's lock.
@@ -110,6 +114,18 @@ impl ChangeQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_whose_keys_end_alike_have_different_locks() {
+        let queue = ChangeQueue::default();
+        let locks = (0..1000).map(|id| queue.lock_of(&Key::string(&format!("{id}:session"))));
+        let mut locks: Vec<_> = locks.map(std::ptr::from_ref).collect();
+        locks.sort_unstable();
+        locks.dedup();
+        assert!(locks.len() > 200, "{}", locks.len());
+        let key = Key::string("a");
+        assert!(std::ptr::eq(queue.lock_of(&key), queue.lock_of(&key.clone())));
+    }
 
     #[test]
     fn edits_that_nobody_waits_for_are_not_written() {
