@@ -62,7 +62,7 @@ pub(crate) enum CacheResult {
 
 /// A key's counter of invalidations before a read. The row is inserted only if the counter is the same afterwards.
 /// Several keys share one of the 64 counters.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Epoch(u64);
 
 /// A session has a weight of one for each of this many bytes, rounded up. The capacity limits the total weight, and so

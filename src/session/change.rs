@@ -303,9 +303,10 @@ impl Realm {
 
     /// Records that the session has ended, and reports it to its monitors.
     fn record_end(&self, key: &Key) {
+        // First: reads that begin and monitors that are created afterwards check it.
+        self.changes.record_end(key, self.clock.mono());
         self.cache.invalidate(key);
         self.monitors.end(key);
-        self.changes.record_end(key, self.clock.mono());
     }
 
     /// Reads the session's current row. If it differs from `session`, removes the session from the cache.

@@ -56,9 +56,12 @@ impl Realm {
     /// Reads the row of `key`, and returns whether the read was strongly consistent.
     ///
     /// `auto` is the rule of pyramid-dynamodb-sessions: an eventually consistent read, at half the cost, and then a strongly
-    /// consistent one if there is no row or it is older than the browser has seen.
+    /// consistent one if there is no row or it is older than the browser has seen. After this gateway has ended the session,
+    /// reads are strongly consistent, since a replica may still have the row.
     async fn fetch(&self, key: &Key, cookie_version: u64) -> Result<(DecodedRow, bool), StoreError> {
+        let has_ended = self.changes.has_ended(key, self.clock.mono());
         match self.consistency {
+            _ if has_ended => Ok((self.decode(self.table.get(key, Read::Strong).await?), true)),
             Consistency::Strong => Ok((self.decode(self.table.get(key, Read::Strong).await?), true)),
             Consistency::Eventual => Ok((self.decode(self.table.get(key, Read::Eventual).await?), false)),
             Consistency::Auto => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::TaskTracker;
 
-use super::cache::Cache;
+use super::cache::{Cache, Epoch};
 use super::change_queue::ChangeQueue;
 use super::flight::SingleFlight;
 use super::judge::Policy;
@@ -41,7 +41,9 @@ pub struct Realm {
     /// The number of mapping slots of sessions that are read from now on.
     pub(super) mapping_slots: AtomicUsize,
     pub(super) cache: Cache,
-    pub(super) lookups: Arc<SingleFlight<(Key, u64), Lookup>>,
+    /// By key, cookie version, and the key's epoch: a request after a change or a log-out does not join a read that began
+    /// before it.
+    pub(super) lookups: Arc<SingleFlight<(Key, u64, Epoch), Lookup>>,
     pub(super) reissues: Arc<SingleFlight<Key, Reissued>>,
     pub(super) monitors: SessionMonitors,
     /// Outages of reads, during which stale rows may be used.

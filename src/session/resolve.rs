@@ -145,7 +145,8 @@ impl Realm {
     ) -> Result<(Lookup, LookupSource), Duration> {
         let realm = Arc::clone(self);
         let mut taken = None;
-        let waiter = self.lookups.try_join(&(key.clone(), cookie_version), || {
+        let flight = (key.clone(), cookie_version, self.cache.epoch(key));
+        let waiter = self.lookups.try_join(&flight, || {
             if let Some(misses) = misses {
                 misses.try_acquire(now.mono)?;
                 taken = Some(misses);

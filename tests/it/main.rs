@@ -36,6 +36,7 @@ mod grpc;
 mod harness;
 mod http2;
 mod legacy_servers;
+mod log_outs;
 mod metrics;
 mod outage;
 mod packaging;
