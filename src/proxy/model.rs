@@ -123,6 +123,9 @@ pub enum Visitor {
     Public,
     /// A client without a session.
     Anonymous,
+    /// A client whose cookies name several live sessions, so that it is unknown which one is the user's. Served as a client
+    /// without a session, but not logged out.
+    Ambiguous,
     /// A client whose session could not be looked up.
     Unknown,
     /// A client with a session.
@@ -134,7 +137,7 @@ impl Visitor {
     pub(super) fn verdict(&self) -> RequestVerdict {
         match self {
             Self::Public => RequestVerdict::Public,
-            Self::Anonymous => RequestVerdict::Anonymous,
+            Self::Anonymous | Self::Ambiguous => RequestVerdict::Anonymous,
             Self::Unknown => RequestVerdict::Unavailable,
             Self::Session(active) if active.session.user() == UserState::Guest => RequestVerdict::Guest,
             Self::Session(_) => RequestVerdict::Active,
@@ -144,7 +147,7 @@ impl Visitor {
     /// Returns the value of `X-Session-Status`.
     pub(super) fn status(&self) -> &'static str {
         match self {
-            Self::Public | Self::Anonymous => "anonymous",
+            Self::Public | Self::Anonymous | Self::Ambiguous => "anonymous",
             Self::Unknown => "unavailable",
             Self::Session(active) if active.session.user() == UserState::Guest => "guest",
             Self::Session(_) => "active",
@@ -155,7 +158,7 @@ impl Visitor {
     pub(super) fn active(&self) -> Option<&Active> {
         match self {
             Self::Session(active) => Some(active),
-            Self::Public | Self::Anonymous | Self::Unknown => None,
+            Self::Public | Self::Anonymous | Self::Ambiguous | Self::Unknown => None,
         }
     }
 }

@@ -66,3 +66,19 @@ async fn lagging_replica_does_not_revive_a_session_that_this_gateway_ended() {
     assert_eq!(session.row(&engine).await, Value::Null);
     assert_eq!(gateway.get("/page", &session.cookie()).await.status, 401);
 }
+
+#[tokio::test]
+async fn log_out_with_cookies_of_two_live_sessions_is_409() {
+    let (engine, upstream) = (table::engine().await, session_commands::upstream());
+    let gateway = start(&engine, &upstream).await;
+    let (one, other) = (table::alice_session(&engine).await, table::alice_session(&engine).await);
+    let both = format!("{}; {}", one.cookie(), other.cookie());
+    let response = gateway.get(&log_out(), &both).await;
+    assert_eq!((response.status, response.set_cookies().len()), (409, 0));
+    for session in [one, other] {
+        assert_eq!(gateway.get("/page", &session.cookie()).await.status, 200);
+        assert!(is_confirmed(&gateway.get(&log_out(), &session.cookie()).await));
+    }
+    let response = gateway.get(&log_out(), &both).await;
+    assert!(is_confirmed(&response), "the cookies of sessions that have ended: {response:?}");
+}

@@ -14,7 +14,7 @@ use super::resolve::Resolved;
 use crate::config::{Access, LoginTemplate, OnStoreError};
 use crate::proxy::model::{Route, Visitor};
 use crate::proxy::refusal::{Challenge, Refusal};
-use crate::session::{Realm, Resolution, UserState};
+use crate::session::{Anonymous, Realm, Resolution, UserState};
 
 /// The characters to percent-encode in a URI component: those of JavaScript's `encodeURIComponent`, and `!*'()`.
 pub(in crate::proxy) const URI_COMPONENT: &AsciiSet =
@@ -75,6 +75,7 @@ fn visitor(request: &Sanitized, route: &Route, resolution: Option<Resolution>) -
             return Err(unauthenticated(request, route, realm));
         }
         (Access::Optional, Some(Resolution::Active(active)), _) => Visitor::Session(Box::new(active)),
+        (Access::Optional, Some(Resolution::Anonymous(Anonymous::Ambiguous)), _) => Visitor::Ambiguous,
         (Access::Optional, Some(Resolution::Anonymous(_)), _) => Visitor::Anonymous,
         (Access::Optional, Some(Resolution::Unavailable), Some(realm))
             if realm.on_store_error() == OnStoreError::Anonymous =>

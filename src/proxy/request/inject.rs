@@ -231,7 +231,9 @@ fn forward_cookies(fields: &mut Fields, realm: Option<&Realm>, visitor: &Visitor
         let name = realm.cookie_name();
         let keep = match visitor {
             Visitor::Session(active) => values(&header, name).nth(active.cookie_index),
-            Visitor::Public | Visitor::Anonymous | Visitor::Unknown => only_well_formed(&header, realm),
+            Visitor::Public | Visitor::Anonymous | Visitor::Ambiguous | Visitor::Unknown => {
+                only_well_formed(&header, realm)
+            }
         };
         let stripped = without(&header, name, keep);
         update(&mut header, stripped);

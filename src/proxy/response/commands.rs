@@ -80,7 +80,12 @@ pub(in crate::proxy) async fn apply_commands(
     let Some(mutation) = mutation else { return Ok(None) };
     let active = match &exchange.visitor {
         Visitor::Session(active) => Some(&**active),
-        Visitor::Anonymous => None,
+        // The user's session is one of several, so it would stay alive.
+        Visitor::Ambiguous if mutation.action == Some(Action::Destroy) => {
+            record.detail = Some("the cookies name several live sessions".to_owned());
+            return Err(Refusal::Conflict);
+        }
+        Visitor::Anonymous | Visitor::Ambiguous => None,
         // Whether the client has a session is unknown.
         Visitor::Unknown | Visitor::Public => return Err(Refusal::StoreUnavailable),
     };

@@ -24,7 +24,7 @@ impl CookieAction {
             (Self::Mutated(MutationOutcome::Updated(updated)), _) => Some(Arc::clone(&updated.session)),
             (Self::Mutated(MutationOutcome::Ended), _) => None,
             (_, Visitor::Session(active)) => Some(active.session),
-            (_, Visitor::Public | Visitor::Anonymous | Visitor::Unknown) => None,
+            (_, Visitor::Public | Visitor::Anonymous | Visitor::Ambiguous | Visitor::Unknown) => None,
         }
     }
 }
