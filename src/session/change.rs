@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 use super::cache::CacheResult;
 use super::change_queue::PendingEdits;
 use super::create::{NewRow, new_row};
-use super::destroy::{Destroyed, delete_retired, destroy};
+use super::destroy::{Destroyed, delete_current, delete_retired};
 use super::edit::{self, Edit, EditedClaims};
 use super::judge::{SessionVerdict, judge};
 use super::lookup::DecodedRow;
@@ -33,6 +33,7 @@ use super::state::Session;
 use crate::claims::Claims;
 use crate::format::{ChangeTimes, SessionId, SessionRecord};
 use crate::item::{Item, Key};
+use crate::store::StoreError;
 use crate::store::rotation::{Retirement, RotationOutcome};
 use crate::store::table::{ConditionalWrite, CreateOutcome, Read};
 use crate::time::Now;
@@ -43,6 +44,8 @@ const MAX_ATTEMPTS: usize = 50;
 const MAX_BACKOFF: Duration = Duration::from_millis(20);
 /// Timeout for a change, including the wait for other changes of the session.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The time until the retired rows of an ended session are deleted again if their delete failed.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Realm {
     /// Applies `mutation` to the session of a request, or creates a session if it has none.
@@ -72,7 +75,7 @@ impl Realm {
     }
 
     async fn apply(
-        &self,
+        self: &Arc<Self>,
         known: Option<(SessionId, Arc<Session>)>,
         mutation: SessionMutation,
     ) -> Result<MutationOutcome, ChangeError> {
@@ -93,7 +96,7 @@ impl Realm {
 
     /// Edits the session, combined with the other edits that wait for its lock.
     async fn edit(
-        &self,
+        self: &Arc<Self>,
         id: &SessionId,
         session: &Arc<Session>,
         edits: Vec<Edit>,
@@ -124,7 +127,7 @@ impl Realm {
 
     /// Applies `mutation` with the session's lock held.
     async fn apply_locked(
-        &self,
+        self: &Arc<Self>,
         id: &SessionId,
         known: &Arc<Session>,
         mutation: &SessionMutation,
@@ -241,7 +244,7 @@ impl Realm {
         };
         let rotated = self.table.rotate(item, &session.key, &retirement).await;
         self.cache.invalidate(&session.key);
-        match rotated? {
+        match self.checked_after_failure(&session.key, rotated)? {
             RotationOutcome::Done => {
                 self.monitors.rename(&session.key, &successor);
                 Ok(Attempt::Done(self.finish_new(id, record, edited.flash, mono)))
@@ -255,40 +258,68 @@ impl Realm {
     }
 
     /// Ends the session if its row is unchanged.
-    async fn end(&self, session: &Session) -> Result<Attempt, ChangeError> {
+    async fn end(self: &Arc<Self>, session: &Session) -> Result<Attempt, ChangeError> {
         let deleted = self.table.delete(&session.key, &self.format.unchanged(&session.record)).await;
         self.cache.invalidate(&session.key);
-        match deleted? {
+        match self.checked_after_failure(&session.key, deleted)? {
             ConditionalWrite::Refused(row) => Ok(Attempt::Conflict(self.current(session, row)?)),
             ConditionalWrite::Done => {
                 self.record_end(&session.key);
-                let predecessor = session.record.predecessor.as_deref().cloned();
-                delete_retired(&*self.format, &self.table, predecessor).await?;
+                self.delete_retired(session.record.predecessor.as_deref().cloned()).await?;
                 Ok(Attempt::Done(MutationOutcome::Ended))
             }
         }
     }
 
     /// Ends the session even if its row or its id has changed.
-    async fn destroy(&self, session: &Session) -> Result<MutationOutcome, ChangeError> {
-        let predecessor = session.record.predecessor.as_deref();
-        let destroyed = destroy(&*self.format, &self.table, &session.key, predecessor).await;
+    async fn destroy(self: &Arc<Self>, session: &Session) -> Result<MutationOutcome, ChangeError> {
+        let mut retired = session.record.predecessor.as_deref().cloned();
+        let destroyed = delete_current(&*self.format, &self.table, &session.key, &mut retired).await;
         self.cache.invalidate(&session.key);
-        match destroyed? {
+        match self.checked_after_failure(&session.key, destroyed)? {
             Destroyed::Deleted(key) => {
                 self.record_end(&session.key);
                 self.record_end(&key);
+                self.delete_retired(retired).await?;
                 Ok(MutationOutcome::Ended)
             }
-            Destroyed::Absent
-                if self.has_certainly_ended(session)
-                    || self.changes.has_ended(&session.key, self.clock.mono()) =>
-            {
+            Destroyed::Absent => {
+                self.delete_retired(retired).await?;
+                let was_ended = self.changes.has_ended(&session.key, self.clock.mono());
+                if !was_ended && !self.has_certainly_ended(session) {
+                    return Err(ChangeError::Conflict);
+                }
                 self.record_end(&session.key);
                 Ok(MutationOutcome::Ended)
             }
-            Destroyed::Absent | Destroyed::StillAlive => Err(ChangeError::Conflict),
+            Destroyed::StillAlive => Err(ChangeError::Conflict),
         }
+    }
+
+    /// Deletes the retired rows of a session that has ended, from `newest` to the oldest. If that fails, tries once more in
+    /// the background, since another log-out finds no session and so no retired rows.
+    async fn delete_retired(self: &Arc<Self>, newest: Option<Key>) -> Result<(), StoreError> {
+        let mut next = newest;
+        let deleted = delete_retired(&*self.format, &self.table, &mut next).await;
+        if deleted.is_err() {
+            let realm = Arc::clone(self);
+            let retry = async move {
+                tokio::time::sleep(RETRY_DELAY).await;
+                if let Err(error) = delete_retired(&*realm.format, &realm.table, &mut next).await {
+                    tracing::warn!(realm = %realm.name, %error, "the old id of an ended session can be read until it expires");
+                }
+            };
+            self.tasks.spawn_on(retry, &self.control);
+        }
+        deleted
+    }
+
+    /// Returns `written`. If it is an error, the write may have ended the session, so its monitors check it now.
+    fn checked_after_failure<T>(&self, key: &Key, written: Result<T, StoreError>) -> Result<T, StoreError> {
+        if written.is_err() {
+            self.monitors.check_now(key, self.clock.mono());
+        }
+        written
     }
 
     /// Returns whether a session without a row has certainly ended. If its id had changed since it was read, there would be

@@ -31,43 +31,54 @@ pub async fn destroy(
     key: &Key,
     predecessor: Option<&Key>,
 ) -> Result<Destroyed, StoreError> {
+    let mut retired = predecessor.cloned();
+    let destroyed = delete_current(format, table, key, &mut retired).await?;
+    if destroyed != Destroyed::StillAlive {
+        delete_retired(format, table, &mut retired).await?;
+    }
+    Ok(destroyed)
+}
+
+/// Like [`destroy`], but keeps the retired rows. Sets `retired` to the newest one.
+///
+/// # Errors
+/// Returns an error if DynamoDB does not respond or denies access, or if it is unknown whether a row was deleted.
+pub(super) async fn delete_current(
+    format: &dyn Format,
+    table: &Table,
+    key: &Key,
+    retired: &mut Option<Key>,
+) -> Result<Destroyed, StoreError> {
     let conditions = format.not_retired();
     let mut key = key.clone();
-    let mut predecessor = predecessor.cloned();
     for _ in 0..MAX_SUCCESSORS {
         let row = match table.delete(&key, &conditions).await? {
-            ConditionalWrite::Done => {
-                delete_retired(format, table, predecessor).await?;
-                return Ok(Destroyed::Deleted(key));
-            }
-            ConditionalWrite::Refused(None) => {
-                delete_retired(format, table, predecessor).await?;
-                return Ok(Destroyed::Absent);
-            }
+            ConditionalWrite::Done => return Ok(Destroyed::Deleted(key)),
+            ConditionalWrite::Refused(None) => return Ok(Destroyed::Absent),
             ConditionalWrite::Refused(Some(row)) => row,
         };
         match format.decode(&row).ok().and_then(|record| record.successor) {
-            Some(successor) => predecessor = Some(std::mem::replace(&mut key, *successor)),
+            Some(successor) => *retired = Some(std::mem::replace(&mut key, *successor)),
             None => return Ok(Destroyed::StillAlive),
         }
     }
     Ok(Destroyed::StillAlive)
 }
 
-/// Deletes the retired rows of a session that has ended, from `newest` to the oldest.
+/// Deletes the retired rows of a session that has ended, from `next`, the newest, to the oldest. Sets `next` to the next row
+/// to delete.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not respond or denies access.
 pub(super) async fn delete_retired(
     format: &dyn Format,
     table: &Table,
-    newest: Option<Key>,
+    next: &mut Option<Key>,
 ) -> Result<(), StoreError> {
-    let mut next = newest;
     for _ in 0..MAX_SUCCESSORS {
-        let Some(key) = next else { break };
-        let row = table.delete_returning(&key).await?;
-        next = row.and_then(|row| format.decode(&row).ok()?.predecessor).map(|key| *key);
+        let Some(key) = next.as_ref() else { break };
+        let row = table.delete_returning(key).await?;
+        *next = row.and_then(|row| format.decode(&row).ok()?.predecessor).map(|key| *key);
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Requests with the old id of a rotated session.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::json;
 
 use super::{Cluster, LONG_CACHE, NATIVE, NO_CACHE, cookie, patch};
 use crate::support::client::Response;
-use crate::support::engine::Engine;
+use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::session_commands::command_target;
 
 fn action(action: &str) -> String {
@@ -81,4 +83,27 @@ async fn log_out_ends_every_id_of_the_session() {
             assert!(log_out != action("destroy") || rows["Count"] == 0, "{rows}");
         }
     }
+}
+
+/// The session has ended, but its old id can still be read, so the log-out is not confirmed. A second log-out finds no session.
+#[tokio::test]
+async fn retired_row_whose_delete_failed_is_deleted_later() {
+    let engine = Engine::start();
+    let lines = format!("rotation_grace = \"1m\"\n{NO_CACHE}");
+    let cluster = Cluster::start(engine.address(), NATIVE, 1, &lines).await;
+    let old = cluster.log_in(&json!({"user": "alice"})).await;
+    let new = rotate(&cluster, &old).await;
+    let deletes = AtomicUsize::new(0);
+    engine.inject_with(Affected::Only("DeleteItem"), move || {
+        // Both attempts of the second delete.
+        matches!(deletes.fetch_add(1, Ordering::Relaxed), 1 | 2).then_some(Fault::ServerError)
+    });
+    assert_eq!(cluster.gateways[0].get(&action("destroy"), &new).await.status, 503);
+    assert!(cluster.session(0, &new).await.is_none());
+    let again = command_target("/login", &[("X-Session-Action", "destroy".to_owned())]);
+    assert!(is_ended(&cluster.gateways[0].get(&again, &new).await));
+    crate::support::eventually("the end of the old id", || async {
+        cluster.session(0, &old).await.is_none()
+    })
+    .await;
 }
