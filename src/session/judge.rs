@@ -91,11 +91,8 @@ pub fn judge(policy: &Policy, record: &SessionRecord, now: Timestamp) -> Session
     if expires < now {
         return SessionVerdict::Idle;
     }
-    let (timeout, reissue_time, own_end) = match record.renewal {
-        Renewal::Never => return SessionVerdict::Live(Life { expires, due: None }),
-        Renewal::Realm => (policy.timeout, policy.reissue_time, Timestamp::NEVER),
-        // If the row's own timeout is shorter than `reissue_time`, the session would expire before it is due.
-        Renewal::Own { timeout, end } => (timeout, policy.reissue_time.min(timeout / 2), end),
+    let Some(RenewalTimes { timeout, reissue_time, end: own_end }) = renewal_times(policy, record) else {
+        return SessionVerdict::Live(Life { expires, due: None });
     };
     let due_before = now.minus(reissue_time);
     let deadline = Policy { timeout, ..*policy }.deadline(record.created, now).min(own_end);
@@ -110,6 +107,45 @@ pub fn judge(policy: &Policy, record: &SessionRecord, now: Timestamp) -> Session
     }
     let due = record.issued < due_before && deadline > record.expires;
     SessionVerdict::Live(Life { expires, due: due.then_some(Reissue { expires: deadline, due_before }) })
+}
+
+/// Returns when a live session becomes due whose row is `record`, except that it was issued at `issued` and has the deadline
+/// `expires`. Returns `None` if no reissue would extend it.
+pub(super) fn becomes_due(
+    policy: &Policy,
+    record: &SessionRecord,
+    issued: Timestamp,
+    expires: Timestamp,
+) -> Option<Timestamp> {
+    let RenewalTimes { timeout, reissue_time, end } = renewal_times(policy, record)?;
+    let end = match (policy.lifetime, record.created) {
+        (Some(lifetime), Some(created)) => end.min(created.plus(lifetime)),
+        _ => end,
+    };
+    // Deadlines are whole seconds.
+    let extends = expires.minus(timeout).plus(Duration::from_secs(1));
+    (expires < end).then(|| issued.plus(reissue_time).plus(Duration::from_millis(1)).max(extends))
+}
+
+/// The timeouts that apply to a row.
+struct RenewalTimes {
+    timeout: Duration,
+    reissue_time: Duration,
+    /// The end of the row's own lifetime.
+    end: Timestamp,
+}
+
+/// Returns `None` if the row is never reissued.
+fn renewal_times(policy: &Policy, record: &SessionRecord) -> Option<RenewalTimes> {
+    let &Policy { timeout, reissue_time, .. } = policy;
+    match record.renewal {
+        Renewal::Never => None,
+        Renewal::Realm => Some(RenewalTimes { timeout, reissue_time, end: Timestamp::NEVER }),
+        // If the row's own timeout is shorter than `reissue_time`, the session would expire before it is due.
+        Renewal::Own { timeout, end } => {
+            Some(RenewalTimes { timeout, reissue_time: reissue_time.min(timeout / 2), end })
+        }
+    }
 }
 
 #[cfg(test)]
@@ -258,8 +294,28 @@ mod tests {
         }
 
         #[test]
+        fn session_that_is_not_due_becomes_due_at_the_returned_time(
+            created in 0i64..20_000, issued in 0i64..20_000, expires in 0i64..20_000, now in 0i64..20_000_000,
+        ) {
+            let record = record(created, issued, expires);
+            let is_due = |now| match judge(&POLICY, &record, now) {
+                SessionVerdict::Live(life) => Some(life.due.is_some()),
+                SessionVerdict::Idle | SessionVerdict::TooOld => None,
+            };
+            let becomes_due = becomes_due(&POLICY, &record, record.issued, record.expires);
+            match becomes_due {
+                Some(at) => prop_assert_ne!(is_due(at), Some(false)),
+                None => prop_assert_ne!(is_due(Timestamp::from_millis(now)), Some(true)),
+            }
+            let is_early = becomes_due.is_none_or(|at| at.minus(Duration::from_secs(1)) > Timestamp::from_millis(now));
+            prop_assert!(!is_early || is_due(Timestamp::from_millis(now)) != Some(true));
+        }
+
+        #[test]
         fn judging_never_panics(created in any::<i64>(), issued in any::<i64>(), expires in any::<i64>(), now in any::<i64>()) {
-            let _ = judge(&POLICY, &record(created, issued, expires), at(now));
+            let record = record(created, issued, expires);
+            let _ = judge(&POLICY, &record, at(now));
+            let _ = becomes_due(&POLICY, &record, record.issued, record.expires);
         }
     }
 }

@@ -4,7 +4,8 @@
 //!    request has read the row meanwhile.
 //! 2. Only an absent or expired row ends the session. An unavailable store does not.
 //! 3. A change that this gateway makes to the session is reported at once.
-//! 4. A message over a WebSocket is a use of the session, and reissues it as a request does.
+//! 4. A message over a WebSocket is a use of the session, and reissues it as a request does. A session that was used is
+//!    checked when it becomes due, even if the interval is longer.
 //!
 //! Monitors receive each row that is read, and check other conditions than expiry themselves.
 
@@ -23,8 +24,12 @@ use crate::item::Key;
 /// one monitor.
 #[derive(Debug, Default)]
 pub(super) struct SessionMonitors {
-    sessions: Mutex<HashMap<Key, Arc<MonitoredSession>, RandomState>>,
+    sessions: Mutex<MonitoredSessions>,
 }
+
+/// The monitored sessions of each key. A key has several if a session has got the key of another monitored one: if another
+/// gateway changed the id, both the old and the new id may have been used in this one.
+type MonitoredSessions = HashMap<Key, Vec<Arc<MonitoredSession>>, RandomState>;
 
 /// A monitored session.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ pub(super) struct MonitoredSession {
     schedule: Mutex<Schedule>,
     /// Notified when `Schedule::next` is brought forward.
     rescheduled: Notify,
-    /// Whether the session was used since the last check.
+    /// Whether the session was used since its last reissue.
     used: AtomicBool,
 }
 
@@ -46,6 +51,8 @@ pub(super) struct Schedule {
     pub(super) interval: Duration,
     /// The time of the next check.
     next: Instant,
+    /// When the session becomes due for a reissue. If it is used, it is then checked. `None` while it is checked.
+    due: Option<Instant>,
 }
 
 /// The status of a monitored session.
@@ -69,34 +76,35 @@ pub(crate) struct SessionMonitor {
 pub(crate) struct Usage(Arc<MonitoredSession>);
 
 impl SessionMonitors {
-    /// Monitors `session`, which was live at `known_at`, at least every `interval`. If it has no other monitor, also
-    /// returns the session, whose checks the caller must run.
+    /// Monitors `session`, which was live at `known_at` and becomes due for a reissue at `due`, at least every `interval`. If
+    /// it has no other monitor, also returns the session, whose checks the caller must run.
     pub(super) fn monitor(
         &self,
         session: &Arc<Session>,
         interval: Duration,
         known_at: Instant,
+        due: Instant,
     ) -> (SessionMonitor, Option<Arc<MonitoredSession>>) {
         let next = known_at + interval;
         let mut sessions = self.lock();
-        if let Some(monitored) = sessions.get(session.key()) {
+        if let Some(monitored) = sessions.get(session.key()).and_then(|all| all.first()) {
             monitored.check_by(next, interval);
             return (SessionMonitor::new(monitored), None);
         }
         let monitored = Arc::new(MonitoredSession {
             status: watch::Sender::new(SessionStatus::Live(Arc::clone(session))),
-            schedule: Mutex::new(Schedule { key: session.key().clone(), interval, next }),
+            schedule: Mutex::new(Schedule { key: session.key().clone(), interval, next, due: Some(due) }),
             rescheduled: Notify::new(),
             used: AtomicBool::new(false),
         });
-        sessions.insert(session.key().clone(), Arc::clone(&monitored));
+        sessions.insert(session.key().clone(), vec![Arc::clone(&monitored)]);
         (SessionMonitor::new(&monitored), Some(monitored))
     }
 
     /// Reports that the session of `key` has ended.
     pub(super) fn end(&self, key: &Key) {
-        // A monitor that is created later learns it from its first check.
-        if let Some(monitored) = self.lock().remove(key) {
+        // A monitor that is created later learns it from its first check, which is at once if this gateway ended the session.
+        for monitored in self.lock().remove(key).into_iter().flatten() {
             monitored.publish(SessionStatus::Ended);
         }
     }
@@ -104,24 +112,25 @@ impl SessionMonitors {
     /// Records that the key of a session has changed from `old` to `new`.
     pub(super) fn rename(&self, old: &Key, new: &Key) {
         let mut sessions = self.lock();
-        if let Some(monitored) = sessions.remove(old) {
-            monitored.schedule().key = new.clone();
-            sessions.insert(new.clone(), monitored);
+        if let Some(renamed) = sessions.remove(old) {
+            for monitored in &renamed {
+                monitored.schedule().key = new.clone();
+            }
+            sessions.entry(new.clone()).or_default().extend(renamed);
         }
     }
 
     /// Reports a session that has just been written.
     pub(super) fn publish(&self, session: &Arc<Session>) {
-        if let Some(monitored) = self.lock().get(session.key()) {
+        for monitored in self.lock().get(session.key()).into_iter().flatten() {
             monitored.publish(SessionStatus::Live(Arc::clone(session)));
         }
     }
 
     /// Checks the session of `key` now, since the app may have changed or ended it.
     pub(super) fn check_now(&self, key: &Key, now: Instant) {
-        if let Some(monitored) = self.lock().get(key) {
-            let interval = monitored.schedule().interval;
-            monitored.check_by(now, interval);
+        for monitored in self.lock().get(key).into_iter().flatten() {
+            monitored.schedule_by(now);
         }
     }
 
@@ -132,13 +141,16 @@ impl SessionMonitors {
             return false;
         }
         let key = &monitored.schedule().key;
-        if sessions.get(key).is_some_and(|other| Arc::ptr_eq(other, monitored)) {
-            sessions.remove(key);
+        if let Some(all) = sessions.get_mut(key) {
+            all.retain(|other| !Arc::ptr_eq(other, monitored));
+            if all.is_empty() {
+                sessions.remove(key);
+            }
         }
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<MonitoredSession>, RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, MonitoredSessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -152,6 +164,13 @@ impl MonitoredSession {
     pub(super) fn check_by(&self, next: Instant, interval: Duration) {
         let mut schedule = self.schedule();
         schedule.interval = schedule.interval.min(interval);
+        drop(schedule);
+        self.schedule_by(next);
+    }
+
+    /// Schedules a check at `next` or earlier.
+    pub(super) fn schedule_by(&self, next: Instant) {
+        let mut schedule = self.schedule();
         if next < schedule.next {
             schedule.next = next;
             self.rescheduled.notify_one();
@@ -162,7 +181,16 @@ impl MonitoredSession {
     pub(super) fn start_check(&self, now: Instant) -> Schedule {
         let mut schedule = self.schedule();
         schedule.next = now + schedule.interval;
+        schedule.due = None;
         schedule.clone()
+    }
+
+    /// Sets when the session becomes due. If it has been used, it is then checked.
+    pub(super) fn set_due(&self, due: Instant) {
+        self.schedule().due = Some(due);
+        if self.used.load(Ordering::Relaxed) {
+            self.schedule_by(due);
+        }
     }
 
     /// Waits until the next check is due.
@@ -179,6 +207,18 @@ impl MonitoredSession {
     /// Returns whether the session was used since the last call.
     pub(super) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Records that the session is used. If it is due, it is checked at once, and otherwise when it becomes due.
+    pub(super) fn record_use(&self) {
+        // Only the first use can bring the check forward. Read first, since this runs for every message.
+        if self.used.load(Ordering::Relaxed) || self.used.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let due = self.schedule().due;
+        if let Some(due) = due {
+            self.schedule_by(due);
+        }
     }
 
     /// Sends `status` to the monitors, unless the session has ended: a read that started earlier must not revive it.
@@ -219,6 +259,74 @@ impl SessionMonitor {
 impl Usage {
     /// Records that the session is used.
     pub(crate) fn record(&self) {
-        self.0.used.store(true, Ordering::Relaxed);
+        self.0.record_use();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::time::Clock;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn session(key: &str) -> Arc<Session> {
+        Arc::new(Session::for_test(Key::string(key), 1, 1))
+    }
+
+    fn is_ended(monitor: &mut SessionMonitor) -> bool {
+        matches!(monitor.changed().now_or_never(), Some(SessionStatus::Ended))
+    }
+
+    #[tokio::test]
+    async fn session_that_is_used_is_checked_when_it_is_due() {
+        let (monitors, now) = (SessionMonitors::default(), Clock.mono());
+        let (monitor, monitored) = monitors.monitor(&session("a"), HOUR, now, now + HOUR / 2);
+        let monitored = monitored.unwrap();
+        let next = || monitored.schedule().next;
+        assert_eq!(next(), now + HOUR);
+        monitor.usage().record();
+        assert_eq!(next(), now + HOUR / 2, "used before it is due");
+
+        monitored.start_check(now);
+        monitored.set_due(now + HOUR / 4);
+        assert_eq!(next(), now + HOUR / 4, "the use is not forgotten by a check before it is due");
+        assert!(monitored.take_used());
+        monitored.start_check(now);
+        monitored.set_due(now);
+        assert_eq!(next(), now + HOUR, "not used");
+        assert!(monitored.wait_until_due().now_or_never().is_none());
+        monitor.usage().record();
+        assert_eq!(next(), now, "used when it is due");
+        monitored.wait_until_due().await;
+    }
+
+    #[test]
+    fn renamed_session_keeps_its_monitors_even_if_the_new_key_is_monitored() {
+        let (monitors, now) = (SessionMonitors::default(), Clock.mono());
+        let (mut old, _) = monitors.monitor(&session("a"), HOUR, now, now + HOUR);
+        let (mut new, _) = monitors.monitor(&session("b"), HOUR, now, now + HOUR);
+        monitors.rename(&Key::string("a"), &Key::string("b"));
+        monitors.end(&Key::string("a"));
+        assert!(!is_ended(&mut old) && !is_ended(&mut new));
+        monitors.end(&Key::string("b"));
+        assert!(is_ended(&mut old) && is_ended(&mut new));
+        assert!(monitors.lock().is_empty());
+    }
+
+    #[test]
+    fn session_without_a_monitor_is_removed() {
+        let (monitors, now) = (SessionMonitors::default(), Clock.mono());
+        let (first, monitored) = monitors.monitor(&session("a"), HOUR, now, now + HOUR);
+        let (monitored, (second, none)) =
+            (monitored.unwrap(), monitors.monitor(&session("a"), HOUR, now, now + HOUR));
+        assert!(none.is_none(), "one session for both monitors");
+        drop(first);
+        assert!(!monitors.remove_if_unmonitored(&monitored));
+        drop(second);
+        assert!(monitors.remove_if_unmonitored(&monitored));
+        assert!(monitors.lock().is_empty());
     }
 }

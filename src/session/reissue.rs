@@ -64,7 +64,7 @@ impl Realm {
             }
             Ok(ConditionalWrite::Refused(None)) => {
                 self.cache.insert_negative(&session.key, session.record.version, read_at, epoch);
-                self.monitors.end(&session.key);
+                self.end_monitors(&session.key).await;
                 Reissued::Gone
             }
             Err(error) => {
@@ -83,6 +83,11 @@ impl Realm {
 }
 
 impl PendingReissue {
+    /// Waits for the outcome. Returns `None` if no reissue was started.
+    pub(super) async fn outcome(self) -> Option<Reissued> {
+        self.0?.wait().await
+    }
+
     /// Returns whether the reissue has already found that the session no longer exists.
     pub fn is_gone(&self) -> bool {
         self.0.as_ref().and_then(Waiter::result) == Some(Reissued::Gone)

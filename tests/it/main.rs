@@ -47,6 +47,7 @@ mod purge;
 mod quick_start;
 mod races;
 mod rates;
+mod rechecks;
 mod redirects;
 mod reload;
 mod requests;
