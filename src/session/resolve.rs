@@ -11,7 +11,7 @@ use super::realm::Realm;
 use super::resolution::{Active, Anonymous, Lookup, LookupSource, Resolution};
 use super::state::Session;
 use crate::config::OnStoreError;
-use crate::format::SessionRef;
+use crate::format::{SessionId, SessionRef};
 use crate::item::Key;
 use crate::rate::ClientLimiter;
 use crate::time::Now;
@@ -69,6 +69,7 @@ impl Realm {
             if tried.contains(&key) {
                 continue;
             }
+            let (cookie_index, version) = self.newest_cookie(cookies, cookie_index, &id, version);
             if tried.len() == MAX_COOKIES {
                 return (Resolution::Anonymous(Anonymous::Ambiguous), source);
             }
@@ -97,6 +98,17 @@ impl Realm {
             Some(active) => (Resolution::Active(active), source),
             None => (Resolution::Anonymous(anonymous), source),
         }
+    }
+
+    /// Returns the index and the version of the cookie with `id` and the highest version, where the first one with this id
+    /// has the index `first` and this `version`. After a change of `cookie.path` or `cookie.domain`, a browser sends a cookie
+    /// that is no longer updated before the current one.
+    fn newest_cookie(&self, cookies: &[&[u8]], first: usize, id: &SessionId, version: u64) -> (usize, u64) {
+        let later = cookies.iter().enumerate().skip(first + 1);
+        later.fold((first, version), |newest, (index, value)| match self.format.parse_cookie(value) {
+            Ok(other) if other.id == *id && other.version > newest.1 => (index, other.version),
+            _ => newest,
+        })
     }
 
     /// Looks up `key` for a cookie with version `cookie_version`: in the cache, or by a read that concurrent requests

@@ -430,3 +430,21 @@ async fn cookie_without_a_session_is_forwarded_if_it_is_the_only_well_formed_one
         assert_eq!(upstream.last_request().header("cookie"), expected, "{sent}");
     }
 }
+
+/// After a change of `cookie.path`, the browser sends a cookie that is no longer updated before the current one.
+#[tokio::test]
+async fn newest_of_two_cookies_of_one_session_is_used_and_forwarded() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = gateway(&engine, &upstream).realm("cache.ttl = \"1m\"").start().await;
+    let old = table::alice_session(&engine).await;
+    assert_eq!(gateway.get("/", &old.cookie()).await.status, 200);
+    // Changed through another gateway.
+    let new = Session { claims: json!({ "user": "bob" }), ..old.clone() }.version(2);
+    new.put(&engine).await;
+    for cookies in [[old.cookie(), new.cookie()], [new.cookie(), old.cookie()]] {
+        assert_eq!(gateway.get("/", &cookies.join("; ")).await.status, 200);
+        let seen = upstream.last_request();
+        assert_eq!(seen.header("x-user"), Some("bob"));
+        assert_eq!(seen.header("cookie"), Some(new.cookie().as_str()));
+    }
+}
