@@ -49,7 +49,7 @@ impl Table {
         old: &Key,
         retirement: &Retirement,
     ) -> Result<RotationOutcome, StoreError> {
-        let created = new.clone();
+        let created = new.get(self.key_attribute()).and_then(Key::from_attribute);
         let request = self
             .client()
             .transact_write_items()
@@ -64,8 +64,8 @@ impl Table {
         let Err(error) = rotated.await else { return Ok(RotationOutcome::Done) };
         let service = error.as_service_error();
         match service.and_then(|service| Cancellation::from_error(service)) {
-            // The key is a random id of this call, so an equal row was created by an earlier attempt.
-            Some(Cancellation::ConditionFailed(NEW)) if self.contains(&created).await? => {
+            // The key is a random id of this call, so its row was created by an earlier attempt.
+            Some(Cancellation::ConditionFailed(NEW)) if self.contains(created).await? => {
                 Ok(RotationOutcome::Done)
             }
             Some(Cancellation::ConditionFailed(NEW)) => Ok(RotationOutcome::KeyExists),

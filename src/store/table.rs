@@ -193,13 +193,13 @@ impl Table {
     }
 
     /// Creates a row unless one with its key exists. The key must be a new random id: if the outcome of an attempt is
-    /// unknown, an equal row then proves that this call created it.
+    /// unknown, a row with this key then proves that this call created it.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not respond or denies access. The row may have been created nevertheless.
     pub async fn create(&self, item: Item) -> Result<CreateOutcome, StoreError> {
         let attempts = AttemptTracker::default();
-        let created = item.clone();
+        let created = item.get(self.key_attribute()).and_then(Key::from_attribute);
         let mut placeholders = Placeholders::default();
         let condition = placeholders.condition(self.key_attribute(), &[WriteCondition::Absent]);
         let request = self.client().put_item().table_name(self.name()).set_item(Some(item_to_sdk(item)));
@@ -212,7 +212,7 @@ impl Table {
             self.timed("create", request.send(), |output| units(output.consumed_capacity())).await;
         let Err(error) = created_row else { return Ok(CreateOutcome::Created) };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
-            let is_ours = attempts.has_unknown_outcome() && self.contains(&created).await?;
+            let is_ours = attempts.has_unknown_outcome() && self.contains(created).await?;
             return Ok(if is_ours { CreateOutcome::Created } else { CreateOutcome::AlreadyExists });
         }
         Err(store_error(&error, self.name()))
@@ -341,12 +341,13 @@ impl Table {
         Ok(ConditionalWrite::Refused(row))
     }
 
-    /// Returns whether the table contains exactly this row.
-    pub(super) async fn contains(&self, item: &Item) -> Result<bool, StoreError> {
-        let Some(key) = item.get(self.key_attribute()).and_then(Key::from_attribute) else {
-            return Ok(false);
-        };
-        Ok(self.get(&key, Read::Strong).await?.as_ref() == Some(item))
+    /// Returns whether the table has a row with this key. The rest of the row is not compared, since DynamoDB returns numbers
+    /// in another form than they were sent: 10.0 as 10.
+    pub(super) async fn contains(&self, key: Option<Key>) -> Result<bool, StoreError> {
+        match key {
+            Some(key) => Ok(self.get(&key, Read::Strong).await?.is_some()),
+            None => Ok(false),
+        }
     }
 
     pub(super) fn key(&self, key: &Key) -> SdkItem {

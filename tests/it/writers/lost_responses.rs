@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::{Cluster, FORMATS, LONG_CACHE, NO_CACHE, Rows, SessionHeaders, cookie, flash, if_version, patch};
+use super::{
+    Cluster, FORMATS, LONG_CACHE, NATIVE, NO_CACHE, Rows, SessionHeaders, cookie, flash, if_version, patch,
+};
 use crate::support::client::Response;
 use crate::support::engine::{Affected, Engine, Fault};
 use crate::support::gate::Gate;
@@ -125,4 +127,22 @@ async fn create_and_rotation_whose_response_is_lost_are_acknowledged() {
         assert_ne!(first, second, "{rows:?}");
         assert_eq!(cluster.session(0, &second).await.unwrap().claims, json!(1), "{rows:?}");
     }
+}
+
+/// DynamoDB returns 10.0 as 10, so the row that was created differs from the one that was sent.
+#[tokio::test]
+async fn lost_create_and_rotation_of_a_number_in_another_form_are_acknowledged() {
+    let (engine, cluster) = start(NATIVE).await;
+    let target = command_target("/login", &[("X-Session-Patch", r#"{"user":"alice","n":10.0}"#.to_owned())]);
+    let response = send_and_lose(&engine, &cluster, "PutItem", &target, "").await;
+    assert_eq!(response.status, 200);
+    let first = cookie(&response).expect("a cookie");
+    assert!(cluster.session(0, &first).await.is_some());
+    let change = command_target(
+        "/",
+        &[("X-Session-Patch", r#"{"n":1e16}"#.to_owned()), ("X-Session-Action", "rotate".to_owned())],
+    );
+    let response = send_and_lose(&engine, &cluster, "TransactWriteItems", &change, &first).await;
+    assert_eq!(response.status, 200);
+    assert!(cluster.session(0, &cookie(&response).expect("another cookie")).await.is_some());
 }
