@@ -93,7 +93,7 @@ pub(super) fn new_row(
     let created = format.records_creation().then_some(began);
     let renewal = old.map_or(Renewal::Realm, |session| session.record.renewal);
     let expires = match (renewal, old) {
-        (Renewal::Own { timeout, end }, _) => now.plus(timeout).min(end),
+        (Renewal::Own { timeout, end }, _) => issued.plus(timeout).min(end),
         (Renewal::Never, Some(old)) => old.record.expires,
         (Renewal::Realm | Renewal::Never, _) => policy.deadline(created, now),
     };
