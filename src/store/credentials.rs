@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future;
@@ -15,12 +16,18 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::time::Clock;
+
+/// How long credentials that were loaded for an earlier request must still be valid.
+const MIN_VALIDITY: Duration = Duration::from_mins(1);
+
 type Load = Shared<BoxFuture<'static, Result<Credentials, Arc<CredentialsError>>>>;
 
 /// Loads credentials from another provider, one load at a time, each in a separate task.
 pub(super) struct BackgroundProvider {
     inner: SharedCredentialsProvider,
-    /// The load that is in progress, or has finished and was not used yet. A failed load is replaced.
+    /// The load that is in progress, or has finished and was not used yet. It is replaced if it has failed, or if its
+    /// credentials have expired.
     load: Mutex<Option<Load>>,
 }
 
@@ -32,7 +39,8 @@ impl BackgroundProvider {
     /// Returns the load in progress, or starts one.
     fn current_load(&self) -> Load {
         let mut slot = self.load.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(load) = slot.as_ref().filter(|load| !matches!(load.peek(), Some(Err(_)))) {
+        let is_usable = |load: &&Load| load.peek().is_none_or(|loaded| !has_failed_or_expired(loaded));
+        if let Some(load) = slot.as_ref().filter(is_usable) {
             return load.clone();
         }
         let inner = self.inner.clone();
@@ -55,6 +63,13 @@ impl BackgroundProvider {
             *slot = None;
         }
     }
+}
+
+/// Returns whether a load has failed, or its credentials expire within [`MIN_VALIDITY`].
+fn has_failed_or_expired(loaded: &Result<Credentials, Arc<CredentialsError>>) -> bool {
+    let Ok(credentials) = loaded else { return true };
+    let now = Duration::from_millis(u64::try_from(Clock.wall().as_millis()).unwrap_or(0));
+    credentials.expiry().is_some_and(|expiry| expiry < SystemTime::UNIX_EPOCH + now + MIN_VALIDITY)
 }
 
 impl ProvideCredentials for BackgroundProvider {
@@ -90,6 +105,20 @@ mod tests {
     struct Slow {
         gate: Semaphore,
         loads: AtomicUsize,
+        expiry: Option<SystemTime>,
+    }
+
+    impl Slow {
+        fn new(expiry: Option<SystemTime>) -> Arc<Self> {
+            Arc::new(Self { gate: Semaphore::new(0), loads: AtomicUsize::new(0), expiry })
+        }
+
+        /// Waits until this many loads have begun.
+        async fn wait_for_loads(&self, count: usize) {
+            while self.loads.load(Ordering::SeqCst) < count {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     #[derive(Debug, Clone)]
@@ -103,20 +132,18 @@ mod tests {
             future::ProvideCredentials::new(async {
                 self.0.loads.fetch_add(1, Ordering::SeqCst);
                 self.0.gate.acquire().await.expect("open").forget();
-                Ok(Credentials::new("id", "secret", None, None, "test"))
+                Ok(Credentials::new("id", "secret", None, self.0.expiry, "test"))
             })
         }
     }
 
     #[tokio::test]
     async fn load_continues_after_the_request_that_started_it_is_cancelled() {
-        let slow = Arc::new(Slow { gate: Semaphore::new(0), loads: AtomicUsize::new(0) });
+        let slow = Slow::new(None);
         let provider = BackgroundProvider::new(SharedCredentialsProvider::new(Handle(slow.clone())));
 
         assert!(provider.provide_credentials().now_or_never().is_none(), "the first request is cancelled");
-        while slow.loads.load(Ordering::SeqCst) == 0 {
-            tokio::task::yield_now().await;
-        }
+        slow.wait_for_loads(1).await;
         slow.gate.add_permits(1);
         provider.provide_credentials().await.expect("the result of the first load");
         assert_eq!(slow.loads.load(Ordering::SeqCst), 1);
@@ -124,5 +151,21 @@ mod tests {
         slow.gate.add_permits(1);
         provider.provide_credentials().await.expect("a second load");
         assert_eq!(slow.loads.load(Ordering::SeqCst), 2, "the result of a load is used once");
+    }
+
+    #[tokio::test]
+    async fn credentials_that_expired_before_they_were_used_are_loaded_again() {
+        for (validity, loads) in [(Duration::from_secs(10), 2), (Duration::from_hours(1), 1)] {
+            let now = Duration::from_millis(u64::try_from(Clock.wall().as_millis()).unwrap());
+            let slow = Slow::new(Some(SystemTime::UNIX_EPOCH + now + validity));
+            let provider = BackgroundProvider::new(SharedCredentialsProvider::new(Handle(slow.clone())));
+            assert!(provider.provide_credentials().now_or_never().is_none());
+            slow.wait_for_loads(1).await;
+            slow.gate.add_permits(2);
+            let load = provider.load.lock().unwrap().clone().unwrap();
+            load.await.expect("the first load, whose request has been cancelled");
+            provider.provide_credentials().await.expect("credentials");
+            assert_eq!(slow.loads.load(Ordering::SeqCst), loads, "{validity:?}");
+        }
     }
 }
