@@ -52,7 +52,7 @@ pub(super) fn read(server: &mut Section<'_, '_>) -> Limits {
             uri: limits.get("uri", size(256..=64 * 1024 - 2)).unwrap_or(16 * 1024),
             max_body: limits.get("max_body", size(0..=1 << 40)).map(|size| size as u64),
             rate: rate(limits, "rate"),
-            misses: rate_or_default(limits, "misses", Rate { per_second: 10, burst: 20 }),
+            misses: rate_or_default(limits, "misses", Rate { per_second: 10, burst: 100 }),
         };
         if read.uri > read.header_bytes {
             let fault = Fault::new("must not exceed `header_bytes`, which includes it");

@@ -142,8 +142,8 @@ impl Realm {
 
     /// Looks up `key` by a shared read. If the store is unavailable, returns `stale`.
     ///
-    /// A read takes a token from `misses` and returns it if it finds a session of the cookie's version. So the reads in
-    /// progress are limited, too, and so are those that fail. A shared read takes one, from the first client.
+    /// A read takes a token from `misses` and returns it if it finds a session of the cookie's version, or if the store is
+    /// unavailable. So the reads in progress are limited, too. A shared read takes one, from the first client.
     ///
     /// # Errors
     /// Returns the wait for a token if none is available.
@@ -170,10 +170,14 @@ impl Realm {
             Some(waiter) => waiter.wait().await.unwrap_or(Lookup::Unavailable),
             None => Lookup::Unavailable,
         };
-        // A version that the session has not reached is made up, or the read was eventually consistent.
-        if let (Some(misses), Lookup::Found(session)) = (taken, &lookup)
-            && session.record.version >= cookie_version
-        {
+        let is_miss = match &lookup {
+            // A version that the session has not reached is made up, or the read was eventually consistent.
+            Lookup::Found(session) => session.record.version < cookie_version,
+            Lookup::Absent(_) => true,
+            // The id may be a user's.
+            Lookup::Unavailable => false,
+        };
+        if let Some(misses) = taken.filter(|_| !is_miss) {
             misses.release();
         }
         Ok(match (lookup, stale) {
