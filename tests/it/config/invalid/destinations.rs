@@ -83,7 +83,7 @@ fn invalid_destinations_are_errors() {
             .server
             .limits;
     assert_eq!((limits.misses, limits.rate), (None, rate(5, 5)));
-    assert_eq!(accepted(BASE).server.limits.misses, rate(10, 20));
+    assert_eq!(accepted(BASE).server.limits.misses, rate(10, 100));
     assert_eq!(accepted(BASE).server.limits.reset_rate, rate(100, 500));
     let unlimited = accepted(&with("[server]", "limits.reset_rate = \"unlimited\""));
     assert_eq!(unlimited.server.limits.reset_rate, None);
