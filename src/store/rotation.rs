@@ -9,6 +9,7 @@ use crate::format::{Update, WriteCondition};
 use crate::item::{Item, Key};
 
 use super::StoreError;
+use super::attempts::AttemptTracker;
 use super::attribute::item_to_sdk;
 use super::cancellation::Cancellation;
 use super::expression::Placeholders;
@@ -57,18 +58,19 @@ impl Table {
             .transact_items(self.retire(old, retirement)?)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         // The SDK sends all attempts with one ClientRequestToken, so DynamoDB executes the transaction once.
-        let sending = request.send();
+        let attempts = AttemptTracker::default();
+        let sending = request.customize().interceptor(attempts.clone()).send();
         let rotated = self.timed("rotate", sending, |output| {
             Some(output.consumed_capacity().iter().filter_map(ConsumedCapacity::capacity_units).sum())
         });
         let Err(error) = rotated.await else { return Ok(RotationOutcome::Done) };
         let service = error.as_service_error();
         match service.and_then(|service| Cancellation::from_error(service)) {
-            // The key is a random id of this call, so its row was created by an earlier attempt.
-            Some(Cancellation::ConditionFailed(NEW)) if self.contains(created).await? => {
-                Ok(RotationOutcome::Done)
+            Some(Cancellation::ConditionFailed(NEW)) => {
+                // The key is a random id of this call, so an earlier attempt has created its row.
+                let is_ours = attempts.has_unknown_outcome() && self.contains(created).await?;
+                Ok(if is_ours { RotationOutcome::Done } else { RotationOutcome::KeyExists })
             }
-            Some(Cancellation::ConditionFailed(NEW)) => Ok(RotationOutcome::KeyExists),
             Some(Cancellation::ConditionFailed(_) | Cancellation::Conflict) => Ok(RotationOutcome::Refused),
             Some(Cancellation::Throttled | Cancellation::TooLarge | Cancellation::Other) | None => {
                 Err(store_error(&error, self.name()))

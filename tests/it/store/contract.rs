@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sessiongate::format::{Update, WriteCondition};
 use sessiongate::item::{Attribute, Item, Key, KeyType, Number};
+use sessiongate::store::rotation::{Retirement, RotationOutcome};
 use sessiongate::store::schema::SchemaError;
 use sessiongate::store::table::{ConditionalWrite, CreateOutcome, Read, ScanOptions, Segment, Table};
 use sessiongate::store::{Store, StoreError};
@@ -27,6 +28,8 @@ pub(crate) async fn check(store: &Store, suffix: &str) {
     values_round_trip(&rows).await;
     println!("create never replaces a row");
     create_never_replaces_a_row(&rows).await;
+    println!("rotation never replaces a row");
+    rotation_never_replaces_a_row(&rows).await;
     println!("update never creates a row");
     update_never_creates_a_row(&rows).await;
     println!("delete reports whether the row existed");
@@ -130,6 +133,18 @@ async fn create_never_replaces_a_row(table: &Table) {
     assert_eq!(table.create(row(b"created", 1)).await.unwrap(), CreateOutcome::Created);
     assert_eq!(table.create(row(b"created", 2)).await.unwrap(), CreateOutcome::AlreadyExists);
     assert_eq!(read(table, b"created").await, Some(row(b"created", 1)));
+}
+
+/// The new row's key is random, but short ids may collide.
+async fn rotation_never_replaces_a_row(table: &Table) {
+    for key in [b"rotated", b"another"] {
+        table.create(row(key, 1)).await.unwrap();
+    }
+    let retirement = Retirement::Delete(vec![WriteCondition::Exists]);
+    let rotated = table.rotate(row(b"another", 2), &Key::binary(b"rotated"), &retirement).await.unwrap();
+    assert_eq!(rotated, RotationOutcome::KeyExists);
+    assert_eq!(read(table, b"rotated").await, Some(row(b"rotated", 1)));
+    assert_eq!(read(table, b"another").await, Some(row(b"another", 1)));
 }
 
 async fn update_never_creates_a_row(table: &Table) {
