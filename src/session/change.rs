@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 use super::cache::CacheResult;
 use super::change_queue::PendingEdits;
 use super::create::{NewRow, new_row};
-use super::destroy::{Destroyed, delete_current, delete_retired};
+use super::destroy::{Destroyed, delete_current, delete_retired, destroy};
 use super::edit::{self, Edit, EditedClaims};
 use super::judge::{SessionVerdict, judge};
 use super::lookup::DecodedRow;
@@ -276,6 +276,9 @@ impl Realm {
         let mut retired = session.record.predecessor.as_deref().cloned();
         let destroyed = delete_current(&*self.format, &self.table, &session.key, &mut retired).await;
         self.cache.invalidate(&session.key);
+        if destroyed.is_err() {
+            self.retry_destroy(session);
+        }
         match self.checked_after_failure(&session.key, destroyed)? {
             Destroyed::Deleted(key) => {
                 self.record_end(&session.key);
@@ -284,16 +287,33 @@ impl Realm {
                 Ok(MutationOutcome::Ended)
             }
             Destroyed::Absent => {
-                self.delete_retired(retired).await?;
+                let deleted = self.delete_retired(retired).await;
                 let was_ended = self.changes.has_ended(&session.key, self.clock.mono());
                 if !was_ended && !self.has_certainly_ended(session) {
                     return Err(ChangeError::Conflict);
                 }
                 self.record_end(&session.key);
+                deleted?;
                 Ok(MutationOutcome::Ended)
             }
             Destroyed::StillAlive => Err(ChangeError::Conflict),
         }
+    }
+
+    /// Ends the session in the background. Its row may have been deleted already, and then another log-out would find neither
+    /// the session nor its retired rows.
+    fn retry_destroy(self: &Arc<Self>, session: &Session) {
+        let (realm, key) = (Arc::clone(self), session.key.clone());
+        let predecessor = session.record.predecessor.as_deref().cloned();
+        let retry = async move {
+            tokio::time::sleep(RETRY_DELAY).await;
+            match destroy(&*realm.format, &realm.table, &key, predecessor.as_ref()).await {
+                Ok(Destroyed::Deleted(_) | Destroyed::Absent) => realm.record_end(&key),
+                Ok(Destroyed::StillAlive) => {}
+                Err(error) => tracing::warn!(realm = %realm.name, %error, "a session could not be ended"),
+            }
+        };
+        self.tasks.spawn_on(retry, &self.control);
     }
 
     /// Deletes the retired rows of a session that has ended, from `newest` to the oldest. If that fails, tries once more in

@@ -12,7 +12,7 @@ use crate::format::SessionRecord;
 use crate::item::Key;
 use crate::time::{Now, Timestamp};
 
-/// The time until a session that was used is checked again if the store failed.
+/// The time until a session that was used is checked again if it was not reissued.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
 
 impl Realm {
@@ -72,11 +72,19 @@ impl Realm {
                 monitored.schedule_by(read_at + interval);
                 Lookup::Found(session)
             }
-            None => self.read_uncached(&key, known.record.version).await,
+            None => {
+                // After a change of the id, versions begin at 1 again.
+                let version = if *known.key() == key { known.record.version } else { 0 };
+                self.read_uncached(&key, version).await
+            }
         };
         let session = match lookup {
             Lookup::Unavailable => return monitored.set_due(now.mono + RETRY_DELAY),
-            Lookup::Absent(_) => return self.end_monitors(&key).await,
+            Lookup::Absent(_) => {
+                self.end_monitors(&key).await;
+                // This gateway may have changed the session's key meanwhile.
+                return monitored.set_due(now.mono + RETRY_DELAY);
+            }
             Lookup::Found(session) => session,
         };
         if let Some(successor) = session.record.successor.as_deref().filter(|_| session.record.retired) {
@@ -92,11 +100,15 @@ impl Realm {
         monitored.set_due(match life.due {
             Some(due) if monitored.take_used() => {
                 let reissued = self.reissue(&session, due, now).outcome().await;
-                if matches!(reissued, None | Some(Reissued::Failed)) {
-                    monitored.record_use();
-                    now.mono + RETRY_DELAY
-                } else {
-                    self.due_instant(record, now.wall, due.expires, interval, now)
+                match reissued {
+                    Some(Reissued::Won | Reissued::Gone) => {
+                        self.due_instant(record, now.wall, due.expires, interval, now)
+                    }
+                    // It is unknown whether another writer has extended the deadline.
+                    Some(Reissued::Lost | Reissued::Failed) | None => {
+                        monitored.record_use();
+                        now.mono + RETRY_DELAY
+                    }
                 }
             }
             Some(_) => now.mono,

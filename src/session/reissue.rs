@@ -35,7 +35,7 @@ impl Realm {
         PendingReissue(self.reissues.join(&session.key, touch))
     }
 
-    async fn touch(&self, session: &Arc<Session>, due: Reissue, now: Now) -> Reissued {
+    async fn touch(self: &Arc<Self>, session: &Arc<Session>, due: Reissue, now: Now) -> Reissued {
         let epoch = self.cache.epoch(&session.key);
         let began = self.clock.mono();
         let times = due.touch_times(now.wall);
@@ -64,7 +64,9 @@ impl Realm {
             }
             Ok(ConditionalWrite::Refused(None)) => {
                 self.cache.insert_negative(&session.key, session.record.version, read_at, epoch);
-                self.end_monitors(&session.key).await;
+                // Not awaited, because the response depends on the outcome.
+                let (realm, key) = (Arc::clone(self), session.key.clone());
+                self.tasks.spawn_on(async move { realm.end_monitors(&key).await }, &self.control);
                 Reissued::Gone
             }
             Err(error) => {

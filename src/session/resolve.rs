@@ -69,10 +69,10 @@ impl Realm {
             if tried.contains(&key) {
                 continue;
             }
-            let (cookie_index, version) = self.newest_cookie(cookies, cookie_index, &id, version);
             if tried.len() == MAX_COOKIES {
                 return (Resolution::Anonymous(Anonymous::Ambiguous), source);
             }
+            let (cookie_index, version) = self.newest_cookie(cookies, cookie_index, &id, version);
             let (lookup, from) = match self.look_up(&key, version, misses, now).await {
                 Ok(looked_up) => looked_up,
                 Err(wait) => return (Resolution::Throttled(wait), source),

@@ -108,7 +108,7 @@ fn invalid_layouts_are_errors() {
         );
         assert_eq!(errors(&source), [expected], "{lines}");
     }
-    let never = "`sessions.main.reissue_time` has no effect: layout sessions are never reissued";
+    let never = "`sessions.main.reissue_time` has no effect: the realm's layout sessions are never reissued";
     let created = "format = \"layout\"|user = \"u\"|layout.created = \"c\"|reissue_time = \"1m\"";
     assert_eq!(errors(&with("[sessions.main]", created)), [never]);
     let preset = |lines: &str| errors(&with("[sessions.main]", lines));

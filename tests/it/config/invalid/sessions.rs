@@ -67,7 +67,7 @@ fn invalid_realms_are_errors() {
         (
             "[sessions.main]",
             "format = \"dysession\"|reissue_time = \"1m\"",
-            "`sessions.main.reissue_time` has no effect: dysession sessions are never reissued",
+            "`sessions.main.reissue_time` has no effect: the realm's dysession sessions are never reissued",
         ),
         (
             "[sessions.main]",
