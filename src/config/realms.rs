@@ -85,7 +85,7 @@ fn realm(
     let reissue_time = reissue_time.unwrap_or(preset.reissue_time);
     if !settings.has_reissues() {
         if section.has("reissue_time") {
-            let fault = format!("has no effect: {} sessions are never reissued", preset.name);
+            let fault = format!("has no effect: the realm's {} sessions are never reissued", preset.name);
             section.refuse("reissue_time", &["format", "layout/expires"], Fault::new(fault));
         }
     } else if reissue_time >= timeout {

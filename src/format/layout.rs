@@ -5,6 +5,8 @@
 //! Writes are conditional on the attributes that were read: a change on the old payload, and on the old version if rows
 //! have one; a touch also on the old deadline or last activity. If several gateways write at once, one succeeds; a deleted
 //! row is not recreated, a concurrent change is not overwritten, and outdated claims are not cached as those of the row.
+//! Without a payload attribute, an attribute that another writer adds is not noticed. Nor is a change that keeps the
+//! deadline of a row with more than `MAX_CONDITIONS` attributes.
 
 mod cookie;
 mod msgpack;
@@ -29,8 +31,8 @@ use crate::item::{Attribute, Item, Key, KeyType};
 use crate::time::Timestamp;
 
 const UNCHANGEABLE: &str = "sessions without a payload attribute cannot be changed";
-/// The most conditions of a touch, since DynamoDB limits an expression to 4 KB. A touch of a row with more attributes than
-/// that, all of them claims, is conditional on the deadline alone.
+/// The most attributes that a write compares, since DynamoDB limits an expression to 4 KB. Of a row with more than that,
+/// all of them claims, only the deadline, the version and the key are compared.
 const MAX_CONDITIONS: usize = 200;
 /// The timeout that express-session's stores use for a cookie without `maxAge`.
 const EXPRESS_DEFAULT: Duration = Duration::from_secs(86_400);
@@ -215,13 +217,7 @@ impl Format for Layout {
     }
 
     fn touch(&self, record: &SessionRecord, times: TouchTimes) -> Change {
-        let mut conditions = self.unchanged(record);
-        if conditions.len() > MAX_CONDITIONS {
-            let guard = self.times.guard();
-            conditions.retain(
-                |condition| !matches!(condition, WriteCondition::Equals(name, _) if Some(name.as_str()) != guard),
-            );
-        }
+        let conditions = self.unchanged(record);
         let set = self.times.touched(times.now, times.expires);
         let mut row = record.stored.clone();
         row.extend(set.iter().cloned());
@@ -234,7 +230,8 @@ impl Format for Layout {
         let payload = self.payload.attribute.as_deref();
         let names = [Some(self.key_attribute.as_str()), payload, self.times.guard(), self.version.as_deref()];
         // Without a payload attribute, all attributes may be claims.
-        let is_compared = |name: &str| payload.is_none() || names.contains(&Some(name));
+        let compares_all = payload.is_none() && record.stored.len() <= MAX_CONDITIONS;
+        let is_compared = |name: &str| compares_all || names.contains(&Some(name));
         let compared = record.stored.iter().filter(|(name, _)| is_compared(name));
         let equals =
             |(name, value): (&String, &Attribute)| WriteCondition::Equals(name.clone(), value.clone());

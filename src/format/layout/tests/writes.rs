@@ -50,13 +50,15 @@ fn touch_fails_if_only_the_payload_has_changed() {
 }
 
 #[test]
-fn touch_of_a_row_with_more_attributes_than_an_expression_can_compare_compares_the_deadline() {
+fn writes_of_a_row_with_more_attributes_than_an_expression_can_compare_compare_the_deadline() {
     let format = format(ATTRIBUTES);
     let mut row = new_row(&*format);
     row.extend((0..MAX_CONDITIONS).map(|index| (format!("claim{index}"), Attribute::Null)));
     let touch = touch(&*format, &row);
-    let deadline = WriteCondition::Equals("expires".to_owned(), row["expires"].clone());
-    assert_eq!(touch.conditions, [WriteCondition::Exists, deadline]);
+    let equals = |name: &str| WriteCondition::Equals(name.to_owned(), row[name].clone());
+    let expected = [WriteCondition::Exists, equals("expires"), equals(format.key_schema().attribute)];
+    assert_eq!(touch.conditions, expected);
+    assert_eq!(format.unchanged(&format.decode(&row).unwrap()), expected);
 }
 
 #[test]
