@@ -175,12 +175,17 @@ impl Admin {
         self.socket.hand_over();
     }
 
-    /// Takes over the socket file from the process that this one has replaced.
+    /// Takes over the socket file, if it is one of `owned` by the process that this one has replaced.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read or its mode cannot be set.
-    pub fn take_over(&self) -> io::Result<()> {
-        self.socket.take_over()
+    /// Returns an error if the file's metadata cannot be read.
+    pub fn take_over(&self, owned: &[(u64, u64)]) -> io::Result<()> {
+        self.socket.take_over(owned)
+    }
+
+    /// Returns the device and inode of the socket file, if this process removes it at the end.
+    pub fn owned_file(&self) -> Option<(u64, u64)> {
+        self.socket.owned_file()
     }
 }
 

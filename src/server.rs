@@ -267,10 +267,16 @@ impl Server {
         self.admin.take().into_iter().for_each(Admin::hand_over);
     }
 
-    /// Takes over the Unix socket files of the process that this one has replaced.
-    pub fn take_over(&self) {
-        let listeners = self.listeners.iter().map(|listener| listener.take_over());
-        let admin = self.admin.iter().map(Admin::take_over);
+    /// Returns the devices and inodes of the Unix socket files that this process removes at the end.
+    pub fn owned_files(&self) -> Vec<(u64, u64)> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.owned_file());
+        listeners.chain(self.admin.iter().filter_map(Admin::owned_file)).collect()
+    }
+
+    /// Takes over the Unix socket files that are `owned` by the process that this one has replaced.
+    pub fn take_over(&self, owned: &[(u64, u64)]) {
+        let listeners = self.listeners.iter().map(|listener| listener.take_over(owned));
+        let admin = self.admin.iter().map(|admin| admin.take_over(owned));
         for error in listeners.chain(admin).filter_map(Result::err) {
             tracing::warn!(%error, "a Unix socket's file could not be taken over");
         }

@@ -64,6 +64,11 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), device, inode, kept: AtomicBool::new(false) })
     }
 
+    /// Returns the file's device and inode, unless the file is kept for another process.
+    pub(crate) fn owned(&self) -> Option<(u64, u64)> {
+        (!self.kept.load(Ordering::Relaxed)).then_some((self.device, self.inode))
+    }
+
     /// Keeps the file for another process.
     pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);

@@ -81,12 +81,24 @@ impl AdminSocket {
         }
     }
 
-    /// Takes over the socket file from another process.
-    pub(super) fn take_over(&self) -> io::Result<()> {
+    /// Returns the device and inode of the socket file, if this process removes it at the end.
+    pub(super) fn owned_file(&self) -> Option<(u64, u64)> {
+        self.file.get()?.owned()
+    }
+
+    /// Takes over the socket file, if it is one of `owned` by the process that this one replaces.
+    pub(super) fn take_over(&self, owned: &[(u64, u64)]) -> io::Result<()> {
         let Listener::Unix(_, path) = &self.listener else { return Ok(()) };
-        if self.file.get().is_none() {
+        if self.file.get().is_some() {
+            return Ok(());
+        }
+        let file = SocketFile::at(path)?;
+        if file.owned().is_some_and(|file| owned.contains(&file)) {
             // Cannot be set already, since only this thread sets it.
-            let _ = self.file.set(SocketFile::at(path)?);
+            let _ = self.file.set(file);
+        } else {
+            // Another process, such as systemd, has made it.
+            file.keep();
         }
         Ok(())
     }

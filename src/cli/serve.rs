@@ -41,8 +41,8 @@ pub(super) fn run(file: &ConfigFile) -> CommandResult {
         // The server has a clone. This one would keep the first access log open after a reload has replaced it.
         drop(telemetry);
         match successor::announce() {
-            Ok(true) => server.take_over(),
-            Ok(false) => {}
+            Ok(Some(owned)) => server.take_over(&owned),
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "the previous process could not be notified that this one serves");
             }

@@ -136,14 +136,24 @@ impl Listener {
         }
     }
 
-    /// Takes over the file of the Unix socket from the process that this one replaces: sets its mode, and removes it at the
-    /// end.
-    pub(super) fn take_over(&self) -> io::Result<()> {
+    /// Returns the device and inode of the Unix socket's file, if this process removes it at the end.
+    pub(super) fn owned_file(&self) -> Option<(u64, u64)> {
+        self.file.get()?.owned()
+    }
+
+    /// Takes over the file of the Unix socket, if it is one of `owned` by the process that this one replaces: sets its mode,
+    /// and removes it at the end.
+    pub(super) fn take_over(&self, owned: &[(u64, u64)]) -> io::Result<()> {
         let ListenerAddress::Unix(path) = &self.address else { return Ok(()) };
         if self.file.get().is_some() {
             return Ok(());
         }
         let file = Arc::new(SocketFile::at(path)?);
+        if !file.owned().is_some_and(|file| owned.contains(&file)) {
+            // Another process, such as systemd, has made it.
+            file.keep();
+            return Ok(());
+        }
         // Cannot be set already, since only this thread sets it.
         let _ = self.file.set(Arc::clone(&file));
         file.set_mode(self.config.mode)

@@ -411,9 +411,10 @@ async fn inherited_socket_is_used() {
 
 #[tokio::test]
 async fn inherited_unix_socket_is_used_and_its_file_is_kept() {
-    let upstream = Upstream::start();
+    let (engine, upstream) = (table::engine().await, Upstream::start());
     let mut gateway = Gateway::builder()
         .server(SERVER)
+        .engine(&engine)
         .listener("address = \"unix:in.sock\"")
         .upstream("app", &upstream)
         .route("/", "public", "")
@@ -422,10 +423,15 @@ async fn inherited_unix_socket_is_used_and_its_file_is_kept() {
         .await;
     let socket = gateway.directory().join("in.sock");
     let before = fs::metadata(&socket).unwrap().ino();
+    let mode = fs::metadata(&socket).unwrap().mode();
+    assert_eq!(get_over_unix(&socket).await, 200);
+    gateway.upgrade_binary().await;
+    gateway.nth_event("stopped", 1).await;
     assert_eq!(get_over_unix(&socket).await, 200);
     gateway.signal("TERM");
     assert!(gateway.wait().await.success());
-    assert_eq!(fs::metadata(&socket).unwrap().ino(), before);
+    let after = fs::metadata(&socket).unwrap();
+    assert_eq!((after.ino(), after.mode()), (before, mode), "the file is the service manager's");
 }
 
 /// Reloads every second for `SESSIONGATE_LOAD_SECONDS`; if it is not set, 20 times, after every 900 responses.

@@ -68,7 +68,8 @@ impl Successor {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::from(OwnedFd::from(child_socket)));
         let descriptors = server.descriptors()?;
-        command.env(VARIABLE, "1").env("LISTEN_FDS", descriptors.len().to_string());
+        let files: Vec<_> = server.owned_files().into_iter().map(format_file).collect();
+        command.env(VARIABLE, files.join(",")).env("LISTEN_FDS", descriptors.len().to_string());
         // These variables apply to this process only.
         for variable in ["LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_FDS_FIRST_FD", "WATCHDOG_PID"] {
             command.env_remove(variable);
@@ -110,18 +111,26 @@ impl Successor {
     }
 }
 
-/// In a successor, reports to the predecessor that this process serves, and waits for the acknowledgement. Returns whether
-/// this process is a successor.
-pub(super) fn announce() -> io::Result<bool> {
-    if std::env::var_os(VARIABLE).is_none() {
-        return Ok(false);
-    }
+/// In a successor, reports to the predecessor that this process serves, and waits for the acknowledgement. Returns the
+/// devices and inodes of the predecessor's Unix socket files, or `None` in other processes.
+pub(super) fn announce() -> io::Result<Option<Vec<(u64, u64)>>> {
+    let Ok(files) = std::env::var(VARIABLE) else { return Ok(None) };
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_read_timeout(Some(EXCHANGE_TIMEOUT))?;
     socket.write_all(&[READY])?;
     // If the predecessor has ended, this returns at once.
     let _ = socket.read(&mut [0]);
-    Ok(true)
+    Ok(Some(files.split(',').filter_map(parse_file).collect()))
+}
+
+/// Formats the device and inode of a file for [`VARIABLE`].
+fn format_file((device, inode): (u64, u64)) -> String {
+    format!("{device}:{inode}")
+}
+
+fn parse_file(text: &str) -> Option<(u64, u64)> {
+    let (device, inode) = text.split_once(':')?;
+    Some((device.parse().ok()?, inode.parse().ok()?))
 }
 
 /// Returns an error if sessions would be lost with this process, or if both processes would need the same address for the
