@@ -5,7 +5,7 @@
 //! | `endpoint`, `target` | a configured server; each of its addresses, with the state that all workers share |
 //! | `resolve`, `health` | name lookups and health checks, on the control runtime |
 //! | `balance`, `queue`, `budget` | load balancing, the queue for busy servers, the retry budget |
-//! | `pool`, `link`, `stream` | a worker's connections, HTTP over them, the transport below HTTP |
+//! | `pool`, `slot`, `link`, `stream` | a worker's connections to an upstream and to a server of it, HTTP over them, the transport below HTTP |
 //! | `connect_error` | the reasons why a request gets no connection |
 //! | `http1` | an HTTP/1.1 client connection |
 //! | `response_timeout` | the timeout for a response head |
@@ -36,6 +36,7 @@ mod queue;
 mod report;
 mod resolve;
 mod response_timeout;
+mod slot;
 mod stream;
 mod target;
 

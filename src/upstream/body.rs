@@ -440,6 +440,8 @@ mod tests {
         }
 
         fn send_interim(&self, _: u64, _: Bytes) {}
+
+        fn body_dropped(&self, _: u64) {}
     }
 
     async fn next(body: &mut RequestBody) -> Option<Bytes> {

@@ -58,6 +58,9 @@ pub(crate) trait BodyReader: Debug {
 
     /// Sends the head of an interim response to request number `request`, unless its final response has begun.
     fn send_interim(&self, request: u64, head: Bytes);
+
+    /// Records that nobody reads the rest of the body of request number `request`.
+    fn body_dropped(&self, request: u64);
 }
 
 /// Error of a client's body.
@@ -154,6 +157,16 @@ impl Drop for VersionedBody {
         if let Some(rest) = incoming.take().filter(|rest| !rest.is_end_stream()) {
             unread.incoming.replace(Some(rest));
             unread.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl Drop for Http1ClientBody {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Some(connection) = self.connection.upgrade()
+        {
+            connection.body_dropped(self.request);
         }
     }
 }

@@ -15,7 +15,7 @@ pub enum ConnectError {
         /// The reason of its failure.
         reason: String,
     },
-    /// No server is healthy, or no server's name has an address.
+    /// No server is healthy, no server's name has an address, or the request needs HTTP/1.1 and every server is h2c.
     #[error("upstream `{0}`: no healthy server")]
     NoServer(String),
     /// Every server (with `sticky`, the chosen one) has its maximum of requests in flight, and the queue is full or the

@@ -72,7 +72,7 @@ impl HealthCheck {
                     HeaderValue::from_str(authority.as_str()).map_err(|_| "invalid health check host")?;
                 request.headers_mut().insert(HOST, host);
                 request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                // As tolerant as requests are with responses of legacy servers.
+                // Tolerates most of the faults that are repaired in responses to requests (`http1/repair.rs`).
                 let handshake = http1::Builder::new()
                     .allow_spaces_after_header_name_in_responses(true)
                     .allow_obsolete_multiline_headers_in_responses(true)

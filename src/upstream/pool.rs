@@ -4,7 +4,6 @@
 //! load and health, is in [`Target`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,10 +21,11 @@ use super::connect_error::ConnectError;
 use super::endpoint::ServerProtocol;
 use super::gateway_headers::GatewayHeaders;
 use super::incoming::{Incoming, SendError};
-use super::link::{Http1Link, Http2Link, Http2Stream, Link};
+use super::link::Http1Link;
 use super::queue::{self, Full};
 use super::response_timeout::{await_continue, await_response_head};
-use super::stream::{Offer, ServerStream};
+use super::slot::{Leased, Slot};
+use super::stream::Offer;
 use super::target::{Target, TargetStatus};
 use crate::config::BalanceMethod;
 use crate::message::{Request, Response};
@@ -39,25 +39,6 @@ pub struct Pool {
     slots: RefCell<Rc<[Rc<Slot>]>>,
     /// The generation of the upstream's list of targets that `slots` was made from.
     generation: Cell<u64>,
-}
-
-/// A worker's connections to one target.
-#[derive(Debug)]
-struct Slot {
-    target: Arc<Target>,
-    /// Idle HTTP/1.1 connections, the most recently used last.
-    idle: RefCell<VecDeque<Http1Link>>,
-    /// HTTP/2 connections.
-    shared: RefCell<Vec<Rc<Http2Link>>>,
-    /// Whether the server chose HTTP/1.1 when ALPN offered both versions.
-    chose_http1: Cell<bool>,
-    /// Held while an HTTP/2 connection is being opened, so that waiting requests share it.
-    opening: tokio::sync::Mutex<()>,
-    /// Number of failed attempts to open an HTTP/2 connection.
-    failed_openings: Cell<u64>,
-    /// See [`Candidate::credit`].
-    credit: Cell<i64>,
-    /// Whether no further request uses the slot, so that connections are not kept when they become idle.
     is_retired: Cell<bool>,
 }
 
@@ -93,12 +74,6 @@ pub struct Lease {
     in_flight: InFlight,
 }
 
-#[derive(Debug)]
-enum Leased {
-    Http1(Http1Link),
-    Http2(Http2Stream),
-}
-
 /// Counts a request as in flight at its target until dropped.
 #[derive(Debug)]
 struct InFlight {
@@ -115,6 +90,7 @@ impl Pool {
             worker,
             slots: RefCell::new(Rc::new([])),
             generation: Cell::new(0),
+            is_retired: Cell::new(false),
         };
         Rc::new(pool)
     }
@@ -152,8 +128,9 @@ impl Pool {
         }
     }
 
-    /// Closes idle connections, now and when they become idle: no further request uses the pool.
+    /// Closes idle connections, now and when they become idle: only requests that have begun still use the pool.
     pub fn retire(&self) {
+        self.is_retired.set(true);
         self.slots.borrow().iter().for_each(|slot| slot.retire());
     }
 
@@ -176,6 +153,9 @@ impl Pool {
             let is_kept = |old: &Rc<Slot>| slots.iter().any(|slot| Rc::ptr_eq(slot, old));
             previous.iter().filter(|old| !is_kept(old)).for_each(|old| old.retire());
             drop(previous);
+            if self.is_retired.get() {
+                slots.iter().for_each(|slot| slot.retire());
+            }
             self.slots.replace(Rc::clone(&slots));
             let candidates: SmallVec<[Candidate<'_>; 8]> =
                 slots.iter().enumerate().map(|(index, slot)| slot.candidate(index)).collect();
@@ -215,13 +195,13 @@ impl Choice {
             slot.target.in_flight.fetch_add(1, Relaxed);
             let in_flight = InFlight { pool: Rc::clone(&self.pool), slot, _permit: permit };
             if !self.needs_new_connection
-                && let Some(link) = in_flight.slot.take_open(&self.pool, self.offer)
+                && let Some(link) = in_flight.slot.take_open(&self.pool.upstream.config, self.offer)
             {
                 return Ok(Connection { lease: Lease { link, in_flight }, index, reused: true });
             }
             // Boxed, like the waits above. Few requests need this future, and it would enlarge the futures of all
             // requests.
-            let opened = Box::pin(in_flight.slot.open(&self.pool, self.offer)).await;
+            let opened = Box::pin(in_flight.slot.open(&self.pool.upstream.config, self.offer)).await;
             match opened {
                 Ok(link) => {
                     return Ok(Connection { lease: Lease { link, in_flight }, index, reused: false });
@@ -239,11 +219,10 @@ impl Choice {
     pub(crate) fn retry(&mut self, failed: &FailedAttempt, reason: String) -> bool {
         self.failure = Some((Arc::clone(&failed.server), reason));
         let is_untried = |index: usize| index != failed.index && !self.tried.contains(&index);
-        let has_other = self
-            .slots
-            .iter()
-            .enumerate()
-            .any(|(index, slot)| is_untried(index) && slot.target.status() == TargetStatus::Available);
+        let is_other = |index: usize, slot: &Slot| {
+            is_untried(index) && slot.target.status() == TargetStatus::Available && self.has_version(slot)
+        };
+        let has_other = self.slots.iter().enumerate().any(|(index, slot)| is_other(index, slot));
         if has_other {
             self.tried.push(failed.index);
         }
@@ -279,8 +258,7 @@ impl Choice {
         // A full server is worth waiting for if it is available.
         let mut is_available_full = false;
         for (index, slot) in self.slots.iter().enumerate() {
-            let is_http2_only = matches!(slot.target.endpoint.protocol, ServerProtocol::Http2);
-            if self.tried.contains(&index) || (is_http2_only && self.offer == Offer::Http1) {
+            if self.tried.contains(&index) || !self.has_version(slot) {
                 continue;
             }
             match (slot.target.status(), full.contains(&index)) {
@@ -294,6 +272,11 @@ impl Choice {
             available = ejected;
         }
         balance::choose(balance, &available, self.affinity)
+    }
+
+    /// Returns whether the server of `slot` may have an HTTP version that the request can use.
+    fn has_version(&self, slot: &Slot) -> bool {
+        self.offer == Offer::All || !matches!(slot.target.endpoint.protocol, ServerProtocol::Http2)
     }
 
     fn try_permit(&self, index: usize) -> Result<Option<OwnedSemaphorePermit>, Full> {
@@ -313,132 +296,6 @@ impl Choice {
         let (index, permit) =
             waited.map_err(|reason| ConnectError::Busy { upstream: upstream.config.name.clone(), reason })?;
         Ok((index, Some(permit)))
-    }
-}
-
-impl Slot {
-    fn new(target: &Arc<Target>) -> Self {
-        Self {
-            target: Arc::clone(target),
-            idle: RefCell::default(),
-            shared: RefCell::default(),
-            chose_http1: Cell::new(false),
-            opening: tokio::sync::Mutex::new(()),
-            failed_openings: Cell::new(0),
-            credit: Cell::new(0),
-            is_retired: Cell::new(false),
-        }
-    }
-
-    /// Closes idle connections, now and when they become idle.
-    fn retire(&self) {
-        self.is_retired.set(true);
-        self.idle.borrow_mut().clear();
-        self.shared.borrow_mut().clear();
-    }
-
-    fn candidate(&self, index: usize) -> Candidate<'_> {
-        Candidate {
-            index,
-            weight: self.target.endpoint.weight,
-            load: self.target.in_flight.load(Relaxed),
-            hash: self.target.hash,
-            credit: &self.credit,
-        }
-    }
-
-    /// Returns a new stream of an open HTTP/2 connection, or an idle HTTP/1.1 connection.
-    fn take_open(&self, pool: &Pool, offer: Offer) -> Option<Leased> {
-        if offer == Offer::All
-            && let Some(stream) = self.http2_stream()
-        {
-            return Some(Leased::Http2(stream));
-        }
-        loop {
-            let link = self.idle.borrow_mut().pop_back()?;
-            if Clock.mono().saturating_duration_since(link.idle_since) > pool.upstream.config.idle_timeout {
-                // The others have been idle even longer.
-                self.idle.borrow_mut().clear();
-                return None;
-            }
-            if link.connection.is_open() {
-                return Some(Leased::Http1(link));
-            }
-        }
-    }
-
-    fn http2_stream(&self) -> Option<Http2Stream> {
-        self.shared.borrow().iter().find_map(Http2Link::stream)
-    }
-
-    /// Opens a connection, or returns a stream of an HTTP/2 connection that another request has opened meanwhile.
-    async fn open(&self, pool: &Pool, offer: Offer) -> Result<Leased, String> {
-        let may_share = offer == Offer::All
-            && match &self.target.endpoint.protocol {
-                ServerProtocol::Http1 => false,
-                ServerProtocol::Http2 => true,
-                ServerProtocol::Tls(tls) => tls.allows_http2 && !self.chose_http1.get(),
-            };
-        if !may_share {
-            return self.connect(pool, offer).await;
-        }
-        let failed = self.failed_openings.get();
-        let opening = self.opening.lock().await;
-        if let Some(stream) = self.http2_stream() {
-            return Ok(Leased::Http2(stream));
-        }
-        if self.chose_http1.get() {
-            // HTTP/1.1 connections cannot be shared, so requests need not open them one after the other.
-            drop(opening);
-            return self.connect(pool, offer).await;
-        }
-        if self.failed_openings.get() != failed {
-            return Err("another request failed to open the shared connection".to_owned());
-        }
-        let opened = self.connect(pool, offer).await;
-        if opened.is_err() {
-            self.failed_openings.set(failed.wrapping_add(1));
-        }
-        opened
-    }
-
-    /// Opens a connection.
-    async fn connect(&self, pool: &Pool, offer: Offer) -> Result<Leased, String> {
-        let target = &self.target;
-        let config = &pool.upstream.config;
-        let opened =
-            ServerStream::open(&target.endpoint, &target.address, config.connect_timeout, offer).await;
-        let linked = match opened {
-            Ok((stream, version)) => {
-                Link::new(target, stream, version).await.map_err(|error| error.to_string())
-            }
-            Err(reason) => Err(reason),
-        };
-        match linked {
-            Ok(link) => {
-                target.connected.fetch_add(1, Relaxed);
-                match link {
-                    Link::Http1(link) => {
-                        // If only HTTP/1.1 was offered, the server had no choice.
-                        self.chose_http1.set(offer == Offer::All || self.chose_http1.get());
-                        Ok(Leased::Http1(link))
-                    }
-                    Link::Http2(link) => {
-                        self.chose_http1.set(false);
-                        let stream = link.stream().ok_or("the server allows no streams")?;
-                        self.shared.borrow_mut().push(link);
-                        Ok(Leased::Http2(stream))
-                    }
-                }
-            }
-            Err(reason) => {
-                target.connect_failures.fetch_add(1, Relaxed);
-                let (upstream, server) = (&*config.name, &*target.label);
-                tracing::warn!(upstream, server, %reason, "a connection could not be opened");
-                target.failed(&config.name, config.ejection.as_ref(), &reason);
-                Err(reason)
-            }
-        }
     }
 }
 
