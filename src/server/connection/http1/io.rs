@@ -210,7 +210,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
     /// current request is incomplete and `has_reader`, reading the body detects the disconnection instead.
     pub(super) fn poll_disconnected(&mut self, cx: &mut Context<'_>, has_reader: bool) -> Poll<()> {
         if !self.body.is_ended() && !has_reader {
-            // The connection is closed after the response, since nobody has read the body.
+            // Nobody reads the body any more. If its end does not arrive before the response begins, the connection is
+            // closed after the response.
             while !self.discard_body() && !self.is_body_broken {
                 if !matches!(ready!(self.read.poll_fill(&mut self.stream, cx)), Ok(1..)) {
                     self.closed = true;
@@ -237,9 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionIo<S> {
         Poll::Pending
     }
 
-    /// Returns whether so much was read ahead that the client's disconnection is not noticed.
+    /// Returns whether so many bytes of later requests were read that the client's disconnection is not noticed.
     pub(super) fn is_read_ahead_full(&self) -> bool {
-        self.read.bytes.len() >= MAX_AHEAD
+        (self.body.is_ended() || self.is_body_broken) && self.read.bytes.len() >= MAX_AHEAD
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, ClientBodyError>> {
@@ -296,6 +297,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + std::fmt::Debug> BodyReader for RefCell
     fn expects_continue(&self, request: u64) -> bool {
         let io = self.borrow();
         io.request == request && io.is_continue_due
+    }
+
+    fn body_dropped(&self, request: u64) {
+        // If the connection's task is dropping the body, it looks at the connection afterwards anyway.
+        if let Ok(mut io) = self.try_borrow_mut()
+            && io.request == request
+        {
+            io.task.take().into_iter().for_each(Waker::wake);
+        }
     }
 
     fn send_interim(&self, request: u64, head: Bytes) {

@@ -213,7 +213,7 @@ async fn send<S: AsyncRead + AsyncWrite + ResetOnClose + Unpin>(
 ) -> Result<bool, Broken> {
     let mut head = Vec::new();
     let encoder = Encoder::start(&response, &request_info, &mut head);
-    let keep_alive = encoder.keep_alive;
+    let (keep_alive, ends_by_close) = (encoder.keep_alive, encoder.ends_by_close());
     // Sends the rest of the request while the client does not read its response.
     let sender = response.body.request_sender();
     let mut sending = Sending { head, body: response.body, encoder, ended: false, is_broken: false };
@@ -267,7 +267,7 @@ async fn send<S: AsyncRead + AsyncWrite + ResetOnClose + Unpin>(
             if !borrowed.is_read_ahead_full() {
                 return Poll::Pending;
             }
-            // Nobody may be left to read a silent response.
+            // The client's disconnection is not noticed any more, so a response that stays silent this long is ended.
             let writes = borrowed.writes();
             if silent.is_none_or(|(_, before)| before != writes) {
                 silent = Some((Clock.mono() + send_timeout, writes));
@@ -276,7 +276,7 @@ async fn send<S: AsyncRead + AsyncWrite + ResetOnClose + Unpin>(
         }
     })
     .await;
-    if sent.is_err() && sending.encoder.ends_by_close() {
+    if sent.is_err() && ends_by_close {
         // Otherwise, the client would take the end of the connection for the end of the body.
         io.borrow_mut().reset_on_close();
     }
