@@ -315,7 +315,7 @@ pub enum EncodeFault {
     Number,
     /// The row could not be read back: the claims are empty, exceed the limits on payloads, or contain an invalid value
     /// for a claim that the framework defines.
-    #[error("the claims are empty, too large, or not valid for the framework")]
+    #[error("the claims are empty, too large, nested too deeply, or not valid for the framework")]
     Unreadable,
     /// The framework could not read the row back, or the write would lose some of its data.
     #[error("{0}")]

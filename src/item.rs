@@ -71,8 +71,8 @@ impl Number {
         (value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value)).then_some(value as u64)
     }
 
-    /// Reads the value as Unix seconds, to the millisecond. An integer that is too large saturates. Returns `None` if a
-    /// number in another spelling is too large.
+    /// Reads the value as Unix seconds, to the millisecond. An integer of up to 64 bits that is too large
+    /// saturates. Returns `None` if any other number is too large.
     pub fn as_unix_seconds(&self) -> Option<Timestamp> {
         if let Ok(secs) = self.0.parse::<i64>() {
             return Some(Timestamp::from_secs(secs));

@@ -123,8 +123,8 @@ pub enum Visitor {
     Public,
     /// A client without a session.
     Anonymous,
-    /// A client whose cookies name several live sessions, so that it is unknown which one is the user's. Served as a client
-    /// without a session, but not logged out.
+    /// A client whose cookies name several live sessions, or more sessions than are looked up, so that it is unknown
+    /// which one is the user's. Served as a client without a session, but not logged out.
     Ambiguous,
     /// A client whose session could not be looked up.
     Unknown,

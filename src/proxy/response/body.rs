@@ -46,7 +46,7 @@ struct Upstream {
     request: Rc<BodyProgress>,
     idle: Idle,
     binding: Binding,
-    /// Whether a piece of the body was read.
+    /// Whether the body was polled before.
     has_begun: bool,
     /// Whether trailers are forwarded, because the client accepts them.
     forwards_trailers: bool,

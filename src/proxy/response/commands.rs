@@ -82,7 +82,7 @@ pub(in crate::proxy) async fn apply_commands(
         Visitor::Session(active) => Some(&**active),
         // The user's session is one of several, so it would stay alive.
         Visitor::Ambiguous if mutation.action == Some(Action::Destroy) => {
-            record.detail = Some("the cookies name several live sessions".to_owned());
+            record.detail = Some("the cookies name several live sessions, or too many to look up".to_owned());
             return Err(Refusal::Conflict);
         }
         Visitor::Anonymous | Visitor::Ambiguous => None,
