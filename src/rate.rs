@@ -53,9 +53,13 @@ pub enum Balance {
 /// The limiter of one address, or no limit if `limiter` is `None`.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientLimiter<'l> {
-    limiter: Option<&'l Limiter>,
+    limiter: Option<&'l Arc<Limiter>>,
     address: IpAddr,
 }
+
+/// A token that was taken from a [`ClientLimiter`]. It is spent unless it is released.
+#[derive(Debug)]
+pub struct Token(Option<(Arc<Limiter>, IpAddr)>);
 
 impl Limiter {
     /// Creates a limiter that allows each address `rate`.
@@ -138,7 +142,7 @@ impl Limiter {
 
 impl<'l> ClientLimiter<'l> {
     /// Binds `limiter` to `address`.
-    pub fn new(limiter: Option<&'l Limiter>, address: IpAddr) -> Self {
+    pub fn new(limiter: Option<&'l Arc<Limiter>>, address: IpAddr) -> Self {
         Self { limiter, address }
     }
 
@@ -146,14 +150,18 @@ impl<'l> ClientLimiter<'l> {
     ///
     /// # Errors
     /// If no token is available, returns the wait for the next one.
-    pub fn try_acquire(&self, now: Instant) -> Result<(), Duration> {
-        self.limiter.map_or(Ok(()), |limiter| limiter.try_acquire(self.address, now))
+    pub fn try_acquire(&self, now: Instant) -> Result<Token, Duration> {
+        let Some(limiter) = self.limiter else { return Ok(Token(None)) };
+        limiter.try_acquire(self.address, now)?;
+        Ok(Token(Some((Arc::clone(limiter), self.address))))
     }
+}
 
-    /// Returns a token that was taken.
-    pub fn release(&self) {
-        if let Some(limiter) = self.limiter {
-            limiter.release(self.address);
+impl Token {
+    /// Returns the token to its limiter.
+    pub fn release(self) {
+        if let Some((limiter, address)) = self.0 {
+            limiter.release(address);
         }
     }
 }
@@ -200,21 +208,18 @@ mod tests {
 
     #[test]
     fn released_token_can_be_taken_again() {
-        let (limiter, start) = (limiter(10, 3), Clock.mono());
+        let (limiter, start) = (Arc::new(limiter(10, 3)), Clock.mono());
         let client = ClientLimiter::new(Some(&limiter), CLIENT);
         for _ in 0..100 {
-            assert_eq!(client.try_acquire(start), Ok(()));
-            client.release();
+            client.try_acquire(start).unwrap().release();
         }
-        assert_eq!((0..9).filter(|_| client.try_acquire(start).is_ok()).count(), 3);
-        client.release();
-        assert_eq!((0..9).filter(|_| client.try_acquire(start).is_ok()).count(), 1);
+        let tokens: Vec<_> = (0..9).filter_map(|_| client.try_acquire(start).ok()).collect();
+        assert_eq!(tokens.len(), 3);
         let later = start + Duration::from_secs(3600);
-        (0..100).for_each(|_| client.release());
+        tokens.into_iter().for_each(Token::release);
+        assert_eq!((0..9).filter(|_| client.try_acquire(start).is_ok()).count(), 3);
         assert_eq!((0..9).filter(|_| client.try_acquire(later).is_ok()).count(), 3, "more than the burst");
-        let unlimited = ClientLimiter::new(None, CLIENT);
-        unlimited.release();
-        assert_eq!(unlimited.try_acquire(start), Ok(()));
+        ClientLimiter::new(None, CLIENT).try_acquire(start).unwrap().release();
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Gateway {
     /// Limit on requests, per client.
     pub rate: Option<Limiter>,
     /// Limit on lookups of unknown session ids, per client.
-    pub misses: Option<Limiter>,
+    pub misses: Option<Arc<Limiter>>,
     /// Limit on HTTP/2 stream resets, per client.
     pub resets: Option<Arc<Limiter>>,
 }
@@ -62,7 +62,7 @@ pub struct Gateway {
 impl Gateway {
     /// Returns every per-client limiter with the name of its route (`None` for the whole gateway) and its kind.
     pub fn limiters(&self) -> impl Iterator<Item = (Option<&str>, &'static str, &Limiter)> {
-        let (rate, misses, resets) = (self.rate.as_ref(), self.misses.as_ref(), self.resets.as_deref());
+        let (rate, misses, resets) = (self.rate.as_ref(), self.misses.as_deref(), self.resets.as_deref());
         let general = [("rate", rate), ("misses", misses), ("reset_rate", resets)];
         let general = general.into_iter().map(|(which, limiter)| (None, which, limiter));
         let of_routes =

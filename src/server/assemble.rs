@@ -125,7 +125,7 @@ fn gateway_with(
         limits: config.server.limits,
         timeouts: config.server.timeouts,
         rate: config.server.limits.rate.map(Limiter::new),
-        misses: config.server.limits.misses.map(Limiter::new),
+        misses: config.server.limits.misses.map(Limiter::new).map(Arc::new),
         resets: config.server.limits.reset_rate.map(Limiter::new).map(Arc::new),
     }
 }

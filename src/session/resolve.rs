@@ -156,30 +156,23 @@ impl Realm {
         now: Now,
     ) -> Result<(Lookup, LookupSource), Duration> {
         let realm = Arc::clone(self);
-        let mut taken = None;
         let flight = (key.clone(), cookie_version, self.cache.epoch(key));
         let waiter = self.lookups.try_join(&flight, || {
-            if let Some(misses) = misses {
-                misses.try_acquire(now.mono)?;
-                taken = Some(misses);
-            }
+            let token = misses.map(|misses| misses.try_acquire(now.mono)).transpose()?;
             let key = key.clone();
-            Ok::<_, Duration>(async move { realm.read(&key, cookie_version).await })
+            Ok::<_, Duration>(async move {
+                let lookup = realm.read(&key, cookie_version).await;
+                // Here, because a client that disconnects does not wait for the result.
+                if let Some(token) = token.filter(|_| !is_miss(&lookup, cookie_version)) {
+                    token.release();
+                }
+                lookup
+            })
         })?;
         let lookup = match waiter {
             Some(waiter) => waiter.wait().await.unwrap_or(Lookup::Unavailable),
             None => Lookup::Unavailable,
         };
-        let is_miss = match &lookup {
-            // A version that the session has not reached is made up, or the read was eventually consistent.
-            Lookup::Found(session) => session.record.version < cookie_version,
-            Lookup::Absent(_) => true,
-            // The id may be a user's.
-            Lookup::Unavailable => false,
-        };
-        if let Some(misses) = taken.filter(|_| !is_miss) {
-            misses.release();
-        }
         Ok(match (lookup, stale) {
             (Lookup::Unavailable, Some(session)) => (Lookup::Found(session), LookupSource::Stale),
             (lookup, _) => (lookup, LookupSource::Miss),
@@ -188,5 +181,16 @@ impl Realm {
 
     fn may_use_stale(&self, age: Duration) -> bool {
         matches!(self.on_store_error, OnStoreError::Stale(limit) if age < limit)
+    }
+}
+
+/// Returns whether a lookup for a cookie with version `cookie_version` found no such session.
+fn is_miss(lookup: &Lookup, cookie_version: u64) -> bool {
+    match lookup {
+        // A version that the session has not reached is made up, or the read was eventually consistent.
+        Lookup::Found(session) => session.record.version < cookie_version,
+        Lookup::Absent(_) => true,
+        // The id may be a user's.
+        Lookup::Unavailable => false,
     }
 }

@@ -184,6 +184,40 @@ async fn concurrent_lookups_of_unknown_ids_are_limited() {
     requests.join_all().await;
 }
 
+/// The read goes on without its client.
+#[tokio::test]
+async fn lookup_whose_client_disconnects_does_not_count_as_a_miss() {
+    let (engine, upstream) = (table::engine().await, Upstream::start());
+    let gateway = Gateway::builder()
+        .engine(&engine)
+        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 5 }")
+        .upstream("app", &upstream)
+        .realm("")
+        .route("/", "required", "")
+        .start()
+        .await;
+    let gate = Gate::closed();
+    engine.inject(Affected::Only("GetItem"), Fault::HoldRequest(gate.clone()));
+    let before = engine.counts().reads();
+    for _ in 0..5 {
+        let session = table::alice_session(&engine).await;
+        let mut client = Client::connect(gateway.address()).await;
+        client.send_request(&Request::get("/").cookie(&session.cookie())).await;
+        gate.wait_for_arrival().await;
+        drop(client);
+        gateway.wait_for_event("a line", |event| event["status"] == 499).await;
+    }
+    engine.clear_faults();
+    gate.open();
+    engine
+        .wait_until("the reads", |all| all.iter().filter(|one| one.name == "GetItem").count() >= before + 5)
+        .await;
+    for _ in 0..5 {
+        let session = table::alice_session(&engine).await;
+        assert_eq!(gateway.get("/", &session.cookie()).await.status, 200);
+    }
+}
+
 /// An id whose lookup fails may be a user's.
 #[tokio::test]
 async fn lookups_that_fail_do_not_count_as_misses() {

@@ -1,6 +1,7 @@
 //! The gateway's request rate limit, per client, which is checked before routing and before the session lookup.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::inbound::Sanitized;
 use crate::proxy::refusal::Refusal;
@@ -31,11 +32,16 @@ impl RateChecked {
 /// # Errors
 /// Returns [`Refusal::TooMany`] if the client exceeds the limit.
 pub(super) fn count(limiter: Option<&Limiter>, request: &Sanitized, now: Now) -> Result<(), Refusal> {
-    client_limiter(limiter, request).try_acquire(now.mono).map_err(Refusal::TooMany)
+    // A client on a Unix socket has no address, and is not limited.
+    let Some((limiter, client)) = limiter.zip(request.origin().client) else { return Ok(()) };
+    limiter.try_acquire(client, now.mono).map_err(Refusal::TooMany)
 }
 
 /// Returns `limiter` for the client that sent `request`.
-pub(super) fn client_limiter<'l>(limiter: Option<&'l Limiter>, request: &Sanitized) -> ClientLimiter<'l> {
+pub(super) fn client_limiter<'l>(
+    limiter: Option<&'l Arc<Limiter>>,
+    request: &Sanitized,
+) -> ClientLimiter<'l> {
     match request.origin().client {
         Some(client) => ClientLimiter::new(limiter, client),
         // A client on a Unix socket has no address, and is not limited.

@@ -28,7 +28,7 @@ impl<'g> Resolved<'g> {
     /// Looks up the session that the request's cookies name. Lookups of unknown ids count against `misses`.
     pub(in crate::proxy) async fn resolve(
         checked: LimitsChecked<'g>,
-        misses: Option<&Limiter>,
+        misses: Option<&Arc<Limiter>>,
         now: Now,
         observer: &mut impl Observer,
     ) -> Self {
