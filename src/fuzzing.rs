@@ -252,8 +252,8 @@ pub fn forwarded(lines: &[u8]) {
     );
     let origin = origin(proxy);
     let name = FORWARDED_FOR;
-    let lines = fields.get_all(&name).filter_map(visible_ascii);
-    let addresses = lines.flat_map(|line| line.split(',')).map(str::trim);
+    let elements = fields.get_all(&name).flat_map(|line| line.split(|&byte| byte == b','));
+    let addresses = elements.filter_map(visible_ascii).map(str::trim);
     let addresses: Vec<IpAddr> = addresses
         .filter_map(|text| {
             text.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip())).ok()
