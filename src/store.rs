@@ -74,7 +74,7 @@ impl Store {
     /// served only where the gateway runs.
     ///
     /// # Errors
-    /// Returns an error under the same conditions as [`Self::open`].
+    /// Returns an error under the same conditions as [`Self::open`], except that the listen address is not checked.
     pub async fn open_without_tasks(config: &StoreConfig) -> Result<Self, StoreOpenError> {
         match config {
             StoreConfig::Dynamodb(config) => Self::connect(config, None).await,

@@ -1,4 +1,4 @@
-//! Timestamps and clocks. Only [`Clock`] reads the system's clocks; everything else takes the current time as an
+//! Timestamps and clocks. Only [`Clock`] reads the system's clocks; most functions take the current time as an
 //! argument, so that tests can choose it.
 
 mod alarm;

@@ -77,7 +77,7 @@ pub(crate) struct Demo {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TableCommand {
-    /// Create the missing tables, with DynamoDB's TTL enabled
+    /// Create the missing tables, and enable DynamoDB's TTL if the format has an attribute for it
     Create(Tables),
     /// Show the state of the tables
     Show(ShowTables),

@@ -1,6 +1,6 @@
-//! Output of the commands: data goes to stdout, everything else to stderr. Colours are used on terminals only, and never
-//! carry information that the text lacks. Untrusted text (claims, headers, paths) is escaped, so that it cannot control the
-//! terminal.
+//! Output of the commands: data goes to stdout, everything else to stderr. Colours are used on terminals only, unless
+//! `CLICOLOR_FORCE` is set, and never carry information that the text lacks. Untrusted text (claims, headers, paths) is
+//! escaped, so that it cannot control the terminal.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -18,7 +18,8 @@ pub(crate) const GOOD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor:
 pub(crate) const BAD: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red))).effects(Effects::BOLD);
 pub(crate) const NOTE: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Cyan)));
 
-/// Stdout, for data. Styles are removed unless it is a terminal with colours (`NO_COLOR`, `TERM`, `CLICOLOR`).
+/// Stdout, for data. Styles are removed unless it is a terminal with colours (`NO_COLOR`, `TERM`, `CLICOLOR`), or
+/// `CLICOLOR_FORCE` is set.
 pub(crate) fn stdout() -> AutoStream<io::StdoutLock<'static>> {
     AutoStream::auto(io::stdout().lock())
 }

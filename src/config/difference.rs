@@ -42,7 +42,7 @@ impl Difference {
     /// Returns the configuration that replaces `current` on a reload of `wanted`, and the changes. Settings that need a
     /// restart keep their current values.
     pub fn apply(current: &Config, wanted: &Config) -> (Config, Self) {
-        // `source` is the text that the other fields come from.
+        // `source` is only for display: the file as masked JSON. Every setting is in one of the other fields.
         let Config { server, admin, listeners, store, realms, upstreams, routes, source: _ } = wanted;
         let mut difference = Self {
             listeners: SectionChange::between(&current.listeners, listeners, address, PartialEq::eq),

@@ -31,8 +31,8 @@ use crate::item::{Attribute, Item, Key, KeyType};
 use crate::time::Timestamp;
 
 const UNCHANGEABLE: &str = "sessions without a payload attribute cannot be changed";
-/// The most attributes that a write compares, since DynamoDB limits an expression to 4 KB. Of a row with more than that,
-/// all of them claims, only the deadline, the version and the key are compared.
+/// The most attributes that a write compares, since DynamoDB limits an expression to 4 KB. Without a payload attribute,
+/// of a row with more than that only the deadline, the version and the key are compared.
 const MAX_CONDITIONS: usize = 200;
 /// The timeout that express-session's stores use for a cookie without `maxAge`.
 const EXPRESS_DEFAULT: Duration = Duration::from_secs(86_400);

@@ -192,7 +192,7 @@ fn slice(head: &Bytes, range: Range<usize>) -> Bytes {
     if !range.is_empty() && range.end <= head.len() { head.slice(range) } else { Bytes::new() }
 }
 
-/// Percent-encodes `"`, `<` and `>` in the query. Returns `None` if it has none of them.
+/// Percent-encodes `"`, `<` and `>` in the query. Returns `None` if `target` has none of them, or no query.
 pub(super) fn encode_query(target: &[u8]) -> Option<Bytes> {
     memchr::memchr3(b'"', b'<', b'>', target)?;
     let query = memchr::memchr(b'?', target)?;

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::connections::ConnectionPermit;
 
-/// Bytes to read ahead at a time: more than a usual PROXY header or TLS ClientHello.
+/// Bytes to read ahead at a time: more than a usual PROXY header. Of a TLS ClientHello, only the first byte is needed.
 const READ_AHEAD: usize = 1024;
 
 /// A client connection.

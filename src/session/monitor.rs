@@ -2,7 +2,7 @@
 //!
 //! 1. A monitored session is read again at the shortest interval of its monitors: one read for all of them, and none if a
 //!    request has read the row meanwhile.
-//! 2. Only an absent or expired row ends the session. An unavailable store does not.
+//! 2. Only an absent, invalid or expired row ends the session. An unavailable store does not.
 //! 3. A change that this gateway makes to the session is reported at once.
 //! 4. A message over a WebSocket is a use of the session, and reissues it as a request does. A session that was used is
 //!    checked when it becomes due, even if the interval is longer.

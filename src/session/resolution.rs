@@ -52,7 +52,7 @@ pub enum Anonymous {
     NoCookie,
     /// The cookie is invalid.
     Refused(CookieFault),
-    /// There is no such row.
+    /// There is no such row, or the cache has a negative entry, which may also stand for an invalid row.
     Absent,
     /// The row is not a valid session.
     NotASession(RowFault),

@@ -6,8 +6,8 @@
 //!
 //! 1. Each buffer is bounded. If the output is too slow or fails, lines are dropped and counted, and requests go on. When
 //!    lines can be written again, the log says how many were dropped.
-//! 2. Lines are written whole, even when the file is reopened (`SIGUSR1`, a reload), at exit, and after a failed write
-//!    (`log_output.rs`).
+//! 2. Lines are written whole, even after a failed write (`log_output.rs`). Only reopening (`SIGUSR1`, a reload) and
+//!    exit can leave a partial line, if its rest could not be written before. It then counts as dropped.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -340,7 +340,7 @@ impl TableMetrics {
     ) {
         self.operations.with_label_values(&[self.table.as_str(), operation, outcome]).inc();
         self.seconds.with_label_values(&[self.table.as_str(), operation]).observe(took.as_secs_f64());
-        // `inc_by` panics on negative values.
+        // In debug builds, `inc_by` panics on negative values.
         if let Some(units) = units.filter(|units| units.is_finite() && *units > 0.0) {
             self.capacity.with_label_values(&[self.table.as_str(), operation]).inc_by(units);
         }

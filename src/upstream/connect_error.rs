@@ -16,7 +16,7 @@ pub enum ConnectError {
         reason: String,
     },
     /// No server is healthy, no server's name has an address, or the request needs HTTP/1.1 and every server is h2c.
-    #[error("upstream `{0}`: no healthy server")]
+    #[error("upstream `{0}`: no usable server")]
     NoServer(String),
     /// Every server (with `sticky`, the chosen one) has its maximum of requests in flight, and the queue is full or the
     /// wait timed out.

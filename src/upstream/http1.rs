@@ -78,7 +78,7 @@ struct Inner<S, B> {
 /// A request that is being sent.
 #[derive(Debug)]
 struct Sending<B> {
-    /// The bytes to write before the body is polled again.
+    /// The bytes of the head and the body that are not written yet.
     queue: WriteQueue,
     /// The body, until all of it is in the queue.
     body: Option<B>,

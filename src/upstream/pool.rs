@@ -1,7 +1,7 @@
 //! A worker's connections to one upstream, and the selection of a server for a request.
 //!
-//! Taking a connection and returning it needs no lock and wakes no other thread. The state that workers share, such as
-//! load and health, is in [`Target`].
+//! Without `max_connections`, taking a connection and returning it needs no lock and wakes no other thread. The state
+//! that workers share, such as load and health, is in [`Target`].
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

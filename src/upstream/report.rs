@@ -31,7 +31,7 @@ pub struct ServerReport {
     pub healthy: bool,
     /// Whether it is ejected after failed requests.
     pub ejected: bool,
-    /// Whether it is ejected and still fails the requests that it gets because no other server is available.
+    /// Whether it is ejected and a request to it has failed less than one ejection period ago.
     pub failing: bool,
     /// Requests in flight.
     pub in_flight: usize,

@@ -151,7 +151,7 @@ fn text(value: &Value) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// Writes `text`, percent-encoding characters that are invalid in a header, and every character of the separator `join`.
+/// Writes `text`, percent-encoding the characters that `encoding` requires, and every character of `join`.
 ///
 /// With `utf8` and `base64`, `%` is encoded only in list elements, so that encoded separators are unambiguous. Whitespace
 /// at both ends of an element is encoded, because readers of a list trim its elements: ` admin` would become `admin`.
