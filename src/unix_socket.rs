@@ -64,6 +64,17 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), device, inode, kept: AtomicBool::new(false) })
     }
 
+    /// Returns the file at `path`, if it is one of `owned`, the devices and inodes of the files that the process which this
+    /// one replaces would have removed. Any other file belongs to another process, such as systemd, and is kept.
+    pub(crate) fn take_over(path: &Path, owned: &[(u64, u64)]) -> io::Result<Option<Self>> {
+        let file = Self::at(path)?;
+        if owned.contains(&(file.device, file.inode)) {
+            return Ok(Some(file));
+        }
+        file.keep();
+        Ok(None)
+    }
+
     /// Returns the file's device and inode, unless the file is kept for another process.
     pub(crate) fn owned(&self) -> Option<(u64, u64)> {
         (!self.kept.load(Ordering::Relaxed)).then_some((self.device, self.inode))

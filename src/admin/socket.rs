@@ -92,13 +92,9 @@ impl AdminSocket {
         if self.file.get().is_some() {
             return Ok(());
         }
-        let file = SocketFile::at(path)?;
-        if file.owned().is_some_and(|file| owned.contains(&file)) {
+        if let Some(file) = SocketFile::take_over(path, owned)? {
             // Cannot be set already, since only this thread sets it.
             let _ = self.file.set(file);
-        } else {
-            // Another process, such as systemd, has made it.
-            file.keep();
         }
         Ok(())
     }

@@ -148,12 +148,8 @@ impl Listener {
         if self.file.get().is_some() {
             return Ok(());
         }
-        let file = Arc::new(SocketFile::at(path)?);
-        if !file.owned().is_some_and(|file| owned.contains(&file)) {
-            // Another process, such as systemd, has made it.
-            file.keep();
-            return Ok(());
-        }
+        let Some(file) = SocketFile::take_over(path, owned)? else { return Ok(()) };
+        let file = Arc::new(file);
         // Cannot be set already, since only this thread sets it.
         let _ = self.file.set(Arc::clone(&file));
         file.set_mode(self.config.mode)

@@ -44,7 +44,7 @@ const MAX_ATTEMPTS: usize = 50;
 const MAX_BACKOFF: Duration = Duration::from_millis(20);
 /// Timeout for a change, including the wait for other changes of the session.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The time until the retired rows of an ended session are deleted again if their delete failed.
+/// The time until the rows of an ended session are deleted again if their delete failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Realm {

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::support::client::{Client, Request};
 use crate::support::engine::{Affected, Fault};
 use crate::support::gate::Gate;
-use crate::support::gateway::{Gateway, field};
+use crate::support::gateway::{Builder, Gateway, field};
 use crate::support::metrics::Metrics;
 use crate::support::table::{self, Session};
 use crate::support::upstream::Upstream;
@@ -17,6 +17,15 @@ const TRUSTING: &str = "address = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.
 
 fn from(address: &str, target: &str) -> Request {
     Request::get(target).header("X-Forwarded-For", address)
+}
+
+/// Returns the builder of a gateway that limits the lookups of unknown ids, to a rate of one a second, and requires a
+/// session.
+fn limiting_misses(upstream: &Upstream, burst: usize) -> Builder {
+    Gateway::builder()
+        .server(&format!("workers = 1\n[server.limits]\nmisses = {{ per_second = 1, burst = {burst} }}"))
+        .upstream("app", upstream)
+        .route("/", "required", "")
 }
 
 /// Sends `count` requests and returns how many were not refused.
@@ -139,14 +148,7 @@ async fn lookups_of_unknown_ids_are_limited_and_cached_sessions_are_served() {
 #[tokio::test]
 async fn lookups_of_existing_sessions_are_not_limited() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let gateway = Gateway::builder()
-        .engine(&engine)
-        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 1 }")
-        .upstream("app", &upstream)
-        .realm("")
-        .route("/", "required", "")
-        .start()
-        .await;
+    let gateway = limiting_misses(&upstream, 1).engine(&engine).realm("").start().await;
     for number in 1..=50 {
         let session = Session::new(json!({ "user": number }));
         session.put(&engine).await;
@@ -158,12 +160,9 @@ async fn lookups_of_existing_sessions_are_not_limited() {
 #[tokio::test]
 async fn concurrent_lookups_of_unknown_ids_are_limited() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let gateway = Gateway::builder()
+    let gateway = limiting_misses(&upstream, 5)
         .engine_with(&engine, "timeout = \"10s\"\nattempts = 1")
-        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 5 }")
-        .upstream("app", &upstream)
         .realm("")
-        .route("/", "required", "")
         .start()
         .await;
     let gateway = Arc::new(gateway);
@@ -188,14 +187,7 @@ async fn concurrent_lookups_of_unknown_ids_are_limited() {
 #[tokio::test]
 async fn lookup_whose_client_disconnects_does_not_count_as_a_miss() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let gateway = Gateway::builder()
-        .engine(&engine)
-        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 5 }")
-        .upstream("app", &upstream)
-        .realm("")
-        .route("/", "required", "")
-        .start()
-        .await;
+    let gateway = limiting_misses(&upstream, 5).engine(&engine).realm("").start().await;
     let gate = Gate::closed();
     engine.inject(Affected::Only("GetItem"), Fault::HoldRequest(gate.clone()));
     let mut waiting = Vec::new();
@@ -227,14 +219,7 @@ async fn lookup_whose_client_disconnects_does_not_count_as_a_miss() {
 #[tokio::test]
 async fn lookups_that_fail_do_not_count_as_misses() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
-    let gateway = Gateway::builder()
-        .engine_with(&engine, "attempts = 1")
-        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 5 }")
-        .upstream("app", &upstream)
-        .realm("")
-        .route("/", "required", "")
-        .start()
-        .await;
+    let gateway = limiting_misses(&upstream, 5).engine_with(&engine, "attempts = 1").realm("").start().await;
     engine.inject(Affected::Only("GetItem"), Fault::Throttle);
     for _ in 0..50 {
         assert_eq!(gateway.get("/", &Session::new(json!({})).cookie()).await.status, 503);
@@ -246,14 +231,7 @@ async fn lookups_that_fail_do_not_count_as_misses() {
 async fn lookups_of_made_up_versions_are_limited() {
     let (engine, upstream) = (table::engine().await, Upstream::start());
     let session = table::alice_session(&engine).await;
-    let gateway = Gateway::builder()
-        .engine(&engine)
-        .server("workers = 1\n[server.limits]\nmisses = { per_second = 1, burst = 5 }")
-        .upstream("app", &upstream)
-        .realm("cache.ttl = \"1h\"")
-        .route("/", "required", "")
-        .start()
-        .await;
+    let gateway = limiting_misses(&upstream, 5).engine(&engine).realm("cache.ttl = \"1h\"").start().await;
     let mut client = Client::connect(gateway.address()).await;
     let mut refused = 0;
     for version in 2..102 {
